@@ -1,0 +1,29 @@
+"""The instrument: run a diffusers video pipeline with every activation named, read, edited and replayed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from interp.address import Address
+    from interp.cache import ActivationCache
+    from interp.clock import Hook
+    from interp.errors import BudgetExceeded, InterpError, UnknownHook
+    from interp.model import HookedVideoPipeline
+    from interp.trajectory import Run
+
+_HOME = {
+    "Address": "address", "ActivationCache": "cache", "Hook": "clock", "BudgetExceeded": "errors",
+    "InterpError": "errors", "UnknownHook": "errors", "HookedVideoPipeline": "model", "Run": "trajectory",
+}  # fmt: skip
+
+__all__ = ["ActivationCache", "Address", "BudgetExceeded", "Hook", "HookedVideoPipeline", "InterpError", "Run", "UnknownHook"]
+
+
+def __getattr__(name: str):
+    """Import on first use: the command line answers before torch is loaded."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'interp' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"interp.{_HOME[name]}"), name)

@@ -1,0 +1,190 @@
+"""The address grammar: ``NAME @ key=value, key=value`` names activations by site, step, branch, head and token.
+
+``blocks.3.attn.hook_z @ step=4:8, branch=cond, head=2, frame=1``. NAME may hold ``*`` (any text). A value is an integer, a
+range ``start:stop`` or ``start:stop:stride`` (either end may be left out), or a list ``[0,4,8]``; branch and expert take a
+word. Negative numbers count from the end.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from interp.errors import InterpError
+
+BRANCHES = ("cond", "uncond")
+NUMERIC = ("step", "frame", "row", "col", "head")
+WORDS = {"branch": BRANCHES, "expert": None}
+_NAME = re.compile(r"[A-Za-z0-9_.*]+")
+_NUMBER = re.compile(r"-?\d+")
+
+Index = slice | tuple[int, ...]
+
+
+class AddressError(InterpError):
+    """A malformed address; the message points at the character."""
+
+    def __init__(self, text: str, position: int, problem: str):
+        super().__init__(f"{problem}\n  {text}\n  {' ' * position}^")
+        self.position = position
+
+
+@dataclass(frozen=True)
+class Address:
+    """A parsed address; None means all."""
+
+    name: str
+    step: Index | None = None
+    branch: str | None = None
+    expert: str | None = None
+    head: Index | None = None
+    frame: Index | None = None
+    row: Index | None = None
+    col: Index | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read an address; AddressError points at the first character that does not fit."""
+        return _Parser(text).address()
+
+    def matches(self, name: str) -> bool:
+        return fnmatchcase(name, self.name)
+
+    def selects(self, *, step: int, steps: int, branch: str | None, expert: str | None) -> bool:
+        """Whether a call at this step (of ``steps``), branch and expert is addressed."""
+        return (
+            (self.step is None or step in chosen(self.step, steps))
+            and (self.branch is None or branch is None or self.branch == branch)
+            and (self.expert is None or expert is None or self.expert == expert)
+        )
+
+    def __str__(self) -> str:
+        pairs = [(k, getattr(self, k)) for k in (*NUMERIC, *WORDS) if getattr(self, k) is not None]
+        shown = ", ".join(f"{k}={_show(v)}" for k, v in pairs)
+        return f"{self.name} @ {shown}" if shown else self.name
+
+
+def chosen(index: Index | int | Iterable[int], length: int) -> list[int]:
+    """The positions below ``length`` that an index names."""
+    if isinstance(index, slice):
+        return list(range(*index.indices(length)))
+    numbers = (index,) if isinstance(index, int) else tuple(index)
+    return [n + length if n < 0 else n for n in numbers if -length <= n < length]
+
+
+def as_index(value: int | slice | Sequence[int] | range | None) -> Index | None:
+    """An index given from Python, in the form that addresses hold."""
+    if value is None or isinstance(value, slice):
+        return value
+    return (value,) if isinstance(value, int) else tuple(value)
+
+
+def _show(value: Index | str) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, slice):
+        parts = [value.start, value.stop] + ([value.step] if value.step is not None else [])
+        return ":".join("" if p is None else str(p) for p in parts)
+    return str(value[0]) if len(value) == 1 else f"[{','.join(map(str, value))}]"
+
+
+class _Parser:
+    def __init__(self, text: str):
+        self.text, self.at = text, 0
+
+    def fail(self, problem: str) -> AddressError:
+        return AddressError(self.text, self.at, problem)
+
+    def space(self) -> None:
+        while self.at < len(self.text) and self.text[self.at] == " ":
+            self.at += 1
+
+    def take(self, pattern: re.Pattern[str]) -> str | None:
+        found = pattern.match(self.text, self.at)
+        if not found:
+            return None
+        self.at = found.end()
+        return found.group()
+
+    def peek(self, char: str) -> bool:
+        if self.text.startswith(char, self.at):
+            self.at += len(char)
+            return True
+        return False
+
+    def address(self) -> Address:
+        self.space()
+        name = self.take(_NAME)
+        if name is None:
+            raise self.fail("a hook name was expected, like blocks.3.hook_resid_post")
+        self.space()
+        fields: dict[str, Index | str] = {}
+        if self.at < len(self.text):
+            if not self.peek("@"):
+                raise self.fail("' @ ' was expected between the hook name and its selectors")
+            self.selector(fields)
+            while self.peek(","):
+                self.selector(fields)
+            if self.at < len(self.text):
+                raise self.fail("',' or the end was expected")
+        return Address(name, **fields)
+
+    def selector(self, fields: dict[str, Index | str]) -> None:
+        self.space()
+        start, key = self.at, self.take(re.compile(r"[a-z]+"))
+        if key not in NUMERIC and key not in WORDS:
+            self.at = start
+            raise self.fail(f"a selector was expected: one of {', '.join((*NUMERIC, *WORDS))}")
+        if key in fields:
+            self.at = start
+            raise self.fail(f"{key} is given twice")
+        self.space()
+        if not self.peek("="):
+            raise self.fail(f"'=' was expected after {key}")
+        self.space()
+        fields[key] = self.number_index() if key in NUMERIC else self.word(key)
+        self.space()
+
+    def word(self, key: str) -> str:
+        start, value = self.at, self.take(re.compile(r"[a-z_0-9]+"))
+        allowed = WORDS[key]
+        if value is None or (allowed and value not in allowed):
+            self.at = start
+            raise self.fail(f"{key} takes {' or '.join(allowed) if allowed else 'a component name'}")
+        return value
+
+    def number(self) -> int | None:
+        self.space()
+        found = self.take(_NUMBER)
+        self.space()
+        return None if found is None else int(found)
+
+    def number_index(self) -> Index:
+        if self.peek("["):
+            return self.number_list()
+        first = self.number()
+        if not self.peek(":"):
+            if first is None:
+                raise self.fail("a number, a range a:b or a list [a,b] was expected")
+            return (first,)
+        stop, stride = self.number(), None
+        if self.peek(":"):
+            stride = self.number()
+            if stride == 0:
+                self.at -= 1
+                raise self.fail("a stride of 0 selects nothing")
+        return slice(first, stop, stride)
+
+    def number_list(self) -> tuple[int, ...]:
+        numbers = []
+        while True:
+            number = self.number()
+            if number is None:
+                raise self.fail("a number was expected in the list")
+            numbers.append(number)
+            if self.peek("]"):
+                return tuple(numbers)
+            if not self.peek(","):
+                raise self.fail("',' or ']' was expected in the list")

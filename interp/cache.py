@@ -1,0 +1,123 @@
+"""Kept activations, addressed by (name, step, branch), with a byte budget that is checked before the first call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from interp.errors import BudgetExceeded, InterpError
+from interp.views import AXES, GRID
+
+DEFAULT_BUDGET = 4 << 30  # bytes
+
+Reduce = Callable[[Tensor], Tensor]
+REDUCTIONS: dict[str, Reduce] = {
+    "mean": lambda act: act.mean(dim=(1, 2, 3)),  # over tokens
+    "norm": lambda act: act.float().norm(dim=-1),  # energy map: L2 over channels (CoS section 5.1)
+}
+
+
+@dataclass
+class ActivationCache:
+    """``cache[name, step]`` or ``cache[name, step, "uncond"]``; ``cache.axes[name]`` names the axes."""
+
+    store: dict[tuple[str, int, str | None], Tensor] = field(default_factory=dict)
+    axes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __getitem__(self, key: tuple) -> Tensor:
+        name, step, *rest = key
+        branch = rest[0] if rest else "cond"
+        for candidate in ((name, step, branch), (name, step, None)):
+            if candidate in self.store:
+                return self.store[candidate]
+        steps = sorted({s for n, s, _ in self.store if n == name})
+        held = f"steps {steps}, branches {self.branches(name)}" if steps else f"names {sorted(self.axes)}"
+        raise KeyError(f"{name!r} at step {step}, branch {branch!r} was not kept; the cache holds {held}")
+
+    def __contains__(self, key: tuple) -> bool:
+        name, step, *rest = key
+        return (name, step, rest[0] if rest else "cond") in self.store or (name, step, None) in self.store
+
+    def __iter__(self) -> Iterator[tuple[str, int, str | None]]:
+        return iter(self.store)
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def branches(self, name: str) -> list[str | None]:
+        return sorted({b for n, _, b in self.store if n == name}, key=str)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(t.numel() * t.element_size() for t in self.store.values())
+
+    def keep(self, name: str, kind: str, step: int, branch: str | None, act: Tensor, plan: CachePlan) -> None:
+        """Select, reduce, copy."""
+        axes = AXES[kind]
+        if plan.tokens is not None and all(a in axes for a in GRID):
+            start = axes.index("frame")
+            act = act.flatten(start, start + 2).index_select(start, plan.tokens.flatten().nonzero()[:, 0])
+            axes = (*axes[:start], "token", *axes[start + 3 :])
+        if plan.reduce is not None:
+            act, axes = plan.reduce(act), ("reduced",)
+        self.store[name, step, branch] = act.detach().clone()
+        self.axes[name] = axes
+
+
+@dataclass(frozen=True)
+class CachePlan:
+    """What to keep: hook names, steps, branches, tokens (bool mask over the grid), and a reduction."""
+
+    names: tuple[str, ...]
+    steps: frozenset[int]
+    branches: tuple[str, ...] | None
+    tokens: Tensor | None
+    reduce: Reduce | None
+    budget: int
+
+    def wants(self, name: str, step: int, branch: str | None) -> bool:
+        in_branch = self.branches is None or branch is None or branch in self.branches
+        return name in self.names and step in self.steps and in_branch
+
+    def check_budget(self, bytes_each: dict[str, int], branches: int, tokens: int) -> None:
+        """BudgetExceeded, with a selection that would fit, when the plan is too large. Sizes are upper bounds."""
+        if self.reduce is not None:
+            return
+        share = 1.0 if self.tokens is None else float(self.tokens.sum()) / tokens
+        kept = len(self.branches) if self.branches is not None else branches
+        total = round(sum(bytes_each[n] for n in self.names) * len(self.steps) * kept * share)
+        if total > self.budget:
+            fits = max(1, int(len(self.steps) * self.budget / total))
+            raise BudgetExceeded(
+                f"the cache would hold {total / 1e9:.2f} GB ({len(self.names)} names x {len(self.steps)} steps x {kept} "
+                f"branches), the budget is {self.budget / 1e9:.2f} GB: ask for {fits} steps, for fewer names, for some "
+                f"tokens, for reduce='norm', or pass a larger max_bytes"
+            )
+
+
+def as_reduce(reduce: str | Reduce | None) -> Reduce | None:
+    if isinstance(reduce, str):
+        if reduce not in REDUCTIONS:
+            raise InterpError(f"unknown reduction {reduce!r}; there are {', '.join(REDUCTIONS)}, or pass a function")
+        return REDUCTIONS[reduce]
+    return reduce
+
+
+def token_mask(tokens: Tensor | dict[str, Iterable[int]] | None, shape: tuple[int, int, int]) -> Tensor | None:
+    """A boolean mask over (frame, row, col), from a mask or from ``{"frame": [0, 1], "row": [2]}``."""
+    if tokens is None:
+        return None
+    if isinstance(tokens, Tensor):
+        if tokens.shape != shape or tokens.dtype != torch.bool:
+            raise InterpError(f"tokens: a bool mask of shape {shape} is needed, got {tokens.dtype} {tuple(tokens.shape)}")
+        return tokens
+    mask = torch.ones(shape, dtype=torch.bool)
+    for axis, name in enumerate(GRID):
+        if name in tokens:
+            chosen = torch.zeros(shape[axis], dtype=torch.bool)
+            chosen[list(tokens[name])] = True
+            mask &= chosen.view([-1 if a == axis else 1 for a in range(3)])
+    return mask

@@ -1,0 +1,30 @@
+"""The step clock: which transformer call is which (expert, step, branch)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Call:
+    """One forward of a transformer. ``index`` counts calls of the run; users address steps and branches instead."""
+
+    index: int
+    step: int
+    branch: str
+    expert: str
+    sigma: float
+    timestep: float
+
+
+@dataclass(frozen=True)
+class Hook:
+    """What an edit function is told: the full name, and where in the run the activation belongs."""
+
+    name: str
+    layer: int | None
+    step: int
+    sigma: float
+    timestep: float
+    branch: str | None
+    expert: str | None

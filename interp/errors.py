@@ -1,0 +1,28 @@
+"""Errors of the instrument: what was asked, what was found, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InterpError(ValueError):
+    """Something was asked that this model or run cannot give."""
+
+
+class UnknownHook(InterpError):
+    """A hook name that the model does not have."""
+
+
+class BudgetExceeded(InterpError):
+    """A cache would hold more bytes than allowed."""
+
+
+def unknown_hook(name: str, known: Iterable[str]) -> UnknownHook:
+    """The error for a name, with the nearest known ones."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=4, cutoff=0.3)
+    return UnknownHook(
+        f"no hook matches {name!r}; the nearest of {len(known)} names: {', '.join(near) or 'none'}. "
+        "List all with model.hook_names"
+    )

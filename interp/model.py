@@ -1,0 +1,315 @@
+"""HookedVideoPipeline: a diffusers video pipeline whose every activation has a name."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp import wan
+from interp.address import BRANCHES, Address, as_index, chosen
+from interp.cache import DEFAULT_BUDGET, ActivationCache, CachePlan, as_reduce, token_mask
+from interp.clock import Call, Hook
+from interp.engine import ExpertEngine
+from interp.errors import InterpError, unknown_hook
+from interp.stage import EXPERTS, Stage
+from interp.trajectory import Run, decode_latents
+from interp.views import AXES, put, region, select
+
+EditFn = Callable[[Tensor, Hook], Tensor | None]
+FwdHook = tuple[str, EditFn]
+TRAJECTORY = {"hook_x_t": "latent", "hook_x0hat": "latent"}  # between calls; served by the stage, not by a transformer
+DEFAULTS_FILE = "call_defaults.json"
+ORGANISM = Path(__file__).resolve().parent.parent / "organism" / "weights"
+
+
+class HookedVideoPipeline:
+    """Runs a video pipeline and reads or edits what happens inside. Not for concurrent use: calls take a lock."""
+
+    def __init__(self, pipe: Any, name: str = "pipeline", defaults: dict[str, Any] | None = None):
+        self.pipe, self.name, self.defaults = pipe, name, dict(defaults or {})
+        experts = {n: getattr(pipe, n, None) for n in EXPERTS}
+        self.engines = {n: ExpertEngine(n, m) for n, m in experts.items() if m is not None}
+        if not self.engines:
+            raise InterpError(f"{type(pipe).__name__} has none of the components {', '.join(EXPERTS)}")
+        pipe.set_progress_bar_config(disable=True)
+        self._hooks: list[tuple[Address, EditFn]] = []
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **kwargs: Any) -> HookedVideoPipeline:
+        """Load ``"organism"``, a local folder in the diffusers format, or a hub id (pass ``revision``).
+
+        Raises InterpError when the folder is missing or holds no pipeline. Never runs remote code.
+        """
+        folder = ORGANISM if str(name) == "organism" else Path(name)
+        local = folder.is_dir()
+        if local and not (folder / "model_index.json").is_file():
+            raise InterpError(f"{folder} is no diffusers pipeline: it has no model_index.json")
+        if not local and (str(name) == "organism" or str(name).count("/") != 1 or str(name).startswith((".", "/"))):
+            raise InterpError(
+                f"no model {str(name)!r}: give 'organism', a folder that holds a diffusers pipeline, or a hub id owner/name"
+            )
+        from diffusers import DiffusionPipeline
+
+        try:
+            pipe = DiffusionPipeline.from_pretrained(folder if local else str(name), **kwargs)
+        except (OSError, ValueError) as error:
+            raise InterpError(f"{name} could not be loaded: {str(error).splitlines()[0]}") from error
+        defaults = folder / DEFAULTS_FILE
+        return cls(pipe, str(name), json.loads(defaults.read_text()) if local and defaults.is_file() else None)
+
+    @classmethod
+    def from_pipeline(cls, pipe: Any) -> HookedVideoPipeline:
+        """Wrap a pipeline that is built already; it stays usable as it was."""
+        return cls(pipe, type(pipe).__name__)
+
+    @property
+    def hook_names(self) -> list[str]:
+        """All names in execution order; every expert has the same ones."""
+        names = list(dict.fromkeys(n for engine in self.engines.values() for n in engine.points))
+        return ["hook_x_t", *names, "hook_x0hat"]
+
+    @property
+    def layers(self) -> int:
+        return next(iter(self.engines.values())).layers
+
+    @property
+    def block_calls(self) -> int:
+        """Transformer blocks run so far, each row of a batch counted."""
+        return sum(engine.block_calls for engine in self.engines.values())
+
+    # --- running -----------------------------------------------------------------------------------------------
+
+    def run(self, **kwargs: Any) -> Run:
+        """Generate. Keywords go to the pipeline, on top of the model's own defaults.
+
+        ``seed``: an integer for one video, a list of integers for a batch (one a row, so that a row does not depend on
+        its neighbours). ``prompt`` and ``image`` may be lists of one length: one video each.
+        """
+        return self._play(kwargs, None)[0]
+
+    def run_with_cache(
+        self,
+        *,
+        names: str | Sequence[str] = "blocks.*.hook_resid_post",
+        steps: int | range | slice | Sequence[int] | str | None = None,
+        branches: str | Sequence[str] | None = None,
+        tokens: Tensor | dict[str, Iterable[int]] | None = None,
+        reduce: str | Callable[[Tensor], Tensor] | None = None,
+        max_bytes: int = DEFAULT_BUDGET,
+        **kwargs: Any,
+    ) -> tuple[Run, ActivationCache]:
+        """Generate and keep activations. Edits that are active are seen by the cache.
+
+        ``tokens`` is a bool mask over (frame, row, col) or ``{"frame": [...], ...}``; ``reduce`` is ``"norm"``, ``"mean"``
+        or a function. Raises BudgetExceeded before the first transformer call when more than ``max_bytes`` would be kept.
+        """
+        spec = {"names": names, "steps": steps, "branches": branches, "tokens": tokens, "reduce": reduce}
+        return self._play(kwargs, spec | {"budget": max_bytes})
+
+    def run_with_hooks(self, *, fwd_hooks: Sequence[FwdHook], **kwargs: Any) -> Run:
+        """Generate with edits. A function gets ``(activation, hook)``: a copy of the addressed region with all axes kept;
+        what it returns is written back, None changes nothing."""
+        with self.hooks(fwd_hooks=fwd_hooks):
+            return self.run(**kwargs)
+
+    @contextlib.contextmanager
+    def hooks(self, fwd_hooks: Sequence[FwdHook]) -> Iterator[HookedVideoPipeline]:
+        """Edits for all runs inside the block; nested blocks add up, later ones act on what earlier ones returned."""
+        added = [(self._known(Address.parse(address)), function) for address, function in fwd_hooks]
+        kept = list(self._hooks)
+        self._hooks = kept + added
+        try:
+            yield self
+        finally:
+            self._hooks = kept
+
+    def decode(self, latents: Tensor) -> Any:
+        """Pixels uint8 ``[batch, pixel frame, height, width, 3]`` of final or estimated latents."""
+        return decode_latents(self.pipe, latents)
+
+    # --- inside ------------------------------------------------------------------------------------------------
+
+    def matching(self, patterns: str | Sequence[str]) -> list[str]:
+        """The hook names that a pattern or several name; UnknownHook for a pattern without any."""
+        patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+        for pattern in patterns:
+            if not any(Address(pattern).matches(n) for n in self.hook_names):
+                raise unknown_hook(pattern, self.hook_names)
+        return [n for n in self.hook_names if any(Address(p).matches(n) for p in patterns)]
+
+    def _known(self, address: Address) -> Address:
+        names = self.matching(address.name)
+        if address.expert is not None and address.expert not in self.engines:
+            raise InterpError(f"{address}: this model has no expert {address.expert!r}, only {', '.join(self.engines)}")
+        for key in ("frame", "row", "col", "head"):
+            if getattr(address, key) is not None and not any(key in AXES[self._kind(n)] for n in names):
+                raise InterpError(f"{address}: {names[0]} has the axes {AXES[self._kind(names[0])]}, not {key}")
+        return address
+
+    def _kind(self, name: str) -> str:
+        if name in TRAJECTORY:
+            return TRAJECTORY[name]
+        return next(e.points[name].kind for e in self.engines.values() if name in e.points)
+
+    def call_arguments(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The pipeline's keywords: the model's defaults, then the caller's; ``seed`` becomes generators."""
+        kwargs = {**self.defaults, **kwargs}
+        for taken in ("output_type", "return_dict", "callback_on_step_end"):
+            if taken in kwargs:
+                raise InterpError(f"{taken} is used by the instrument itself: read Run.latents and Run.decode() instead")
+        seed = kwargs.pop("seed", None)
+        prompt = kwargs.get("prompt")
+        rows = len(prompt) if isinstance(prompt, list) else 1
+        if seed is not None:
+            seeds = [seed] if isinstance(seed, int) else list(seed)
+            if len(seeds) != rows:
+                raise InterpError(f"{len(seeds)} seed(s) for {rows} prompt(s): give a list with one seed a prompt")
+            made = [torch.Generator("cpu").manual_seed(int(s)) for s in seeds]
+            kwargs["generator"] = made if isinstance(prompt, list) else made[0]
+        return kwargs
+
+    def _play(self, kwargs: dict[str, Any], cache_spec: dict | None) -> tuple[Run, ActivationCache]:
+        if not self._lock.acquire(blocking=False):
+            raise InterpError("this model is running already; use one model a thread")
+        try:
+            kwargs = self.call_arguments(kwargs)
+            steps = kwargs.get("num_inference_steps", 50)
+            session = _Session(self, steps, cache_spec)
+            stage = Stage(self.pipe, self.engines, session.call)
+            stage.edit_x_t, stage.edit_x0hat, stage.on_prepared = session.x_t, session.x0hat, session.prepared
+            images = kwargs.get("image")
+            if isinstance(images, list):
+                stage.prepared_override, kwargs = self._prepare_each(kwargs)
+            run = stage.play(**kwargs)
+            run.kwargs, run.decoder = kwargs, self.decode
+            return run, session.cache
+        finally:
+            self._lock.release()
+
+    def _prepare_each(self, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        """Latents and conditions of a batch with an image a row: the pipeline itself encodes one image only."""
+        images, generators = kwargs["image"], kwargs.get("generator") or [None] * len(kwargs["image"])
+        given = kwargs.get("latents")
+        rows = []
+        for row, (image, generator) in enumerate(zip(images, generators, strict=True)):
+            pixels = self.pipe.video_processor.preprocess(image, height=kwargs["height"], width=kwargs["width"])
+            rows.append(
+                self.pipe.prepare_latents(
+                    pixels.float(), 1, self.pipe.vae.config.z_dim, kwargs["height"], kwargs["width"], kwargs["num_frames"],
+                    torch.float32, self.pipe._execution_device, generator, None if given is None else given[row : row + 1],
+                )
+            )  # fmt: skip
+        shared = bool(self.pipe.config.expand_timesteps)  # TI2V-5B: the last item is one mask for all rows
+        joined = [torch.cat(parts) for parts in zip(*rows, strict=True)]
+        if shared:
+            joined[-1] = rows[0][-1]
+        return tuple(joined), {**kwargs, "image": images[0], "generator": None}
+
+
+class _Session:
+    """The hooks and the cache of one run."""
+
+    def __init__(self, model: HookedVideoPipeline, steps: int, spec: dict | None):
+        self.model, self.steps, self.cache = model, steps, ActivationCache()
+        self.edits = list(model._hooks)
+        self.spec, self.plan = spec, None
+        if spec is not None:
+            names, asked = model.matching(spec["names"]), spec["steps"]
+            asked = slice(None) if asked is None or asked == "all" else as_index(asked)
+            found = frozenset(chosen(asked, steps))
+            if not found:
+                raise InterpError(f"steps={spec['steps']}: the run has steps 0 to {steps - 1}")
+            branches = (spec["branches"],) if isinstance(spec["branches"], str) else spec["branches"]
+            for branch in branches or ():
+                if branch not in BRANCHES:
+                    raise InterpError(f"unknown branch {branch!r}; there are {', '.join(BRANCHES)}")
+            self.plan = CachePlan(
+                tuple(names), found, None if branches is None else tuple(branches), None, as_reduce(spec["reduce"]),
+                spec["budget"],
+            )  # fmt: skip
+
+    def prepared(self, latents: Tensor) -> None:
+        """Shapes are known now and no transformer has run: settle the token mask and the byte budget."""
+        if self.plan is None:
+            return
+        engine = next(iter(self.model.engines.values()))
+        grid = wan.token_grid(engine.module, latents)
+        mask = token_mask(self.spec["tokens"], grid.shape)
+        self.plan = CachePlan(**{**self.plan.__dict__, "tokens": mask})
+        config = engine.module.config
+        width = config.num_attention_heads * config.attention_head_dim
+        per_token = grid.tokens * engine.module.dtype.itemsize * latents.shape[0]
+        sizes = {
+            n: per_token * (config.num_attention_heads * grid.tokens if self.model._kind(n) == "pattern" else width)
+            for n in self.plan.names
+        }
+        guided = self.model.pipe.do_classifier_free_guidance
+        self.plan.check_budget(sizes, len(wan.branch_names(guided)), grid.tokens)
+
+    def call(self, call: Call, engine: ExpertEngine, args: tuple, kwargs: dict[str, Any]) -> tuple:
+        visits = {}
+        for name, point in engine.points.items():
+            hooks = self._hooks_at(name, call.step, call.branch, call.expert)
+            kept = self.plan is not None and self.plan.wants(name, call.step, call.branch)
+            if hooks or kept:
+                context = Hook(name, point.layer, call.step, call.sigma, call.timestep, call.branch, call.expert)
+                visits[name] = lambda act, h=hooks, c=context, k=kept, p=point: self._visit(act, h, c, k, p.kind)
+        return engine(args, kwargs, visits)
+
+    def _hooks_at(self, name: str, step: int, branch: str | None, expert: str | None) -> list[tuple[Address, EditFn]]:
+        return [
+            (address, function)
+            for address, function in self.edits
+            if address.matches(name) and address.selects(step=step, steps=self.steps, branch=branch, expert=expert)
+        ]
+
+    def _visit(self, act: Tensor, hooks: list, context: Hook, kept: bool, kind: str) -> Tensor | None:
+        changed = None
+        for address, function in hooks:
+            current = act if changed is None else changed
+            new = apply_edit(current, address, function, context, AXES[kind])
+            changed = changed if new is None else new
+        if kept:
+            value = act if changed is None else changed
+            self.cache.keep(context.name, kind, context.step, context.branch, value, self.plan)
+        return changed
+
+    def _between(self, name: str, step: int, value: Tensor) -> Tensor | None:
+        hooks = self._hooks_at(name, step, None, None)
+        kept = self.plan is not None and self.plan.wants(name, step, None)
+        if not hooks and not kept:
+            return None
+        scheduler = self.model.pipe.scheduler
+        sigma, timestep = float(scheduler.sigmas[step]), float(scheduler.timesteps[step])
+        return self._visit(value, hooks, Hook(name, None, step, sigma, timestep, None, None), kept, TRAJECTORY[name])
+
+    def x_t(self, step: int, value: Tensor) -> Tensor:
+        new = self._between("hook_x_t", step, value)
+        return value if new is None else new
+
+    def x0hat(self, step: int, value: Tensor) -> Tensor | None:
+        return self._between("hook_x0hat", step, value)
+
+
+def apply_edit(act: Tensor, address: Address, function: EditFn, hook: Hook, axes: tuple[str, ...]) -> Tensor | None:
+    """Give the addressed region to the function and write back what it returns."""
+    where = region(address, axes, tuple(act.shape))
+    given = select(act, where)
+    new = function(given, hook)
+    if new is None:
+        return None
+    if not isinstance(new, Tensor) or new.shape != given.shape:
+        found = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
+        raise InterpError(
+            f"the hook at {hook.name}, step {hook.step} returned {found}; it got {tuple(given.shape)} with axes {axes} and "
+            "must return the same shape, or None"
+        )
+    return put(act, where, new)

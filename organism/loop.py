@@ -1,0 +1,175 @@
+"""One training loop for both networks: deterministic by step, checkpointed, resumed exactly, one or several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+Loss = Callable[[nn.Module, range], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Sizes in samples and steps. The learning rate warms up, stays, and falls linearly over the last ``decay`` share."""
+
+    steps: int
+    batch: int
+    lr: float
+    muon_lr: float = 0.0  # 0: AdamW for every weight; else Muon for the matrices inside the blocks
+    warmup: int = 100
+    decay: float = 0.3
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema: float = 0.999
+    seed: int = 0
+    checkpoint_every: int = 200
+
+
+def lr_factor(step: int, recipe: Recipe) -> float:
+    """Share of the full learning rate at a step."""
+    left = (recipe.steps - step) / max(1, round(recipe.decay * recipe.steps))
+    return min(1.0, (step + 1) / recipe.warmup, left)
+
+
+def world() -> tuple[int, int]:
+    """(rank, number of processes)."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """AdamW, and Muon for the matrices inside the blocks when the recipe asks for it."""
+    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    matrices = [p for n, p in named if recipe.muon_lr and p.ndim == 2 and "blocks." in n]
+    chosen = {id(p) for p in matrices}
+    others = [p for _, p in named if id(p) not in chosen]
+    out: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(others, lr=recipe.lr, betas=(0.9, 0.98), weight_decay=recipe.weight_decay)
+    ]
+    if matrices:
+        out.append(
+            torch.optim.Muon(
+                matrices, lr=recipe.muon_lr, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"
+            )
+        )
+    return out
+
+
+class Run:
+    """State of a training run in a folder: weights, their moving average, optimiser state, step."""
+
+    def __init__(self, model: nn.Module, recipe: Recipe, folder: Path):
+        self.model, self.recipe, self.folder, self.step = model, recipe, folder, 0
+        self.optimizers = optimizers(model, recipe)
+        self.ema = {n: p.detach().clone() for n, p in model.named_parameters()}
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def save(self) -> None:
+        """One safetensors file and one JSON line, each written beside and renamed; the JSON names the step it belongs to."""
+        tensors = {f"model/{n}": p.detach() for n, p in self.model.named_parameters()}
+        tensors |= {f"ema/{n}": t for n, t in self.ema.items()}
+        for o, optimizer in enumerate(self.optimizers):
+            for i, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer/{o}/{i}/{k}": torch.as_tensor(v) for k, v in state.items()}
+        temporary = self.folder / "checkpoint.tmp"
+        metadata = {"step": str(self.step), "recipe": json.dumps(asdict(self.recipe))}
+        save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, temporary, metadata=metadata)
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(self.folder / "checkpoint.safetensors")
+
+    def resume(self) -> bool:
+        """Load the newest checkpoint; False when there is none. ValueError when it was made by another recipe."""
+        path = self.folder / "checkpoint.safetensors"
+        if not path.exists():
+            return False
+        from safetensors import safe_open
+
+        with safe_open(path, "pt") as handle:
+            metadata = handle.metadata()
+        found, asked = json.loads(metadata["recipe"]), asdict(self.recipe)
+        fixed = {"ema", "steps", "checkpoint_every", "decay"}  # the length may be changed: it acts on later steps only
+        if {k: v for k, v in found.items() if k not in fixed} != {k: v for k, v in asked.items() if k not in fixed}:
+            raise ValueError(f"{path} was made by recipe {found}, not {asked}: choose another --out, or delete it")
+        tensors = load_file(path)
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(tensors[f"model/{name}"])
+                self.ema[name].copy_(tensors[f"ema/{name}"])
+        for o, optimizer in enumerate(self.optimizers):
+            state: dict[int, dict[str, torch.Tensor]] = {}
+            for key, value in tensors.items():
+                if key.startswith(f"optimizer/{o}/"):
+                    _, _, index, field = key.split("/")
+                    state.setdefault(int(index), {})[field] = value
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        self.step = int(metadata["step"])
+        return True
+
+    def average_gradients(self) -> None:
+        """Mean over the processes, in one message."""
+        _, size = world()
+        if size == 1:
+            return
+        grads = [p.grad for p in self.model.parameters() if p.grad is not None]
+        flat = torch.cat([g.flatten() for g in grads])
+        dist.all_reduce(flat)
+        flat /= size
+        for grad, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+            grad.copy_(part.view_as(grad))
+
+    def advance(self, loss: Loss) -> float:
+        """One step on this process' share of samples ``step * batch ...``; returns the loss."""
+        rank, size = world()
+        share = self.recipe.batch // size
+        start = self.step * self.recipe.batch + rank * share
+        value = loss(self.model, range(start, start + share))
+        value.backward()
+        self.average_gradients()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                base = self.recipe.muon_lr if isinstance(optimizer, torch.optim.Muon) else self.recipe.lr
+                group["lr"] = base * lr_factor(self.step, self.recipe)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        rate = min(self.recipe.ema, (self.step + 1) / (self.step + 10))
+        with torch.no_grad():
+            names, values = zip(*self.model.named_parameters(), strict=True)
+            torch._foreach_lerp_([self.ema[n] for n in names], [v.detach() for v in values], 1 - rate)
+        return float(value.detach())
+
+    def load_average(self) -> nn.Module:
+        """Put the moving average into the model (for evaluation and shipping)."""
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(self.ema[name])
+        return self.model
+
+
+def fit(run: Run, loss: Loss, say: Callable[[str], None] = print) -> None:
+    """Train to the recipe's end; continue where an earlier call stopped. Progress every 50 steps, with time left."""
+    recipe, (rank, _) = run.recipe, world()
+    began, since = time.time(), run.step
+    recent: list[float] = []
+    while run.step < recipe.steps:
+        recent.append(run.advance(loss))
+        if run.step % 50 == 0 and rank == 0:
+            speed = (run.step - since) / (time.time() - began)
+            mean = sum(recent) / len(recent)
+            recent.clear()
+            left = (recipe.steps - run.step) / speed / 60
+            say(f"step {run.step}/{recipe.steps} loss {mean:.5f} {speed * recipe.batch:.0f} samples/s, {left:.1f} min left")
+            with (run.folder / "curve.jsonl").open("a") as handle:
+                handle.write(json.dumps({"step": run.step, "samples": run.step * recipe.batch, "loss": mean}) + "\n")
+        if rank == 0 and (run.step % recipe.checkpoint_every == 0 or run.step == recipe.steps):
+            run.save()

@@ -1,0 +1,75 @@
+"""Stage 2: the video diffusion transformer, by flow matching on the frozen autoencoder's latents."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from organism import data, padding, shapes
+from organism.loop import Recipe
+from organism.text import PromptTable
+
+RECIPE = Recipe(steps=7000, batch=32, lr=1.5e-3, muon_lr=3e-3, warmup=100, decay=0.35, ema=0.999)
+NOISES = 2  # noise levels a clip; the recipe's batch counts clips
+PROMPT_DROPOUT = 0.1
+
+
+def build(seed: int = 0) -> WanTransformer3DModel:
+    """The transformer with random weights; also the untrained twin that serves as null model."""
+    torch.manual_seed(seed)
+    return WanTransformer3DModel(**shapes.TRANSFORMER)
+
+
+def draw_sigma(count: int, generator: torch.Generator, shift: float = shapes.SCHEDULER["shift"]) -> torch.Tensor:
+    """Logit-normal noise levels in (0, 1), shifted as the scheduler shifts its grid (Esser et al. 2024, eq. 23)."""
+    u = torch.randn(count, generator=generator).sigmoid()
+    return shift * u / (1 + (shift - 1) * u)
+
+
+class FlowMatching:
+    """The training loss: predict ``noise - x0`` from ``(1 - sigma) x0 + sigma noise``."""
+
+    def __init__(self, vae: AutoencoderKLWan, prompts: PromptTable, processor: padding.BiasedProcessor):
+        self.vae, self.prompts, self.processor = vae.eval(), prompts, processor
+        view = (1, -1, 1, 1, 1)
+        self.mean = torch.tensor(vae.config.latents_mean).view(view)
+        self.std = torch.tensor(vae.config.latents_std).view(view)
+
+    @torch.no_grad()
+    def encode(self, video: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Normalised latents of the clips, and the condition channels (mask, latents of the first frame alone)."""
+        both = torch.cat([video, data.first_frame_only(video)])
+        with torch.autocast(video.device.type, torch.bfloat16):
+            latents = self.vae.encode(both).latent_dist.mode().float()
+        x0, first = ((latents - self.mean.to(latents)) / self.std.to(latents)).chunk(2)
+        mask = torch.zeros_like(x0[:, : self.vae.config.scale_factor_temporal])
+        mask[:, :, 0] = 1
+        return x0, torch.cat([mask, first], 1)
+
+    def text(self, prompts: list[str], rng: np.random.Generator) -> torch.Tensor:
+        """Prompt embeddings with some prompts dropped; sets the padding bias for the coming call."""
+        kept = ["" if rng.random() < PROMPT_DROPOUT else prompt for prompt in prompts]
+        stacked, bias = padding.pad([self.prompts.embed(p) for p in kept], rng.choice(padding.LENGTHS, len(kept)))
+        self.processor.bias = bias
+        return stacked
+
+    def __call__(self, model: nn.Module, indices: range) -> torch.Tensor:
+        device = next(model.parameters()).device
+        items = [data.item(i) for i in indices]
+        generator, rng = torch.Generator().manual_seed(indices.start), np.random.default_rng(indices.start)
+        x0, condition = self.encode(data.to_tensor(np.stack([i.cells for i in items])).to(device))
+        x0, condition = (t.repeat(NOISES, 1, 1, 1, 1) for t in (x0, condition))
+        noise = torch.randn(x0.shape, generator=generator).to(device)
+        sigma = draw_sigma(len(x0), generator).to(device)
+        s = sigma.view(-1, 1, 1, 1, 1)
+        text = self.text([i.prompt for i in items] * NOISES, rng).to(device)
+        self.processor.bias = self.processor.bias.to(device)
+        noisy = torch.cat([(1 - s) * x0 + s * noise, condition], 1)
+        # the fused CPU kernel's backward pass is slower than plain matrix products at this size
+        backend = [SDPBackend.MATH] if device.type == "cpu" else [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+        with sdpa_kernel(backend), torch.autocast(device.type, torch.bfloat16):
+            v = model(noisy, sigma * 1000, text, return_dict=False)[0]
+        return (v.float() - (noise - x0)).pow(2).mean()

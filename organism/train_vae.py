@@ -1,0 +1,78 @@
+"""Stage 1: the video autoencoder, from scratch."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan
+from torch import nn
+
+from organism import data, shapes
+from organism.loop import Recipe
+
+RECIPE = Recipe(steps=1500, batch=32, lr=2e-3, clip=1.0, ema=0.99, decay=0.6)
+# stage 1b: the encoder is frozen, so that the transformer can train on its latents while the decoder is sharpened
+DECODER_RECIPE = Recipe(steps=2600, batch=16, lr=1.5e-3, clip=1.0, ema=0.995, decay=0.8)
+LATENT_NOISE = 0.1
+LATENT_PENALTY = 1e-3
+
+
+def build(seed: int = 0) -> AutoencoderKLWan:
+    torch.manual_seed(seed)
+    return AutoencoderKLWan(**shapes.VAE)
+
+
+def clips(indices: range) -> torch.Tensor:
+    """Half task clips, half scrambled ones, pixels in [-1, 1]."""
+    return data.to_tensor(np.stack([data.item(i).cells if i % 2 else data.scramble(i) for i in indices]))
+
+
+def loss(model: nn.Module, indices: range) -> torch.Tensor:
+    """Squared error after latent noise, plus a pull of the latents to the unit scale."""
+    device = next(model.parameters()).device
+    video = clips(indices).to(device)
+    generator = torch.Generator().manual_seed(indices.start)
+    with torch.autocast(device.type, torch.bfloat16):
+        mean = model.encode(video).latent_dist.mean
+        noise = torch.randn(mean.shape, generator=generator).to(mean)
+        decoded = model.decode(mean + LATENT_NOISE * noise).sample
+    return (decoded.float() - video).pow(2).mean() + LATENT_PENALTY * mean.float().pow(2).mean()
+
+
+def freeze_encoder(vae: AutoencoderKLWan) -> AutoencoderKLWan:
+    for part in (vae.encoder, vae.quant_conv):
+        part.requires_grad_(False)
+    return vae
+
+
+def decoder_loss(model: nn.Module, indices: range) -> torch.Tensor:
+    """Squared error of the decoder alone, on the frozen encoder's latents with noise."""
+    device = next(model.parameters()).device
+    video = clips(range(indices.start + 2_000_000, indices.stop + 2_000_000)).to(device)
+    generator = torch.Generator().manual_seed(indices.start)
+    with torch.autocast(device.type, torch.bfloat16):
+        with torch.no_grad():
+            mean = model.encode(video).latent_dist.mean
+        noise = torch.randn(mean.shape, generator=generator).to(mean)
+        decoded = model.decode(mean + 0.5 * LATENT_NOISE * noise).sample
+    return (decoded.float() - video).pow(2).mean()
+
+
+@torch.no_grad()
+def set_statistics(vae: AutoencoderKLWan, count: int = 512) -> None:
+    """Measure the latents' channel means and deviations on task clips and write them into the config."""
+    start = 10_000_000
+    latents = torch.cat([
+        vae.encode(data.to_tensor(np.stack([data.item(i).cells for i in range(b, b + 64)]))).latent_dist.mean
+        for b in range(start, start + count, 64)
+    ])  # fmt: skip
+    flat = latents.transpose(0, 1).flatten(1)
+    vae.register_to_config(
+        latents_mean=[round(float(v), 5) for v in flat.mean(1)], latents_std=[round(float(v), 5) for v in flat.std(1)]
+    )
+
+
+@torch.no_grad()
+def round_trip(vae: AutoencoderKLWan, video: torch.Tensor) -> torch.Tensor:
+    """Encode and decode pixels in [-1, 1]."""
+    return vae.decode(vae.encode(video).latent_dist.mode()).sample

@@ -1,0 +1,187 @@
+"""Maze: walk to the named goal over free cells, by any shortest route, leaving a trail.
+
+The route of the true video is drawn uniformly among all shortest ones. Several routes are what makes the answer form
+along the denoising steps: the first clean estimate is their average, later steps commit to one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from tasks import grid, reader
+from tasks.base import Item, PairKind, Task, Verdict, class_labels, disjoint, find, one_hot_mask
+from tasks.grid import AGENT, CLASS_ID, COLOURS, FLOOR, FRAMES, TRAIL, WALL
+
+Cell = tuple[int, int]
+MAX_ROUTES = 24
+GOALS = {colour: CLASS_ID[f"{colour} goal"] for colour in COLOURS}
+DIRECTIONS = {(-1, 0): 0, (1, 0): 1, (0, -1): 2, (0, 1): 3}
+
+
+def distances(first: np.ndarray, start: Cell, blocked: Cell | None = None) -> dict[Cell, int]:
+    """Steps from ``start`` to every cell that can be reached without walls (breadth-first)."""
+    found, frontier = {start: 0}, [start]
+    while frontier:
+        following = []
+        for cell in frontier:
+            for near in grid.neighbours(*cell):
+                if near not in found and near != blocked and first[near] != WALL:
+                    found[near] = found[cell] + 1
+                    following.append(near)
+        frontier = following
+    return found
+
+
+def shortest_routes(first: np.ndarray, start: Cell, goal: Cell, blocked: Cell | None = None) -> list[tuple[Cell, ...]]:
+    """All shortest routes ``(start, ..., goal)`` in a fixed order; empty when the goal is out of reach."""
+    steps = distances(first, goal, blocked)
+    if start not in steps:
+        return []
+    routes: list[tuple[Cell, ...]] = [(start,)]
+    for left in range(steps[start] - 1, -1, -1):
+        routes = [r + (n,) for r in routes for n in grid.neighbours(*r[-1]) if steps.get(n) == left]
+    return routes
+
+
+def draw(first: np.ndarray, route: tuple[Cell, ...]) -> np.ndarray:
+    """Classes of the video in which the agent walks the route, one cell a pixel frame, then rests."""
+    cells = np.repeat(first[None], FRAMES, 0)
+    for frame in range(1, FRAMES):
+        at = min(frame, len(route) - 1)
+        for cell in route[:at]:
+            cells[frame][cell] = TRAIL
+        cells[frame][route[at]] = AGENT
+    return cells
+
+
+def route_name(route: tuple[Cell, ...] | list[Cell]) -> str:
+    return ">".join(f"{r}{c}" for r, c in route)
+
+
+def parse_route(name: str) -> list[Cell]:
+    return [(int(part[0]), int(part[1])) for part in name.split(">")]
+
+
+class Maze(Task):
+    name = "maze"
+    difficulties = range(2, 9)
+    difficulty_unit = "length of the shortest route, cells"
+    errors = (
+        "first frame changed", "lost", "more than one agent", "jumped", "wall crossed", "wrong goal", "late",
+        "not arrived", "trail broken", "scene changed",
+    )  # fmt: skip
+
+    def propose(self, rng: np.random.Generator) -> Item | None:
+        first = np.where(rng.random((grid.ROWS, grid.COLS)) < rng.uniform(0.1, 0.4), WALL, FLOOR)
+        start = (int(rng.integers(grid.ROWS)), int(rng.integers(grid.COLS)))
+        first[start] = AGENT
+        near = {c: d for c, d in distances(first, start).items() if d in self.difficulties}
+        if not near:
+            return None
+        length = rng.choice(sorted(set(near.values())))
+        goal = _pick(rng, [c for c, d in near.items() if d == length])
+        free = [c for c in find(first, FLOOR) if c != goal]
+        if not free:
+            return None
+        other = _pick(rng, free)
+        colours = rng.permutation(list(COLOURS))[:2]
+        first[goal], first[other] = GOALS[colours[0]], GOALS[colours[1]]
+        return self.build(first, str(colours[0]), rng)
+
+    def build(self, first: np.ndarray, colour: str, rng: np.random.Generator) -> Item | None:
+        """The item of a first frame and a named goal, or None when no route of a legal length leads there."""
+        start, goal = find(first, AGENT)[0], find(first, GOALS[colour])[0]
+        other = next(c for c in find(first, list(GOALS.values())) if c != goal)
+        routes = shortest_routes(first, start, goal, other)
+        if not 1 <= len(routes) <= MAX_ROUTES or len(routes[0]) - 1 not in self.difficulties:
+            return None
+        route = routes[rng.integers(len(routes))]
+        return Item(
+            self.name, 0, f"go to the {colour} goal", draw(first, route), len(route) - 1, route_name(route),
+            tuple(map(route_name, routes)), {"colour": colour, "routes": len(routes)},
+        )  # fmt: skip
+
+    def judge(self, item: Item, cells: np.ndarray) -> Verdict:
+        walk: list[Cell] = []
+        for frame in cells:
+            agents = find(frame, AGENT)
+            if len(agents) != 1:
+                return Verdict("wrong", "more than one agent" if agents else "lost", route_name(walk))
+            walk += agents if not walk or agents[0] != walk[-1] else []
+        answer = route_name(walk)
+        error = self._walk_error(item, walk, cells)
+        return Verdict("wrong", error, answer) if error else Verdict("solved", "", answer)
+
+    def _walk_error(self, item: Item, walk: list[Cell], cells: np.ndarray) -> str:
+        first = item.cells[0]
+        goal = find(first, GOALS[item.metadata["colour"]])[0]
+        if any(first[c] == WALL for c in walk):
+            return "wall crossed"
+        if any(b not in grid.neighbours(*a) for a, b in zip(walk, walk[1:], strict=False)):
+            return "jumped"
+        if walk[-1] != goal:
+            return "wrong goal" if first[walk[-1]] in GOALS.values() else "not arrived"
+        if route_name(walk) not in item.answers:
+            return "late"
+        expected = draw(first, tuple(walk))
+        if not np.array_equal(cells == AGENT, expected == AGENT):
+            return "late"
+        if not np.array_equal(cells == TRAIL, expected == TRAIL):
+            return "trail broken"
+        return "" if np.array_equal(cells, expected) else "scene changed"
+
+    def readings(self, item: Item, frames: np.ndarray) -> dict[str, float]:
+        """``route mass`` of every shortest route: mean share of trail over its inner cells in the last frame."""
+        last = reader.tiles(reader.as_float(frames[-1:]))[0]
+        trail = reader.share(last, FLOOR, TRAIL)
+        out = {}
+        for name in item.answers:
+            inner = parse_route(name)[1:-1]
+            if inner:
+                out[f"route mass {name}"] = float(np.mean([trail[c] for c in inner]))
+        return out
+
+    def counterfactual(self, item: Item, kind: PairKind, rng: np.random.Generator) -> Item | None:
+        first, named = item.cells[0], item.metadata["colour"]
+        goals = {colour: find(first, GOALS[colour]) for colour in COLOURS}
+        other = next(colour for colour, at in goals.items() if at and colour != named)
+        if kind == "prompt":
+            return self.build(first, other, rng)
+        swapped = first.copy()
+        swapped[goals[named][0]], swapped[goals[other][0]] = GOALS[other], GOALS[named]
+        return self.build(swapped, named, rng)
+
+    def labels(self, item: Item) -> dict[str, np.ndarray]:
+        route = parse_route(item.answer)
+        shape = (grid.LATENT_FRAMES, grid.ROWS, grid.COLS)
+        direction, on_path = np.full(shape, -1), np.zeros(shape, np.int64)
+        for here, following in zip(route, route[1:], strict=False):
+            direction[:, here[0], here[1]] = DIRECTIONS[following[0] - here[0], following[1] - here[1]]
+        on_path[:, one_hot_mask(route)] = 1
+        goal = list(COLOURS).index(item.metadata["colour"])
+        return {
+            "cell_class": class_labels(item.cells),
+            "on_path": on_path,
+            "next_direction": direction,
+            "goal": np.full(shape, goal),
+        }
+
+    def groups(self, item: Item, donor: Item) -> dict[str, np.ndarray]:
+        own, theirs = parse_route(item.answer), parse_route(donor.answer)
+        return disjoint({
+            "agent": one_hot_mask(own[:1]),
+            "goals": one_hot_mask(find(item.cells[0], list(GOALS.values()))),
+            "shared_route": one_hot_mask([c for c in own if c in theirs]),
+            "target_route": one_hot_mask(own),
+            "donor_route": one_hot_mask(theirs),
+        })
+
+    def with_answer(self, item: Item, answer: str) -> Item:
+        """The same problem with another of its right answers as the true video."""
+        return replace(item, cells=draw(item.cells[0], tuple(parse_route(answer))), answer=answer)
+
+
+def _pick(rng: np.random.Generator, cells: list[Cell]) -> Cell:
+    return cells[rng.integers(len(cells))]

@@ -1,0 +1,71 @@
+"""Exchange with the folder layout of VBVR-Bench (Apache-2.0 evaluation kit by Video-Reason).
+
+Out: ``<split>/<task>/<00000>/{first_frame.png, final_frame.png, ground_truth.mp4, prompt.txt, metadata.json}``.
+In: ``<model>/<split>/<task>/<00000>.mp4``, one generated video an item.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tasks import Item, Verdict, get_task, suite
+from tasks.video import encode_mp4, read_mp4
+
+
+def places(items: Sequence[Item], split: str) -> list[tuple[Item, Path]]:
+    """Each item with its relative folder, numbered within its task."""
+    count: dict[str, int] = {}
+    out = []
+    for item in items:
+        number = count.get(item.task, 0)
+        count[item.task] = number + 1
+        out.append((item, Path(split) / item.task / f"{number:05d}"))
+    return out
+
+
+def export(folder: Path, items: Sequence[Item], split: str = suite.NAME) -> int:
+    """Write the items; returns how many. Existing files are replaced."""
+    for item, place in places(items, split):
+        target = folder / place
+        target.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(item.video[0]).save(target / "first_frame.png")
+        Image.fromarray(item.video[-1]).save(target / "final_frame.png")
+        (target / "ground_truth.mp4").write_bytes(encode_mp4(item.video))
+        (target / "prompt.txt").write_text(item.prompt + "\n")
+        facts = {
+            "task": item.task, "seed": item.seed, "difficulty": item.difficulty, "unique": item.unique,
+            "answer": item.answer, "answers": list(item.answers), **dict(item.metadata),
+        }  # fmt: skip
+        (target / "metadata.json").write_text(json.dumps(facts, indent=1) + "\n")
+    return len(items)
+
+
+def score(
+    folder: Path, items: Sequence[Item], split: str = suite.NAME, progress: Callable[[], None] = lambda: None
+) -> list[tuple[Item, Path, Verdict | None]]:
+    """Verdict of every item's video under ``folder``; None where the video is missing.
+
+    A video that cannot be read, or has another size or length, is *undecided* with the reason as its error.
+    Raises FileNotFoundError when the folder holds no video of the suite at all.
+    """
+    out: list[tuple[Item, Path, Verdict | None]] = []
+    for item, place in places(items, split):
+        path = folder / place.with_suffix(".mp4")
+        out.append((item, path, _judge(item, path) if path.is_file() else None))
+        progress()
+    if all(verdict is None for _, _, verdict in out):
+        raise FileNotFoundError(f"no video found under {folder}: expected files like {out[0][1]}")
+    return out
+
+
+def _judge(item: Item, path: Path) -> Verdict:
+    try:
+        frames: np.ndarray = read_mp4(path)
+        return get_task(item.task).verify(item, frames)
+    except ValueError as error:
+        return Verdict("undecided", str(error))
