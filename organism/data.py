@@ -21,7 +21,7 @@ def scramble(index: int) -> np.ndarray:
     """A clip of random cells with random changes, ``[FRAMES, ROWS, COLS]``, so that the VAE learns every sprite anywhere."""
     rng = np.random.default_rng([TRAIN_SEED, index, 1])
     shape = (grid.FRAMES, grid.ROWS, grid.COLS)
-    cells = np.where(rng.random(shape[1:]) < 0.4, grid.FLOOR, rng.integers(0, len(grid.CLASSES), shape[1:]))
+    cells = np.where(rng.random(shape[1:]) < 0.25, grid.FLOOR, rng.integers(0, len(grid.CLASSES), shape[1:]))
     clip = np.repeat(cells[None], grid.FRAMES, 0)
     rate = rng.choice([0.02, 0.1, 0.3])
     for frame in range(1, grid.FRAMES):

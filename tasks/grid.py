@@ -53,8 +53,8 @@ def _shape_mask(shape: str) -> np.ndarray:
     elif shape == "circle":
         mask = _disc(4.0) & ~_disc(1.6)  # a ring, so that it differs from the square in more than its corners
     else:
-        for row in range(1, 7):
-            half = (row + 1) // 2
+        for row in range(DOTS):
+            half = row // 2 + 1
             mask[row, 4 - half : 4 + half] = True
     return mask
 
@@ -66,9 +66,9 @@ def _border(width: int) -> np.ndarray:
 
 
 def _ball(heading: tuple[int, int]) -> np.ndarray:
-    cell = _masked(_disc(3.2), (240, 130, 30))
-    rows = slice(5, 8) if heading[0] > 0 else slice(0, 3)
-    cols = slice(5, 8) if heading[1] > 0 else slice(0, 3)
+    cell = _masked(_disc(4.0), (240, 130, 30))
+    rows = slice(4, 8) if heading[0] > 0 else slice(0, 4)
+    cols = slice(4, 8) if heading[1] > 0 else slice(0, 4)
     cell[rows, cols] = (30, 30, 40)
     return cell
 

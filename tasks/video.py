@@ -18,7 +18,7 @@ def encode_mp4(frames: np.ndarray, fps: int = grid.FPS) -> bytes:
 
     frames = np.asarray(frames).repeat(ENLARGE, 1).repeat(ENLARGE, 2)
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4", options={"movflags": "faststart"}) as container:
+    with av.open(buffer, "w", format="mp4") as container:
         options = {"crf": "8", "preset": "medium", "threads": "1"}
         stream = container.add_stream("libx264", rate=fps, options=options)
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"

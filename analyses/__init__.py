@@ -1,0 +1,1 @@
+"""One experiment a module: configuration, run, result, figures."""

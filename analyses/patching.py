@@ -1,0 +1,241 @@
+"""Activation patching over (step, layer, site, token group) between counterfactual pairs, with controls.
+
+For each pair the *clean* run's activations are put into the *corrupt* run (denoising) or the other way round (noising),
+and the run is finished. Effect 0: nothing changed; 1: the clean run's final latent is restored along the difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from analyses.base import AnalysisConfig
+from analyses.pairs import Pair, find_pair, record_item, same_answer_seed
+from analyses.statistics import projection
+from analyses.store import Row, RunStore
+from interp.errors import InterpError
+from interp.model import HookedVideoPipeline
+from interp.replay import Patch, Recording, minimal_blocks, replay
+from tasks import TASKS, Item, get_task
+from tasks.base import outcome
+
+Range = Literal["single", "from", "until"]
+EVERYWHERE = "all"  # the group of all tokens; controls are measured on it
+SITES = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_cross_attn_out", "hook_mlp_out")
+HEAD_SITES = ("attn.hook_z", "cross_attn.hook_z")
+
+
+class PatchingConfig(AnalysisConfig):
+    """Settings of one patching run."""
+
+    model: str = Field("organism", description="'organism', a folder in diffusers format, or a hub id")
+    task: str = Field("maze", description="one of the tasks")
+    pair_kinds: tuple[Literal["prompt", "image", "seed"], ...] = Field(("prompt", "seed"), description="kinds of pairs")
+    pairs: int = Field(3, ge=1, description="pairs of each kind")
+    num_inference_steps: int = Field(10, ge=2, description="denoising steps of every run")
+    guidance_scale: float = Field(1.0, ge=1.0, description="1: no guidance, one branch")
+    steps: tuple[int, ...] | None = Field(None, description="patched steps; all by default")
+    layers: tuple[int, ...] | None = Field(None, description="patched layers; all by default")
+    sites: tuple[str, ...] = Field(("hook_resid_post",), description="hook names inside a block, or hook_x_t")
+    heads: tuple[int, ...] | None = Field(None, description="single heads, each patched alone (attn.hook_z only)")
+    tokens: tuple[str, ...] | None = Field(None, description="token groups of the task, 'all' among them; all by default")
+    frames: tuple[int, ...] | None = Field(None, description="latent frames, each patched alone; together by default")
+    direction: Literal["denoising", "noising"] = Field("denoising", description="which run receives")
+    span: Range = Field("single", description="single step, from step k on, or until step k")
+    branch: Literal["cond", "uncond", "both"] = Field("both", description="guidance branches that are patched")
+    seed: int = Field(0, ge=0, description="picks the pairs and their noises")
+    controls: bool = Field(True, description="random donor, same-answer donor, self, whole x_t")
+    batch: int = Field(1, ge=1, description="patched rows in one forward; 1 is exact to the bit")
+
+    @field_validator("task")
+    @classmethod
+    def _task(cls, value: str) -> str:
+        return get_task(value).name
+
+    @field_validator("sites")
+    @classmethod
+    def _sites(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        known = (*SITES, *HEAD_SITES, "hook_x_t")
+        for site in value:
+            if site not in known:
+                raise ValueError(f"unknown site {site!r}; the sites are {', '.join(known)}")
+        return value
+
+
+class Cell(AnalysisConfig):
+    """One point of the grid."""
+
+    donor: str  # clean, random, same_answer, self
+    site: str
+    step: int
+    layer: int | None
+    head: int | None
+    group: str
+    frame: int | None
+
+
+def spanned(step: int, steps: int, span: Range) -> tuple[int, ...]:
+    """Steps that a patch at ``step`` covers."""
+    return {"single": (step,), "from": tuple(range(step, steps)), "until": tuple(range(step + 1))}[span]
+
+
+def hook_name(cell: Cell) -> str:
+    return cell.site if cell.layer is None else f"blocks.{cell.layer}.{cell.site}"
+
+
+def needed_sites(config: PatchingConfig) -> list[str]:
+    return [f"blocks.*.{site}" for site in config.sites if site != "hook_x_t"]
+
+
+def cells(config: PatchingConfig, step: int, layers: int, groups: list[str], pair_kind: str) -> Iterator[Cell]:
+    """The grid at one step: the patches, then the controls on all tokens."""
+    chosen_layers = config.layers if config.layers is not None else range(layers)
+    for site in config.sites:
+        for layer in [None] if site == "hook_x_t" else chosen_layers:
+            heads = config.heads if site in HEAD_SITES and config.heads else (None,)
+            point = {"site": site, "step": step, "layer": layer}
+            for head in heads:
+                for group in groups:
+                    for frame in config.frames or (None,):
+                        yield Cell(donor="clean", head=head, group=group, frame=frame, **point)
+            if config.controls and EVERYWHERE in groups:
+                for donor in ("random", "same_answer"):
+                    yield Cell(donor=donor, head=None, group=EVERYWHERE, frame=None, **point)
+    if config.controls:
+        site, layer = config.sites[0], None if config.sites[0] == "hook_x_t" else list(chosen_layers)[step % len(chosen_layers)]
+        yield Cell(donor="self", site=site, step=step, layer=layer, head=None, group=EVERYWHERE, frame=None)
+        if pair_kind == "seed" and config.span == "single" and "hook_x_t" not in config.sites:
+            yield Cell(donor="clean", site="hook_x_t", step=step, layer=None, head=None, group=EVERYWHERE, frame=None)
+
+
+class PairWork:
+    """The recordings of one pair, and its grid step by step."""
+
+    def __init__(self, model: HookedVideoPipeline, config: PatchingConfig, kind: str, index: int):
+        self.model, self.config, self.kind, self.index = model, config, kind, index
+        generation = {"num_inference_steps": config.num_inference_steps, "guidance_scale": config.guidance_scale}
+        self.pair: Pair = find_pair(model, config.task, kind, index, config.seed, **generation)
+        sites = needed_sites(config)
+        self.corrupt = record_item(model, self.pair.corrupt, self.pair.corrupt_seed, sites, **generation)
+        self.clean = record_item(model, self.pair.clean, self.pair.clean_seed, sites, **generation)
+        denoising = config.direction == "denoising"
+        self.target, donor = (self.corrupt, self.clean) if denoising else (self.clean, self.corrupt)
+        self.target_item, self.donor_item = (
+            (self.pair.corrupt, self.pair.clean) if denoising else (self.pair.clean, self.pair.corrupt)
+        )
+        self.target_seed = self.pair.corrupt_seed if denoising else self.pair.clean_seed
+        self.donors: dict[str, Recording] = {"clean": donor, "self": self.target}
+        if config.controls:
+            self._record_controls(sites, generation)
+        masks = self.pair.task.groups(self.target_item, self.donor_item)
+        self.groups: dict[str, Tensor | None] = {EVERYWHERE: None, **{k: torch.from_numpy(v) for k, v in masks.items()}}
+        wanted = config.tokens or tuple(self.groups)
+        self.names = [g for g in self.groups if g in wanted]
+        unknown = [g for g in wanted if g not in self.groups and g not in _possible_groups(config.task)]
+        if unknown:
+            raise InterpError(f"unknown token group {unknown[0]!r}; {config.task} has {', '.join(_possible_groups(config.task))}")
+
+    def _record_controls(self, sites: list[str], generation: dict[str, Any]) -> None:
+        number = self.config.seed * 1_000_000 + self.index * 1000 + 999
+        stranger = self.pair.task.sample(number, split="test")
+        self.donors["random"] = record_item(self.model, stranger, number, sites, **generation)
+        again = same_answer_seed(self.model, self.target_item, self.target_seed, **generation)
+        if again is not None:
+            self.donors["same_answer"] = record_item(self.model, self.target_item, again, sites, **generation)
+
+    @property
+    def key(self) -> str:
+        return f"{self.kind}-{self.index:03d}"
+
+    def patch(self, cell: Cell) -> Patch:
+        branches = self.target.run.branches if self.config.branch == "both" else (self.config.branch,)
+        mask = self.groups[cell.group]
+        if cell.frame is not None:
+            shape = self.target.run.x_t[0].shape[2:]
+            only = torch.zeros(shape, dtype=torch.bool)
+            only[cell.frame] = True
+            mask = only if mask is None else mask & only
+        steps = spanned(cell.step, self.target.run.steps, self.config.span)
+        donor = self.donors[cell.donor].donor(hook_name(cell))
+        return Patch(hook_name(cell), steps, donor, branches, mask, None if cell.head is None else (cell.head,))
+
+    def step_unit(self, step: int) -> tuple[list[Row], dict[str, Tensor], dict[str, Any]]:
+        """All cells of one step: rows, final latents, and the count of block calls against the minimum."""
+        grid = [c for c in cells(self.config, step, self.model.layers, self.names, self.kind) if c.donor in self.donors]
+        patches = [self.patch(cell) for cell in grid]
+        before = self.model.block_calls
+        size = self.config.batch
+        latents = torch.cat([replay(self.model, self.target, patches[i : i + size]) for i in range(0, len(patches), size)])
+        used = self.model.block_calls - before
+        frames = np.concatenate([self.model.decode(part) for part in latents.split(16)])
+        rows = [self._row(cell, latents[i : i + 1], frames[i]) for i, cell in enumerate(grid)]
+        least = sum(minimal_blocks(self.model, self.target, patch) for patch in patches)
+        return rows, {"latents": latents, "frames": torch.from_numpy(frames)}, {"block_calls": used, "block_calls_minimum": least}
+
+    def _row(self, cell: Cell, latent: Tensor, frames: np.ndarray) -> Row:
+        corrupt, clean = self.corrupt.run, self.clean.run
+        verdict = outcome(self.pair.task, self.target_item, self.target_item.answer, self.donor_item.answer, frames)
+        return {
+            "pair": self.key, "pair_kind": self.kind, **cell.model_dump(), "sigma": self.target.run.sigmas[cell.step],
+            "effect": projection(latent, corrupt.latents, clean.latents), "outcome": verdict,
+        }  # fmt: skip
+
+    def facts(self) -> dict[str, Any]:
+        """What the report says of the pair."""
+        return {
+            "pair": self.key, "kind": self.kind, "tried": self.pair.tried, "sigmas": [*self.target.run.sigmas, 0.0],
+            "corrupt": _describe(self.pair.corrupt, self.pair.corrupt_seed),
+            "clean": _describe(self.pair.clean, self.pair.clean_seed),
+            "controls": sorted(self.donors),
+        }  # fmt: skip
+
+    def clips(self) -> dict[str, np.ndarray]:
+        return {"corrupt": self.corrupt.run.decode()[0], "clean": self.clean.run.decode()[0]}
+
+
+def _describe(item: Item, seed: int) -> dict[str, Any]:
+    return {"prompt": item.prompt, "answer": item.answer, "seed": seed, "item_seed": item.seed, "difficulty": item.difficulty}
+
+
+def _possible_groups(task: str) -> list[str]:
+    """Group names that the task ever uses (an item may lack some)."""
+    names: dict[str, None] = {EVERYWHERE: None}
+    for seed in range(40):
+        item = TASKS[task].sample(seed)
+        other = TASKS[task].counterfactual(item, "prompt", np.random.default_rng(seed))
+        names |= dict.fromkeys(TASKS[task].groups(item, other or item))
+    return list(names)
+
+
+def units(config: PatchingConfig) -> list[tuple[str, int, tuple[int, ...]]]:
+    """(pair kind, pair index, steps) of all work, one entry a pair."""
+    steps = config.steps if config.steps is not None else tuple(range(config.num_inference_steps))
+    bad = [s for s in steps if not 0 <= s < config.num_inference_steps]
+    if bad:
+        raise InterpError(f"step {bad[0]} was asked for; the runs have steps 0 to {config.num_inference_steps - 1}")
+    return [(kind, index, steps) for kind in config.pair_kinds for index in range(config.pairs)]
+
+
+def run_pair(
+    model: HookedVideoPipeline, config: PatchingConfig, store: RunStore, kind: str, index: int, steps: tuple[int, ...]
+) -> Iterator[str]:
+    """Do what is missing of one pair; yields the name of each unit as it is on disk."""
+    names = {step: f"{kind}-{index:03d}-step-{step:03d}" for step in steps}
+    about = f"{kind}-{index:03d}-pair"
+    missing = [step for step in steps if store.unit(names[step]) is None]
+    if missing or store.unit(about) is None:
+        work = PairWork(model, config, kind, index)
+        latents = {"corrupt": work.corrupt.run.latents, "clean": work.clean.run.latents}
+        clips = {f"{side}_frames": torch.from_numpy(frames) for side, frames in work.clips().items()}
+        store.add_unit(about, [], latents | clips, work.facts())
+        for step in steps:
+            if step in missing:
+                store.add_unit(names[step], *work.step_unit(step))
+            yield names[step]
+    else:
+        yield from names.values()

@@ -1,0 +1,95 @@
+"""Numbers of a patching result: means over pairs with intervals, and the controls beside them. Pure of models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analyses.statistics import bootstrap_mean, remaining_share, reread_share
+from tasks.tally import wilson
+
+
+def main_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """The grid itself: patches from the clean run, without the whole-x_t control."""
+    return rows[(rows.donor == "clean") & ~((rows.site == "hook_x_t") & (rows.site.nunique() > 1))]
+
+
+def map_of(rows: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Layer x step table: mean effect, or with ``value="flipped"`` the share of pairs that gave the donor's answer."""
+    column = (rows.outcome == "donor").astype(float) if value == "flipped" else rows.effect
+    table = rows.assign(value=column).pivot_table(index="layer", columns="step", values="value", aggfunc="mean", dropna=False)
+    return table.sort_index()
+
+
+def profile(rows: pd.DataFrame) -> pd.DataFrame:
+    """Effect by step: mean over layers within a pair, then mean and 95 % bootstrap interval over pairs."""
+    out = []
+    for step, at in rows.groupby("step"):
+        mean, low, high = bootstrap_mean(at.groupby("pair").effect.mean().to_numpy())
+        out.append({"step": step, "sigma": at.sigma.iloc[0], "mean": mean, "low": low, "high": high, "n": at.pair.nunique()})
+    return pd.DataFrame(out)
+
+
+def expected(sigmas: list[float], steps: list[int], span: str) -> dict[str, list[float]]:
+    """The two trivial curves beside a profile (see analyses.statistics)."""
+    last = len(sigmas) - 2
+    first = {"single": lambda k: k, "from": lambda k: k, "until": lambda k: 0}[span]
+    end = {"single": lambda k: k, "from": lambda k: last, "until": lambda k: k}[span]
+    curves = {"re-read velocity": [reread_share(sigmas, first(k), end(k)) for k in steps]}
+    if span == "single":
+        curves["share of the remaining path"] = [remaining_share(sigmas, k) for k in steps]
+    return curves
+
+
+def table(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """One line a (pair kind, site, donor, token group): mean effect with interval over pairs, flips with interval.
+
+    The interval of the effect resamples pairs (the cells of a pair are averaged first). The interval of the flips is
+    Wilson's for the share of *pairs* in which at least one cell flipped.
+    """
+    out = []
+    for (kind, site, donor, group), at in rows.groupby(["pair_kind", "site", "donor", "group"], sort=False):
+        by_pair = at.groupby("pair")
+        mean, low, high = bootstrap_mean(by_pair.effect.mean().to_numpy())
+        flipped = int(by_pair.outcome.apply(lambda o: (o == "donor").any()).sum())
+        flip_low, flip_high = wilson(flipped, at.pair.nunique())
+        out.append({
+            "pair_kind": kind, "site": site, "donor": donor, "group": group, "pairs": int(at.pair.nunique()), "cells": len(at),
+            "effect": mean, "low": low, "high": high, "largest": float(at.effect.max()),
+            "flipped_cells": float((at.outcome == "donor").mean()), "undecided_cells": float((at.outcome == "undecided").mean()),
+            "flipped_pairs": flipped, "flip_low": flip_low, "flip_high": flip_high,
+        })
+    return out
+
+
+def best_cells(rows: pd.DataFrame, count: int = 5) -> list[dict[str, Any]]:
+    """The (kind, site, group, step, layer) points with the largest mean effect over pairs, single groups only."""
+    keys = ["pair_kind", "site", "group", "step", "sigma", "layer"]
+    grouped = main_rows(rows).query("group != 'all'").groupby(keys, dropna=False)
+    out = []
+    for key, at in grouped:
+        mean, low, high = bootstrap_mean(at.effect.to_numpy())
+        flips = int((at.outcome == "donor").sum())
+        out.append({**dict(zip(keys, key, strict=True)), "effect": mean, "low": low, "high": high, "flips": flips, "n": len(at)})
+    return sorted(out, key=lambda r: -np.nan_to_num(r["effect"], nan=-9))[:count]
+
+
+def headline(result_rows: pd.DataFrame) -> list[str]:
+    """Plain sentences with numbers, one a pair kind."""
+    out = []
+    rows = main_rows(result_rows)
+    for kind, at in rows.groupby("pair_kind", sort=False):
+        whole = at[at.group == "all"] if (at.group == "all").any() else at
+        by_step = profile(whole)
+        top = by_step.loc[by_step["mean"].idxmax()]
+        by_layer = whole.groupby("layer").effect.mean()
+        spread = float(by_layer.max() - by_layer.min()) if len(by_layer) else float("nan")
+        flips = (at.outcome == "donor").groupby(at.pair).any()
+        out.append(
+            f"{kind} pairs (n = {at.pair.nunique()}): the effect is largest at step {int(top.step)} (sigma {top.sigma:.3f}), "
+            f"{top['mean']:.2f} [{top.low:.2f}, {top.high:.2f}] averaged over layers; over layers it varies by {spread:.2f}; "
+            f"the answer flipped to the donor's in some cell of {int(flips.sum())} of {len(flips)} pairs."
+        )
+    return out

@@ -1,0 +1,150 @@
+"""A run on disk: what was asked (``run.json``), finished units (``shards/`` + ``manifest.jsonl``), results, report.
+
+A unit of work is one safetensors file that holds its tensors and, in its header, its rows of results. A killed run
+continues with the units that are missing and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from safetensors.torch import save
+from torch import Tensor
+
+from analyses.files import digest, write_atomic
+
+Row = dict[str, Any]
+
+
+class RunError(RuntimeError):
+    """A run folder that cannot be used as asked."""
+
+
+class RunStore:
+    """One run folder. ``open`` continues a run of the same configuration, or starts a new one."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    @classmethod
+    def open(cls, folder: Path, facts: dict[str, Any], fresh: bool = False) -> RunStore:
+        """``facts`` say what the run computes; RunError when the folder holds a run of other facts, unless ``fresh``."""
+        store = cls(folder)
+        try:
+            if fresh and (folder / "run.json").is_file():
+                shutil.rmtree(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            held = store.facts()
+            if held is None and any(folder.iterdir()):
+                raise RunError(f"{folder} is not empty and holds no run: choose another --out")
+            if held is not None and {**held, "status": ""} != {**facts, "status": ""}:
+                changed = sorted(k for k in {*held, *facts} - {"status"} if held.get(k) != facts.get(k))
+                raise RunError(
+                    f"{folder} holds a run with other settings ({', '.join(changed)}): choose another --out, or --fresh"
+                )
+            (folder / "shards").mkdir(exist_ok=True)
+            (folder / "media").mkdir(exist_ok=True)
+            if held is None or held["status"] != "complete":
+                store.write_json("run.json", {**facts, "status": "running"})
+        except OSError as error:
+            raise RunError(f"cannot write to {folder}: {error.strerror}") from error
+        return store
+
+    def facts(self) -> dict[str, Any] | None:
+        path = self.folder / "run.json"
+        try:
+            return json.loads(path.read_text()) if path.is_file() else None
+        except json.JSONDecodeError as error:
+            raise RunError(f"{path} is damaged ({error}); start again with --fresh") from error
+
+    def write_json(self, name: str, value: Any) -> None:
+        self.write(name, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file of the run; RunError names the file when the disk refuses."""
+        try:
+            write_atomic(self.folder / name, data)
+        except OSError as error:
+            raise RunError(f"cannot write {self.folder / name}: {error.strerror}; the run can be continued") from error
+
+    # --- units -------------------------------------------------------------------------------------------------
+
+    def unit_path(self, unit: str) -> Path:
+        return self.folder / "shards" / f"{unit}.safetensors"
+
+    def add_unit(self, unit: str, rows: list[Row], tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Store a finished unit: one file, complete or absent."""
+        header = {"rows": json.dumps(rows), "facts": json.dumps(facts)}
+        packed = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        self.write(f"shards/{unit}.safetensors", save(packed, metadata=header))
+
+    def unit(self, unit: str) -> tuple[list[Row], dict[str, Any]] | None:
+        """Rows and facts of a finished unit; None when it is missing or damaged (it will be computed again)."""
+        path = self.unit_path(unit)
+        if not path.is_file():
+            return None
+        try:
+            with safetensors.safe_open(path, "pt") as handle:
+                header = handle.metadata()
+            return json.loads(header["rows"]), json.loads(header["facts"])
+        except (safetensors.SafetensorError, KeyError, TypeError, json.JSONDecodeError):
+            path.unlink()
+            return None
+
+    def tensors(self, unit: str) -> dict[str, Tensor]:
+        from safetensors.torch import load_file
+
+        return load_file(self.unit_path(unit))
+
+    # --- the end -----------------------------------------------------------------------------------------------
+
+    def write_results(self, rows: list[Row]) -> None:
+        import pandas as pd
+
+        self.write("results.parquet", pd.DataFrame(rows).to_parquet(index=False))
+
+    def complete(self, facts: dict[str, Any]) -> None:
+        """List every file with its digest, then mark the run complete, in this order."""
+        self.write("manifest.jsonl", "".join(json.dumps(line) + "\n" for line in self._manifest()).encode())
+        self.write_json("run.json", {**facts, "status": "complete"})
+
+    def _manifest(self) -> list[dict[str, Any]]:
+        lines = []
+        for path in sorted(p for p in self.folder.rglob("*") if p.is_file()):
+            name = path.relative_to(self.folder).as_posix()
+            if name in {"run.json", "manifest.jsonl", "log.jsonl"} or path.name.startswith("."):
+                continue
+            line: dict[str, Any] = {"file": name, "sha256": digest(path), "bytes": path.stat().st_size}
+            if path.suffix == ".safetensors":
+                with safetensors.safe_open(path, "pt") as handle:
+                    parts = {key: handle.get_slice(key) for key in handle.keys()}
+                    line["tensors"] = {k: {"dtype": v.get_dtype(), "shape": v.get_shape()} for k, v in parts.items()}
+                    line["axes"] = ["row", "channel", "frame", "row", "col"]
+            lines.append(line)
+        return lines
+
+    def verify(self) -> list[str]:
+        """Problems with the run's files; empty when every digest holds and the run is complete."""
+        facts = self.facts()
+        if facts is None:
+            return [f"{self.folder} holds no run"]
+        if facts["status"] != "complete":
+            return [f"the run is {facts['status']}: continue it with the same command"]
+        problems = []
+        try:
+            lines = [json.loads(line) for line in (self.folder / "manifest.jsonl").read_text().splitlines()]
+        except (OSError, json.JSONDecodeError) as error:
+            return [f"manifest.jsonl is missing or damaged: {error}"]
+        for line in lines:
+            path = (self.folder / line["file"]).resolve()
+            if not path.is_relative_to(self.folder.resolve()):
+                problems.append(f"{line['file']} leads out of the run folder")
+            elif not path.is_file():
+                problems.append(f"{line['file']} is missing")
+            elif digest(path) != line["sha256"]:
+                problems.append(f"{line['file']} has been changed since the run")
+        return problems

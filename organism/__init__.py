@@ -1,0 +1,1 @@
+"""The trained model organism: its recipe, its weights, its card."""

@@ -1,0 +1,75 @@
+"""Accuracy of a pipeline on the suite, at the end and optionally at every step's clean estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from PIL import Image
+
+from analyses.workers import default_workers, scatter
+from interp.model import HookedVideoPipeline
+from tasks import TASKS, Item, Verdict, get_task, suite
+from tasks.tally import tally
+
+BATCH = 8
+FRESH = 5_000_000  # first seed of items outside the suite
+
+
+def chosen_items(limit: int | None, fresh: bool, seed: int) -> list[Item]:
+    """The suite, or new test items of the same strata."""
+    if not fresh:
+        return [item for name in TASKS for item in suite.task_items(name)[:limit]]
+    out = []
+    for name in TASKS:
+        strata = suite.STRATA[name]
+        for i in range(limit or suite.SIZE):
+            difficulty, unique = strata[i % len(strata)]
+            out.append(TASKS[name].sample(FRESH + seed * 10_000 + i, difficulty, unique, split="test"))
+    return out
+
+
+def judge_batch(
+    model: HookedVideoPipeline, items: Sequence[Item], seeds: Sequence[int], every_step: bool, **kwargs: Any
+) -> dict[str, list[Verdict]]:
+    """Verdicts of a batch of items: ``final`` and, if asked, ``0``, ``1``, ... for the clean estimates."""
+    run = model.run(
+        prompt=[i.prompt for i in items], image=[Image.fromarray(i.first_frame) for i in items], seed=list(seeds), **kwargs
+    )
+    videos = {"final": run.decode()}
+    if every_step:
+        videos |= {str(k): run.decode(step=k) for k in range(run.steps)}
+    return {
+        key: [get_task(item.task).verify(item, frames) for item, frames in zip(items, video, strict=True)]
+        for key, video in videos.items()
+    }
+
+
+def evaluate(
+    name: str, num_steps: int, guidance: float, limit: int | None, seed: int, fresh: bool, every_step: bool,
+    workers: int | None, progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+) -> dict[str, Any]:  # fmt: skip
+    """Tallies by step (``final``, ``0``, ...), with the sigmas of the steps."""
+    items = chosen_items(limit, fresh, seed)
+    model = HookedVideoPipeline.from_pretrained(name)
+    kwargs = {"num_inference_steps": num_steps, "guidance_scale": guidance}
+    pieces = [range(i, min(i + BATCH, len(items))) for i in range(0, len(items), BATCH)]
+
+    def work(piece: range):
+        found = judge_batch(
+            model, [items[i] for i in piece], [seed * 1_000_000 + i for i in piece], every_step, **kwargs
+        )
+        yield piece, found
+
+    judged: dict[str, dict[int, Verdict]] = {}
+    done = 0
+    for piece, found in scatter(work, pieces, default_workers() if workers is None else workers):
+        done += len(piece)
+        progress(done, len(items), "generating and judging")
+        for key, verdicts in found.items():
+            judged.setdefault(key, {}).update(zip(piece, verdicts, strict=True))
+    model.pipe.scheduler.set_timesteps(num_steps)
+    sigmas = [float(s) for s in model.pipe.scheduler.sigmas]
+    tallies = {key: tally([(items[i], v[i]) for i in range(len(items))]) for key, v in judged.items()}
+    facts = {"steps": num_steps, "guidance": guidance, "seed": seed, "fresh_items": fresh, "sigmas": sigmas}
+    return {**facts, **tallies}

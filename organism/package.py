@@ -1,0 +1,42 @@
+"""Put trained parts together into an ordinary diffusers pipeline folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanImageToVideoPipeline, WanTransformer3DModel
+
+from organism import shapes, text, train_dit, train_vae, widen
+
+
+def assemble(vae: AutoencoderKLWan, transformer: WanTransformer3DModel) -> WanImageToVideoPipeline:
+    """The pipeline around trained weights; the autoencoder is given as trained on dots."""
+    return WanImageToVideoPipeline(
+        tokenizer=text.build_tokenizer(),
+        text_encoder=text.build_encoder(),
+        vae=widen.widen(vae),
+        scheduler=FlowMatchEulerDiscreteScheduler(**shapes.SCHEDULER),
+        transformer=transformer.eval(),
+    )
+
+
+def untrained_twin(seed: int = 0) -> WanImageToVideoPipeline:
+    """The null model: the same shapes, random weights."""
+    return assemble(train_vae.build(seed), train_dit.build(seed))
+
+
+def save(pipe: WanImageToVideoPipeline, folder: Path) -> None:
+    """Write the folder, with the organism's call defaults beside it."""
+    pipe.save_pretrained(folder)
+    (folder / "call_defaults.json").write_text(json.dumps(shapes.CALL_DEFAULTS, indent=1) + "\n")
+
+
+def size(folder: Path) -> int:
+    """Bytes of all weight files."""
+    return sum(p.stat().st_size for p in folder.rglob("*.safetensors"))
+
+
+def parameters(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

@@ -1,0 +1,1 @@
+"""Linear probes by layer and step."""

@@ -1,0 +1,54 @@
+"""Verdicts counted: shares with intervals, by task, by difficulty, by unique and ambiguous answer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tasks.base import Item, Verdict
+
+Judged = Sequence[tuple[Item, Verdict | None]]
+
+
+def wilson(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """95 % score interval of a share (Wilson 1927); unlike the bootstrap it does not collapse at 0 and 1."""
+    if n == 0:
+        return float("nan"), float("nan")
+    share, shrink = successes / n, 1 + z * z / n
+    middle = (share + z * z / (2 * n)) / shrink
+    half = z / shrink * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return float(middle - half), float(middle + half)
+
+
+def line(judged: Judged) -> dict[str, Any]:
+    """Counts of one group of items."""
+    status = Counter("missing" if v is None else v.status for _, v in judged)
+    errors = Counter(v.error for _, v in judged if v is not None and v.error)
+    low, high = wilson(status["solved"], len(judged))
+    shares = {s: status[s] / len(judged) for s in ("solved", "wrong", "undecided", "missing")}
+    return {"n": len(judged), **shares, "low": low, "high": high, "errors": dict(errors.most_common())}
+
+
+def tally(judged: Judged) -> dict[str, Any]:
+    """All groups: overall, by task, by task and unique / ambiguous, by task and difficulty."""
+    groups: dict[str, list] = {"all": list(judged)}
+    for item, verdict in judged:
+        kind = "unique" if item.unique else "ambiguous"
+        for key in (item.task, f"{item.task} / {kind}", f"{item.task} / difficulty {item.difficulty}", f"/ {kind}"):
+            groups.setdefault(key, []).append((item, verdict))
+    return {key: line(groups[key]) for key in sorted(groups)}
+
+
+def as_lines(summary: dict[str, Any]) -> list[str]:
+    """The table for a terminal."""
+    out = [f"{'':28}    n  solved   95 %           wrong  undecided"]
+    for key, row in summary.items():
+        missing = f"  missing {row['missing']:.3f}" if row["missing"] else ""
+        out.append(
+            f"{key:28} {row['n']:4}  {row['solved']:.3f}   {row['low']:.3f}-{row['high']:.3f}    "
+            f"{row['wrong']:.3f}  {row['undecided']:.3f}{missing}"
+        )
+    return out
