@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import BudgetExceeded, InterpError
-from interp.views import AXES, GRID
+from interp.views import GRID, axes_of
 
 DEFAULT_BUDGET = 4 << 30  # bytes
 
@@ -56,7 +56,7 @@ class ActivationCache:
 
     def keep(self, name: str, kind: str, step: int, branch: str | None, act: Tensor, plan: CachePlan) -> None:
         """Select, reduce, copy."""
-        axes = AXES[kind]
+        axes = axes_of(kind, act)
         if plan.tokens is not None and all(a in axes for a in GRID):
             start = axes.index("frame")
             act = act.flatten(start, start + 2).index_select(start, plan.tokens.flatten().nonzero()[:, 0])

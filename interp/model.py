@@ -20,7 +20,7 @@ from interp.engine import ExpertEngine
 from interp.errors import InterpError, unknown_hook
 from interp.stage import EXPERTS, Stage
 from interp.trajectory import Run, decode_latents
-from interp.views import AXES, put, region, select
+from interp.views import AXES, axes_of, put, region, select
 
 EditFn = Callable[[Tensor, Hook], Tensor | None]
 FwdHook = tuple[str, EditFn]
@@ -275,7 +275,7 @@ class _Session:
         changed = None
         for address, function in hooks:
             current = act if changed is None else changed
-            new = apply_edit(current, address, function, context, AXES[kind])
+            new = apply_edit(current, address, function, context, axes_of(kind, act))
             changed = changed if new is None else new
         if kept:
             value = act if changed is None else changed

@@ -21,7 +21,7 @@ from interp.errors import InterpError
 from interp.model import HookedVideoPipeline
 from interp.stage import Stage
 from interp.trajectory import Run
-from interp.views import AXES, GRID, from_axes
+from interp.views import AXES, GRID, axes_of, from_axes
 
 Donor = Callable[[int, str], Tensor]  # (step, branch) -> activation [1, ...] with named axes
 
@@ -189,7 +189,7 @@ class _Player:
         def visit(act: Tensor) -> Tensor:
             out = act.clone()
             for place, patch in edits:
-                out[place : place + 1] = patch.apply(act[place : place + 1], call.step, call.branch, AXES[kind])
+                out[place : place + 1] = patch.apply(act[place : place + 1], call.step, call.branch, axes_of(kind, act))
             return out
 
         return visit

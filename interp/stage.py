@@ -33,10 +33,11 @@ class Proxy:
         return getattr(self._engine.module, name)
 
     @contextlib.contextmanager
-    def cache_context(self, name: str) -> Iterator[None]:
+    def cache_context(self, name: str, **facts: Any) -> Iterator[None]:
         self._stage.branch = name
+        self._stage.check_clock(facts.get("step_index"))
         try:
-            with self._engine.module.cache_context(name):
+            with self._engine.module.cache_context(name, **facts):
                 yield
         finally:
             self._stage.branch = None
@@ -56,6 +57,11 @@ class Stage:
         self.edit_x0hat: Callable[[int, Tensor], Tensor | None] = lambda step, x0hat: None
         self.prepared_override: Any = None
         self.on_prepared: Callable[[Tensor], None] = lambda latents: None
+
+    def check_clock(self, step_index: int | None) -> None:
+        """Where the pipeline itself says which step it is at, it must agree with the count of scheduler steps."""
+        if step_index is not None and step_index != len(self.run.v):
+            raise InterpError(f"the pipeline says step {step_index}, the step clock counts {len(self.run.v)}: unsupported loop")
 
     def transformer_called(self, engine: ExpertEngine, args: tuple, kwargs: dict[str, Any]) -> tuple:
         step, scheduler = len(self.run.v), self.pipe.scheduler

@@ -37,9 +37,14 @@ class TokenGrid:
         return self.frames * self.rows * self.cols
 
 
+def axes_of(kind: str, value: Tensor) -> tuple[str, ...]:
+    """Axis names of a value; a per-token time embedding (TI2V-5B) has the axes of tokens."""
+    return AXES["tokens"] if kind == "vector" and value.ndim == 5 else AXES[kind]
+
+
 def to_axes(value: Tensor, kind: str, grid: TokenGrid) -> Tensor:
     """The model's tensor as ``AXES[kind]`` (a view)."""
-    if kind == "tokens":
+    if kind == "tokens" or (kind == "vector" and value.ndim == 3):
         return value.unflatten(1, grid.shape)
     if kind == "embed":
         return value.movedim(1, -1)
@@ -54,7 +59,7 @@ def to_axes(value: Tensor, kind: str, grid: TokenGrid) -> Tensor:
 
 def from_axes(value: Tensor, kind: str) -> Tensor:
     """The inverse of :func:`to_axes`."""
-    if kind == "tokens":
+    if kind == "tokens" or (kind == "vector" and value.ndim == 5):
         return value.flatten(1, 3)
     if kind == "embed":
         return value.movedim(-1, 1)

@@ -1,0 +1,119 @@
+"""Patched replays against hand-written forward hooks on the same pipeline, bit for bit, at the minimal cost."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from conftest import FAMILIES, build_tiny, tiny_call
+from test_hooks import plain
+
+from interp import HookedVideoPipeline
+from interp.replay import Patch, minimal_blocks, record, replay
+
+SITES = {"hook_resid_post": "", "hook_attn_out": "attn1", "hook_cross_attn_out": "attn2", "hook_mlp_out": "ffn"}
+STEPS, LAYERS = 4, 3
+
+
+def hand_patched(pipe, call, step, layer, site, branches, value, mask):
+    """The patch by plain torch hooks: at the right calls, replace the module's output on the masked tokens."""
+    count = [0]
+    branch_order = ("cond", "uncond") if call["guidance_scale"] > 1 else ("cond",)
+
+    def hook(module, args, output):
+        at, branch = divmod(count[0], len(branch_order))
+        count[0] += 1
+        if at != step or branch_order[branch] not in branches:
+            return None
+        return torch.where(mask.flatten()[None, :, None], value[branch_order[branch]], output)
+
+    experts = [e for e in (pipe.transformer, getattr(pipe, "transformer_2", None)) if e is not None]
+    handles = [e.blocks[layer].get_submodule(SITES[site]).register_forward_hook(hook) for e in experts]
+    out = plain(pipe, call, seed=0)
+    for handle in handles:
+        handle.remove()
+    return out
+
+
+@pytest.mark.parametrize("scheduler", ["euler", "unipc"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_patches_equal_hand_written_hooks(family, scheduler):
+    draw = random.Random(f"{family} {scheduler}")
+    call = tiny_call(family, guidance=draw.choice([1.0, 4.0]), steps=STEPS)
+    pipe = build_tiny(family, scheduler)
+    model = HookedVideoPipeline.from_pipeline(pipe)
+    names = [f"blocks.*.{s}" for s in SITES]
+    target, donor = record(model, names, seed=0, **call), record(model, names, seed=1, **call)
+    shape = target.cache["blocks.0.hook_mlp_out", 0].shape[1:4]
+    for _ in range(6):
+        step, layer, site = draw.randrange(STEPS), draw.randrange(LAYERS), draw.choice(list(SITES))
+        branches = draw.choice([("cond",), ("uncond",), ("cond", "uncond")]) if call["guidance_scale"] > 1 else ("cond",)
+        mask = torch.rand(shape, generator=torch.Generator().manual_seed(draw.randrange(99))) < 0.6
+        name = f"blocks.{layer}.{site}"
+        patch = Patch(name, (step,), donor.donor(name), branches, mask)
+        before = model.block_calls
+        found = replay(model, target, [patch])
+        assert model.block_calls - before == minimal_blocks(model, target, patch)
+        value = {b: donor.cache[name, step, b].flatten(1, 3) for b in branches}
+        fresh = build_tiny(family, scheduler)
+        expected = hand_patched(fresh, call, step, layer, site, branches, value, mask)
+        assert torch.equal(found, expected), (step, name, branches)
+
+
+@pytest.mark.parametrize("scheduler", ["euler", "unipc"])
+def test_self_patch_is_exactly_nothing_and_whole_x_t_is_exactly_everything(scheduler):
+    call = tiny_call("wan22-i2v", steps=STEPS)
+    model = HookedVideoPipeline.from_pipeline(build_tiny("wan22-i2v", scheduler))
+    sites = ["blocks.*.attn.hook_z", "blocks.*.hook_resid_pre", "blocks.*.hook_resid_mid"]
+    target, donor = record(model, sites, seed=0, **call), record(model, sites, seed=1, **call)
+    for step in range(STEPS):
+        for site in ("hook_resid_post", "attn.hook_z", "hook_resid_pre", "hook_resid_mid"):
+            name = f"blocks.{step % LAYERS}.{site}"
+            patch = Patch(name, (step,), target.donor(name), target.run.branches)
+            assert torch.equal(replay(model, target, [patch]), target.run.latents)
+        whole = replay(model, target, [Patch("hook_x_t", (step,), donor.donor("hook_x_t"))])
+        if scheduler == "euler":  # UniPC also carries its history, which x_t does not hold
+            assert torch.equal(whole, donor.run.latents)
+
+
+@pytest.mark.parametrize("family", ["wan21-t2v", "wan22-i2v"])
+def test_all_of_resid_pre_of_block_0_in_both_branches_is_the_step_of_the_donor(family):
+    """With everything else equal, block 0's input is all a call sees besides the time: the call's output is the donor's."""
+    call = tiny_call(family, steps=STEPS)
+    model = HookedVideoPipeline.from_pipeline(build_tiny(family))
+    name = "blocks.0.hook_resid_pre"
+    target, donor = record(model, [name], seed=0, **call), record(model, [name], seed=1, **call)
+    k = STEPS - 1
+    patched = replay(model, target, [Patch(name, (k,), donor.donor(name), target.run.branches)])
+    expected = target.run.x_t[k] - target.run.sigmas[k] * donor.run.v[k]  # the last Euler step goes to sigma 0
+    torch.testing.assert_close(patched, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_spans_of_steps_and_batches_of_rows():
+    call = tiny_call("wan21-t2v", steps=STEPS)
+    model = HookedVideoPipeline.from_pipeline(build_tiny("wan21-t2v"))
+    target, donor = record(model, seed=0, **call), record(model, seed=1, **call)
+    names = [f"blocks.{i}.hook_resid_post" for i in range(LAYERS)]
+    patches = [Patch(n, (1, 2, 3), donor.donor(n), ("cond",)) for n in names]
+    alone = torch.cat([replay(model, target, [p]) for p in patches])
+    together = replay(model, target, patches)
+    torch.testing.assert_close(alone, together, atol=1e-5, rtol=1e-4)
+    for patch, found in zip(patches, alone):
+        hooks = [(f"{patch.site} @ step=1:4, branch=cond", lambda act, hook: donor.cache[hook.name, hook.step])]
+        expected = model.run_with_hooks(fwd_hooks=hooks, seed=0, **call).latents
+        assert torch.equal(found[None], expected)
+    last = Patch(names[-1], (3,), donor.donor(names[-1]), ("cond", "uncond"))
+    before = model.block_calls
+    replay(model, target, [last])
+    assert model.block_calls == before  # the last block of the last step: nothing is left to run
+
+
+def test_heads_are_patched_alone():
+    call = tiny_call("wan21-t2v", guidance=1.0, steps=STEPS)
+    model = HookedVideoPipeline.from_pipeline(build_tiny("wan21-t2v"))
+    name = "blocks.1.attn.hook_z"
+    target, donor = record(model, [name], seed=0, **call), record(model, [name], seed=1, **call)
+    found = replay(model, target, [Patch(name, (2,), donor.donor(name), heads=(1,))])
+    hooks = [(f"{name} @ step=2, head=1", lambda act, hook: donor.cache[name, 2][..., 1:2, :])]
+    assert torch.equal(found, model.run_with_hooks(fwd_hooks=hooks, seed=0, **call).latents)
