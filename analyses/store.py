@@ -78,7 +78,7 @@ class RunStore:
 
     def add_unit(self, unit: str, rows: list[Row], tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         """Store a finished unit: one file, complete or absent."""
-        header = {"rows": json.dumps(rows), "facts": json.dumps(facts)}
+        header = {"unit": json.dumps({"rows": rows, "facts": facts})}  # one key: the order of several is not fixed
         packed = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         self.write(f"shards/{unit}.safetensors", save(packed, metadata=header))
 
@@ -89,8 +89,8 @@ class RunStore:
             return None
         try:
             with safetensors.safe_open(path, "pt") as handle:
-                header = handle.metadata()
-            return json.loads(header["rows"]), json.loads(header["facts"])
+                held = json.loads(handle.metadata()["unit"])
+            return held["rows"], held["facts"]
         except (safetensors.SafetensorError, KeyError, TypeError, json.JSONDecodeError):
             path.unlink()
             return None

@@ -80,7 +80,7 @@ class Run:
             for i, state in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer/{o}/{i}/{k}": torch.as_tensor(v) for k, v in state.items()}
         temporary = self.folder / "checkpoint.tmp"
-        metadata = {"step": str(self.step), "recipe": json.dumps(asdict(self.recipe))}
+        metadata = {"run": json.dumps({"step": self.step, "recipe": asdict(self.recipe)})}
         save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, temporary, metadata=metadata)
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
@@ -94,8 +94,10 @@ class Run:
         from safetensors import safe_open
 
         with safe_open(path, "pt") as handle:
-            metadata = handle.metadata()
-        found, asked = json.loads(metadata["recipe"]), asdict(self.recipe)
+            held = handle.metadata()
+        # (checkpoints of the first version kept two keys)
+        metadata = json.loads(held["run"]) if "run" in held else {"step": int(held["step"]), "recipe": json.loads(held["recipe"])}
+        found, asked = metadata["recipe"], asdict(self.recipe)
         fixed = {"ema", "steps", "checkpoint_every", "decay"}  # the length may be changed: it acts on later steps only
         if {k: v for k, v in found.items() if k not in fixed} != {k: v for k, v in asked.items() if k not in fixed}:
             raise ValueError(f"{path} was made by recipe {found}, not {asked}: choose another --out, or delete it")
@@ -111,7 +113,7 @@ class Run:
                     _, _, index, field = key.split("/")
                     state.setdefault(int(index), {})[field] = value
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-        self.step = int(metadata["step"])
+        self.step = metadata["step"]
         return True
 
     def average_gradients(self) -> None:

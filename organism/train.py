@@ -71,7 +71,7 @@ def train_autoencoder(out: Path, steps: int | None, device: str) -> AutoencoderK
     """The three stages of the autoencoder, then its latent statistics."""
     vae = train_vae.build().to(device)
     for name, recipe, loss in train_vae.STAGES:
-        if name == "decoder":
+        if name.endswith("decoder"):
             train_vae.freeze_encoder(vae)
         run = Run(vae, _sized(recipe, steps), out / f"vae-{name}")
         run.resume()

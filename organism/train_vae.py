@@ -11,10 +11,12 @@ from organism import data, shapes
 from organism.loop import Recipe
 
 RECIPE = Recipe(steps=1500, batch=32, lr=2e-3, clip=1.0, ema=0.99, decay=0.6)
-# stage 1b: the encoder is frozen, so that the transformer can train on its latents while the decoder is sharpened
+# stage 2: the encoder is frozen, the decoder sharpened
 DECODER_RECIPE = Recipe(steps=2600, batch=16, lr=1.5e-3, clip=1.0, ema=0.995, decay=0.8)
 # stage 3: both again, with less noise on the latents, until every sprite survives the round trip
 JOINT_RECIPE = Recipe(steps=1500, batch=32, lr=1.5e-3, clip=1.0, ema=0.99, decay=1.0)
+# stage 4: the decoder alone once more; from here on the encoder is fixed and the transformer can train beside it
+FINAL_RECIPE = Recipe(steps=1600, batch=16, lr=1.2e-3, clip=1.0, ema=0.99, decay=1.0, seed=1)
 LATENT_NOISE = 0.1
 LATENT_PENALTY = 1e-3
 
@@ -94,4 +96,9 @@ def round_trip(vae: AutoencoderKLWan, video: torch.Tensor) -> torch.Tensor:
     return vae.decode(vae.encode(video).latent_dist.mode()).sample
 
 
-STAGES = (("first", RECIPE, loss), ("decoder", DECODER_RECIPE, decoder_loss), ("joint", JOINT_RECIPE, joint_loss))
+STAGES = (
+    ("first", RECIPE, loss),
+    ("decoder", DECODER_RECIPE, decoder_loss),
+    ("joint", JOINT_RECIPE, joint_loss),
+    ("final-decoder", FINAL_RECIPE, decoder_loss),
+)

@@ -88,12 +88,14 @@ class Place(Task):
 
     def _error(self, item: Item, cells: np.ndarray, moved: list[int]) -> str:
         named = CLASS_ID[item.metadata["object"]]
+        if any(i != named for i in moved):
+            return "wrong object"
         seen = [find(frame, named) for frame in cells]
         if any(len(at) != 1 for at in seen):
             return "duplicated" if any(len(at) > 1 for at in seen) else "lost"
         path = [at[0] for at in seen]
-        if moved != [named]:
-            return "wrong object" if any(i != named for i in moved) else "not moved"
+        if not moved:
+            return "not moved"
         if f"{item.metadata['object']}@{path[-1][0]}{path[-1][1]}" not in item.answers:
             return "wrong side"
         steps = [abs(a[0] - b[0]) + abs(a[1] - b[1]) for a, b in zip(path, path[1:], strict=False)]

@@ -1,0 +1,60 @@
+"""Imports point one way; nothing reads pickles; the command line starts without heavy libraries."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ALLOWED = {
+    "interp": set(),
+    "reports": set(),
+    "tasks": set(),
+    "probes": {"interp"},
+    "analyses": {"probes", "tasks", "reports", "interp"},
+    "organism": {"tasks", "interp", "analyses"},
+    "cli": {"analyses", "tasks", "organism", "interp", "reports", "probes"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def sources(package: str) -> list[Path]:
+    return [ROOT / "cli.py"] if package == "cli" else sorted((ROOT / package).rglob("*.py"))
+
+
+def test_imports_point_one_way():
+    for package, allowed in ALLOWED.items():
+        for path in sources(package):
+            inside = imported(path) & set(ALLOWED)
+            assert inside <= allowed | {package}, f"{path} imports {inside - allowed - {package}}"
+
+
+def test_no_pickle_reader():
+    for package in ALLOWED:
+        for path in sources(package):
+            text = path.read_text()
+            assert not imported(path) & {"pickle", "joblib", "dill", "cloudpickle"}, path
+            assert "torch.load(" not in text and "torch.save(" not in text, path
+
+
+def test_help_loads_no_heavy_library():
+    code = (
+        "import sys, cli\n"
+        "from typer.testing import CliRunner\n"
+        "assert CliRunner().invoke(cli.app, ['analyze', 'patching', '--help']).exit_code == 0\n"
+        "heavy = {'torch', 'diffusers', 'numpy', 'pandas', 'matplotlib', 'nnsight', 'av'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
