@@ -7,6 +7,7 @@ and the run is finished. Effect 0: nothing changed; 1: the clean run's final lat
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ from interp.model import HookedVideoPipeline
 from interp.replay import Patch, Recording, minimal_blocks, replay
 from tasks import TASKS, Item, get_task
 from tasks.base import outcome
+from tasks.grid import LATENT_FRAMES
 
 Range = Literal["single", "from", "until"]
 EVERYWHERE = "all"  # the group of all tokens; controls are measured on it
@@ -113,40 +115,56 @@ def cells(config: PatchingConfig, step: int, layers: int, groups: list[str], pai
             yield Cell(donor="clean", site="hook_x_t", step=step, layer=None, head=None, group=EVERYWHERE, frame=None)
 
 
+@dataclass
 class PairWork:
-    """The recordings of one pair, and its grid step by step."""
+    """The recordings of one pair, and its grid step by step. ``controls`` are recordings of other donors by name."""
 
-    def __init__(self, model: HookedVideoPipeline, config: PatchingConfig, kind: str, index: int):
-        self.model, self.config, self.kind, self.index = model, config, kind, index
-        generation = {"num_inference_steps": config.num_inference_steps, "guidance_scale": config.guidance_scale}
-        self.pair: Pair = find_pair(model, config.task, kind, index, config.seed, **generation)
-        sites = needed_sites(config)
-        self.corrupt = record_item(model, self.pair.corrupt, self.pair.corrupt_seed, sites, **generation)
-        self.clean = record_item(model, self.pair.clean, self.pair.clean_seed, sites, **generation)
-        denoising = config.direction == "denoising"
-        self.target, donor = (self.corrupt, self.clean) if denoising else (self.clean, self.corrupt)
-        self.target_item, self.donor_item = (
-            (self.pair.corrupt, self.pair.clean) if denoising else (self.pair.clean, self.pair.corrupt)
-        )
-        self.target_seed = self.pair.corrupt_seed if denoising else self.pair.clean_seed
-        self.donors: dict[str, Recording] = {"clean": donor, "self": self.target}
-        if config.controls:
-            self._record_controls(sites, generation)
+    model: HookedVideoPipeline
+    config: PatchingConfig
+    index: int
+    pair: Pair
+    corrupt: Recording
+    clean: Recording
+    controls: dict[str, Recording]
+
+    def __post_init__(self) -> None:
+        sides = (self.corrupt, self.pair.corrupt), (self.clean, self.pair.clean)
+        (self.target, self.target_item), (donor, self.donor_item) = sides if self.denoising else sides[::-1]
+        self.donors = {"clean": donor, "self": self.target, **self.controls}
         masks = self.pair.task.groups(self.target_item, self.donor_item)
         self.groups: dict[str, Tensor | None] = {EVERYWHERE: None, **{k: torch.from_numpy(v) for k, v in masks.items()}}
-        wanted = config.tokens or tuple(self.groups)
+        wanted = self.config.tokens or tuple(self.groups)
         self.names = [g for g in self.groups if g in wanted]
-        unknown = [g for g in wanted if g not in self.groups and g not in _possible_groups(config.task)]
-        if unknown:
-            raise InterpError(f"unknown token group {unknown[0]!r}; {config.task} has {', '.join(_possible_groups(config.task))}")
 
-    def _record_controls(self, sites: list[str], generation: dict[str, Any]) -> None:
-        number = self.config.seed * 1_000_000 + self.index * 1000 + 999
-        stranger = self.pair.task.sample(number, split="test")
-        self.donors["random"] = record_item(self.model, stranger, number, sites, **generation)
-        again = same_answer_seed(self.model, self.target_item, self.target_seed, **generation)
-        if again is not None:
-            self.donors["same_answer"] = record_item(self.model, self.target_item, again, sites, **generation)
+    @classmethod
+    def prepare(cls, model: HookedVideoPipeline, config: PatchingConfig, kind: str, index: int) -> PairWork:
+        """Find the pair and record both runs and the donors of the controls."""
+        generation = {"num_inference_steps": config.num_inference_steps, "guidance_scale": config.guidance_scale}
+        pair = find_pair(model, config.task, kind, index, config.seed, **generation)
+        sites = needed_sites(config)
+        corrupt = record_item(model, pair.corrupt, pair.corrupt_seed, sites, **generation)
+        clean = record_item(model, pair.clean, pair.clean_seed, sites, **generation)
+        work = cls(model, config, index, pair, corrupt, clean, {})
+        if config.controls:
+            number = config.seed * 1_000_000 + index * 1000 + 999
+            stranger = pair.task.sample(number, split="test")
+            work.donors["random"] = record_item(model, stranger, number, sites, **generation)
+            again = same_answer_seed(model, work.target_item, work.target_seed, **generation)
+            if again is not None:
+                work.donors["same_answer"] = record_item(model, work.target_item, again, sites, **generation)
+        return work
+
+    @property
+    def kind(self) -> str:
+        return self.pair.kind
+
+    @property
+    def denoising(self) -> bool:
+        return self.config.direction == "denoising"
+
+    @property
+    def target_seed(self) -> int:
+        return self.pair.corrupt_seed if self.denoising else self.pair.clean_seed
 
     @property
     def key(self) -> str:
@@ -202,7 +220,7 @@ def _describe(item: Item, seed: int) -> dict[str, Any]:
     return {"prompt": item.prompt, "answer": item.answer, "seed": seed, "item_seed": item.seed, "difficulty": item.difficulty}
 
 
-def _possible_groups(task: str) -> list[str]:
+def possible_groups(task: str) -> list[str]:
     """Group names that the task ever uses (an item may lack some)."""
     names: dict[str, None] = {EVERYWHERE: None}
     for seed in range(40):
@@ -218,7 +236,25 @@ def units(config: PatchingConfig) -> list[tuple[str, int, tuple[int, ...]]]:
     bad = [s for s in steps if not 0 <= s < config.num_inference_steps]
     if bad:
         raise InterpError(f"step {bad[0]} was asked for; the runs have steps 0 to {config.num_inference_steps - 1}")
+    unknown = [g for g in config.tokens or () if g not in possible_groups(config.task)]
+    if unknown:
+        raise InterpError(f"unknown token group {unknown[0]!r}; {config.task} has {', '.join(possible_groups(config.task))}")
     return [(kind, index, steps) for kind in config.pair_kinds for index in range(config.pairs)]
+
+
+def check_against(config: PatchingConfig, model: HookedVideoPipeline) -> None:
+    """InterpError when layers, heads or frames were asked for that the model does not have."""
+    shape = next(iter(model.engines.values())).module.config
+    limits = {"layers": model.layers, "heads": shape.num_attention_heads}
+    for field, limit in limits.items():
+        bad = [n for n in getattr(config, field) or () if not 0 <= n < limit]
+        if bad:
+            raise InterpError(f"{field} {bad[0]} was asked for; {config.model} has {field} 0 to {limit - 1}")
+    bad = [n for n in config.frames or () if not 0 <= n < LATENT_FRAMES]
+    if bad:
+        raise InterpError(f"frame {bad[0]} was asked for; the tasks' videos have latent frames 0 to {LATENT_FRAMES - 1}")
+    if config.heads and not set(config.sites) & set(HEAD_SITES):
+        raise InterpError(f"heads were given, and no site has heads: use --sites {HEAD_SITES[0]}")
 
 
 def run_pair(
@@ -229,7 +265,7 @@ def run_pair(
     about = f"{kind}-{index:03d}-pair"
     missing = [step for step in steps if store.unit(names[step]) is None]
     if missing or store.unit(about) is None:
-        work = PairWork(model, config, kind, index)
+        work = PairWork.prepare(model, config, kind, index)
         latents = {"corrupt": work.corrupt.run.latents, "clean": work.clean.run.latents}
         clips = {f"{side}_frames": torch.from_numpy(frames) for side, frames in work.clips().items()}
         store.add_unit(about, [], latents | clips, work.facts())

@@ -11,7 +11,7 @@ import pandas as pd
 
 from analyses.base import AnalysisResult, Progress
 from analyses.files import weights_digest
-from analyses.patching import PatchingConfig, run_pair, units
+from analyses.patching import PatchingConfig, check_against, run_pair, units
 from analyses.store import RunStore
 from analyses.workers import default_workers, scatter
 from interp.model import ORGANISM, HookedVideoPipeline
@@ -45,6 +45,7 @@ def run(
     work = units(config)
     facts = {"analysis": NAME, "config": config.model_dump(mode="json"), "model": model_facts(config), "versions": versions()}
     model = model or HookedVideoPipeline.from_pretrained(config.model)
+    check_against(config, model)
     store = RunStore.open(folder, facts, fresh)
     total = sum(len(steps) for *_, steps in work)
     progress(0, total, "finding pairs")

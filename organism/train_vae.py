@@ -9,14 +9,18 @@ from torch import nn
 
 from organism import data, shapes
 from organism.loop import Recipe
+from tasks import grid
 
 RECIPE = Recipe(steps=1500, batch=32, lr=2e-3, clip=1.0, ema=0.99, decay=0.6)
 # stage 2: the encoder is frozen, the decoder sharpened
 DECODER_RECIPE = Recipe(steps=2600, batch=16, lr=1.5e-3, clip=1.0, ema=0.995, decay=0.8)
 # stage 3: both again, with less noise on the latents, until every sprite survives the round trip
 JOINT_RECIPE = Recipe(steps=1500, batch=32, lr=1.5e-3, clip=1.0, ema=0.99, decay=1.0)
-# stage 4: the decoder alone once more; from here on the encoder is fixed and the transformer can train beside it
+# stage 4: the decoder alone once more
 FINAL_RECIPE = Recipe(steps=1600, batch=16, lr=1.2e-3, clip=1.0, ema=0.99, decay=1.0, seed=1)
+# stage 5: both, with the weight on what has just changed: an object that moves into a cell was read worst
+REFINE_RECIPE = Recipe(steps=1500, batch=16, lr=1.5e-3, clip=1.0, ema=0.99, decay=1.0, seed=2)
+CHANGE_WEIGHT = 8.0
 LATENT_NOISE = 0.1
 LATENT_PENALTY = 1e-3
 
@@ -55,6 +59,24 @@ def joint_loss(model: nn.Module, indices: range) -> torch.Tensor:
         noise = torch.randn(mean.shape, generator=generator).to(mean)
         decoded = model.decode(mean + 0.3 * LATENT_NOISE * noise).sample
     return (decoded.float() - video).pow(2).mean() + 0.1 * LATENT_PENALTY * mean.float().pow(2).mean()
+
+
+def refine_loss(model: nn.Module, indices: range) -> torch.Tensor:
+    """Squared error that counts cells CHANGE_WEIGHT times in the frame in which they change; half the clips scrambled."""
+    device = next(model.parameters()).device
+    start = indices.start + 6_000_000
+    cells = np.stack([data.item(i).cells if i % 2 else data.scramble(i) for i in range(start, start + len(indices))])
+    video = data.to_tensor(cells).to(device)
+    weight = np.ones(cells.shape, np.float32)
+    weight[:, 1:] += CHANGE_WEIGHT * (cells[:, 1:] != cells[:, :-1])
+    weights = torch.from_numpy(weight).to(device).repeat_interleave(grid.DOTS, -1).repeat_interleave(grid.DOTS, -2)
+    generator = torch.Generator().manual_seed(indices.start)
+    with torch.autocast(device.type, torch.bfloat16):
+        mean = model.encode(video).latent_dist.mean
+        noise = torch.randn(mean.shape, generator=generator).to(mean)
+        decoded = model.decode(mean + 0.3 * LATENT_NOISE * noise).sample
+    squared = (decoded.float() - video).pow(2) * weights[:, None]
+    return squared.mean() + 0.1 * LATENT_PENALTY * mean.float().pow(2).mean()
 
 
 def freeze_encoder(vae: AutoencoderKLWan) -> AutoencoderKLWan:
@@ -101,4 +123,5 @@ STAGES = (
     ("decoder", DECODER_RECIPE, decoder_loss),
     ("joint", JOINT_RECIPE, joint_loss),
     ("final-decoder", FINAL_RECIPE, decoder_loss),
+    ("refine", REFINE_RECIPE, refine_loss),
 )

@@ -1,0 +1,100 @@
+"""The command line as a user meets it: help, errors in one line, exit codes, JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def cos(*args: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, str(ROOT / "cli.py"), *args], cwd=cwd, env=env, capture_output=True, text=True)
+
+
+def commands(app, path=()):
+    for group in app.registered_groups:
+        yield from commands(group.typer_instance, (*path, group.name))
+    for command in app.registered_commands:
+        yield (*path, command.name)
+
+
+@pytest.mark.parametrize("path", list(commands(cli.app)), ids=" ".join)
+def test_every_command_has_an_example_in_its_help(path):
+    done = CliRunner().invoke(cli.app, [*path, "--help"])
+    assert done.exit_code == 0
+    assert f"cos {' '.join(path)}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["analyze", "patching", "--model", "nowhere"], "no model 'nowhere'"),
+        (["analyze", "patching", "--model", "{tmp}"], "model_index.json"),
+        (["analyze", "patching", "--task", "chess"], "the tasks are maze"),
+        (["analyze", "patching", "--pairs", "0"], "--pairs 0"),
+        (["analyze", "patching", "--sites", "hook_resid_pots"], "hook_resid_post"),
+        (["analyze", "patching", "--steps", "a"], "0,4,8"),
+        (["analyze", "patching", "--tokens", "nose"], "maze has"),
+        (["analyze", "patching", "--out", "/proc/nowhere/run"], "cannot write"),
+        (["tasks", "show", "chess"], "the tasks are maze"),
+        (["tasks", "show", "maze", "--difficulty", "99"], "it runs from 2 to 8"),
+        (["tasks", "score", "{tmp}", "--task", "bounce"], "no video found"),
+        (["tasks", "export", "{tmp}/x", "--suite", "other"], "there is cos-500"),
+        (["runs", "verify", "{tmp}"], "holds no run"),
+    ],
+)
+def test_errors_are_one_line_with_the_remedy(args, words, tmp_path):
+    done = cos(*[a.replace("{tmp}", str(tmp_path)) for a in args])
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert lines[-1].startswith("error: ") and words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_debug_gives_the_traceback():
+    done = cos("tasks", "show", "chess", "--debug")
+    assert done.returncode == 1 and "Traceback" in done.stderr
+
+
+def test_unknown_option_and_command():
+    assert cos("analyze", "nothing").returncode == 2
+    assert cos("tasks", "list", "--nothing").returncode == 2
+
+
+def test_tasks_list_and_show(tmp_path):
+    rows = json.loads(cos("tasks", "list", "--json").stdout)
+    assert [r["task"] for r in rows] == ["maze", "occlusion", "bounce", "place"]
+    assert all(r["errors"] for r in rows)
+    done = cos("tasks", "show", "maze", "--seed", "3", "--out", str(tmp_path / "clip.mp4"))
+    assert done.returncode == 0 and "prompt: go to the" in done.stdout and done.stdout.count(" | ") == 5 * 8
+    from tasks import TASKS
+    from tasks.video import read_mp4
+
+    item = TASKS["maze"].sample(3)
+    assert TASKS["maze"].verify(item, read_mp4(tmp_path / "clip.mp4")).solved
+
+
+def test_export_and_score_from_the_command_line(tmp_path):
+    done = cos("tasks", "export", str(tmp_path / "data"), "--task", "bounce")
+    assert done.returncode == 0 and "125 items" in done.stdout
+    made = tmp_path / "model/cos-500/bounce"
+    made.mkdir(parents=True)
+    for i in range(3):
+        (made / f"{i:05d}.mp4").write_bytes((tmp_path / f"data/cos-500/bounce/{i:05d}/ground_truth.mp4").read_bytes())
+    found = json.loads(cos("tasks", "score", str(tmp_path / "model"), "--task", "bounce", "--json").stdout)
+    assert [i["status"] for i in found["items"][:4]] == ["solved"] * 3 + ["missing"]
+    assert found["summary"]["bounce"]["solved"] == 3 / 125
+
+
+def test_numbers():
+    assert cli.numbers("0,4,8", "x") == (0, 4, 8) and cli.numbers("0:8:3", "x") == (0, 3, 6) and cli.numbers(None, "x") is None

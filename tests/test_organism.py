@@ -1,0 +1,165 @@
+"""The shipped organism and its recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from analyses.files import weights_digest
+from interp.model import ORGANISM
+from organism import data, loop, package, padding, shapes, text, train_dit, train_vae, widen
+from organism.evaluate import chosen_items, judge_batch
+from tasks import TASKS, grid, suite
+
+
+def test_the_folder_is_an_ordinary_pipeline_under_25_mb():
+    from diffusers import WanImageToVideoPipeline
+
+    pipe = WanImageToVideoPipeline.from_pretrained(ORGANISM)
+    assert package.size(ORGANISM) <= 25_000_000
+    assert type(pipe.transformer).__name__ == "WanTransformer3DModel" and len(pipe.transformer.blocks) >= 8
+    assert type(pipe.vae).__name__ == "AutoencoderKLWan" and pipe.vae.config.scale_factor_temporal == 2
+    assert type(pipe.scheduler).__name__ == "FlowMatchEulerDiscreteScheduler"
+    card = json.loads((ORGANISM / "card.json").read_text())
+    assert card["digest"] == weights_digest(ORGANISM)
+    assert not [p for p in ORGANISM.rglob("*") if p.suffix in (".bin", ".pt", ".pkl", ".ckpt")]
+
+
+def test_a_plain_call_without_this_project_solves_an_item(organism):
+    """The pipeline's own defaults (guidance 5, prompts padded to 512) through plain diffusers."""
+    from diffusers import WanImageToVideoPipeline
+
+    pipe = WanImageToVideoPipeline.from_pretrained(ORGANISM)
+    pipe.set_progress_bar_config(disable=True)
+    solved = 0
+    for seed in range(4):
+        item = TASKS["place"].sample(seed, 1, split="test")
+        frames = pipe(
+            prompt=item.prompt, image=Image.fromarray(item.first_frame), height=80, width=80, num_frames=9,
+            num_inference_steps=8, generator=torch.Generator().manual_seed(seed),
+        ).frames[0]  # fmt: skip
+        solved += TASKS["place"].verify(item, frames).solved
+    assert solved >= 3
+
+
+def test_accuracy_on_fresh_items_and_noise(organism):
+    """A sample of what the card claims: new test items, new noise, fewer steps. Far above chance, not a tight bound."""
+    items = chosen_items(6, True, 3)
+    solved = 0
+    for start in range(0, len(items), 8):
+        part = items[start : start + 8]
+        found = judge_batch(organism, part, range(start, start + len(part)), False, num_inference_steps=10)
+        solved += sum(v.solved for v in found["final"])
+    assert solved / len(items) >= 0.75
+
+
+@pytest.mark.parametrize("name", list(TASKS))
+def test_true_videos_survive_the_autoencoder(organism, name):
+    vae = organism.pipe.vae
+    items = suite.task_items(name)[:60]
+    verdicts = []
+    with torch.no_grad():
+        for start in range(0, len(items), 20):
+            part = items[start : start + 20]
+            video = torch.from_numpy(np.stack([i.video for i in part])).permute(0, 4, 1, 2, 3) / 127.5 - 1
+            decoded = vae.decode(vae.encode(video).latent_dist.mode()).sample
+            frames = ((decoded + 1) / 2).clamp(0, 1).permute(0, 2, 3, 4, 1).numpy()
+            verdicts += [TASKS[name].verify(i, f) for i, f in zip(part, frames)]
+    assert all(v.solved for v in verdicts), [v for v in verdicts if not v.solved]
+
+
+def test_widening_is_exact():
+    vae = train_vae.build(3).eval()
+    wide = widen.widen(vae)
+    dots = torch.rand(2, 3, 9, 40, 40) * 2 - 1
+    pixels = dots.repeat_interleave(grid.SCALE, -1).repeat_interleave(grid.SCALE, -2)
+    with torch.no_grad():
+        latent, wide_latent = vae.encode(dots).latent_dist.mode(), wide.encode(pixels).latent_dist.mode()
+        torch.testing.assert_close(latent, wide_latent, atol=1e-5, rtol=1e-5)
+        out = vae.decode(latent).sample.repeat_interleave(grid.SCALE, -1).repeat_interleave(grid.SCALE, -2)
+        torch.testing.assert_close(wide.decode(latent).sample, out, atol=1e-5, rtol=1e-5)
+
+
+def test_padding_by_a_bias_equals_padding_by_tokens():
+    model = train_dit.build(1)
+    prompts = text.PromptTable(text.build_tokenizer(), text.build_encoder())
+    embedding = prompts.embed("move the red circle next to the box")
+    x, time = torch.randn(1, 34, 5, 5, 5), torch.tensor([700.0])
+    for length in (16, 512):
+        padded = torch.cat([embedding, torch.zeros(length - len(embedding), 64)])[None]
+        plain = train_dit.build(1)
+        with torch.no_grad():
+            expected = plain(x, time, padded, return_dict=False)[0]
+            processor = padding.install(model)
+            stacked, processor.bias = padding.pad([embedding], [length])
+            torch.testing.assert_close(model(x, time, stacked, return_dict=False)[0], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_every_prompt_is_in_the_vocabulary_and_fits():
+    tokenizer = text.build_tokenizer()
+    for name in TASKS:
+        for seed in range(60):
+            ids = tokenizer(TASKS[name].sample(seed).prompt).input_ids
+            assert tokenizer.unk_token_id not in ids and len(ids) < padding.SHOWN <= shapes.SEQUENCE
+
+
+def test_training_clips_depend_on_their_index_only():
+    for index in (0, 17, 123456):
+        one, again = data.item(index), data.item(index)
+        assert np.array_equal(one.cells, again.cells) and one.prompt == again.prompt
+        assert np.array_equal(data.scramble(index), data.scramble(index))
+
+
+def small_flow(steps: int, folder):
+    """A flow-matching run of a narrow transformer on an untrained autoencoder: the real loop, seconds long."""
+    from diffusers import WanTransformer3DModel
+
+    torch.manual_seed(0)
+    model = WanTransformer3DModel(**{**shapes.TRANSFORMER, "num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 12})
+    prompts = text.PromptTable(text.build_tokenizer(), text.build_encoder())
+    loss = train_dit.FlowMatching(train_vae.build(), prompts, padding.install(model))
+    recipe = dataclasses.replace(train_dit.RECIPE, steps=steps, batch=2, checkpoint_every=2)
+    return loop.Run(model, recipe, folder), loss
+
+
+def test_training_resumes_exactly(tmp_path):
+    whole, loss = small_flow(6, tmp_path / "whole")
+    loop.fit(whole, loss, lambda line: None)
+    first, loss = small_flow(6, tmp_path / "broken")
+    for _ in range(5):
+        first.advance(loss)
+        if first.step % 2 == 0:
+            first.save()
+    again, loss = small_flow(6, tmp_path / "broken")  # a new process would start so
+    assert again.resume() and again.step == 4
+    loop.fit(again, loss, lambda line: None)
+    for (name, a), b in zip(whole.model.named_parameters(), again.model.parameters()):
+        assert torch.equal(a, b), name
+    assert all(torch.equal(whole.ema[n], again.ema[n]) for n in whole.ema)
+    other, _ = small_flow(6, tmp_path / "broken")
+    other.recipe = dataclasses.replace(other.recipe, lr=1.0)
+    with pytest.raises(ValueError, match="was made by recipe"):
+        other.resume()
+
+
+def test_the_loss_falls(tmp_path):
+    run, loss = small_flow(30, tmp_path)
+    values = [run.advance(loss) for _ in range(30)]
+    assert np.mean(values[-5:]) < 0.8 * np.mean(values[:5])
+
+
+def test_learning_rate_schedule():
+    recipe = loop.Recipe(steps=100, batch=1, lr=1.0, warmup=10, decay=0.5)
+    factors = [loop.lr_factor(k, recipe) for k in range(100)]
+    assert factors[0] == 0.1 and factors[9:50] == [1.0] * 41 and factors[75] == 0.5 and factors[99] == pytest.approx(0.02)
+
+
+def test_sigma_draws_follow_the_shifted_logit_normal():
+    sigma = train_dit.draw_sigma(20000, torch.Generator().manual_seed(0))
+    assert 0 < sigma.min() and sigma.max() < 1
+    assert sigma.median() == pytest.approx(0.75, abs=0.01)  # 3 u / (1 + 2 u) at u = 1/2

@@ -1,0 +1,213 @@
+"""Patching as an experiment: planted effects, null models, exact controls, counts, resumption."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from analyses.pairs import NoPair, Pair, call_for, find_pair
+from analyses.patching import PairWork, PatchingConfig
+from analyses.patching_report import command, exact_controls
+from analyses.patching_run import run, run_and_report
+from analyses.patching_summary import expected, headline, profile, table
+from analyses.store import RunStore
+from interp import HookedVideoPipeline, InterpError
+from interp.replay import record
+from tasks import TASKS
+
+ROOT = Path(__file__).resolve().parent.parent
+STEPS = {"num_inference_steps": 4}
+SMALL = {"pairs": 1, "num_inference_steps": 6, "steps": (1, 4), "layers": (2, 7)}
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory):
+    """One small real run on the organism, with its report."""
+    config = PatchingConfig(**SMALL)
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    result, report = run_and_report(config, folder, workers=1)
+    return config, folder, result, report
+
+
+def planted_work(organism, layer: int, step: int, group: str, **config) -> PairWork:
+    """A pair whose clean run differs from the corrupt one by one planted edit: a vector added at (layer, step, group)."""
+    item = TASKS["maze"].sample(11, unique=False, difficulty=4)
+    other = TASKS["maze"].with_answer(item, next(a for a in item.answers if a != item.answer))
+    call = call_for(item, 0, **STEPS)
+    mask = torch.from_numpy(TASKS["maze"].groups(item, other)[group])
+    vector = 3 * torch.randn(128, generator=torch.Generator().manual_seed(5))
+
+    def plant(act, hook):
+        return act + mask[None, ..., None] * vector
+
+    corrupt = record(organism, **call)
+    with organism.hooks([(f"blocks.{layer}.hook_resid_post @ step={step}", plant)]):
+        clean = record(organism, **call)
+    pair = Pair("seed", item, other, 0, 0, 1)
+    settings = PatchingConfig(pairs=1, num_inference_steps=4, controls=False, **config)
+    return PairWork(organism, settings, 0, pair, corrupt, clean, {})
+
+
+def test_a_planted_effect_is_found_there_and_nowhere_before(organism):
+    layer, step, group = 4, 1, "donor_route"
+    work = planted_work(organism, layer, step, group)
+    rows = pd.DataFrame([row for k in range(step + 1) for row in work.step_unit(k)[0]])
+    effect = rows.set_index(["step", "layer", "group"]).effect
+    assert (effect.loc[step, layer, group], effect.loc[step, layer, "all"]) == (1.0, 1.0)
+    assert (rows[rows.step < step].effect == 0).all()  # before the step: exactly nothing
+    assert (rows[(rows.step == step) & (rows.layer < layer)].effect == 0).all()  # below the layer: exactly nothing
+    elsewhere = rows[(rows.step == step) & (rows.layer == layer) & ~rows.group.isin([group, "all"])]
+    assert len(elsewhere) >= 3 and (elsewhere.effect == 0).all()  # in the other tokens: exactly nothing
+    above = rows[(rows.step == step) & (rows.layer > layer) & (rows.group == "all")]
+    assert (above.effect == 1).all()  # the state above the planted layer carries all of it
+
+
+def test_noising_breaks_exactly_what_denoising_restores(organism):
+    work = planted_work(organism, 4, 1, "donor_route", direction="noising", layers=(3, 4), tokens=("all",), steps=(1,))
+    rows = {row["layer"]: row["effect"] for row in work.step_unit(1)[0]}
+    assert rows == {3: 1.0, 4: 0.0}
+
+
+def test_spans_cover_what_they_say(organism):
+    for span, at, value in (("from", 0, 1.0), ("until", 3, 1.0), ("until", 0, 0.0), ("from", 2, None)):
+        work = planted_work(organism, 4, 1, "donor_route", span=span, layers=(4,), tokens=("all",))
+        effect = work.step_unit(at)[0][0]["effect"]
+        assert effect == pytest.approx(value, abs=1e-6) if value is not None else effect < 1
+
+
+def test_the_untrained_twin_flips_no_answers():
+    from organism.package import untrained_twin
+    from organism.shapes import CALL_DEFAULTS
+
+    model = HookedVideoPipeline(untrained_twin(), "untrained", CALL_DEFAULTS)
+    with pytest.raises(NoPair, match="must solve both sides"):
+        find_pair(model, "maze", "prompt", 0, 0, num_inference_steps=2)
+    item = TASKS["maze"].sample(3)
+    other = TASKS["maze"].counterfactual(item, "prompt", np.random.default_rng(0))
+    runs = [record(model, **call_for(i, 0, **STEPS)) for i in (item, other)]
+    config = PatchingConfig(pairs=1, num_inference_steps=4, controls=False, layers=(0, 7))
+    work = PairWork(model, config, 0, Pair("prompt", item, other, 0, 0, 1), *runs, {})
+    outcomes = {row["outcome"] for step in (0, 3) for row in work.step_unit(step)[0]}
+    assert outcomes == {"undecided"}
+
+
+def test_seed_pairs_need_a_task_with_several_answers(organism):
+    with pytest.raises(NoPair, match="use maze or place"):
+        find_pair(organism, "bounce", "seed", 0, 0)
+
+
+def test_a_run_holds_its_controls_and_costs_the_minimum(small_run):
+    config, folder, result, report = small_run
+    rows = result.rows
+    assert set(rows.pair_kind) == {"prompt", "seed"} and set(rows.step) == {1, 4} and set(rows.layer.dropna()) == {2, 7}
+    assert result.facts["block_calls"] == result.facts["block_calls_minimum"] > 0
+    for check in exact_controls(rows, "denoising"):
+        assert check["ok"], check
+    assert len(exact_controls(rows, "denoising")) == 2
+    assert {"clean", "random", "self"} <= set(rows.donor)
+    assert rows.effect.notna().all() and set(rows.outcome) <= {"target", "donor", "other", "undecided"}
+    assert pd.read_parquet(folder / "results.parquet").equals(rows.astype(pd.read_parquet(folder / "results.parquet").dtypes))
+    assert RunStore(folder).verify() == [] and report.is_file()
+    for line in headline(rows):
+        assert "n = 1" in line
+    assert all(np.isnan(r["low"]) for r in table(rows) if r["pairs"] == 1)  # one pair: no interval is claimed
+
+
+def test_effects_are_recomputed_from_the_stored_latents(small_run):
+    from analyses.statistics import projection
+
+    _, folder, result, _ = small_run
+    store = RunStore(folder)
+    for unit in ("prompt-000-step-001", "seed-000-step-004"):
+        pair = store.tensors(unit[:-9] + "-pair")
+        rows, _ = store.unit(unit)
+        for row, latent in zip(rows, store.tensors(unit)["latents"]):
+            assert row["effect"] == projection(latent[None], pair["corrupt"], pair["clean"])
+
+
+def test_a_run_continues_after_an_interrupt_with_the_same_results(small_run, tmp_path):
+    """A real process, interrupted in the middle and killed once more, then finished: same rows, same report."""
+    _, whole, _, _ = small_run
+    folder = tmp_path / "small"
+    flags = ["--pairs", "1", "--num-steps", "6", "--steps", "1,4", "--layers", "2,7", "--workers", "1", "--out", str(folder)]
+    line = [sys.executable, "cli.py", "analyze", "patching", *flags]
+    for sign in (signal.SIGINT, signal.SIGKILL):
+        had = len(list(folder.glob("shards/*.safetensors")))
+        process = subprocess.Popen(line, cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        while len(list(folder.glob("shards/*.safetensors"))) == had and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(sign)
+        _, errors = process.communicate()
+        assert process.returncode == (130 if sign == signal.SIGINT else -9)
+        assert sign == signal.SIGKILL or "run the same command again" in errors
+        assert RunStore(folder).verify()[0].startswith("the run is running")
+    subprocess.run(line, cwd=ROOT, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert RunStore(folder).verify() == []
+    for name in sorted(p.relative_to(whole) for p in whole.rglob("*") if p.is_file()):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_one_and_two_workers_agree(small_run, tmp_path):
+    config, whole, result, _ = small_run
+    again = run(config, tmp_path / "two", workers=2)
+    pd.testing.assert_frame_equal(again.rows, result.rows)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": (9,)}, "steps 0 to 5"), ({"layers": (8,)}, "layers 0 to 7"), ({"tokens": ("nose",)}, "maze has"),
+        ({"frames": (5,)}, "latent frames 0 to 4"), ({"heads": (0,)}, "attn.hook_z"),
+        ({"heads": (4,), "sites": ("attn.hook_z",)}, "heads 0 to 3"), ({"model": "nowhere"}, "no model"),
+    ],
+)  # fmt: skip
+def test_bad_settings_name_what_there_is(change, message, tmp_path):
+    with pytest.raises(InterpError, match=message):
+        run(PatchingConfig(**{**SMALL, **change}), tmp_path / "run", workers=1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_profile_is_a_mean_over_pairs_and_the_expectation_adds_up():
+    rows = pd.DataFrame({
+        "step": [0, 0, 0, 0], "sigma": 1.0, "pair": ["a", "a", "b", "b"], "layer": [0, 1, 0, 1], "effect": [0.0, 0.2, 0.4, 0.6],
+    })  # fmt: skip
+    line = profile(rows).iloc[0]
+    assert line["mean"] == pytest.approx(0.3) and line.n == 2 and line.low <= 0.1 + 1e-9 and line.high >= 0.5 - 1e-9
+    sigmas = [1.0, 0.7, 0.3, 0.0]
+    single = expected(sigmas, [0, 1, 2], "single")["re-read velocity"]
+    assert sum(single) == pytest.approx(1) and expected(sigmas, [0], "from")["re-read velocity"] == [1.0]
+
+
+def test_the_command_in_the_report_makes_the_same_configuration():
+    from typer.testing import CliRunner
+
+    import analyses.patching_run as module
+    import cli
+
+    config = PatchingConfig(
+        task="place", pair_kinds=("image",), pairs=2, steps=(0, 3), sites=("attn.hook_z", "hook_mlp_out"), heads=(1,),
+        direction="noising", span="from", guidance_scale=2.0, controls=False, tokens=("all", "box"),
+    )  # fmt: skip
+    seen = []
+
+    def stop(config, *args, **kwargs):
+        seen.append(config)
+        raise RuntimeError("enough")
+
+    kept, module.run_and_report = module.run_and_report, stop
+    try:
+        import shlex
+
+        CliRunner().invoke(cli.app, shlex.split(command(config.model_dump(mode="json")))[1:])
+    finally:
+        module.run_and_report = kept
+    assert seen == [config]
