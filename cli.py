@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # parallelism is by processes; a thread pool would not survive the fork
+for quiet in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
+    os.environ.setdefault(quiet, "error")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 import typer
 
@@ -70,13 +73,17 @@ def progress_bar() -> tuple[Any, Any]:
 def analyze_patching(
     model: Annotated[str, typer.Option(help="'organism', a folder in diffusers format, or a hub id.")] = "organism",
     task: Annotated[str, typer.Option(help="maze, occlusion, bounce or place.")] = "maze",
-    pair_kind: Annotated[str, typer.Option(help="Kinds of pairs: prompt, image, seed; several with commas.")] = "prompt,seed",
+    pair_kind: Annotated[
+        str, typer.Option(help="Kinds of pairs: prompt, image, seed; several with commas.")
+    ] = "prompt,seed",
     pairs: Annotated[int, typer.Option(help="Pairs of each kind.")] = 3,
     num_steps: Annotated[int, typer.Option(help="Denoising steps of every run.")] = 10,
     guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.0,
     steps: Annotated[str | None, typer.Option(help="Patched steps: 0,4,8 or 0:8:2. All by default.")] = None,
     layers: Annotated[str | None, typer.Option(help="Patched layers. All by default.")] = None,
-    sites: Annotated[str, typer.Option(help="Sites, with commas: hook_resid_post, attn.hook_z, hook_x_t, ...")] = "hook_resid_post",
+    sites: Annotated[
+        str, typer.Option(help="Sites, with commas: hook_resid_post, attn.hook_z, hook_x_t, ...")
+    ] = "hook_resid_post",
     heads: Annotated[str | None, typer.Option(help="Heads, each patched alone (for attn.hook_z).")] = None,
     tokens: Annotated[str | None, typer.Option(help="Token groups, with commas. All by default.")] = None,
     frames: Annotated[str | None, typer.Option(help="Latent frames, each patched alone.")] = None,
@@ -234,7 +241,12 @@ def tasks_score(
     summary = tally([(item, verdict) for item, _, verdict in scored])
     if as_json:
         each = [
-            {"file": str(p), "status": v.status if v else "missing", "error": v.error if v else "", "answer": v.answer if v else ""}
+            {
+                "file": str(p),
+                "status": v.status if v else "missing",
+                "error": v.error if v else "",
+                "answer": v.answer if v else "",
+            }
             for _, p, v in scored
         ]
         print(json.dumps({"summary": summary, "items": each}))
@@ -264,6 +276,9 @@ def organism_train(
     vae_steps: Annotated[int | None, typer.Option(help="Steps of each autoencoder stage; the recipe's by default.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile the blocks (1.7 times as fast).")] = True,
+    start_from: Annotated[
+        Path | None, typer.Option(help="Continue from this pipeline's weights, its autoencoder kept.")
+    ] = None,
 ) -> None:
     """Train the organism from scratch: autoencoder, then transformer. Run it again to continue after a kill.
 
@@ -272,10 +287,12 @@ def organism_train(
       cos organism train --out runs/organism
 
       cos organism train --device cuda --dit-steps 40000 --out runs/organism-gpu
-    """
-    from organism.train import train
 
-    folder = train(out, workers=workers, dit_steps=dit_steps, vae_steps=vae_steps, device=device, compiled=compiled)
+      cos organism train --start-from organism/weights --dit-steps 2000 --out runs/longer
+    """
+    from organism.train import Plan, train
+
+    folder = train(Plan(out, workers, dit_steps, vae_steps, device, compiled, start_from))
     typer.echo(f"Pipeline: {folder.resolve()}\nMeasure it: cos organism eval --model {folder}")
 
 
@@ -313,6 +330,21 @@ def organism_eval(
         return
     for line in as_lines(found["final"]):
         typer.echo(line)
+
+
+@organism_app.command("untrained")
+def organism_untrained(
+    folder: Annotated[Path, typer.Argument(help="Where to write the pipeline.")],
+    seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
+) -> None:
+    """Write the untrained twin: the same shapes with random weights, the null model.
+
+    Example: cos organism untrained runs/twin --seed 1
+    """
+    from organism.package import save, untrained_twin
+
+    save(untrained_twin(seed), folder)
+    typer.echo(f"Pipeline: {folder.resolve()}")
 
 
 @organism_app.command("card")

@@ -109,7 +109,10 @@ def cells(config: PatchingConfig, step: int, layers: int, groups: list[str], pai
                 for donor in ("random", "same_answer"):
                     yield Cell(donor=donor, head=None, group=EVERYWHERE, frame=None, **point)
     if config.controls:
-        site, layer = config.sites[0], None if config.sites[0] == "hook_x_t" else list(chosen_layers)[step % len(chosen_layers)]
+        site, layer = (
+            config.sites[0],
+            None if config.sites[0] == "hook_x_t" else list(chosen_layers)[step % len(chosen_layers)],
+        )
         yield Cell(donor="self", site=site, step=step, layer=layer, head=None, group=EVERYWHERE, frame=None)
         if pair_kind == "seed" and config.span == "single" and "hook_x_t" not in config.sites:
             yield Cell(donor="clean", site="hook_x_t", step=step, layer=None, head=None, group=EVERYWHERE, frame=None)
@@ -193,7 +196,11 @@ class PairWork:
         frames = np.concatenate([self.model.decode(part) for part in latents.split(16)])
         rows = [self._row(cell, latents[i : i + 1], frames[i]) for i, cell in enumerate(grid)]
         least = sum(minimal_blocks(self.model, self.target, patch) for patch in patches)
-        return rows, {"latents": latents, "frames": torch.from_numpy(frames)}, {"block_calls": used, "block_calls_minimum": least}
+        return (
+            rows,
+            {"latents": latents, "frames": torch.from_numpy(frames)},
+            {"block_calls": used, "block_calls_minimum": least},
+        )
 
     def _row(self, cell: Cell, latent: Tensor, frames: np.ndarray) -> Row:
         corrupt, clean = self.corrupt.run, self.clean.run
@@ -217,7 +224,13 @@ class PairWork:
 
 
 def _describe(item: Item, seed: int) -> dict[str, Any]:
-    return {"prompt": item.prompt, "answer": item.answer, "seed": seed, "item_seed": item.seed, "difficulty": item.difficulty}
+    return {
+        "prompt": item.prompt,
+        "answer": item.answer,
+        "seed": seed,
+        "item_seed": item.seed,
+        "difficulty": item.difficulty,
+    }
 
 
 def possible_groups(task: str) -> list[str]:

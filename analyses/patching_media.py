@@ -23,7 +23,8 @@ def clips(result: AnalysisResult, store: RunStore) -> dict[str, list[Clip]]:
         key = pair["pair"]
         frames = store.tensors(f"{key}-pair")
         out[key] = [
-            (side, f"“{pair[side]['prompt']}”", encode_mp4(frames[f"{side}_frames"].numpy())) for side in ("corrupt", "clean")
+            (side, f"“{pair[side]['prompt']}”", encode_mp4(frames[f"{side}_frames"].numpy()))
+            for side in ("corrupt", "clean")
         ]
         strongest = strongest_row(result.rows[result.rows.pair == key], result.config["direction"])
         if strongest is not None:

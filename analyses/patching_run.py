@@ -43,7 +43,12 @@ def run(
 ) -> AnalysisResult:
     """Compute, or continue, a patching run in ``folder``. Raises RunError for a folder that does not fit."""
     work = units(config)
-    facts = {"analysis": NAME, "config": config.model_dump(mode="json"), "model": model_facts(config), "versions": versions()}
+    facts = {
+        "analysis": NAME,
+        "config": config.model_dump(mode="json"),
+        "model": model_facts(config),
+        "versions": versions(),
+    }
     model = model or HookedVideoPipeline.from_pretrained(config.model)
     check_against(config, model)
     store = RunStore.open(folder, facts, fresh)

@@ -19,7 +19,9 @@ def main_rows(rows: pd.DataFrame) -> pd.DataFrame:
 def map_of(rows: pd.DataFrame, value: str) -> pd.DataFrame:
     """Layer x step table: mean effect, or with ``value="flipped"`` the share of pairs that gave the donor's answer."""
     column = (rows.outcome == "donor").astype(float) if value == "flipped" else rows.effect
-    table = rows.assign(value=column).pivot_table(index="layer", columns="step", values="value", aggfunc="mean", dropna=False)
+    table = rows.assign(value=column).pivot_table(
+        index="layer", columns="step", values="value", aggfunc="mean", dropna=False
+    )
     return table.sort_index()
 
 
@@ -55,12 +57,25 @@ def table(rows: pd.DataFrame) -> list[dict[str, Any]]:
         mean, low, high = bootstrap_mean(by_pair.effect.mean().to_numpy())
         flipped = int(by_pair.outcome.apply(lambda o: (o == "donor").any()).sum())
         flip_low, flip_high = wilson(flipped, at.pair.nunique())
-        out.append({
-            "pair_kind": kind, "site": site, "donor": donor, "group": group, "pairs": int(at.pair.nunique()), "cells": len(at),
-            "effect": mean, "low": low, "high": high, "largest": float(at.effect.max()),
-            "flipped_cells": float((at.outcome == "donor").mean()), "undecided_cells": float((at.outcome == "undecided").mean()),
-            "flipped_pairs": flipped, "flip_low": flip_low, "flip_high": flip_high,
-        })
+        out.append(
+            {
+                "pair_kind": kind,
+                "site": site,
+                "donor": donor,
+                "group": group,
+                "pairs": int(at.pair.nunique()),
+                "cells": len(at),
+                "effect": mean,
+                "low": low,
+                "high": high,
+                "largest": float(at.effect.max()),
+                "flipped_cells": float((at.outcome == "donor").mean()),
+                "undecided_cells": float((at.outcome == "undecided").mean()),
+                "flipped_pairs": flipped,
+                "flip_low": flip_low,
+                "flip_high": flip_high,
+            }
+        )
     return out
 
 
@@ -72,7 +87,9 @@ def best_cells(rows: pd.DataFrame, count: int = 5) -> list[dict[str, Any]]:
     for key, at in grouped:
         mean, low, high = bootstrap_mean(at.effect.to_numpy())
         flips = int((at.outcome == "donor").sum())
-        out.append({**dict(zip(keys, key, strict=True)), "effect": mean, "low": low, "high": high, "flips": flips, "n": len(at)})
+        out.append(
+            {**dict(zip(keys, key, strict=True)), "effect": mean, "low": low, "high": high, "flips": flips, "n": len(at)}
+        )
     return sorted(out, key=lambda r: -np.nan_to_num(r["effect"], nan=-9))[:count]
 
 

@@ -18,7 +18,11 @@ item = task.sample(seed=8, difficulty=5, unique=False, split="test")
 call = {"prompt": item.prompt, "image": Image.fromarray(item.first_frame), "seed": 0}
 
 run, cache = model.run_with_cache(names="blocks.*.hook_resid_post", steps=range(0, 20, 5), **call)
-print("residual stream after block 3 at step 5:", tuple(cache["blocks.3.hook_resid_post", 5].shape), cache.axes["blocks.3.hook_resid_post"])
+print(
+    "residual stream after block 3 at step 5:",
+    tuple(cache["blocks.3.hook_resid_post", 5].shape),
+    cache.axes["blocks.3.hook_resid_post"],
+)
 
 for step in (0, 5, 10, 19):
     verdict = task.verify(item, run.decode(step)[0])

@@ -17,7 +17,16 @@ _HOME = {
     "InterpError": "errors", "UnknownHook": "errors", "HookedVideoPipeline": "model", "Run": "trajectory",
 }  # fmt: skip
 
-__all__ = ["ActivationCache", "Address", "BudgetExceeded", "Hook", "HookedVideoPipeline", "InterpError", "Run", "UnknownHook"]
+__all__ = [
+    "ActivationCache",
+    "Address",
+    "BudgetExceeded",
+    "Hook",
+    "HookedVideoPipeline",
+    "InterpError",
+    "Run",
+    "UnknownHook",
+]
 
 
 def __getattr__(name: str):

@@ -99,4 +99,3 @@ class ExpertEngine:
         if point.item is not None:
             new = (*value[: point.item], new, *value[point.item + 1 :])
         setattr(owner, key, new)
-

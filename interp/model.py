@@ -54,7 +54,8 @@ class HookedVideoPipeline:
             raise InterpError(f"{folder} is no diffusers pipeline: it has no model_index.json")
         if not local and (str(name) == "organism" or str(name).count("/") != 1 or str(name).startswith((".", "/"))):
             raise InterpError(
-                f"no model {str(name)!r}: give 'organism', a folder that holds a diffusers pipeline, or a hub id owner/name"
+                f"no model {str(name)!r}: give 'organism' (where it is installed), a folder that holds a diffusers "
+                "pipeline, or a hub id owner/name"
             )
         from diffusers import DiffusionPipeline
 

@@ -56,9 +56,7 @@ def evaluate(
     pieces = [range(i, min(i + BATCH, len(items))) for i in range(0, len(items), BATCH)]
 
     def work(piece: range):
-        found = judge_batch(
-            model, [items[i] for i in piece], [seed * 1_000_000 + i for i in piece], every_step, **kwargs
-        )
+        found = judge_batch(model, [items[i] for i in piece], [seed * 1_000_000 + i for i in piece], every_step, **kwargs)
         yield piece, found
 
     judged: dict[str, dict[int, Verdict]] = {}

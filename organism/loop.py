@@ -56,9 +56,7 @@ def optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     ]
     if matrices:
         out.append(
-            torch.optim.Muon(
-                matrices, lr=recipe.muon_lr, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"
-            )
+            torch.optim.Muon(matrices, lr=recipe.muon_lr, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw")
         )
     return out
 
@@ -96,7 +94,9 @@ class Run:
         with safe_open(path, "pt") as handle:
             held = handle.metadata()
         # (checkpoints of the first version kept two keys)
-        metadata = json.loads(held["run"]) if "run" in held else {"step": int(held["step"]), "recipe": json.loads(held["recipe"])}
+        metadata = (
+            json.loads(held["run"]) if "run" in held else {"step": int(held["step"]), "recipe": json.loads(held["recipe"])}
+        )
         found, asked = metadata["recipe"], asdict(self.recipe)
         fixed = {"ema", "steps", "checkpoint_every", "decay"}  # the length may be changed: it acts on later steps only
         if {k: v for k, v in found.items() if k not in fixed} != {k: v for k, v in asked.items() if k not in fixed}:

@@ -11,46 +11,57 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from diffusers import AutoencoderKLWan
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
 
-from organism import package, padding, text, train_dit, train_vae
+from organism import package, padding, text, train_dit, train_vae, widen
 from organism.loop import Recipe, Run, fit, world
 
 
-def train(
-    out: Path, *, workers: int | None, dit_steps: int | None, vae_steps: int | None, device: str, compiled: bool
-) -> Path:
-    """Train everything that is missing under ``out``; returns the pipeline folder.
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What to train and how. None: the recipe's number of steps, one process a core."""
 
-    The result depends on the number of processes by rounding only: samples are addressed by step.
+    out: Path
+    workers: int | None = None
+    dit_steps: int | None = None
+    vae_steps: int | None = None
+    device: str = "cpu"
+    compiled: bool = True
+    start_from: Path | None = None
+
+
+def train(plan: Plan) -> Path:
+    """Train everything that is missing under ``plan.out``; returns the pipeline folder.
+
+    The result depends on the number of processes by rounding only: samples are addressed by step. Raises ValueError for a
+    device or a starting point that is not there.
     """
-    if device == "cuda" and not torch.cuda.is_available():
+    if plan.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda was asked for, and torch sees no CUDA GPU: use --device cpu")
-    count = 1 if device == "cuda" else workers or len(os.sched_getaffinity(0))
-    out.mkdir(parents=True, exist_ok=True)
+    if plan.start_from is not None and not (plan.start_from / "model_index.json").is_file():
+        raise ValueError(f"--start-from {plan.start_from}: no diffusers pipeline is there (no model_index.json)")
+    count = 1 if plan.device == "cuda" else plan.workers or len(os.sched_getaffinity(0))
+    plan.out.mkdir(parents=True, exist_ok=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    args = (count, port, out, dit_steps, vae_steps, device, compiled)
     if count == 1:
-        _work(0, *args)
+        _work(0, count, port, plan)
     else:
-        mp.spawn(_work, args=args, nprocs=count)
-    return out / "pipeline"
+        mp.spawn(_work, args=(count, port, plan), nprocs=count)
+    return plan.out / "pipeline"
 
 
-def _work(
-    rank: int, count: int, port: int, out: Path, dit_steps: int | None, vae_steps: int | None, device: str, compiled: bool
-) -> None:
-    if device == "cpu":
+def _work(rank: int, count: int, port: int, plan: Plan) -> None:
+    if plan.device == "cpu":
         torch.set_num_threads(1)
     if count > 1:
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
         dist.init_process_group("gloo", rank=rank, world_size=count)
-    vae = train_autoencoder(out, vae_steps, device)
-    transformer = train_transformer(out, vae, dit_steps, device, compiled)
+    vae = train_autoencoder(plan) if plan.start_from is None else shipped_autoencoder(plan.start_from)
+    transformer = train_transformer(plan, vae)
     if rank == 0:
-        package.save(package.assemble(vae.cpu(), transformer.cpu()), out / "pipeline")
+        package.save(package.assemble(vae.cpu(), transformer), plan.out / "pipeline")
     if count > 1:
         dist.destroy_process_group()
 
@@ -67,13 +78,18 @@ def _stage(name: str) -> Callable[[str], None]:
     return say
 
 
-def train_autoencoder(out: Path, steps: int | None, device: str) -> AutoencoderKLWan:
-    """The three stages of the autoencoder, then its latent statistics."""
-    vae = train_vae.build().to(device)
+def shipped_autoencoder(folder: Path) -> AutoencoderKLWan:
+    """The autoencoder of a pipeline folder, back at one pixel a dot as the trainer uses it."""
+    return widen.narrow(AutoencoderKLWan.from_pretrained(folder / "vae"))
+
+
+def train_autoencoder(plan: Plan) -> AutoencoderKLWan:
+    """All stages of the autoencoder, then its latent statistics."""
+    vae = train_vae.build().to(plan.device)
     for name, recipe, loss in train_vae.STAGES:
         if name.endswith("decoder"):
             train_vae.freeze_encoder(vae)
-        run = Run(vae, _sized(recipe, steps), out / f"vae-{name}")
+        run = Run(vae, _sized(recipe, plan.vae_steps), plan.out / f"vae-{name}")
         run.resume()
         fit(run, loss, _stage(f"autoencoder, {name}"))
         run.load_average()
@@ -83,17 +99,18 @@ def train_autoencoder(out: Path, steps: int | None, device: str) -> AutoencoderK
     return vae
 
 
-def train_transformer(out: Path, vae: AutoencoderKLWan, steps: int | None, device: str, compiled: bool) -> torch.nn.Module:
+def train_transformer(plan: Plan, vae: AutoencoderKLWan) -> WanTransformer3DModel:
     """Flow matching; the returned transformer holds the averaged weights and plain attention processors."""
-    transformer = train_dit.build().to(device)
+    start = WanTransformer3DModel.from_pretrained(plan.start_from / "transformer") if plan.start_from else train_dit.build()
+    transformer = start.to(plan.device)
     processor = padding.install(transformer)
     prompts = text.PromptTable(text.build_tokenizer(), text.build_encoder())
-    run = Run(transformer, _sized(train_dit.RECIPE, steps), out / "transformer")
+    run = Run(transformer, _sized(train_dit.RECIPE, plan.dit_steps), plan.out / "transformer")
     run.resume()
-    if compiled:
+    if plan.compiled:
         for block in transformer.blocks:
             block.compile(dynamic=False)
-    fit(run, train_dit.FlowMatching(vae.to(device), prompts, processor), _stage("transformer"))
+    fit(run, train_dit.FlowMatching(vae.to(plan.device), prompts, processor), _stage("transformer"))
     trained = train_dit.build()
     trained.load_state_dict({k: v.cpu() for k, v in run.load_average().state_dict().items()})
     return trained

@@ -105,9 +105,7 @@ class Task(ABC):
         """Graded readings of a video, also of an unreadable one. Empty by default."""
         return {}
 
-    def sample(
-        self, seed: int, difficulty: int | None = None, unique: bool | None = None, split: str | None = None
-    ) -> Item:
+    def sample(self, seed: int, difficulty: int | None = None, unique: bool | None = None, split: str | None = None) -> Item:
         """The item of a seed; the other arguments restrict it. Deterministic and independent of other items."""
         if difficulty is not None and difficulty not in self.difficulties:
             low, high = self.difficulties.start, self.difficulties.stop - 1

@@ -136,10 +136,12 @@ class Bounce(Task):
 
     def groups(self, item: Item, donor: Item) -> dict[str, np.ndarray]:
         own, theirs = (np.isin(i.cells, list(BALLS)).any(0) for i in (item, donor))
-        return disjoint({
-            "ball": one_hot_mask(find(item.cells[0], list(BALLS))),
-            "walls": item.cells[0] == WALL,
-            "shared_route": own & theirs,
-            "target_route": own,
-            "donor_route": theirs,
-        })
+        return disjoint(
+            {
+                "ball": one_hot_mask(find(item.cells[0], list(BALLS))),
+                "walls": item.cells[0] == WALL,
+                "shared_route": own & theirs,
+                "target_route": own,
+                "donor_route": theirs,
+            }
+        )

@@ -170,13 +170,15 @@ class Maze(Task):
 
     def groups(self, item: Item, donor: Item) -> dict[str, np.ndarray]:
         own, theirs = parse_route(item.answer), parse_route(donor.answer)
-        return disjoint({
-            "agent": one_hot_mask(own[:1]),
-            "goals": one_hot_mask(find(item.cells[0], list(GOALS.values()))),
-            "shared_route": one_hot_mask([c for c in own if c in theirs]),
-            "target_route": one_hot_mask(own),
-            "donor_route": one_hot_mask(theirs),
-        })
+        return disjoint(
+            {
+                "agent": one_hot_mask(own[:1]),
+                "goals": one_hot_mask(find(item.cells[0], list(GOALS.values()))),
+                "shared_route": one_hot_mask([c for c in own if c in theirs]),
+                "target_route": one_hot_mask(own),
+                "donor_route": one_hot_mask(theirs),
+            }
+        )
 
     def with_answer(self, item: Item, answer: str) -> Item:
         """The same problem with another of its right answers as the true video."""

@@ -44,7 +44,7 @@ def read_answer(cells: np.ndarray) -> str:
         gone = (cells[1] != BOARD) & (cells[0] == BOARD)
         shift = before.mean(0) - np.argwhere(gone).mean(0) if gone.any() else np.zeros(2)
         axis = int(np.argmax(np.abs(shift)))
-        board = ("still" if not shift.any() else (("up", "down"), ("left", "right"))[axis][int(shift[axis] > 0)])
+        board = "still" if not shift.any() else (("up", "down"), ("left", "right"))[axis][int(shift[axis] > 0)]
     objects = " ".join(f"{grid.CLASSES[cells[-1][at]]}@{at[0]}{at[1]}" for at in find(cells[-1], OBJECT_IDS))
     return f"board {board}; {objects}" if len(before) or len(after) else objects
 
@@ -164,9 +164,11 @@ class Occlusion(Task):
         first, last = item.cells[0], item.cells[-1]
         named = [CLASS_ID[n] for n in item.metadata["hidden"]]
         theirs = [CLASS_ID[n] for n in donor.metadata["hidden"]]
-        return disjoint({
-            "object": one_hot_mask(find(first, named) + find(last, named)),
-            "donor_object": one_hot_mask(find(donor.cells[0], theirs) + find(donor.cells[-1], theirs)),
-            "other_objects": np.isin(first, OBJECT_IDS),
-            "occluder": np.isin(first, [BOARD, WALL]),
-        })
+        return disjoint(
+            {
+                "object": one_hot_mask(find(first, named) + find(last, named)),
+                "donor_object": one_hot_mask(find(donor.cells[0], theirs) + find(donor.cells[-1], theirs)),
+                "other_objects": np.isin(first, OBJECT_IDS),
+                "occluder": np.isin(first, [BOARD, WALL]),
+            }
+        )

@@ -139,15 +139,17 @@ class Place(Task):
     def groups(self, item: Item, donor: Item) -> dict[str, np.ndarray]:
         own, theirs = (CLASS_ID[i.metadata["object"]] for i in (item, donor))
         first = item.cells[0]
-        return disjoint({
-            "target_place": one_hot_mask(find(item.cells[-1], own)),
-            "donor_place": one_hot_mask(find(donor.cells[-1], theirs)),
-            "object": one_hot_mask(find(first, own)),
-            "donor_object": one_hot_mask(find(donor.cells[0], theirs)),
-            "box": one_hot_mask(find(first, BOX)),
-            "target_route": (item.cells == own).any(0),
-            "donor_route": (donor.cells == theirs).any(0),
-        })
+        return disjoint(
+            {
+                "target_place": one_hot_mask(find(item.cells[-1], own)),
+                "donor_place": one_hot_mask(find(donor.cells[-1], theirs)),
+                "object": one_hot_mask(find(first, own)),
+                "donor_object": one_hot_mask(find(donor.cells[0], theirs)),
+                "box": one_hot_mask(find(first, BOX)),
+                "target_route": (item.cells == own).any(0),
+                "donor_route": (donor.cells == theirs).any(0),
+            }
+        )
 
     def with_answer(self, item: Item, answer: str) -> Item:
         """The same problem with another of its right answers as the true video."""

@@ -56,7 +56,9 @@ def made_up_result(text: str) -> AnalysisResult:
         "pairs": pairs, "block_calls": 5, "block_calls_minimum": 5, "model": {"name": text, "digest": None},
         "versions": {"torch": text},
     }  # fmt: skip
-    return AnalysisResult("patching", PatchingConfig(model=text, num_inference_steps=2).model_dump(mode="json"), frame, facts)
+    return AnalysisResult(
+        "patching", PatchingConfig(model=text, num_inference_steps=2).model_dump(mode="json"), frame, facts
+    )
 
 
 def clips(text: str) -> dict:
@@ -84,7 +86,15 @@ def test_nothing_is_loaded_from_elsewhere_and_bytes_repeat():
 
 def test_the_numbers_on_the_page_are_those_of_the_rows():
     text = build(made_up_result("word"), {})
-    for words in ("n = 2", "exactly 0", "holds", "5 transformer blocks", "minimal", "0.600", "cos analyze patching --model word"):
+    for words in (
+        "n = 2",
+        "exactly 0",
+        "holds",
+        "5 transformer blocks",
+        "minimal",
+        "0.600",
+        "cos analyze patching --model word",
+    ):
         assert words in text, words
 
 
