@@ -73,9 +73,7 @@ def progress_bar() -> tuple[Any, Any]:
 def analyze_patching(
     model: Annotated[str, typer.Option(help="'organism', a folder in diffusers format, or a hub id.")] = "organism",
     task: Annotated[str, typer.Option(help="maze, occlusion, bounce or place.")] = "maze",
-    pair_kind: Annotated[
-        str, typer.Option(help="Kinds of pairs: prompt, image, seed; several with commas.")
-    ] = "prompt,seed",
+    pair_kind: Annotated[str, typer.Option(help="Kinds of pairs: prompt, image, seed; several with commas.")] = "prompt,seed",
     pairs: Annotated[int, typer.Option(help="Pairs of each kind.")] = 3,
     num_steps: Annotated[int, typer.Option(help="Denoising steps of every run.")] = 10,
     guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.0,
@@ -276,9 +274,7 @@ def organism_train(
     vae_steps: Annotated[int | None, typer.Option(help="Steps of each autoencoder stage; the recipe's by default.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile the blocks (1.7 times as fast).")] = True,
-    start_from: Annotated[
-        Path | None, typer.Option(help="Continue from this pipeline's weights, its autoencoder kept.")
-    ] = None,
+    start_from: Annotated[Path | None, typer.Option(help="Continue from this pipeline's weights, its autoencoder kept.")] = None,
 ) -> None:
     """Train the organism from scratch: autoencoder, then transformer. Run it again to continue after a kill.
 

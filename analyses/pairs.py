@@ -86,9 +86,7 @@ def _candidate(
     return solved[0], solved[1], number, number
 
 
-def _seed_pair(
-    model: HookedVideoPipeline, task: Task, number: int, kwargs: dict[str, Any]
-) -> tuple[Item, Item, int, int] | None:
+def _seed_pair(model: HookedVideoPipeline, task: Task, number: int, kwargs: dict[str, Any]) -> tuple[Item, Item, int, int] | None:
     item = task.sample(number, unique=False, split="test")
     answers: dict[str, int] = {}
     for noise in range(number * 10, number * 10 + NOISES):

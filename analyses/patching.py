@@ -22,6 +22,7 @@ from analyses.store import Row, RunStore
 from interp.errors import InterpError
 from interp.model import HookedVideoPipeline
 from interp.replay import Patch, Recording, minimal_blocks, replay
+from interp.views import AXES
 from tasks import TASKS, Item, get_task
 from tasks.base import outcome
 from tasks.grid import LATENT_FRAMES
@@ -30,6 +31,7 @@ Range = Literal["single", "from", "until"]
 EVERYWHERE = "all"  # the group of all tokens; controls are measured on it
 SITES = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_cross_attn_out", "hook_mlp_out")
 HEAD_SITES = ("attn.hook_z", "cross_attn.hook_z")
+PIXELS = ("pixel_frame", "y", "x", "rgb")
 
 
 class PatchingConfig(AnalysisConfig):
@@ -199,7 +201,11 @@ class PairWork:
         return (
             rows,
             {"latents": latents, "frames": torch.from_numpy(frames)},
-            {"block_calls": used, "block_calls_minimum": least},
+            {
+                "block_calls": used,
+                "block_calls_minimum": least,
+                "axes": {"latents": ["patch", *AXES["latent"][1:]], "frames": ["patch", *PIXELS]},
+            },  # fmt: skip,
         )
 
     def _row(self, cell: Cell, latent: Tensor, frames: np.ndarray) -> Row:
@@ -217,6 +223,8 @@ class PairWork:
             "corrupt": _describe(self.pair.corrupt, self.pair.corrupt_seed),
             "clean": _describe(self.pair.clean, self.pair.clean_seed),
             "controls": sorted(self.donors),
+            "axes": {side: AXES["latent"] for side in ("corrupt", "clean")}
+            | {f"{side}_frames": PIXELS for side in ("corrupt", "clean")},
         }  # fmt: skip
 
     def clips(self) -> dict[str, np.ndarray]:

@@ -23,14 +23,14 @@ def clips(result: AnalysisResult, store: RunStore) -> dict[str, list[Clip]]:
         key = pair["pair"]
         frames = store.tensors(f"{key}-pair")
         out[key] = [
-            (side, f"“{pair[side]['prompt']}”", encode_mp4(frames[f"{side}_frames"].numpy()))
-            for side in ("corrupt", "clean")
+            (side, f"“{pair[side]['prompt']}”", encode_mp4(frames[f"{side}_frames"].numpy())) for side in ("corrupt", "clean")
         ]
         strongest = strongest_row(result.rows[result.rows.pair == key], result.config["direction"])
         if strongest is not None:
             step = int(strongest.step)
             place = f"layer {strongest.layer}" if pd.notna(strongest.layer) else "the latent"
-            text = f"{strongest.site}, {place}, step {step}, {strongest.group}: effect {strongest.effect:.2f}, answer: {strongest.outcome}"
+            text = f"{strongest.site}, {place}, step {step}, {strongest.group}: effect {strongest.effect:.2f}, "
+            text += f"answer: {strongest.outcome}"
             video = _decoded(result, store, key, step, strongest)
             if video is not None:
                 out[key].append(("patched", text, encode_mp4(video)))

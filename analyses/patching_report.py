@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ def build(result: AnalysisResult, clips: dict[str, list[tuple[str, str, bytes]]]
         title=f"Activation patching: {config['task']}",
         model=facts["model"], config=config, versions=facts["versions"], pairs=pairs,
         headline=summary.headline(rows), sections=_sections(rows, facts, config), exact=exact_controls(rows, config["direction"]),
-        best=summary.best_cells(rows), table=summary.table(rows), command=command(config),
+        best=summary.best_cells(rows), table=summary.table(rows), command=facts["command"],
         block_calls=facts["block_calls"], block_calls_minimum=facts["block_calls_minimum"],
     )  # fmt: skip
 
@@ -85,26 +84,3 @@ def exact_controls(rows: pd.DataFrame, direction: str) -> list[dict[str, Any]]:
             ok = low == high == must
             out.append({"name": name, "must": f"exactly {must:g}", "low": low, "high": high, "n": len(at), "ok": ok})
     return out
-
-
-FLAGS = {
-    "pair_kinds": "--pair-kind", "num_inference_steps": "--num-steps", "guidance_scale": "--guidance", "span": "--range",
-}  # fmt: skip
-
-
-def command(config: dict[str, Any]) -> str:
-    """The command line that makes this run."""
-    from analyses.patching import PatchingConfig
-
-    defaults = PatchingConfig().model_dump(mode="json")
-    parts = ["cos", "analyze", "patching"]
-    for key, value in config.items():
-        if value == defaults[key]:
-            continue
-        flag = FLAGS.get(key, f"--{key.replace('_', '-')}")
-        if isinstance(value, bool):
-            parts.append(flag if value else f"--no-{flag[2:]}")
-        else:
-            shown = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-            parts += [flag, shown]
-    return shlex.join(parts)

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from analyses.base import AnalysisResult, Progress
+from analyses.command import command_line
 from analyses.files import weights_digest
 from analyses.patching import PatchingConfig, check_against, run_pair, units
 from analyses.store import RunStore
@@ -46,6 +47,7 @@ def run(
     facts = {
         "analysis": NAME,
         "config": config.model_dump(mode="json"),
+        "command": command_line(NAME, config),
         "model": model_facts(config),
         "versions": versions(),
     }

@@ -19,9 +19,7 @@ def main_rows(rows: pd.DataFrame) -> pd.DataFrame:
 def map_of(rows: pd.DataFrame, value: str) -> pd.DataFrame:
     """Layer x step table: mean effect, or with ``value="flipped"`` the share of pairs that gave the donor's answer."""
     column = (rows.outcome == "donor").astype(float) if value == "flipped" else rows.effect
-    table = rows.assign(value=column).pivot_table(
-        index="layer", columns="step", values="value", aggfunc="mean", dropna=False
-    )
+    table = rows.assign(value=column).pivot_table(index="layer", columns="step", values="value", aggfunc="mean", dropna=False)
     return table.sort_index()
 
 
@@ -87,9 +85,7 @@ def best_cells(rows: pd.DataFrame, count: int = 5) -> list[dict[str, Any]]:
     for key, at in grouped:
         mean, low, high = bootstrap_mean(at.effect.to_numpy())
         flips = int((at.outcome == "donor").sum())
-        out.append(
-            {**dict(zip(keys, key, strict=True)), "effect": mean, "low": low, "high": high, "flips": flips, "n": len(at)}
-        )
+        out.append({**dict(zip(keys, key, strict=True)), "effect": mean, "low": low, "high": high, "flips": flips, "n": len(at)})
     return sorted(out, key=lambda r: -np.nan_to_num(r["effect"], nan=-9))[:count]
 
 

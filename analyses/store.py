@@ -77,7 +77,7 @@ class RunStore:
         return self.folder / "shards" / f"{unit}.safetensors"
 
     def add_unit(self, unit: str, rows: list[Row], tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Store a finished unit: one file, complete or absent."""
+        """Store a finished unit: one file, complete or absent. ``facts["axes"]`` names the axes of each tensor."""
         header = {"unit": json.dumps({"rows": rows, "facts": facts})}  # one key: the order of several is not fixed
         packed = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         self.write(f"shards/{unit}.safetensors", save(packed, metadata=header))
@@ -121,9 +121,11 @@ class RunStore:
             line: dict[str, Any] = {"file": name, "sha256": digest(path), "bytes": path.stat().st_size}
             if path.suffix == ".safetensors":
                 with safetensors.safe_open(path, "pt") as handle:
-                    parts = {key: handle.get_slice(key) for key in handle.keys()}
-                    line["tensors"] = {k: {"dtype": v.get_dtype(), "shape": v.get_shape()} for k, v in parts.items()}
-                    line["axes"] = ["row", "channel", "frame", "row", "col"]
+                    parts = {key: handle.get_slice(key) for key in handle.keys()}  # noqa: SIM118
+                    axes = json.loads(handle.metadata()["unit"])["facts"].get("axes", {})
+                    line["tensors"] = {
+                        k: {"dtype": v.get_dtype(), "shape": v.get_shape(), "axes": axes.get(k)} for k, v in parts.items()
+                    }
             lines.append(line)
         return lines
 

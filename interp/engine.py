@@ -53,9 +53,7 @@ class ExpertEngine:
             found = found[int(part)] if part.isdigit() else getattr(found, part)
         return found
 
-    def __call__(
-        self, args: tuple, kwargs: Mapping[str, Any], visits: Mapping[str, Visitor], skip: Skip | None = None
-    ) -> tuple:
+    def __call__(self, args: tuple, kwargs: Mapping[str, Any], visits: Mapping[str, Visitor], skip: Skip | None = None) -> tuple:
         """Run the transformer; ``visits`` maps hook names to visitors. Returns what the transformer returns."""
         hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
         self.block_calls += hidden.shape[0] * (self.layers - (skip.layer if skip else 0))

@@ -119,9 +119,7 @@ class ServeAttention(TorchFunctionMode):
         pattern_key = "hook_image_pattern" if image else "hook_pattern"
         if f"{envoy.path}.{pattern_key}" not in self.wanted:
             return serve("hook_z", F.scaled_dot_product_attention(**a))
-        pattern = attention_pattern(
-            a["query"], a["key"], a.get("attn_mask"), a.get("scale"), bool(a.get("is_causal", False))
-        )
+        pattern = attention_pattern(a["query"], a["key"], a.get("attn_mask"), a.get("scale"), bool(a.get("is_causal", False)))
         served = serve("hook_pattern", pattern)
         # an unchanged pattern keeps the fused kernel, so that an identity edit stays bit-identical
         z = F.scaled_dot_product_attention(**a) if torch.equal(served, pattern) else served @ a["value"]

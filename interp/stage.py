@@ -61,9 +61,7 @@ class Stage:
     def check_clock(self, step_index: int | None) -> None:
         """Where the pipeline itself says which step it is at, it must agree with the count of scheduler steps."""
         if step_index is not None and step_index != len(self.run.v):
-            raise InterpError(
-                f"the pipeline says step {step_index}, the step clock counts {len(self.run.v)}: unsupported loop"
-            )
+            raise InterpError(f"the pipeline says step {step_index}, the step clock counts {len(self.run.v)}: unsupported loop")
 
     def transformer_called(self, engine: ExpertEngine, args: tuple, kwargs: dict[str, Any]) -> tuple:
         step, scheduler = len(self.run.v), self.pipe.scheduler

@@ -58,9 +58,7 @@ def long_items(found: dict[str, Any]) -> str:
         rows = [found[key][f"maze / difficulty {d}"] for d in (7, 8)]
         return sum(r["n"] * r["solved"] for r in rows) / sum(r["n"] for r in rows)
 
-    return (
-        f"Mazes of length 7 and 8: {share('0'):.2f} solved in the clean estimate of step 0, {share('final'):.2f} at the end."
-    )
+    return f"Mazes of length 7 and 8: {share('0'):.2f} solved in the clean estimate of step 0, {share('final'):.2f} at the end."
 
 
 def curve_table(path: Path, lines: int = 12) -> list[str]:
@@ -94,12 +92,13 @@ def write(final: Path, fresh: Path, guided: Path, curve: Path, history: str, fol
         "## The answer forms along the steps", "",
         "Share solved when the clean estimate of a step is decoded and read:", "", *step_table(found), "", long_items(found), "",
         "## Parts and data", "",
-        f"- Transformer: `WanTransformer3DModel`, {shapes.TRANSFORMER['num_layers']} layers, width 128, 4 heads, 2.3 M parameters; "
-        "first frame by channel concatenation with mask; text by cross-attention; prompt dropout 0.1.",
+        f"- Transformer: `WanTransformer3DModel`, {shapes.TRANSFORMER['num_layers']} layers, width 128, 4 heads, 2.3 M "
+        "parameters; first frame by channel concatenation with mask; text by cross-attention; prompt dropout 0.1.",
         "- Autoencoder: `AutoencoderKLWan`, 16 channels, 16x in space, 2x in time. Trained with one pixel a dot and widened "
         "exactly (organism/widen.py), because the pipeline takes sides that are multiples of 16 only.",
         "- Text: a word tokenizer with a closed vocabulary and a UMT5 encoder with random, frozen weights.",
-        f"- Training clips: endless, by index, train split only (the split is a hash of the first frame); mixture {data.MIXTURE}.",
+        "- Training clips: endless, by index, train split only (the split is a hash of the first frame); mixture "
+        f"{data.MIXTURE}.",
         "- Recipe: organism/train_vae.py, organism/train_dit.py; `cos organism train` runs it. Muon for the matrices of the "
         "blocks, AdamW for the rest, moving average of the weights shipped.", "",
         "## How these very weights were made", "", history, "",

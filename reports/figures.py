@@ -27,9 +27,7 @@ def svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-def heat_maps(
-    maps: Sequence[tuple[str, pd.DataFrame]], sigmas: dict[int, float], label: str, limit: float | None = None
-) -> str:
+def heat_maps(maps: Sequence[tuple[str, pd.DataFrame]], sigmas: dict[int, float], label: str, limit: float | None = None) -> str:
     """Layer x step maps side by side with one colour scale, symmetric about 0; sigma under each step."""
     values = np.concatenate([m.to_numpy(float).ravel() for _, m in maps])
     values = values[np.isfinite(values)]

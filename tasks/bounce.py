@@ -64,7 +64,10 @@ class Bounce(Task):
     name = "bounce"
     difficulties = range(1, 9)
     difficulty_unit = "number of reflections"
-    errors = ("first frame changed", "lost", "more than one ball", "through wall", "frozen", "wrong path", "wrong heading", "scene changed")  # fmt: skip
+    errors = (
+        "first frame changed", "lost", "more than one ball", "through wall", "frozen", "wrong path", "wrong heading",
+        "scene changed",
+    )  # fmt: skip
 
     def propose(self, rng: np.random.Generator) -> Item | None:
         first = np.full((grid.ROWS, grid.COLS), FLOOR)

@@ -97,6 +97,4 @@ def test_export_and_score_from_the_command_line(tmp_path):
 
 
 def test_numbers():
-    assert (
-        cli.numbers("0,4,8", "x") == (0, 4, 8) and cli.numbers("0:8:3", "x") == (0, 3, 6) and cli.numbers(None, "x") is None
-    )
+    assert cli.numbers("0,4,8", "x") == (0, 4, 8) and cli.numbers("0:8:3", "x") == (0, 3, 6) and cli.numbers(None, "x") is None

@@ -26,9 +26,7 @@ def forward_hooks(pipe, call, pick):
     for expert in ("transformer", "transformer_2"):
         model = getattr(pipe, expert, None)
         for name, module in pick(model).items() if model is not None else ():
-            keep = lambda m, a, out, n=name: seen.setdefault(n, []).append(
-                (out[0] if isinstance(out, tuple) else out).clone()
-            )
+            keep = lambda m, a, out, n=name: seen.setdefault(n, []).append((out[0] if isinstance(out, tuple) else out).clone())
             handles.append(module.register_forward_hook(keep))
     final = plain(pipe, call)
     for handle in handles:
@@ -86,9 +84,7 @@ def test_identities_of_the_block(family):
             z = torch.einsum("bhqk,bkhd->bqhd", at(f"{attention}.hook_pattern").flatten(2, 4), value)
             torch.testing.assert_close(z, at(f"{attention}.hook_z").flatten(1, 3), atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(at("attn.hook_pattern").sum(-1), torch.ones_like(at("attn.hook_pattern")[..., 0]))
-        torch.testing.assert_close(
-            at("hook_resid_mid2") - at("hook_resid_mid"), at("hook_cross_attn_out"), atol=1e-5, rtol=1e-4
-        )
+        torch.testing.assert_close(at("hook_resid_mid2") - at("hook_resid_mid"), at("hook_cross_attn_out"), atol=1e-5, rtol=1e-4)
         if layer:
             assert torch.equal(at("hook_resid_pre"), cache[f"blocks.{layer - 1}.hook_resid_post", 0])
 

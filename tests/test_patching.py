@@ -14,9 +14,10 @@ import pandas as pd
 import pytest
 import torch
 
+from analyses.command import command_line
 from analyses.pairs import NoPair, Pair, call_for, find_pair
 from analyses.patching import PairWork, PatchingConfig
-from analyses.patching_report import command, exact_controls
+from analyses.patching_report import exact_controls
 from analyses.patching_run import run, run_and_report
 from analyses.patching_summary import expected, headline, profile, table
 from analyses.store import RunStore
@@ -115,9 +116,7 @@ def test_a_run_holds_its_controls_and_costs_the_minimum(small_run):
     assert len(exact_controls(rows, "denoising")) == 2
     assert {"clean", "random", "self"} <= set(rows.donor)
     assert rows.effect.notna().all() and set(rows.outcome) <= {"target", "donor", "other", "undecided"}
-    assert pd.read_parquet(folder / "results.parquet").equals(
-        rows.astype(pd.read_parquet(folder / "results.parquet").dtypes)
-    )
+    assert pd.read_parquet(folder / "results.parquet").equals(rows.astype(pd.read_parquet(folder / "results.parquet").dtypes))
     assert RunStore(folder).verify() == [] and report.is_file()
     for line in headline(rows):
         assert "n = 1" in line
@@ -144,9 +143,7 @@ def test_a_run_continues_after_an_interrupt_with_the_same_results(small_run, tmp
     line = [sys.executable, "cli.py", "analyze", "patching", *flags]
     for sign in (signal.SIGINT, signal.SIGKILL):
         had = len(list(folder.glob("shards/*.safetensors")))
-        process = subprocess.Popen(
-            line, cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-        )
+        process = subprocess.Popen(line, cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
         while len(list(folder.glob("shards/*.safetensors"))) == had and process.poll() is None:
             time.sleep(0.02)
         process.send_signal(sign)
@@ -211,7 +208,7 @@ def test_the_command_in_the_report_makes_the_same_configuration():
     try:
         import shlex
 
-        CliRunner().invoke(cli.app, shlex.split(command(config.model_dump(mode="json")))[1:])
+        CliRunner().invoke(cli.app, shlex.split(command_line("patching", config))[1:])
     finally:
         module.run_and_report = kept
     assert seen == [config]

@@ -54,11 +54,9 @@ def made_up_result(text: str) -> AnalysisResult:
     ]  # fmt: skip
     facts = {
         "pairs": pairs, "block_calls": 5, "block_calls_minimum": 5, "model": {"name": text, "digest": None},
-        "versions": {"torch": text},
+        "versions": {"torch": text}, "command": f"cos analyze patching --model {text}",
     }  # fmt: skip
-    return AnalysisResult(
-        "patching", PatchingConfig(model=text, num_inference_steps=2).model_dump(mode="json"), frame, facts
-    )
+    return AnalysisResult("patching", PatchingConfig(model=text, num_inference_steps=2).model_dump(mode="json"), frame, facts)
 
 
 def clips(text: str) -> dict:
