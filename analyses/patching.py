@@ -223,7 +223,7 @@ class PairWork:
             "corrupt": _describe(self.pair.corrupt, self.pair.corrupt_seed),
             "clean": _describe(self.pair.clean, self.pair.clean_seed),
             "controls": sorted(self.donors),
-            "axes": {side: AXES["latent"] for side in ("corrupt", "clean")}
+            "axes": dict.fromkeys(("corrupt", "clean"), AXES["latent"])
             | {f"{side}_frames": PIXELS for side in ("corrupt", "clean")},
         }  # fmt: skip
 

@@ -21,6 +21,9 @@ FINAL_RECIPE = Recipe(steps=1600, batch=16, lr=1.2e-3, clip=1.0, ema=0.99, decay
 # stage 5: both, with the weight on what has just changed: an object that moves into a cell was read worst
 REFINE_RECIPE = Recipe(steps=1500, batch=16, lr=1.5e-3, clip=1.0, ema=0.99, decay=1.0, seed=2)
 CHANGE_WEIGHT = 8.0
+# stage 6: both, evenly
+LAST_RECIPE = Recipe(steps=1300, batch=16, lr=1.5e-3, clip=1.0, ema=0.99, decay=1.0, seed=3)
+LAST_CHANGE_WEIGHT = 2.0
 LATENT_NOISE = 0.1
 LATENT_PENALTY = 1e-3
 
@@ -61,14 +64,14 @@ def joint_loss(model: nn.Module, indices: range) -> torch.Tensor:
     return (decoded.float() - video).pow(2).mean() + 0.1 * LATENT_PENALTY * mean.float().pow(2).mean()
 
 
-def refine_loss(model: nn.Module, indices: range) -> torch.Tensor:
-    """Squared error that counts cells CHANGE_WEIGHT times in the frame in which they change; half the clips scrambled."""
+def refine_loss(model: nn.Module, indices: range, extra: float = CHANGE_WEIGHT, first: int = 6_000_000) -> torch.Tensor:
+    """Squared error that counts cells ``extra`` times more in the frame in which they change; half the clips scrambled."""
     device = next(model.parameters()).device
-    start = indices.start + 6_000_000
+    start = indices.start + first
     cells = np.stack([data.item(i).cells if i % 2 else data.scramble(i) for i in range(start, start + len(indices))])
     video = data.to_tensor(cells).to(device)
     weight = np.ones(cells.shape, np.float32)
-    weight[:, 1:] += CHANGE_WEIGHT * (cells[:, 1:] != cells[:, :-1])
+    weight[:, 1:] += extra * (cells[:, 1:] != cells[:, :-1])
     weights = torch.from_numpy(weight).to(device).repeat_interleave(grid.DOTS, -1).repeat_interleave(grid.DOTS, -2)
     generator = torch.Generator().manual_seed(indices.start)
     with torch.autocast(device.type, torch.bfloat16):
@@ -77,6 +80,11 @@ def refine_loss(model: nn.Module, indices: range) -> torch.Tensor:
         decoded = model.decode(mean + 0.3 * LATENT_NOISE * noise).sample
     squared = (decoded.float() - video).pow(2) * weights[:, None]
     return squared.mean() + 0.1 * LATENT_PENALTY * mean.float().pow(2).mean()
+
+
+def last_loss(model: nn.Module, indices: range) -> torch.Tensor:
+    """:func:`refine_loss` with less weight on changes."""
+    return refine_loss(model, indices, LAST_CHANGE_WEIGHT, 8_000_000)
 
 
 def freeze_encoder(vae: AutoencoderKLWan) -> AutoencoderKLWan:
@@ -124,4 +132,5 @@ STAGES = (
     ("joint", JOINT_RECIPE, joint_loss),
     ("final-decoder", FINAL_RECIPE, decoder_loss),
     ("refine", REFINE_RECIPE, refine_loss),
+    ("last", LAST_RECIPE, last_loss),
 )

@@ -26,6 +26,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "yellow": (228, 178, 20),
 }
 SHAPES = ("square", "circle", "triangle")
+OBJECT_COLOURS = ("red", "green", "blue")  # yellow and red objects of one shape are too close for a small autoencoder
 HEADINGS = {"down-right": (1, 1), "down-left": (1, -1), "up-right": (-1, 1), "up-left": (-1, -1)}
 
 FLOOR_RGB = (218, 218, 214)
@@ -90,7 +91,7 @@ def _sprites() -> dict[str, np.ndarray]:
     }
     table |= {f"{colour} goal": _masked(_border(2), rgb) for colour, rgb in COLOURS.items()}
     table |= {f"ball {name}": _ball(heading) for name, heading in HEADINGS.items()}
-    table |= {f"{c} {s}": _masked(_shape_mask(s), rgb) for c, rgb in COLOURS.items() for s in SHAPES}
+    table |= {f"{c} {s}": _masked(_shape_mask(s), COLOURS[c]) for c in OBJECT_COLOURS for s in SHAPES}
     return table
 
 
@@ -98,7 +99,7 @@ _TABLE = _sprites()
 CLASSES: tuple[str, ...] = tuple(_TABLE)
 CLASS_ID: dict[str, int] = {name: i for i, name in enumerate(CLASSES)}
 FLOOR, WALL, AGENT, TRAIL, BOARD, BOX = (CLASS_ID[n] for n in ("floor", "wall", "agent", "trail", "board", "box"))
-OBJECTS: tuple[str, ...] = tuple(f"{c} {s}" for c in COLOURS for s in SHAPES)
+OBJECTS: tuple[str, ...] = tuple(f"{c} {s}" for c in OBJECT_COLOURS for s in SHAPES)
 UNREADABLE = -1
 
 
