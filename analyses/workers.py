@@ -75,6 +75,8 @@ def _gather(done: Any, processes: list, left: int) -> Iterator[Any]:
 def _serve(work: Work, todo: Any, done: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # a lock on the parent's streams may have been held by its progress bar at the moment of the fork
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     while True:
         try:
             piece = todo.get(timeout=0.5)

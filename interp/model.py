@@ -58,11 +58,12 @@ class HookedVideoPipeline:
                 "pipeline, or a hub id owner/name"
             )
         from diffusers import DiffusionPipeline
+        from safetensors import SafetensorError
 
         try:
             pipe = DiffusionPipeline.from_pretrained(folder if local else str(name), **kwargs)
-        except (OSError, ValueError) as error:
-            raise InterpError(f"{name} could not be loaded: {str(error).splitlines()[0]}") from error
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise InterpError(f"{name} could not be loaded: {(str(error).strip() or repr(error)).splitlines()[0]}") from error
         defaults = folder / DEFAULTS_FILE
         return cls(pipe, str(name), json.loads(defaults.read_text()) if local and defaults.is_file() else None)
 

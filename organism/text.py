@@ -17,7 +17,7 @@ from tasks import grid
 
 WORDS = (
     "go to the goal slide board left right up down move behind wall roll ball forward backward above below of next box"
-).split() + [*grid.COLOURS, *grid.SHAPES]
+).split() + [*grid.COLOURS, "square", "circle", "triangle"]
 SPECIAL = ("<pad>", "</s>", "<unk>")
 
 

@@ -23,6 +23,7 @@ REFINE_RECIPE = Recipe(steps=1500, batch=16, lr=1.5e-3, clip=1.0, ema=0.99, deca
 CHANGE_WEIGHT = 8.0
 # stage 6: both, evenly
 LAST_RECIPE = Recipe(steps=1300, batch=16, lr=1.5e-3, clip=1.0, ema=0.99, decay=1.0, seed=3)
+POLISH_RECIPE = Recipe(steps=800, batch=16, lr=1e-3, clip=1.0, ema=0.99, decay=1.0, seed=4)
 LAST_CHANGE_WEIGHT = 2.0
 LATENT_NOISE = 0.1
 LATENT_PENALTY = 1e-3
@@ -133,4 +134,5 @@ STAGES = (
     ("final-decoder", FINAL_RECIPE, decoder_loss),
     ("refine", REFINE_RECIPE, refine_loss),
     ("last", LAST_RECIPE, last_loss),
+    ("polish", POLISH_RECIPE, last_loss),
 )

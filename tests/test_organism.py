@@ -165,3 +165,21 @@ def test_sigma_draws_follow_the_shifted_logit_normal():
     sigma = train_dit.draw_sigma(20000, torch.Generator().manual_seed(0))
     assert sigma.min() > 0 and sigma.max() < 1
     assert sigma.median() == pytest.approx(0.75, abs=0.01)  # 3 u / (1 + 2 u) at u = 1/2
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "no config"])
+def test_a_damaged_folder_is_one_clear_error(tmp_path, damage):
+    from interp import HookedVideoPipeline, InterpError
+
+    folder = tmp_path / "model"
+    package.save(package.untrained_twin(), folder)
+    weights = next((folder / "transformer").glob("*.safetensors"))
+    if damage == "missing":
+        weights.unlink()
+    elif damage == "truncated":
+        weights.write_bytes(weights.read_bytes()[:5000])
+    else:
+        (folder / "vae" / "config.json").unlink()
+    with pytest.raises(InterpError, match="could not be loaded") as caught:
+        HookedVideoPipeline.from_pretrained(folder)
+    assert len(str(caught.value).splitlines()) == 1
