@@ -210,7 +210,7 @@ class PairWork:
 
     def _row(self, cell: Cell, latent: Tensor, frames: np.ndarray) -> Row:
         corrupt, clean = self.corrupt.run, self.clean.run
-        verdict = outcome(self.pair.task, self.target_item, self.target_item.answer, self.donor_item.answer, frames)
+        verdict = outcome(self.pair.task, self.target_item, self.donor_item, frames)
         return {
             "pair": self.key, "pair_kind": self.kind, **cell.model_dump(), "sigma": self.target.run.sigmas[cell.step],
             "effect": projection(latent, corrupt.latents, clean.latents), "outcome": verdict,

@@ -143,15 +143,22 @@ class Task(ABC):
         return Verdict(verdict.status, verdict.error, verdict.answer, {**readings, **verdict.readings})
 
 
-def outcome(task: Task, target: Item, target_answer: str, donor_answer: str, frames: np.ndarray) -> str:
+def outcome(task: Task, target: Item, donor: Item, frames: np.ndarray) -> str:
     """Whose answer an intervened video gives: ``target``, ``donor``, ``other`` or ``undecided``.
 
-    Answers are read from the picture alone, so that a donor with another first frame can be recognised too.
+    Answers are read from the picture alone, so that a donor with another first frame can be recognised too. Where the two
+    items have no right answer in common, any right answer of one counts as its own; between two answers of one item only
+    the very answer does.
     """
     verdict = task.verify(target, frames)
     if verdict.status == "undecided":
         return "undecided"
-    return {target_answer: "target", donor_answer: "donor"}.get(verdict.answer, "other")
+    for name, item, other in (("target", target, donor), ("donor", donor, target)):
+        if verdict.answer == item.answer:
+            return name
+        if verdict.answer in item.answers and not set(item.answers) & set(other.answers):
+            return name
+    return "other"
 
 
 def find(cells: np.ndarray, classes: int | list[int]) -> list[tuple[int, int]]:

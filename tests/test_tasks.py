@@ -115,10 +115,21 @@ def test_counterfactuals_change_one_thing_and_the_answer(name, kind):
         assert not set(item.answers) & set(other.answers)
         assert task.verify(other, other.video).solved
         assert not task.verify(item, other.video).solved
-        assert outcome(task, item, item.answer, other.answer, item.video) == "target"
+        assert outcome(task, item, other, item.video) == "target"
         if kind == "prompt":
-            assert outcome(task, item, item.answer, other.answer, other.video) == "donor"
+            assert outcome(task, item, other, other.video) == "donor"
     assert found >= 20
+
+
+def test_outcomes_between_answers_of_one_item_are_exact():
+    task = TASKS["maze"]
+    item = task.sample(0, unique=False, difficulty=6)
+    one, two, *more = [task.with_answer(item, a) for a in item.answers]
+    assert outcome(task, one, two, two.video) == "donor" and outcome(task, one, two, one.video) == "target"
+    for third in more:
+        assert outcome(task, one, two, third.video) == "other"
+    blend = (one.video / 255 + two.video / 255) / 2
+    assert outcome(task, one, two, blend) == "undecided"
 
 
 def test_another_right_answer_is_solved_too():
