@@ -144,6 +144,8 @@ def _explain(error: dict[str, Any]) -> str:
     names = {"pair_kinds": "pair-kind", "num_inference_steps": "num-steps", "guidance_scale": "guidance", "span": "range"}
     field = str(error["loc"][0]) if error["loc"] else ""
     message = str(error["msg"]).removeprefix("Value error, ")
+    if not field:
+        return message
     return f"--{names.get(field, field.replace('_', '-'))} {error.get('input')!r}: {message}"
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from analyses.base import AnalysisConfig
@@ -32,6 +32,8 @@ EVERYWHERE = "all"  # the group of all tokens; controls are measured on it
 SITES = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_cross_attn_out", "hook_mlp_out")
 HEAD_SITES = ("attn.hook_z", "cross_attn.hook_z")
 PIXELS = ("pixel_frame", "y", "x", "rgb")
+UNIT_AXES = {"latents": ("patch", *AXES["latent"][1:]), "frames": ("patch", *PIXELS)}
+PAIR_AXES = {"corrupt": AXES["latent"], "clean": AXES["latent"], "corrupt_frames": PIXELS, "clean_frames": PIXELS}
 
 
 class PatchingConfig(AnalysisConfig):
@@ -55,6 +57,12 @@ class PatchingConfig(AnalysisConfig):
     seed: int = Field(0, ge=0, description="picks the pairs and their noises")
     controls: bool = Field(True, description="random donor, same-answer donor, self, whole x_t")
     batch: int = Field(1, ge=1, description="patched rows in one forward; 1 is exact to the bit")
+
+    @model_validator(mode="after")
+    def _branch_exists(self) -> PatchingConfig:
+        if self.branch == "uncond" and self.guidance_scale == 1:
+            raise ValueError("branch 'uncond' exists with guidance only: give a guidance scale above 1")
+        return self
 
     @field_validator("task")
     @classmethod
@@ -111,10 +119,8 @@ def cells(config: PatchingConfig, step: int, layers: int, groups: list[str], pai
                 for donor in ("random", "same_answer"):
                     yield Cell(donor=donor, head=None, group=EVERYWHERE, frame=None, **point)
     if config.controls:
-        site, layer = (
-            config.sites[0],
-            None if config.sites[0] == "hook_x_t" else list(chosen_layers)[step % len(chosen_layers)],
-        )
+        site, rotated = config.sites[0], list(chosen_layers)[step % len(chosen_layers)]
+        layer = None if site == "hook_x_t" else rotated
         yield Cell(donor="self", site=site, step=step, layer=layer, head=None, group=EVERYWHERE, frame=None)
         if pair_kind == "seed" and config.span == "single" and "hook_x_t" not in config.sites:
             yield Cell(donor="clean", site="hook_x_t", step=step, layer=None, head=None, group=EVERYWHERE, frame=None)
@@ -198,15 +204,8 @@ class PairWork:
         frames = np.concatenate([self.model.decode(part) for part in latents.split(16)])
         rows = [self._row(cell, latents[i : i + 1], frames[i]) for i, cell in enumerate(grid)]
         least = sum(minimal_blocks(self.model, self.target, patch) for patch in patches)
-        return (
-            rows,
-            {"latents": latents, "frames": torch.from_numpy(frames)},
-            {
-                "block_calls": used,
-                "block_calls_minimum": least,
-                "axes": {"latents": ["patch", *AXES["latent"][1:]], "frames": ["patch", *PIXELS]},
-            },  # fmt: skip,
-        )
+        facts = {"block_calls": used, "block_calls_minimum": least, "axes": UNIT_AXES}
+        return rows, {"latents": latents, "frames": torch.from_numpy(frames)}, facts
 
     def _row(self, cell: Cell, latent: Tensor, frames: np.ndarray) -> Row:
         corrupt, clean = self.corrupt.run, self.clean.run
@@ -223,8 +222,7 @@ class PairWork:
             "corrupt": _describe(self.pair.corrupt, self.pair.corrupt_seed),
             "clean": _describe(self.pair.clean, self.pair.clean_seed),
             "controls": sorted(self.donors),
-            "axes": dict.fromkeys(("corrupt", "clean"), AXES["latent"])
-            | {f"{side}_frames": PIXELS for side in ("corrupt", "clean")},
+            "axes": PAIR_AXES,
         }  # fmt: skip
 
     def clips(self) -> dict[str, np.ndarray]:

@@ -24,6 +24,8 @@ CHANGE_WEIGHT = 8.0
 # stage 6: both, evenly
 LAST_RECIPE = Recipe(steps=1300, batch=16, lr=1.5e-3, clip=1.0, ema=0.99, decay=1.0, seed=3)
 POLISH_RECIPE = Recipe(steps=800, batch=16, lr=1e-3, clip=1.0, ema=0.99, decay=1.0, seed=4)
+# stage 8: the decoder alone, beside the transformer's training
+FINISH_RECIPE = Recipe(steps=1400, batch=16, lr=8e-4, clip=1.0, ema=0.995, decay=1.0, seed=5)
 LAST_CHANGE_WEIGHT = 2.0
 LATENT_NOISE = 0.1
 LATENT_PENALTY = 1e-3
@@ -65,27 +67,46 @@ def joint_loss(model: nn.Module, indices: range) -> torch.Tensor:
     return (decoded.float() - video).pow(2).mean() + 0.1 * LATENT_PENALTY * mean.float().pow(2).mean()
 
 
+def change_weights(cells: np.ndarray, extra: float) -> torch.Tensor:
+    """1, plus ``extra`` on cells that have just changed: ``[batch, 1, frame, height, width]`` in dots."""
+    weight = np.ones(cells.shape, np.float32)
+    weight[:, 1:] += extra * (cells[:, 1:] != cells[:, :-1])
+    return torch.from_numpy(weight).repeat_interleave(grid.DOTS, -1).repeat_interleave(grid.DOTS, -2)[:, None]
+
+
 def refine_loss(model: nn.Module, indices: range, extra: float = CHANGE_WEIGHT, first: int = 6_000_000) -> torch.Tensor:
     """Squared error that counts cells ``extra`` times more in the frame in which they change; half the clips scrambled."""
     device = next(model.parameters()).device
     start = indices.start + first
     cells = np.stack([data.item(i).cells if i % 2 else data.scramble(i) for i in range(start, start + len(indices))])
     video = data.to_tensor(cells).to(device)
-    weight = np.ones(cells.shape, np.float32)
-    weight[:, 1:] += extra * (cells[:, 1:] != cells[:, :-1])
-    weights = torch.from_numpy(weight).to(device).repeat_interleave(grid.DOTS, -1).repeat_interleave(grid.DOTS, -2)
     generator = torch.Generator().manual_seed(indices.start)
     with torch.autocast(device.type, torch.bfloat16):
         mean = model.encode(video).latent_dist.mean
         noise = torch.randn(mean.shape, generator=generator).to(mean)
         decoded = model.decode(mean + 0.3 * LATENT_NOISE * noise).sample
-    squared = (decoded.float() - video).pow(2) * weights[:, None]
+    squared = (decoded.float() - video).pow(2) * change_weights(cells, extra).to(device)
     return squared.mean() + 0.1 * LATENT_PENALTY * mean.float().pow(2).mean()
 
 
 def last_loss(model: nn.Module, indices: range) -> torch.Tensor:
     """:func:`refine_loss` with less weight on changes."""
     return refine_loss(model, indices, LAST_CHANGE_WEIGHT, 8_000_000)
+
+
+def finish_loss(model: nn.Module, indices: range) -> torch.Tensor:
+    """Squared error of the decoder on task clips, three of four, with weight on changes and a little latent noise."""
+    device = next(model.parameters()).device
+    start = indices.start + 12_000_000
+    cells = np.stack([data.scramble(i) if i % 4 == 0 else data.item(i).cells for i in range(start, start + len(indices))])
+    video = data.to_tensor(cells).to(device)
+    generator = torch.Generator().manual_seed(indices.start)
+    with torch.autocast(device.type, torch.bfloat16):
+        with torch.no_grad():
+            mean = model.encode(video).latent_dist.mean
+        noise = torch.randn(mean.shape, generator=generator).to(mean)
+        decoded = model.decode(mean + 0.5 * LATENT_NOISE * noise).sample
+    return ((decoded.float() - video).pow(2) * change_weights(cells, LAST_CHANGE_WEIGHT).to(device)).mean()
 
 
 def freeze_encoder(vae: AutoencoderKLWan) -> AutoencoderKLWan:
@@ -135,4 +156,5 @@ STAGES = (
     ("refine", REFINE_RECIPE, refine_loss),
     ("last", LAST_RECIPE, last_loss),
     ("polish", POLISH_RECIPE, last_loss),
+    ("finish-decoder", FINISH_RECIPE, finish_loss),
 )

@@ -42,6 +42,7 @@ def test_every_command_has_an_example_in_its_help(path):
         (["analyze", "patching", "--model", "{tmp}"], "model_index.json"),
         (["analyze", "patching", "--task", "chess"], "the tasks are maze"),
         (["analyze", "patching", "--pairs", "0"], "--pairs 0"),
+        (["analyze", "patching", "--branch", "uncond"], "guidance scale above 1"),
         (["analyze", "patching", "--sites", "hook_resid_pots"], "hook_resid_post"),
         (["analyze", "patching", "--steps", "a"], "0,4,8"),
         (["analyze", "patching", "--tokens", "nose"], "maze has"),

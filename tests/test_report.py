@@ -49,7 +49,8 @@ def made_up_result(text: str) -> AnalysisResult:
     frame.loc[frame.donor == "self", "effect"] = 0.0
     side = {"prompt": text, "answer": text, "seed": 1, "item_seed": 1, "difficulty": 3}
     pairs = [
-        {"pair": f"{kind}-{i:03d}", "kind": kind, "tried": 1, "sigmas": [1.0, 0.6, 0.0], "corrupt": side, "clean": side, "controls": []}
+        {"pair": f"{kind}-{i:03d}", "kind": kind, "tried": 1, "sigmas": [1.0, 0.6, 0.0], "corrupt": side,
+         "clean": side, "controls": []}
         for kind in ("prompt", "seed") for i in range(2)
     ]  # fmt: skip
     facts = {
