@@ -51,7 +51,7 @@ def _sections(rows: pd.DataFrame, facts: dict[str, Any], config: dict[str, Any])
             "title": " · ".join(filter(None, [f"{kind} pairs, {site}", *marks])),
             "n": at.pair.nunique(),
             "effect": drawing(figures.heat_maps(maps, sigmas, "effect", limit)),
-            "flips": drawing(figures.heat_maps(flips, sigmas, "share", 1.0)) if some_flip else "",
+            "flips": drawing(figures.heat_maps(flips, sigmas, "share", share=True)) if some_flip else "",
             "controls": drawing(figures.heat_maps(controls, sigmas, "effect", limit)) if len(controls) > 1 else "",
             "profile": drawing(_profile(at, whole, facts, config, kind)),
         })  # fmt: skip

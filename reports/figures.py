@@ -41,8 +41,8 @@ def heat_maps(maps: Sequence[tuple[str, pd.DataFrame]], sigmas: dict[int, float]
         for place, (axis, (title, table)) in enumerate(zip(axes.flat, maps, strict=False)):
             bar = place % columns == columns - 1 or place == len(maps) - 1
             sns.heatmap(
-                table.astype(float), ax=axis, vmin=-top, vmax=top, cmap="RdBu_r", cbar=bar, square=False,
-                cbar_kws={"label": label} if bar else None,
+                table.astype(float), ax=axis, vmin=0 if share else -top, vmax=1 if share else top,
+                cmap="Reds" if share else "RdBu_r", cbar=bar, cbar_kws={"label": label} if bar else None,
             )  # fmt: skip
             axis.set_title(title)
             axis.set_xticks(np.arange(table.shape[1]) + 0.5)
