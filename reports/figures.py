@@ -27,8 +27,16 @@ def svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-def heat_maps(maps: Sequence[tuple[str, pd.DataFrame]], sigmas: dict[int, float], label: str, limit: float | None = None) -> str:
-    """Layer x step maps side by side with one colour scale, symmetric about 0; sigma under each step."""
+def heat_maps(
+    maps: Sequence[tuple[str, pd.DataFrame]],
+    sigmas: dict[int, float],
+    label: str,
+    limit: float | None = None,
+    share: bool = False,
+) -> str:
+    """Layer x step maps side by side with one colour scale; sigma under each step.
+
+    The scale is symmetric about 0 (effects), or runs from 0 to 1 (shares)."""
     values = np.concatenate([m.to_numpy(float).ravel() for _, m in maps])
     values = values[np.isfinite(values)]
     top = limit or max(0.05, float(np.abs(values).max())) if len(values) else 1.0
