@@ -86,7 +86,7 @@ def analyze_patching(
     tokens: Annotated[str | None, typer.Option(help="Token groups, with commas. All by default.")] = None,
     frames: Annotated[str | None, typer.Option(help="Latent frames, each patched alone.")] = None,
     direction: Annotated[str, typer.Option(help="denoising or noising.")] = "denoising",
-    span: Annotated[str, typer.Option("--range", help="single, from (step k on) or until (up to step k).")] = "single",
+    span: Annotated[str, typer.Option("--range", help="single, from (step k on) or until (up to step k).")] = "from",
     branch: Annotated[str, typer.Option(help="cond, uncond or both.")] = "both",
     seed: Annotated[int, typer.Option(help="Picks the pairs and their noises.")] = 0,
     controls: Annotated[bool, typer.Option(help="Random donor, same-answer donor, self, whole x_t.")] = True,
@@ -106,7 +106,7 @@ def analyze_patching(
 
       cos analyze patching --sites attn.hook_z --heads 0,1,2,3 --steps 0:10:3 --tokens goals,donor_route
 
-      cos analyze patching --range from --direction noising --out runs/from
+      cos analyze patching --range single --direction noising --out runs/single
 
     Interrupt it and run the same command again: it continues.
     """
@@ -133,9 +133,9 @@ def analyze_patching(
     from analyses.patching_summary import headline, table
 
     if as_json:
-        print(json.dumps({"report": str(report), "headline": headline(result.rows), "table": table(result.rows)}))
+        print(json.dumps({"report": str(report), "headline": headline(result.rows, config.span), "table": table(result.rows)}))
         return
-    for line in headline(result.rows):
+    for line in headline(result.rows, config.span):
         typer.echo(f"- {line}")
     typer.echo(f"Report: {report.resolve()}")
 

@@ -52,7 +52,7 @@ class PatchingConfig(AnalysisConfig):
     tokens: tuple[str, ...] | None = Field(None, description="token groups of the task, 'all' among them; all by default")
     frames: tuple[int, ...] | None = Field(None, description="latent frames, each patched alone; together by default")
     direction: Literal["denoising", "noising"] = Field("denoising", description="which run receives")
-    span: Range = Field("single", description="single step, from step k on, or until step k")
+    span: Range = Field("from", description="single step, from step k on, or until step k")
     branch: Literal["cond", "uncond", "both"] = Field("both", description="guidance branches that are patched")
     seed: int = Field(0, ge=0, description="picks the pairs and their noises")
     controls: bool = Field(True, description="random donor, same-answer donor, self, whole x_t")
@@ -122,7 +122,7 @@ def cells(config: PatchingConfig, step: int, layers: int, groups: list[str], pai
         site, rotated = config.sites[0], list(chosen_layers)[step % len(chosen_layers)]
         layer = None if site == "hook_x_t" else rotated
         yield Cell(donor="self", site=site, step=step, layer=layer, head=None, group=EVERYWHERE, frame=None)
-        if pair_kind == "seed" and config.span == "single" and "hook_x_t" not in config.sites:
+        if pair_kind == "seed" and "hook_x_t" not in config.sites:
             yield Cell(donor="clean", site="hook_x_t", step=step, layer=None, head=None, group=EVERYWHERE, frame=None)
 
 

@@ -21,7 +21,8 @@ def build(result: AnalysisResult, clips: dict[str, list[tuple[str, str, bytes]]]
         "patching.html",
         title=f"Activation patching: {config['task']}",
         model=facts["model"], config=config, versions=facts["versions"], pairs=pairs,
-        headline=summary.headline(rows), sections=_sections(rows, facts, config), exact=exact_controls(rows, config["direction"]),
+        headline=summary.headline(rows, config["span"]),
+        sections=_sections(rows, facts, config), exact=exact_controls(rows, config["direction"]),
         best=summary.best_cells(rows), table=summary.table(rows), command=facts["command"],
         block_calls=facts["block_calls"], block_calls_minimum=facts["block_calls_minimum"],
     )  # fmt: skip

@@ -89,20 +89,38 @@ def best_cells(rows: pd.DataFrame, count: int = 5) -> list[dict[str, Any]]:
     return sorted(out, key=lambda r: -np.nan_to_num(r["effect"], nan=-9))[:count]
 
 
-def headline(result_rows: pd.DataFrame) -> list[str]:
+def decisive(by_step: pd.DataFrame, span: str) -> tuple[pd.Series | None, str]:
+    """The step that a profile points at, and what is said of it (None: the profile never reaches one half)."""
+    half = by_step[by_step["mean"] >= 0.5]
+    if span == "single":
+        return by_step.loc[by_step["mean"].idxmax()], "the single step with the largest effect is"
+    if half.empty:
+        return None, "the effect stays under one half at every step"
+    if span == "from":
+        return half.iloc[-1], "patching from step k on still carries most of the answer up to"
+    return half.iloc[0], "patching up to step k carries most of the answer from"
+
+
+def interval(row: pd.Series) -> str:
+    """Mean with its interval, or with the reason why there is none."""
+    return f"{row['mean']:.2f} " + (f"[{row.low:.2f}, {row.high:.2f}]" if row.n > 1 else "(one pair: no interval)")
+
+
+def headline(result_rows: pd.DataFrame, span: str) -> list[str]:
     """Plain sentences with numbers, one a pair kind."""
     out = []
     rows = main_rows(result_rows)
     for kind, at in rows.groupby("pair_kind", sort=False):
         whole = at[at.group == "all"] if (at.group == "all").any() else at
-        by_step = profile(whole)
-        top = by_step.loc[by_step["mean"].idxmax()]
+        row, words = decisive(profile(whole), span)
         by_layer = whole.groupby("layer").effect.mean()
-        spread = float(by_layer.max() - by_layer.min()) if len(by_layer) else float("nan")
         flips = (at.outcome == "donor").groupby(at.pair).any()
+        place = (
+            "" if row is None else f" step {int(row.step)} (sigma {row.sigma:.3f}), effect {interval(row)} averaged over layers"
+        )
+        spread = f"; between layers it varies from {by_layer.min():.2f} to {by_layer.max():.2f}" if len(by_layer) else ""
         out.append(
-            f"{kind} pairs (n = {at.pair.nunique()}): the effect is largest at step {int(top.step)} (sigma {top.sigma:.3f}), "
-            f"{top['mean']:.2f} [{top.low:.2f}, {top.high:.2f}] averaged over layers; over layers it varies by {spread:.2f}; "
-            f"the answer flipped to the donor's in some cell of {int(flips.sum())} of {len(flips)} pairs."
+            f"{kind} pairs (n = {at.pair.nunique()}), tokens {whole.group.iloc[0]}: {words}{place}{spread}; "
+            f"some patch flipped the answer to the donor's in {int(flips.sum())} of {len(flips)} pairs."
         )
     return out

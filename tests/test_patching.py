@@ -54,7 +54,7 @@ def planted_work(organism, layer: int, step: int, group: str, **config) -> PairW
     with organism.hooks([(f"blocks.{layer}.hook_resid_post @ step={step}", plant)]):
         clean = record(organism, **call)
     pair = Pair("seed", item, other, 0, 0, 1)
-    settings = PatchingConfig(pairs=1, num_inference_steps=4, controls=False, **config)
+    settings = PatchingConfig(**{"pairs": 1, "num_inference_steps": 4, "controls": False, "span": "single", **config})
     return PairWork(organism, settings, 0, pair, corrupt, clean, {})
 
 
@@ -118,7 +118,7 @@ def test_a_run_holds_its_controls_and_costs_the_minimum(small_run):
     assert rows.effect.notna().all() and set(rows.outcome) <= {"target", "donor", "other", "undecided"}
     assert pd.read_parquet(folder / "results.parquet").equals(rows.astype(pd.read_parquet(folder / "results.parquet").dtypes))
     assert RunStore(folder).verify() == [] and report.is_file()
-    for line in headline(rows):
+    for line in headline(rows, config.span):
         assert "n = 1" in line
     assert all(np.isnan(r["low"]) for r in table(rows) if r["pairs"] == 1)  # one pair: no interval is claimed
 
@@ -196,7 +196,7 @@ def test_the_command_in_the_report_makes_the_same_configuration():
 
     config = PatchingConfig(
         task="place", pair_kinds=("image",), pairs=2, steps=(0, 3), sites=("attn.hook_z", "hook_mlp_out"), heads=(1,),
-        direction="noising", span="from", guidance_scale=2.0, controls=False, tokens=("all", "box"),
+        direction="noising", span="single", guidance_scale=2.0, controls=False, tokens=("all", "box"),
     )  # fmt: skip
     seen = []
 
