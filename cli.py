@@ -75,7 +75,7 @@ def analyze_patching(
     task: Annotated[str, typer.Option(help="maze, occlusion, bounce or place.")] = "maze",
     pair_kind: Annotated[str, typer.Option(help="Kinds of pairs: prompt, image, seed; several with commas.")] = "prompt,seed",
     pairs: Annotated[int, typer.Option(help="Pairs of each kind.")] = 3,
-    num_steps: Annotated[int, typer.Option(help="Denoising steps of every run.")] = 10,
+    num_steps: Annotated[int, typer.Option(help="Denoising steps of every run.")] = 8,
     guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.0,
     steps: Annotated[str | None, typer.Option(help="Patched steps: 0,4,8 or 0:8:2. All by default.")] = None,
     layers: Annotated[str | None, typer.Option(help="Patched layers. All by default.")] = None,
@@ -86,7 +86,9 @@ def analyze_patching(
     tokens: Annotated[str | None, typer.Option(help="Token groups, with commas. All by default.")] = None,
     frames: Annotated[str | None, typer.Option(help="Latent frames, each patched alone.")] = None,
     direction: Annotated[str, typer.Option(help="denoising or noising.")] = "denoising",
-    span: Annotated[str, typer.Option("--range", help="single, from (step k on) or until (up to step k).")] = "from",
+    span: Annotated[
+        str, typer.Option("--range", help="single, from (step k on), until (up to step k), or auto: from, for seed pairs single.")
+    ] = "auto",
     branch: Annotated[str, typer.Option(help="cond, uncond or both.")] = "both",
     seed: Annotated[int, typer.Option(help="Picks the pairs and their noises.")] = 0,
     controls: Annotated[bool, typer.Option(help="Random donor, same-answer donor, self, whole x_t.")] = True,
@@ -133,9 +135,9 @@ def analyze_patching(
     from analyses.patching_summary import headline, table
 
     if as_json:
-        print(json.dumps({"report": str(report), "headline": headline(result.rows, config.span), "table": table(result.rows)}))
+        print(json.dumps({"report": str(report), "headline": headline(result.rows), "table": table(result.rows)}))
         return
-    for line in headline(result.rows, config.span):
+    for line in headline(result.rows):
         typer.echo(f"- {line}")
     typer.echo(f"Report: {report.resolve()}")
 

@@ -28,6 +28,7 @@ from tasks.base import outcome
 from tasks.grid import LATENT_FRAMES
 
 Range = Literal["single", "from", "until"]
+AskedRange = Literal["auto", "single", "from", "until"]
 EVERYWHERE = "all"  # the group of all tokens; controls are measured on it
 SITES = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_cross_attn_out", "hook_mlp_out")
 HEAD_SITES = ("attn.hook_z", "cross_attn.hook_z")
@@ -43,7 +44,7 @@ class PatchingConfig(AnalysisConfig):
     task: str = Field("maze", description="one of the tasks")
     pair_kinds: tuple[Literal["prompt", "image", "seed"], ...] = Field(("prompt", "seed"), description="kinds of pairs")
     pairs: int = Field(3, ge=1, description="pairs of each kind")
-    num_inference_steps: int = Field(10, ge=2, description="denoising steps of every run")
+    num_inference_steps: int = Field(8, ge=2, description="denoising steps of every run")
     guidance_scale: float = Field(1.0, ge=1.0, description="1: no guidance, one branch")
     steps: tuple[int, ...] | None = Field(None, description="patched steps; all by default")
     layers: tuple[int, ...] | None = Field(None, description="patched layers; all by default")
@@ -52,7 +53,7 @@ class PatchingConfig(AnalysisConfig):
     tokens: tuple[str, ...] | None = Field(None, description="token groups of the task, 'all' among them; all by default")
     frames: tuple[int, ...] | None = Field(None, description="latent frames, each patched alone; together by default")
     direction: Literal["denoising", "noising"] = Field("denoising", description="which run receives")
-    span: Range = Field("from", description="single step, from step k on, or until step k")
+    span: AskedRange = Field("auto", description="single step, from step k on, until step k; auto: see span_of")
     branch: Literal["cond", "uncond", "both"] = Field("both", description="guidance branches that are patched")
     seed: int = Field(0, ge=0, description="picks the pairs and their noises")
     controls: bool = Field(True, description="random donor, same-answer donor, self, whole x_t")
@@ -94,6 +95,17 @@ class Cell(AnalysisConfig):
 def spanned(step: int, steps: int, span: Range) -> tuple[int, ...]:
     """Steps that a patch at ``step`` covers."""
     return {"single": (step,), "from": tuple(range(step, steps)), "until": tuple(range(step + 1))}[span]
+
+
+def span_of(config: PatchingConfig, pair_kind: str) -> Range:
+    """The range of steps of a pair kind. ``auto``: from step k on, but single steps for seed pairs.
+
+    The donor of a seed pair started from another noise, which its activations carry: held in place over many steps they
+    give the velocity of another x_t, and the result leaves the data.
+    """
+    if config.span != "auto":
+        return config.span
+    return "single" if pair_kind == "seed" else "from"
 
 
 def hook_name(cell: Cell) -> str:
@@ -189,7 +201,7 @@ class PairWork:
             only = torch.zeros(shape, dtype=torch.bool)
             only[cell.frame] = True
             mask = only if mask is None else mask & only
-        steps = spanned(cell.step, self.target.run.steps, self.config.span)
+        steps = spanned(cell.step, self.target.run.steps, span_of(self.config, self.kind))
         donor = self.donors[cell.donor].donor(hook_name(cell))
         return Patch(hook_name(cell), steps, donor, branches, mask, None if cell.head is None else (cell.head,))
 
@@ -211,7 +223,7 @@ class PairWork:
         corrupt, clean = self.corrupt.run, self.clean.run
         verdict = outcome(self.pair.task, self.target_item, self.donor_item, frames)
         return {
-            "pair": self.key, "pair_kind": self.kind, **cell.model_dump(), "sigma": self.target.run.sigmas[cell.step],
+            "pair": self.key, "pair_kind": self.kind, "span": span_of(self.config, self.kind), **cell.model_dump(), "sigma": self.target.run.sigmas[cell.step],
             "effect": projection(latent, corrupt.latents, clean.latents), "outcome": verdict,
         }  # fmt: skip
 

@@ -21,11 +21,14 @@ def build(result: AnalysisResult, clips: dict[str, list[tuple[str, str, bytes]]]
         "patching.html",
         title=f"Activation patching: {config['task']}",
         model=facts["model"], config=config, versions=facts["versions"], pairs=pairs,
-        headline=summary.headline(rows, config["span"]),
+        headline=summary.headline(rows),
         sections=_sections(rows, facts, config), exact=exact_controls(rows, config["direction"]),
         best=summary.best_cells(rows), table=summary.table(rows), command=facts["command"],
         block_calls=facts["block_calls"], block_calls_minimum=facts["block_calls_minimum"],
     )  # fmt: skip
+
+
+SPANS = {"single": "single steps", "from": "from step k on", "until": "up to step k"}
 
 
 def _pair(facts: dict[str, Any], clips: list[tuple[str, str, bytes]]) -> dict[str, Any]:
@@ -49,7 +52,7 @@ def _sections(rows: pd.DataFrame, facts: dict[str, Any], config: dict[str, Any])
         controls = [(d, summary.map_of(p, "effect")) for d, p in whole[whole.donor != "self"].groupby("donor", sort=False)]
         some_flip = any(m.to_numpy(float).max() > 0 for _, m in flips)
         out.append({
-            "title": " · ".join(filter(None, [f"{kind} pairs, {site}", *marks])),
+            "title": " · ".join(filter(None, [f"{kind} pairs, {site}, {SPANS[at.span.iloc[0]]}", *marks])),
             "n": at.pair.nunique(),
             "effect": drawing(figures.heat_maps(maps, sigmas, "effect", limit)),
             "flips": drawing(figures.heat_maps(flips, sigmas, "share", share=True)) if some_flip else "",
@@ -67,7 +70,7 @@ def _profile(at: pd.DataFrame, whole: pd.DataFrame, facts: dict[str, Any], confi
             curves.append((f"{donor.replace('_', '-')} donor", summary.profile(part)))
     steps = [int(k) for k in curves[0][1].step]
     sigmas = next(p["sigmas"] for p in facts["pairs"] if p["kind"] == kind)
-    return figures.profiles(curves, summary.expected(sigmas, steps, config["span"]), steps)
+    return figures.profiles(curves, summary.expected(sigmas, steps, at.span.iloc[0]), steps)
 
 
 def exact_controls(rows: pd.DataFrame, direction: str) -> list[dict[str, Any]]:

@@ -106,13 +106,13 @@ def interval(row: pd.Series) -> str:
     return f"{row['mean']:.2f} " + (f"[{row.low:.2f}, {row.high:.2f}]" if row.n > 1 else "(one pair: no interval)")
 
 
-def headline(result_rows: pd.DataFrame, span: str) -> list[str]:
+def headline(result_rows: pd.DataFrame) -> list[str]:
     """Plain sentences with numbers, one a pair kind."""
     out = []
     rows = main_rows(result_rows)
     for kind, at in rows.groupby("pair_kind", sort=False):
         whole = at[at.group == "all"] if (at.group == "all").any() else at
-        row, words = decisive(profile(whole), span)
+        row, words = decisive(profile(whole), whole.span.iloc[0])
         by_layer = whole.groupby("layer").effect.mean()
         flips = (at.outcome == "donor").groupby(at.pair).any()
         place = (

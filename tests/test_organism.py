@@ -30,32 +30,51 @@ def test_the_folder_is_an_ordinary_pipeline_under_25_mb():
     assert not [p for p in ORGANISM.rglob("*") if p.suffix in (".bin", ".pt", ".pkl", ".ckpt")]
 
 
-def test_a_plain_call_without_this_project_solves_an_item(organism):
-    """The pipeline's own defaults (guidance 5, prompts padded to 512) through plain diffusers."""
+def test_plain_diffusers_gives_what_the_instrument_gives(organism):
     from diffusers import WanImageToVideoPipeline
 
     pipe = WanImageToVideoPipeline.from_pretrained(ORGANISM)
     pipe.set_progress_bar_config(disable=True)
-    solved = 0
-    for seed in range(4):
-        item = TASKS["place"].sample(seed, 1, split="test")
-        frames = pipe(
-            prompt=item.prompt, image=Image.fromarray(item.first_frame), height=80, width=80, num_frames=9,
-            num_inference_steps=8, generator=torch.Generator().manual_seed(seed),
-        ).frames[0]  # fmt: skip
-        solved += TASKS["place"].verify(item, frames).solved
-    assert solved >= 3
+    item = TASKS["maze"].sample(1, split="test")
+    call = {**shapes.CALL_DEFAULTS, "prompt": item.prompt, "image": Image.fromarray(item.first_frame), "num_inference_steps": 6}
+    frames = pipe(**call, generator=torch.Generator().manual_seed(4)).frames[0]
+    run = organism.run(**{**call, "seed": 4})
+    assert np.array_equal(np.round(frames * 255).astype(np.uint8), run.decode()[0])
 
 
-def test_accuracy_on_fresh_items_and_noise(organism):
-    """A sample of what the card claims: new test items, new noise, fewer steps. Far above chance, not a tight bound."""
-    items = chosen_items(6, True, 3)
+def test_the_length_of_the_padding_hardly_matters(organism):
+    """The pipeline pads prompts to 512 by default, the organism's own default is 16."""
+    item = TASKS["maze"].sample(1, split="test")
+    call = {"prompt": item.prompt, "image": Image.fromarray(item.first_frame), "seed": 4, "num_inference_steps": 4}
+    short = organism.run(**call).latents
+    assert (organism.run(**call, max_sequence_length=512).latents - short).std() < 0.2 * short.std()
+
+
+def card() -> dict:
+    return json.loads((ORGANISM / "card.json").read_text())
+
+
+def test_accuracy_on_fresh_items_and_noise_is_what_the_card_says(organism):
+    items = chosen_items(10, True, 3)
     solved = 0
     for start in range(0, len(items), 8):
         part = items[start : start + 8]
         found = judge_batch(organism, part, range(start, start + len(part)), False, num_inference_steps=10)
         solved += sum(v.solved for v in found["final"])
-    assert solved / len(items) >= 0.75
+    claimed = card()["cos-500"]["final"]["all"]["solved"]
+    assert solved / len(items) >= claimed - 3 * (claimed * (1 - claimed) / len(items)) ** 0.5 - 0.05  # ten steps, not twenty
+
+
+def test_the_answer_forms_along_the_steps():
+    found = card()["cos-500"]
+    for items in ("/ ambiguous", "maze / difficulty 7"):
+        assert found["0"][items]["solved"] < 0.5 * found["final"][items]["solved"]
+
+
+@pytest.mark.xfail(strict=True, reason="not reached yet: see the card; training goes on")
+def test_the_accuracy_target():
+    found = card()["cos-500"]["final"]
+    assert found["all"]["solved"] >= 0.9 and min(found[name]["solved"] for name in TASKS) >= 0.8
 
 
 @pytest.mark.parametrize("name", list(TASKS))

@@ -118,7 +118,7 @@ def test_a_run_holds_its_controls_and_costs_the_minimum(small_run):
     assert rows.effect.notna().all() and set(rows.outcome) <= {"target", "donor", "other", "undecided"}
     assert pd.read_parquet(folder / "results.parquet").equals(rows.astype(pd.read_parquet(folder / "results.parquet").dtypes))
     assert RunStore(folder).verify() == [] and report.is_file()
-    for line in headline(rows, config.span):
+    for line in headline(rows):
         assert "n = 1" in line
     assert all(np.isnan(r["low"]) for r in table(rows) if r["pairs"] == 1)  # one pair: no interval is claimed
 
