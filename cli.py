@@ -130,8 +130,12 @@ def analyze_patching(
     from analyses.patching_run import run_and_report
 
     bar, move = progress_bar()
-    with bar:
-        result, report = run_and_report(config, out, fresh=fresh, workers=workers, progress=move)
+    try:
+        with bar:
+            result, report = run_and_report(config, out, fresh=fresh, workers=workers, progress=move)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; run the same command again to continue", err=True)
+        raise typer.Exit(130) from None
     from analyses.patching_summary import headline, table
 
     if as_json:
@@ -402,14 +406,11 @@ def runs_verify(run: Annotated[Path, typer.Argument(help="Run folder.")], as_jso
 
 
 def main() -> None:
-    """Run the command line; known errors become one line and exit code 1, an interrupt exit code 130."""
+    """Run the command line; known errors become one line and exit code 1."""
     debug = "--debug" in sys.argv
     sys.argv = [a for a in sys.argv if a != "--debug"]
     try:
         app(standalone_mode=True)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; run the same command again to continue", err=True)
-        sys.exit(130)
     except Exception as error:
         if debug:
             raise

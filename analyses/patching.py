@@ -223,7 +223,8 @@ class PairWork:
         corrupt, clean = self.corrupt.run, self.clean.run
         verdict = outcome(self.pair.task, self.target_item, self.donor_item, frames)
         return {
-            "pair": self.key, "pair_kind": self.kind, "span": span_of(self.config, self.kind), **cell.model_dump(), "sigma": self.target.run.sigmas[cell.step],
+            "pair": self.key, "pair_kind": self.kind, "span": span_of(self.config, self.kind), **cell.model_dump(),
+            "sigma": self.target.run.sigmas[cell.step],
             "effect": projection(latent, corrupt.latents, clean.latents), "outcome": verdict,
         }  # fmt: skip
 

@@ -61,7 +61,7 @@ def run(
     for done, unit in enumerate(scatter(job, work, min(count, len(work))), 1):
         progress(done, total, unit)
     result = collect(config, store)
-    store.write_results(result.rows.to_dict("records"))
+    store.write_results(result.rows)
     return result
 
 

@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import safetensors
 from safetensors.torch import save
 from torch import Tensor
@@ -102,10 +103,8 @@ class RunStore:
 
     # --- the end -----------------------------------------------------------------------------------------------
 
-    def write_results(self, rows: list[Row]) -> None:
-        import pandas as pd
-
-        self.write("results.parquet", pd.DataFrame(rows).to_parquet(index=False))
+    def write_results(self, rows: pd.DataFrame) -> None:
+        self.write("results.parquet", rows.to_parquet(index=False))
 
     def complete(self, facts: dict[str, Any]) -> None:
         """List every file with its digest, then mark the run complete, in this order."""

@@ -73,9 +73,10 @@ def test_a_planted_effect_is_found_there_and_nowhere_before(organism):
 
 
 def test_noising_breaks_exactly_what_denoising_restores(organism):
-    work = planted_work(organism, 4, 1, "donor_route", direction="noising", layers=(3, 4), tokens=("all",), steps=(1,))
-    rows = {row["layer"]: row["effect"] for row in work.step_unit(1)[0]}
-    assert rows == {3: 1.0, 4: 0.0}
+    groups = ("all", "target_route", "donor_route")  # the receiving run is the clean one: its route is the planted one
+    work = planted_work(organism, 4, 1, "donor_route", direction="noising", layers=(4,), tokens=groups, steps=(1,))
+    rows = {row["group"]: row["effect"] for row in work.step_unit(1)[0]}
+    assert rows == {"all": 0.0, "target_route": 0.0, "donor_route": 1.0}
 
 
 def test_spans_cover_what_they_say(organism):
@@ -116,7 +117,7 @@ def test_a_run_holds_its_controls_and_costs_the_minimum(small_run):
     assert len(exact_controls(rows, "denoising")) == 2
     assert {"clean", "random", "self"} <= set(rows.donor)
     assert rows.effect.notna().all() and set(rows.outcome) <= {"target", "donor", "other", "undecided"}
-    assert pd.read_parquet(folder / "results.parquet").equals(rows.astype(pd.read_parquet(folder / "results.parquet").dtypes))
+    pd.testing.assert_frame_equal(pd.read_parquet(folder / "results.parquet"), rows, check_dtype=False)
     assert RunStore(folder).verify() == [] and report.is_file()
     for line in headline(rows):
         assert "n = 1" in line

@@ -38,7 +38,8 @@ def made_up_result(text: str) -> AnalysisResult:
     """Rows with known values and hostile text everywhere where a user or a model could put some."""
     rows = [
         {
-            "pair": f"{kind}-{i:03d}", "pair_kind": kind, "span": "single", "donor": donor, "site": "hook_resid_post", "step": k, "layer": layer,
+            "pair": f"{kind}-{i:03d}", "pair_kind": kind, "span": "single",
+            "donor": donor, "site": "hook_resid_post", "step": k, "layer": layer,
             "head": None, "group": group, "frame": None, "sigma": 1 - 0.4 * k, "effect": 0.1 * k + 0.01 * layer + 0.02 * i,
             "outcome": "donor" if k and layer else "target",
         }

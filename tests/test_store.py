@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -27,7 +28,7 @@ def filled(folder: Path, units: int = 3) -> RunStore:
     store = RunStore.open(folder, FACTS)
     for i in range(units):
         store.add_unit(f"u{i}", [{"i": i}], {"latents": torch.full((2,), float(i))}, {"n": i})
-    store.write_results([{"i": i} for i in range(units)])
+    store.write_results(pd.DataFrame({"i": range(units)}))
     store.complete(FACTS)
     return store
 
@@ -101,7 +102,7 @@ def test_atomic_write_survives_errors(tmp_path, monkeypatch):
 
 
 WRITER = """
-import sys, time, torch
+import sys, time, torch, pandas
 sys.path.insert(0, {root!r})
 from pathlib import Path
 from analyses.store import RunStore
@@ -112,7 +113,7 @@ for i in range(12):
         store.add_unit(f"u{{i}}", [{{"i": i}}], {{"latents": torch.full((2000,), float(i))}}, {{}})
         print(i, flush=True)
         time.sleep(0.02)
-store.write_results([{{"i": i}} for i in range(12)])
+store.write_results(pandas.DataFrame({{"i": range(12)}}))
 store.complete(facts)
 """
 
