@@ -89,6 +89,7 @@ def write(final: Path, fresh: Path, guided: Path, curve: Path, history: str, fol
         *accuracy_table(found), "",
         f"New test items of the same strata with fresh noise (seed {again['seed']}):", "", *accuracy_table(again), "",
         f"`cos-500` subset with guidance {strong['guidance']}:", "", *accuracy_table(strong), "",
+        "## True videos through the autoencoder", "", *accuracy_table(found, "true videos through the autoencoder"), "",
         "## The answer forms along the steps", "",
         "Share solved when the clean estimate of a step is decoded and read:", "", *step_table(found), "", long_items(found), "",
         "## Parts and data", "",

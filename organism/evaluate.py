@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+import torch
 from PIL import Image
 
 from analyses.workers import default_workers, scatter
@@ -45,6 +47,19 @@ def judge_batch(
     }
 
 
+@torch.no_grad()
+def round_trip(model: HookedVideoPipeline, items: Sequence[Item]) -> list[Verdict]:
+    """Verdicts of the true videos after encoding and decoding by the model's autoencoder."""
+    vae, out = model.pipe.vae, []
+    for start in range(0, len(items), 20):
+        part = items[start : start + 20]
+        video = torch.from_numpy(np.stack([i.video for i in part])).permute(0, 4, 1, 2, 3) / 127.5 - 1
+        decoded = vae.decode(vae.encode(video.to(vae.dtype)).latent_dist.mode()).sample.float()
+        frames = ((decoded + 1) / 2).clamp(0, 1).permute(0, 2, 3, 4, 1).numpy()
+        out += [get_task(item.task).verify(item, clip) for item, clip in zip(part, frames, strict=True)]
+    return out
+
+
 def evaluate(
     name: str, num_steps: int, guidance: float, limit: int | None, seed: int, fresh: bool, every_step: bool,
     workers: int | None, progress: Callable[[int, int, str], None] = lambda done, total, what: None,
@@ -70,4 +85,5 @@ def evaluate(
     sigmas = [float(s) for s in model.pipe.scheduler.sigmas]
     tallies = {key: tally([(items[i], v[i]) for i in range(len(items))]) for key, v in judged.items()}
     facts = {"steps": num_steps, "guidance": guidance, "seed": seed, "fresh_items": fresh, "sigmas": sigmas}
+    tallies["true videos through the autoencoder"] = tally(list(zip(items, round_trip(model, items), strict=True)))
     return {**facts, **tallies}
