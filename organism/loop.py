@@ -92,11 +92,9 @@ class Run:
         from safetensors import safe_open
 
         with safe_open(path, "pt") as handle:
-            held = handle.metadata()
-        # (checkpoints of the first version kept two keys)
-        metadata = json.loads(held["run"]) if "run" in held else {"step": int(held["step"]), "recipe": json.loads(held["recipe"])}
+            metadata = json.loads(handle.metadata()["run"])
         found, asked = metadata["recipe"], asdict(self.recipe)
-        fixed = {"ema", "steps", "checkpoint_every", "decay"}  # the length may be changed: it acts on later steps only
+        fixed = {"steps", "checkpoint_every", "decay"}  # the length may be changed: it acts on later steps only
         if {k: v for k, v in found.items() if k not in fixed} != {k: v for k, v in asked.items() if k not in fixed}:
             raise ValueError(f"{path} was made by recipe {found}, not {asked}: choose another --out, or delete it")
         tensors = load_file(path)
