@@ -13,7 +13,7 @@ from organism.loop import Recipe
 from organism.text import PromptTable
 from tasks import grid
 
-RECIPE = Recipe(steps=5300, batch=32, lr=1.5e-3, muon_lr=3e-3, warmup=100, decay=0.35, ema=0.999)
+RECIPE = Recipe(steps=5200, batch=32, lr=1.5e-3, muon_lr=3e-3, warmup=100, decay=0.35, ema=0.999)
 NOISES = 2  # noise levels a clip; the recipe's batch counts clips
 PROMPT_DROPOUT = 0.1
 GIVEN_WEIGHT = 0.25  # of tokens that the first frame fixes
