@@ -30,6 +30,10 @@ def untrained_twin(seed: int = 0) -> WanImageToVideoPipeline:
 def save(pipe: WanImageToVideoPipeline, folder: Path) -> None:
     """Write the folder, with the organism's call defaults beside it."""
     pipe.save_pretrained(folder)
+    for path in folder.glob("*/config.json"):  # diffusers writes where a part was loaded from: a path of this machine
+        config = json.loads(path.read_text())
+        config.pop("_name_or_path", None)
+        path.write_text(json.dumps(config, indent=2) + "\n")
     (folder / "call_defaults.json").write_text(json.dumps(shapes.CALL_DEFAULTS, indent=1) + "\n")
 
 
