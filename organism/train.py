@@ -87,7 +87,7 @@ def train_autoencoder(plan: Plan) -> AutoencoderKLWan:
     """All stages of the autoencoder, then its latent statistics."""
     vae = train_vae.build().to(plan.device)
     for name, recipe, loss in train_vae.STAGES:
-        if name.endswith("decoder"):
+        if loss.frozen:
             train_vae.freeze_encoder(vae)
         run = Run(vae, _sized(recipe, plan.vae_steps), plan.out / f"vae-{name}")
         run.resume()

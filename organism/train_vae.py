@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
@@ -20,51 +22,16 @@ JOINT_RECIPE = Recipe(steps=1500, batch=32, lr=1.5e-3, clip=1.0, ema=0.99, decay
 FINAL_RECIPE = Recipe(steps=1600, batch=16, lr=1.2e-3, clip=1.0, ema=0.99, decay=1.0, seed=1)
 # stage 5: both, with the weight on what has just changed: an object that moves into a cell was read worst
 REFINE_RECIPE = Recipe(steps=1500, batch=16, lr=1.5e-3, clip=1.0, ema=0.99, decay=1.0, seed=2)
-CHANGE_WEIGHT = 8.0
 # stage 6: both, evenly
 LAST_RECIPE = Recipe(steps=1300, batch=16, lr=1.5e-3, clip=1.0, ema=0.99, decay=1.0, seed=3)
 POLISH_RECIPE = Recipe(steps=800, batch=16, lr=1e-3, clip=1.0, ema=0.99, decay=1.0, seed=4)
 # stage 8: the decoder alone, beside the transformer's training
 FINISH_RECIPE = Recipe(steps=1400, batch=16, lr=8e-4, clip=1.0, ema=0.995, decay=1.0, seed=5)
-LAST_CHANGE_WEIGHT = 2.0
-LATENT_NOISE = 0.1
-LATENT_PENALTY = 1e-3
 
 
 def build(seed: int = 0) -> AutoencoderKLWan:
     torch.manual_seed(seed)
     return AutoencoderKLWan(**shapes.VAE)
-
-
-def clips(indices: range) -> torch.Tensor:
-    """Half task clips, half scrambled ones, pixels in [-1, 1]."""
-    return data.to_tensor(np.stack([data.item(i).cells if i % 2 else data.scramble(i) for i in indices]))
-
-
-def loss(model: nn.Module, indices: range) -> torch.Tensor:
-    """Squared error after latent noise, plus a pull of the latents to the unit scale."""
-    device = next(model.parameters()).device
-    video = clips(indices).to(device)
-    generator = torch.Generator().manual_seed(indices.start)
-    with torch.autocast(device.type, torch.bfloat16):
-        mean = model.encode(video).latent_dist.mean
-        noise = torch.randn(mean.shape, generator=generator).to(mean)
-        decoded = model.decode(mean + LATENT_NOISE * noise).sample
-    return (decoded.float() - video).pow(2).mean() + LATENT_PENALTY * mean.float().pow(2).mean()
-
-
-def joint_loss(model: nn.Module, indices: range) -> torch.Tensor:
-    """As :func:`loss` with a third of the noise and a tenth of the penalty; three clips of four are scrambled."""
-    device = next(model.parameters()).device
-    start = indices.start + 4_000_000
-    cells = [data.item(i).cells if i % 4 == 0 else data.scramble(i) for i in range(start, start + len(indices))]
-    video = data.to_tensor(np.stack(cells)).to(device)
-    generator = torch.Generator().manual_seed(indices.start)
-    with torch.autocast(device.type, torch.bfloat16):
-        mean = model.encode(video).latent_dist.mean
-        noise = torch.randn(mean.shape, generator=generator).to(mean)
-        decoded = model.decode(mean + 0.3 * LATENT_NOISE * noise).sample
-    return (decoded.float() - video).pow(2).mean() + 0.1 * LATENT_PENALTY * mean.float().pow(2).mean()
 
 
 def change_weights(cells: np.ndarray, extra: float) -> torch.Tensor:
@@ -74,58 +41,40 @@ def change_weights(cells: np.ndarray, extra: float) -> torch.Tensor:
     return torch.from_numpy(weight).repeat_interleave(grid.DOTS, -1).repeat_interleave(grid.DOTS, -2)[:, None]
 
 
-def refine_loss(model: nn.Module, indices: range, extra: float = CHANGE_WEIGHT, first: int = 6_000_000) -> torch.Tensor:
-    """Squared error that counts cells ``extra`` times more in the frame in which they change; half the clips scrambled."""
-    device = next(model.parameters()).device
-    start = indices.start + first
-    cells = np.stack([data.item(i).cells if i % 2 else data.scramble(i) for i in range(start, start + len(indices))])
-    video = data.to_tensor(cells).to(device)
-    generator = torch.Generator().manual_seed(indices.start)
-    with torch.autocast(device.type, torch.bfloat16):
-        mean = model.encode(video).latent_dist.mean
-        noise = torch.randn(mean.shape, generator=generator).to(mean)
-        decoded = model.decode(mean + 0.3 * LATENT_NOISE * noise).sample
-    squared = (decoded.float() - video).pow(2) * change_weights(cells, extra).to(device)
-    return squared.mean() + 0.1 * LATENT_PENALTY * mean.float().pow(2).mean()
+@dataclass(frozen=True)
+class Objective:
+    """The loss of one stage: squared error after latent noise, plus a pull of the latents to the unit scale.
 
+    Clip i is a task clip when ``i % 4`` is in ``tasks``, else a scrambled one; a stage has its own clips from ``first`` on.
+    Cells count ``extra`` times more in the frame in which they change. ``frozen``: the decoder alone is trained.
+    """
 
-def last_loss(model: nn.Module, indices: range) -> torch.Tensor:
-    """:func:`refine_loss` with less weight on changes."""
-    return refine_loss(model, indices, LAST_CHANGE_WEIGHT, 8_000_000)
+    first: int
+    tasks: tuple[int, ...] = (1, 3)
+    noise: float = 0.1
+    penalty: float = 0.0
+    extra: float = 0.0
+    frozen: bool = False
 
-
-def finish_loss(model: nn.Module, indices: range) -> torch.Tensor:
-    """Squared error of the decoder on task clips, three of four, with weight on changes and a little latent noise."""
-    device = next(model.parameters()).device
-    start = indices.start + 12_000_000
-    cells = np.stack([data.scramble(i) if i % 4 == 0 else data.item(i).cells for i in range(start, start + len(indices))])
-    video = data.to_tensor(cells).to(device)
-    generator = torch.Generator().manual_seed(indices.start)
-    with torch.autocast(device.type, torch.bfloat16):
-        with torch.no_grad():
-            mean = model.encode(video).latent_dist.mean
-        noise = torch.randn(mean.shape, generator=generator).to(mean)
-        decoded = model.decode(mean + 0.5 * LATENT_NOISE * noise).sample
-    return ((decoded.float() - video).pow(2) * change_weights(cells, LAST_CHANGE_WEIGHT).to(device)).mean()
+    def __call__(self, model: nn.Module, indices: range) -> torch.Tensor:
+        device = next(model.parameters()).device
+        shifted = range(indices.start + self.first, indices.stop + self.first)
+        cells = np.stack([data.item(i).cells if i % 4 in self.tasks else data.scramble(i) for i in shifted])
+        video = data.to_tensor(cells).to(device)
+        generator = torch.Generator().manual_seed(indices.start)
+        with torch.autocast(device.type, torch.bfloat16):
+            with torch.set_grad_enabled(not self.frozen):
+                mean = model.encode(video).latent_dist.mean
+            noise = torch.randn(mean.shape, generator=generator).to(mean)
+            decoded = model.decode(mean + self.noise * noise).sample
+        squared = (decoded.float() - video).pow(2) * change_weights(cells, self.extra).to(device)
+        return squared.mean() + self.penalty * mean.float().pow(2).mean()
 
 
 def freeze_encoder(vae: AutoencoderKLWan) -> AutoencoderKLWan:
     for part in (vae.encoder, vae.quant_conv):
         part.requires_grad_(False)
     return vae
-
-
-def decoder_loss(model: nn.Module, indices: range) -> torch.Tensor:
-    """Squared error of the decoder alone, on the frozen encoder's latents with noise."""
-    device = next(model.parameters()).device
-    video = clips(range(indices.start + 2_000_000, indices.stop + 2_000_000)).to(device)
-    generator = torch.Generator().manual_seed(indices.start)
-    with torch.autocast(device.type, torch.bfloat16):
-        with torch.no_grad():
-            mean = model.encode(video).latent_dist.mean
-        noise = torch.randn(mean.shape, generator=generator).to(mean)
-        decoded = model.decode(mean + 0.5 * LATENT_NOISE * noise).sample
-    return (decoded.float() - video).pow(2).mean()
 
 
 @torch.no_grad()
@@ -142,19 +91,15 @@ def set_statistics(vae: AutoencoderKLWan, count: int = 512) -> None:
     )
 
 
-@torch.no_grad()
-def round_trip(vae: AutoencoderKLWan, video: torch.Tensor) -> torch.Tensor:
-    """Encode and decode pixels in [-1, 1]."""
-    return vae.decode(vae.encode(video).latent_dist.mode()).sample
-
-
+DECODER = Objective(2_000_000, noise=0.05, frozen=True)
+LAST = Objective(8_000_000, noise=0.03, penalty=1e-4, extra=2.0)
 STAGES = (
-    ("first", RECIPE, loss),
-    ("decoder", DECODER_RECIPE, decoder_loss),
-    ("joint", JOINT_RECIPE, joint_loss),
-    ("final-decoder", FINAL_RECIPE, decoder_loss),
-    ("refine", REFINE_RECIPE, refine_loss),
-    ("last", LAST_RECIPE, last_loss),
-    ("polish", POLISH_RECIPE, last_loss),
-    ("finish-decoder", FINISH_RECIPE, finish_loss),
+    ("first", RECIPE, Objective(0, penalty=1e-3)),
+    ("decoder", DECODER_RECIPE, DECODER),
+    ("joint", JOINT_RECIPE, Objective(4_000_000, tasks=(0,), noise=0.03, penalty=1e-4)),
+    ("final-decoder", FINAL_RECIPE, DECODER),
+    ("refine", REFINE_RECIPE, Objective(6_000_000, noise=0.03, penalty=1e-4, extra=8.0)),
+    ("last", LAST_RECIPE, LAST),
+    ("polish", POLISH_RECIPE, LAST),
+    ("finish-decoder", FINISH_RECIPE, Objective(12_000_000, tasks=(1, 2, 3), noise=0.05, extra=2.0, frozen=True)),
 )
