@@ -147,12 +147,14 @@ def analyze_patching(
 
 
 def _explain(error: dict[str, Any]) -> str:
-    names = {"pair_kinds": "pair-kind", "num_inference_steps": "num-steps", "guidance_scale": "guidance", "span": "range"}
+    from analyses.command import FLAGS
+
     field = str(error["loc"][0]) if error["loc"] else ""
     message = str(error["msg"]).removeprefix("Value error, ")
     if not field:
         return message
-    return f"--{names.get(field, field.replace('_', '-'))} {error.get('input')!r}: {message}"
+    flag = FLAGS.get(field, f"--{field.replace('_', '-')}")
+    return f"{flag} {error.get('input')!r}: {message}"
 
 
 # --- tasks -------------------------------------------------------------------------------------------------------

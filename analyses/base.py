@@ -18,13 +18,12 @@ class AnalysisConfig(BaseModel):
 
 @dataclass
 class AnalysisResult:
-    """``rows``: one measured value a row. ``facts``: what the run was. ``media``: files of the run for the report."""
+    """``rows``: one measured value a row. ``facts``: what the run was."""
 
     name: str
     config: dict[str, Any]
     rows: pd.DataFrame
     facts: dict[str, Any] = field(default_factory=dict)
-    media: dict[str, bytes] = field(default_factory=dict)
 
 
 Progress = Callable[[int, int, str], None]  # units done, units in all, what is running

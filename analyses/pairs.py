@@ -14,7 +14,6 @@ from interp.trajectory import Run
 from tasks import Item, Task, Verdict, get_task
 from tasks.base import PairKind
 
-KINDS: tuple[PairKind, ...] = ("prompt", "image", "seed")
 TRIES = 60  # candidate items a pair
 NOISES = 4  # noises tried a seed pair
 

@@ -123,8 +123,3 @@ def neighbours(row: int, col: int) -> list[tuple[int, int]]:
     """The up to four cells that share a side with a cell."""
     around = ((row - 1, col), (row + 1, col), (row, col - 1), (row, col + 1))
     return [(r, c) for r, c in around if 0 <= r < ROWS and 0 <= c < COLS]
-
-
-def latent_frame(pixel_frame: int) -> int:
-    """Latent frame that holds a pixel frame: 0 -> 0, then two pixel frames each."""
-    return (pixel_frame + 1) // 2
