@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +16,11 @@ for quiet in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 import typer
+from pydantic.fields import FieldInfo
+
+from analyses.command import as_text, explain, flag, reader
+from analyses.registry import ENTRIES, Entry
+from analyses.settings import AnalysisConfig
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -32,22 +39,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.
 
 class Failure(Exception):
     """A message for the user; exit code 1."""
-
-
-def numbers(text: str | None, what: str) -> tuple[int, ...] | None:
-    """``0,4,8`` or ``0:8`` or ``0:8:2`` as integers; None stays None."""
-    if text is None:
-        return None
-    try:
-        if ":" in text:
-            return tuple(range(*(int(part) for part in text.split(":"))))
-        return tuple(int(part) for part in text.split(","))
-    except (ValueError, TypeError):
-        raise Failure(f"--{what} {text!r}: give numbers like 0,4,8 or a range like 0:8 or 0:8:2") from None
-
-
-def words(text: str | None) -> tuple[str, ...] | None:
-    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def progress_bar() -> tuple[Any, Any]:
@@ -69,92 +60,77 @@ def progress_bar() -> tuple[Any, Any]:
 # --- analyze -----------------------------------------------------------------------------------------------------
 
 
-@analyze.command("patching")
-def analyze_patching(
-    model: Annotated[str, typer.Option(help="'organism', a folder in diffusers format, or a hub id.")] = "organism",
-    task: Annotated[str, typer.Option(help="maze, occlusion, bounce or place.")] = "maze",
-    pair_kind: Annotated[str, typer.Option(help="Kinds of pairs: prompt, image, seed; several with commas.")] = "prompt,seed",
-    pairs: Annotated[int, typer.Option(help="Pairs of each kind.")] = 3,
-    num_steps: Annotated[int, typer.Option(help="Denoising steps of every run.")] = 8,
-    guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.0,
-    steps: Annotated[str | None, typer.Option(help="Patched steps: 0,4,8 or 0:8:2. All by default.")] = None,
-    layers: Annotated[str | None, typer.Option(help="Patched layers. All by default.")] = None,
-    sites: Annotated[
-        str, typer.Option(help="Sites, with commas: hook_resid_post, attn.hook_z, hook_x_t, ...")
-    ] = "hook_resid_post",
-    heads: Annotated[str | None, typer.Option(help="Heads, each patched alone (for attn.hook_z).")] = None,
-    tokens: Annotated[str | None, typer.Option(help="Token groups, with commas. All by default.")] = None,
-    frames: Annotated[str | None, typer.Option(help="Latent frames, each patched alone.")] = None,
-    direction: Annotated[str, typer.Option(help="denoising or noising.")] = "denoising",
-    span: Annotated[
-        str, typer.Option("--range", help="single, from (step k on), until (up to step k), or auto: from, for seed pairs single.")
-    ] = "auto",
-    branch: Annotated[str, typer.Option(help="cond, uncond or both.")] = "both",
-    seed: Annotated[int, typer.Option(help="Picks the pairs and their noises.")] = 0,
-    controls: Annotated[bool, typer.Option(help="Random donor, same-answer donor, self, whole x_t.")] = True,
-    batch: Annotated[int, typer.Option(help="Patched rows in one forward; 1 is exact to the bit.")] = 1,
-    workers: Annotated[int | None, typer.Option(help="Processes. One a core by default.")] = None,
-    out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/patching"),
-    fresh: Annotated[bool, typer.Option("--fresh", help="Delete a run that is in the folder and start again.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Activation patching over steps, layers and token groups, with controls.
+def _option(name: str, field: FieldInfo) -> inspect.Parameter:
+    """The command-line option of one setting."""
+    text = reader(field.annotation) is not None
+    default = field.default if not text or field.default is None else as_text(field.default)
+    kind = field.annotation if field.annotation in (bool, int, float) else str
+    if not text and kind is str and field.default is None:
+        kind = str | None
+    flags = [f"{flag(name)}/--no-{flag(name)[2:]}"] if kind is bool else [flag(name)]
+    annotation = Annotated[str | None if text else kind, typer.Option(*flags, help=field.description)]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
-    Examples:
 
-      cos analyze patching
+def _common(name: str) -> list[inspect.Parameter]:
+    made = {
+        "workers": (int | None, None, typer.Option(help="Processes. One a core by default.")),
+        "out": (Path, Path("runs") / name, typer.Option(help="Run folder.")),
+        "fresh": (bool, False, typer.Option("--fresh", help="Delete a run that is in the folder and start again.")),
+        "as_json": (bool, False, typer.Option("--json", help="Print machine-readable JSON.")),
+    }
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return [inspect.Parameter(k, keyword, default=d, annotation=Annotated[t, o]) for k, (t, d, o) in made.items()]
 
-      cos analyze patching --task place --pair-kind prompt --pairs 8 --out runs/place
 
-      cos analyze patching --sites attn.hook_z --heads 0,1,2,3 --steps 0:10:3 --tokens goals,donor_route
-
-      cos analyze patching --range single --direction noising --out runs/single
-
-    Interrupt it and run the same command again: it continues.
-    """
+def _configured(entry: Entry, given: dict[str, Any]) -> AnalysisConfig:
+    """The settings of an analysis from the options of its command; Failure names the option that does not fit."""
     from pydantic import ValidationError
 
-    from analyses.patching import PatchingConfig
-
-    settings = {
-        "model": model, "task": task, "pair_kinds": words(pair_kind), "pairs": pairs, "num_inference_steps": num_steps,
-        "guidance_scale": guidance, "steps": numbers(steps, "steps"), "layers": numbers(layers, "layers"),
-        "sites": words(sites), "heads": numbers(heads, "heads"), "tokens": words(tokens),
-        "frames": numbers(frames, "frames"), "direction": direction, "span": span, "branch": branch, "seed": seed,
-        "controls": controls, "batch": batch,
-    }  # fmt: skip
+    settings = {}
+    for name, field in entry.config.model_fields.items():
+        value, read = given[name], reader(field.annotation)
+        try:
+            settings[name] = read(value) if read and value is not None else value
+        except ValueError as error:
+            raise Failure(f"{flag(name)} {error}") from None
     try:
-        config = PatchingConfig(**settings)
+        return entry.config(**settings)
     except ValidationError as error:
-        raise Failure("; ".join(_explain(e) for e in error.errors())) from error
-    from analyses.patching_run import run_and_report
-
-    bar, move = progress_bar()
-    try:
-        with bar:
-            result, report = run_and_report(config, out, fresh=fresh, workers=workers, progress=move)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; run the same command again to continue", err=True)
-        raise typer.Exit(130) from None
-    from analyses.patching_summary import headline, table
-
-    if as_json:
-        print(json.dumps({"report": str(report), "headline": headline(result.rows), "table": table(result.rows)}))
-        return
-    for line in headline(result.rows):
-        typer.echo(f"- {line}")
-    typer.echo(f"Report: {report.resolve()}")
+        raise Failure("; ".join(explain(e) for e in error.errors())) from error
 
 
-def _explain(error: dict[str, Any]) -> str:
-    from analyses.command import FLAGS
+def _analysis(entry: Entry) -> Callable[..., None]:
+    """The command of one analysis: its options are the fields of its settings."""
 
-    field = str(error["loc"][0]) if error["loc"] else ""
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if not field:
-        return message
-    flag = FLAGS.get(field, f"--{field.replace('_', '-')}")
-    return f"{flag} {error.get('input')!r}: {message}"
+    def command(*, workers: int | None, out: Path, fresh: bool, as_json: bool, **given: Any) -> None:
+        config = _configured(entry, given)
+        from analyses.experiment import run_and_report
+
+        bar, move = progress_bar()
+        try:
+            with bar:
+                _, report = run_and_report(entry.load(), config, out, fresh=fresh, workers=workers, progress=move)
+        except KeyboardInterrupt:
+            typer.echo("interrupted; run the same command again to continue", err=True)
+            raise typer.Exit(130) from None
+        page = (out / "report.html").resolve()
+        if as_json:
+            print(json.dumps({"report": str(out / "report.html"), **report.data}))
+            return
+        for line in report.lines:
+            typer.echo(f"- {line}")
+        typer.echo(f"Report: {page}")
+
+    fields = [_option(name, field) for name, field in entry.config.model_fields.items()]
+    command.__signature__ = inspect.Signature([*fields, *_common(entry.name)])
+    examples = "\n\n".join(f"  {line}" for line in entry.examples)
+    command.__doc__ = f"{entry.about}\n\nExamples:\n\n{examples}\n\nInterrupt it and run the same command again: it continues."
+    return command
+
+
+for entry in ENTRIES.values():
+    analyze.command(entry.name)(_analysis(entry))
 
 
 # --- tasks -------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What every analysis shares: a frozen configuration, a result with raw rows, and a registry."""
+"""What every analysis leaves: a result with raw rows."""
 
 from __future__ import annotations
 
@@ -7,23 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
-
-
-class AnalysisConfig(BaseModel):
-    """Frozen and strict: an unknown or malformed setting is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 @dataclass
 class AnalysisResult:
-    """``rows``: one measured value a row. ``facts``: what the run was."""
+    """``rows``: one measured value a row. ``facts``: what the run was. ``units``: facts of each unit by name."""
 
     name: str
     config: dict[str, Any]
     rows: pd.DataFrame
     facts: dict[str, Any] = field(default_factory=dict)
+    units: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 Progress = Callable[[int, int, str], None]  # units done, units in all, what is running

@@ -12,75 +12,29 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import BaseModel
 from torch import Tensor
 
-from analyses.base import AnalysisConfig
 from analyses.pairs import Pair, find_pair, record_item, same_answer_seed
+from analyses.settings import HEAD_SITES, PatchingConfig
 from analyses.statistics import projection
 from analyses.store import Row, RunStore
 from interp.errors import InterpError
 from interp.model import HookedVideoPipeline
 from interp.replay import Patch, Recording, minimal_blocks, replay
 from interp.views import AXES
-from tasks import TASKS, Item, get_task
+from tasks import TASKS, Item
 from tasks.base import outcome
 from tasks.grid import LATENT_FRAMES
 
 Range = Literal["single", "from", "until"]
-AskedRange = Literal["auto", "single", "from", "until"]
 EVERYWHERE = "all"  # the group of all tokens; controls are measured on it
-SITES = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_cross_attn_out", "hook_mlp_out")
-HEAD_SITES = ("attn.hook_z", "cross_attn.hook_z")
 PIXELS = ("pixel_frame", "y", "x", "rgb")
 UNIT_AXES = {"latents": ("patch", *AXES["latent"][1:]), "frames": ("patch", *PIXELS)}
 PAIR_AXES = {"corrupt": AXES["latent"], "clean": AXES["latent"], "corrupt_frames": PIXELS, "clean_frames": PIXELS}
 
 
-class PatchingConfig(AnalysisConfig):
-    """Settings of one patching run."""
-
-    model: str = Field("organism", description="'organism', a folder in diffusers format, or a hub id")
-    task: str = Field("maze", description="one of the tasks")
-    pair_kinds: tuple[Literal["prompt", "image", "seed"], ...] = Field(("prompt", "seed"), description="kinds of pairs")
-    pairs: int = Field(3, ge=1, description="pairs of each kind")
-    num_inference_steps: int = Field(8, ge=2, description="denoising steps of every run")
-    guidance_scale: float = Field(1.0, ge=1.0, description="1: no guidance, one branch")
-    steps: tuple[int, ...] | None = Field(None, description="patched steps; all by default")
-    layers: tuple[int, ...] | None = Field(None, description="patched layers; all by default")
-    sites: tuple[str, ...] = Field(("hook_resid_post",), description="hook names inside a block, or hook_x_t")
-    heads: tuple[int, ...] | None = Field(None, description="single heads, each patched alone (attn.hook_z only)")
-    tokens: tuple[str, ...] | None = Field(None, description="token groups of the task, 'all' among them; all by default")
-    frames: tuple[int, ...] | None = Field(None, description="latent frames, each patched alone; together by default")
-    direction: Literal["denoising", "noising"] = Field("denoising", description="which run receives")
-    span: AskedRange = Field("auto", description="single step, from step k on, until step k; auto: see span_of")
-    branch: Literal["cond", "uncond", "both"] = Field("both", description="guidance branches that are patched")
-    seed: int = Field(0, ge=0, description="picks the pairs and their noises")
-    controls: bool = Field(True, description="random donor, same-answer donor, self, whole x_t")
-    batch: int = Field(1, ge=1, description="patched rows in one forward; 1 is exact to the bit")
-
-    @model_validator(mode="after")
-    def _branch_exists(self) -> PatchingConfig:
-        if self.branch == "uncond" and self.guidance_scale == 1:
-            raise ValueError("branch 'uncond' exists with guidance only: give a guidance scale above 1")
-        return self
-
-    @field_validator("task")
-    @classmethod
-    def _task(cls, value: str) -> str:
-        return get_task(value).name
-
-    @field_validator("sites")
-    @classmethod
-    def _sites(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        known = (*SITES, *HEAD_SITES, "hook_x_t")
-        for site in value:
-            if site not in known:
-                raise ValueError(f"unknown site {site!r}; the sites are {', '.join(known)}")
-        return value
-
-
-class Cell(AnalysisConfig):
+class Cell(BaseModel, frozen=True):
     """One point of the grid."""
 
     donor: str  # clean, random, same_answer, self

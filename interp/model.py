@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -58,8 +59,10 @@ class HookedVideoPipeline:
                 "pipeline, or a hub id owner/name"
             )
         from diffusers import DiffusionPipeline
+        from diffusers.utils.logging import disable_progress_bar
         from safetensors import SafetensorError
 
+        disable_progress_bar()
         try:
             pipe = DiffusionPipeline.from_pretrained(folder if local else str(name), **kwargs)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -81,6 +84,11 @@ class HookedVideoPipeline:
     @property
     def layers(self) -> int:
         return next(iter(self.engines.values())).layers
+
+    @property
+    def takes_image(self) -> bool:
+        """Whether the pipeline is conditioned on a first frame."""
+        return "image" in inspect.signature(type(self.pipe).__call__).parameters
 
     @property
     def block_calls(self) -> int:

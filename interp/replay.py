@@ -81,6 +81,16 @@ def record(model: HookedVideoPipeline, names: Sequence[str] = (), **kwargs: Any)
     return Recording(*model.run_with_cache(names=sorted(kept), **kwargs))
 
 
+def restart(model: HookedVideoPipeline, run: Run, step: int, latents: Tensor) -> Run:
+    """Finish a recorded run of one video from other latents ``[rows, channel, frame, row, col]`` before a step, a row each.
+
+    The steps before are fed from the recording, so the scheduler's history is that of the recorded run.
+    """
+    recording = Recording(run, ActivationCache())
+    patches = [Patch("hook_x_t", (step,), lambda s, b, r=row: latents[r : r + 1]) for row in range(len(latents))]
+    return replay_run(model, recording, patches)
+
+
 def start_layer(model: HookedVideoPipeline, patch: Patch) -> int:
     """The first block that a patched call must run."""
     if patch.site == "hook_x_t":
@@ -105,6 +115,11 @@ def replay(model: HookedVideoPipeline, target: Recording, patches: Sequence[Patc
     All patches must start at the same step. One row gives, bit for bit, what plain forward hooks give; several rows
     differ from that by rounding, because matrix kernels depend on the batch.
     """
+    return replay_run(model, target, patches).latents
+
+
+def replay_run(model: HookedVideoPipeline, target: Recording, patches: Sequence[Patch]) -> Run:
+    """As :func:`replay`, with the trajectory: row i of every tensor belongs to patch i."""
     firsts = {patch.first_step for patch in patches}
     if len(firsts) != 1:
         raise InterpError(f"patches of one batch must start at one step, these start at {sorted(firsts)}: split them")
@@ -115,7 +130,9 @@ def replay(model: HookedVideoPipeline, target: Recording, patches: Sequence[Patc
     stage.prepared_override = tuple(t.repeat(rows, *[1] * (t.ndim - 1)) for t in target.run.prepared)
     if len(stage.prepared_override) == 1:
         stage.prepared_override = stage.prepared_override[0]
-    return stage.play(**replay_arguments(target.run, rows)).latents
+    run = stage.play(**replay_arguments(target.run, rows))
+    run.decoder = model.decode
+    return run
 
 
 def replay_arguments(run: Run, rows: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import torch
 
 from tasks import TASKS, Item, grid
 
-MIXTURE = {"maze": 0.55, "place": 0.15, "bounce": 0.15, "occlusion": 0.15}
+MIXTURE = {"maze": 0.25, "place": 0.25, "bounce": 0.35, "occlusion": 0.15}
 TRAIN_SEED = 1_000_000_000  # items of the suite have small seeds; the split by first frame keeps the scenes apart
 
 

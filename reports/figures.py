@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import matplotlib
 
@@ -79,4 +80,134 @@ def profiles(curves: Sequence[tuple[str, pd.DataFrame]], expected: dict[str, lis
         axis.set_ylabel("effect")
         axis.legend(fontsize=7, frameon=False)
         sns.despine(figure)
+    return svg(figure)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a figure. ``table`` has ``mean`` and, where there is an interval, ``low`` and ``high``, by its first column."""
+
+    name: str
+    table: pd.DataFrame
+    style: str = "-"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes: curves over ``along`` (a column name), with labels."""
+
+    title: str
+    curves: Sequence[Curve]
+    along: str
+    xlabel: str
+    ylabel: str
+    ticks: dict[float, str] | None = None
+    bounds: tuple[float, float] | None = None
+
+
+def step_ticks(sigmas: Sequence[float], every: int = 1) -> dict[float, str]:
+    """Tick labels of a step axis: index and, below, sigma."""
+    return {k: f"{k}\n{s:.2f}" for k, s in enumerate(sigmas) if k % every == 0 or k == len(sigmas) - 1}
+
+
+def panels(made: Sequence[Panel], columns: int = 2) -> str:
+    """Curves with 95 % bands, in one figure."""
+    columns = min(columns, len(made))
+    rows = -(-len(made) // columns)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = plt.subplots(rows, columns, figsize=(5.4 * columns, 3.0 * rows), squeeze=False, layout="constrained")
+        for axis in axes.flat[len(made) :]:
+            axis.axis("off")
+        for axis, panel in zip(axes.flat, made, strict=False):
+            _draw(axis, panel)
+        sns.despine(figure)
+    return svg(figure)
+
+
+def _draw(axis: plt.Axes, panel: Panel) -> None:
+    palette = sns.color_palette("deep" if len(panel.curves) <= 10 else "husl", max(10, len(panel.curves)))
+    for curve, colour in zip(panel.curves, palette, strict=False):
+        table = curve.table
+        axis.plot(table[panel.along], table["mean"], curve.style, marker="o", ms=2.5, lw=1.3, label=curve.name, color=colour)
+        if "low" in table:
+            low, high = table.low.astype(float), table.high.astype(float)
+            axis.fill_between(table[panel.along].astype(float), low, high, alpha=0.13, color=colour, lw=0)
+    axis.set_title(panel.title)
+    axis.set_xlabel(panel.xlabel)
+    axis.set_ylabel(panel.ylabel)
+    if panel.ticks:
+        axis.set_xticks(list(panel.ticks))
+        axis.set_xticklabels(list(panel.ticks.values()), fontsize=6)
+    if panel.bounds:
+        axis.set_ylim(*panel.bounds)
+    if len(panel.curves) > 1 or panel.curves[0].name:
+        axis.legend(fontsize=6.5, frameon=False)
+
+
+def matrix_maps(
+    maps: Sequence[tuple[str, pd.DataFrame]], xlabel: str, ylabel: str, label: str,
+    bounds: tuple[float, float] | None = None, diverging: bool = False, columns: int = 3,
+) -> str:  # fmt: skip
+    """Tables as coloured maps with one scale; row labels from the index, column labels from the columns."""
+    values = np.concatenate([m.to_numpy(float).ravel() for _, m in maps])
+    values = values[np.isfinite(values)]
+    low, high = bounds or (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+    if diverging and not bounds:
+        high = max(abs(low), abs(high), 1e-9)
+        low = -high
+    columns = min(columns, len(maps))
+    rows = -(-len(maps) // columns)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = plt.subplots(rows, columns, figsize=(3.9 * columns, 3.1 * rows), squeeze=False, layout="constrained")
+        for axis in axes.flat[len(maps) :]:
+            axis.axis("off")
+        for place, (axis, (title, table)) in enumerate(zip(axes.flat, maps, strict=False)):
+            bar = place % columns == columns - 1 or place == len(maps) - 1
+            sns.heatmap(
+                table.astype(float), ax=axis, vmin=low, vmax=high, cmap="RdBu_r" if diverging else "viridis",
+                cbar=bar, cbar_kws={"label": label} if bar else None, xticklabels=True, yticklabels=True,
+            )  # fmt: skip
+            axis.set_title(title)
+            axis.set_xlabel(xlabel)
+            axis.set_ylabel(ylabel if place % columns == 0 else "")
+            axis.tick_params(labelsize=6, rotation=0)
+            axis.invert_yaxis()
+    return svg(figure)
+
+
+def bars(groups: pd.DataFrame, ylabel: str, reference: float | None = None) -> str:
+    """Means with 95 % whiskers; ``groups`` has the columns ``name, mean, low, high``."""
+    with matplotlib.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(max(4.0, 0.55 * len(groups) + 1.5), 3.2), layout="constrained")
+        mean = groups["mean"].astype(float)
+        low, high = groups.low.astype(float).fillna(mean), groups.high.astype(float).fillna(mean)
+        axis.bar(range(len(groups)), mean, color=sns.color_palette("deep")[0], alpha=0.75)
+        axis.errorbar(range(len(groups)), mean, [mean - low, high - mean], fmt="none", ecolor="0.25", capsize=2, lw=1)
+        axis.set_xticks(range(len(groups)))
+        axis.set_xticklabels(groups.name, rotation=35, ha="right", fontsize=7)
+        axis.set_ylabel(ylabel)
+        if reference is not None:
+            axis.axhline(reference, color="0.4", lw=0.8, ls="--")
+        sns.despine(figure)
+    return svg(figure)
+
+
+def scatters(
+    made: Sequence[tuple[str, pd.DataFrame]], colour: str, label: str, categorical: bool = True, columns: int = 3
+) -> str:
+    """Points ``x, y`` coloured by a column, one panel a table."""
+    columns = min(columns, len(made))
+    rows = -(-len(made) // columns)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = plt.subplots(rows, columns, figsize=(3.7 * columns, 3.2 * rows), squeeze=False, layout="constrained")
+        for axis in axes.flat[len(made) :]:
+            axis.axis("off")
+        for place, (axis, (title, table)) in enumerate(zip(axes.flat, made, strict=False)):
+            palette = "deep" if categorical else "viridis"
+            sns.scatterplot(
+                table, x="x", y="y", hue=colour, palette=palette, s=9, lw=0, ax=axis, legend=place == 0, rasterized=True
+            )
+            axis.set(title=title, xlabel="", ylabel="", xticks=[], yticks=[])
+            if place == 0:
+                axis.legend(title=label, fontsize=6, title_fontsize=6, frameon=False)
     return svg(figure)

@@ -105,6 +105,27 @@ class Task(ABC):
         """Graded readings of a video, also of an unreadable one. Empty by default."""
         return {}
 
+    def candidates(self, item: Item, frames: np.ndarray) -> dict[str, float]:
+        """How strongly a video shows each candidate answer, 0 (not at all) to 1 (fully), also of an unreadable video.
+
+        By default: where the moving thing stands in the last frame, ``{"row col": share of its sprite}``.
+        """
+        from tasks import reader
+
+        moving = self.moving(item)
+        last = reader.tiles(reader.as_float(frames[-1:]))[0]
+        near = [reader.nearest(last, (grid.FLOOR, c)) < reader.MAX_ERROR for c in moving]
+        seen = np.max([reader.share(last, grid.FLOOR, c) * fits for c, fits in zip(moving, near, strict=True)], 0)
+        return {f"{r}{c}": float(np.clip(seen[r, c], 0, 1)) for r in range(grid.ROWS) for c in range(grid.COLS)}
+
+    @abstractmethod
+    def moving(self, item: Item) -> list[int]:
+        """Classes of the thing that the answer is about (the agent, the ball, the named object)."""
+
+    def right_videos(self, item: Item) -> list[np.ndarray]:
+        """The true videos of all right answers, each ``[FRAMES, ROWS, COLS]``."""
+        return [item.cells]
+
     def sample(self, seed: int, difficulty: int | None = None, unique: bool | None = None, split: str | None = None) -> Item:
         """The item of a seed; the other arguments restrict it. Deterministic and independent of other items."""
         if difficulty is not None and difficulty not in self.difficulties:

@@ -113,6 +113,9 @@ class Bounce(Task):
             return "wrong heading"
         return "" if np.array_equal(cells, item.cells) else "scene changed"
 
+    def moving(self, item: Item) -> list[int]:
+        return list(BALLS)
+
     def counterfactual(self, item: Item, kind: PairKind, rng: np.random.Generator) -> Item | None:
         first, manner = item.cells[0], item.metadata["manner"]
         if kind == "prompt":

@@ -143,6 +143,18 @@ class Maze(Task):
                 out[f"route mass {name}"] = float(np.mean([trail[c] for c in inner]))
         return out
 
+    def candidates(self, item: Item, frames: np.ndarray) -> dict[str, float]:
+        """A route is visible as far as its faintest inner cell shows a trail."""
+        last = reader.tiles(reader.as_float(frames[-1:]))[0]
+        trail = np.clip(reader.share(last, FLOOR, TRAIL), 0, 1)
+        return {name: float(min(trail[c] for c in parse_route(name)[1:-1])) for name in item.answers}
+
+    def moving(self, item: Item) -> list[int]:
+        return [AGENT]
+
+    def right_videos(self, item: Item) -> list[np.ndarray]:
+        return [draw(item.cells[0], tuple(parse_route(answer))) for answer in item.answers]
+
     def counterfactual(self, item: Item, kind: PairKind, rng: np.random.Generator) -> Item | None:
         first, named = item.cells[0], item.metadata["colour"]
         goals = {colour: find(first, GOALS[colour]) for colour in COLOURS}

@@ -125,6 +125,9 @@ class Occlusion(Task):
                 return "wrong identity" if last[expected[0]] in OBJECT_IDS else "lost"
         return "late" if np.array_equal(last, true) else "scene changed"
 
+    def moving(self, item: Item) -> list[int]:
+        return [CLASS_ID[item.metadata["hidden"][0]]]
+
     def counterfactual(self, item: Item, kind: PairKind, rng: np.random.Generator) -> Item | None:
         first, what = item.cells[0], item.metadata["what"]
         if kind == "prompt":

@@ -106,6 +106,12 @@ class Place(Task):
             return "late"
         return "" if np.array_equal(cells, draw(cells[0], path[: shortest + 1])) else "scene changed"
 
+    def moving(self, item: Item) -> list[int]:
+        return [CLASS_ID[item.metadata["object"]]]
+
+    def right_videos(self, item: Item) -> list[np.ndarray]:
+        return [self.with_answer(item, answer).cells for answer in item.answers]
+
     def counterfactual(self, item: Item, kind: PairKind, rng: np.random.Generator) -> Item | None:
         first, name, relation = item.cells[0], item.metadata["object"], item.metadata["relation"]
         if kind == "prompt":

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import cli
+from analyses.command import floats, integers
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -97,5 +98,7 @@ def test_export_and_score_from_the_command_line(tmp_path):
     assert found["summary"]["bounce"]["solved"] == 3 / 125
 
 
-def test_numbers():
-    assert cli.numbers("0,4,8", "x") == (0, 4, 8) and cli.numbers("0:8:3", "x") == (0, 3, 6) and cli.numbers(None, "x") is None
+def test_lists_of_numbers_are_read():
+    assert integers("0,4,8") == (0, 4, 8) and integers("0:8:3") == (0, 3, 6) and floats("0.5,1") == (0.5, 1.0)
+    with pytest.raises(ValueError, match="0,4,8"):
+        integers("a")

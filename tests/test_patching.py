@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 import torch
 
+from analyses import experiment, patching_run
 from analyses.command import command_line
 from analyses.pairs import NoPair, Pair, call_for, find_pair
 from analyses.patching import PairWork, PatchingConfig
 from analyses.patching_report import exact_controls
-from analyses.patching_run import run, run_and_report
 from analyses.patching_summary import expected, headline, profile, table
 from analyses.store import RunStore
 from interp import HookedVideoPipeline, InterpError
@@ -35,7 +35,7 @@ def small_run(tmp_path_factory):
     """One small real run on the organism, with its report."""
     config = PatchingConfig(**SMALL)
     folder = tmp_path_factory.mktemp("runs") / "small"
-    result, report = run_and_report(config, folder, workers=1)
+    result, report = experiment.run_and_report(patching_run.EXPERIMENT, config, folder, workers=1)
     return config, folder, result, report
 
 
@@ -118,7 +118,7 @@ def test_a_run_holds_its_controls_and_costs_the_minimum(small_run):
     assert {"clean", "random", "self"} <= set(rows.donor)
     assert rows.effect.notna().all() and set(rows.outcome) <= {"target", "donor", "other", "undecided"}
     pd.testing.assert_frame_equal(pd.read_parquet(folder / "results.parquet"), rows, check_dtype=False)
-    assert RunStore(folder).verify() == [] and report.is_file()
+    assert RunStore(folder).verify() == [] and (folder / "report.html").read_text() == report.html
     for line in headline(rows):
         assert "n = 1" in line
     assert all(np.isnan(r["low"]) for r in table(rows) if r["pairs"] == 1)  # one pair: no interval is claimed
@@ -160,7 +160,7 @@ def test_a_run_continues_after_an_interrupt_with_the_same_results(small_run, tmp
 
 def test_one_and_two_workers_agree(small_run, tmp_path):
     config, whole, result, _ = small_run
-    again = run(config, tmp_path / "two", workers=2)
+    again = experiment.run(patching_run.EXPERIMENT, config, tmp_path / "two", workers=2)
     pd.testing.assert_frame_equal(again.rows, result.rows)
 
 
@@ -174,7 +174,7 @@ def test_one_and_two_workers_agree(small_run, tmp_path):
 )  # fmt: skip
 def test_bad_settings_name_what_there_is(change, message, tmp_path):
     with pytest.raises(InterpError, match=message):
-        run(PatchingConfig(**{**SMALL, **change}), tmp_path / "run", workers=1)
+        experiment.run(patching_run.EXPERIMENT, PatchingConfig(**{**SMALL, **change}), tmp_path / "run", workers=1)
     assert not (tmp_path / "run").exists()
 
 
@@ -192,7 +192,7 @@ def test_the_profile_is_a_mean_over_pairs_and_the_expectation_adds_up():
 def test_the_command_in_the_report_makes_the_same_configuration():
     from typer.testing import CliRunner
 
-    import analyses.patching_run as module
+    import analyses.experiment as module
     import cli
 
     config = PatchingConfig(
@@ -201,7 +201,7 @@ def test_the_command_in_the_report_makes_the_same_configuration():
     )  # fmt: skip
     seen = []
 
-    def stop(config, *args, **kwargs):
+    def stop(entry, config, *args, **kwargs):
         seen.append(config)
         raise RuntimeError("enough")
 

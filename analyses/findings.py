@@ -1,0 +1,54 @@
+"""What an experiment concludes: a claim of the paper against a number with its interval and its control."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Verdict = Literal["reproduced", "not reproduced", "contradicted", "not testable"]
+
+
+@dataclass(frozen=True)
+class Number:
+    """A value with its 95 % interval over ``n`` items (NaN bounds: no interval)."""
+
+    value: float
+    low: float = float("nan")
+    high: float = float("nan")
+    n: int = 0
+
+    def __str__(self) -> str:
+        if self.value != self.value:
+            return f"no value (n = {self.n})"
+        interval = f" [{self.low:.2f}, {self.high:.2f}]" if self.low == self.low else ""
+        return f"{self.value:.2f}{interval} (n = {self.n})"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """``claim``: the paper's words, with section; ``rule``: when it counts as reproduced; ``statement``: what was found."""
+
+    claim: str
+    verdict: Verdict
+    statement: str
+    number: Number
+    control_name: str
+    control: Number
+    rule: str
+
+    def line(self) -> str:
+        """One plain sentence for the terminal."""
+        return f"{self.verdict}: {self.statement}: {self.number}; control, {self.control_name}: {self.control}"
+
+    def data(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def decide(low: float, high: float, threshold: float = 0.0) -> Verdict:
+    """A positive effect: reproduced when the interval lies above the threshold, contradicted when it lies below minus the
+    threshold (for 0: below 0), else not reproduced. Without an interval nothing is decided."""
+    if low != low or high != high:
+        return "not testable"
+    if low > threshold:
+        return "reproduced"
+    return "contradicted" if high < -threshold else "not reproduced"
