@@ -12,6 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 PairKind = Literal["prompt", "image", "seed"]
 AskedRange = Literal["auto", "single", "from", "until"]
 Mode = Literal["replace", "add", "renoise", "shuffle"]
+Ablation = Literal["mean", "resample", "skip", "random"]
+Span = Literal["all", "early", "middle", "late"]
+SwapKind = Literal["prompt", "image"]
+Swapped = Literal["block", "delta", "attention", "cross", "mlp"]
+TokenSet = Literal["all", "object", "random"]
 ALL_TASKS = ("maze", "occlusion", "bounce", "place")
 SITES = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_cross_attn_out", "hook_mlp_out")
 HEAD_SITES = ("attn.hook_z", "cross_attn.hook_z")
@@ -97,6 +102,13 @@ class ChainOfStepsConfig(SuiteConfig):
     noises: int = Field(2, ge=1, description="Noises an item; from 2 on the entropy over seeds is reported.")
 
 
+def _known_dose(mode: Mode, dose: float) -> None:
+    if dose <= 0:
+        raise ValueError(f"dose {dose}: give a number above 0")
+    if dose > 1 and mode != "add":
+        raise ValueError(f"dose {dose} with mode {mode}: 1 is all there is to {mode}; only 'add' takes more")
+
+
 class NoiseConfig(SuiteConfig):
     """Noise at a step against noise at a frame."""
 
@@ -104,9 +116,17 @@ class NoiseConfig(SuiteConfig):
     steps: tuple[int, ...] | None = Field(None, description="Disturbed steps. Eight spread ones by default.")
     frames: tuple[int, ...] | None = Field(None, description="Disturbed latent frames. All by default.")
     modes: tuple[Mode, ...] = Field(("replace", "add", "renoise", "shuffle"), description="Kinds of noise.")
-    doses: tuple[float, ...] = Field((1.0,), description="Amplitude of the noise, 1 is the paper's.")
+    doses: tuple[float, ...] = Field((1.0,), min_length=1, description="Amplitude of the noise, 1 is the paper's.")
     rows: str | None = Field(None, description="Disturb these latent rows only: 0:2. All by default.")
     cols: str | None = Field(None, description="Disturb these latent columns only. All by default.")
+    batch: int = Field(12, ge=1, description="Disturbed runs in one forward.")
+
+    @model_validator(mode="after")
+    def _fitting_doses(self) -> NoiseConfig:
+        for mode in self.modes:
+            for dose in self.doses:
+                _known_dose(mode, dose)
+        return self
 
 
 class PropagationConfig(SuiteConfig):
@@ -117,6 +137,13 @@ class PropagationConfig(SuiteConfig):
     mode: Mode = Field("renoise", description="Kind of noise: replace, add, renoise, shuffle.")
     dose: float = Field(1.0, gt=0, description="Amplitude of the noise.")
     layers: tuple[int, ...] | None = Field(None, description="Layers compared. First, middle and last by default.")
+    debiased: bool = Field(True, description="Debiased CKA in figures and findings; both kinds are stored.")
+    batch: int = Field(10, ge=1, description="Disturbed runs in one forward; the undisturbed one goes along.")
+
+    @model_validator(mode="after")
+    def _fitting_dose(self) -> PropagationConfig:
+        _known_dose(self.mode, self.dose)
+        return self
 
 
 class RecoveryConfig(SuiteConfig):
@@ -124,7 +151,18 @@ class RecoveryConfig(SuiteConfig):
 
     items: int = Field(6, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
     steps: tuple[int, ...] | None = Field(None, description="Injection steps. Eight spread ones by default.")
-    doses: tuple[float, ...] = Field((1.0, 0.5), description="Share of the injected latent: 1 replaces all of it.")
+    donors: tuple[Literal["other", "prompt", "noise"], ...] = Field(
+        ("other", "prompt", "noise"), min_length=1, description="Injected: another item, the same scene's other prompt, noise."
+    )
+    doses: tuple[float, ...] = Field((1.0, 0.5), min_length=1, description="Share of the injected latent: 1 replaces all of it.")
+    batch: int = Field(12, ge=1, description="Injected runs in one forward.")
+
+    @field_validator("doses")
+    @classmethod
+    def _shares(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0 < dose <= 1 for dose in value):
+            raise ValueError("a share of the injected latent lies above 0 and at most at 1")
+        return tuple(dict.fromkeys(value))
 
 
 class CommitmentConfig(SuiteConfig):
@@ -146,8 +184,19 @@ class SelfCorrectionConfig(SuiteConfig):
 class MemoryConfig(SuiteConfig):
     """Follow the tokens of the first frame's objects."""
 
-    tasks: tuple[str, ...] = Field(("occlusion",), min_length=1, description="Tasks, with commas.")
-    items: int = Field(10, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
+    tasks: tuple[str, ...] = Field(("occlusion", "maze", "place"), min_length=1, description="Tasks, with commas.")
+    items: int = Field(40, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
+    knocked: int = Field(12, ge=0, description="So many items of each task get the knock-out of attention; 0: none.")
+    steps: tuple[int, ...] | None = Field(None, description="Steps that are read. Five spread ones by default.")
+    cell: tuple[int, ...] | None = Field(None, description="Row and column followed in own prompts: 2,3. The centre by default.")
+    batch: int = Field(5, ge=1, description="Knocked-out runs in one forward.")
+
+    @field_validator("cell")
+    @classmethod
+    def _cell(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if value is not None and len(value) != 2:
+            raise ValueError("give a row and a column of the latent grid, like 2,3")
+        return value
 
 
 class PerceptionConfig(SuiteConfig):
@@ -160,12 +209,30 @@ class LayersConfig(SuiteConfig):
     """Energy maps by layer, and ablation of layers by step."""
 
     items: int = Field(4, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
+    layers: tuple[int, ...] | None = Field(None, description="Layers ablated one by one: 0,3,7 or 0:8:2. All by default.")
+    ablations: tuple[Ablation, ...] = Field(
+        ("mean", "resample", "skip", "random"), description="Kinds: mean, resample, skip; random is their control."
+    )
+    spans: tuple[Span, ...] = Field(("all", "early", "middle", "late"), description="Thirds of the steps: all,early,middle,late.")
+    mean_over: Literal["items", "run"] = Field("items", description="Mean of the update over other items' tokens, or this run's.")
+    references: int = Field(2, ge=1, description="Other items that the mean is over; the first is the one for resample.")
+    batch: int = Field(16, ge=1, description="Ablated rows in one forward.")
 
 
 class SwapConfig(SuiteConfig):
     """Swap the visual tokens of two runs at one step, layer by layer."""
 
-    items: int = Field(6, ge=1, le=125, description="Pairs of each task.")
+    tasks: tuple[str, ...] = Field(("maze", "occlusion", "place"), min_length=1, description="Tasks, with commas.")
+    items: int = Field(6, ge=1, le=125, description="Pairs of each task and kind.")
+    num_inference_steps: int = Field(10, ge=2, description="Denoising steps of every run.")
+    pair_kinds: tuple[SwapKind, ...] = Field(("prompt", "image"), description="What differs in a pair: prompt, image.")
+    steps: tuple[int, ...] = Field((0,), min_length=1, description="Steps, each swapped alone; the paper's is the first.")
+    layers: tuple[int, ...] | None = Field(None, description="Layers, each swapped alone: 0,3,7 or 0:8:2. All by default.")
+    variants: tuple[Swapped, ...] = Field(
+        ("block", "delta", "attention", "cross", "mlp"), description="block, delta, attention, cross (text), mlp."
+    )
+    tokens: tuple[TokenSet, ...] = Field(("all", "object", "random"), description="all, object, random (as many others).")
+    batch: int = Field(8, ge=1, description="Swapped rows in one forward; 1 is exact to the bit.")
 
 
 class EnsembleConfig(SuiteConfig):
@@ -185,9 +252,28 @@ class AttentionConfig(SuiteConfig):
     """Attention maps and statistics of heads."""
 
     items: int = Field(3, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
+    steps: tuple[int, ...] | None = Field(None, description="Steps that are read. Five spread ones by default.")
+    layers: tuple[int, ...] | None = Field(None, description="Layers that are read. All by default.")
+    heads: tuple[int, ...] | None = Field(None, description="Heads shown one by one in the maps. Their mean by default.")
+    query: tuple[int, ...] | None = Field(
+        None, description="Frame, row and column of the query of the maps: 4,2,3. By default the moving thing, or the centre."
+    )
+    words: tuple[str, ...] | None = Field(None, description="Words of the prompt whose maps are shown. All by default.")
+
+    @field_validator("query")
+    @classmethod
+    def _query(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if value is not None and len(value) != 3:
+            raise ValueError("give frame, row and column of the latent grid, like 4,2,3")
+        return value
 
 
 class TrajectoryConfig(SuiteConfig):
     """UMAP of latents and layer states along the steps."""
 
     items: int = Field(15, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
+    noises: int = Field(4, ge=2, description="Runs an item, from different noises: distances are between them.")
+    steps: tuple[int, ...] | None = Field(None, description="Steps looked at. Eight spread ones by default.")
+    layers: tuple[int, ...] | None = Field(None, description="Layers whose state is followed. Start, middle, end by default.")
+    pool: Literal["flat", "mean"] = Field("flat", description="Layer states with all tokens, or their mean over tokens.")
+    neighbours: int = Field(15, ge=2, description="Neighbours of the UMAP.")
