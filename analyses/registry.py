@@ -42,5 +42,58 @@ _ENTRIES = (
         "Accuracy of the clean estimate at every step; steps against frames.",
         ("cos analyze chain-of-steps", "cos analyze chain-of-steps --items 125 --noises 1 --out runs/full"),
     ),
+    Entry(
+        "commitment", "commitment", settings.CommitmentConfig,
+        "At which step the plan is chosen: re-noising, transplants, early screening of seeds.",
+        ("cos analyze commitment", "cos analyze commitment --tasks maze --items 60 --noises 6 --out runs/commitment-maze"),
+    ),
+    Entry(
+        "self-correction", "self_correction", settings.SelfCorrectionConfig,
+        "Answers that change along the steps without any injection.",
+        ("cos analyze self-correction", "cos analyze self-correction --tasks maze,place --items 125 --out runs/corrections"),
+    ),
+    Entry(
+        "ensemble", "ensemble", settings.EnsembleConfig,
+        "Training-free ensemble of several seeds, against best-of-K and majority vote.",
+        ("cos analyze ensemble", "cos analyze ensemble --items 125 --tensors hidden,v --steps 0,1,2 --out runs/ensemble-full"),
+    ),
+    Entry(
+        "noise", "noise", settings.NoiseConfig,
+        "Noise at a step against noise at a frame, also at equal dose.",
+        ("cos analyze noise", "cos analyze noise --tasks maze --modes renoise --doses 0.25,0.5,1 --out runs/doses"),
+    ),
+    Entry(
+        "propagation", "propagation", settings.PropagationConfig,
+        "Disturb one step and compare all later states (CKA).",
+        ("cos analyze propagation", "cos analyze propagation --mode add --layers 0,3,7 --out runs/add"),
+    ),
+    Entry(
+        "recovery", "recovery", settings.RecoveryConfig,
+        "Inject a wrong answer at a step; is the right one back, and when?",
+        ("cos analyze recovery", "cos analyze recovery --donors prompt --steps 0:20:2 --doses 1 --out runs/prompt"),
+    ),
+    Entry(
+        "layers", "layers", settings.LayersConfig,
+        "Token energy by layer, and ablation of layers by step.",
+        ("cos analyze layers", "cos analyze layers --tasks maze --items 30 --layers 2,3,4 --ablations skip,random --out runs/skip"),
+    ),
+    Entry(
+        "swap", "swap", settings.SwapConfig,
+        "Swap the visual tokens of two runs at one step, layer by layer.",
+        (
+            "cos analyze swap",
+            "cos analyze swap --tasks place --pair-kind image --steps 0,4,8 --variants block,cross --out runs/swap-place",
+        ),
+    ),
+    Entry(
+        "trajectory", "trajectory_map", settings.TrajectoryConfig,
+        "Maps of latents and layer states along the steps; distances between runs.",
+        ("cos analyze trajectory", "cos analyze trajectory --tasks maze --items 60 --noises 6 --out runs/trajectory-maze"),
+    ),
+    Entry(
+        "memory", "memory", settings.MemoryConfig,
+        "Follow the first frame's objects: attention, decodability while hidden, tracking, knock-out.",
+        ("cos analyze memory", "cos analyze memory --tasks occlusion --items 125 --knocked 60 --out runs/memory-occlusion"),
+    ),
 )  # fmt: skip
 ENTRIES: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}

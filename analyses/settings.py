@@ -112,8 +112,8 @@ def _known_dose(mode: Mode, dose: float) -> None:
 class NoiseConfig(SuiteConfig):
     """Noise at a step against noise at a frame."""
 
-    items: int = Field(6, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
-    steps: tuple[int, ...] | None = Field(None, description="Disturbed steps. Eight spread ones by default.")
+    items: int = Field(5, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
+    steps: tuple[int, ...] | None = Field(None, description="Disturbed steps. Six spread ones by default.")
     frames: tuple[int, ...] | None = Field(None, description="Disturbed latent frames. All by default.")
     modes: tuple[Mode, ...] = Field(("replace", "add", "renoise", "shuffle"), description="Kinds of noise.")
     doses: tuple[float, ...] = Field((1.0,), min_length=1, description="Amplitude of the noise, 1 is the paper's.")
@@ -208,7 +208,8 @@ class PerceptionConfig(SuiteConfig):
 class LayersConfig(SuiteConfig):
     """Energy maps by layer, and ablation of layers by step."""
 
-    items: int = Field(4, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
+    items: int = Field(6, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
+    num_inference_steps: int = Field(10, ge=2, description="Denoising steps of every run.")
     layers: tuple[int, ...] | None = Field(None, description="Layers ablated one by one: 0,3,7 or 0:8:2. All by default.")
     ablations: tuple[Ablation, ...] = Field(
         ("mean", "resample", "skip", "random"), description="Kinds: mean, resample, skip; random is their control."

@@ -6,7 +6,7 @@ is made in one layer of one step and the run is finished from there, everything 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from analyses.experiment import Experiment, Unit, each_unit
 from analyses.pairs import NoPair, find_pair, same_answer_seed
 from analyses.problems import SIZE, Problem, arguments, chosen_steps, problems
 from analyses.settings import SwapConfig
-from analyses.statistics import projection
+from analyses.statistics import projection, remaining_share
 from analyses.store import Row
 from analyses.swap_report import report
 from interp.errors import InterpError
@@ -206,7 +206,8 @@ class Work:
 
         target = recorded(sides.target)
         donors = {name: recorded(problem) for name, problem in sides.donors.items()} | {"self": target}
-        return cls(model, config, sides, target, donors, _masks(config, sides))
+        grid = target.residual(0, config.steps[0], target.run.branches[0]).shape[1:4]
+        return cls(model, config, sides, target, donors, _masks(config, sides, grid))
 
     def latents(self, grid: list[Cell]) -> Tensor:
         """Final latents, a row a cell. Cells of the run itself are finished one by one: these must be exact."""
@@ -233,11 +234,13 @@ class Work:
     def _row(self, cell: Cell, latent: Tensor, frames: np.ndarray | None) -> Row:
         target, donor = self.sides.target, self.sides.donors["pair"]
         whose = None if frames is None else outcome(get_task(target.task), target.item, donor.item, frames)
+        effect = projection(latent, self.target.run.latents, self.donors["pair"].run.latents)
+        share = remaining_share([*self.target.run.sigmas, 0.0], cell.step)
         return {
             **target.facts, "problem": self.sides.name, "kind": self.sides.kind, "step": cell.step,
             "sigma": self.target.run.sigmas[cell.step], "donor": cell.donor, "variant": cell.variant, "layer": cell.layer,
             "depth": depth(cell.layer, self.model.layers), "group": cell.group,
-            "effect": projection(latent, self.target.run.latents, self.donors["pair"].run.latents),
+            "effect": effect, "relative": effect / share,
             "outcome": whose, "flipped": None if whose is None else float(whose == "donor"),
         }  # fmt: skip
 
@@ -247,13 +250,15 @@ def depth(layer: int, layers: int) -> float:
     return layer / layers
 
 
-def _masks(config: SwapConfig, sides: Sides) -> dict[str, Tensor | None]:
+def _masks(config: SwapConfig, sides: Sides, grid: torch.Size) -> dict[str, Tensor | None]:
+    """Token sets by name. Only all tokens without a scene, or where the model's tokens are not the scene's cells."""
     target, donor = sides.target.item, sides.donors["pair"].item
-    made: dict[str, Callable[[], Tensor | None]] = {"all": lambda: None}
+    made: dict[str, Tensor | None] = {"all": None}
     if target is not None and donor is not None:
         mask = object_mask(target, donor)
-        made |= {"object": lambda: mask, "random": lambda: random_mask(mask, sides.target.seed)}
-    return {"all": None} | {name: made[name]() for name in config.tokens if name in made}
+        if mask.shape == grid:
+            made |= {"object": mask, "random": random_mask(mask, sides.target.seed)}
+    return {"all": None} | {name: made[name] for name in config.tokens if name in made}
 
 
 def _layers(model: HookedVideoPipeline, config: SwapConfig) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from interp.errors import InterpError
 from reports.figures import Curve, Panel, matrix_maps, panels
 from tasks.tally import wilson
 
+RULE = "the interval of the paired difference lies above 0.1 of the step's share of the sigma path that is left"
 TITLE = "Representation swap"
 SOURCE = "CoS section 5.2, figure 6b"
 QUESTION = (
@@ -24,6 +25,7 @@ QUESTION = (
     "0 not at all, 1 all the way."
 )
 MIDDLE = 0.5  # relative depth of the paper's layer 20 of 40
+LARGE = 0.1  # of the effect that a model which only re-reads its condition shows for one step
 GROUPS = {"all": "all tokens", "object": "object's tokens", "random": "as many other tokens"}
 
 
@@ -53,7 +55,7 @@ def middle_layer(rows: pd.DataFrame) -> int:
 
 
 def _mean_over(rows: pd.DataFrame, keep: pd.Series) -> pd.Series:
-    return rows[keep].groupby("problem").effect.mean()
+    return rows[keep].groupby("problem").relative.mean()
 
 
 def findings(rows: pd.DataFrame) -> list[Finding]:
@@ -88,9 +90,9 @@ def _depth_finding(main: pd.DataFrame) -> Finding:
         gains[donor] = paired(_mean_over(main, own & late), _mean_over(main, own & ~late))
     gain = gains["pair"]
     return Finding(
-        "Middle to late layers carry the decisive semantics (5.2)", decide(gain.low, gain.high),
-        "mean effect of a swap in the second half of the layers minus that in the first half:", gain,
-        "tokens of a random item", gains["random item"], "the interval of the paired difference lies above 0",
+        "Middle to late layers carry the decisive semantics (5.2)", decide(gain.low, gain.high, LARGE),
+        "mean effect of a swap in the second half of the layers minus that in the first half, as a share of the step's share of the path",
+        gain, "tokens of a random item", gains["random item"], RULE,
     )  # fmt: skip
 
 
@@ -99,13 +101,12 @@ def _object_finding(rows: pd.DataFrame, main: pd.DataFrame) -> list[Finding]:
     own = rows[(rows.variant == first.variant) & (rows.step == first.step) & (rows.donor == "pair")]
     if not {"object", "random"} <= set(own.group):
         return []
-    by = {group: part.groupby("problem").effect.mean() for group, part in own.groupby("group")}
+    by = {group: part.groupby("problem").relative.mean() for group, part in own.groupby("group")}
     more = paired(by["object"], by["random"])
     return [Finding(
-        "What the answer is about sits in the object's visual tokens (5.2)", decide(more.low, more.high),
-        f"swapping only the object's tokens, mean over layers, has an effect of {mean_number(by['object'])}; that exceeds as many "
-        "other tokens by", more, "effect of those other tokens", mean_number(by["random"]),
-        "the interval of the paired difference lies above 0",
+        "What the answer is about sits in the object's visual tokens (5.2)", decide(more.low, more.high, LARGE),
+        f"swapping only the object's tokens, mean over layers, has {mean_number(by['object'])} of the step's share as its effect; "
+        "that exceeds as many other tokens by", more, "effect of those other tokens", mean_number(by["random"]), RULE,
     )]  # fmt: skip
 
 
