@@ -50,8 +50,7 @@ def findings(rows: pd.DataFrame) -> list[Finding]:
     energy, ablations = energy_of(rows), ablations_of(rows)
     found = []
     if "energy_contrast" in energy:
-        energy = energy.assign(excess=energy.energy_contrast - energy.energy_control)
-        found += [_turn(energy), _background(energy)]
+        found += [_background(energy), _turn(energy, "energy", "energy"), _turn(energy, "update", "size of the block's update")]
     return found + _window(ablations)
 
 
@@ -61,24 +60,32 @@ def contrast_gain(energy: pd.DataFrame, column: str) -> Number:
     return paired(*means)
 
 
-def _turn(energy: pd.DataFrame) -> Finding:
-    gain = contrast_gain(energy, "excess")
-    by_layer = energy.groupby("layer").excess.mean()
+def excess(energy: pd.DataFrame, what: str) -> pd.DataFrame:
+    """Adds ``excess``: contrast of ``energy`` or ``update`` beyond that of the same cells at random places."""
+    return energy.assign(excess=energy[f"{what}_contrast"] - energy[f"{what}_control"])
+
+
+def _turn(energy: pd.DataFrame, what: str, text: str) -> Finding:
+    own = excess(energy, what)
+    gain, by_layer = contrast_gain(own, "excess"), own.groupby("layer").excess.mean()
     return Finding(
-        "From about layer 9 of 40 on the focus moves from the background to the foreground (5.1)", decide(gain.low, gain.high),
-        "z-scored energy of things above background, beyond the control, grows from the layers before relative depth 0.25 to those "
-        f"after (largest in layer {int(by_layer.idxmax())}: {by_layer.max():.2f}) by", gain, "the same cells at random places",
-        contrast_gain(energy, "energy_control"), "the interval of the paired difference lies above 0",
+        f"From about layer 9 of 40 on the focus moves from the background to the foreground (5.1), by {text}",
+        decide(gain.low, gain.high),
+        f"z-scored {text} of things above background, beyond the control, grows from the layers before relative depth 0.25 to "
+        f"those after (largest in layer {int(by_layer.idxmax())}: {by_layer.max():.2f}) by", gain,
+        "the same cells at random places", contrast_gain(own, f"{what}_control"),
+        "the interval of the paired difference lies above 0",
     )  # fmt: skip
 
 
 def _background(energy: pd.DataFrame) -> Finding:
-    early = energy[deep(energy, 0, TURN)]
+    early = excess(energy, "energy")[deep(energy, 0, TURN)]
     number = by_item(early, "excess")
     return Finding(
         "The first layers (0 to 9 of 40) attend to the background and the global structure (5.1)",
-        decide(-number.high, -number.low), "z-scored energy of things minus background in the first quarter of the layers, beyond the control",
-        number, "the same cells at random places", by_item(early, "energy_control"),
+        decide(-number.high, -number.low),
+        "z-scored energy of things minus background in the first quarter of layers, beyond chance,", number,
+        "the same cells at random places", by_item(early, "energy_control"),
         "reproduced when the interval lies below 0 (the background has more), contradicted when it lies above",
     )  # fmt: skip
 
@@ -91,19 +98,26 @@ def window_gain(ablations: pd.DataFrame, kind: str, value: str) -> Number:
 
 
 def _window(ablations: pd.DataFrame) -> list[Finding]:
+    """The paper's window by the solved share and, since that is 0 once anything breaks, by the distance of the latent."""
     kinds = [k for k in ("skip", "mean", "resample") if (ablations.kind == k).any()]
-    if not kinds or ablations.loss.isna().all():
+    values = {"loss": "solved share lost", "distance": "distance of the final latent"}
+    if not kinds:
         return []
-    gain = window_gain(ablations, kinds[0], "loss")
     own = ablations[(ablations.kind == kinds[0]) & (ablations.unit == "layer")]
-    worst = own.groupby("layer").loss.mean()
-    return [Finding(
-        "The middle layers (20 to 29 of 40) do the reasoning (window named with the ensemble, 6)", decide(gain.low, gain.high),
-        f"solved share lost by ablating ({kinds[0]}) one layer of the window, relative depth 0.5 to 0.75, over the spans of steps, "
-        f"minus that of any other layer (most is lost in layer {int(worst.idxmax())}: {worst.max():.2f})", gain,
-        "random directions of the same norm in the same layers", window_gain(ablations, "random", "loss"),
+    return [_window_finding(ablations, own, v, text) for v, text in values.items() if own[v].notna().any()]
+
+
+def _window_finding(ablations: pd.DataFrame, own: pd.DataFrame, value: str, text: str) -> Finding:
+    kind = str(own.kind.iloc[0])
+    gain, worst = window_gain(ablations, kind, value), own.groupby("layer")[value].mean()
+    return Finding(
+        f"The middle layers (20 to 29 of 40) do the reasoning (window named with the ensemble, 6), by {text}",
+        decide(gain.low, gain.high),
+        f"{text} by ablating ({kind}) one layer of relative depth 0.5 to 0.75, mean over the spans of steps, minus that by "
+        f"any other layer (from {worst.min():.2f} in layer {int(worst.idxmin())} to {worst.max():.2f} in {int(worst.idxmax())})",
+        gain, "random directions of the same norm in the same layers", window_gain(ablations, "random", value),
         "the interval of the paired difference lies above 0",
-    )]  # fmt: skip
+    )  # fmt: skip
 
 
 def identity_note(rows: pd.DataFrame) -> str:
@@ -240,8 +254,8 @@ def _maps(result: AnalysisResult, store: RunStore) -> list[pages.Section]:
             [(f"layer {at}", _row_of_maps(energy[step, at])) for at in layers], "frame and column", "row", "z-score"
         )
         caption = (
-            f"“{facts['prompt']}”: energy, z-scored within a layer, step {step} (sigma {facts['sigmas'][step]:.2f}); latent frames "
-            "from left to right."
+            f"“{facts['prompt']}”: energy, z-scored within a layer, step {step} (sigma {facts['sigmas'][step]:.2f}); latent "
+            "frames from left to right."
         )
         sections.append(pages.Section(f"Energy maps, {unit}", figure, caption, clips=[_clip(unit, tensors["frames"].numpy())]))
     return sections

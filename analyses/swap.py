@@ -285,7 +285,7 @@ def measure(model: HookedVideoPipeline, config: SwapConfig, piece: Piece) -> Uni
         if piece[2] == 0 and step == config.steps[0]:
             frames = _examples(work, latents)
     facts = {
-        "axes": {name: FRAME_AXES for name in frames}, "sigmas": [*work.target.run.sigmas, 0.0], "layers": model.layers,
+        "axes": dict.fromkeys(frames, FRAME_AXES), "sigmas": [*work.target.run.sigmas, 0.0], "layers": model.layers,
         "tried": sides.tried, "prompt": sides.target.call["prompt"], "donor_prompt": sides.donors["pair"].call["prompt"],
     }  # fmt: skip
     return Unit(rows, frames, facts)

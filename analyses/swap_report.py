@@ -74,8 +74,8 @@ def _flip_finding(main: pd.DataFrame) -> list[Finding]:
     return [Finding(
         "Swapping the visual tokens of layer 20 of 40 at the first step flips the answer completely (5.2)",
         decide(rate.low - 0.5, rate.high - 0.5),
-        f"swapping {at.variant.iloc[0]} in layer {layer} (relative depth {at.depth.iloc[0]:.2f}) at step {at.step.iloc[0]} (sigma "
-        f"{at.sigma.iloc[0]:.2f}) gives the donor's answer in a share of pairs (highest of all layers: {rates.max():.2f}, in "
+        f"swapping {at.variant.iloc[0]} in layer {layer} (relative depth {at.depth.iloc[0]:.2f}) at step {at.step.iloc[0]} "
+        f"(sigma {at.sigma.iloc[0]:.2f}) gives the donor's answer in a share of pairs (highest: {rates.max():.2f}, in "
         f"layer {int(rates.idxmax())}) of",
         rate, "tokens of a random item", control,
         "reproduced when the Wilson interval lies above 0.5 (most pairs flip), contradicted when it lies below",
@@ -91,7 +91,7 @@ def _depth_finding(main: pd.DataFrame) -> Finding:
     gain = gains["pair"]
     return Finding(
         "Middle to late layers carry the decisive semantics (5.2)", decide(gain.low, gain.high, LARGE),
-        "mean effect of a swap in the second half of the layers minus that in the first half, as a share of the step's share of the path",
+        "mean effect of a swap in the second half of the layers minus that in the first half, over the step's share",
         gain, "tokens of a random item", gains["random item"], RULE,
     )  # fmt: skip
 
@@ -105,7 +105,7 @@ def _object_finding(rows: pd.DataFrame, main: pd.DataFrame) -> list[Finding]:
     more = paired(by["object"], by["random"])
     return [Finding(
         "What the answer is about sits in the object's visual tokens (5.2)", decide(more.low, more.high, LARGE),
-        f"swapping only the object's tokens, mean over layers, has {mean_number(by['object'])} of the step's share as its effect; "
+        f"swapping only the object's tokens, mean over layers, has {mean_number(by['object'])} of the step's share as effect; "
         "that exceeds as many other tokens by", more, "effect of those other tokens", mean_number(by["random"]), RULE,
     )]  # fmt: skip
 
@@ -130,8 +130,8 @@ def self_note(rows: pd.DataFrame) -> str:
     if len(wrong):
         bad = wrong.iloc[0]
         raise InterpError(
-            f"a run given its own tokens ({bad.variant}, layer {bad.layer}, step {bad.step}) moved by {bad.effect:.2e} instead of "
-            "exactly 0: the model is not deterministic here; run it in a deterministic mode"
+            f"a run given its own tokens ({bad.variant}, layer {bad.layer}, step {bad.step}) moved by {bad.effect:.2e} instead "
+            "of exactly 0: the model is not deterministic here; run it in a deterministic mode"
         )
     return f"Donor = the run itself: exactly 0 in all {len(own)} swaps."
 
@@ -210,8 +210,8 @@ def _controls(rows: pd.DataFrame) -> pages.Section:
     axis = {**_axis(now), "ylabel": "effect"}
     figure = panels([Panel("by donor", by_donor, **axis), Panel("by kind of pair", kinds, **axis)])
     caption = (
-        "Donors of the controls: another item from the same noise, and the target's own problem from another noise (for the tasks "
-        "one with the same answer). Effects are along the direction from the target to the pair's donor."
+        "Donors of the controls: another item from the same noise, and the target's own problem from another noise (for the "
+        "tasks one with the same answer). Effects are along the direction from the target to the pair's donor."
     )
     return pages.Section("Controls", figure, caption)
 

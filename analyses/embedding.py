@@ -1,0 +1,39 @@
+"""Two-dimensional maps of many states: PCA and UMAP, each the same for the same numbers."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+SEED = 0
+
+
+def pca(points: np.ndarray, axes: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates ``[point, axis]`` of ``[point, feature]`` along the first principal axes, and their shares of the variance.
+
+    The sign of an axis is fixed by its largest entry, so that a map does not flip between machines.
+    """
+    centred = points.astype(np.float64) - points.mean(0)
+    _, scale, directions = np.linalg.svd(centred, full_matrices=False)
+    total = float((scale**2).sum())
+    directions, scale = directions[:axes], scale[:axes]
+    largest = np.abs(directions).argmax(1)
+    directions = directions * np.sign(directions[np.arange(len(directions)), largest])[:, None]
+    coordinates = np.zeros((len(points), axes))
+    coordinates[:, : len(directions)] = centred @ directions.T
+    share = np.zeros(axes)
+    share[: len(scale)] = scale**2 / total if total else 0.0
+    return coordinates, share
+
+
+def umap(points: np.ndarray, neighbours: int = 15) -> np.ndarray:
+    """UMAP coordinates ``[point, 2]`` (McInnes 2018) of ``[point, feature]``, from a fixed seed; needs more than 4 points."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a fixed seed means one thread, and of numba's own compilation
+        from umap import UMAP
+
+        few = len(points) <= 12  # the spectral start needs more points than its eigenvectors
+        start = "random" if few else "spectral"
+        near = max(2, min(neighbours, len(points) - 1))
+        return UMAP(n_neighbors=near, random_state=SEED, init=start, n_jobs=1).fit_transform(points.astype(np.float32))
