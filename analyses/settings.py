@@ -132,7 +132,7 @@ class NoiseConfig(SuiteConfig):
 class PropagationConfig(SuiteConfig):
     """Perturb at one step, compare all later states."""
 
-    items: int = Field(4, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
+    items: int = Field(6, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
     steps: tuple[int, ...] | None = Field(None, description="Disturbed steps. All by default.")
     mode: Mode = Field("renoise", description="Kind of noise: replace, add, renoise, shuffle.")
     dose: float = Field(1.0, gt=0, description="Amplitude of the noise.")
@@ -186,10 +186,10 @@ class MemoryConfig(SuiteConfig):
 
     tasks: tuple[str, ...] = Field(("occlusion", "maze", "place"), min_length=1, description="Tasks, with commas.")
     items: int = Field(40, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
-    knocked: int = Field(12, ge=0, description="So many items of each task get the knock-out of attention; 0: none.")
+    knocked: int = Field(10, ge=0, description="So many items of each task get the knock-out of attention; 0: none.")
     steps: tuple[int, ...] | None = Field(None, description="Steps that are read. Five spread ones by default.")
     cell: tuple[int, ...] | None = Field(None, description="Row and column followed in own prompts: 2,3. The centre by default.")
-    batch: int = Field(5, ge=1, description="Knocked-out runs in one forward.")
+    batch: int = Field(7, ge=1, description="Knocked-out runs in one forward.")
 
     @field_validator("cell")
     @classmethod
