@@ -114,7 +114,7 @@ def commitments(rows: pd.DataFrame) -> pd.DataFrame:
         readable = [a if s != "undecided" else None for a, s in zip(run.answer, run.status, strict=True)]
         first = run.iloc[0]
         out.append({
-            "problem": problem, "noise": noise, "task": first.task, "unique": first.unique, "difficulty": first.difficulty,
+            "problem": problem, "noise": noise, "task": first.task, "unique": first["unique"], "difficulty": first.difficulty,
             "commit": commit_step(readable), "changes": answer_changes(readable), "final": run.status.iloc[-1],
         })  # fmt: skip
     return pd.DataFrame(out)

@@ -95,5 +95,10 @@ _ENTRIES = (
         "Follow the first frame's objects: attention, decodability while hidden, tracking, knock-out.",
         ("cos analyze memory", "cos analyze memory --tasks occlusion --items 125 --knocked 60 --out runs/memory-occlusion"),
     ),
+    Entry(
+        "attention", "attention", settings.AttentionConfig,
+        "Attention maps of queries and prompt words; head statistics.",
+        ("cos analyze attention", "cos analyze attention --layers 2,3 --heads 0,1 --query 4,2,3 --words red,goal --out runs/maps"),
+    ),
 )  # fmt: skip
 ENTRIES: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from interp.trajectory import Run
 
 _HOME = {
-    "Address": "address", "ActivationCache": "cache", "Hook": "clock", "BudgetExceeded": "errors",
+    "Address": "address", "ActivationCache": "cache", "Hook": "clock", "BudgetExceeded": "errors", "EnsembleSampler": "ensemble",
     "InterpError": "errors", "UnknownHook": "errors", "HookedVideoPipeline": "model", "Run": "trajectory",
 }  # fmt: skip
 
@@ -21,6 +21,7 @@ __all__ = [
     "ActivationCache",
     "Address",
     "BudgetExceeded",
+    "EnsembleSampler",
     "Hook",
     "HookedVideoPipeline",
     "InterpError",

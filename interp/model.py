@@ -19,7 +19,7 @@ from interp.cache import DEFAULT_BUDGET, ActivationCache, CachePlan, as_reduce, 
 from interp.clock import Call, Hook
 from interp.engine import ExpertEngine
 from interp.errors import InterpError, unknown_hook
-from interp.stage import EXPERTS, Stage
+from interp.stage import EXPERTS, CallHandler, Stage
 from interp.trajectory import Run, decode_latents
 from interp.views import AXES, axes_of, put, region, select
 
@@ -85,6 +85,11 @@ class HookedVideoPipeline:
     def layers(self) -> int:
         return next(iter(self.engines.values())).layers
 
+    def default(self, name: str) -> Any:
+        """What the model's own call defaults, else the pipeline's signature, say of a keyword; None when neither does."""
+        found = inspect.signature(type(self.pipe).__call__).parameters.get(name)
+        return self.defaults.get(name, None if found is None or found.default is found.empty else found.default)
+
     @property
     def takes_image(self) -> bool:
         """Whether the pipeline is conditioned on a first frame."""
@@ -97,13 +102,14 @@ class HookedVideoPipeline:
 
     # --- running -----------------------------------------------------------------------------------------------
 
-    def run(self, **kwargs: Any) -> Run:
+    def run(self, *, handler: Callable[[CallHandler], CallHandler] | None = None, **kwargs: Any) -> Run:
         """Generate. Keywords go to the pipeline, on top of the model's own defaults.
 
         ``seed``: an integer for one video, a list of integers for a batch (one a row, so that a row does not depend on
-        its neighbours). ``prompt`` and ``image`` may be lists of one length: one video each.
+        its neighbours). ``prompt`` and ``image`` may be lists of one length: one video each. ``handler`` wraps what answers
+        the transformer calls (see interp.ensemble).
         """
-        return self._play(kwargs, None)[0]
+        return self._play(kwargs, None, handler)[0]
 
     def run_with_cache(
         self,
@@ -186,14 +192,16 @@ class HookedVideoPipeline:
             kwargs["generator"] = made if isinstance(prompt, list) else made[0]
         return kwargs
 
-    def _play(self, kwargs: dict[str, Any], cache_spec: dict | None) -> tuple[Run, ActivationCache]:
+    def _play(
+        self, kwargs: dict[str, Any], cache_spec: dict | None, handler: Callable[[CallHandler], CallHandler] | None = None
+    ) -> tuple[Run, ActivationCache]:
         if not self._lock.acquire(blocking=False):
             raise InterpError("this model is running already; use one model a thread")
         try:
             kwargs = self.call_arguments(kwargs)
-            steps = kwargs.get("num_inference_steps", 50)
+            steps = kwargs.get("num_inference_steps") or self.default("num_inference_steps")
             session = _Session(self, steps, cache_spec)
-            stage = Stage(self.pipe, self.engines, session.call)
+            stage = Stage(self.pipe, self.engines, handler(session.call) if handler else session.call)
             stage.edit_x_t, stage.edit_x0hat, stage.on_prepared = session.x_t, session.x0hat, session.prepared
             images = kwargs.get("image")
             if isinstance(images, list):
@@ -208,12 +216,13 @@ class HookedVideoPipeline:
         """Latents and conditions of a batch with an image a row: the pipeline itself encodes one image only."""
         images, generators = kwargs["image"], kwargs.get("generator") or [None] * len(kwargs["image"])
         given = kwargs.get("latents")
+        height, width, frames = (kwargs.get(k) or self.default(k) for k in ("height", "width", "num_frames"))
         rows = []
         for row, (image, generator) in enumerate(zip(images, generators, strict=True)):
-            pixels = self.pipe.video_processor.preprocess(image, height=kwargs["height"], width=kwargs["width"])
+            pixels = self.pipe.video_processor.preprocess(image, height=height, width=width)
             rows.append(
                 self.pipe.prepare_latents(
-                    pixels.float(), 1, self.pipe.vae.config.z_dim, kwargs["height"], kwargs["width"], kwargs["num_frames"],
+                    pixels.float(), 1, self.pipe.vae.config.z_dim, height, width, frames,
                     torch.float32, self.pipe._execution_device, generator, None if given is None else given[row : row + 1],
                 )
             )  # fmt: skip

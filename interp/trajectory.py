@@ -63,13 +63,18 @@ class Run:
 
 
 @torch.no_grad()
-def decode_latents(pipe: Any, latents: Tensor) -> np.ndarray:
-    """Decode with the pipeline's VAE as the pipeline itself does; uint8 ``[batch, frame, height, width, 3]``."""
+def decode_video(pipe: Any, latents: Tensor) -> Tensor:
+    """Decode with the pipeline's VAE as the pipeline itself does; ``[batch, 3, frame, height, width]`` in [-1, 1]."""
     config = pipe.vae.config
     shape = (1, config.z_dim, 1, 1, 1)
     latents = latents.to(pipe.vae.device, pipe.vae.dtype)
     mean = torch.tensor(config.latents_mean).view(shape).to(latents)
     std = 1.0 / torch.tensor(config.latents_std).view(shape).to(latents)
-    video = pipe.vae.decode(latents / std + mean, return_dict=False)[0]
+    return pipe.vae.decode(latents / std + mean, return_dict=False)[0]
+
+
+def decode_latents(pipe: Any, latents: Tensor) -> np.ndarray:
+    """As :func:`decode_video`, as uint8 ``[batch, frame, height, width, 3]``."""
+    video = decode_video(pipe, latents)
     frames = pipe.video_processor.postprocess_video(video, output_type="np")
     return np.round(np.asarray(frames) * 255).astype(np.uint8)

@@ -1,0 +1,133 @@
+"""Training-free ensemble of several seeds: merge a tensor of parallel runs in some steps, finish one of them (CoS section 6).
+
+The paper does not print its recipe: which tensor, which steps, which layers and how they are merged are parameters here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from diffusers.utils import BaseOutput
+from torch import Tensor
+
+from interp.clock import Call, Hook
+from interp.engine import ExpertEngine
+from interp.errors import InterpError
+from interp.model import FwdHook, HookedVideoPipeline
+from interp.stage import CallHandler
+from interp.trajectory import Run, decode_video
+
+Merged = Literal["hidden", "v", "x0hat", "x_t"]
+Combine = Literal["mean", "norm-matched"]
+
+
+@dataclass(frozen=True)
+class EnsembleRecipe:
+    """``tensor`` is averaged over the members in ``steps`` (for hidden states: at ``layers``, by default the middle third)."""
+
+    tensor: Merged = "hidden"
+    steps: tuple[int, ...] = (0,)
+    layers: tuple[int, ...] | None = None
+    combine: Combine = "mean"
+
+    def names(self, layers: int) -> list[str]:
+        """The hooks that are merged in a model of so many layers."""
+        if self.tensor != "hidden":
+            return [{"v": "hook_model_out", "x0hat": "hook_x0hat", "x_t": "hook_x_t"}[self.tensor]]
+        chosen = self.layers if self.layers is not None else range(layers // 3, layers - layers // 3)
+        bad = [layer for layer in chosen if not 0 <= layer < layers]
+        if bad:
+            raise InterpError(f"layer {bad[0]} was asked for; the model has layers 0 to {layers - 1}")
+        return [f"blocks.{layer}.hook_resid_post" for layer in chosen]
+
+
+def merge(members: Tensor, combine: Combine = "mean") -> Tensor:
+    """Every member ``[member, ...]`` replaced by their mean; norm-matched: at each member's own norm.
+
+    A plain mean of K independent noises has 1/K of their variance and lies off the model's data; matching the norm repairs
+    that for pure noise.
+    """
+    mean = members.mean(0, keepdim=True)
+    if combine == "mean":
+        return mean.expand_as(members).clone()
+    norms = members.flatten(1).norm(dim=1).view(-1, *[1] * (members.ndim - 1))
+    return mean / mean.norm().clamp_min(1e-12) * norms
+
+
+def ensemble_hooks(recipe: EnsembleRecipe, layers: int, steps: int) -> list[FwdHook]:
+    """The edits that merge the rows of a batch."""
+    bad = [s for s in recipe.steps if not 0 <= s < steps]
+    if bad or not recipe.steps:
+        raise InterpError(f"steps {list(recipe.steps)} were asked for; the run has steps 0 to {steps - 1}")
+
+    def edit(act: Tensor, hook: Hook) -> Tensor:
+        return merge(act, recipe.combine)
+
+    at = f"step=[{','.join(map(str, recipe.steps))}]"
+    return [(f"{name} @ {at}", edit) for name in recipe.names(layers)]
+
+
+def run_ensemble(model: HookedVideoPipeline, recipe: EnsembleRecipe, seeds: Sequence[int], **kwargs: Any) -> Run:
+    """Run the members until the last merged step, then only the first one. Row 0 of the run is the result.
+
+    Costs ``len(seeds)`` rows up to the last merged step and one row after it.
+    """
+    count = len(seeds)
+    steps = kwargs.get("num_inference_steps") or model.default("num_inference_steps")
+    for key in ("prompt", "image", "negative_prompt"):
+        if kwargs.get(key) is not None:
+            kwargs[key] = [kwargs[key]] * count
+
+    def first_row_later(handler: CallHandler) -> CallHandler:
+        def call(at: Call, engine: ExpertEngine, args: tuple, arguments: dict[str, Any]) -> tuple:
+            batch = arguments["hidden_states"].shape[0] if "hidden_states" in arguments else 0
+            if at.step <= max(recipe.steps) or batch != count:
+                return handler(at, engine, args, arguments)
+            one = {k: v[:1] if isinstance(v, Tensor) and v.shape[:1] == (batch,) else v for k, v in arguments.items()}
+            out = handler(at, engine, args, one)[0]
+            return (out.expand(count, *out.shape[1:]).clone(),)
+
+        return call
+
+    with model.hooks(ensemble_hooks(recipe, model.layers, steps)):
+        return model.run(handler=first_row_later, seed=list(seeds), **kwargs)
+
+
+@dataclasses.dataclass
+class EnsembleOutput(BaseOutput):
+    """``frames`` as the pipeline's own output has them."""
+
+    frames: Any
+
+
+class EnsembleSampler:
+    """A diffusers video pipeline with an ensemble inside: ``EnsembleSampler(pipe, seeds=3)(prompt=..., image=...)``.
+
+    ``seeds``: a number of members or their noise seeds; a ``generator`` in the call draws them instead. Everything else in
+    the call goes to the pipeline. Raises InterpError for a batch of prompts.
+    """
+
+    def __init__(self, pipe: Any, seeds: int | Sequence[int] = 3, **recipe: Any):
+        self.model = HookedVideoPipeline.from_pipeline(pipe)
+        self.seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+        if len(self.seeds) < 2:
+            raise InterpError(f"an ensemble needs two seeds or more, got {len(self.seeds)}")
+        self.recipe = EnsembleRecipe(**recipe)
+
+    def __call__(self, *, output_type: str = "np", return_dict: bool = True, generator: Any = None, **kwargs: Any) -> Any:
+        if isinstance(kwargs.get("prompt"), list):
+            raise InterpError("the ensemble takes one prompt at a time: call it once a prompt")
+        seeds = self.seeds
+        if generator is not None:
+            seeds = torch.randint(2**31, (len(seeds),), generator=generator, device=generator.device).tolist()
+        pipe = self.model.pipe
+        latents = run_ensemble(self.model, self.recipe, seeds, **kwargs).latents[:1]
+        if output_type == "latent":
+            frames = latents
+        else:
+            frames = pipe.video_processor.postprocess_video(decode_video(pipe, latents), output_type=output_type)
+        return EnsembleOutput(frames=frames) if return_dict else (frames,)

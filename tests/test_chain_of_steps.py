@@ -1,0 +1,238 @@
+"""Chain-of-Steps, self-correction, commitment and ensemble: pure maths, planted trajectories, null models, real runs."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from analyses import chain_of_steps, commitment, ensemble, experiment, screening, self_correction
+from analyses.problems import problems
+from analyses.settings import ChainOfStepsConfig, CommitmentConfig, EnsembleConfig, SelfCorrectionConfig
+from analyses.store import RunStore
+from interp import EnsembleSampler, HookedVideoPipeline, InterpError
+from interp.ensemble import EnsembleRecipe, merge, run_ensemble
+from interp.trajectory import Run
+from tasks import TASKS, Verdict
+from tests.conftest import build_tiny, tiny_call
+
+SMALL = {"items": 1, "num_inference_steps": 4}
+
+
+def planted_rows(stages: list[np.ndarray], item) -> list[dict]:
+    """Rows of a trajectory whose clean estimates are given videos (pixels), read by the real verifier."""
+    problem = next(p for p in problems(ChainOfStepsConfig(items=1)) if p.task == item.task)
+    problem = type(problem)("maze-000", problem.call, 0, item)
+    latents = [torch.full((1, 1, 1, 1, 1), float(len(stages) - k)) for k in range(len(stages))]
+    run = Run(sigmas=[0.5] * (len(stages) - 1), x_t=latents[:-1], v=[torch.zeros_like(latents[0])] * (len(stages) - 1))
+    run.latents = latents[-1]
+    return [{**problem.facts, "noise": 0, **row} for row in chain_of_steps.read_steps(problem, np.stack(stages), run)]
+
+
+@pytest.fixture(scope="module")
+def ambiguous():
+    return TASKS["maze"].sample(11, unique=False, difficulty=4)
+
+
+def blend(item) -> np.ndarray:
+    """The average of two right videos: what the first clean estimate of an ambiguous item looks like."""
+    videos = [TASKS["maze"].with_answer(item, a).video.astype(float) for a in item.answers[:2]]
+    return np.mean(videos, 0).astype(np.uint8)
+
+
+def test_commit_step_and_changes():
+    assert chain_of_steps.commit_step([None, "b", "a", None, "a", "a"]) == 4
+    assert chain_of_steps.commit_step(["a", "a"]) == 0
+    assert chain_of_steps.commit_step(["a", None]) is None and chain_of_steps.commit_step([]) is None
+    assert chain_of_steps.answer_changes([None, "b", "a", None, "a", "b"]) == 2
+
+
+def test_a_planted_trajectory_is_read_as_it_was_made(ambiguous):
+    other = TASKS["maze"].with_answer(ambiguous, next(a for a in ambiguous.answers if a != ambiguous.answer))
+    rows = pd.DataFrame(planted_rows([blend(ambiguous), other.video, ambiguous.video, ambiguous.video], ambiguous))
+    assert rows.status.tolist() == ["undecided", "solved", "solved", "solved"]
+    assert rows.candidates.tolist() == [2, 1, 1, 1]
+    found = chain_of_steps.commitments(rows).iloc[0]
+    assert (found.commit, found.changes, bool(found["unique"])) == (2, 1, False)
+    assert rows[[c for c in rows if c.startswith("frame_")]].iloc[1:].all().all()  # both are right answers in every frame
+    assert not rows["frame_8"].iloc[0] and rows["frame_0"].iloc[0]
+    assert rows.distance.tolist() == [3.0, 2.0, 1.0, 0.0]
+
+
+def test_frames_that_form_one_after_the_other_count_as_frames(ambiguous):
+    """A Chain-of-Frames trajectory: at step k the first frames are final, the others still the first frame."""
+    final, frozen = ambiguous.video, np.repeat(ambiguous.video[:1], 9, 0)
+    stages = [np.concatenate([final[:k], frozen[k:]]) for k in (1, 3, 5, 9)]
+    table = chain_of_steps.steps_against_frames(pd.DataFrame(planted_rows(stages, ambiguous)))
+    assert table.loc[1].tolist()[:2] == [1.0, 1.0] and table.loc[1].tolist()[-1] == 0.0
+    assert table.loc[3].eq(1).all() and table.loc[0].tolist()[-1] == 0.0
+
+
+def test_flips_and_what_becomes_of_a_wrong_answer(ambiguous):
+    assert self_correction.flips(["wrong", "undecided", "solved", "wrong", "solved"]) == (2, 1)
+    frozen = np.repeat(ambiguous.video[:1], 9, 0)
+    good = pd.DataFrame(planted_rows([frozen, blend(ambiguous), ambiguous.video, ambiguous.video], ambiguous))
+    bad = pd.DataFrame(planted_rows([ambiguous.video, ambiguous.video, frozen, frozen], ambiguous)).assign(problem="other")
+    rows = pd.concat([good, bad])
+    given = self_correction.final_given(rows, "wrong").set_index("step")
+    assert given.loc[0, "mean"] == 1.0 and given.loc[0, "n"] == 1 and given.loc[2, "mean"] == 0.0
+    each = self_correction.by_problem(rows).set_index("problem")
+    assert each.net.tolist() == [1, -1]
+    assert self_correction.lag_to_right(rows).value == 2.0
+
+
+def test_renoising_keeps_only_the_clean_estimate():
+    x0hat, noise = torch.full((1, 2), 2.0), torch.full((3, 2), -1.0)
+    assert torch.equal(commitment.renoised(x0hat, 1.0, noise), noise)
+    assert torch.equal(commitment.renoised(x0hat, 0.0, noise), x0hat.expand(3, 2))
+    assert torch.allclose(commitment.renoised(x0hat, 0.25, noise), torch.full((3, 2), 1.25))
+
+
+def test_same_needs_two_readable_equal_answers():
+    a, b, blur = Verdict("solved", "", "x"), Verdict("wrong", "late", "x"), Verdict("undecided")
+    assert commitment.same(a, b) and not commitment.same(a, blur) and not commitment.same(blur, blur)
+    assert not commitment.same(a, None)
+
+
+def test_committed_step_is_the_first_from_which_all_agree():
+    rows = pd.DataFrame([
+        {"problem": p, "step": k, "same": s}
+        for p, each in {"a": [(0, 1), (1, 0), (1, 1)], "b": [(1, 1), (1, 1), (1, 0)]}.items()
+        for k, pair in zip((0, 5, 9), each, strict=True) for s in map(bool, pair)
+    ])  # fmt: skip
+    found = commitment.committed_step(rows)
+    assert found["a"] == 9 and np.isnan(found["b"])
+
+
+def test_screening_maths():
+    assert screening.best_of([True, False, False], 1) == pytest.approx(1 / 3)
+    assert screening.best_of([True, False, False], 2) == pytest.approx(2 / 3)
+    assert screening.best_of([True, False, False], 1.5) == pytest.approx(0.5)
+    assert screening.best_of([True, False], 9) == 1.0
+    assert screening.screened([0.1, 0.9, 0.9], [True, True, False]) == 0.5
+    assert screening.equal_compute(4, 4, 20) == pytest.approx((4 * 5 + 15) / 20)
+    assert screening.look_score(Verdict("solved")) == 1 and screening.look_score(Verdict("wrong")) == 0
+    assert screening.look_score(Verdict("undecided", readings={"unreadable_cells": 225.0})) == 0
+
+
+def test_a_perfect_look_finds_the_good_seed_and_a_blind_one_does_not():
+    rng = np.random.default_rng(0)
+    rows = [
+        {"problem": f"p{i}", "noise": n, "step": k, "sigma": 1 - k / 10, "solved": n == good,
+         "score": float(n == good) if k == 5 else float(rng.random())}
+        for i in range(60) for good in [int(rng.integers(4))] for n in range(4) for k in (0, 5)
+    ]  # fmt: skip
+    table = screening.screening_table(pd.DataFrame(rows), 10).groupby("step")[["single", "screened"]].mean()
+    assert table.loc[5, "screened"] == 1.0 and table.loc[5, "single"] == 0.25
+    assert abs(table.loc[0, "screened"] - 0.25) < 0.15
+    area = commitment.auc_by_step(pd.DataFrame(rows)).set_index("step")
+    assert area.loc[5, "mean"] == 1.0 and area.loc[0, "low"] < 0.5 < area.loc[0, "high"]
+
+
+def test_merging_rows():
+    members = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
+    assert torch.equal(merge(members), torch.tensor([[1.5, 2.0], [1.5, 2.0]]))
+    matched = merge(members, "norm-matched")
+    assert torch.allclose(matched.norm(dim=1), torch.tensor([3.0, 4.0])) and torch.allclose(matched[0] * 4 / 3, matched[1])
+
+
+def test_majority_and_cost():
+    right, wrong, blur = Verdict("solved", "", "x"), Verdict("wrong", "e", "y"), Verdict("undecided")
+    assert ensemble.majority([wrong, right, right]) and not ensemble.majority([wrong, wrong, right])
+    assert not ensemble.majority([blur, blur]) and ensemble.majority([blur, right])
+    assert ensemble.compute(3, (0,), 20) == pytest.approx(1.1) and ensemble.compute(3, (19,), 20) == 3.0
+
+
+def test_an_ensemble_of_one_seed_thrice_is_the_single_run(organism):
+    item = TASKS["maze"].sample(4)
+    call = {"prompt": item.prompt, "image": Image.fromarray(item.first_frame), "num_inference_steps": 4}
+    alone = organism.run(**call, seed=5)
+    for tensor in ("hidden", "v", "x0hat", "x_t"):
+        merged = run_ensemble(organism, EnsembleRecipe(tensor), [5, 5, 5], **call)
+        assert torch.allclose(merged.latents[:1], alone.latents, atol=2e-4), tensor
+    before = organism.block_calls
+    run_ensemble(organism, EnsembleRecipe("v", steps=(0, 1)), [5, 6, 7], **call)
+    assert organism.block_calls - before == 8 * (2 * 3 + 2)  # three rows in two steps, then one
+
+
+def test_merged_hidden_states_are_what_the_next_block_sees(organism):
+    item = TASKS["maze"].sample(4)
+    call = {"prompt": item.prompt, "image": Image.fromarray(item.first_frame), "num_inference_steps": 3}
+    seen = []
+    with organism.hooks([("blocks.3.hook_resid_pre @ step=0", lambda act, hook: seen.append(act.clone()))]):
+        run_ensemble(organism, EnsembleRecipe("hidden", layers=(2,)), [1, 2, 3], **call)
+    assert torch.equal(seen[0][0], seen[0][1]) and torch.equal(seen[0][0], seen[0][2])
+
+
+@pytest.mark.parametrize("family", ["wan21-t2v", "wan22-i2v"])
+def test_the_sampler_plugs_into_a_pipeline(family):
+    call = tiny_call(family, guidance=2.0, steps=3)
+    pipe = build_tiny(family)
+    out = EnsembleSampler(pipe, seeds=3, tensor="x0hat")(**call)
+    plain = build_tiny(family)(**call, generator=torch.Generator().manual_seed(0))
+    assert out.frames.shape == plain.frames.shape and out[0] is out.frames
+    again = EnsembleSampler(pipe, seeds=3, tensor="x0hat")(**call, return_dict=False)[0]
+    assert np.array_equal(again, out.frames)
+    with pytest.raises(InterpError, match="one prompt"):
+        EnsembleSampler(pipe)(**{**call, "prompt": ["a", "b"]})
+    with pytest.raises(InterpError, match="steps 0 to 2"):
+        EnsembleSampler(pipe, steps=(7,))(**call)
+
+
+CASES = {
+    "chain-of-steps": (chain_of_steps.EXPERIMENT, ChainOfStepsConfig(**SMALL, noises=2, tasks=("maze", "place"))),
+    "self-correction": (self_correction.EXPERIMENT, SelfCorrectionConfig(**SMALL)),
+    "commitment": (commitment.EXPERIMENT, CommitmentConfig(**SMALL, noises=2, pairs=1, tasks=("maze",), steps=(0, 3))),
+    "ensemble": (ensemble.EXPERIMENT, EnsembleConfig(**SMALL, tasks=("maze", "bounce"), tensors=("v", "x_t"))),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_small_real_run_with_its_report(name, organism, tmp_path):
+    made, config = CASES[name]
+    result, report = experiment.run_and_report(made, config, tmp_path / "run", model=organism, workers=1)
+    assert RunStore(tmp_path / "run").verify() == []
+    assert "cos analyze " + name in report.html and "<svg" in report.html and len(result.rows)
+    again = experiment.run(made, config, tmp_path / "run", model=organism, workers=1)
+    pd.testing.assert_frame_equal(result.rows, again.rows)
+    json.dumps(report.data)
+    if name == "commitment" and (result.rows.kind == "transplant").any():
+        moved = result.rows[(result.rows.site == "hook_x_t") & (result.rows.group == "all")]
+        assert (moved.effect == 1).all()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_own_prompts_run_without_a_verifier(name, tmp_path):
+    call = {k: v for k, v in tiny_call("wan21-t2v").items() if k not in ("num_inference_steps", "guidance_scale")}
+    (tmp_path / "own.jsonl").write_text(json.dumps(call) + "\n")
+    made, config = CASES[name]
+    config = config.model_copy(update={"prompts": str(tmp_path / "own.jsonl")})
+    model = HookedVideoPipeline.from_pipeline(build_tiny("wan21-t2v"))
+    _, report = experiment.run_and_report(made, config, tmp_path / "run", model=model, workers=1)
+    assert "no verifier" in report.html and report.data["findings"] == []
+
+
+def test_the_untrained_twin_shows_no_chain_of_steps(tmp_path):
+    from organism.package import untrained_twin
+    from organism.shapes import CALL_DEFAULTS
+
+    model = HookedVideoPipeline(untrained_twin(), "untrained", CALL_DEFAULTS)
+    config = ChainOfStepsConfig(items=2, num_inference_steps=3, noises=1)
+    result, report = experiment.run_and_report(chain_of_steps.EXPERIMENT, config, tmp_path / "run", model=model, workers=1)
+    assert not result.rows.status.eq("solved").any()
+    assert {f["verdict"] for f in report.data["findings"][:1]} <= {"not reproduced", "not testable"}
+
+
+def test_own_prompts_that_do_not_fit_are_named(tmp_path):
+    path = tmp_path / "own.jsonl"
+    for text, words in (("", "no lines"), ("{", "JSON"), ('{"image": "x.png"}', "'prompt' is missing"),
+                        ('{"prompt": "a", "image": "x.png"}', "x.png")):  # fmt: skip
+        path.write_text(text)
+        with pytest.raises(InterpError, match=words):
+            problems(ChainOfStepsConfig(prompts=str(path)))
+    with pytest.raises(InterpError, match="nowhere"):
+        problems(ChainOfStepsConfig(prompts="nowhere.jsonl"))
