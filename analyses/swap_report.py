@@ -165,9 +165,9 @@ def _first_step(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _flips(rows: pd.DataFrame) -> list[pages.Section]:
-    judged = _first_step(rows[rows.flipped.notna()])
-    if judged.empty:
+    if rows.flipped.isna().all():
         return []
+    judged = _first_step(rows[rows.flipped.notna()])
     main = main_rows(judged)
     own = judged[(judged.donor == "pair") & (judged.group == "all")]
     by_donor = [Curve(str(d), flip_curve(p)) for d, p in main.groupby("donor", sort=False) if d != "self"]

@@ -24,6 +24,7 @@ QUESTION = (
 )
 MAPPED = 3  # spaces drawn as maps: x_t, x0hat and one layer
 FEWEST = 5  # items with both kinds of pairs; with fewer an interval over items says nothing
+RULE = f"the interval of the growth lies above 0, over items with both kinds of pairs, at least {FEWEST}"
 CONTROL = "verdicts and answers dealt out anew among the runs of each item"
 
 
@@ -71,10 +72,8 @@ def findings(rows: pd.DataFrame, runs: dict[str, list[dict]]) -> list[Finding]:
 def _finding(apart: pd.DataFrame, control: pd.DataFrame, claim: str, statement: str) -> Finding:
     gain, step = growth(apart, "x0hat"), first_apart(apart, "x0hat")
     since = "at no step are they surely further apart" if step is None else f"they are further apart from step {step} on"
-    return Finding(
-        claim, decide(gain.low, gain.high) if gain.n >= FEWEST else "not testable", f"({since}) {statement}", gain, CONTROL, growth(control, "x0hat"),
-        f"the interval of the growth lies above 0; only items with both kinds of pairs count, and there must be {FEWEST} of them",
-    )  # fmt: skip
+    verdict = decide(gain.low, gain.high) if gain.n >= FEWEST else "not testable"
+    return Finding(claim, verdict, f"({since}) {statement}", gain, CONTROL, growth(control, "x0hat"), RULE)
 
 
 # --- page ------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,173 @@
+"""Representation swap: the sums by hand, a planted swap found where it is, a model that flips nothing, whole runs."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+from conftest import build_tiny, tiny_call
+
+from analyses import experiment, pairs, swap, swap_report
+from analyses.base import AnalysisResult
+from analyses.settings import SwapConfig
+from analyses.store import RunStore
+from interp import HookedVideoPipeline, InterpError
+from interp.cache import ActivationCache
+from interp.replay import Recording, record
+from interp.trajectory import Run
+from tasks import TASKS
+
+
+def recording(*states: float) -> Recording:
+    """States before block 0 and after blocks 0, 1, ... at step 0, one token each."""
+    cache = ActivationCache()
+    for layer, value in enumerate(states):
+        name = f"blocks.{layer - 1}.hook_resid_post" if layer else "blocks.0.hook_resid_pre"
+        cache.store[name, 0, "cond"] = torch.full((1, 1, 1, 1, 2), value)
+    return Recording(Run(), cache)
+
+
+def test_a_delta_swap_adds_the_donors_update_to_the_targets_state():
+    target, donor = recording(1.0, 3.0, 7.0), recording(10.0, 15.0, 16.0)
+    assert swap.delta_donor(target, donor, 0)(0, "cond").unique().item() == 1 + 5
+    assert swap.delta_donor(target, donor, 1)(0, "cond").unique().item() == 3 + 1
+    odd = recording(0.1, 0.3, 1e7)
+    assert torch.equal(swap.delta_donor(odd, odd, 1)(0, "cond"), odd.residual(1, 0, "cond"))  # exactly, whatever rounding does
+
+
+def test_random_tokens_are_as_many_and_others():
+    mask = torch.zeros(3, 4, 4, dtype=torch.bool)
+    mask[0, 0, :3] = mask[1, 2, 2] = mask[2, :3] = True
+    drawn = swap.random_mask(mask, 5)
+    assert not (drawn & mask).any()
+    assert drawn.flatten(1).sum(1).tolist() == [3, 1, 4]  # the last frame has only four others
+    assert torch.equal(drawn, swap.random_mask(mask, 5)) and not torch.equal(drawn, swap.random_mask(mask, 6))
+
+
+def test_flip_rate_and_the_middle_layer():
+    rate = swap_report.flip_rate(pd.Series([0.0, 0.0, 0.0, None]))
+    assert (rate.value, round(rate.low, 9), rate.n) == (0.0, 0.0, 3) and 0.5 < rate.high < 0.6  # Wilson: 3 of 3 say little
+    assert swap.depth(20, 40) == 0.5
+    rows = pd.DataFrame({"layer": range(40), "depth": [swap.depth(layer, 40) for layer in range(40)]})
+    assert swap_report.middle_layer(rows) == 20
+
+
+def planted(organism, layer: int) -> swap.Work:
+    """A pair whose donor run is the target's with a vector planted on the object's tokens in one layer of step 1."""
+    item = TASKS["maze"].sample(11, unique=False, difficulty=4)
+    other = TASKS["maze"].with_answer(item, next(a for a in item.answers if a != item.answer))
+    mask = swap.object_mask(item, other)
+    vector = 3 * torch.randn(128, generator=torch.Generator().manual_seed(5))
+    config = SwapConfig(steps=(1,), num_inference_steps=4, batch=1)
+    problems = [swap._problem("maze-prompt-000", i, 0) for i in (item, other)]
+    sites = sorted({f"blocks.*.{s}" for s in swap.SITES.values()} | {"blocks.0.hook_resid_pre"})
+    call = swap.arguments(organism, config, problems[0])
+    target = record(organism, sites, **call)
+    with organism.hooks([(f"blocks.{layer}.hook_resid_post @ step=1", lambda act, hook: act + mask[None, ..., None] * vector)]):
+        donor = record(organism, sites, **call)
+    sides = swap.Sides("maze-prompt-000", "prompt", problems[0], {"pair": problems[1]})
+    masks = {"all": None, "object": mask, "random": swap.random_mask(mask, 0)}
+    return swap.Work(organism, config, sides, target, {"pair": donor, "self": target}, masks)
+
+
+def test_a_planted_difference_is_found_in_its_layer_and_tokens(organism):
+    layer = 4
+    cells = [swap.Cell("pair", v, at, "all", 1) for v, at in (
+        ("block", 3), ("block", 4), ("block", 6), ("delta", 3), ("delta", 4), ("attention", 4), ("mlp", 3),
+    )]  # fmt: skip
+    cells += [swap.Cell("pair", "block", layer, group, 1) for group in ("object", "random")]
+    cells += [swap.Cell("self", variant, 5, "all", 1) for variant in swap.SITES]
+    work = planted(organism, layer)
+    latents = work.latents(cells)
+    effect = {cell: work._row(cell, latents[i : i + 1], None)["effect"] for i, cell in enumerate(cells)}
+    by = {(c.variant, c.layer, c.group): e for c, e in effect.items() if c.donor == "pair"}
+    assert by["block", 3, "all"] == by["delta", 3, "all"] == by["mlp", 3, "all"] == 0  # below the layer: exactly nothing
+    assert by["attention", 4, "all"] == 0  # the plant comes after the block's attention
+    assert by["block", 4, "all"] == by["block", 6, "all"] == by["block", 4, "object"] == 1
+    assert by["delta", 4, "all"] == pytest.approx(1, abs=1e-4)
+    assert by["block", 4, "random"] == 0
+    assert {e for c, e in effect.items() if c.donor == "self"} == {0.0}
+
+
+def test_an_untrained_model_has_no_pairs_and_the_page_says_so(tmp_path, monkeypatch):
+    from organism.package import untrained_twin
+    from organism.shapes import CALL_DEFAULTS
+
+    monkeypatch.setattr(pairs, "TRIES", 5)
+    model = HookedVideoPipeline(untrained_twin(), "untrained", CALL_DEFAULTS)
+    config = SwapConfig(tasks=("maze",), items=1, pair_kinds=("prompt",), num_inference_steps=2)
+    result, report = experiment.run_and_report(swap.EXPERIMENT, config, tmp_path / "run", model=model, workers=1)
+    assert result.rows.empty and report.data["findings"] == []
+    assert "must solve both sides" in report.lines[0]
+
+
+def test_a_swap_that_moves_the_run_itself_is_refused():
+    rows = pd.DataFrame({"donor": ["self"], "effect": [1e-6], "variant": "block", "layer": 3, "step": 0})
+    with pytest.raises(InterpError, match="exactly 0"):
+        swap_report.self_note(rows)
+
+
+def table(effects: dict[tuple[str, str, int], list[float]], flips: dict[str, float]) -> pd.DataFrame:
+    """Rows of pairs: ``(donor, group, layer) -> effect of each pair``; flips by donor."""
+    return pd.DataFrame([
+        {
+            "problem": f"p{i}", "kind": "prompt", "step": 0, "sigma": 1.0, "donor": donor, "variant": "block", "layer": layer,
+            "depth": layer / 4, "group": group, "effect": e, "relative": e, "flipped": flips[donor], "outcome": "target",
+        }
+        for (donor, group, layer), values in effects.items() for i, e in enumerate(values)
+    ])  # fmt: skip
+
+
+def test_findings_tell_a_decisive_layer_from_none():
+    donors = ("pair", "random item")
+    strong = {(d, "all", layer): [float(layer >= 2 and d == "pair")] * 12 for layer in range(4) for d in donors}
+    strong |= {("pair", group, 0): [float(group == "object")] * 12 for group in ("object", "random")}
+    found = swap_report.findings(table(strong, {"pair": 1.0, "random item": 0.0}))
+    assert [f.verdict for f in found] == ["reproduced"] * 3
+    nothing = {key: [0.0, 0.01] * 6 for key in strong}
+    found = swap_report.findings(table(nothing, {"pair": 0.0, "random item": 0.0}))
+    assert [f.verdict for f in found] == ["contradicted", "not reproduced", "not reproduced"]
+
+
+def test_a_run_on_the_organism(tmp_path):
+    config = SwapConfig(
+        tasks=("maze",), items=1, pair_kinds=("prompt",), num_inference_steps=6, layers=(0, 4), steps=(0, 4),
+        variants=("block", "delta"),
+    )  # fmt: skip
+    result, report = experiment.run_and_report(swap.EXPERIMENT, config, tmp_path / "run", workers=1)
+    rows = result.rows
+    assert RunStore(tmp_path / "run").verify() == []
+    assert set(rows.layer) == {0, 4} and set(rows.step) == {0, 4} and set(rows.group) == {"all", "object", "random"}
+    assert {"pair", "self", "random item"} <= set(rows.donor) and (rows[rows.donor == "self"].effect == 0).all()
+    assert rows.effect.notna().all() and set(rows.flipped) <= {0.0, 1.0}
+    last = rows[(rows.donor == "pair") & (rows.group == "all") & (rows.step == 4) & (rows.variant == "block")]
+    assert (last.effect > 0).any() and len(report.data["findings"]) == 3
+    assert "By step" in report.html and "re-read" in report.html
+
+
+def test_own_prompts_on_another_pipeline(tmp_path):
+    call = tiny_call("wan21-t2v")
+    model = HookedVideoPipeline(build_tiny("wan21-t2v"), "tiny", {k: v for k, v in call.items() if k != "prompt"})
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("\n".join(json.dumps({"prompt": p}) for p in ("a red box", "a blue circle", "two goals")))
+    config = SwapConfig(prompts=str(file), items=2, num_inference_steps=3, guidance_scale=3.0, layers=(0, 2))
+    result, report = experiment.run_and_report(swap.EXPERIMENT, config, tmp_path / "run", model=model, workers=1)
+    rows = result.rows
+    assert set(rows.group) == {"all"} and rows.flipped.isna().all()
+    assert set(rows.donor) == {"pair", "random item", "same prompt", "self"} and (rows[rows.donor == "self"].effect == 0).all()
+    assert any("no verifier" in line for line in report.lines) and len(report.data["findings"]) == 1
+    file.write_text(json.dumps({"prompt": "one"}))
+    with pytest.raises(InterpError, match="at least two lines"):
+        swap.pieces(config)
+
+
+def test_a_layer_that_is_not_there_is_named(organism, tmp_path):
+    with pytest.raises(InterpError, match="layers 0 to 7"):
+        experiment.run(swap.EXPERIMENT, SwapConfig(layers=(8,)), tmp_path / "run", model=organism, workers=1)
+
+
+def test_the_report_survives_missing_pairs():
+    result = AnalysisResult("swap", {}, pd.DataFrame(), {}, {"a": {"missing": "none"}, "b": {"missing": "none"}})
+    assert swap_report.missing_notes(result) == ["2 pair(s) left out: none"]
