@@ -1,1 +1,28 @@
-"""Linear probes by layer and step."""
+"""Linear probes by layer and step: data sets from runs, estimators, guard rails, transfer, use, persistence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from probes.dataset import ProbeDataset
+    from probes.errors import ProbeError
+    from probes.estimator import LinearProbe
+    from probes.grid import ProbeGrid
+    from probes.targets import Clip, Target, register
+
+_HOME = {
+    "ProbeDataset": "dataset", "ProbeError": "errors", "LinearProbe": "estimator", "ProbeGrid": "grid",
+    "Clip": "targets", "Target": "targets", "register": "targets",
+}  # fmt: skip
+
+__all__ = ["Clip", "LinearProbe", "ProbeDataset", "ProbeError", "ProbeGrid", "Target", "register"]
+
+
+def __getattr__(name: str):
+    """Import on first use: the command line answers before scikit-learn is loaded."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'probes' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"probes.{_HOME[name]}"), name)

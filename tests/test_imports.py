@@ -12,7 +12,7 @@ ALLOWED = {
     "interp": set(),
     "reports": set(),
     "tasks": set(),
-    "probes": {"interp"},
+    "probes": {"interp", "tasks"},  # targets and their labels come by name from the tasks
     "analyses": {"probes", "tasks", "reports", "interp"},
     "organism": {"tasks", "interp", "analyses"},
     "cli": {"analyses", "tasks", "organism", "interp", "reports", "probes"},

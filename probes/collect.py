@@ -1,0 +1,147 @@
+"""Running a model on clips and keeping, by token, what probes read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from interp import wan
+from interp.model import HookedVideoPipeline
+from interp.trajectory import Run
+from probes.dataset import ClipData, Source
+from probes.errors import ProbeError
+from probes.inputs import as_tokens, first_frame
+from probes.targets import Clip, Shape, Target
+
+TOKEN_KINDS = ("tokens", "embed", "heads")
+Tokens = str | int | Sequence[tuple[int, int, int]]
+
+
+def sources(model: HookedVideoPipeline, suite: Iterable[Any], n: int | None, seed: int, call: dict[str, Any]) -> list[Source]:
+    """The first ``n`` items, tasks in turn, as pipeline calls. A noise seed belongs to its item, whatever the others are."""
+    items = in_turn(list(suite))[:n]
+    if n is not None and len(items) < n:
+        raise ProbeError(f"n={n} clips were asked for; the suite has {len(items)} items")
+    out = []
+    for item in items:
+        if isinstance(item, Source):
+            out.append(Source(item.name, {**item.call, **call}, item.item))
+            continue
+        made: dict[str, Any] = {"prompt": item.prompt, "seed": seed * 1_000_000 + int(item.seed), **call}
+        if model.takes_image:
+            made["image"] = Image.fromarray(item.first_frame)
+        out.append(Source(f"{item.task}-{item.seed}", made, item))
+    return out
+
+
+def in_turn(items: list[Any]) -> list[Any]:
+    """Items reordered so that their tasks alternate: any first part is balanced.
+
+    >>> from types import SimpleNamespace as S
+    >>> [i.task for i in in_turn([S(task="a"), S(task="a"), S(task="b")])]
+    ['a', 'b', 'a']
+    """
+    by: dict[Any, list[Any]] = {}
+    for item in items:
+        by.setdefault(getattr(item, "task", None), []).append(item)
+    longest = max(map(len, by.values()), default=0)
+    return [part[i] for i in range(longest) for part in by.values() if i < len(part)]
+
+
+def chosen_tokens(tokens: Tokens, grid: Shape, seed: int) -> np.ndarray:
+    """Flat indices of the kept tokens, sorted."""
+    total = int(np.prod(grid))
+    if isinstance(tokens, str):
+        if tokens != "all":
+            raise ProbeError(f"tokens={tokens!r}: give 'all', a number, or a list of (frame, row, col)")
+        return np.arange(total)
+    if isinstance(tokens, int):
+        if not 1 <= tokens <= total:
+            raise ProbeError(f"tokens={tokens}: a clip of this model has {total}")
+        return np.sort(np.random.default_rng([seed, total]).choice(total, tokens, replace=False))
+    try:
+        return np.unique(np.ravel_multi_index(np.array(tokens, int).T, grid))
+    except ValueError as error:
+        raise ProbeError(f"tokens: (frame, row, col) must lie in the grid {grid}") from error
+
+
+def token_names(model: HookedVideoPipeline, names: str | Sequence[str]) -> list[str]:
+    """The hook names that are meant; ProbeError for one that has no activation by token."""
+    found = model.matching(names)
+    points = next(iter(model.engines.values())).points
+    for name in found:
+        if name not in points or points[name].kind not in TOKEN_KINDS:
+            raise ProbeError(f"{name} has no activation by token; probe residual streams, sub-layer outputs or attn.hook_q/k/v/z")
+    return found
+
+
+def collect_clip(
+    model: HookedVideoPipeline, source: Source, names: str | Sequence[str], steps: Any, targets: Sequence[Target], tokens: Tokens,
+    seed: int,
+) -> ClipData:  # fmt: skip
+    """Run one clip and keep its part."""
+    found = token_names(model, names)
+    seen: dict[str, Shape] = {}
+
+    def keep(act: Tensor) -> Tensor:
+        seen["grid"] = tuple(act.shape[1:4])
+        picked = chosen_tokens(tokens, seen["grid"], seed)
+        return act.flatten(4).flatten(1, 3)[0, picked]
+
+    run, cache = model.run_with_cache(names=found, steps=steps, branches="cond", reduce=keep, **source.call)
+    if run.latents.shape[0] != 1:
+        raise ProbeError("one clip a run: give one prompt, not a list")
+    kept = sorted({step for _, step, _ in cache})
+    activations = {n: np.stack([cache[n, k].float().cpu().numpy() for k in kept]) for n in found}
+    return _clip_data(source, run, activations, targets, chosen_tokens(tokens, seen["grid"], seed), seen["grid"], kept)
+
+
+def _clip_data(
+    source: Source, run: Run, activations: dict[str, np.ndarray], targets: Sequence[Target], picked: np.ndarray, grid: Shape,
+    kept: list[int],
+) -> ClipData:  # fmt: skip
+    for name, values in activations.items():
+        if not np.isfinite(values).all():
+            raise ProbeError(f"clip {source.name}: {name} holds NaN or inf; run the model in a wider dtype or leave the clip out")
+    clip = Clip(source.name, run, source.item, grid)
+    labels = {}
+    for target in targets:
+        found = target.read(clip)
+        labels[target.name] = found.reshape(-1, *found.shape[3:])[picked]
+    x_t = np.stack([_flat(as_tokens(run.x_t[k][0], grid))[picked] for k in kept])
+    first = first_frame(run, grid)
+    return ClipData(
+        source.name, getattr(source.item, "task", "prompts"), activations, labels, x_t,
+        None if first is None else _flat(first)[picked], np.stack(np.unravel_index(picked, grid), 1), tuple(kept),
+        tuple(run.sigmas[k] for k in kept), grid,
+    )  # fmt: skip
+
+
+def _flat(values: np.ndarray) -> np.ndarray:
+    return values.reshape(-1, values.shape[-1])
+
+
+def model_facts(model: HookedVideoPipeline) -> dict[str, Any]:
+    return {"name": model.name, "digest": model_digest(model)}
+
+
+def model_digest(model: HookedVideoPipeline) -> str:
+    """sha256 over the names, dtypes and bytes of all transformer weights, as loaded. Some 20 s for 14 B parameters."""
+    import torch
+
+    total = hashlib.sha256()
+    for expert, engine in model.engines.items():
+        for name, weight in sorted(engine.module.state_dict().items()):
+            total.update(f"{expert}.{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
+            total.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def grid_of(model: HookedVideoPipeline, run: Run) -> Shape:
+    """The token grid of a run."""
+    return wan.token_grid(next(iter(model.engines.values())).module, run.latents).shape

@@ -1,0 +1,242 @@
+"""Activations of many runs with labels, by clip: what probes are trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from interp.model import HookedVideoPipeline
+from probes.errors import ProbeError
+from probes.inputs import INPUTS, one_hot_position
+from probes.storage import DEFAULT_BYTES, Storage
+from probes.targets import CLASSIFY, Shape, Target, resolve
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One clip to generate: the pipeline's keywords with their seed, and the task item where there is one."""
+
+    name: str
+    call: dict[str, Any]
+    item: Any = None
+
+
+@dataclass(frozen=True)
+class ClipData:
+    """What one run leaves: activations ``[step, token, d_model]`` by hook name, labels ``[token]`` (or ``[token, k]``) by target,
+    inputs ``x_t [step, token, k]`` and ``first frame [token, k]`` (or None), positions ``[token, 3]``."""
+
+    name: str
+    task: str
+    activations: dict[str, np.ndarray]
+    labels: dict[str, np.ndarray]
+    x_t: np.ndarray
+    first: np.ndarray | None
+    position: np.ndarray
+    steps: tuple[int, ...]
+    sigmas: tuple[float, ...]
+    grid: Shape
+
+
+@dataclass
+class ProbeDataset:
+    """Rows are tokens; ``clip[row]`` says which run a row is from, ``position[row]`` which (frame, row, col).
+
+    Build it with :meth:`collect` from a model, or with :func:`probes.dataset.assemble` from clips.
+    """
+
+    names: tuple[str, ...]
+    steps: tuple[int, ...]
+    sigmas: tuple[float, ...]
+    grid: Shape
+    targets: dict[str, Target]
+    storage: Storage
+    labels: dict[str, np.ndarray]
+    clip: np.ndarray
+    clips: tuple[str, ...]
+    tasks: np.ndarray  # task of every row
+    position: np.ndarray
+    x_t: np.ndarray  # [step, row, k]
+    first: np.ndarray | None  # [row, k]
+    model: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def collect(
+        cls,
+        model: HookedVideoPipeline,
+        suite: Iterable[Any],
+        *,
+        names: str | Sequence[str] = "blocks.*.hook_resid_post",
+        steps: int | range | slice | Sequence[int] | str = "all",
+        targets: Sequence[str | Target] = ("cell_class", "on_path", "goal"),
+        tokens: str | int | Sequence[tuple[int, int, int]] = "all",
+        n: int | None = None,
+        seed: int = 0,
+        max_bytes: int = DEFAULT_BYTES,
+        folder: Path | None = None,
+        progress: Progress = lambda done, total: None,
+        **call: Any,
+    ) -> ProbeDataset:
+        """Generate ``n`` items of ``suite`` (tasks in turn) and keep their activations and labels.
+
+        ``suite``: items with ``prompt``, ``first_frame``, ``task`` and ``seed``, or :class:`Source` objects. ``tokens``: "all",
+        a number (so many a clip, drawn at random, the same draw at every layer and step), or a list of (frame, row, col).
+        Over ``max_bytes`` the activations go to files in ``folder`` (a temporary one by default). ``call``: keywords of the
+        pipeline, e.g. ``num_inference_steps``.
+        """
+        from probes.collect import collect_clip, model_facts, sources
+
+        chosen = sources(model, suite, n, seed, call)
+        found = resolve(targets)
+        made = _each(model, chosen, names, steps, found, tokens, seed, collect_clip, progress)
+        data = assemble(made, len(chosen), found, max_bytes, folder)
+        data.model = model_facts(model)
+        return data
+
+    # --- reading -----------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.clip)
+
+    def name_of(self, layer: int | None = None, name: str | None = None) -> str:
+        """The hook name that a layer or a name means. ProbeError lists what there is."""
+        if name is not None:
+            found = [n for n in self.names if n == name]
+        elif layer is None:
+            found = list(self.names)
+        else:
+            found = [n for n in self.names if layer_of(n) == layer]
+        if len(found) != 1:
+            asked = f"name={name!r}" if name is not None else f"layer={layer}"
+            raise ProbeError(f"{asked} means {len(found)} of the kept activations; give name= one of {', '.join(self.names)}")
+        return found[0]
+
+    def at(self, step: int) -> int:
+        """Place of a step among the kept ones."""
+        if step not in self.steps:
+            raise ProbeError(f"step {step} was asked for; kept are {list(self.steps)}")
+        return self.steps.index(step)
+
+    def rows(self, target: str, task: str | None = None) -> np.ndarray:
+        """Numbers of the rows that have a label (of one task). ProbeError without any."""
+        labels = self.label(target)
+        values = self.targets[target].form != CLASSIFY
+        has = np.isfinite(labels).reshape(len(labels), -1).all(1) if values else labels >= 0
+        if task is not None:
+            has = has & (self.tasks == task)
+        if not has.any():
+            raise ProbeError(f"no clip has labels for target {target!r}" + (f" in task {task!r}" if task else ""))
+        return np.flatnonzero(has)
+
+    def label(self, target: str) -> np.ndarray:
+        if target not in self.labels:
+            raise ProbeError(f"target {target!r} was not collected; this data has {', '.join(self.labels)}")
+        return self.labels[target]
+
+    def xy(
+        self, target: str, layer: int | None = None, step: int | None = None, *, name: str | None = None, task: str | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """``X [row, d_model]`` and ``y [row]`` of the rows that have a label; ``groups(target)`` gives their clips."""
+        rows, labels = self.rows(target, task), self.label(target)
+        step = self.steps[0] if step is None and len(self.steps) == 1 else step
+        if step is None:
+            raise ProbeError(f"give a step; kept are {list(self.steps)}")
+        return self.storage.read(self.name_of(layer, name), self.at(step), rows), labels[rows]
+
+    def groups(self, target: str, task: str | None = None) -> np.ndarray:
+        """The clip of every row of ``xy``: rows of one clip must not straddle a split."""
+        return self.clip[self.rows(target, task)]
+
+    def input(self, kind: str, step: int, rows: np.ndarray) -> np.ndarray | None:
+        """A baseline's input for some rows: x_t, first frame, position; None where the model has none."""
+        if kind == "x_t":
+            return self.x_t[self.at(step)][rows]
+        if kind == "first frame":
+            return None if self.first is None else self.first[rows]
+        if kind == "position":
+            return one_hot_position(self.position[rows], self.grid)
+        raise ProbeError(f"unknown input {kind!r}; there are {', '.join(INPUTS)}")
+
+    def batches(
+        self, target: str, layer: int | None = None, step: int = 0, *, name: str | None = None, rows: np.ndarray | None = None,
+        size: int = 4096,
+    ) -> Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]:  # fmt: skip
+        """Passes over ``xy`` in batches, for :func:`probes.streaming.fit_stream`."""
+        rows = self.rows(target) if rows is None else rows
+        name, labels, place = self.name_of(layer, name), self.label(target), self.at(step)
+
+        def start() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for first in range(0, len(rows), size):
+                part = rows[first : first + size]
+                yield self.storage.read(name, place, part), labels[part]
+
+        return start
+
+    def balance(self, target: str) -> dict[str, int]:
+        """Rows of every class (empty for values)."""
+        if self.targets[target].form != CLASSIFY:
+            return {}
+        values, counts = np.unique(self.label(target)[self.rows(target)], return_counts=True)
+        names = self.targets[target].names
+        return {names[v] if v < len(names) else str(v): int(c) for v, c in zip(values, counts, strict=True)}
+
+
+def layer_of(name: str) -> int | None:
+    """The block of a hook name.
+
+    >>> layer_of("blocks.12.hook_resid_post"), layer_of("hook_embed")
+    (12, None)
+    """
+    parts = name.split(".")
+    return int(parts[1]) if parts[0] == "blocks" else None
+
+
+def _each(model, chosen, names, steps, targets, tokens, seed, collect_clip, progress) -> Iterator[ClipData]:
+    for i, source in enumerate(chosen):
+        progress(i, len(chosen))
+        yield collect_clip(model, source, names, steps, targets, tokens, seed + i)
+    progress(len(chosen), len(chosen))
+
+
+def assemble(
+    clips: Iterable[ClipData], count: int, targets: Sequence[Target], max_bytes: int = DEFAULT_BYTES, folder: Path | None = None
+) -> ProbeDataset:
+    """One data set from ``count`` clips of one shape. The first clip settles whether activations stay in memory."""
+    storage, kept, first = None, [], None
+    for clip in clips:
+        if storage is None:
+            first = clip
+            storage = Storage.open(clip.activations, len(clip.position), count, max_bytes, folder)
+        if list(clip.activations) != list(first.activations) or clip.grid != first.grid or clip.steps != first.steps:
+            raise ProbeError(f"clip {clip.name} has other names, tokens or steps than {first.name}: collect them alike")
+        storage.add(clip.activations)
+        kept.append(clip)
+    if first is None:
+        raise ProbeError("there are no clips: the suite is empty")
+    return _joined(kept, targets, storage)
+
+
+def _joined(kept: list[ClipData], targets: Sequence[Target], storage: Storage) -> ProbeDataset:
+    first = kept[0]
+    sizes = [len(c.position) for c in kept]
+    return ProbeDataset(
+        names=tuple(first.activations),
+        steps=first.steps,
+        sigmas=first.sigmas,
+        grid=first.grid,
+        targets={t.name: t for t in targets},
+        storage=storage,
+        labels={t.name: np.concatenate([c.labels[t.name] for c in kept]) for t in targets},
+        clip=np.repeat(np.arange(len(kept)), sizes),
+        clips=tuple(c.name for c in kept),
+        tasks=np.repeat([c.task for c in kept], sizes),
+        position=np.concatenate([c.position for c in kept]),
+        x_t=np.concatenate([c.x_t for c in kept], 1),
+        first=None if first.first is None else np.concatenate([c.first for c in kept]),
+    )

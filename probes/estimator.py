@@ -1,0 +1,160 @@
+"""One linear probe as a scikit-learn estimator: fitted by scikit-learn, kept as one affine map of raw activations."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import ClassifierTags, RegressorTags
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
+
+from probes.errors import ProbeError
+from probes.solvers import fit_affine, raw_units
+from probes.strength import choose
+
+Kind = Literal["logistic", "ridge", "ridge-classifier", "mean-difference", "linear-svm", "pca+logistic"]
+KINDS: tuple[str, ...] = ("logistic", "ridge", "ridge-classifier", "mean-difference", "linear-svm", "pca+logistic")
+STRENGTHS = (0.1, 1.0, 10.0, 100.0)  # the penalty; scikit-learn's C is its inverse
+
+
+def _has_probabilities(probe: LinearProbe) -> bool:
+    return probe.kind in ("logistic", "pca+logistic")
+
+
+class LinearProbe(BaseEstimator):
+    """A linear probe ``scores = X @ coef_.T + intercept_`` on raw activations (scaling and PCA are folded in).
+
+    ``kind``: logistic, ridge (regression), ridge-classifier, mean-difference (nearest class mean, no scaling: the direction
+    is the raw difference of means, Marks & Tegmark 2023), linear-svm, pca+logistic. ``strength``: the L2 penalty (C = 1 /
+    strength), or "auto": the best of four on ``inner`` splits of the training data, by groups where ``fit`` gets them.
+    ``scale``: divide by the training standard deviation. ``balanced``: weigh classes inversely to their frequency.
+    ``components``: axes of the PCA.
+    """
+
+    def __init__(
+        self, kind: Kind = "logistic", *, strength: float | str = "auto", scale: bool = True, balanced: bool = True,
+        components: int = 32, inner: int = 3, random_state: int = 0,
+    ) -> None:  # fmt: skip
+        self.kind = kind
+        self.strength = strength
+        self.scale = scale
+        self.balanced = balanced
+        self.components = components
+        self.inner = inner
+        self.random_state = random_state
+
+    @property
+    def classifies(self) -> bool:
+        return self.kind != "ridge"
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        if self.classifies:
+            tags.estimator_type, tags.classifier_tags = "classifier", ClassifierTags()
+        else:
+            tags.estimator_type, tags.regressor_tags = "regressor", RegressorTags()
+            tags.target_tags.multi_output = True
+        return tags
+
+    def fit(self, X: Any, y: Any, groups: Any = None) -> LinearProbe:
+        """``X [row, d_model]``, ``y [row]`` (for ridge also ``[row, k]``), ``groups [row]``: clips, kept together when the
+        penalty is chosen. ProbeError for a single class, NaN activations, an unknown kind."""
+        if self.kind not in KINDS:
+            raise ProbeError(f"unknown kind of probe {self.kind!r}; there are {', '.join(KINDS)}")
+        X = self._activations(X, reset=True)
+        y = self._targets(X, y)
+        self.strength_ = choose(self, X, y, groups) if self.strength == "auto" else float(self.strength)
+        map_ = fit_affine(self, X, y, self.strength_)
+        self.coef_, self.intercept_ = raw_units(map_)
+        return self
+
+    def _targets(self, X: np.ndarray, y: Any) -> np.ndarray:
+        if y is None:
+            raise ProbeError("requires y to be passed, but the target y is None")
+        if not self.classifies:
+            y = check_array(y, ensure_2d=False, dtype="numeric", input_name="y")
+            self.outputs_ = y.ndim
+        else:
+            y = column_or_1d(y, warn=True)
+            check_classification_targets(y)
+            self.classes_ = np.unique(y)
+            if len(self.classes_) < 2:
+                raise ProbeError(
+                    f"the target has 1 class only ({self.classes_[0]!r} in all {len(y)} rows): nothing can be told apart; take "
+                    "more clips, other tokens, or another target"
+                )
+        if len(y) != len(X):
+            raise ProbeError(f"{len(X)} rows of activations and {len(y)} labels were given: they must be the same number")
+        return y
+
+    def _activations(self, X: Any, reset: bool) -> np.ndarray:
+        X = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], ensure_all_finite=False)
+        bad = ~np.isfinite(X).all(1)
+        if bad.any():
+            raise ProbeError(
+                f"activations hold NaN or inf in {bad.sum()} of {len(X)} rows (first: row {int(np.argmax(bad))}): the run "
+                "overflowed or a hook wrote bad values; leave these clips out or run the model in a wider dtype"
+            )
+        return X
+
+    @available_if(lambda probe: probe.classifies)
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Raw scores: ``[row]`` for two classes, else ``[row, class]``."""
+        return self._scores(X)
+
+    def _scores(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        X = self._activations(X, reset=False)
+        scores = X @ self.coef_.T + self.intercept_
+        return scores[:, 0] if scores.shape[1] == 1 else scores
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Classes, or values for ridge."""
+        scores = self._scores(X)
+        if not self.classifies:
+            return scores.reshape(len(scores), -1) if self.outputs_ == 2 else scores
+        return self.classes_[(scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(1)]
+
+    @available_if(_has_probabilities)
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probabilities ``[row, class]``; the logistic kinds only."""
+        scores = self._scores(X)
+        if scores.ndim == 1:
+            scores = np.stack([np.zeros_like(scores), scores], 1)
+        scores = np.exp(scores - scores.max(1, keepdims=True))
+        return scores / scores.sum(1, keepdims=True)
+
+    def score(self, X: Any, y: Any) -> float:
+        """Balanced accuracy, or R2 for ridge."""
+        from sklearn.metrics import balanced_accuracy_score, r2_score
+
+        return float((balanced_accuracy_score if self.classifies else r2_score)(y, self.predict(X)))
+
+    def direction(self, towards: Any = None) -> np.ndarray:
+        """Unit vector ``[d_model]`` along which the score of a class rises; the second class of two by default."""
+        check_is_fitted(self)
+        if len(self.coef_) == 1:
+            row = self.coef_[0]
+            row = -row if self.classifies and towards is not None and towards == self.classes_[0] else row
+        else:
+            if towards is None or (self.classifies and towards not in self.classes_):
+                raise ProbeError(f"direction towards which class? This probe has {list(getattr(self, 'classes_', []))}")
+            row = self.coef_[list(self.classes_).index(towards)] - self.coef_.mean(0)
+        return row / max(float(np.linalg.norm(row)), 1e-12)
+
+    def basis(self) -> np.ndarray:
+        """Orthonormal rows ``[rank, d_model]`` that span everything this probe reads."""
+        check_is_fitted(self)
+        rows = self.coef_ if len(self.coef_) == 1 else self.coef_ - self.coef_.mean(0)
+        _, sizes, axes = np.linalg.svd(rows, full_matrices=False)
+        return axes[sizes > 1e-8 * max(sizes[0], 1e-30)]
+
+    def to_sklearn(self) -> Any:
+        """The same map as a plain scikit-learn estimator."""
+        from probes.solvers import as_sklearn
+
+        return as_sklearn(self)

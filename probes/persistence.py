@@ -1,0 +1,147 @@
+"""Probes on disk: coefficients in safetensors, everything about them in a JSON card. No pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import safetensors
+from safetensors.numpy import load, save
+
+from interp.model import HookedVideoPipeline
+from probes.errors import ProbeError
+from probes.estimator import LinearProbe
+
+if TYPE_CHECKING:
+    from probes.grid import ProbeGrid
+
+CARD, COEFFICIENTS = "card.json", "probes.safetensors"
+FORMAT = 1
+
+
+def versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {p: version(p) for p in ("scikit-learn", "numpy", "torch", "diffusers")}
+
+
+def save_grid(grid: ProbeGrid, folder: Path) -> Path:
+    """Write a fitted grid, the card last, so that a folder with a card is whole. Returns the folder."""
+    if not grid.probes:
+        raise ProbeError("this grid holds no fitted probes: call fit with refit=True before save")
+    tensors, cells = {}, []
+    for number, ((name, step), probe) in enumerate(grid.probes.items()):
+        key = f"{number:05d}"
+        tensors |= {f"{key}.{k}": np.ascontiguousarray(v) for k, v in _arrays(probe).items()}
+        cells.append({"key": key, "name": name, "step": step, **_facts(probe)})
+    data = save(tensors)
+    folder.mkdir(parents=True, exist_ok=True)
+    card = {
+        "format": FORMAT, **grid.card, "versions": versions(), "cells": cells, "sha256": hashlib.sha256(data).hexdigest(),
+        "scores": json.loads(grid.scores.to_json(orient="records")),
+    }  # fmt: skip
+    _write(folder / COEFFICIENTS, data)
+    _write(folder / CARD, (json.dumps(card, indent=1) + "\n").encode())
+    return folder
+
+
+def _arrays(probe: LinearProbe) -> dict[str, np.ndarray]:
+    return {"coef": probe.coef_, "intercept": probe.intercept_}
+
+
+def _facts(probe: LinearProbe) -> dict[str, Any]:
+    classes = probe.classes_.tolist() if probe.classifies else None
+    outputs = None if probe.classifies else probe.outputs_
+    return {"params": probe.get_params(), "strength": probe.strength_, "classes": classes, "outputs": outputs,
+            "shape": list(probe.coef_.shape)}  # fmt: skip
+
+
+def _write(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The card of saved probes; ProbeError where there is none or it is damaged."""
+    path = folder / CARD
+    try:
+        card = json.loads(path.read_text())
+    except OSError as error:
+        raise ProbeError(f"{folder} holds no probes ({CARD}: {error.strerror}): train some with cos probe train") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ProbeError(f"{path} is damaged ({error}): train the probes again") from error
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise ProbeError(
+            f"{path} has format {card.get('format') if isinstance(card, dict) else None}; this version reads {FORMAT}"
+        )
+    return card
+
+
+def load_grid(folder: Path, model: HookedVideoPipeline | None = None, force: bool = False) -> ProbeGrid:
+    """Read probes; ProbeError for a damaged file, a wrong shape, or a model with other weights (unless ``force``)."""
+    from probes.grid import ProbeGrid
+
+    card = read_card(folder)
+    if model is not None and not force:
+        _same_model(card, model, folder)
+    tensors = _tensors(folder, card)
+    options = {k: v for k, v in card["probe"].items() if k not in ("kind", "folds", "seed")}
+    grid = ProbeGrid(card["target"]["name"], card["probe"]["kind"], card["probe"]["folds"], seed=card["probe"]["seed"], **options)
+    grid.scores = pd.DataFrame(card["scores"])
+    grid.card = {k: card[k] for k in ("target", "probe", "data", "model")}
+    for cell in card["cells"]:
+        grid.probes[cell["name"], cell["step"]] = _probe(cell, tensors, folder)
+    return grid
+
+
+def _tensors(folder: Path, card: dict[str, Any]) -> dict[str, np.ndarray]:
+    path = folder / COEFFICIENTS
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ProbeError(f"{path} is missing ({error.strerror}): train the probes again") from error
+    if hashlib.sha256(data).hexdigest() != card["sha256"]:
+        raise ProbeError(f"{path} has changed since it was written (its digest differs from the card's): train the probes again")
+    try:
+        return load(data)
+    except safetensors.SafetensorError as error:
+        raise ProbeError(f"{path} is damaged ({error}): train the probes again") from error
+
+
+def _probe(cell: dict[str, Any], tensors: dict[str, np.ndarray], folder: Path) -> LinearProbe:
+    probe = LinearProbe(**cell["params"])
+    coef, intercept = tensors.get(f"{cell['key']}.coef"), tensors.get(f"{cell['key']}.intercept")
+    where = f"{folder}: the probe of {cell['name']} at step {cell['step']}"
+    if coef is None or intercept is None:
+        raise ProbeError(f"{where} has no coefficients: train the probes again")
+    outputs = len(cell["classes"]) if cell["classes"] and len(cell["classes"]) > 2 else len(coef)
+    if list(coef.shape) != cell["shape"] or coef.shape[:1] != intercept.shape or len(coef) != outputs:
+        raise ProbeError(f"{where}: coefficients of shape {coef.shape} and {intercept.shape}, the card says {cell['shape']}")
+    probe.coef_, probe.intercept_, probe.strength_, probe.n_features_in_ = coef, intercept, cell["strength"], coef.shape[1]
+    if probe.classifies:
+        probe.classes_ = np.array(cell["classes"])
+    else:
+        probe.outputs_ = cell["outputs"]
+    return probe
+
+
+def _same_model(card: dict[str, Any], model: HookedVideoPipeline, folder: Path) -> None:
+    from probes.collect import model_digest
+
+    wanted, found = card["model"].get("digest"), model_digest(model)
+    if wanted != found:
+        raise ProbeError(
+            f"{folder} was trained on {card['model'].get('name')} with weights {str(wanted)[:12]}; {model.name} has "
+            f"{found[:12]}: its directions mean nothing there. Train probes on this model, or force it"
+        )
+
+
+def saved(folder: Path) -> list[Path]:
+    """Folders of saved probes below a folder (or the folder itself)."""
+    return sorted({p.parent for p in [*folder.glob(CARD), *folder.glob(f"*/{CARD}"), *folder.glob(f"*/*/{CARD}")]
+                   if (p.parent / COEFFICIENTS).is_file()})  # fmt: skip

@@ -1,0 +1,138 @@
+"""Is what a probe reads used? Erase or steer its directions while the model generates, with random directions as control.
+
+Edits are functions ``(activation [..., d_model], hook) -> activation`` for ``model.run_with_hooks``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.model import EditFn, HookedVideoPipeline
+from interp.trajectory import Run
+from probes.errors import ProbeError
+from probes.estimator import LinearProbe
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """``x - (x - mean) @ reads.T @ writes``: ``reads``, ``writes`` ``[rank, d_model]``, ``mean [d_model]``. An orthogonal
+    projection has ``reads == writes`` orthonormal; LEACE's is oblique."""
+
+    reads: np.ndarray
+    writes: np.ndarray
+    mean: np.ndarray
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return x - (x - self.mean) @ self.reads.T @ self.writes
+
+    @property
+    def rank(self) -> int:
+        return len(self.reads)
+
+
+def mean_ablation(basis: np.ndarray, mean: np.ndarray) -> Erasure:
+    """Set the coordinates along ``basis`` (orthonormal rows) to their mean over the data."""
+    return Erasure(basis, basis, mean)
+
+
+def leace(X: np.ndarray, y: np.ndarray, tolerance: float = 1e-6) -> Erasure:
+    """The smallest change after which no linear probe can read the label: LEACE (Belrose et al. 2023, theorem 4.3).
+
+    ``r(x) = x - W^+ P W (x - mean)`` with the whitening ``W = Cov(x)^(-1/2)`` and ``P`` the orthogonal projection onto the
+    columns of ``W Cov(x, z)``; z is the label as indicators (classes) or as it is (values).
+    """
+    Z = (y[:, None] == np.unique(y)).astype(float) if np.issubdtype(y.dtype, np.integer) else y.reshape(len(y), -1)
+    X = X.astype(np.float64)
+    mean, centred = X.mean(0), Z - Z.mean(0)
+    values, axes = np.linalg.eigh((X - mean).T @ (X - mean) / len(X))
+    kept = values > tolerance * values.max()
+    root = np.sqrt(np.where(kept, values, 1.0))
+    whiten, colour = (axes * np.where(kept, 1 / root, 0)) @ axes.T, (axes * np.where(kept, root, 0)) @ axes.T
+    columns, sizes, _ = np.linalg.svd(whiten @ ((X - mean).T @ centred / len(X)), full_matrices=False)
+    columns = columns[:, sizes > tolerance * max(sizes[0], 1e-30)]
+    return Erasure(columns.T @ whiten, columns.T @ colour, mean)
+
+
+def random_basis(rank: int, width: int, seed: int = 0) -> np.ndarray:
+    """Orthonormal rows in random directions."""
+    return np.linalg.qr(np.random.default_rng([seed, 3]).standard_normal((width, rank)))[0].T
+
+
+def erase(erasure: Erasure) -> EditFn:
+    """The edit that erases."""
+    reads, writes, mean = (torch.tensor(a) for a in (erasure.reads, erasure.writes, erasure.mean))
+
+    def edit(act: Tensor, hook: Any) -> Tensor:
+        wide = act.double()
+        return (wide - (wide - mean.to(wide)) @ reads.to(wide).T @ writes.to(wide)).to(act.dtype)
+
+    return edit
+
+
+def matched_control(edit: EditFn, basis: np.ndarray, seed: int = 0) -> EditFn:
+    """At every token a change as long as the real edit's, in a random direction within ``basis``: the same dose."""
+    rows = torch.tensor(basis)
+
+    def control(act: Tensor, hook: Any) -> Tensor:
+        dose = (edit(act, hook).double() - act.double()).norm(dim=-1, keepdim=True)
+        generator = torch.Generator().manual_seed(seed * 1000 + hook.step)
+        drawn = torch.randn((*act.shape[:-1], len(rows)), generator=generator, dtype=torch.float64).to(act.device)
+        away = drawn @ rows.to(drawn)
+        return (act.double() + away * dose / away.norm(dim=-1, keepdim=True).clamp_min(1e-12)).to(act.dtype)
+
+    return control
+
+
+def steer(probe: LinearProbe, strength: float, towards: Any = None) -> EditFn:
+    """Move every token by ``strength`` (in units of the activations) along the probe's direction of a class."""
+    direction = torch.tensor(probe.direction(towards))
+
+    def edit(act: Tensor, hook: Any) -> Tensor:
+        return act + strength * direction.to(act)
+
+    return edit
+
+
+def edits_for(
+    probe: LinearProbe, X: np.ndarray, y: np.ndarray, strength: float | None = None, towards: Any = None, seed: int = 0
+) -> dict[str, EditFn]:
+    """The edits of a fair test, by name: ``erase`` and ``leace`` each with a random control of the same dose, and ``steer`` with
+    its control. ``strength`` defaults to two standard deviations of the activations along the direction."""
+    basis = probe.basis()
+    scrubbed = leace(X, y)
+    out = {"erase": erase(mean_ablation(basis, X.mean(0).astype(np.float64))), "leace": erase(scrubbed)}
+    if towards is None and probe.classifies:
+        towards = probe.classes_[-1]
+    if len(probe.coef_) == 1 or probe.classifies:
+        direction = probe.direction(towards)
+        out["steer"] = steer(probe, 2 * float((X @ direction).std()) if strength is None else strength, towards)
+    full = np.eye(X.shape[1])
+    return out | {f"{name}, random": matched_control(edit, full, seed) for name, edit in out.items()}
+
+
+def is_it_used(
+    model: HookedVideoPipeline, address: str, edits: dict[str, EditFn], calls: Sequence[dict[str, Any]],
+    judge: Callable[[int, Run], float],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Score clips with each edit at an address ("blocks.4.hook_resid_post @ step=6:") and without any (``none``).
+
+    ``judge(i, run)`` scores the run of call ``i``, e.g. 1 when a verifier accepts its video. One row a clip and condition:
+    ``clip, edit, score, moved`` (relative change of the final latent).
+    """
+    if not calls:
+        raise ProbeError("is it used? needs at least one clip to generate")
+    rows = []
+    for i, call in enumerate(calls):
+        plain = model.run(**call)
+        rows.append({"clip": i, "edit": "none", "score": float(judge(i, plain)), "moved": 0.0})
+        for name, edit in edits.items():
+            run = model.run_with_hooks(fwd_hooks=[(address, edit)], **call)
+            moved = float((run.latents - plain.latents).norm() / plain.latents.norm())
+            rows.append({"clip": i, "edit": name, "score": float(judge(i, run)), "moved": moved})
+    return rows
