@@ -171,9 +171,9 @@ def test_moved_cells_keep_what_differs_between_frames():
     assert abs(layers.contrast(energy, mask) - layers.moved_contrast(energy, mask, 0)) < 0.1
 
 
-def test_a_run_on_the_organism(tmp_path):
+def test_a_run_on_the_organism(organism, tmp_path):
     config = LayersConfig(**SMALL, layers=(0, 5), spans=("all", "late"), references=1)
-    result, report = experiment.run_and_report(layers.EXPERIMENT, config, tmp_path / "run", workers=1)
+    result, report = experiment.run_and_report(layers.EXPERIMENT, config, tmp_path / "run", model=organism, workers=1)
     rows = result.rows
     assert RunStore(tmp_path / "run").verify() == []
     energy, ablations = layers_report.energy_of(rows), layers_report.ablations_of(rows)

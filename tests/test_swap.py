@@ -131,12 +131,12 @@ def test_findings_tell_a_decisive_layer_from_none():
     assert [f.verdict for f in found] == ["contradicted", "not reproduced", "not reproduced"]
 
 
-def test_a_run_on_the_organism(tmp_path):
+def test_a_run_on_the_organism(organism, tmp_path):
     config = SwapConfig(
         tasks=("maze",), items=1, pair_kinds=("prompt",), num_inference_steps=6, layers=(0, 4), steps=(0, 4),
         variants=("block", "delta"),
     )  # fmt: skip
-    result, report = experiment.run_and_report(swap.EXPERIMENT, config, tmp_path / "run", workers=1)
+    result, report = experiment.run_and_report(swap.EXPERIMENT, config, tmp_path / "run", model=organism, workers=1)
     rows = result.rows
     assert RunStore(tmp_path / "run").verify() == []
     assert set(rows.layer) == {0, 4} and set(rows.step) == {0, 4} and set(rows.group) == {"all", "object", "random"}
