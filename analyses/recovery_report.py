@@ -19,8 +19,8 @@ OFTEN = 0.5
 NEAR = 0.5  # without a verifier: an effect above this is nearer to the undisturbed run than to the donor's
 DONORS = {"other": "another item", "prompt": "same scene, other prompt", "noise": "noise"}
 QUESTION = (
-    "The state of a run with another answer is put in at step k, and the run goes on with its own prompt and picture. How often is "
-    "the right answer back in the final video, and from which step on is it read in the clean estimate to stay?"
+    "The state of a run with another answer is put in at step k, and the run goes on with its own prompt and picture. How "
+    "often is the right answer back in the final video, and from which step on is it read in the clean estimate to stay?"
 )
 METHOD = (
     "Injected: x_t at the same sigma of another item of the task, of the same scene under another prompt (the cleanest wrong "
@@ -56,7 +56,8 @@ def with_right(rows: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
 
 def _eligible(rows: pd.DataFrame) -> pd.Series:
     """Solved undisturbed, and the donor's own video is right for the donor (noise has no answer of its own)."""
-    solved = rows[(rows.kind == "undisturbed") & (rows.whose == "target")].problem
+    last = rows.step == rows.step.max()
+    solved = rows[(rows.kind == "undisturbed") & (rows.whose == "target") & last].problem
     sound = rows[(rows.kind == "never corrected") & (rows.whose == "donor")]
     pairs = {(p, d) for p, d in zip(sound.problem, sound.donor, strict=True)} | {(p, "noise") for p in solved}
     there = [(p, d) in pairs or kind == "undisturbed" for p, d, kind in zip(rows.problem, rows.donor, rows.kind, strict=True)]
@@ -79,28 +80,31 @@ def recoveries(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(out)
 
 
-def findings(rows: pd.DataFrame, steps: int, dose: float) -> list[Finding]:
-    """The claim for each donor with an answer of its own, over the eligible items."""
+def own_by(rows: pd.DataFrame, problems: set[str], by: int) -> Number:
+    """Share of the undisturbed runs of some problems that read right from step ``by`` or before to the end."""
+    runs = rows[(rows.kind == "undisturbed") & rows.problem.isin(problems)].sort_values("step")
+    froms = [stays_from(list(run.right)) for _, run in runs.groupby("problem")]
+    return mean_number([float(at is not None and at <= by) for at in froms])
+
+
+def findings(rows: pd.DataFrame, sigmas: Sequence[float], dose: float) -> list[Finding]:
+    """The claim for each donor with an answer of its own, over the eligible items; ``sigmas`` ends with the final 0."""
     found = recoveries(rows)
-    found = found[found.eligible & (found.dose == dose)]
-    sigmas = dict(rows[["step", "sigma"]].drop_duplicates().itertuples(index=False))
+    steps, by = len(sigmas) - 1, int(CLAIM_BY * (len(sigmas) - 1))
     never = rows[(rows.kind == "never corrected") & rows.eligible]
     out = []
     for donor in [d for d in ("prompt", "other") if (found.donor == d).any()]:
-        part = found[found.donor == donor]
-        at = min(part.injected.unique(), key=lambda k: abs(k - CLAIM_AT * steps))
-        part = part[part.injected == at]
-        by = int(CLAIM_BY * steps)
+        at = min(found.injected.unique(), key=lambda k: abs(k - CLAIM_AT * steps))
+        part = found[found.eligible & (found.dose == dose) & (found.donor == donor) & (found.injected == at)]
         early = mean_number(((part.back <= by) & (part.recovered == 1)).to_numpy(float))
-        control = never[never.donor == donor]
+        left = mean_number(never[never.donor == donor].right.to_numpy(float))
         out.append(Finding(
             "A wrong answer injected at step 20 of 100 is often corrected by step 50 (4)",
             decide(early.low - OFTEN, early.high - OFTEN),
-            f"{DONORS[donor]}, injected at step {at} of {steps} (sigma {sigmas[at]:.2f}): the right answer is in the final video for "
-            f"{mean_number(part.recovered)}, the injected one for {mean_number(part.foreign)}; right, and to stay, by step {by} "
-            f"(sigma {sigmas.get(by, float('nan')):.2f}) for",
-            early, "never corrected: the donor's own video, right for this item",
-            mean_number(control.right.to_numpy(float)) if len(control) else Number(float("nan")),
+            f"{DONORS[donor]}, injected at step {at} of {steps} (sigma {sigmas[at]:.2f}): the right answer is in the final video "
+            f"for {mean_number(part.recovered)}, the injected one for {mean_number(part.foreign)} (the donor's own video, never "
+            f"corrected, is right here for {left}); right, and to stay, by step {by} (sigma {sigmas[by]:.2f}) for",
+            early, "the same items undisturbed, right and to stay by the same step", own_by(rows, set(part.problem), by),
             f"the interval lies above {OFTEN}; below it: contradicted",
         ))  # fmt: skip
     return out
@@ -109,23 +113,29 @@ def findings(rows: pd.DataFrame, steps: int, dose: float) -> list[Finding]:
 def report(result: AnalysisResult, store: RunStore) -> Report:
     rows, judged = with_right(result.rows)
     config, facts = result.config, next(iter(result.units.values()))
-    steps, sigmas = config["num_inference_steps"], [*facts["sigmas"], 0.0]
+    sigmas = [*facts["sigmas"], 0.0]
     found = recoveries(rows)
     title, source = "Corruption and recovery", "CoS section 4 (self-correction)"
     if found.empty:
         page = "Nothing could be injected: give at least two problems, or --donors noise for tasks."
         return pages.build(result, title, QUESTION, source, [], [], [page])
+    if not found.eligible.any():
+        page = "No item is solved undisturbed with a donor that solves its own problem: there is nothing to lose or to get back."
+        concluded = findings(rows, sigmas, config["doses"][0])
+        return pages.build(result, title, QUESTION, source, concluded, [], [METHOD, page])
     sections = [
         _shares(rows, found[found.eligible], config["doses"], sigmas, judged),
         *_maps(rows[rows.eligible], config["doses"][0], sigmas, judged),
         pages.Section(
             "When it is back",
-            caption="Step: the first from which the right answer is read to the end; over the runs that recover.",
-            table=back_table(found[found.eligible], sigmas),
+            caption="Step: the first from which the right answer is read to the end, over the runs that recover. First dose.",
+            table=back_table(found[found.eligible & (found.dose == config["doses"][0])], sigmas),
         ),
         pages.Section("Videos", caption="Rows: final videos. Columns: pixel frames.", clips=_clips(result, store)),
     ]
-    return pages.build(result, title, QUESTION, source, findings(rows, steps, config["doses"][0]), sections, notes(judged, facts))
+    return pages.build(
+        result, title, QUESTION, source, findings(rows, sigmas, config["doses"][0]), sections, notes(judged, facts)
+    )
 
 
 def notes(judged: bool, facts: dict) -> list[str]:
@@ -136,9 +146,7 @@ def notes(judged: bool, facts: dict) -> list[str]:
             "their difference; noise, which has no answer, is left out of the shares."
         )
     if "FlowMatchEuler" not in facts["scheduler"]:
-        out.append(
-            f"{facts['scheduler']} keeps earlier model outputs of the undisturbed run, which pull the state back by themselves."
-        )
+        out.append(f"{facts['scheduler']} keeps earlier outputs of the undisturbed run, which pull the state back.")
     return out
 
 
@@ -148,21 +156,18 @@ def _shares(rows: pd.DataFrame, found: pd.DataFrame, doses: list[float], sigmas:
     never = rows[(rows.kind == "never corrected") & rows.eligible]
     made = []
     right = "right answer at the end" if judged else "nearer to the undisturbed run"
+    foreign = "injected answer at the end" if judged else "nearer to the donor"
+    axis = {"along": "injected", "xlabel": "injection step, sigma", "ylabel": "share", "ticks": ticks, "bounds": (-0.03, 1.03)}
     for dose in doses:
         part = found[found.dose == dose]
-        for value, label in (
-            ("recovered", right),
-            ("foreign", "injected answer at the end" if judged else "nearer to the donor"),
-        ):
+        for value, label in (("recovered", right), ("foreign", foreign)):
             groups = part[part.donor != "noise"] if value == "foreign" else part
             curves = [Curve(DONORS[d], curve(p, value, "injected")) for d, p in groups.groupby("donor", sort=False)]
             if value == "recovered" and len(never):
                 level = by_item(never.assign(right=never.right.astype(float)), "right").value
                 ends = pd.DataFrame({"injected": [steps[0], steps[-1]], "mean": [level] * 2})
                 curves.append(Curve("never corrected", ends, "--"))
-            made.append(
-                Panel(f"{label}, dose {dose:g}", curves, "injected", "injection step, sigma", "share", ticks, (-0.03, 1.03))
-            )
+            made.append(Panel(f"{label}, dose {dose:g}", curves, **axis))
     drawn = [panel for panel in made if panel.curves]
     return pages.Section("What is left at the end", panels(drawn), "Bands: 95 % bootstrap over items. Sigma below the step.")
 
@@ -170,6 +175,8 @@ def _shares(rows: pd.DataFrame, found: pd.DataFrame, doses: list[float], sigmas:
 def _maps(rows: pd.DataFrame, dose: float, sigmas: list[float], judged: bool) -> list[pages.Section]:
     part = rows[(rows.kind == "injected") & (rows.dose == dose)]
     out = []
+    last = len(sigmas) - 1
+    label = {k: "end" if k == last else str(k) if k % 2 == 0 and k < last - 1 else "" for k in range(last + 1)}
     named = {"right": "the right answer" if judged else "nearer to the undisturbed run", "foreign": "the injected answer"}
     for value, name in named.items():
         maps = []
@@ -178,9 +185,7 @@ def _maps(rows: pd.DataFrame, dose: float, sigmas: list[float], judged: bool) ->
                 continue
             table = runs.assign(value=runs[value].astype(float)).pivot_table("value", "injected", "step")
             table.index = [f"{int(k)}  {sigmas[int(k)]:.2f}" for k in table.index]
-            table.columns = [
-                "end" if k == len(sigmas) - 1 else str(k) if k % 2 == 0 and k < len(sigmas) - 2 else "" for k in table
-            ]
+            table.columns = [label[int(k)] for k in table]
             maps.append((DONORS[donor], table))
         if maps:
             figure = matrix_maps(maps, "later step", "injection step, sigma", "share", (0, 1))
@@ -190,10 +195,10 @@ def _maps(rows: pd.DataFrame, dose: float, sigmas: list[float], judged: bool) ->
 
 def back_table(found: pd.DataFrame, sigmas: list[float]) -> pd.DataFrame:
     out = []
-    for (donor, dose, step), part in found.groupby(["donor", "dose", "injected"], sort=False):
+    for (donor, step), part in found.groupby(["donor", "injected"], sort=True):
         back = mean_number(part.back.to_numpy(float))
         out.append({
-            "injected": DONORS[donor], "dose": f"{dose:g}", "step": f"{step} (sigma {sigmas[step]:.2f})",
+            "injected": DONORS[donor],  "step": f"{step} (sigma {sigmas[step]:.2f})",
             "back at the end": str(mean_number(part.recovered)), "back from step": str(back) if back.n else "–",
             "injected answer at the end": "–" if donor == "noise" else str(mean_number(part.foreign)),
         })  # fmt: skip

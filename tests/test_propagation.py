@@ -1,0 +1,170 @@
+"""CKA by hand, and propagation: planted models with a known matrix, the null, runs to the end."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from analyses import cka
+from analyses.experiment import run_and_report
+from analyses.findings import Number
+from analyses.problems import problems
+from analyses.propagation import EXPERIMENT, handoff, measure
+from analyses.propagation_report import PEAK_SIGMA, by_item, findings, inside, left_share, peak
+from analyses.settings import PropagationConfig
+from analyses.store import RunStore
+from interp import InterpError
+from tests.test_noise import prompts, tiny  # noqa: F401  (a fixture)
+
+
+def features(seed: int, rows: int = 20, columns: int = 6) -> torch.Tensor:
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def gram_hsic(k: torch.Tensor, m: torch.Tensor) -> float:
+    """HSIC_1 straight from its definition on kernel matrices."""
+    n = len(k)
+    k, m = k - torch.diag(k.diagonal()), m - torch.diag(m.diagonal())
+    one = torch.ones(n, dtype=torch.float64)
+    last = 2 / (n - 2) * (one @ k @ m @ one)
+    return float(((k @ m).trace() + (one @ k @ one) * (one @ m @ one) / ((n - 1) * (n - 2)) - last) / (n * (n - 3)))
+
+
+def test_linear_cka_against_its_definition():
+    x, y = features(0), features(1, columns=3)
+    n = len(x)
+    centre = torch.eye(n, dtype=torch.float64) - 1 / n
+    k, m = centre @ x @ x.T @ centre, centre @ y @ y.T @ centre
+    expected = float((k * m).sum() / (k.norm() * m.norm()))
+    assert cka.linear_cka(x, y) == pytest.approx(expected, abs=1e-12)
+    one, two = torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[0.0], [1.0], [0.0]])
+    assert cka.linear_cka(one, two) == pytest.approx(0)  # by hand: centred (-1, 0, 1) and (-1, 2, -1)/3 are orthogonal
+    three = torch.tensor([[0.0], [1.0], [1.0]])
+    assert cka.linear_cka(one, three) == pytest.approx(0.75)  # squared correlation of (-1, 0, 1) and (-2, 1, 1)
+
+
+def test_cka_knows_rotation_scale_and_shift():
+    x = features(0)
+    turn = torch.linalg.qr(features(2, 6, 6))[0]
+    for kind in (cka.linear_cka, cka.debiased_cka):
+        assert kind(x, 3 * x @ turn + 5) == pytest.approx(1, abs=1e-12)
+        assert math.isnan(kind(x, torch.ones(20, 2)))
+
+
+def test_debiased_cka_against_gram_matrices_and_chance():
+    x, y = features(0), features(1, columns=3)
+    hsic = [gram_hsic(a @ a.T, b @ b.T) for a, b in ((x, y), (x, x), (y, y))]
+    assert cka.debiased_cka(x, y) == pytest.approx(hsic[0] / math.sqrt(hsic[1] * hsic[2]), abs=1e-12)
+    assert cka.unbiased_hsic(x, y) == pytest.approx(hsic[0])
+    unrelated = [(features(s, 60, 60), features(s + 100, 60, 60)) for s in range(10)]
+    assert np.mean([cka.linear_cka(a, b) for a, b in unrelated]) > 0.4  # the bias that the debiased kind removes
+    assert abs(np.mean([cka.debiased_cka(a, b) for a, b in unrelated])) < 0.03
+    with pytest.raises(ValueError, match="at least 4 rows"):
+        cka.debiased_cka(x[:3], y[:3])
+
+
+def table(curve: list[float], items: int = 8) -> pd.DataFrame:
+    return pd.DataFrame([curve] * items, index=range(items))
+
+
+def test_peak_and_window():
+    assert peak(table([0.1, 0.4, 0.9, 0.3])) == Number(2.0, 2.0, 2.0, 8)
+    assert peak(table([0.1, 0.4, 0.9, 0.3]), {0: 1.0, 1: 0.9, 2: 0.8, 3: 0.1}) == Number(0.8, 0.8, 0.8, 8)
+    mixed = pd.concat([table([0, 0, 1.0], 6), table([1.1, 0, 0], 6)])
+    assert (peak(mixed).low, peak(mixed).high) == (0.0, 2.0)
+    assert (pytest.approx(0.769, abs=1e-3), pytest.approx(0.882, abs=1e-3)) == PEAK_SIGMA
+    windows = {(0.8, 0.85): "reproduced", (0.6, 0.85): "not reproduced", (0.9, 1.0): "contradicted", (0.1, 0.2): "contradicted"}
+    for (low, high), verdict in windows.items():
+        assert inside(Number(0.8, low, high, 5), *PEAK_SIGMA) == verdict
+    assert left_share(table([0.2, 0.1]), table([0.4, 0.2])).value == pytest.approx(0.5)
+
+
+def made_up(final: float, height: dict[int, float]) -> pd.DataFrame:
+    """Rows of eight items: x0hat dissimilarity ``height[s]`` after step s, final latents at ``final`` of the carried one."""
+    sigma = {k: 1 - k / 10 for k in range(10)}
+    rows = []
+    for item in range(8):
+        for s in range(10):
+            at = {"problem": str(item), "layer": None, "disturbed": s, "disturbed_sigma": sigma[s]}
+            rows += [{**at, "tensor": "x0hat", "step": j, "value": height.get(s, 0.1)} for j in range(s, 10)]
+            rows += [{**at, "tensor": "x_t", "step": j, "value": 0.5} for j in range(s, 10)]
+            rows += [{**at, "tensor": "x_t", "step": 10, "value": final}, {**at, "tensor": "carried", "step": 10, "value": 1.0}]
+    return pd.DataFrame(rows)
+
+
+def test_findings_see_a_planted_peak_and_planted_persistence():
+    for final, height, verdicts in ((0.9, {2: 0.8}, ["reproduced", "reproduced"]), (0.1, {7: 0.8}, ["contradicted"] * 2)):
+        found = findings(made_up(final, height), 10)
+        assert [f.verdict for f in found] == verdicts
+        assert found[0].number.value == pytest.approx(0.8 if 2 in height else 0.3)
+        assert found[1].control.value == pytest.approx(final)
+
+
+def test_a_model_that_repairs_nothing_shows_the_carried_displacement(prompts, monkeypatch):  # noqa: F811
+    """Planted: a constant velocity. The final latent is exactly the control; the clean estimate is displaced for good."""
+    model = tiny()
+    monkeypatch.setattr(
+        model.engines["transformer"].module, "forward", lambda hidden_states, **kw: (torch.ones_like(hidden_states),)
+    )
+    config = PropagationConfig(prompts=prompts, num_inference_steps=4, mode="add", batch=2, layers=())
+    rows = pd.DataFrame(measure(model, config, problems(config)[0]).rows)
+    for kind in ("dissimilarity", "debiased"):
+        found = rows.assign(value=rows[kind])
+        final, carried = by_item(found, "x_t", None, end=True), by_item(found, "carried", None)
+        assert np.allclose(final, carried, atol=1e-4)
+        assert left_share(final, carried).value == pytest.approx(1, abs=1e-3)
+    spread = rows[rows.tensor == "x0hat"].groupby("disturbed").dissimilarity.std().dropna()
+    assert (spread < 1e-4).all()  # nothing grows, nothing shrinks
+
+
+def test_a_model_that_forgets_x_t_shows_nothing_in_its_estimates(prompts, monkeypatch):  # noqa: F811
+    """Planted null: the clean estimate is the same from everywhere, so 1 - CKA is 0 at every later step and at the end."""
+    model = tiny()
+    target = torch.randn(1, 4, 3, 4, 4, generator=torch.Generator().manual_seed(3))
+
+    def forward(hidden_states, timestep, **kwargs):
+        return ((hidden_states - target.to(hidden_states)) / (timestep.view(-1, 1, 1, 1, 1) / 1000),)
+
+    monkeypatch.setattr(model.engines["transformer"].module, "forward", forward)
+    config = PropagationConfig(prompts=prompts, num_inference_steps=4, layers=())
+    rows = pd.DataFrame(measure(model, config, problems(config)[0]).rows)
+    x_t = rows[(rows.tensor == "x_t") & (rows.step == rows.disturbed)]
+    assert x_t.dissimilarity.iloc[0] > 0.3 and (rows[rows.tensor == "carried"].dissimilarity > 0).all()
+    assert rows[rows.tensor == "x0hat"].dissimilarity.abs().max() < 1e-4
+    assert rows[(rows.tensor == "x_t") & (rows.step == 4)].dissimilarity.abs().max() < 1e-4
+
+
+def test_a_run_on_the_organism(organism, tmp_path):
+    config = PropagationConfig(items=2, num_inference_steps=5, tasks=("maze",), layers=(0, 7), batch=3)
+    result, report = run_and_report(EXPERIMENT, config, tmp_path / "run", model=organism, workers=1)
+    assert RunStore(tmp_path / "run").verify() == []
+    rows = result.rows
+    assert (rows.step >= rows.disturbed).all() and set(rows.tensor) == {"x_t", "x0hat", "layer", "carried"}
+    cells = 5 * 6 // 2
+    assert len(rows) == 2 * (cells * 4 + 2 * 5)  # x_t, x0hat and two layers at every later step; two rows at the end
+    at_once = rows[(rows.tensor == "x_t") & (rows.step == 0)]
+    assert (at_once.debiased > 0.8).all()  # at sigma 1 renoise is another noise: nothing is shared
+    assert len(report.data["findings"]) == 2 and "layer 7" in report.html
+
+
+def test_layers_that_do_not_exist_are_refused(organism, tmp_path):
+    with pytest.raises(InterpError, match="layers 0 to 7"):
+        run_and_report(EXPERIMENT, PropagationConfig(layers=(9,)), tmp_path / "run", model=organism, workers=1)
+    with pytest.raises(ValueError, match="only 'add'"):
+        PropagationConfig(dose=2)
+
+
+def test_two_experts_without_a_verifier(prompts, tmp_path):  # noqa: F811
+    model = tiny("wan22-t2v")
+    config = PropagationConfig(prompts=prompts, num_inference_steps=4, guidance_scale=3.0)
+    result, report = run_and_report(EXPERIMENT, config, tmp_path / "run", model=model, workers=1)
+    assert RunStore(tmp_path / "run").verify() == []
+    step = next(iter(result.units.values()))["handoff"]
+    run = model.run(prompt="x", seed=0, num_inference_steps=4, guidance_scale=3.0)
+    assert 0 < step < 4 and handoff(run) == step and run.call(step).expert == "transformer_2"
+    assert any(f"second expert at step {step}" in line for line in report.lines)
+    assert set(result.rows[result.rows.tensor == "layer"].layer) == {0, 1, 2}

@@ -1,0 +1,163 @@
+"""Recovery: back-step arithmetic, planted models that always and never recover, the null, runs to the end."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from analyses.experiment import run_and_report
+from analyses.problems import Problem, generate, problems
+from analyses.recovery import EXPERIMENT, Donor, Injection, injected, measure, mix, other_prompt, pieces, steps_of, whose
+from analyses.recovery_report import findings, own_by, recoveries, stays_from, with_right
+from analyses.settings import RecoveryConfig
+from analyses.store import RunStore
+from interp import HookedVideoPipeline
+from tasks import TASKS
+from tests.test_noise import prompts, tiny  # noqa: F401  (a fixture)
+
+SMALL = {"items": 1, "num_inference_steps": 4, "tasks": ("maze",), "steps": (0, 1, 3), "doses": (1.0,)}
+
+
+def test_stays_from_and_mix():
+    assert stays_from([False, True, False, True, True]) == 3
+    assert stays_from([True, True]) == 0 and stays_from([True, False]) is None and stays_from([]) is None
+    own, other = torch.zeros(2), torch.tensor([4.0, 8.0])
+    assert mix(own, other, 0.25).tolist() == [1.0, 2.0] and torch.equal(mix(own, other, 1), other)
+
+
+def test_donors_are_wrong_here_and_right_there():
+    config = RecoveryConfig(items=2, tasks=("maze", "place"))
+    for (problem, other), _ in pieces(config):
+        assert other.task == problem.task and not set(other.item.answers) & set(problem.item.answers)
+        twin = other_prompt(problem)
+        for donor in [d for d in (other, twin) if d is not None]:
+            assert whose(problem, donor, problem.item.video) == "target"
+            assert whose(problem, donor, donor.item.video) == "donor"
+        if twin is not None:
+            assert np.array_equal(twin.item.cells[0], problem.item.cells[0]) and twin.seed == problem.seed
+    grey = np.full_like(problem.item.video, 128)
+    assert whose(problem, None, grey) == "undecided"
+
+
+def test_the_claims_step_is_among_the_defaults():
+    assert 4 in steps_of(RecoveryConfig()) and steps_of(RecoveryConfig(steps=(7,))) == (7,)
+    with pytest.raises(ValueError, match="share of the injected latent"):
+        RecoveryConfig(doses=(0.0,))
+
+
+def first_with_twin(config: RecoveryConfig) -> tuple[Problem, Problem]:
+    found = ((p, other_prompt(p)) for p in problems(config.model_copy(update={"items": 10})))
+    return next((problem, twin) for problem, twin in found if twin is not None)
+
+
+def planted(organism, monkeypatch, sticky_from: int):
+    """The organism with its velocity replaced: before step ``sticky_from`` it leads to the own true latent from anywhere, from
+    there on to whichever of the two runs' final latents is nearer to where it is."""
+    config = RecoveryConfig(**{**SMALL, "donors": ("prompt",)})
+    problem, twin = first_with_twin(config)
+    ends = [_encode(organism, p.item.video) for p in (problem, twin)]
+
+    def forward(hidden_states, timestep, encoder_hidden_states, **kwargs):
+        x_t, sigma = hidden_states[:, :16], timestep.view(-1, 1, 1, 1, 1) / 1000
+        step = min(range(4), key=lambda k: abs(order[k] - float(timestep.flatten()[0])))
+        own, other = ends if torch.allclose(encoder_hidden_states[:1], known) else ends[::-1]
+        if step < sticky_from:
+            return ((x_t - own) / sigma,)
+        near = [((x_t - (1 - sigma) * e - sigma * base.x_t[0]) ** 2).flatten(1).sum(1) for e in (own, other)]
+        aim = torch.where((near[0] <= near[1]).view(-1, 1, 1, 1, 1), own, other)
+        return ((x_t - aim) / sigma,)
+
+    base = organism.run(**problem.call, seed=problem.seed, num_inference_steps=4)
+    known, order = base.prompt_embeds[0], base.timesteps
+
+    monkeypatch.setattr(organism.engines["transformer"].module, "forward", forward)
+    return config, (problem, None)
+
+
+def _encode(model, video: np.ndarray) -> torch.Tensor:
+    config, pixels = model.pipe.vae.config, torch.from_numpy(video).float().permute(3, 0, 1, 2)[None] / 127.5 - 1
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1, 1) for v in (config.latents_mean, config.latents_std))
+    with torch.no_grad():
+        return (model.pipe.vae.encode(pixels).latent_dist.mode() - mean) / std
+
+
+@pytest.mark.parametrize(("sticky_from", "lost"), [(4, ()), (0, (1, 3)), (2, (3,))])
+def test_planted_recovery_is_found_where_it_was_planted(organism, monkeypatch, sticky_from, lost):
+    config, piece = planted(organism, monkeypatch, sticky_from)
+    rows, judged = with_right(pd.DataFrame(measure(organism, config, piece).rows))
+    found = recoveries(rows).set_index("injected")
+    assert judged and found.eligible.all()
+    for step in (0, 1, 3):
+        gone = step in lost
+        assert found.loc[step, "recovered"] == float(not gone) and found.loc[step, "foreign"] == float(gone)
+        assert np.isnan(found.loc[step, "after"]) if gone else found.loc[step, "after"] == 0
+    assert own_by(rows, {piece[0].name}, 0).value == 1
+    never = rows[rows.kind == "never corrected"]
+    assert list(never.whose) == ["donor"] and not never.right.any()
+
+
+def made_up(back: int | None, items: int = 10, steps: int = 10) -> pd.DataFrame:
+    """Rows of items whose answer, lost at step 2, is back from step ``back`` on."""
+    rows = []
+    for item in range(items):
+        at = {"problem": str(item), "task": "maze", "effect": None}
+        rows += [{**at, "kind": "undisturbed", "step": j, "whose": "target"} for j in range(steps + 1)]
+        rows.append({**at, "kind": "never corrected", "donor": "prompt", "step": steps, "whose": "donor"})
+        for j in range(2, steps + 1):
+            said = "target" if back is not None and j >= back else "donor"
+            rows.append({**at, "kind": "injected", "donor": "prompt", "dose": 1.0, "injected": 2, "step": j, "whose": said})
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(("back", "verdict"), [(4, "reproduced"), (8, "contradicted"), (None, "contradicted")])
+def test_findings_follow_the_rows(back, verdict):
+    rows, _ = with_right(made_up(back))
+    (found,) = findings(rows, [1 - k / 10 for k in range(11)], 1.0)
+    assert found.verdict == verdict and found.control.value == 1 and found.number.n == 10
+    summary = recoveries(rows)
+    assert (summary.recovered == (back is not None)).all() and (summary.foreign == (back is None)).all()
+    if back is not None:
+        assert (summary.back == back).all() and (summary.after == back - 2).all()
+
+
+def test_the_injected_state_is_the_donors_at_the_same_sigma(organism):
+    config = RecoveryConfig(**SMALL)
+    problem, twin = first_with_twin(config)
+    run = generate(organism, config, problem)
+    donor = Donor("prompt", twin, generate(organism, config, twin, problem.seed))
+    assert torch.equal(injected(Injection(donor, 1.0, 0), run, 1), run.x_t[0])  # one noise: step 0 injects nothing
+    assert torch.equal(injected(Injection(donor, 1.0, 2), run, 1), donor.run.x_t[2])
+    noise = injected(Injection(Donor("noise"), 1.0, 2), run, 1)
+    assert float(noise.std()) == pytest.approx(run.sigmas[2], rel=0.1)
+
+
+def test_a_run_on_the_organism(organism, tmp_path):
+    config = RecoveryConfig(**SMALL | {"items": 2})
+    result, report = run_and_report(EXPERIMENT, config, tmp_path / "run", model=organism, workers=1)
+    assert RunStore(tmp_path / "run").verify() == []
+    rows = result.rows
+    assert set(rows.kind) == {"undisturbed", "never corrected", "injected"}
+    assert set(rows.donor.dropna()) == {"other", "prompt", "noise"}
+    first = rows[(rows.injected == 0) & (rows.donor == "prompt") & (rows.step == 4)]
+    assert (first.distance < 1e-5).all()  # nothing was injected
+    assert {f["verdict"] for f in report.data["findings"]} <= {"reproduced", "not reproduced", "contradicted", "not testable"}
+
+
+def test_the_untrained_twin_has_nothing_to_recover(tmp_path):
+    from organism.package import untrained_twin
+    from organism.shapes import CALL_DEFAULTS
+
+    model = HookedVideoPipeline(untrained_twin(), "untrained", CALL_DEFAULTS)
+    config = RecoveryConfig(**SMALL | {"items": 2, "num_inference_steps": 2, "steps": (1,)})
+    _, report = run_and_report(EXPERIMENT, config, tmp_path / "run", model=model, workers=1)
+    assert {f["verdict"] for f in report.data["findings"]} == {"not testable"}
+
+
+def test_a_pipeline_without_a_verifier(prompts, tmp_path):  # noqa: F811
+    config = RecoveryConfig(prompts=prompts, num_inference_steps=3, guidance_scale=3.0)
+    result, report = run_and_report(EXPERIMENT, config, tmp_path / "run", model=tiny(), workers=1)
+    assert RunStore(tmp_path / "run").verify() == [] and result.rows.whose.isna().all()
+    assert set(result.rows.donor.dropna()) == {"other", "noise"} and any("no verifier" in line for line in report.lines)
+    assert TASKS and len(report.data["findings"]) == 1
