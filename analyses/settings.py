@@ -227,7 +227,7 @@ class SwapConfig(SuiteConfig):
     items: int = Field(6, ge=1, le=125, description="Pairs of each task and kind.")
     num_inference_steps: int = Field(10, ge=2, description="Denoising steps of every run.")
     pair_kinds: tuple[SwapKind, ...] = Field(("prompt", "image"), description="What differs in a pair: prompt, image.")
-    steps: tuple[int, ...] = Field((0,), min_length=1, description="Steps, each swapped alone; the paper's is the first.")
+    steps: tuple[int, ...] | None = Field(None, description="Steps, each swapped alone. The first and the middle by default.")
     layers: tuple[int, ...] | None = Field(None, description="Layers, each swapped alone: 0,3,7 or 0:8:2. All by default.")
     variants: tuple[Swapped, ...] = Field(
         ("block", "delta", "attention", "cross", "mlp"), description="block, delta, attention, cross (text), mlp."
@@ -278,3 +278,31 @@ class TrajectoryConfig(SuiteConfig):
     layers: tuple[int, ...] | None = Field(None, description="Layers whose state is followed. Start, middle, end by default.")
     pool: Literal["flat", "mean"] = Field("flat", description="Layer states with all tokens, or their mean over tokens.")
     neighbours: int = Field(15, ge=2, description="Neighbours of the UMAP.")
+
+
+class DossierConfig(AnalysisConfig):
+    """Every experiment at a size that fits a time budget."""
+
+    budget: str = Field("20m", description="Time for all together: 90s, 20m, 1h. The sizes are chosen to fit.")
+    only: tuple[str, ...] | None = Field(None, description="These experiments only, with commas.")
+    prompts: str | None = Field(None, description="Own inputs instead: a JSONL file, a line {'prompt': ..., 'image': path}.")
+
+
+class ProbesConfig(SuiteConfig):
+    """Linear probes at every layer and step."""
+
+    tasks: tuple[str, ...] = Field(("maze", "place"), min_length=1, description="Tasks, with commas.")
+    items: int = Field(40, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
+    targets: tuple[str, ...] = Field(
+        ("first_class", "on_path", "final_class"), min_length=1, description="What is read; cos probe targets lists them."
+    )
+    kind: Literal["logistic", "ridge-classifier", "mean-difference", "linear-svm", "pca+logistic"] = Field(
+        "ridge-classifier", description="logistic, ridge-classifier, mean-difference, linear-svm, pca+logistic."
+    )
+    site: str = Field("hook_resid_post", description="Site of every block that is probed.")
+    layers: tuple[int, ...] | None = Field(None, description="Layers. All by default.")
+    steps: tuple[int, ...] | None = Field(None, description="Steps. All by default.")
+    probe_tokens: int = Field(12, ge=1, description="Tokens of each clip, drawn at random.")
+    folds: int = Field(4, ge=2, description="Folds of the cross-validation; clips stay whole.")
+    used_items: int = Field(6, ge=0, description="Fresh items a task on which the probes' directions are erased; 0: none.")
+    views: bool = Field(True, description="PCA and UMAP views of the probed activations.")

@@ -70,7 +70,7 @@ Piece = tuple[str, str, int]  # task, kind of pair, index
 
 def pieces(config: SwapConfig) -> list[tuple[Piece, list[str]]]:
     """A piece a pair. Own prompts: each is the target once, the next one of the file is its donor."""
-    chosen_steps(config)
+    steps_of(config)
     if config.prompts is not None:
         count = len(problems(config))
         if count < 2:
@@ -202,11 +202,11 @@ class Work:
         sites = {f"blocks.*.{SITES[v]}" for v in config.variants} | {"blocks.0.hook_resid_pre"}
 
         def recorded(problem: Problem) -> Recording:
-            return record(model, sorted(sites), steps=list(config.steps), **arguments(model, config, problem))
+            return record(model, sorted(sites), steps=list(steps_of(config)), **arguments(model, config, problem))
 
         target = recorded(sides.target)
         donors = {name: recorded(problem) for name, problem in sides.donors.items()} | {"self": target}
-        grid = target.residual(0, config.steps[0], target.run.branches[0]).shape[1:4]
+        grid = target.residual(0, steps_of(config)[0], target.run.branches[0]).shape[1:4]
         return cls(model, config, sides, target, donors, _masks(config, sides, grid))
 
     def latents(self, grid: list[Cell]) -> Tensor:
@@ -261,6 +261,11 @@ def _masks(config: SwapConfig, sides: Sides, grid: torch.Size) -> dict[str, Tens
     return {"all": None} | {name: made[name] for name in config.tokens if name in made}
 
 
+def steps_of(config: SwapConfig) -> tuple[int, ...]:
+    """The steps that were asked for; the paper's first one and the middle one by default."""
+    return chosen_steps(config) if config.steps is not None else (0, config.num_inference_steps // 2)
+
+
 def _layers(model: HookedVideoPipeline, config: SwapConfig) -> tuple[int, ...]:
     return config.layers if config.layers is not None else tuple(range(model.layers))
 
@@ -279,10 +284,10 @@ def measure(model: HookedVideoPipeline, config: SwapConfig, piece: Piece) -> Uni
     work = Work.prepare(model, config, sides)
     rows: list[Row] = []
     frames: dict[str, Tensor] = {}
-    for step in config.steps:
+    for step in steps_of(config):
         found, latents = work.rows(step)
         rows += found
-        if piece[2] == 0 and step == config.steps[0]:
+        if piece[2] == 0 and step == steps_of(config)[0]:
             frames = _examples(work, latents)
     facts = {
         "axes": dict.fromkeys(frames, FRAME_AXES), "sigmas": [*work.target.run.sigmas, 0.0], "layers": model.layers,
@@ -295,7 +300,7 @@ def _examples(work: Work, latents: dict[Cell, Tensor]) -> dict[str, Tensor]:
     """Videos of the target, the donor, and the swap of the middle layer."""
     wanted = _layers(work.model, work.config)
     layer = min(wanted, key=lambda at: abs(depth(at, work.model.layers) - 0.5))
-    swapped = latents[Cell("pair", work.config.variants[0], layer, "all", work.config.steps[0])]
+    swapped = latents[Cell("pair", work.config.variants[0], layer, "all", steps_of(work.config)[0])]
     shown = {"target": work.target.run.latents, "donor": work.donors["pair"].run.latents, "swapped": swapped}
     return {name: torch.from_numpy(work.model.decode(latent)[0]) for name, latent in shown.items()}
 

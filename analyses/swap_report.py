@@ -44,8 +44,11 @@ def flip_curve(rows: pd.DataFrame) -> pd.DataFrame:
 
 def main_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """The paper's own swap: block output of all tokens (the first variant that was asked for), at the first asked step."""
-    first = rows.iloc[0]
-    return rows[(rows.variant == first.variant) & (rows.group == "all") & (rows.step == first.step)]
+    return _first_variant(_first_step(rows))
+
+
+def _first_variant(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[(rows.variant == rows.variant.iloc[0]) & (rows.group == "all")]
 
 
 def middle_layer(rows: pd.DataFrame) -> int:
@@ -60,7 +63,8 @@ def _mean_over(rows: pd.DataFrame, keep: pd.Series) -> pd.Series:
 
 def findings(rows: pd.DataFrame) -> list[Finding]:
     main = main_rows(rows)
-    return [*_flip_finding(main), _depth_finding(main), *_object_finding(rows, main)]
+    flips = [finding for _, part in rows.groupby("step", sort=False) for finding in _flip_finding(_first_variant(part))]
+    return [*flips, _depth_finding(main), *_object_finding(rows, main)]
 
 
 def _flip_finding(main: pd.DataFrame) -> list[Finding]:
@@ -71,10 +75,12 @@ def _flip_finding(main: pd.DataFrame) -> list[Finding]:
     at = judged[judged.layer == layer]
     rate, control = flip_rate(at[at.donor == "pair"].flipped), flip_rate(at[at.donor == "random item"].flipped)
     rates = judged[judged.donor == "pair"].groupby("layer").flipped.mean()
+    step = int(at.step.iloc[0])
+    later = "" if step == 0 else f"; here at step {step}"
     return [Finding(
-        "Swapping the visual tokens of layer 20 of 40 at the first step flips the answer completely (5.2)",
+        "Swapping the visual tokens of layer 20 of 40 at the first step flips the answer completely (5.2)" + later,
         decide(rate.low - 0.5, rate.high - 0.5),
-        f"swapping {at.variant.iloc[0]} in layer {layer} (relative depth {at.depth.iloc[0]:.2f}) at step {at.step.iloc[0]} "
+        f"swapping {at.variant.iloc[0]} in layer {layer} (relative depth {at.depth.iloc[0]:.2f}) at step {step} "
         f"(sigma {at.sigma.iloc[0]:.2f}) gives the donor's answer in a share of pairs (highest: {rates.max():.2f}, in "
         f"layer {int(rates.idxmax())}) of",
         rate, "tokens of a random item", control,
@@ -119,7 +125,7 @@ def share_note(rows: pd.DataFrame, sigmas: list[float]) -> str:
     return (
         f"Every step reads the prompt and the first frame again. A model that only did that would show an effect of {share:.3f} "
         f"for a swap at step {step}, the step's share of the sigma path that is left, in every layer; measured, mean over "
-        f"layers: {effect}. A small effect of one step therefore does not mean that a layer is unimportant."
+        f"layers: {_fine(effect)}. A small effect of one step therefore does not mean that a layer is unimportant."
     )
 
 
@@ -150,8 +156,10 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     notes = [self_note(rows), share_note(rows, sigmas), *notes]
     if rows.flipped.isna().all():
         notes.append("These prompts have no verifier: there is an effect on the final latent but no flip rate.")
+    by_step = [part for _, part in rows.groupby("step", sort=False)]
     sections = [
-        *_flips(rows), _effects(rows, sigmas), _controls(rows), *_steps(rows), _table(rows), *_clips(result, store),
+        *[section for part in by_step for section in (*_flips(part), _effects(part, sigmas), _controls(part))],
+        *_steps(rows), _table(rows), *_clips(result, store),
     ]  # fmt: skip
     return pages.build(result, TITLE, QUESTION, SOURCE, findings(rows), sections, notes)
 
@@ -180,25 +188,22 @@ def _flips(rows: pd.DataFrame) -> list[pages.Section]:
         f"All tokens, step {main.step.iloc[0]} (sigma {main.sigma.iloc[0]:.2f}). Share of pairs whose video gives the answer of "
         "the pair's donor; bands: 95 % Wilson. With tokens of another donor the same answer can only come by accident."
     )
-    return [pages.Section("Flip rate by layer", figure, caption)]
+    return [pages.Section(f"Flip rate by layer, step {main.step.iloc[0]}", figure, caption)]
 
 
 def _effects(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
     now = _first_step(rows)
     own = now[now.donor == "pair"]
     step = int(own.step.iloc[0])
-    layers = sorted(own.layer.unique())
-    trivial = Curve("expected: re-read only", pd.DataFrame({"layer": layers, "mean": remaining_share(sigmas, step)}), "--")
     made = []
     for group, part in own.groupby("group", sort=False):
         curves = [Curve(str(v), curve(p, "effect", "layer")) for v, p in part.groupby("variant", sort=False)]
-        extra = [trivial] if group == "all" else []
-        made.append(Panel(GROUPS[str(group)], [*curves, *extra], ylabel="effect", **_axis(own)))
+        made.append(Panel(GROUPS[str(group)], curves, ylabel="effect", **_axis(own)))
     caption = (
-        f"Step {step} (sigma {own.sigma.iloc[0]:.2f}), mean over pairs with 95 % bootstrap. Dashed: what a model would show that "
-        "only reads its condition again at every step."
+        f"Step {step} (sigma {own.sigma.iloc[0]:.2f}), mean over pairs with 95 % bootstrap; mind the scales. A model that only reads "
+        f"its condition again at every step would show {remaining_share(sigmas, step):.3f} with all tokens, in every layer."
     )
-    return pages.Section("Effect by layer", panels(made), caption)
+    return pages.Section(f"Effect by layer, step {step}", panels(made), caption)
 
 
 def _controls(rows: pd.DataFrame) -> pages.Section:
@@ -213,7 +218,7 @@ def _controls(rows: pd.DataFrame) -> pages.Section:
         "Donors of the controls: another item from the same noise, and the target's own problem from another noise (for the "
         "tasks one with the same answer). Effects are along the direction from the target to the pair's donor."
     )
-    return pages.Section("Controls", figure, caption)
+    return pages.Section(f"Controls, step {main.step.iloc[0]}", figure, caption)
 
 
 def _steps(rows: pd.DataFrame) -> list[pages.Section]:
@@ -236,11 +241,17 @@ def _table(rows: pd.DataFrame) -> pages.Section:
     for (step, variant, group, donor), part in rows.groupby(["step", "variant", "group", "donor"], sort=False):
         by_layer = part.groupby("layer").effect.mean()
         row = {"step": step, "sigma": round(part.sigma.iloc[0], 3), "swapped": variant, "tokens": GROUPS[group], "donor": donor}
-        row |= {"pairs": part.problem.nunique(), "effect": str(mean_number(part.groupby("problem").effect.mean()))}
+        row |= {"pairs": part.problem.nunique(), "effect": _fine(mean_number(part.groupby("problem").effect.mean()))}
         best = int(by_layer.abs().idxmax())
-        out.append({**row, "strongest layer": best, "effect there": by_layer[best], "flipped": _flipped(part)})
+        out.append({**row, "strongest layer": best, "effect there": f"{by_layer[best]:.4f}", "flipped": _flipped(part)})
     caption = "Effect: mean over layers and pairs. Flipped: share of all swaps of the line."
     return pages.Section("All swaps", caption=caption, table=pd.DataFrame(out))
+
+
+def _fine(number: Number) -> str:
+    """A number with the digits that effects of one step need."""
+    interval = f" [{number.low:.4f}, {number.high:.4f}]" if number.low == number.low else ""
+    return f"{number.value:.4f}{interval}"
 
 
 def _flipped(part: pd.DataFrame) -> float:

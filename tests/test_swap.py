@@ -143,7 +143,7 @@ def test_a_run_on_the_organism(organism, tmp_path):
     assert {"pair", "self", "random item"} <= set(rows.donor) and (rows[rows.donor == "self"].effect == 0).all()
     assert rows.effect.notna().all() and set(rows.flipped) <= {0.0, 1.0}
     last = rows[(rows.donor == "pair") & (rows.group == "all") & (rows.step == 4) & (rows.variant == "block")]
-    assert (last.effect > 0).any() and len(report.data["findings"]) == 3
+    assert (last.effect > 0).any() and len(report.data["findings"]) == 4  # a flip rate for each step
     assert "By step" in report.html and "re-read" in report.html
 
 
