@@ -7,19 +7,19 @@ is made in one layer of one step and the run is finished from there, everything 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from analyses.experiment import Experiment, Unit, each_unit
-from analyses.pairs import NoPair, find_pair, same_answer_seed
-from analyses.problems import SIZE, Problem, arguments, chosen_steps, problems
+from analyses.pairs import NoPair
+from analyses.problems import Problem, arguments, chosen_steps, problems
 from analyses.settings import SwapConfig
 from analyses.statistics import projection, remaining_share
 from analyses.store import Row
+from analyses.swap_pairs import Piece, Sides, sides_of, unit_name
 from analyses.swap_report import report
 from interp.errors import InterpError
 from interp.model import HookedVideoPipeline
@@ -40,17 +40,6 @@ FRAME_AXES = ["pixel_frame", "y", "x", "rgb"]
 
 
 @dataclass(frozen=True)
-class Sides:
-    """Who receives and who gives. ``donors`` by name: ``pair``, and the controls ``random item``, ``same answer``."""
-
-    name: str
-    kind: str
-    target: Problem
-    donors: dict[str, Problem]
-    tried: int = 1
-
-
-@dataclass(frozen=True)
 class Cell:
     """One swap."""
 
@@ -65,9 +54,6 @@ class Cell:
         return f"blocks.{self.layer}.{SITES[self.variant]}"
 
 
-Piece = tuple[str, str, int]  # task, kind of pair, index
-
-
 def pieces(config: SwapConfig) -> list[tuple[Piece, list[str]]]:
     """A piece a pair. Own prompts: each is the target once, the next one of the file is its donor."""
     steps_of(config)
@@ -78,11 +64,7 @@ def pieces(config: SwapConfig) -> list[tuple[Piece, list[str]]]:
         made = [("prompts", "own", i) for i in range(min(config.items, count))]
     else:
         made = [(task, kind, i) for task in config.tasks for kind in config.pair_kinds for i in range(config.items)]
-    return [(piece, [_name(piece)]) for piece in made]
-
-
-def _name(piece: Piece) -> str:
-    return f"{piece[0]}-{piece[1]}-{piece[2]:03d}"
+    return [(piece, [unit_name(piece)]) for piece in made]
 
 
 # --- the swap --------------------------------------------------------------------------------------------------------
@@ -142,45 +124,6 @@ def cells(config: SwapConfig, step: int, layers: tuple[int, ...], groups: list[s
             yield from (Cell(donor, first, layer, "all", step) for layer in layers)
     for place, variant in enumerate(config.variants):
         yield Cell("self", variant, layers[(step + place) % len(layers)], "all", step)
-
-
-# --- pairs -----------------------------------------------------------------------------------------------------------
-
-
-def _problem(name: str, item: Item, seed: int) -> Problem:
-    from PIL import Image
-
-    return Problem(name, {"prompt": item.prompt, "image": Image.fromarray(item.first_frame)}, seed, item)
-
-
-def _task_sides(model: HookedVideoPipeline, config: SwapConfig, piece: Piece) -> Sides:
-    """A pair of the task's items, both solved by the model, and the donors of the controls."""
-    task, kind, index = piece
-    generation: dict[str, Any] = {k: v for k, v in SIZE.items() if k not in model.defaults}
-    generation |= {"num_inference_steps": config.num_inference_steps, "guidance_scale": config.guidance_scale}
-    pair = find_pair(model, task, kind, index, config.seed, **generation)
-    name, seed = _name(piece), pair.corrupt_seed
-    stranger = pair.task.sample(config.seed * 1_000_000 + index * 1000 + 999, split="test")
-    donors = {"pair": _problem(name, pair.clean, pair.clean_seed), "random item": _problem(name, stranger, seed)}
-    again = same_answer_seed(model, pair.corrupt, seed, **generation)
-    if again is not None:
-        donors["same answer"] = _problem(name, pair.corrupt, again)
-    return Sides(name, kind, _problem(name, pair.corrupt, seed), donors, pair.tried)
-
-
-def _own_sides(config: SwapConfig, piece: Piece) -> Sides:
-    """Own prompts: the next is the donor, the one after it (where there are three) the random item, from the same noise."""
-    made, index = problems(config), piece[2]
-    target = made[index]
-    later = [replace(made[(index + by) % len(made)], seed=target.seed) for by in (1, 2)]
-    donors = {"pair": later[0]} | ({"random item": later[1]} if len(made) > 2 else {})
-    donors["same prompt"] = replace(target, seed=target.seed + 500_000)
-    return Sides(_name(piece), "own", target, donors)
-
-
-def sides_of(model: HookedVideoPipeline, config: SwapConfig, piece: Piece) -> Sides:
-    """Raises NoPair when the model does not solve both sides of any candidate."""
-    return _own_sides(config, piece) if config.prompts is not None else _task_sides(model, config, piece)
 
 
 # --- measuring -------------------------------------------------------------------------------------------------------
@@ -305,4 +248,4 @@ def _examples(work: Work, latents: dict[Cell, Tensor]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(work.model.decode(latent)[0]) for name, latent in shown.items()}
 
 
-EXPERIMENT = Experiment("swap", SwapConfig, pieces, each_unit(measure, _name), report, check)
+EXPERIMENT = Experiment("swap", SwapConfig, pieces, each_unit(measure, unit_name), report, check)

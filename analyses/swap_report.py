@@ -200,8 +200,8 @@ def _effects(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
         curves = [Curve(str(v), curve(p, "effect", "layer")) for v, p in part.groupby("variant", sort=False)]
         made.append(Panel(GROUPS[str(group)], curves, ylabel="effect", **_axis(own)))
     caption = (
-        f"Step {step} (sigma {own.sigma.iloc[0]:.2f}), mean over pairs with 95 % bootstrap; mind the scales. A model that only reads "
-        f"its condition again at every step would show {remaining_share(sigmas, step):.3f} with all tokens, in every layer."
+        f"Step {step} (sigma {own.sigma.iloc[0]:.2f}), mean over pairs with 95 % bootstrap; mind the scales. A model that only "
+        f"reads its condition again at every step would show {remaining_share(sigmas, step):.3f} with all tokens, in every layer."
     )
     return pages.Section(f"Effect by layer, step {step}", panels(made), caption)
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from conftest import build_tiny, tiny_call
 
-from analyses import experiment, pairs, swap, swap_report
+from analyses import experiment, pairs, swap, swap_pairs, swap_report
 from analyses.base import AnalysisResult
+from analyses.problems import arguments
 from analyses.settings import SwapConfig
 from analyses.store import RunStore
 from interp import HookedVideoPipeline, InterpError
@@ -61,13 +62,13 @@ def planted(organism, layer: int) -> swap.Work:
     mask = swap.object_mask(item, other)
     vector = 3 * torch.randn(128, generator=torch.Generator().manual_seed(5))
     config = SwapConfig(steps=(1,), num_inference_steps=4, batch=1)
-    problems = [swap._problem("maze-prompt-000", i, 0) for i in (item, other)]
+    problems = [swap_pairs.problem_of("maze-prompt-000", i, 0) for i in (item, other)]
     sites = sorted({f"blocks.*.{s}" for s in swap.SITES.values()} | {"blocks.0.hook_resid_pre"})
-    call = swap.arguments(organism, config, problems[0])
+    call = arguments(organism, config, problems[0])
     target = record(organism, sites, **call)
     with organism.hooks([(f"blocks.{layer}.hook_resid_post @ step=1", lambda act, hook: act + mask[None, ..., None] * vector)]):
         donor = record(organism, sites, **call)
-    sides = swap.Sides("maze-prompt-000", "prompt", problems[0], {"pair": problems[1]})
+    sides = swap_pairs.Sides("maze-prompt-000", "prompt", problems[0], {"pair": problems[1]})
     masks = {"all": None, "object": mask, "random": swap.random_mask(mask, 0)}
     return swap.Work(organism, config, sides, target, {"pair": donor, "self": target}, masks)
 
@@ -144,7 +145,7 @@ def test_a_run_on_the_organism(organism, tmp_path):
     assert rows.effect.notna().all() and set(rows.flipped) <= {0.0, 1.0}
     last = rows[(rows.donor == "pair") & (rows.group == "all") & (rows.step == 4) & (rows.variant == "block")]
     assert (last.effect > 0).any() and len(report.data["findings"]) == 4  # a flip rate for each step
-    assert "By step" in report.html and "re-read" in report.html
+    assert "By step" in report.html and "reads the prompt and the first frame again" in report.html
 
 
 def test_own_prompts_on_another_pipeline(tmp_path):
