@@ -73,7 +73,9 @@ def blocked(keys: Tensor, grid: Grid) -> Tensor:
 
 
 def knock_out(pattern: Tensor, cut: Tensor) -> Tensor:
-    """The pattern with the pairs ``cut`` at 0 and each row scaled back to sum 1. A row that would be empty stays as it was."""
+    """The pattern with the pairs ``cut`` at 0 and each row scaled back to sum 1. Rows without a cut pair, and rows that
+    would be empty, stay bit for bit as they were."""
     kept = pattern.masked_fill(cut, 0.0)
     total = kept.sum(-1, keepdim=True)
-    return torch.where(total > 0, kept / total.clamp_min(torch.finfo(kept.dtype).tiny), pattern)
+    changed = cut.any(-1, keepdim=True) & (total > 0)
+    return torch.where(changed, kept / total.clamp_min(torch.finfo(kept.dtype).tiny), pattern)

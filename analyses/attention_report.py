@@ -87,7 +87,14 @@ def head_maps(rows: pd.DataFrame, names: dict[str, str]) -> str:
     """Layer x head, one scale a statistic."""
     figures = []
     for value, title in names.items():
-        table = rows.groupby(["layer", "head", "problem"])[value].mean().groupby(["layer", "head"]).mean().unstack()
+        table = (
+            rows.groupby(["layer", "head", "problem"])[value]
+            .mean()
+            .groupby(["layer", "head"])
+            .mean()
+            .unstack()
+            .rename(columns=int)
+        )
         figures.append(matrix_maps([(title, table)], "head", "layer", ""))
     return "".join(figures)
 

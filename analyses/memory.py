@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 
-from analyses.base import AnalysisResult
-from analyses.experiment import Experiment, Report, Unit, each_unit
+from analyses.experiment import Experiment, Unit, each_unit
 from analyses.memory_knockout import knocked_rows
 from analyses.memory_reading import read_run, token_shape
 from analyses.memory_report import build_report
 from analyses.problems import Problem, generate, judge, problems
 from analyses.settings import MemoryConfig
-from analyses.store import RunStore
 from interp.model import HookedVideoPipeline
 from interp.trajectory import Run
 from tasks import get_task
@@ -62,8 +60,4 @@ def measure(model: HookedVideoPipeline, config: MemoryConfig, piece: Piece) -> U
     return Unit([{**problem.facts, **row} for row in rows], tensors, facts)
 
 
-def report(result: AnalysisResult, store: RunStore) -> Report:
-    return build_report(result, store)
-
-
-EXPERIMENT = Experiment("memory", MemoryConfig, pieces, each_unit(measure, _name), report)
+EXPERIMENT = Experiment("memory", MemoryConfig, pieces, each_unit(measure, _name), build_report)

@@ -12,7 +12,8 @@ from analyses.findings import Finding, Number, decide
 from analyses.memory_knockout import CUTS, SETS
 from analyses.statistics import by_item, curve, mean_number, paired
 from analyses.store import RunStore
-from reports.figures import Curve, Panel, bars, matrix_maps, panels
+from reports.figures import Curve, Panel, matrix_maps, panels
+from reports.grouped import grouped_points
 
 QUESTION = (
     "Are the objects of the first frame kept in their tokens while the video is made, and are these tokens used? Read: "
@@ -32,9 +33,11 @@ DECODED = (
     "probe on the noisy latent; shuffled: the same probe on labels in random order."
 )
 TRACKED = (
-    "Share of later latent frames in which the best matching key lies in the object's true cell. The best place in the table is "
-    "picked after the fact and reads high; the finding picks and tests on different items."
+    "Forward: the object's query in the first frame, its best matching key in a later frame lies in the object's true cell. "
+    "Backward: the query of that cell in the later frame, its best key in the first frame is the object's. The best place in the "
+    "table is picked after the fact and reads high; the findings pick and test on different items."
 )
+CHANGE = "change of the final latent / its norm"
 CUT = (
     "Attention from other frames' queries to the tokens is set to 0 in all heads, the rest scaled to sum 1. Object: its tokens "
     "in the first frame; column: the same cells in every frame; random: as many other tokens. Whiskers: 95 %, dashes: untouched."
@@ -55,7 +58,7 @@ def build_report(result: AnalysisResult, store: RunStore) -> Report:
     if len(cut) and cut.solved.notna().any():
         found = used(cut) + found
     if len(parts["tracking"]):
-        found.append(tracking.finding(parts["tracking"]))
+        found += [tracking.finding(parts["tracking"], value) for value in ("hit", "hit_back")]
     found.append(attended(parts["attention"]))
     sections = [
         *([knockout_section(cut)] if len(cut) else []),
@@ -178,19 +181,18 @@ def maps(made: list[tuple[str, pd.DataFrame]], label: str, bounds: tuple[float, 
 
 
 def knockout_section(cut: pd.DataFrame) -> pages.Section:
-    scored = cut.solved.notna().any()
-    drawn = [("kept", "frames that show the object right"), ("solved", "solved")] if scored else [("change", "latent change")]
-    figures = [bars(cut_bars(cut, value), label, by_item(cut[cut.tokens == "none"], value).value) for value, label in drawn]
-    return pages.Section("Attention cut", "".join(figures), CUT, knockout_table(cut))
+    readings = {"kept": "frames with the object right", "solved": "solved"} if cut.solved.notna().any() else {"change": CHANGE}
+    figure = grouped_points([(text, cut_points(cut, value)) for value, text in readings.items()], "untouched")
+    return pages.Section("Attention cut", figure, CUT, knockout_table(cut, readings))
 
 
-def cut_bars(cut: pd.DataFrame, value: str) -> pd.DataFrame:
-    drawn = [("untouched", by_item(cut[cut.tokens == "none"], value))]
+def cut_points(cut: pd.DataFrame, value: str) -> pd.DataFrame:
+    """``place, series, mean, low, high``: every cut with its four sets of tokens, and the untouched runs."""
+    drawn = [("", "untouched", by_item(cut[cut.tokens == "none"], value))]
     for step_part, layer_part in CUTS:
         at = cut[(cut.step_part == step_part) & (cut.layer_part == layer_part)]
-        name = cut_name(step_part, layer_part)
-        drawn += [(f"{name}: {tokens}", by_item(at[at.tokens == tokens], value)) for tokens in SETS]
-    return pd.DataFrame([{"name": n, "mean": v.value, "low": v.low, "high": v.high} for n, v in drawn])
+        drawn += [(cut_name(step_part, layer_part), tokens, by_item(at[at.tokens == tokens], value)) for tokens in SETS]
+    return pd.DataFrame([{"place": p, "series": s, "mean": v.value, "low": v.low, "high": v.high} for p, s, v in drawn])
 
 
 def cut_name(step_part: str, layer_part: str) -> str:
@@ -199,20 +201,17 @@ def cut_name(step_part: str, layer_part: str) -> str:
     return f"{layer_part} layers" if step_part == "all" else f"{step_part} steps"
 
 
-def knockout_table(cut: pd.DataFrame) -> pd.DataFrame:
-    """One row a task and cut; every outcome for the object's and for random tokens."""
-    names = {"kept": "object right", "solved": "solved", "change": "latent change"}
+def knockout_table(cut: pd.DataFrame, readings: dict[str, str]) -> pd.DataFrame:
+    """One row a task, reading and cut; a column for each set of tokens."""
     out = []
     for task, part in cut.groupby("task", sort=False):
-        values = [v for v in names if part[v].notna().any()]
-        none = part[part.tokens == "none"]
-        out.append({"task": task, "cut": "nothing"} | {f"{names[v]}, object cut": _short(by_item(none, v)) for v in values})
-        for step_part, layer_part in CUTS:
-            at = part[(part.step_part == step_part) & (part.layer_part == layer_part)]
-            row = {"task": task, "cut": cut_name(step_part, layer_part)}
-            for v in values:
-                row |= {f"{names[v]}, {t} cut": _short(by_item(at[at.tokens == t], v)) for t in SETS}
-            out.append(row)
+        for value, text in readings.items():
+            none = _short(by_item(part[part.tokens == "none"], value))
+            for step_part, layer_part in CUTS:
+                at = part[(part.step_part == step_part) & (part.layer_part == layer_part)]
+                about = {"task": task, "reading": text, "cut": cut_name(step_part, layer_part), "n": at.problem.nunique()}
+                cells = {name: _short(by_item(at[at.tokens == name], value)) for name in SETS}
+                out.append({**about, "untouched": none, **cells})
     return pd.DataFrame(out)
 
 
@@ -252,8 +251,11 @@ def decoded_section(decoded: pd.DataFrame, sigmas: list[float]) -> pages.Section
 
 
 def tracking_section(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
-    parts = [("all frames", rows), ("frames in which it has moved", tracking.moved(rows))]
-    tables = [(title, layer_step(part, "hit", sigmas)) for title, part in parts if len(part)]
+    parts = [("all frames", rows), ("moved", tracking.moved(rows))]
+    kinds = {"hit": "forward", "hit_back": "backward"}
+    tables = [
+        (f"{text}, {title}", layer_step(part, v, sigmas)) for title, part in parts if len(part) for v, text in kinds.items()
+    ]
     return pages.Section("Query-key tracking", maps(tables, "right cell", (0, 1)), TRACKED, tracking_table(rows))
 
 
@@ -263,10 +265,12 @@ def tracking_table(rows: pd.DataFrame) -> pd.DataFrame:
         for name, some in (("all", part), ("moved", tracking.moved(part))):
             if some.empty:
                 continue
-            best = tracking.accuracy_map(some).stack()
-            layer, step = best.idxmax()
-            row = {"task": task, "frames": name, "mean of all layers and steps": str(by_item(some, "hit"))}
-            row["best (layer, step)"] = f"{best.max():.2f} ({layer}, {step})"
+            row = {"task": task, "frames": name}
+            for value, text in (("hit", "forward"), ("hit_back", "backward")):
+                best = tracking.accuracy_map(some, value).stack()
+                layer, step = best.idxmax()
+                row[f"{text}, all layers and steps"] = str(by_item(some, value))
+                row[f"best {text} (layer, step)"] = f"{best.max():.2f} ({layer}, {step})"
             row |= {"stays put": f"{by_item(some, 'static').value:.2f}", "chance": f"{by_item(some, 'chance').value:.2f}"}
             out.append(row)
     return pd.DataFrame(out)

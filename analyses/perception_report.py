@@ -18,12 +18,12 @@ QUESTION = (
     "(nearest sprite): overlap of the objects with the truth, and the share of the moving thing's displaced places that show it."
 )
 READ = (
-    "Localised: IoU of all objects with the truth in the frames after the first. Still: of the objects that never move. Footprint: "
+    "Localised: IoU of all objects with the truth in the frames after the first. Still: of those that never move. Footprint: "
     "IoU of the cells that the moving thing visits, whenever it does. Motion: share of its displaced (frame, cell) places that "
     "show it; reversed: the same with the frames in reverse order."
 )
 LAGS = (
-    "A reading is there from the first step with half of its final value (items whose final value is below 0.5 are left out). Lag: "
+    "A reading is there from the first step with half of its final value (items whose final value is below 0.5 left out). Lag: "
     "step of motion minus step of the other reading."
 )
 NAMES = {
@@ -88,18 +88,15 @@ def reading_panels(rows: pd.DataFrame, sigmas: list[float], names: dict[str, str
 
 
 def lag_table(lags: pd.DataFrame) -> pd.DataFrame:
-    """One row a task: first steps and lags with intervals."""
-    out = []
-    for task, part in [("all", lags), *lags.groupby("task", sort=False)]:
-        row: dict[str, str] = {"task": str(task)}
-        for name, text in {**NAMES, **LATENT}.items():
-            if f"{name}_step" in part and name != "motion_shuffled":
-                row[f"step: {text}"] = short(by_item(part, f"{name}_step"))
-        for name, text in {**NAMES, "appearance": "what stays (latent)"}.items():
-            if f"lag_{name}" in part:
-                row[f"lag behind {text}"] = short(by_item(part, f"lag_{name}"))
-        out.append(row)
-    return pd.DataFrame(out)
+    """First steps and lags with intervals: a row a reading, a column a task."""
+    steps = {f"{name}_step": f"step: {text}" for name, text in {**NAMES, **LATENT}.items() if name != "motion_shuffled"}
+    behind = {f"lag_{name}": f"lag behind: {text}" for name, text in NAMES.items()}
+    behind["lag_appearance"] = "lag of what changes behind what stays"
+    groups = [("all", lags), *lags.groupby("task", sort=False)] if lags.task.nunique() > 1 else [("all", lags)]
+    return pd.DataFrame([
+        {"reading": text, **{str(task): short(by_item(part, column)) for task, part in groups}}
+        for column, text in {**steps, **behind}.items() if column in lags
+    ])  # fmt: skip
 
 
 def short(number: Number) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from analyses import settings
 
 if TYPE_CHECKING:
-    from analyses.experiment import Experiment
+    from analyses.base import AnalysisResult
+    from analyses.experiment import Experiment, Report
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,15 @@ class Entry:
 
     def load(self) -> Experiment:
         return importlib.import_module(f"analyses.{self.module}").EXPERIMENT
+
+    def runner(self) -> Callable[..., tuple[AnalysisResult, Report]]:
+        """``runner(config, folder, fresh=..., workers=..., progress=...)``: run, report, and what was found."""
+        module = importlib.import_module(f"analyses.{self.module}")
+        from analyses import experiment
+
+        if hasattr(module, "EXPERIMENT"):
+            return partial(experiment.run_and_report, module.EXPERIMENT)
+        return module.run_and_report
 
 
 _ENTRIES = (
@@ -75,7 +87,7 @@ _ENTRIES = (
     Entry(
         "layers", "layers", settings.LayersConfig,
         "Token energy by layer, and ablation of layers by step.",
-        ("cos analyze layers", "cos analyze layers --tasks maze --items 30 --layers 2,3,4 --ablations skip,random --out runs/skip"),
+        ("cos analyze layers", "cos analyze layers --tasks maze --items 30 --layers 2,3,4 --ablations skip --out runs/skip"),
     ),
     Entry(
         "swap", "swap", settings.SwapConfig,
@@ -98,7 +110,25 @@ _ENTRIES = (
     Entry(
         "attention", "attention", settings.AttentionConfig,
         "Attention maps of queries and prompt words; head statistics.",
-        ("cos analyze attention", "cos analyze attention --layers 2,3 --heads 0,1 --query 4,2,3 --words red,goal --out runs/maps"),
+        ("cos analyze attention", "cos analyze attention --layers 2,3 --heads 0,1 --query 4,2,3 --words red --out runs/maps"),
+    ),
+    Entry(
+        "perception-before-action", "perception", settings.PerceptionConfig,
+        "At which step objects are localised, and at which motion appears.",
+        ("cos analyze perception-before-action", "cos analyze perception-before-action --tasks maze --items 125 --out runs/lag"),
+    ),
+    Entry(
+        "all", "dossier", settings.DossierConfig,
+        "The dossier: every experiment at a size that fits a time budget, with the verdict on each claim.",
+        ("cos analyze all", "cos analyze all --budget 2h --model path/to/model --only chain-of-steps,commitment --out runs/mine"),
+    ),
+    Entry(
+        "probes", "probing", settings.ProbesConfig,
+        "Linear probes by layer and step, with baselines, transfer, and a test of use.",
+        (
+            "cos analyze probes",
+            "cos analyze probes --tasks maze --targets first_class,next_direction,solved --kind logistic --out runs/maze-probes",
+        ),
     ),
 )  # fmt: skip
 ENTRIES: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}

@@ -1,0 +1,46 @@
+"""Means with whiskers for several series at named places, side by side."""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+import pandas as pd
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+import seaborn as sns
+
+from reports.figures import STYLE, svg
+
+
+def grouped_points(made: list[tuple[str, pd.DataFrame]], reference: str | None = None, columns: int = 1) -> str:
+    """One panel a table (columns ``place, series, mean, low, high``), named by its axis label.
+
+    ``reference``: a series with one row, drawn as a dashed line across the panel.
+    """
+    rows = -(-len(made) // columns)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = plt.subplots(rows, columns, figsize=(8.6 * columns, 2.8 * rows), squeeze=False, layout="constrained")
+        for axis, (label, table) in zip(axes.flat, made, strict=False):
+            _draw(axis, table, label, reference)
+        sns.despine(figure)
+    return svg(figure)
+
+
+def _draw(axis: plt.Axes, table: pd.DataFrame, label: str, reference: str | None) -> None:
+    places = list(dict.fromkeys(table[table.series != reference].place))
+    series = [name for name in dict.fromkeys(table.series) if name != reference]
+    shift = np.linspace(-0.28, 0.28, len(series)) if len(series) > 1 else [0.0]
+    for name, offset, colour in zip(series, shift, sns.color_palette("deep"), strict=False):
+        own = table[table.series == name].set_index("place").reindex(places)
+        mean, low, high = (own[c].to_numpy(float) for c in ("mean", "low", "high"))
+        reach = np.nan_to_num(np.abs(np.stack([mean - low, high - mean])))
+        axis.errorbar(np.arange(len(places)) + offset, mean, reach, fmt="o", ms=4, capsize=2, lw=1.1, color=colour, label=name)
+    if reference is not None and (table.series == reference).any():
+        axis.axhline(float(table[table.series == reference]["mean"].iloc[0]), color="0.4", lw=0.9, ls="--", label=reference)
+    for edge in range(1, len(places)):
+        axis.axvline(edge - 0.5, color="0.92", lw=0.8, zorder=0)
+    axis.set_xticks(range(len(places)))
+    axis.set_xticklabels(places, fontsize=7)
+    axis.set_ylabel(label)
+    axis.legend(fontsize=6.5, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

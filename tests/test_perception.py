@@ -1,0 +1,143 @@
+"""Readings by hand; a planted trajectory whose lag is known; nulls; small runs to the page."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import build_tiny
+
+from analyses.experiment import run_and_report
+from analyses.perception import (
+    EXPERIMENT,
+    class_overlap,
+    first_step,
+    footprint_overlap,
+    lags,
+    latent_readings,
+    motion,
+    moving_classes,
+    overlap,
+    readings,
+)
+from analyses.perception_report import lag_finding
+from analyses.settings import PerceptionConfig
+from analyses.store import RunStore
+from analyses.tracks import nearest_sprites
+from interp import HookedVideoPipeline
+from tasks import get_task, grid
+from tasks.grid import AGENT, BOX, FLOOR, WALL
+
+
+def _scene(columns: list[int]) -> np.ndarray:
+    """An agent in the given column of one row, frame by frame, with a wall at the end of the row."""
+    out = np.full((len(columns), 1, 5), FLOOR)
+    out[:, 0, 4] = WALL
+    for frame, col in enumerate(columns):
+        out[frame, 0, col] = AGENT
+    return out
+
+
+def test_masks_by_hand():
+    a, b = np.array([1, 1, 0], bool), np.array([0, 1, 1], bool)
+    assert overlap(a, b) == pytest.approx(1 / 3) and math.isnan(overlap(a & False, b & False))
+    true, still, late = _scene([0, 1, 2]), _scene([0, 0, 0]), _scene([0, 0, 2])
+    assert moving_classes(true) == [AGENT]
+    assert motion(true, true, [AGENT]) == 1.0 and motion(still, true, [AGENT]) == 0.0 and motion(late, true, [AGENT]) == 0.5
+    assert class_overlap(still, true, [WALL]) == 1.0 and class_overlap(still, true, [AGENT, WALL]) == 0.5
+    assert footprint_overlap(late, true, [AGENT]) == pytest.approx(1 / 3)  # shows columns 0 and 2; truly 1 and 2
+    backwards = _scene([0, 2, 1])
+    found = readings(backwards, true)
+    assert found["moving_place"] == 1.0 and found["motion"] == 0.0 and found["motion_shuffled"] == 1.0 and found["still"] == 1.0
+    assert math.isnan(readings(_scene([0, 0, 0]), _scene([0, 0, 0]))["motion"])
+
+
+def test_first_step():
+    assert first_step([0.0, 0.4, 0.9, 0.8]) == 1.0
+    assert math.isnan(first_step([0.0, 0.3])) and math.isnan(first_step([1.0, math.nan]))
+
+
+def test_lenient_reading_never_gives_up():
+    item = get_task("place").sample(0)
+    assert (nearest_sprites(item.video) == item.cells).all()
+    grey = np.full_like(item.video, 128)
+    assert nearest_sprites(grey).shape == (grid.FRAMES, grid.ROWS, grid.COLS)
+
+
+def _planted(see: int, move: int, steps: int = 8, items: int = 6) -> pd.DataFrame:
+    """Trajectories that show nothing before step ``see``, the still first frame until ``move``, then the true video."""
+    rows = []
+    for number in range(items):
+        true = get_task("place").sample(number).cells
+        empty = np.full_like(true, FLOOR)
+        empty[0] = true[0]
+        for step in range(steps):
+            shown = empty if step < see else np.repeat(true[:1], len(true), 0) if step < move else true
+            rows.append({"problem": f"p{number}", "task": "place", "step": step, **readings(shown, true)})
+            latent = torch.from_numpy(shown).double()[None]
+            rows[-1] |= latent_readings(latent, torch.from_numpy(true).double()[None])
+    return pd.DataFrame(rows)
+
+
+def test_planted_lag_is_found_exactly():
+    rows = _planted(see=2, move=6)
+    table = lags(rows)
+    assert (table.still_step == 2).all() and (table.motion_step == 6).all() and (table.lag_still == 4).all()
+    assert lag_finding(table).verdict == "reproduced"
+
+
+def test_motion_that_comes_with_the_objects_is_no_lag():
+    table = lags(_planted(see=3, move=3))
+    assert (table.lag_localised == 0).all() and (table.lag_moving_place == 0).all()
+    assert lag_finding(table).verdict == "not reproduced"
+
+
+def test_latent_readings_by_hand():
+    rng = torch.Generator().manual_seed(0)
+    still, moving = torch.randn(3, 1, 4, 4, generator=rng), torch.randn(3, 5, 4, 4, generator=rng)
+    moving = moving - moving.mean(1, keepdim=True)
+    final = still + moving
+    found = latent_readings(still.expand(3, 5, 4, 4), final)
+    assert found["appearance"] == pytest.approx(1, abs=1e-6) and found["movement"] == pytest.approx(0, abs=1e-6)
+    found = latent_readings(2 * moving, final)
+    assert found["movement"] == pytest.approx(1, abs=1e-6)
+
+
+def test_a_run_on_the_organism(organism, tmp_path):
+    config = PerceptionConfig(items=1, num_inference_steps=4)
+    result, report = run_and_report(EXPERIMENT, config, tmp_path / "run", model=organism, workers=1)
+    assert RunStore(tmp_path / "run").verify() == []
+    assert len(result.rows) == 4 * 5
+    last = result.rows[result.rows.step == 4]
+    np.testing.assert_allclose(last[["appearance", "movement"]], 1)
+    assert result.rows[["localised", "motion"]].stack().between(0, 1).all()
+    assert "Perception before action" in report.html and len(report.lines) == 2
+
+
+def test_the_untrained_twin_shows_nothing(tmp_path):
+    from organism.package import untrained_twin
+    from organism.shapes import CALL_DEFAULTS
+
+    model = HookedVideoPipeline(untrained_twin(), "untrained", CALL_DEFAULTS)
+    config = PerceptionConfig(tasks=("place",), items=2, num_inference_steps=3)
+    result, report = run_and_report(EXPERIMENT, config, tmp_path / "run", model=model, workers=1)
+    assert report.data["findings"][0]["verdict"] == "not testable"
+    assert result.rows.motion.max() < 0.5
+
+
+def test_own_prompts_on_a_tiny_wan(tmp_path):
+    model = HookedVideoPipeline(build_tiny("wan21-t2v"), "tiny", {"height": 32, "width": 32, "num_frames": 9})
+    (tmp_path / "own.jsonl").write_text(json.dumps({"prompt": "go left"}) + "\n" + json.dumps({"prompt": "go right"}))
+    config = PerceptionConfig(prompts=str(tmp_path / "own.jsonl"), num_inference_steps=3)
+    result, report = run_and_report(EXPERIMENT, config, tmp_path / "run", model=model, workers=1)
+    assert RunStore(tmp_path / "run").verify() == []
+    assert "localised" not in result.rows and "no verifier" in report.html
+
+
+def test_box_is_no_moving_thing():
+    item = get_task("place").sample(1)
+    assert BOX not in moving_classes(item.cells) and len(moving_classes(item.cells)) == 1
