@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -13,9 +12,7 @@ T = TypeVar("T")
 
 def copies(model: HookedVideoPipeline, call: dict[str, Any], rows: int) -> dict[str, Any]:
     """The pipeline's keywords for a batch of ``rows`` equal runs of a call, all from the same noise."""
-    known = inspect.signature(type(model.pipe).__call__).parameters
-    sizes = {k: known[k].default for k in ("height", "width", "num_frames")}
-    call = {**sizes, **model.defaults, **call}
+    call = {**{k: model.default(k) for k in ("height", "width", "num_frames")}, **call}
     return {**call, **{k: [call[k]] * rows for k in ("prompt", "image", "seed") if k in call}}
 
 
