@@ -84,7 +84,7 @@ def _background(energy: pd.DataFrame) -> Finding:
     return Finding(
         "The first layers (0 to 9 of 40) attend to the background and the global structure (5.1)",
         decide(-number.high, -number.low),
-        "z-scored energy of things minus background in the first quarter of layers, beyond chance,", number,
+        "z-scored energy of things minus background in the first quarter of layers, beyond the control", number,
         "the same cells at random places", by_item(early, "energy_control"),
         "reproduced when the interval lies below 0 (the background has more), contradicted when it lies above",
     )  # fmt: skip
@@ -262,13 +262,14 @@ def _maps(result: AnalysisResult, store: RunStore) -> list[pages.Section]:
 
 
 def _row_of_maps(energy: np.ndarray) -> pd.DataFrame:
-    """``[frame, row, col]`` as one table, frames side by side with an empty column between."""
+    """``[frame, row, col]`` as one table, frames side by side with an empty column between; drawn with row 0 on top."""
     z = (energy - energy.mean()) / max(float(energy.std()), 1e-12)
     gap = np.full((*z.shape[:2], 1), np.nan)
     wide = np.concatenate([np.concatenate([frame, empty], 1) for frame, empty in zip(z, gap, strict=True)], 1)[:, :-1]
     size = z.shape[2] + 1
     names = [f"f{c // size}" if c % size == z.shape[2] // 2 else " " * (c % size) for c in range(wide.shape[1])]
-    return pd.DataFrame(wide, columns=names)
+    rows = range(len(wide))[::-1]  # the figure draws the first one at the bottom
+    return pd.DataFrame(wide[::-1], index=rows, columns=names)
 
 
 def _clip(unit: str, frames: np.ndarray) -> pages.Clip:
