@@ -82,6 +82,10 @@ def model_facts(config: AnalysisConfig) -> dict[str, Any]:
     return {"name": config.model, "digest": digest, "revision": config.revision}
 
 
+def load_model(config: AnalysisConfig) -> HookedVideoPipeline:
+    return HookedVideoPipeline.from_pretrained(config.model, **({"revision": config.revision} if config.revision else {}))
+
+
 def run(
     experiment: Experiment, config: AnalysisConfig, folder: Path, *, model: HookedVideoPipeline | None = None,
     fresh: bool = False, workers: int | None = None, progress: Progress = lambda done, total, what: None,
@@ -92,8 +96,7 @@ def run(
         "analysis": experiment.name, "config": config.model_dump(mode="json"),
         "command": command_line(experiment.name, config), "model": model_facts(config), "versions": versions(),
     }  # fmt: skip
-    if model is None:
-        model = HookedVideoPipeline.from_pretrained(config.model, **({"revision": config.revision} if config.revision else {}))
+    model = model or load_model(config)
     experiment.check(config, model)
     store = RunStore.open(folder, facts, fresh)
     total = sum(len(names) for _, names in pieces)

@@ -1,0 +1,106 @@
+"""The dossier: sizes from a budget, one page with all verdicts, continued and not repeated, failures named."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from analyses import dossier, experiment
+from analyses.experiment import Experiment, Report, Unit, each_unit
+from analyses.findings import Finding, Number, decide
+from analyses.pages import build
+from analyses.registry import ENTRIES, Entry
+from analyses.settings import DossierConfig, SuiteConfig
+from analyses.store import RunStore
+
+
+class CountConfig(SuiteConfig):
+    """Counts its runs."""
+
+
+CALLS: list[int] = []
+
+
+def measure(model, config, piece):
+    if config.seed == 13:
+        raise ValueError("thirteen was asked for: take another seed")
+    CALLS.append(piece)
+    return Unit([{"problem": str(piece), "value": float(piece)}])
+
+
+def report(result, store) -> Report:
+    finding = Finding("claim <b>", "reproduced", "it is", Number(0.5, 0.4, 0.6, 3), "nothing", Number(0.0), "above 0")
+    return build(result, "Count", "How many?", "nowhere", [finding], [])
+
+
+EXPERIMENT = Experiment(
+    "count", CountConfig, lambda c: [(i, [f"u{i}"]) for i in range(c.items)], each_unit(measure, lambda p: f"u{p}"), report
+)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    CALLS.clear()
+    entry = Entry("count", "../tests.test_dossier", CountConfig, "Counts.", ())
+    monkeypatch.setattr(Entry, "load", lambda self: EXPERIMENT)
+    for name in list(ENTRIES):
+        monkeypatch.delitem(ENTRIES, name)
+    monkeypatch.setitem(ENTRIES, "count", entry)
+
+
+def test_budget_and_sizes():
+    assert dossier.seconds("90s") == 90 and dossier.seconds("20m") == 1200 and dossier.seconds("1.5h") == 5400
+    for bad in ("20", "0m", "soon", "-3m"):
+        with pytest.raises(ValueError, match="20m"):
+            dossier.seconds(bad)
+    assert dossier.fitting_items(100, 10) == 20 and dossier.fitting_items(-5, 10) == dossier.PILOT
+    assert dossier.fitting_items(1e9, 1) == dossier.LARGEST
+
+
+def test_every_experiment_can_be_configured():
+    config = DossierConfig(seed=3, num_inference_steps=7)
+    for entry in dossier.chosen(config):
+        made = dossier.configured(entry, config, 4)
+        assert (made.seed, made.num_inference_steps, getattr(made, dossier.size_field(entry))) == (3, 7, 4)
+    with pytest.raises(ValueError, match="the experiments are patching"):
+        dossier.chosen(DossierConfig(only=("nothing",)))
+
+
+def test_a_dossier_grows_to_its_budget_and_is_not_repeated(counted, organism, tmp_path):
+    config = DossierConfig(budget="1h")
+    result, made = dossier.run_and_report(config, tmp_path / "run", model=organism, workers=1)
+    assert result.units["count"]["items"] == dossier.LARGEST and len(CALLS) == dossier.PILOT + dossier.LARGEST
+    assert RunStore(tmp_path / "run").verify() == [] and RunStore(tmp_path / "run/count").verify() == []
+    assert "1 reproduced" in made.lines[0] and "claim &lt;b&gt;" in made.html and 'href="count/report.html"' in made.html
+    assert "--items 125" in (tmp_path / "run/findings.md").read_text()
+    json.dumps(made.data)
+    dossier.run_and_report(config, tmp_path / "run", model=organism, workers=1)
+    assert len(CALLS) == dossier.PILOT + dossier.LARGEST
+
+
+def test_a_small_budget_keeps_the_small_run(counted, organism, tmp_path, monkeypatch):
+    monkeypatch.setattr(dossier, "fitting_items", lambda allowed, spent: dossier.PILOT)
+    result, _ = dossier.run_and_report(DossierConfig(budget="1s"), tmp_path / "run", model=organism, workers=1)
+    assert result.units["count"]["items"] == len(CALLS) == dossier.PILOT
+
+
+def test_an_experiment_that_cannot_run_is_named_and_the_rest_goes_on(counted, organism, tmp_path):
+    _, made = dossier.run_and_report(DossierConfig(seed=13), tmp_path / "run", model=organism, workers=1)
+    assert "could not run: thirteen was asked for" in made.html and any("could not run" in line for line in made.lines)
+
+
+def test_verdicts_follow_the_interval():
+    assert decide(0.1, 0.4) == "reproduced" and decide(-0.1, 0.4) == "not reproduced" and decide(-0.4, -0.1) == "contradicted"
+    assert decide(0.1, 0.4, 0.2) == "not reproduced" and decide(float("nan"), 0.1) == "not testable"
+
+
+def test_a_killed_experiment_is_continued_at_its_own_size(counted, organism, tmp_path):
+    config = DossierConfig(budget="1h")
+    made_with = {"model": experiment.model_facts(config), "versions": experiment.versions()}
+    facts = {"analysis": "all", "config": config.model_dump(mode="json"), "command": "cos analyze all --budget 1h", **made_with}
+    store = RunStore.open(tmp_path / "run", facts)
+    asked = CountConfig(items=7)
+    experiment.run(EXPERIMENT, asked, store.folder / "count", model=organism, workers=1)
+    result, _ = dossier.run_and_report(config, tmp_path / "run", model=organism, workers=1)
+    assert result.units["count"]["items"] == 7 and len(CALLS) == 7
