@@ -72,8 +72,9 @@ def findings(rows: pd.DataFrame, runs: dict[str, list[dict]]) -> list[Finding]:
 def _finding(apart: pd.DataFrame, control: pd.DataFrame, claim: str, statement: str) -> Finding:
     gain, step = growth(apart, "x0hat"), first_apart(apart, "x0hat")
     since = "at no step are they surely further apart" if step is None else f"they are further apart from step {step} on"
-    verdict = decide(gain.low, gain.high) if gain.n >= FEWEST else "not testable"
-    return Finding(claim, verdict, f"({since}) {statement}", gain, CONTROL, growth(control, "x0hat"), RULE)
+    if gain.n < FEWEST:
+        return Finding(claim, "not testable", f"too few items: {statement}", gain, CONTROL, growth(control, "x0hat"), RULE)
+    return Finding(claim, decide(gain.low, gain.high), f"({since}) {statement}", gain, CONTROL, growth(control, "x0hat"), RULE)
 
 
 # --- page ------------------------------------------------------------------------------------------------------------
