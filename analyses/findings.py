@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+MIN_ITEMS = 5
 Verdict = Literal["reproduced", "not reproduced", "contradicted", "not testable"]
 
 
@@ -35,6 +36,10 @@ class Finding:
     control_name: str
     control: Number
     rule: str
+
+    def sized(self) -> Finding:
+        """The same, undecided when it rests on fewer than MIN_ITEMS items: a bootstrap over so few is too narrow."""
+        return self if self.number.n >= MIN_ITEMS else replace(self, verdict="not testable")
 
     def line(self) -> str:
         """One plain sentence for the terminal."""

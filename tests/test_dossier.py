@@ -30,7 +30,7 @@ def measure(model, config, piece):
 
 
 def report(result, store) -> Report:
-    finding = Finding("claim <b>", "reproduced", "it is", Number(0.5, 0.4, 0.6, 3), "nothing", Number(0.0), "above 0")
+    finding = Finding("claim <b>", "reproduced", "it is", Number(0.5, 0.4, 0.6, 5), "nothing", Number(0.0), "above 0")
     return build(result, "Count", "How many?", "nowhere", [finding], [])
 
 
@@ -93,6 +93,12 @@ def test_an_experiment_that_cannot_run_is_named_and_the_rest_goes_on(counted, or
 def test_verdicts_follow_the_interval():
     assert decide(0.1, 0.4) == "reproduced" and decide(-0.1, 0.4) == "not reproduced" and decide(-0.4, -0.1) == "contradicted"
     assert decide(0.1, 0.4, 0.2) == "not reproduced" and decide(float("nan"), 0.1) == "not testable"
+
+
+def test_few_items_decide_nothing():
+    many = Finding("c", "reproduced", "s", Number(0.5, 0.4, 0.6, 5), "n", Number(0.0), "r")
+    assert many.sized() == many
+    assert Finding("c", "reproduced", "s", Number(0.5, 0.4, 0.6, 4), "n", Number(0.0), "r").sized().verdict == "not testable"
 
 
 def test_a_killed_experiment_is_continued_at_its_own_size(counted, organism, tmp_path):
