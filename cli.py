@@ -19,8 +19,10 @@ import typer
 from pydantic.fields import FieldInfo
 
 from analyses.command import as_text, explain, flag, reader
+from analyses.probe_cli import probe_app
 from analyses.registry import ENTRIES, Entry
 from analyses.settings import AnalysisConfig
+from analyses.terminal import Failure, Json, progress_bar
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -31,32 +33,9 @@ analyze = typer.Typer(no_args_is_help=True, help="Experiments. Each writes a run
 tasks_app = typer.Typer(no_args_is_help=True, help="The controlled video-reasoning tasks and their verifiers.")
 organism_app = typer.Typer(no_args_is_help=True, help="The small trained model that ships with the tool.")
 runs_app = typer.Typer(no_args_is_help=True, help="Finished and interrupted runs.")
-probe_app = typer.Typer(no_args_is_help=True, help="Linear probes that are kept: train, test, look at, apply.")
-for name, group in (("analyze", analyze), ("tasks", tasks_app), ("organism", organism_app), ("runs", runs_app), ("probe", probe_app)):
+groups = {"analyze": analyze, "probe": probe_app, "tasks": tasks_app, "organism": organism_app, "runs": runs_app}
+for name, group in groups.items():
     app.add_typer(group, name=name)
-
-Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")]
-
-
-class Failure(Exception):
-    """A message for the user; exit code 1."""
-
-
-def progress_bar() -> tuple[Any, Any]:
-    """A bar with time left, and the callback that moves it; silent when the output is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"))
-    bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
-    task = bar.add_task("starting")
-
-    def move(done: int, total: int, what: str) -> None:
-        bar.update(task, completed=done, total=total, description=what)
-
-    return bar, move
-
 
 # --- analyze -----------------------------------------------------------------------------------------------------
 
@@ -130,173 +109,6 @@ def _analysis(entry: Entry) -> Callable[..., None]:
 
 for entry in ENTRIES.values():
     analyze.command(entry.name)(_analysis(entry))
-
-
-# --- probe -------------------------------------------------------------------------------------------------------
-
-Model = Annotated[str, typer.Option(help="'organism', a folder in diffusers format, or a hub id.")]
-Tasks = Annotated[str, typer.Option(help="Tasks, with commas.")]
-Items = Annotated[int, typer.Option(help="Items of cos-500 of each task.")]
-Steps = Annotated[int, typer.Option("--num-steps", help="Denoising steps of every run.")]
-Seed = Annotated[int, typer.Option(help="Picks the noises.")]
-Force = Annotated[bool, typer.Option("--force", help="Use probes of a model with other weights.")]
-Probes = Annotated[Path, typer.Argument(help="Folder of saved probes.")]
-
-
-def _suite(**given: Any) -> Any:
-    from analyses.command import words
-    from analyses.probe_commands import suite_config
-
-    return suite_config(**{k: words(v) if k == "tasks" else v for k, v in given.items()})
-
-
-def _numbers(option: str, text: str | None) -> tuple[int, ...] | None:
-    from analyses.command import integers
-
-    try:
-        return None if text is None else integers(text)
-    except ValueError as error:
-        raise Failure(f"{option} {error}") from None
-
-
-@probe_app.command("train")
-def probe_train(
-    target: Annotated[str, typer.Option(help="What is read; cos probe targets lists them.")],
-    out: Annotated[Path, typer.Option(help="Folder for the probes.")],
-    kind: Annotated[str, typer.Option(help="logistic, ridge-classifier, mean-difference, linear-svm, pca+logistic.")] = "logistic",
-    site: Annotated[str, typer.Option(help="Site of every block.")] = "hook_resid_post",
-    layers: Annotated[str | None, typer.Option(help="Layers: 0,4 or 0:8:2. All by default.")] = None,
-    steps: Annotated[str | None, typer.Option(help="Steps: 0,10 or 0:20:5. All by default.")] = None,
-    tokens: Annotated[int, typer.Option(help="Tokens of each clip, drawn at random; 0: all.")] = 25,
-    folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation.")] = 5,
-    model: Model = "organism", tasks: Tasks = "maze,occlusion,bounce,place", items: Items = 40, num_steps: Steps = 20, seed: Seed = 0,
-    as_json: Json = False,
-) -> None:
-    """Train probes of one target at layers and steps, cross-validated by clip, and save them with their card.
-
-    Examples:
-
-      cos probe train --target on_path --out runs/probes/on_path
-
-      cos probe train --target next_direction --tasks maze --layers 3,4,5 --steps 0:20:5 --kind linear-svm --out runs/probes/turns
-    """
-    from analyses.probe_commands import train
-
-    config = _suite(model=model, tasks=tasks, items=items, num_inference_steps=num_steps, seed=seed)
-    bar, move = progress_bar()
-    with bar:
-        chosen = _numbers("--layers", layers), _numbers("--steps", steps)
-        best = train(config, target, kind, site, *chosen, tokens, folds, out, move)
-    if as_json:
-        print(json.dumps({"folder": str(out), "best": best}))
-        return
-    typer.echo(f"best: layer {best['layer']}, step {best['step']}: {best['score']:.2f} [{best['low']:.2f}, {best['high']:.2f}]")
-    baselines = ("majority", "shuffled", "control", "x_t", "first frame", "position")
-    typer.echo("baselines: " + ", ".join(f"{k} {best[k]:.2f}" for k in baselines if k in best))
-    typer.echo(f"Probes: {out.resolve()}")
-
-
-@probe_app.command("eval")
-def probe_eval(
-    folder: Probes,
-    skip: Annotated[int, typer.Option(help="First item of each task, so that no trained clip is tested.")] = 100,
-    model: Model = "organism", tasks: Tasks = "maze,occlusion,bounce,place", items: Items = 20, num_steps: Steps = 20, seed: Seed = 0,
-    force: Force = False, as_json: Json = False,
-) -> None:
-    """Test saved probes on clips that they were not trained on.
-
-    Example: cos probe eval runs/probes/on_path --skip 100 --items 20
-    """
-    from analyses.probe_commands import evaluate
-
-    config = _suite(model=model, tasks=tasks, items=items, num_inference_steps=num_steps, seed=seed)
-    bar, move = progress_bar()
-    with bar:
-        rows = evaluate(folder, config, skip, force, move)
-    if as_json:
-        print(json.dumps(rows))
-        return
-    for row in rows:
-        interval = f"{row['score']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-        typer.echo(f"{row['name']} step {row['step']}: {interval} on {row['n_clips']} clips; {row['trained']:.2f} at training")
-
-
-@probe_app.command("list")
-def probe_list(folder: Annotated[Path, typer.Argument(help="Folder.")] = Path("runs/probes"), as_json: Json = False) -> None:
-    """Saved probes below a folder.
-
-    Example: cos probe list runs/probes --json
-    """
-    from analyses.probe_commands import listing
-
-    rows = listing(folder)
-    if as_json:
-        print(json.dumps(rows))
-        return
-    for row in rows:
-        typer.echo(f"{row['folder']}  {row['target']}  {row['kind']}  {row['probes']} probes, best {row['score']:.2f} at {row['best']}")
-    if not rows:
-        typer.echo(f"no probes below {folder}")
-
-
-@probe_app.command("targets")
-def probe_targets(as_json: Json = False) -> None:
-    """What probes can read, by family.
-
-    Example: cos probe targets
-    """
-    from analyses.probe_commands import target_list
-
-    rows = target_list()
-    if as_json:
-        print(json.dumps(rows))
-        return
-    for row in rows:
-        typer.echo(f"{row['target']:<16} {row['family']:<14} {row['about']} ({row['tasks']})")
-
-
-@probe_app.command("show")
-def probe_show(folder: Probes, as_json: Json = False) -> None:
-    """The card of saved probes: target, data, model, versions, scores.
-
-    Example: cos probe show runs/probes/on_path
-    """
-    from probes.persistence import read_card
-
-    card = read_card(folder)
-    if as_json:
-        print(json.dumps(card))
-        return
-    for part in ("target", "probe", "model", "versions"):
-        typer.echo(f"{part}: " + ", ".join(f"{k} {v}" for k, v in card[part].items() if k != "names"))
-    typer.echo(f"data: {len(card['data']['clips'])} clips, {card['data']['rows']} tokens, {card['data']['balance']}")
-    for row in sorted(card["scores"], key=lambda row: -row["score"])[:10]:
-        typer.echo(f"{row['name']} step {row['step']} (sigma {row['sigma']:.2f}): {row['score']:.2f}")
-
-
-@probe_app.command("apply")
-def probe_apply(
-    folder: Probes,
-    out: Annotated[Path, typer.Option(help="The overlay video (mp4).")],
-    task: Annotated[str, typer.Option(help="maze, occlusion, bounce or place.")] = "maze",
-    item: Annotated[int, typer.Option(help="Number of the item of cos-500.")] = 0,
-    layer: Annotated[int | None, typer.Option(help="Layer; with --step. The best probe by default.")] = None,
-    step: Annotated[int | None, typer.Option(help="Step; with --layer.")] = None,
-    model: Model = "organism", num_steps: Steps = 20, seed: Seed = 0, force: Force = False, as_json: Json = False,
-) -> None:
-    """Generate an item and draw a probe's predictions over all its tokens, beside the video.
-
-    Example: cos probe apply runs/probes/on_path --task maze --item 3 --layer 4 --step 6 --out overlay.mp4
-    """
-    from analyses.probe_commands import apply
-
-    config = _suite(model=model, tasks=task, num_inference_steps=num_steps, seed=seed)
-    facts = apply(folder, config, task, item, layer, step, force, out)
-    if as_json:
-        print(json.dumps(facts))
-        return
-    for key, value in facts.items():
-        typer.echo(f"{key}: {value}")
 
 
 # --- tasks -------------------------------------------------------------------------------------------------------
@@ -426,7 +238,7 @@ def organism_train(
     vae_steps: Annotated[int | None, typer.Option(help="Steps of each autoencoder stage; the recipe's by default.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile the blocks (1.7 times as fast).")] = True,
-    start_from: Annotated[Path | None, typer.Option(help="Continue from this pipeline's weights, its autoencoder kept.")] = None,
+    start_from: Annotated[Path | None, typer.Option(help="Start from these weights; the decoder too, with --vae-steps.")] = None,
 ) -> None:
     """Train the organism from scratch: autoencoder, then transformer. Run it again to continue after a kill.
 

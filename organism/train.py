@@ -58,7 +58,7 @@ def _work(rank: int, count: int, port: int, plan: Plan) -> None:
     if count > 1:
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
         dist.init_process_group("gloo", rank=rank, world_size=count)
-    vae = train_autoencoder(plan) if plan.start_from is None else shipped_autoencoder(plan.start_from)
+    vae = train_autoencoder(plan) if plan.start_from is None else sharpened(shipped_autoencoder(plan.start_from), plan)
     transformer = train_transformer(plan, vae)
     if rank == 0:
         package.save(package.assemble(vae.cpu(), transformer), plan.out / "pipeline")
@@ -86,17 +86,28 @@ def shipped_autoencoder(folder: Path) -> AutoencoderKLWan:
 def train_autoencoder(plan: Plan) -> AutoencoderKLWan:
     """All stages of the autoencoder, then its latent statistics."""
     vae = train_vae.build().to(plan.device)
-    for name, recipe, loss in train_vae.STAGES:
-        if loss.frozen:
-            train_vae.freeze_encoder(vae)
-        run = Run(vae, _sized(recipe, plan.vae_steps), plan.out / f"vae-{name}")
-        run.resume()
-        fit(run, loss, _stage(f"autoencoder, {name}"))
-        run.load_average()
-        vae.requires_grad_(True)
+    for stage in train_vae.STAGES:
+        _autoencoder_stage(vae, plan, *stage)
     vae = vae.cpu()
     train_vae.set_statistics(vae)
     return vae
+
+
+def sharpened(vae: AutoencoderKLWan, plan: Plan) -> AutoencoderKLWan:
+    """A finished autoencoder after the last stage once more, for ``--vae-steps`` steps; its latents stay as they are."""
+    if plan.vae_steps:
+        _autoencoder_stage(vae.to(plan.device), plan, *train_vae.STAGES[-1])
+    return vae
+
+
+def _autoencoder_stage(vae: AutoencoderKLWan, plan: Plan, name: str, recipe: Recipe, loss: train_vae.Objective) -> None:
+    if loss.frozen:
+        train_vae.freeze_encoder(vae)
+    run = Run(vae, _sized(recipe, plan.vae_steps), plan.out / f"vae-{name}")
+    run.resume()
+    fit(run, loss, _stage(f"autoencoder, {name}"))
+    run.load_average()
+    vae.requires_grad_(True)
 
 
 def train_transformer(plan: Plan, vae: AutoencoderKLWan) -> WanTransformer3DModel:
