@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from analyses import pages
@@ -13,6 +14,7 @@ from analyses.findings import Finding, Number, decide
 from analyses.statistics import by_item, curve, mean_number
 from analyses.store import RunStore
 from reports.figures import Curve, Panel, matrix_maps, panels
+from tasks.tally import wilson
 
 CLAIM_AT, CLAIM_BY = 0.2, 0.5  # injected at step 20 of 100, back by step 50
 OFTEN = 0.5
@@ -80,11 +82,18 @@ def recoveries(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(out)
 
 
+def share(flags: Sequence[bool]) -> Number:
+    """Share of items with the 95 % Wilson score interval: unlike a bootstrap it is not of width 0 when all items agree."""
+    if not len(flags):
+        return Number(float("nan"))
+    return Number(float(np.mean(flags)), *wilson(int(sum(flags)), len(flags)), n=len(flags))
+
+
 def own_by(rows: pd.DataFrame, problems: set[str], by: int) -> Number:
     """Share of the undisturbed runs of some problems that read right from step ``by`` or before to the end."""
     runs = rows[(rows.kind == "undisturbed") & rows.problem.isin(problems)].sort_values("step")
     froms = [stays_from(list(run.right)) for _, run in runs.groupby("problem")]
-    return mean_number([float(at is not None and at <= by) for at in froms])
+    return share([at is not None and at <= by for at in froms])
 
 
 def findings(rows: pd.DataFrame, sigmas: Sequence[float], dose: float) -> list[Finding]:
@@ -96,16 +105,16 @@ def findings(rows: pd.DataFrame, sigmas: Sequence[float], dose: float) -> list[F
     for donor in [d for d in ("prompt", "other") if (found.donor == d).any()]:
         at = min(found.injected.unique(), key=lambda k: abs(k - CLAIM_AT * steps))
         part = found[found.eligible & (found.dose == dose) & (found.donor == donor) & (found.injected == at)]
-        early = mean_number(((part.back <= by) & (part.recovered == 1)).to_numpy(float))
-        left = mean_number(never[never.donor == donor].right.to_numpy(float))
+        early = share(list((part.back <= by) & (part.recovered == 1)))
+        left = share(list(never[never.donor == donor].right))
         out.append(Finding(
             "A wrong answer injected at step 20 of 100 is often corrected by step 50 (4)",
             decide(early.low - OFTEN, early.high - OFTEN),
             f"{DONORS[donor]}, injected at step {at} of {steps} (sigma {sigmas[at]:.2f}): the right answer is in the final video "
-            f"for {mean_number(part.recovered)}, the injected one for {mean_number(part.foreign)} (the donor's own video, never "
+            f"for {share(list(part.recovered))}, the injected one for {share(list(part.foreign))} (the donor's own video, never "
             f"corrected, is right here for {left}); right, and to stay, by step {by} (sigma {sigmas[by]:.2f}) for",
             early, "the same items undisturbed, right and to stay by the same step", own_by(rows, set(part.problem), by),
-            f"the interval lies above {OFTEN}; below it: contradicted",
+            f"the Wilson interval lies above {OFTEN}; below it: contradicted",
         ))  # fmt: skip
     return out
 

@@ -10,7 +10,7 @@ import torch
 from analyses.experiment import run_and_report
 from analyses.problems import Problem, generate, problems
 from analyses.recovery import EXPERIMENT, Donor, Injection, injected, measure, mix, other_prompt, pieces, steps_of, whose
-from analyses.recovery_report import findings, own_by, recoveries, stays_from, with_right
+from analyses.recovery_report import findings, own_by, recoveries, share, stays_from, with_right
 from analyses.settings import RecoveryConfig
 from analyses.store import RunStore
 from interp import HookedVideoPipeline
@@ -25,6 +25,13 @@ def test_stays_from_and_mix():
     assert stays_from([True, True]) == 0 and stays_from([True, False]) is None and stays_from([]) is None
     own, other = torch.zeros(2), torch.tensor([4.0, 8.0])
     assert mix(own, other, 0.25).tolist() == [1.0, 2.0] and torch.equal(mix(own, other, 1), other)
+
+
+def test_a_share_of_few_items_has_a_wide_interval():
+    few, half = share([True] * 3), share([True, False] * 50)
+    assert (few.value, round(few.low, 3), few.high, few.n) == (1, 0.439, 1, 3)  # 3 of 3: n / (n + z^2)
+    assert (half.value, round(half.low, 3), round(half.high, 3)) == (0.5, 0.404, 0.596)
+    assert np.isnan(share([]).value)
 
 
 def test_donors_are_wrong_here_and_right_there():
