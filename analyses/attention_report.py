@@ -10,9 +10,9 @@ from analyses import pages
 from analyses.base import AnalysisResult
 from analyses.experiment import Report
 from analyses.findings import Finding, decide
-from analyses.statistics import by_item, curve, mean_number, paired
+from analyses.statistics import by_item, mean_number, paired
 from analyses.store import RunStore
-from reports.figures import Curve, Panel, matrix_maps, panels, step_ticks
+from reports.figures import matrix_maps
 from reports.grid_maps import grid_maps
 
 QUESTION = (
@@ -44,7 +44,9 @@ def build_report(result: AnalysisResult, store: RunStore) -> Report:
         pages.Section(
             "Heads", head_maps(within, STATISTICS), "Self-attention, mean over queries, steps and items, by layer and head."
         ),
-        pages.Section("Along the steps", along_steps(within, facts["sigmas"]), "Mean over heads; one line a layer."),
+        pages.Section(
+            "Along the steps", along_steps(within, facts["sigmas"]), "Self-attention, mean over queries, heads and items."
+        ),
         pages.Section("Text attention", head_maps(across, TEXT), "From tokens to the prompt, by layer and head."),
         *([word_section(words)] if len(words) else []),
         *[map_section(store, unit, about) for unit, about in first_of_each_task(result).items()],
@@ -100,25 +102,24 @@ def head_maps(rows: pd.DataFrame, names: dict[str, str]) -> str:
 
 
 def along_steps(rows: pd.DataFrame, sigmas: list[float]) -> str:
-    steps = sorted(rows.step.unique())
-    ticks = {k: text for k, text in step_ticks(sigmas).items() if k in steps}
-    layers = sorted(rows.layer.unique())
-    shown = layers if len(layers) <= 8 else [layers[round(i)] for i in np.linspace(0, len(layers) - 1, 8)]
-    made = []
+    """Layer x step, mean over heads, one scale a statistic."""
+    figures = []
     for value, title in STATISTICS.items():
-        curves = [Curve(f"layer {n}", curve(rows[rows.layer == n], value)[["step", "mean"]]) for n in shown]
-        made.append(Panel(title, curves, "step", "step, sigma", "", ticks))
-    return panels(made)
+        table = layer_step(rows, value).rename(columns=lambda k: f"{k}\n{sigmas[k]:.2f}")
+        figures.append(matrix_maps([(title, table)], "step, sigma", "layer", ""))
+    return "".join(figures)
+
+
+def layer_step(rows: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Layer x step, items weighted equally."""
+    each = rows.groupby(["layer", "step", "problem"])[value].mean()
+    return each.groupby(["layer", "step"]).mean().unstack()
 
 
 def word_section(words: pd.DataFrame) -> pages.Section:
     own = words[words.own.astype(bool)]
     tables = [("words at what they name", own), ("words that name nothing", words[words.other.astype(bool)])]
-    maps = [
-        (title, part.groupby(["layer", "step", "problem"]).log2_ratio.mean().groupby(["layer", "step"]).mean().unstack())
-        for title, part in tables
-        if len(part)
-    ]
+    maps = [(title, layer_step(part, "log2_ratio")) for title, part in tables if len(part)]
     table = [
         {"word": word, "log2 ratio at what it names": str(by_item(part, "log2_ratio"))} for word, part in own.groupby("word")
     ]

@@ -53,13 +53,13 @@ def build_report(result: AnalysisResult, store: RunStore) -> Report:
     if len(decoded):
         found.append(decodable(decoded))
     if rows.task.eq("prompts").all():
-        notes.append("These problems have no verifier and no known object: a chosen cell is followed, outcomes are not scored.")
+        notes.append("These problems have no verifier and no known object: “object” is a chosen cell, outcomes are not scored.")
     cut = parts["knockout"]
     if len(cut) and cut.solved.notna().any():
         found = used(cut) + found
     if len(parts["tracking"]):
         found += [tracking.finding(parts["tracking"], value) for value in ("hit", "hit_back")]
-    found.append(attended(parts["attention"]))
+        found.append(attended(parts["attention"]))
     sections = [
         *([knockout_section(cut)] if len(cut) else []),
         attention_section(parts["attention"], sigmas),

@@ -57,10 +57,16 @@ def lag_finding(lags: pd.DataFrame) -> Finding:
     where, when = (mean_number(lags[f"{name}_step"].to_numpy(float)) for name in ("localised", "motion"))
     return Finding(
         "Perception before action: objects are localised first, motion appears later (4)", decide(lag.low, lag.high),
-        f"objects are localised at step {where}, motion is there at step {when}; per item it comes later, in steps, by", lag,
+        f"objects are localised at step {where}, motion is there at step {when}; per item it comes later, in steps "
+        f"({by_task(lags)}), by", lag,
         "lag behind the moving thing's own footprint, which still objects copied from the first frame cannot bring forward", own,
         "the interval of the lag lies above 0",
     )  # fmt: skip
+
+
+def by_task(lags: pd.DataFrame) -> str:
+    means = lags.groupby("task", sort=False).lag_localised.mean()
+    return ", ".join(f"{task} {value:.2f}" for task, value in means.items())
 
 
 def latent_finding(lags: pd.DataFrame) -> Finding:
