@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 BASELINES = ("majority", "shuffled", "x_t", "first frame", "position")
+OWN = ("majority", "shuffled", "x_t", "position")  # what a token has before any layer; the first frame must be looked up
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,17 @@ def role(scores: pd.DataFrame, drawn: np.ndarray) -> Role:
     """The role of a target from a grid's ``scores`` over one site and its paired ``drawn [resample, layer, step]``.
 
     A cell is reliable when its interval lies above every baseline (majority, shuffled labels, inputs) of its step; the first
-    one has the lowest layer, then the lowest step. The expected layer uses scores averaged over the steps, from the best
-    baseline on.
+    one has the lowest layer, then the lowest step. A perception target says what the first frame shows, so there the first
+    frame is no baseline but the source. The expected layer uses scores averaged over the steps, from the best baseline that a
+    token holds before any layer.
     """
-    baseline = scores[[b for b in BASELINES if b in scores]].max(axis=1)
+    kinds = OWN if scores.family.iloc[0] == "perception" else BASELINES
+    baseline = scores[[b for b in kinds if b in scores]].max(axis=1)
     reliable = scores[scores.low > baseline].sort_values(["layer", "step"])
     best = scores.loc[scores.score.idxmax()]
     layers = scores.pivot(index="layer", columns="step", values="score").mean(axis=1).to_numpy()
-    floor = float(scores.assign(b=baseline).groupby("step").b.max().mean())
+    own = scores[[b for b in OWN if b in scores]].max(axis=1)
+    floor = float(own.groupby(scores.step).max().mean())
     return Role(
         str(best.target), str(best.family),
         None if reliable.empty else (int(reliable.iloc[0].layer), int(reliable.iloc[0].step)),

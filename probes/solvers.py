@@ -89,9 +89,7 @@ def as_sklearn(probe: LinearProbe) -> Any:
         if probe.outputs_ == 1:
             out.coef_, out.intercept_ = probe.coef_[0], probe.intercept_[0]
         return out
-    out.n_iter_ = np.array([1])
+    out.n_iter_, out.classes_ = np.array([1]), probe.classes_
     if kind == "ridge-classifier":
         out._label_binarizer = LabelBinarizer(pos_label=1, neg_label=-1).fit(probe.classes_)
-        return out
-    out.classes_ = probe.classes_
     return out

@@ -99,6 +99,11 @@ def steer(probe: LinearProbe, strength: float, towards: Any = None) -> EditFn:
     return edit
 
 
+def by_step(edits: dict[int, EditFn]) -> EditFn:
+    """Each step with its own edit, because activations move with sigma; steps without one stay as they are."""
+    return lambda act, hook: edits[hook.step](act, hook) if hook.step in edits else None
+
+
 def edits_for(
     probe: LinearProbe, X: np.ndarray, y: np.ndarray, strength: float | None = None, towards: Any = None, seed: int = 0
 ) -> dict[str, EditFn]:

@@ -1,0 +1,101 @@
+"""Clips of a probe run on disk, and back as one data set."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from analyses.experiment import Unit
+from analyses.problems import Problem, arguments
+from analyses.settings import ProbesConfig
+from analyses.store import RunStore
+from interp.errors import InterpError
+from interp.model import HookedVideoPipeline
+from probes.collect import collect_clip
+from probes.dataset import ClipData, ProbeDataset, Source, assemble
+from probes.estimator import LinearProbe
+from probes.targets import REGRESS, Target, resolve
+
+WAIT = 0.2  # seconds between looks for another worker's units
+
+
+def targets_of(config: ProbesConfig) -> list[Target]:
+    """The targets that were asked for; with prompts of the user's own only those that need no item."""
+    found = resolve(config.targets)
+    if config.prompts is None:
+        return found
+    return [t for t in found if t.tasks is None] or resolve(["final_latent"])
+
+
+def probe_of(config: ProbesConfig, target: Target) -> LinearProbe:
+    """One inner split: hundreds of cells choose their penalty."""
+    return LinearProbe("ridge" if target.form == REGRESS else config.kind, inner=1)
+
+
+def hook_names(config: ProbesConfig, layers: int) -> list[str]:
+    asked = range(layers) if config.layers is None else config.layers
+    bad = [layer for layer in asked if not 0 <= layer < layers]
+    if bad:
+        raise InterpError(f"layer {bad[0]} was asked for; the model has layers 0 to {layers - 1}")
+    return [f"blocks.{layer}.{config.site}" for layer in asked]
+
+
+def steps_of(config: ProbesConfig) -> tuple[int, ...]:
+    """The probed steps. InterpError for one that the runs do not have."""
+    steps = tuple(range(config.num_inference_steps)) if config.steps is None else config.steps
+    bad = [s for s in steps if not 0 <= s < config.num_inference_steps]
+    if bad:
+        raise InterpError(f"step {bad[0]} was asked for; the runs have steps 0 to {config.num_inference_steps - 1}")
+    return tuple(sorted(set(steps)))
+
+
+def collect_unit(model: HookedVideoPipeline, config: ProbesConfig, problem: Problem) -> Unit:
+    """Run one problem and keep what probes need."""
+    source = Source(problem.name, arguments(model, config, problem), problem.item)
+    names, steps = hook_names(config, model.layers), list(steps_of(config))
+    tokens = config.probe_tokens if config.prompts is None else "all"
+    clip = collect_clip(model, source, names, steps, targets_of(config), tokens, problem.seed)
+    tensors = {f"act.{n}": torch.from_numpy(a) for n, a in clip.activations.items()}
+    tensors |= {f"label.{n}": torch.from_numpy(a.copy()) for n, a in clip.labels.items()}
+    tensors |= {"x_t": torch.from_numpy(clip.x_t), "position": torch.from_numpy(clip.position)}
+    if clip.first is not None:
+        tensors["first"] = torch.from_numpy(clip.first.copy())
+    axes = {k: ["step", "token", "unit"] if k.startswith("act.") or k == "x_t" else ["token"] for k in tensors}
+    facts = {"task": clip.task, "grid": list(clip.grid), "steps": list(clip.steps), "sigmas": list(clip.sigmas), "axes": axes}
+    return Unit([{"table": "clip", **problem.facts, "tokens": len(clip.position)}], tensors, facts)
+
+
+def wait_for(store: RunStore, units: Iterable[str]) -> None:
+    """Return when other workers have stored these units. They come earlier in the queue, so someone is on them; a worker that
+    dies ends the whole run."""
+    for unit in units:
+        while not store.unit_path(unit).is_file():
+            time.sleep(WAIT)
+
+
+def read_clip(store: RunStore, unit: str) -> ClipData:
+    _, facts = store.unit(unit)
+    held = {k: v.numpy() for k, v in store.tensors(unit).items()}
+    part = lambda head: {k.removeprefix(head): v for k, v in held.items() if k.startswith(head)}
+    return ClipData(
+        unit, facts["task"], part("act."), part("label."), held["x_t"], held.get("first"), held["position"],
+        tuple(facts["steps"]), tuple(facts["sigmas"]), tuple(facts["grid"]),
+    )  # fmt: skip
+
+
+def dataset(store: RunStore, config: ProbesConfig, units: Iterable[str]) -> ProbeDataset:
+    """All clips of a run; read once a process."""
+    return _dataset(store.folder, config, tuple(units))
+
+
+@lru_cache(maxsize=1)
+def _dataset(folder: Path, config: ProbesConfig, units: tuple[str, ...]) -> ProbeDataset:
+    store = RunStore(folder)
+    clips = [read_clip(store, u) for u in units]
+    names = sorted(clips[0].activations, key=lambda n: int(n.split(".")[1]))
+    clips = [ClipData(**{**c.__dict__, "activations": {n: c.activations[n] for n in names}}) for c in clips]
+    return assemble(clips, len(clips), targets_of(config))

@@ -1,0 +1,29 @@
+"""What commands share: their error, their progress bar, their ``--json``. Light; loads nothing heavy."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")]
+
+
+class Failure(Exception):
+    """A message for the user; exit code 1."""
+
+
+def progress_bar() -> tuple[Any, Any]:
+    """A bar with time left, and the callback that moves it; silent when the output is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"))
+    bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+    task = bar.add_task("starting")
+
+    def move(done: int, total: int, what: str) -> None:
+        bar.update(task, completed=done, total=total, description=what)
+
+    return bar, move
