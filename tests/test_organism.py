@@ -14,6 +14,7 @@ from analyses.files import weights_digest
 from interp.model import ORGANISM
 from organism import data, loop, package, padding, shapes, text, train_dit, train_vae, widen
 from organism.evaluate import chosen_items, judge_batch, round_trip
+from organism.train import Plan, sharpened
 from tasks import TASKS, grid, suite
 
 
@@ -102,6 +103,25 @@ def test_widening_is_exact():
         torch.testing.assert_close(wide.decode(latent).sample, out, atol=1e-5, rtol=1e-5)
     for (name, a), b in zip(vae.named_parameters(), widen.narrow(wide).parameters()):
         assert torch.equal(a, b), name
+
+
+def test_the_worst_cells_weigh_most():
+    squared = torch.full((1, 3, 2, 40, 40), 0.01)
+    assert torch.allclose(train_vae.focus_weights(squared, 1.0), torch.tensor(2.0))
+    squared[:, :, 1, 8:16, 16:24] = 1.0
+    weight = train_vae.focus_weights(squared, 1.0)
+    assert weight.shape == (1, 1, 2, 40, 40) and (weight[0, 0, 1, 8:16, 16:24] == 20).all()
+    assert weight[0, 0, 0].max() < 2 and weight[0, 0, 1, 0, 0] < 2
+
+
+def test_sharpening_moves_the_decoder_only(tmp_path):
+    plan = Plan(tmp_path, workers=1, vae_steps=1)
+    before = train_vae.build(5)
+    after = sharpened(train_vae.build(5), plan)
+    changed = {n.split(".")[0] for (n, a), b in zip(before.named_parameters(), after.parameters()) if not torch.equal(a, b)}
+    assert "decoder" in changed and not changed & {"encoder", "quant_conv"}
+    untouched = sharpened(train_vae.build(5), Plan(tmp_path / "none", workers=1))
+    assert all(torch.equal(a, b) for a, b in zip(before.parameters(), untouched.parameters()))
 
 
 def test_padding_by_a_bias_equals_padding_by_tokens():
