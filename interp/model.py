@@ -13,14 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp import wan
 from interp.address import BRANCHES, Address, as_index, chosen
 from interp.cache import DEFAULT_BUDGET, ActivationCache, CachePlan, as_reduce, token_mask
 from interp.clock import Call, Hook
-from interp.engine import ExpertEngine
+from interp.engine import ExpertEngine, split_visitor
 from interp.errors import InterpError, unknown_hook
+from interp.families.adapter import Adapter, Point
+from interp.families.decoding import to_frames
+from interp.prediction import clean_at
 from interp.stage import EXPERTS, Stage
-from interp.trajectory import Run, decode_latents
+from interp.trajectory import Run
 from interp.views import AXES, axes_of, put, region, select
 
 EditFn = Callable[[Tensor, Hook], Tensor | None]
@@ -39,6 +41,7 @@ class HookedVideoPipeline:
         self.engines = {n: ExpertEngine(n, m) for n, m in experts.items() if m is not None}
         if not self.engines:
             raise InterpError(f"{type(pipe).__name__} has none of the components {', '.join(EXPERTS)}")
+        self.adapter: Adapter = next(iter(self.engines.values())).adapter
         pipe.set_progress_bar_config(disable=True)
         self._hooks: list[tuple[Address, EditFn]] = []
         self._lock = threading.Lock()
@@ -143,7 +146,8 @@ class HookedVideoPipeline:
 
     def decode(self, latents: Tensor) -> Any:
         """Pixels uint8 ``[batch, pixel frame, height, width, 3]`` of final or estimated latents."""
-        return decode_latents(self.pipe, latents)
+        with torch.no_grad():
+            return to_frames(self.pipe, self.adapter.decode(self.pipe, latents))
 
     # --- inside ------------------------------------------------------------------------------------------------
 
@@ -251,28 +255,31 @@ class _Session:
         if self.plan is None:
             return
         engine = next(iter(self.model.engines.values()))
-        grid = wan.token_grid(engine.module, latents)
+        grid = engine.adapter.grid(engine.module, tuple(latents.shape[2:]))
         mask = token_mask(self.spec["tokens"], grid.shape)
         self.plan = CachePlan(**{**self.plan.__dict__, "tokens": mask})
-        config = engine.module.config
-        width = config.num_attention_heads * config.attention_head_dim
+        width, heads = engine.adapter.width(engine.module)
         per_token = grid.tokens * engine.module.dtype.itemsize * latents.shape[0]
-        sizes = {
-            n: per_token * (config.num_attention_heads * grid.tokens if self.model._kind(n) == "pattern" else width)
-            for n in self.plan.names
-        }
-        guided = self.model.pipe.do_classifier_free_guidance
-        self.plan.check_budget(sizes, len(wan.branch_names(guided)), grid.tokens)
+        sizes = {n: per_token * (heads * grid.tokens if "pattern" in self.model._kind(n) else width) for n in self.plan.names}
+        guided = getattr(self.model.pipe, "do_classifier_free_guidance", True)
+        self.plan.check_budget(sizes, len(BRANCHES) if guided else 1, grid.tokens)
 
-    def call(self, call: Call, engine: ExpertEngine, args: tuple, kwargs: dict[str, Any]) -> tuple:
+    def call(self, calls: tuple[Call, ...], engine: ExpertEngine, kwargs: dict[str, Any]) -> tuple:
         visits = {}
         for name, point in engine.points.items():
-            hooks = self._hooks_at(name, call.step, call.branch, call.expert)
-            kept = self.plan is not None and self.plan.wants(name, call.step, call.branch)
-            if hooks or kept:
-                context = Hook(name, point.layer, call.step, call.sigma, call.timestep, call.branch, call.expert)
-                visits[name] = lambda act, h=hooks, c=context, k=kept, p=point: self._visit(act, h, c, k, p.kind)
-        return engine(args, kwargs, visits)
+            parts = [self._part(name, point, call) for call in calls]
+            if any(parts):
+                visits[name] = split_visitor(parts, kwargs["hidden_states"].shape[0] // len(calls))
+        return engine((), kwargs, visits)
+
+    def _part(self, name: str, point: Point, call: Call) -> Callable[[Tensor], Tensor | None] | None:
+        """What to do with the activation of one branch; None for nothing."""
+        hooks = self._hooks_at(name, call.step, call.branch, call.expert)
+        kept = self.plan is not None and self.plan.wants(name, call.step, call.branch)
+        if not hooks and not kept:
+            return None
+        context = Hook(name, point.layer, call.step, call.sigma, call.timestep, call.branch, call.expert)
+        return lambda act: self._visit(act, hooks, context, kept, point.kind)
 
     def _hooks_at(self, name: str, step: int, branch: str | None, expert: str | None) -> list[tuple[Address, EditFn]]:
         return [
@@ -298,7 +305,7 @@ class _Session:
         if not hooks and not kept:
             return None
         scheduler = self.model.pipe.scheduler
-        sigma, timestep = float(scheduler.sigmas[step]), float(scheduler.timesteps[step])
+        sigma, timestep = clean_at(scheduler, step).sigma, float(scheduler.timesteps[step])
         return self._visit(value, hooks, Hook(name, None, step, sigma, timestep, None, None), kept, TRAJECTORY[name])
 
     def x_t(self, step: int, value: Tensor) -> Tensor:

@@ -7,20 +7,26 @@ is put back however the run ends.
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor
 
+from interp import generators
 from interp.clock import Call
 from interp.engine import ExpertEngine
 from interp.errors import InterpError
+from interp.prediction import Clean, check_scheduler, clean_at
 from interp.trajectory import Run
 
 EXPERTS = ("transformer", "transformer_2")
-# (call, engine, args, kwargs) -> what the transformer returns
-CallHandler = Callable[[Call, ExpertEngine, tuple, dict[str, Any]], tuple]
+BRANCH_NAMES = {"cond": "cond", "uncond": "uncond", "pred_cond": "cond", "pred_uncond": "uncond", "cond_uncond": None}
+REPLACED = ("prepare_latents", "encode_prompt")
+# (calls in the order of the batch, engine, kwargs) -> what the transformer returns
+CallHandler = Callable[[tuple[Call, ...], ExpertEngine, dict[str, Any]], Any]
 
 
 class Proxy:
@@ -34,7 +40,9 @@ class Proxy:
 
     @contextlib.contextmanager
     def cache_context(self, name: str, **facts: Any) -> Iterator[None]:
-        self._stage.branch = name
+        if name not in BRANCH_NAMES:
+            raise InterpError(f"the pipeline runs a {name!r} branch beside cond and uncond: switch that kind of guidance off")
+        self._stage.branch = BRANCH_NAMES[name]
         self._stage.check_clock(facts.get("step_index"))
         try:
             with self._engine.module.cache_context(name, **facts):
@@ -42,8 +50,14 @@ class Proxy:
         finally:
             self._stage.branch = None
 
-    def __call__(self, *args: Any, **kwargs: Any) -> tuple:
-        return self._stage.transformer_called(self._engine, args, kwargs)
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        signature = inspect.signature(type(self._engine.module).forward)
+        kwargs = dict(signature.bind(None, *args, **kwargs).arguments)
+        kwargs.pop("self", None)
+        kwargs |= kwargs.pop("kwargs", {})
+        plain = not kwargs.get("return_dict", True)
+        out = self._stage.transformer_called(self._engine, kwargs | {"return_dict": False})
+        return out if plain else Transformer2DModelOutput(sample=out[0] if isinstance(out, tuple) else out)
 
 
 class Stage:
@@ -51,94 +65,173 @@ class Stage:
 
     def __init__(self, pipe: Any, engines: dict[str, ExpertEngine], handler: CallHandler):
         self.pipe, self.engines, self.handler = pipe, engines, handler
+        self.adapter = next(iter(engines.values())).adapter
         self.run = Run()
         self.branch: str | None = None
+        self.rows = 0  # of the pipeline's latents
+        self.forwards = [0, 0]  # in all, in this step
         self.edit_x_t: Callable[[int, Tensor], Tensor] = lambda step, x_t: x_t
         self.edit_x0hat: Callable[[int, Tensor], Tensor | None] = lambda step, x0hat: None
         self.prepared_override: Any = None
+        self.encoded_override: list[Any] | None = None
+        self.generator_states: list[Tensor] | None = None
         self.on_prepared: Callable[[Tensor], None] = lambda latents: None
+
+    def canonical(self, latents: Tensor) -> Tensor:
+        return self.adapter.layout.to_canonical(latents, self.run.dims)
+
+    def native(self, latents: Tensor) -> Tensor:
+        return self.adapter.layout.from_canonical(latents)
 
     def check_clock(self, step_index: int | None) -> None:
         """Where the pipeline itself says which step it is at, it must agree with the count of scheduler steps."""
         if step_index is not None and step_index != len(self.run.v):
             raise InterpError(f"the pipeline says step {step_index}, the step clock counts {len(self.run.v)}: unsupported loop")
 
-    def transformer_called(self, engine: ExpertEngine, args: tuple, kwargs: dict[str, Any]) -> tuple:
-        step, scheduler = len(self.run.v), self.pipe.scheduler
-        call = Call(
-            len(self.run.calls), step, self.branch or "cond", engine.name,
-            float(scheduler.sigmas[step]), float(scheduler.timesteps[step]),
-        )  # fmt: skip
-        self.run.calls.append(call)
+    # --- calls ---------------------------------------------------------------------------------------------------
+
+    def branches(self, batch: int) -> tuple[str, ...]:
+        """The branches of a forward, in the order of its batch."""
+        if batch == 2 * self.rows:
+            return self.adapter.doubled
+        if batch != self.rows:
+            raise InterpError(
+                f"the pipeline calls its transformer with {batch} rows for {self.rows} video(s): only conditional and "
+                "unconditional branches are known; switch other kinds of guidance off"
+            )
+        return (self.branch or ("cond", "uncond")[min(self.forwards[1], 1)],)
+
+    def transformer_called(self, engine: ExpertEngine, kwargs: dict[str, Any]) -> Any:
+        run, step, scheduler = self.run, len(self.run.v), self.pipe.scheduler
+        branches = self.branches(kwargs["hidden_states"].shape[0])
+        if self.forwards[1] > 1:
+            raise InterpError(f"step {step} calls its transformer more than twice: unsupported kind of guidance")
+        sigma, timestep = clean_at(scheduler, step).sigma, float(scheduler.timesteps[step])
+        calls = tuple(
+            Call(len(run.calls) + i, step, branch, engine.name, sigma, timestep, self.forwards[0])
+            for i, branch in enumerate(branches)
+        )
+        run.calls.extend(calls)
+        self.forwards = [n + 1 for n in self.forwards]
         if step == 0:
-            positive, negative = self.run.prompt_embeds or (None, None)
-            embeds = kwargs["encoder_hidden_states"]
-            self.run.prompt_embeds = (positive, embeds) if call.branch == "uncond" else (embeds, negative)
-        out = self.handler(call, engine, args, kwargs)
-        self.run.outputs.append(out[0].clone())
+            self._keep_prompts(branches, kwargs["encoder_hidden_states"])
+        out = self.handler(calls, engine, kwargs)
+        whole = out[0] if isinstance(out, tuple) else out
+        run.outputs.extend(part.clone() for part in whole.chunk(len(calls)))
         return out
 
+    def _keep_prompts(self, branches: tuple[str, ...], embeds: Any) -> None:
+        if not isinstance(embeds, Tensor):
+            return
+        kept = dict(zip(("cond", "uncond"), self.run.prompt_embeds or (None, None), strict=True))
+        kept |= dict(zip(branches, embeds.chunk(len(branches)), strict=True))
+        self.run.prompt_embeds = (kept["cond"], kept["uncond"])
+
+    # --- between calls -------------------------------------------------------------------------------------------
+
     def _scheduler_step(self, original: Callable) -> Callable:
-        def step(model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
-            run = self.run
-            k, sigma = len(run.v), float(self.pipe.scheduler.sigmas[len(run.v)])
-            x0hat = self.edit_x0hat(k, sample - sigma * model_output)
-            if x0hat is not None:
-                if sigma == 0:
-                    raise InterpError(f"hook_x0hat @ step={k}: sigma is 0 there, so no model output leads to another x0hat")
-                model_output = (sample - x0hat) / sigma
-            run.x_t.append(sample.clone())
-            run.v.append(model_output.clone())
-            run.sigmas.append(sigma)
-            run.timesteps.append(float(timestep))
-            out = original(model_output, timestep, sample, *args, **kwargs)
+        signature = inspect.signature(original)
+
+        def step(*args: Any, **kwargs: Any) -> Any:
+            bound = signature.bind(*args, **kwargs)
+            if not self.adapter.is_step(bound.arguments):
+                return original(*args, **kwargs)
+            k = len(self.run.v)
+            clean = self._observe(k, bound.arguments)
+            states = self._generators(k, bound.arguments)
+            out = original(*bound.args, **bound.kwargs)
+            self.run.unseeded |= states is not None and not torch.equal(states, torch.get_rng_state())
+            self.run.sigmas.append(clean.sigma)
+            self.forwards[1] = 0
             following = out[0] if isinstance(out, tuple) else out.prev_sample
-            new = self.edit_x_t(k + 1, following) if k + 1 < len(self.pipe.scheduler.timesteps) else following
+            if k + 1 < len(self.pipe.scheduler.timesteps):
+                following = self.native(self.edit_x_t(k + 1, self.canonical(following)))
             if isinstance(out, tuple):
-                return (new, *out[1:])
-            out.prev_sample = new
+                return (following, *out[1:])
+            out.prev_sample = following
             return out
 
         return step
 
+    def _observe(self, k: int, arguments: dict[str, Any]) -> Clean:
+        """Keep latent and prediction of a step, and let x0hat be edited."""
+        run, given = self.run, arguments.get("pred_original_sample") is not None
+        clean = clean_at(self.pipe.scheduler, k, given)
+        sample, v = self.canonical(arguments["sample"]), self.canonical(arguments["model_output"])
+        x0hat = self.edit_x0hat(k, clean.estimate(sample, v))
+        if x0hat is not None:
+            v = clean.prediction(sample, x0hat)
+            arguments["model_output"] = self.native(v)
+            if given:
+                arguments["pred_original_sample"] = arguments["model_output"]
+        run.x_t.append(sample.clone(memory_format=torch.contiguous_format))
+        run.v.append(v.clone(memory_format=torch.contiguous_format))
+        run.clean.append(clean)
+        run.timesteps.append(float(arguments["timestep"]))
+        return clean
+
+    def _generators(self, k: int, arguments: dict[str, Any]) -> Tensor:
+        """Keep or restore the generators' states before the first step; the global one's state is returned."""
+        found = generators.listed(arguments.get("generator"))
+        if k == 0 and self.generator_states is not None:
+            generators.restore(found, self.generator_states)
+        if k == 0:
+            self.run.generators = [g.get_state() for g in found]
+        return torch.get_rng_state()
+
     def _prepare_latents(self, original: Callable) -> Callable:
+        signature = inspect.signature(original)
+
         def prepare(*args: Any, **kwargs: Any) -> Any:
+            arguments = signature.bind(*args, **kwargs).arguments
             prepared = self.prepared_override
             if prepared is None:
                 prepared = original(*args, **kwargs)
             latents, *rest = prepared if isinstance(prepared, tuple) else (prepared,)
-            self.run.prepared = (latents, *rest)
-            self.on_prepared(latents)
-            latents = self.edit_x_t(0, latents)
+            self.run.prepared, self.rows = (latents, *rest), latents.shape[0]
+            self.run.dims = self.adapter.layout.prepared_dims(latents, arguments, self.pipe)
+            canonical = self.canonical(latents)
+            self.on_prepared(canonical)
+            latents = self.native(self.edit_x_t(0, canonical))
             return (latents, *rest) if isinstance(prepared, tuple) else latents
 
         return prepare
+
+    def _encode_prompt(self, original: Callable) -> Callable:
+        def encode(*args: Any, **kwargs: Any) -> Any:
+            if self.encoded_override is not None:
+                found = self.encoded_override[len(self.run.encoded)]
+            else:
+                found = original(*args, **kwargs)
+            self.run.encoded.append(found)
+            return found
+
+        return encode
 
     @contextlib.contextmanager
     def set_up(self) -> Iterator[None]:
         """Swap the stand-ins in, and everything back at the end."""
         pipe, scheduler = self.pipe, self.pipe.scheduler
-        if not hasattr(scheduler, "sigmas") or getattr(scheduler, "order", 1) != 1:
-            raise InterpError(
-                f"{type(scheduler).__name__} takes several model outputs a step or has no sigmas; "
-                "load FlowMatchEulerDiscreteScheduler or UniPCMultistepScheduler instead"
-            )
+        check_scheduler(scheduler)
         kept = {name: getattr(pipe, name) for name in self.engines}
         try:
             for name, engine in self.engines.items():
                 object.__setattr__(pipe, name, Proxy(self, engine))
             scheduler.step = self._scheduler_step(scheduler.step)
             pipe.prepare_latents = self._prepare_latents(pipe.prepare_latents)
+            if hasattr(pipe, "encode_prompt"):
+                pipe.encode_prompt = self._encode_prompt(pipe.encode_prompt)
             yield
         finally:
             for name, module in kept.items():
                 object.__setattr__(pipe, name, module)
             scheduler.__dict__.pop("step", None)
-            pipe.__dict__.pop("prepare_latents", None)
+            for name in REPLACED:
+                pipe.__dict__.pop(name, None)
 
     def play(self, **kwargs: Any) -> Run:
         """Run the pipeline to its final latents."""
         with self.set_up(), torch.no_grad():
             out = self.pipe(**kwargs, output_type="latent", return_dict=False)[0]
-        self.run.latents = out
+        self.run.latents = self.canonical(out).contiguous()
         return self.run
