@@ -7,6 +7,7 @@ is put back however the run ends.
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -70,6 +71,7 @@ class Stage:
         self.branch: str | None = None
         self.rows = 0  # of the pipeline's latents
         self.forwards = [0, 0]  # in all, in this step
+        self.given: Tensor | None = None  # the first latents; some pipelines keep their first frames
         self.edit_x_t: Callable[[int, Tensor], Tensor] = lambda step, x_t: x_t
         self.edit_x0hat: Callable[[int, Tensor], Tensor | None] = lambda step, x0hat: None
         self.prepared_override: Any = None
@@ -78,10 +80,34 @@ class Stage:
         self.on_prepared: Callable[[Tensor], None] = lambda latents: None
 
     def canonical(self, latents: Tensor) -> Tensor:
+        """Latents as ``[batch, channel, frame, row, col]``; pipelines that pack them unpack for the scheduler at times."""
+        if self.adapter.layout.packed and latents.ndim == 5:
+            return latents
         return self.adapter.layout.to_canonical(latents, self.run.dims)
 
-    def native(self, latents: Tensor) -> Tensor:
+    def native(self, latents: Tensor, like: Tensor) -> Tensor:
+        """The inverse of :meth:`canonical`, in the layout of ``like``."""
+        if self.adapter.layout.packed and like.ndim == 5:
+            return latents
         return self.adapter.layout.from_canonical(latents)
+
+    def whole(self, latents: Tensor, fill: Tensor | None) -> Tensor:
+        """Canonical latents with the first frames that the scheduler does not see: given frames stay as they are.
+
+        ``fill`` has those frames; None stands for zeros (a prediction that moves nothing).
+        """
+        latents = self.canonical(latents)
+        missing = self.run.dims[0] - latents.shape[2]
+        if missing == 0:
+            return latents
+        batch, channels = latents.shape[:2]
+        first = latents.new_zeros(batch, channels, missing, *latents.shape[3:]) if fill is None else fill[:, :channels, :missing]
+        return torch.cat([first.to(latents), latents], dim=2)
+
+    def changing(self, latents: Tensor, like: Tensor) -> Tensor:
+        """The inverse of :meth:`whole`: only the frames that the scheduler sees, in the layout of ``like``."""
+        seen = self.canonical(like).shape[2]
+        return self.native(latents[:, :, latents.shape[2] - seen :], like)
 
     def check_clock(self, step_index: int | None) -> None:
         """Where the pipeline itself says which step it is at, it must agree with the count of scheduler steps."""
@@ -132,9 +158,10 @@ class Stage:
     def _scheduler_step(self, original: Callable) -> Callable:
         signature = inspect.signature(original)
 
+        @functools.wraps(original)  # pipelines ask for the parameters of a step
         def step(*args: Any, **kwargs: Any) -> Any:
             bound = signature.bind(*args, **kwargs)
-            if not self.adapter.is_step(bound.arguments):
+            if not self.adapter.is_step(self.pipe.scheduler, bound.arguments):
                 return original(*args, **kwargs)
             k = len(self.run.v)
             clean = self._observe(k, bound.arguments)
@@ -145,7 +172,9 @@ class Stage:
             self.forwards[1] = 0
             following = out[0] if isinstance(out, tuple) else out.prev_sample
             if k + 1 < len(self.pipe.scheduler.timesteps):
-                following = self.native(self.edit_x_t(k + 1, self.canonical(following)))
+                whole = self.whole(following, self.given)
+                edited = self.edit_x_t(k + 1, whole)
+                following = following if edited is whole else self.changing(edited, following)
             if isinstance(out, tuple):
                 return (following, *out[1:])
             out.prev_sample = following
@@ -157,11 +186,11 @@ class Stage:
         """Keep latent and prediction of a step, and let x0hat be edited."""
         run, given = self.run, arguments.get("pred_original_sample") is not None
         clean = clean_at(self.pipe.scheduler, k, given)
-        sample, v = self.canonical(arguments["sample"]), self.canonical(arguments["model_output"])
+        sample, v = self.whole(arguments["sample"], self.given), self.whole(arguments["model_output"], None)
         x0hat = self.edit_x0hat(k, clean.estimate(sample, v))
         if x0hat is not None:
             v = clean.prediction(sample, x0hat)
-            arguments["model_output"] = self.native(v)
+            arguments["model_output"] = self.changing(v, arguments["model_output"])
             if given:
                 arguments["pred_original_sample"] = arguments["model_output"]
         run.x_t.append(sample.clone(memory_format=torch.contiguous_format))
@@ -182,6 +211,7 @@ class Stage:
     def _prepare_latents(self, original: Callable) -> Callable:
         signature = inspect.signature(original)
 
+        @functools.wraps(original)
         def prepare(*args: Any, **kwargs: Any) -> Any:
             arguments = signature.bind(*args, **kwargs).arguments
             prepared = self.prepared_override
@@ -191,13 +221,20 @@ class Stage:
             self.run.prepared, self.rows = (latents, *rest), latents.shape[0]
             self.run.dims = self.adapter.layout.prepared_dims(latents, arguments, self.pipe)
             canonical = self.canonical(latents)
-            self.on_prepared(canonical)
-            latents = self.native(self.edit_x_t(0, canonical))
+            channels = self.adapter.channels
+            count = canonical.shape[1] if channels is None else channels(self.pipe.transformer.config)
+            state = canonical[:, :count]
+            self.on_prepared(state)
+            edited = self.edit_x_t(0, state)
+            self.given = edited
+            if edited is not state:
+                latents = self.native(torch.cat([edited, canonical[:, count:]], dim=1), latents)
             return (latents, *rest) if isinstance(prepared, tuple) else latents
 
         return prepare
 
     def _encode_prompt(self, original: Callable) -> Callable:
+        @functools.wraps(original)
         def encode(*args: Any, **kwargs: Any) -> Any:
             if self.encoded_override is not None:
                 found = self.encoded_override[len(self.run.encoded)]

@@ -70,9 +70,7 @@ def take(value: Tensor, kind: str, grid: TokenGrid, part: str | None = None, fol
     return to_axes(value, kind, grid)
 
 
-def give(
-    value: Tensor, new: Tensor, kind: str, grid: TokenGrid, part: str | None = None, fold: str | None = None
-) -> Tensor:
+def give(value: Tensor, new: Tensor, kind: str, grid: TokenGrid, part: str | None = None, fold: str | None = None) -> Tensor:
     """The inverse of :func:`take`: the model's tensor ``value`` with ``new`` in its place."""
     new = from_axes(new, kind)
     if part is not None:

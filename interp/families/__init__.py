@@ -12,7 +12,9 @@ from torch import nn
 from interp.families.adapter import Adapter, NoAdapter
 from interp.families.unsupported import REASONS
 
-MODULES = ("wan",)
+MODULES = (
+    "wan", "ltx", "cogvideox", "hunyuan", "mochi", "allegro", "latte", "cosmos", "easyanimate", "sana", "kandinsky", "motif",
+)  # fmt: skip
 _REGISTRY: dict[str, Adapter] = {}
 
 

@@ -7,7 +7,7 @@ layout of latents. Everything else (tracing, caching, replay, guidance) is share
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -78,6 +78,10 @@ def patch_size(config: Any) -> tuple[int, int, int]:
     return (by_frame or 1, size, size)
 
 
+def every_step(scheduler: Any, arguments: Mapping[str, Any]) -> bool:
+    return True
+
+
 def no_breaks(transformer: nn.Module) -> set[int]:
     return set()
 
@@ -89,6 +93,8 @@ class Adapter:
     ``ends``: sites before the blocks and after them (``hook_model_out`` is added). ``breaks``: blocks whose input is not the
     output of the block before, because the family adds something between. ``doubled``: which branch comes first where a
     pipeline runs both in one forward of twice the batch. ``unbatched``: arguments whose first axis is not the batch.
+    ``channels``: of the latents, where the pipeline's first latents carry further ones. ``is_step``: whether a call of the
+    scheduler's step, by its arguments, is the one that ends a denoising step.
     """
 
     family: str
@@ -103,7 +109,8 @@ class Adapter:
     unbatched: tuple[str, ...] = ()
     patch: Callable[[Any], tuple[int, int, int]] = patch_size
     breaks: Callable[[nn.Module], set[int]] = no_breaks
-    is_step: Callable[[Mapping[str, Any]], bool] = field(default=lambda arguments: True)
+    channels: Callable[[Any], int] | None = None
+    is_step: Callable[[Any, Mapping[str, Any]], bool] = every_step
     decode: Callable[[Any, Tensor], Any] = decoding.by_statistics
     notes: str = ""
 

@@ -1,6 +1,8 @@
-"""Wan 2.1, Wan 2.2 (two experts) and TI2V-5B."""
+"""Wan 2.1, Wan 2.2 (two experts), TI2V-5B, and the models built from the same blocks."""
 
 from __future__ import annotations
+
+from torch import nn
 
 from interp.families import register
 from interp.families.adapter import Adapter, Site, Stack
@@ -11,3 +13,23 @@ TIME = Site("hook_time_emb", "vector", "condition_embedder.time_embedder", "outp
 BLOCK = cross_block(mlp="ffn", image=True)
 
 WAN = register(Adapter("Wan", ("WanTransformer3DModel",), (Stack("blocks", BLOCK),), (EMBED, TIME)))
+
+# the same blocks; SkyReels and ChronoEdit differ in conditioning only
+SKYREELS = register(Adapter("SkyReels-V2", ("SkyReelsV2Transformer3DModel",), (Stack("blocks", BLOCK),), (EMBED, TIME)))
+CHRONOEDIT = register(Adapter("ChronoEdit", ("ChronoEditTransformer3DModel",), (Stack("blocks", BLOCK),), (EMBED, TIME)))
+
+
+def vace_breaks(transformer: nn.Module) -> set[int]:
+    """Blocks after which a control hint is added."""
+    return {layer + 1 for layer in transformer.config.vace_layers}
+
+
+def animate_breaks(transformer: nn.Module) -> set[int]:
+    """Blocks after which the face adapter adds its output."""
+    return {layer + 1 for layer in range(0, len(transformer.blocks), transformer.config.inject_face_latents_blocks)}
+
+
+VACE = register(Adapter("Wan VACE", ("WanVACETransformer3DModel",), (Stack("blocks", BLOCK),), (EMBED, TIME), breaks=vace_breaks))
+ANIMATE = register(
+    Adapter("Wan Animate", ("WanAnimateTransformer3DModel",), (Stack("blocks", BLOCK),), (EMBED, TIME), breaks=animate_breaks)
+)

@@ -1,0 +1,41 @@
+"""Kandinsky 5: cross-attention blocks with gated text attention; channels last."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from interp.families import decoding, register
+from interp.families.adapter import Adapter, Site, Stack
+from interp.families.layouts import CHANNELS_LAST
+from interp.families.shapes import cross_block
+
+BLOCK = cross_block("self_attention", "cross_attention", "feed_forward", "visual_embed_0", "visual_embed_1", fold=None)
+
+
+def heads(config: Any) -> int:
+    return config.model_dim // sum(config.axes_dims)
+
+
+def decode(pipe: Any, latents: Tensor) -> Tensor:
+    return decoding.by_scaling_factor(pipe, latents)
+
+
+KANDINSKY5 = register(
+    Adapter(
+        "Kandinsky 5",
+        ("Kandinsky5Transformer3DModel",),
+        (Stack("visual_transformer_blocks", BLOCK),),
+        (
+            Site("hook_time_emb", "vector", "time_embeddings", "output"),
+            Site("hook_embed", "grid", "visual_embeddings", "output"),
+        ),
+        layout=CHANNELS_LAST,
+        output_item=None,
+        unbatched=("text_rope_pos", "visual_rope_pos"),
+        channels=lambda config: config.out_visual_dim,
+        decode=decode,
+        notes="attention_type regular only: the sparse (NABLA) mode reorders tokens and bypasses the fused attention",
+    )
+)
