@@ -7,7 +7,7 @@ them its silent ways of binding a read to the wrong call; inside the one call th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -90,7 +90,7 @@ class ExpertEngine:
         if not visits and skip is None:
             return self.module(*args, **kwargs)
         dims = self.adapter.dims({"hidden_states": hidden, **kwargs})
-        grid = self.adapter.grid(self.module, dims)
+        grid = replace(self.adapter.grid(self.module, dims), batch=hidden.shape[0])
         ordered = sorted((self.points[name] for name in visits), key=lambda p: p.order)
         for point in ordered:
             if point.key.startswith("source."):
@@ -138,10 +138,11 @@ class ExpertEngine:
         """What each skipped block returns; only the last one's value is used, the others must have its shape."""
         made = []
         for layer in range(skip.layer if skip else 0):
-            names = ("hook_resid_post", "hook_resid_post_text")
-            sites = [self.points[f"blocks.{layer}.{n}"].site for n in names if f"blocks.{layer}.{n}" in self.points]
-            parts = [give(r, r, s.kind, grid, fold=s.fold) for r, s in zip(skip.residual, sites, strict=True)]
-            made.append((self.envoy(self.blocks[layer]), parts[0] if sites[0].item is None else tuple(parts)))
+            site = self.points[f"blocks.{layer}.hook_resid_post"].site
+            video, *text = skip.residual
+            video = give(video, video, site.kind, grid, fold=site.fold)
+            # a model of one joint block has no text to give, and nothing reads it
+            made.append((self.envoy(self.blocks[layer]), video if site.item is None else (video, *(text or [video[:, :1]]))))
         return made
 
     def _visit(self, place: Plan, grid: TokenGrid, dims: Any) -> None:

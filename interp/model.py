@@ -20,7 +20,6 @@ from interp.engine import ExpertEngine, split_visitor
 from interp.errors import InterpError, unknown_hook
 from interp.families.adapter import Adapter, Point
 from interp.families.decoding import to_frames
-from interp.prediction import clean_at
 from interp.stage import EXPERTS, Stage
 from interp.trajectory import Run
 from interp.views import AXES, axes_of, put, region, select
@@ -197,7 +196,7 @@ class HookedVideoPipeline:
             kwargs = self.call_arguments(kwargs)
             steps = kwargs.get("num_inference_steps", 50)
             session = _Session(self, steps, cache_spec)
-            stage = Stage(self.pipe, self.engines, session.call)
+            stage = session.stage = Stage(self.pipe, self.engines, session.call)
             stage.edit_x_t, stage.edit_x0hat, stage.on_prepared = session.x_t, session.x0hat, session.prepared
             images = kwargs.get("image")
             if isinstance(images, list):
@@ -233,14 +232,11 @@ class _Session:
 
     def __init__(self, model: HookedVideoPipeline, steps: int, spec: dict | None):
         self.model, self.steps, self.cache = model, steps, ActivationCache()
+        self.stage: Stage | None = None
         self.edits = list(model._hooks)
         self.spec, self.plan = spec, None
         if spec is not None:
-            names, asked = model.matching(spec["names"]), spec["steps"]
-            asked = slice(None) if asked is None or asked == "all" else as_index(asked)
-            found = frozenset(chosen(asked, steps))
-            if not found:
-                raise InterpError(f"steps={spec['steps']}: the run has steps 0 to {steps - 1}")
+            names, found = model.matching(spec["names"]), self._asked_steps(spec["steps"])
             branches = (spec["branches"],) if isinstance(spec["branches"], str) else spec["branches"]
             for branch in branches or ():
                 if branch not in BRANCHES:
@@ -250,14 +246,21 @@ class _Session:
                 spec["budget"],
             )  # fmt: skip
 
-    def prepared(self, latents: Tensor) -> None:
-        """Shapes are known now and no transformer has run: settle the token mask and the byte budget."""
+    def _asked_steps(self, asked: Any) -> frozenset[int]:
+        found = frozenset(chosen(slice(None) if asked is None or asked == "all" else as_index(asked), self.steps))
+        if not found:
+            raise InterpError(f"steps={asked}: the run has steps 0 to {self.steps - 1}")
+        return found
+
+    def prepared(self, latents: Tensor, steps: int | None) -> None:
+        """Shapes are known now and no transformer has run: settle the steps, the token mask and the byte budget."""
+        self.steps = self.steps if steps is None else steps
         if self.plan is None:
             return
         engine = next(iter(self.model.engines.values()))
         grid = engine.adapter.grid(engine.module, tuple(latents.shape[2:]))
         mask = token_mask(self.spec["tokens"], grid.shape)
-        self.plan = CachePlan(**{**self.plan.__dict__, "tokens": mask})
+        self.plan = CachePlan(**{**self.plan.__dict__, "tokens": mask, "steps": self._asked_steps(self.spec["steps"])})
         width, heads = engine.adapter.width(engine.module)
         per_token = grid.tokens * engine.module.dtype.itemsize * latents.shape[0]
         sizes = {n: per_token * (heads * grid.tokens if "pattern" in self.model._kind(n) else width) for n in self.plan.names}
@@ -304,8 +307,7 @@ class _Session:
         kept = self.plan is not None and self.plan.wants(name, step, None)
         if not hooks and not kept:
             return None
-        scheduler = self.model.pipe.scheduler
-        sigma, timestep = clean_at(scheduler, step).sigma, float(scheduler.timesteps[step])
+        sigma, timestep = self.stage.level(step)
         return self._visit(value, hooks, Hook(name, None, step, sigma, timestep, None, None), kept, TRAJECTORY[name])
 
     def x_t(self, step: int, value: Tensor) -> Tensor:

@@ -37,8 +37,12 @@ class Recording:
         return self.cache[f"blocks.{layer}.hook_resid_post", step, branch]
 
     def text_residual(self, layer: int, step: int, branch: str) -> Tensor | None:
-        """The text's residual stream after a block, ``[1, text, d_model]``; None where the family has one stream."""
-        return self.cache.store.get((f"blocks.{layer}.hook_resid_post_text", step, branch))
+        """The text's residual stream after a block, ``[1, text, d_model]``; None where the family has one stream.
+
+        Where nothing reads the text after the block, it is the stream of the block before, which has the same shape.
+        """
+        names = (f"blocks.{n}.hook_resid_post_text" for n in range(layer, -1, -1))
+        return next((self.cache[name, step, branch] for name in names if (name, step, branch) in self.cache), None)
 
     def donor(self, site: str) -> Donor:
         """This recording's own activation at a site, as a donor."""
@@ -171,8 +175,8 @@ def replay_arguments(run: Run, rows: int) -> dict[str, Any]:
         kwargs["generator"] = [torch.Generator("cpu") for _ in range(rows)]
     for name in ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2"):
         if isinstance(kwargs.get(name), (str, list)):
-            text = kwargs[name]
-            kwargs[name] = [text if isinstance(text, str) else text[0]] * rows
+            text = kwargs[name] if isinstance(kwargs[name], str) else kwargs[name][0]
+            kwargs[name] = [text] * rows if rows > 1 else text  # VACE takes no lists
     for name, value in kwargs.items():
         if "embeds" in name or "attention_mask" in name:
             kwargs[name] = repeated(value, rows)

@@ -28,7 +28,8 @@ def attention_pattern(query: Tensor, key: Tensor, mask: Tensor | None, scale: fl
         scores = scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), float("-inf"))
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
-    return scores.softmax(-1)
+    nothing = (scores == float("-inf")).all(-1, keepdim=True)  # a query that may look at nothing, as padding
+    return scores.masked_fill(nothing, 0.0).softmax(-1).masked_fill(nothing, 0.0) if nothing.any() else scores.softmax(-1)
 
 
 class ServeAttention(TorchFunctionMode):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,7 +26,7 @@ from interp.trajectory import Run
 
 EXPERTS = ("transformer", "transformer_2")
 BRANCH_NAMES = {"cond": "cond", "uncond": "uncond", "pred_cond": "cond", "pred_uncond": "uncond", "cond_uncond": None}
-REPLACED = ("prepare_latents", "encode_prompt")
+REPLACED = ("prepare_latents", "encode_prompt", "get_timesteps")
 # (calls in the order of the batch, engine, kwargs) -> what the transformer returns
 CallHandler = Callable[[tuple[Call, ...], ExpertEngine, dict[str, Any]], Any]
 
@@ -77,7 +78,10 @@ class Stage:
         self.prepared_override: Any = None
         self.encoded_override: list[Any] | None = None
         self.generator_states: list[Tensor] | None = None
-        self.on_prepared: Callable[[Tensor], None] = lambda latents: None
+        self.on_prepared: Callable[[Tensor, int | None], None] = lambda latents, steps: None
+        self.timed = False  # the pipeline has set its timesteps
+        self.left_out = 0  # first timesteps that a video-to-video pipeline leaves out
+        self.planned: int | None = None  # steps, where the pipeline says so before it prepares latents
 
     def canonical(self, latents: Tensor) -> Tensor:
         """Latents as ``[batch, channel, frame, row, col]``; pipelines that pack them unpack for the scheduler at times."""
@@ -114,6 +118,13 @@ class Stage:
         if step_index is not None and step_index != len(self.run.v):
             raise InterpError(f"the pipeline says step {step_index}, the step clock counts {len(self.run.v)}: unsupported loop")
 
+    def level(self, step: int) -> tuple[float, float]:
+        """Noise level and timestep of a step; not a number before the pipeline has set its timesteps."""
+        if not self.timed:
+            return math.nan, math.nan
+        scheduler, place = self.pipe.scheduler, self.left_out + step
+        return clean_at(scheduler, place).sigma, float(scheduler.timesteps[place])
+
     # --- calls ---------------------------------------------------------------------------------------------------
 
     def branches(self, batch: int) -> tuple[str, ...]:
@@ -128,11 +139,11 @@ class Stage:
         return (self.branch or ("cond", "uncond")[min(self.forwards[1], 1)],)
 
     def transformer_called(self, engine: ExpertEngine, kwargs: dict[str, Any]) -> Any:
-        run, step, scheduler = self.run, len(self.run.v), self.pipe.scheduler
+        run, step = self.run, len(self.run.v)
         branches = self.branches(kwargs["hidden_states"].shape[0])
         if self.forwards[1] > 1:
             raise InterpError(f"step {step} calls its transformer more than twice: unsupported kind of guidance")
-        sigma, timestep = clean_at(scheduler, step).sigma, float(scheduler.timesteps[step])
+        sigma, timestep = self.level(step)
         calls = tuple(
             Call(len(run.calls) + i, step, branch, engine.name, sigma, timestep, self.forwards[0])
             for i, branch in enumerate(branches)
@@ -171,7 +182,7 @@ class Stage:
             self.run.sigmas.append(clean.sigma)
             self.forwards[1] = 0
             following = out[0] if isinstance(out, tuple) else out.prev_sample
-            if k + 1 < len(self.pipe.scheduler.timesteps):
+            if self.left_out + k + 1 < len(self.pipe.scheduler.timesteps):
                 whole = self.whole(following, self.given)
                 edited = self.edit_x_t(k + 1, whole)
                 following = following if edited is whole else self.changing(edited, following)
@@ -185,7 +196,7 @@ class Stage:
     def _observe(self, k: int, arguments: dict[str, Any]) -> Clean:
         """Keep latent and prediction of a step, and let x0hat be edited."""
         run, given = self.run, arguments.get("pred_original_sample") is not None
-        clean = clean_at(self.pipe.scheduler, k, given)
+        clean = clean_at(self.pipe.scheduler, self.left_out + k, given)
         sample, v = self.whole(arguments["sample"], self.given), self.whole(arguments["model_output"], None)
         x0hat = self.edit_x0hat(k, clean.estimate(sample, v))
         if x0hat is not None:
@@ -224,7 +235,7 @@ class Stage:
             channels = self.adapter.channels
             count = canonical.shape[1] if channels is None else channels(self.pipe.transformer.config)
             state = canonical[:, :count]
-            self.on_prepared(state)
+            self.on_prepared(state, self.planned)
             edited = self.edit_x_t(0, state)
             self.given = edited
             if edited is not state:
@@ -245,6 +256,24 @@ class Stage:
 
         return encode
 
+    def _get_timesteps(self, original: Callable) -> Callable:
+        @functools.wraps(original)
+        def get(*args: Any, **kwargs: Any) -> Any:
+            timesteps, *rest = original(*args, **kwargs)
+            self.planned = len(timesteps)
+            self.left_out = len(self.pipe.scheduler.timesteps) - self.planned
+            return (timesteps, *rest)
+
+        return get
+
+    def _set_timesteps(self, original: Callable) -> Callable:
+        @functools.wraps(original)
+        def set_timesteps(*args: Any, **kwargs: Any) -> Any:
+            self.timed = True
+            return original(*args, **kwargs)
+
+        return set_timesteps
+
     @contextlib.contextmanager
     def set_up(self) -> Iterator[None]:
         """Swap the stand-ins in, and everything back at the end."""
@@ -255,14 +284,18 @@ class Stage:
             for name, engine in self.engines.items():
                 object.__setattr__(pipe, name, Proxy(self, engine))
             scheduler.step = self._scheduler_step(scheduler.step)
+            scheduler.set_timesteps = self._set_timesteps(scheduler.set_timesteps)
             pipe.prepare_latents = self._prepare_latents(pipe.prepare_latents)
             if hasattr(pipe, "encode_prompt"):
                 pipe.encode_prompt = self._encode_prompt(pipe.encode_prompt)
+            if hasattr(pipe, "get_timesteps"):
+                pipe.get_timesteps = self._get_timesteps(pipe.get_timesteps)
             yield
         finally:
             for name, module in kept.items():
                 object.__setattr__(pipe, name, module)
-            scheduler.__dict__.pop("step", None)
+            for name in ("step", "set_timesteps"):
+                scheduler.__dict__.pop(name, None)
             for name in REPLACED:
                 pipe.__dict__.pop(name, None)
 

@@ -34,6 +34,7 @@ class TokenGrid:
     frames: int
     rows: int
     cols: int
+    batch: int | None = None  # rows of the call
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -45,8 +46,10 @@ class TokenGrid:
 
 
 def axes_of(kind: str, value: Tensor) -> tuple[str, ...]:
-    """Axis names of a value; a per-token time embedding (TI2V-5B) has the axes of tokens."""
-    return AXES["tokens"] if kind == "vector" and value.ndim == 5 else AXES[kind]
+    """Axis names of a value; a time embedding has those of tokens or frames where each has a time of its own (TI2V-5B)."""
+    if kind == "vector" and value.ndim > 2:
+        return AXES["tokens"] if value.ndim == 5 else ("batch", "frame", "d_model")
+    return AXES[kind]
 
 
 def stretch(part: str, length: int, tokens: int) -> slice:
@@ -72,7 +75,7 @@ def take(value: Tensor, kind: str, grid: TokenGrid, part: str | None = None, fol
 
 def give(value: Tensor, new: Tensor, kind: str, grid: TokenGrid, part: str | None = None, fold: str | None = None) -> Tensor:
     """The inverse of :func:`take`: the model's tensor ``value`` with ``new`` in its place."""
-    new = from_axes(new, kind)
+    new = new.reshape(value.shape) if kind == "vector" else from_axes(new, kind)
     if part is not None:
         axis = _TOKEN_AXIS.get(kind, 1)
         where = stretch(part, value.shape[axis], grid.tokens)
@@ -105,7 +108,9 @@ def folded(value: Tensor, kind: str, grid: TokenGrid, fold: str) -> Tensor:
 
 def to_axes(value: Tensor, kind: str, grid: TokenGrid) -> Tensor:
     """The model's tensor as ``AXES[kind]`` (a view)."""
-    if kind in ("tokens", "flat_heads") or (kind == "vector" and value.ndim == 3):
+    if kind == "vector":
+        return _times(value, grid)
+    if kind in ("tokens", "flat_heads"):
         return value.unflatten(1, grid.shape)
     if kind == "embed":
         return value.movedim(1, -1)
@@ -122,9 +127,16 @@ def to_axes(value: Tensor, kind: str, grid: TokenGrid) -> Tensor:
     return value
 
 
+def _times(value: Tensor, grid: TokenGrid) -> Tensor:
+    """One time for each row, or for each token or frame of a row, which some models fold into the batch axis."""
+    if value.ndim == 2 and grid.batch is not None and len(value) != grid.batch:
+        value = value.unflatten(0, (grid.batch, -1))
+    return value.unflatten(1, grid.shape) if value.ndim == 3 and value.shape[1] == grid.tokens else value
+
+
 def from_axes(value: Tensor, kind: str) -> Tensor:
     """The inverse of :func:`to_axes`."""
-    if kind in ("tokens", "flat_heads") or (kind == "vector" and value.ndim == 5):
+    if kind in ("tokens", "flat_heads"):
         return value.flatten(1, 3)
     if kind == "embed":
         return value.movedim(-1, 1)

@@ -78,8 +78,17 @@ def patch_size(config: Any) -> tuple[int, int, int]:
     return (by_frame or 1, size, size)
 
 
+def never(transformer: nn.Module) -> bool:
+    return False
+
+
 def every_step(scheduler: Any, arguments: Mapping[str, Any]) -> bool:
     return True
+
+
+# what the text computes after its last keys and values went into the video: nothing reads it
+DEAD_TEXT = ("hook_q_text", "hook_pattern_text", "hook_z_text", "hook_attn_out_text", "hook_resid_mid_text", "hook_mlp_out_text",
+             "hook_block_out_text", "hook_post_text", "hook_resid_post_text")  # fmt: skip
 
 
 def no_breaks(transformer: nn.Module) -> set[int]:
@@ -92,7 +101,9 @@ class Adapter:
 
     ``ends``: sites before the blocks and after them (``hook_model_out`` is added). ``breaks``: blocks whose input is not the
     output of the block before, because the family adds something between. ``doubled``: which branch comes first where a
-    pipeline runs both in one forward of twice the batch. ``unbatched``: arguments whose first axis is not the batch.
+    pipeline runs both in one forward of twice the batch. ``last_text``: blocks, besides the last one, after which nothing
+    reads the text stream any more; text sites there would change nothing and get no name. ``unbatched``: arguments whose first axis is not the batch.
+    ``adds_before_attention``: whether blocks add more than the attention between ``hook_resid_pre`` and ``hook_resid_mid``.
     ``channels``: of the latents, where the pipeline's first latents carry further ones. ``is_step``: whether a call of the
     scheduler's step, by its arguments, is the one that ends a denoising step.
     """
@@ -107,9 +118,11 @@ class Adapter:
     interleaved: bool = False
     per_sample_attention: bool = False
     unbatched: tuple[str, ...] = ()
+    last_text: Callable[[nn.Module], set[int]] = no_breaks
     patch: Callable[[Any], tuple[int, int, int]] = patch_size
     breaks: Callable[[nn.Module], set[int]] = no_breaks
     channels: Callable[[Any], int] | None = None
+    adds_before_attention: Callable[[nn.Module], bool] = never
     is_step: Callable[[Any, Mapping[str, Any]], bool] = every_step
     decode: Callable[[Any, Tensor], Any] = decoding.by_statistics
     notes: str = ""
@@ -130,10 +143,13 @@ class Adapter:
         for site in self.ends:
             if site.wanted is None or site.wanted(transformer):
                 add(site.name, site, site.path, None)
-        for layer, (path, sites) in enumerate(self.blocks(transformer)):
+        blocks = self.blocks(transformer)
+        last = {len(blocks) - 1, *self.last_text(transformer)}
+        for layer, (path, sites) in enumerate(blocks):
             block = transformer.get_submodule(path)
             for site in sites:
-                if site.wanted is None or site.wanted(block):
+                dead = layer in last and site.name.endswith(DEAD_TEXT)
+                if not dead and (site.wanted is None or site.wanted(block)):
                     add(f"blocks.{layer}.{site.name}", site, f"{path}.{site.path}".rstrip("."), layer)
         out = Site("hook_model_out", "latent", "", "output", self.output_item)
         add(out.name, out, "", None)

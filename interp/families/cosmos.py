@@ -42,6 +42,7 @@ COSMOS = register(
             Site("hook_time_emb", "vector", "time_embed", "output", item=1),
         ),
         unbatched=("padding_mask", "fps"),
+        adds_before_attention=lambda transformer: transformer.config.extra_pos_embed_type is not None,
         is_step=is_step,
         decode=decode,
     )

@@ -28,6 +28,11 @@ def breaks(transformer: nn.Module) -> set[int]:
     return {layers - decoders} if decoders else set()
 
 
+def last_text(transformer: nn.Module) -> set[int]:
+    """The last encoder block: the decoder reads its video, not its text."""
+    return {layer - 1 for layer in breaks(transformer)}
+
+
 MOTIF = register(
     Adapter(
         "Motif-Video",
@@ -35,6 +40,7 @@ MOTIF = register(
         (Stack("transformer_blocks", DUAL), Stack("single_transformer_blocks", SINGLE)),
         (Site("hook_time_emb", "vector", "time_text_embed", "output"), Site("hook_embed", "tokens", "x_embedder", "output")),
         breaks=breaks,
+        last_text=last_text,
         decode=decoding.by_statistics,
         notes="in decoder blocks the second stream (_text) is the encoder's video",
     )

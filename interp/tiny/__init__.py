@@ -49,7 +49,7 @@ TINY: dict[str, Tiny] = {
     "ltx": Tiny("cross", "ltx", "text", _SMALL),
     "ltx-i2v": Tiny("cross", "ltx_image", "image", _SMALL),
     "allegro": Tiny("cross", "allegro", "text", _SMALL),
-    "latte": Tiny("cross", "latte", "text", {}, frames="video_length"),
+    "latte": Tiny("cross", "latte", "text", {"video_length": 3}, frames="video_length"),
     "cosmos1": Tiny("cross", "cosmos1", "text", _SMALL),
     "cosmos2-v2w": Tiny("cross", "cosmos2_image", "image", _SMALL),
     "sana-video": Tiny("cross", "sana", "text", _SMALL | {"use_resolution_binning": False, "complex_human_instruction": []}, frames="frames"),
@@ -91,7 +91,7 @@ def call(name: str, guided: bool = True, steps: int = 3, size: int = 32, frames:
         return made | {"video": [image(size, seed) for seed in range(frames)]}
     if entry.mode == "image":
         made["image"] = image(size)
-    return made | {entry.frames: frames}
+    return {entry.frames: frames} | made
 
 
 def image(size: int, seed: int = 0) -> Any:

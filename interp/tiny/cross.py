@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -97,9 +98,20 @@ class NoSafetyChecker:
         return frames
 
 
+def stand_in_for_torchvision() -> None:
+    """Cosmos resizes its padding mask with torchvision; without it, the same nearest-neighbour resize of PyTorch serves."""
+    from diffusers.models.transformers import transformer_cosmos
+
+    if not hasattr(transformer_cosmos, "transforms"):
+        resize = lambda mask, size, interpolation: torch.nn.functional.interpolate(mask, size, mode="nearest")
+        mode = SimpleNamespace(NEAREST="nearest")
+        transformer_cosmos.transforms = SimpleNamespace(functional=SimpleNamespace(resize=resize), InterpolationMode=mode)
+
+
 def _cosmos_transformer(**overrides: Any) -> Any:
     from diffusers import CosmosTransformer3DModel
 
+    stand_in_for_torchvision()
     torch.manual_seed(0)
     config = {
         "in_channels": 4, "out_channels": 4, "num_attention_heads": 2, "attention_head_dim": 12, "num_layers": 3, "mlp_ratio": 2,

@@ -109,8 +109,12 @@ def hunyuan() -> Any:
 
 
 def hunyuan15() -> Any:
-    from diffusers import AutoencoderKLHunyuanVideo15, ClassifierFreeGuidance, HunyuanVideo15Pipeline
-    from diffusers import HunyuanVideo15Transformer3DModel
+    from diffusers import (
+        AutoencoderKLHunyuanVideo15,
+        ClassifierFreeGuidance,
+        HunyuanVideo15Pipeline,
+        HunyuanVideo15Transformer3DModel,
+    )
 
     torch.manual_seed(0)
     transformer = HunyuanVideo15Transformer3DModel(
