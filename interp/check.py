@@ -85,7 +85,8 @@ Outcome = Iterator[tuple[int, str | None]]  # (names looked at, what is wrong)
 
 def unchanged(probe: Probe) -> Outcome:
     """The pipeline alone against the pipeline under the instrument, read everywhere."""
-    yield 1, None if torch.equal(probe.run.latents, probe.untouched()) else "the final latents differ"
+    plain = probe.untouched()
+    yield 1, None if torch.equal(probe.run.latents[:, :, -plain.shape[2] :], plain) else "the final latents differ"
 
 
 def fires(probe: Probe) -> Outcome:

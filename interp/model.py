@@ -20,6 +20,7 @@ from interp.engine import ExpertEngine, split_visitor
 from interp.errors import InterpError, unknown_hook
 from interp.families.adapter import Adapter, Point
 from interp.families.decoding import to_frames
+from interp.families.unsupported import PIPELINES
 from interp.stage import EXPERTS, Stage
 from interp.trajectory import Run
 from interp.views import AXES, axes_of, put, region, select
@@ -36,6 +37,8 @@ class HookedVideoPipeline:
 
     def __init__(self, pipe: Any, name: str = "pipeline", defaults: dict[str, Any] | None = None):
         self.pipe, self.name, self.defaults = pipe, name, dict(defaults or {})
+        if type(pipe).__name__ in PIPELINES:
+            raise InterpError(f"{type(pipe).__name__} is not supported: {PIPELINES[type(pipe).__name__]}")
         experts = {n: getattr(pipe, n, None) for n in EXPERTS}
         self.engines = {n: ExpertEngine(n, m) for n, m in experts.items() if m is not None}
         if not self.engines:

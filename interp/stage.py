@@ -72,6 +72,7 @@ class Stage:
         self.branch: str | None = None
         self.rows = 0  # of the pipeline's latents
         self.forwards = [0, 0]  # in all, in this step
+        self.last: Tensor | None = None  # what the scheduler returned
         self.given: Tensor | None = None  # the first latents; some pipelines keep their first frames
         self.edit_x_t: Callable[[int, Tensor], Tensor] = lambda step, x_t: x_t
         self.edit_x0hat: Callable[[int, Tensor], Tensor | None] = lambda step, x0hat: None
@@ -182,6 +183,7 @@ class Stage:
             self.run.sigmas.append(clean.sigma)
             self.forwards[1] = 0
             following = out[0] if isinstance(out, tuple) else out.prev_sample
+            self.last = following
             if self.left_out + k + 1 < len(self.pipe.scheduler.timesteps):
                 whole = self.whole(following, self.given)
                 edited = self.edit_x_t(k + 1, whole)
@@ -225,11 +227,15 @@ class Stage:
         @functools.wraps(original)
         def prepare(*args: Any, **kwargs: Any) -> Any:
             arguments = signature.bind(*args, **kwargs).arguments
+            if self.run.v:
+                raise InterpError(
+                    "the pipeline starts another section of the video after its denoising loop: ask for fewer frames"
+                )
             prepared = self.prepared_override
             if prepared is None:
                 prepared = original(*args, **kwargs)
             latents, *rest = prepared if isinstance(prepared, tuple) else (prepared,)
-            self.run.prepared, self.rows = (latents, *rest), latents.shape[0]
+            self.run.prepared, self.rows = (latents.clone(), *rest), latents.shape[0]  # some pipelines write into theirs
             self.run.dims = self.adapter.layout.prepared_dims(latents, arguments, self.pipe)
             canonical = self.canonical(latents)
             channels = self.adapter.channels
@@ -237,7 +243,11 @@ class Stage:
             state = canonical[:, :count]
             self.on_prepared(state, self.planned)
             edited = self.edit_x_t(0, state)
-            self.given = edited
+            self.given = (
+                edited.clone()
+                if channels
+                else self.canonical(self.adapter.given(self.pipe.transformer.config, self.run.prepared))
+            )
             if edited is not state:
                 latents = self.native(torch.cat([edited, canonical[:, count:]], dim=1), latents)
             return (latents, *rest) if isinstance(prepared, tuple) else latents
@@ -303,5 +313,8 @@ class Stage:
         """Run the pipeline to its final latents."""
         with self.set_up(), torch.no_grad():
             out = self.pipe(**kwargs, output_type="latent", return_dict=False)[0]
-        self.run.latents = self.canonical(out).contiguous()
+        final = self.canonical(out)
+        if final.shape[2] < self.run.dims[0]:  # some pipelines do not return their condition's frame
+            final = self.whole(self.last, self.given)
+        self.run.latents = final.clone(memory_format=torch.contiguous_format)
         return self.run

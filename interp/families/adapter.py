@@ -78,6 +78,10 @@ def patch_size(config: Any) -> tuple[int, int, int]:
     return (by_frame or 1, size, size)
 
 
+def first_prepared(config: Any, prepared: tuple[Any, ...]) -> Tensor:
+    return prepared[0]
+
+
 def never(transformer: nn.Module) -> bool:
     return False
 
@@ -99,13 +103,18 @@ def no_breaks(transformer: nn.Module) -> set[int]:
 class Adapter:
     """One family. See docs/adding-a-family.md.
 
-    ``ends``: sites before the blocks and after them (``hook_model_out`` is added). ``breaks``: blocks whose input is not the
-    output of the block before, because the family adds something between. ``doubled``: which branch comes first where a
-    pipeline runs both in one forward of twice the batch. ``last_text``: blocks, besides the last one, after which nothing
-    reads the text stream any more; text sites there would change nothing and get no name. ``unbatched``: arguments whose first axis is not the batch.
-    ``adds_before_attention``: whether blocks add more than the attention between ``hook_resid_pre`` and ``hook_resid_mid``.
-    ``channels``: of the latents, where the pipeline's first latents carry further ones. ``is_step``: whether a call of the
-    scheduler's step, by its arguments, is the one that ends a denoising step.
+    - ``ends``: sites outside the blocks, before them (``hook_model_out`` is added after them).
+    - ``doubled``: which branch comes first where a pipeline runs both in one forward of twice the batch.
+    - ``interleaved``: two stacks whose blocks take turns.
+    - ``unbatched``: arguments of the transformer whose first axis is not the batch.
+    - ``breaks``: blocks whose input is not the output of the block before, because the family adds something between.
+    - ``last_text``: blocks, besides the last one, after which nothing reads the text stream any more; text sites there
+      would change nothing and get no name.
+    - ``adds_before_attention``: whether blocks add more than the attention between ``hook_resid_pre`` and ``hook_resid_mid``.
+    - ``channels``: of the latents, where the pipeline's first latents carry further ones.
+    - ``given``: the latents whose first frames stay, where the scheduler sees only the later ones, from the transformer's
+      configuration and what ``prepare_latents`` returned.
+    - ``is_step``: whether a call of the scheduler's step, by its arguments, is the one that ends a denoising step.
     """
 
     family: str
@@ -123,6 +132,7 @@ class Adapter:
     breaks: Callable[[nn.Module], set[int]] = no_breaks
     channels: Callable[[Any], int] | None = None
     adds_before_attention: Callable[[nn.Module], bool] = never
+    given: Callable[[Any, tuple[Any, ...]], Tensor] = first_prepared
     is_step: Callable[[Any, Mapping[str, Any]], bool] = every_step
     decode: Callable[[Any, Tensor], Any] = decoding.by_statistics
     notes: str = ""

@@ -26,5 +26,6 @@ ALLEGRO = register(
             Site("hook_embed", "tokens", "pos_embed", "output", fold="spatial"),
         ),
         decode=decode,
+        notes="decoded videos keep the frames that the pipeline crops",
     )
 )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Any
 
-from interp.families import register
+from torch import Tensor, nn
+
+from interp.families import decoding, register
 from interp.families.adapter import Adapter, Site, Stack
 from interp.families.shapes import cross_block
 
@@ -27,6 +29,11 @@ def vace_breaks(transformer: nn.Module) -> set[int]:
 def animate_breaks(transformer: nn.Module) -> set[int]:
     """Blocks after which the face adapter adds its output."""
     return {layer + 1 for layer in range(0, len(transformer.blocks), transformer.config.inject_face_latents_blocks)}
+
+
+def after_reference(pipe: Any, latents: Tensor) -> Tensor:
+    """Without the first latent frame, which holds the reference image."""
+    return decoding.by_statistics(pipe, latents[:, :, 1:])
 
 
 VACE = register(Adapter("Wan VACE", ("WanVACETransformer3DModel",), (Stack("blocks", BLOCK),), (EMBED, TIME), breaks=vace_breaks))

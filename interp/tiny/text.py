@@ -9,7 +9,10 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 WORDS = tuple("move the red blue green circle box square above below left right of a video ball goal to and on".split())
 SPECIAL = ("<pad>", "</s>", "<unk>", "<s>")
-CHAT = "{% for m in messages %}{{ m['role'] }} {{ m['content'] if m['content'] is string else m['content'][0]['text'] }} {% endfor %}"
+CHAT = (
+    "{% for m in messages %}{{ m['role'] }} "
+    "{{ m['content'] if m['content'] is string else m['content'][0]['text'] }} {% endfor %}"
+)
 WIDTH = 16
 
 
@@ -53,9 +56,17 @@ def clip_text() -> Any:
 
     torch.manual_seed(11)
     config = CLIPTextConfig(
-        vocab_size=_vocabulary(), hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-        max_position_embeddings=77, bos_token_id=3, eos_token_id=1, pad_token_id=0, projection_dim=8,
-    )  # fmt: skip
+        vocab_size=_vocabulary(),
+        hidden_size=8,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=77,
+        bos_token_id=3,
+        eos_token_id=1,
+        pad_token_id=0,
+        projection_dim=8,
+    )
     return CLIPTextModel(config).eval()
 
 
@@ -64,9 +75,13 @@ def llama() -> Any:
 
     torch.manual_seed(12)
     config = LlamaConfig(
-        vocab_size=_vocabulary(), hidden_size=WIDTH, intermediate_size=16, num_hidden_layers=3, num_attention_heads=2,
+        vocab_size=_vocabulary(),
+        hidden_size=WIDTH,
+        intermediate_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
         max_position_embeddings=512,
-    )  # fmt: skip
+    )
     return LlamaModel(config).eval()
 
 
@@ -75,9 +90,15 @@ def gemma() -> Any:
 
     torch.manual_seed(13)
     config = Gemma2Config(
-        vocab_size=_vocabulary(), hidden_size=WIDTH, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=8, max_position_embeddings=512,
-    )  # fmt: skip
+        vocab_size=_vocabulary(),
+        hidden_size=WIDTH,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        max_position_embeddings=512,
+    )
     return Gemma2Model(config).eval()
 
 
@@ -87,9 +108,15 @@ def qwen() -> Any:
 
     torch.manual_seed(14)
     config = Qwen2_5_VLTextConfig(
-        vocab_size=_vocabulary(), hidden_size=WIDTH, intermediate_size=16, num_hidden_layers=3, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=2048, rope_scaling={"type": "mrope", "mrope_section": [1, 1, 2]},
-    )  # fmt: skip
+        vocab_size=_vocabulary(),
+        hidden_size=WIDTH,
+        intermediate_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        rope_scaling={"type": "mrope", "mrope_section": [1, 1, 2]},
+    )
     return Qwen2_5_VLTextModel(config).eval()
 
 

@@ -97,8 +97,8 @@ def animate() -> Any:
     encoder, processor = text.clip_image()
     torch.manual_seed(0)
     transformer = _transformer(
-        "WanAnimateTransformer3DModel", in_channels=12, latent_channels=4, image_dim=16, added_kv_proj_dim=24,
-        motion_encoder_channel_sizes={"4": 8, "8": 8, "16": 8}, motion_encoder_size=16, motion_style_dim=8, motion_dim=4,
+        "WanAnimateTransformer3DModel", num_layers=4, in_channels=12, latent_channels=4, image_dim=16, added_kv_proj_dim=24,
+        motion_encoder_channel_sizes={"4": 8, "8": 8, "16": 8, "32": 8}, motion_encoder_size=32, motion_style_dim=8, motion_dim=4,
         motion_encoder_dim=8, face_encoder_hidden_dim=16, face_encoder_num_heads=2, inject_face_latents_blocks=2,
     )  # fmt: skip
     return WanAnimatePipeline(transformer=transformer, image_encoder=encoder, image_processor=processor, **_parts(flow("unipc")))
