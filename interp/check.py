@@ -9,6 +9,7 @@ hooks, or with what must hold algebraically.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from interp import tiny
 from interp.check_parts import Probe, identities, token_order
 from interp.errors import InterpError
 from interp.model import TRAJECTORY, HookedVideoPipeline
@@ -56,10 +58,10 @@ class CheckReport:
         return "\n".join(lines)
 
 
-def check_adapter(pipe: Any, seed: int = 0, **call: Any) -> CheckReport:
+def check_adapter(pipe: Any, seed: int | list[int] = 0, **call: Any) -> CheckReport:
     """Check every advertised name of a pipeline with a small generation; ``call`` are the pipeline's keywords.
 
-    ``pipe`` is a pipeline or a HookedVideoPipeline. Takes one forward of the transformer for every name, and some runs.
+    ``pipe`` is a pipeline or a HookedVideoPipeline; ``seed`` and ``prompt`` may be lists, for a batch of videos. Takes one forward of the transformer for every name, and some runs.
     """
     model = pipe if isinstance(pipe, HookedVideoPipeline) else HookedVideoPipeline.from_pipeline(pipe)
     report = CheckReport(type(model.pipe).__name__, model.adapter.family)
@@ -135,7 +137,9 @@ def edits(probe: Probe) -> Outcome:
 
 
 def replays(probe: Probe) -> Outcome:
-    """At every other layer and the last one: a patched replay against the same edit in a full run."""
+    """At the first, the middle and the last layer: a patched replay against the same edit in a full run of one video."""
+    if probe.run.x_t[0].shape[0] > 1:
+        return
     model, step = probe.model, probe.run.steps - 1
     try:
         target = record(model, [n for n in model.hook_names if n.endswith("attn.hook_z")], **probe.call)
@@ -153,3 +157,29 @@ def replays(probe: Probe) -> Outcome:
 
 def _gap(a: Tensor, b: Tensor) -> str:
     return f"{float((a - b).abs().max()):.1e}" if a.shape == b.shape else f"shapes {tuple(a.shape)} and {tuple(b.shape)}"
+
+
+def small_call(pipe: Any, prompt: str = "a red ball rolls to the right", steps: int = 2, **wanted: Any) -> dict[str, Any]:
+    """Keywords for a small generation with a pipeline: those of ``wanted`` that it takes, and a picture where it needs one.
+
+    ``wanted``: ``height``, ``width`` (pixels), ``frames`` (pixel frames, whatever the pipeline calls them), or its keywords.
+    """
+    parameters = inspect.signature(type(pipe).__call__).parameters
+    made: dict[str, Any] = {"prompt": prompt, "num_inference_steps": steps}
+    frames = wanted.pop("frames", None)
+    for name in ("num_frames", "video_length", "frames"):
+        if frames is not None and name in parameters:
+            made[name] = frames
+    made |= {k: v for k, v in wanted.items() if v is not None and k in parameters}
+    if "image" in parameters:
+        made["image"] = tiny.image(made.get("width") or 256)
+        if made.get("height"):
+            made["image"] = made["image"].resize((made["image"].width, made["height"]))
+    missing = [
+        n for n in ("video", "pose_video", "face_video") if n in parameters and parameters[n].default in (None, inspect._empty)
+    ]
+    if missing and "image" not in parameters:
+        raise InterpError(
+            f"{type(pipe).__name__} needs {missing[0]}: call check_adapter(pipe, {missing[0]}=..., ...) from Python"
+        )
+    return made

@@ -28,6 +28,7 @@ from interp.views import AXES, axes_of, put, region, select
 EditFn = Callable[[Tensor, Hook], Tensor | None]
 FwdHook = tuple[str, EditFn]
 TRAJECTORY = {"hook_x_t": "latent", "hook_x0hat": "latent"}  # between calls; served by the stage, not by a transformer
+TEXT = 512  # keys that a joint attention has for its text, at most in the released models' defaults
 DEFAULTS_FILE = "call_defaults.json"
 ORGANISM = Path(__file__).resolve().parent.parent / "organism" / "weights"
 
@@ -266,7 +267,11 @@ class _Session:
         self.plan = CachePlan(**{**self.plan.__dict__, "tokens": mask, "steps": self._asked_steps(self.spec["steps"])})
         width, heads = engine.adapter.width(engine.module)
         per_token = grid.tokens * engine.module.dtype.itemsize * latents.shape[0]
-        sizes = {n: per_token * (heads * grid.tokens if "pattern" in self.model._kind(n) else width) for n in self.plan.names}
+        joint = any(n.endswith("_text") for n in engine.points)
+        row = {"pattern": heads * (grid.tokens + TEXT * joint), "text_pattern": heads * (grid.tokens + TEXT)}
+        sizes = {
+            n: per_token * row.get(self.model._kind(n), 4 * width if "mlp.hook_post" in n else width) for n in self.plan.names
+        }
         guided = getattr(self.model.pipe, "do_classifier_free_guidance", True)
         self.plan.check_budget(sizes, len(BRANCHES) if guided else 1, grid.tokens)
 

@@ -179,7 +179,7 @@ class Adapter:
         config = transformer.config
         if hasattr(config, "num_attention_heads"):
             return config.num_attention_heads * config.attention_head_dim, config.num_attention_heads
-        return config.model_dim, config.model_dim // config.head_dim if hasattr(config, "head_dim") else 1
+        return config.model_dim, config.model_dim // sum(config.axes_dims)
 
 
 class NoAdapter(InterpError):

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import Tensor
-
 from interp.families import decoding, register
 from interp.families.adapter import Adapter, Site, Stack
 from interp.families.layouts import CHANNELS_LAST
 from interp.families.shapes import cross_block
 
-BLOCK = cross_block("self_attention", "cross_attention", "feed_forward", "visual_embed_0", "visual_embed_1", fold=None)
-
-
-def heads(config: Any) -> int:
-    return config.model_dim // sum(config.axes_dims)
-
-
-def decode(pipe: Any, latents: Tensor) -> Tensor:
-    return decoding.by_scaling_factor(pipe, latents)
+BLOCK = cross_block("self_attention", "cross_attention", "feed_forward", "visual_embed_0", "visual_embed_1")
 
 
 KANDINSKY5 = register(
@@ -35,7 +23,7 @@ KANDINSKY5 = register(
         output_item=None,
         unbatched=("text_rope_pos", "visual_rope_pos"),
         channels=lambda config: config.out_visual_dim,
-        decode=decode,
+        decode=decoding.by_scaling_factor,
         notes="attention_type regular only: the sparse (NABLA) mode reorders tokens and bypasses the fused attention",
     )
 )
