@@ -61,7 +61,8 @@ class CheckReport:
 def check_adapter(pipe: Any, seed: int | list[int] = 0, **call: Any) -> CheckReport:
     """Check every advertised name of a pipeline with a small generation; ``call`` are the pipeline's keywords.
 
-    ``pipe`` is a pipeline or a HookedVideoPipeline; ``seed`` and ``prompt`` may be lists, for a batch of videos. Takes one forward of the transformer for every name, and some runs.
+    ``pipe`` is a pipeline or a HookedVideoPipeline; ``seed`` and ``prompt`` may be lists, for a batch of videos. Takes one
+    forward of the transformer for every name, and some runs. Raises InterpError where a site cannot be read at all.
     """
     model = pipe if isinstance(pipe, HookedVideoPipeline) else HookedVideoPipeline.from_pipeline(pipe)
     report = CheckReport(type(model.pipe).__name__, model.adapter.family)

@@ -13,6 +13,7 @@ from typing import Any
 
 import nnsight
 import torch
+from nnsight.intervention.interleaver import OutOfOrderError
 from torch import Tensor, nn
 
 from interp import sdpa
@@ -148,10 +149,7 @@ class ExpertEngine:
     def _visit(self, place: Plan, grid: TokenGrid, dims: Any) -> None:
         """All points of one location: one read, at most one write."""
         point = place[0][0]
-        owner, key = self.envoy(point.path), point.key
-        if key.startswith("source."):
-            owner, key = getattr(owner.source, key.removeprefix("source.")), "output"
-        value = getattr(owner, key)
+        owner, key, value = self._location(point)
         for item, group in groupby(place, key=lambda pv: pv[0].site.item):
             tensor = value if item is None else value[item]
             new = self._changed(list(group), tensor, slice(0, None), grid, dims)
@@ -159,6 +157,22 @@ class ExpertEngine:
                 continue
             value = new if item is None else (*value[:item], new, *value[item + 1 :])
             setattr(owner, key, value)
+
+    def _location(self, point: Point) -> tuple[Any, str, Any]:
+        """Where nnsight has a point, the attribute of its value, and the value itself."""
+        owner, key = self.envoy(point.path), point.key
+        if key.startswith("source."):
+            label = key.removeprefix("source.")
+            if not hasattr(owner.source, label):
+                raise InterpError(f"{point.name}: the forward of {point.path} has no {label}; its labels are in .source")
+            owner, key = getattr(owner.source, label), "output"
+        try:
+            return owner, key, getattr(owner, key)
+        except OutOfOrderError as error:
+            raise InterpError(
+                f"{point.name} was not reached in time: the sites of the {self.adapter.family} adapter are not in the order of "
+                f"execution, or {point.path or 'the transformer'} does not run in this call"
+            ) from error
 
     def _changed(self, place: Plan, tensor: Tensor, rows: slice, grid: TokenGrid, dims: Any) -> Tensor | None:
         """The model's tensor after its visitors; None when none changed it."""

@@ -9,8 +9,10 @@ import torch
 
 from interp import HookedVideoPipeline, InterpError, tiny
 from interp.check import check_adapter
-from interp.families import adapter_for
-from interp.families.adapter import NoAdapter
+from interp.families import adapter_for, register
+from interp.families.adapter import Adapter, NoAdapter, Stack
+from interp.families.hunyuan import EMBED, HUNYUAN
+from interp.families.shapes import joint_block, parallel_block
 from interp.replay import Patch, record, replay
 
 
@@ -150,20 +152,22 @@ def test_half_precision_and_batches_are_proven_too():
     assert report.passed, str(report)
 
 
-def test_a_wrong_adapter_is_found_out():
-    """Text taken for first where it is last, and the wrong label for the residual stream: the checks name both."""
-    from interp.families import register
-    from interp.families.adapter import Adapter, Stack
-    from interp.families.hunyuan import EMBED, HUNYUAN
-    from interp.families.shapes import joint_block, parallel_block
-
-    dual = joint_block(attn="attn", text="first", mid="hidden_states_1")
+def wrong_hunyuan(**block):
+    """The report on a HunyuanVideo whose dual-stream blocks are described wrongly."""
+    dual = joint_block(attn="attn", **block)
     stacks = (Stack("transformer_blocks", dual), Stack("single_transformer_blocks", parallel_block()))
     try:
         register(Adapter("Wrong", HUNYUAN.classes, stacks, (EMBED,)))
-        report = check_adapter(tiny.build("hunyuan"), **tiny.call("hunyuan", steps=2))
+        return check_adapter(tiny.build("hunyuan"), **tiny.call("hunyuan", steps=2))
     finally:
         register(HUNYUAN)
-    failed = {check.title.split(":")[0]: " ".join(check.problems) for check in report.checks if not check.passed}
+
+
+def test_a_wrong_adapter_is_found_out():
+    report = wrong_hunyuan(text="first")  # it is last
+    failed = {check.title: " ".join(check.problems) for check in report.checks if not check.passed}
     assert "blocks.0.attn.hook_q: tokens" in failed["one perturbed latent cell moves its token and no other"]
-    assert "hook_resid_mid is not" in failed["algebraic identities"]
+    with pytest.raises(InterpError, match="order of execution"):
+        wrong_hunyuan(mid="hidden_states_1")  # the stream after the MLP
+    with pytest.raises(InterpError, match="has no nothing_0"):
+        wrong_hunyuan(mid="nothing_0")
