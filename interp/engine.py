@@ -66,6 +66,9 @@ class ExpertEngine:
         if getattr(transformer, "is_cache_enabled", False):
             raise InterpError(f"{name} has a block cache, which skips layers: call {name}.disable_cache() first")
         self.name, self.module, self.adapter = name, transformer, adapter_for(transformer)
+        reason = self.adapter.refuses(transformer.config)
+        if reason is not None:
+            raise InterpError(f"this {self.adapter.family} model is not supported: {reason}")
         self.points = self.adapter.points(transformer)
         self.blocks = [path for path, _ in self.adapter.blocks(transformer)]
         for path in self.blocks:

@@ -97,6 +97,11 @@ def as_markdown(rows: list[Row]) -> str:
         state = "yes" if row.report.passed else "NO: " + "; ".join(failed)
         count = next(c.names for c in row.report.checks if c.title.startswith("every name"))
         lines.append(f"| {row.family} | {row.pipeline} | {row.scheduler} | {row.guidance} | {row.sites} | {count} | {state} |")
+    lines += [
+        "",
+        "Other pipelines around the same transformers (HunyuanVideo 1.5 and Motif image to video, EasyAnimate control, Cosmos",
+        "2.5 and more) use the same adapters but are not proven here: `cos models check MODEL` or `check_adapter(pipe, ...)` tells.",
+    ]
     lines += ["", "## What is proven for each name", ""]
     reference = next(row.report for row in rows if row.report is not None)
     lines += [f"- {check.title}" for check in reference.checks]

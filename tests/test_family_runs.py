@@ -111,6 +111,10 @@ def test_refusals_say_what_and_why():
         adapter_for(framepack)
     with pytest.raises(NoAdapter, match=r"adding-a-family\.md"):
         adapter_for(torch.nn.Linear(1, 1))
+    pipe = tiny.build("kandinsky5")
+    pipe.transformer.register_to_config(attention_type="nabla")
+    with pytest.raises(InterpError, match="reorders"):
+        HookedVideoPipeline.from_pipeline(pipe)
     from interp.tiny.wan import skyreels_forcing
 
     with pytest.raises(InterpError, match="every latent frame"):

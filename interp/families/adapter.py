@@ -78,6 +78,10 @@ def patch_size(config: Any) -> tuple[int, int, int]:
     return (by_frame or 1, size, size)
 
 
+def nothing(config: Any) -> str | None:
+    return None
+
+
 def first_prepared(config: Any, prepared: tuple[Any, ...]) -> Tensor:
     return prepared[0]
 
@@ -111,6 +115,7 @@ class Adapter:
     - ``last_text``: blocks, besides the last one, after which nothing reads the text stream any more; text sites there
       would change nothing and get no name.
     - ``adds_before_attention``: whether blocks add more than the attention between ``hook_resid_pre`` and ``hook_resid_mid``.
+    - ``refuses``: why a configuration of the family cannot be served, or None.
     - ``channels``: of the latents, where the pipeline's first latents carry further ones.
     - ``given``: the latents whose first frames stay, where the scheduler sees only the later ones, from the transformer's
       configuration and what ``prepare_latents`` returned.
@@ -132,6 +137,7 @@ class Adapter:
     breaks: Callable[[nn.Module], set[int]] = no_breaks
     channels: Callable[[Any], int] | None = None
     adds_before_attention: Callable[[nn.Module], bool] = never
+    refuses: Callable[[Any], str | None] = nothing
     given: Callable[[Any, tuple[Any, ...]], Tensor] = first_prepared
     is_step: Callable[[Any, Mapping[str, Any]], bool] = every_step
     decode: Callable[[Any, Tensor], Any] = decoding.by_statistics

@@ -10,6 +10,8 @@ from interp.families.shapes import cross_block
 BLOCK = cross_block("self_attention", "cross_attention", "feed_forward", "visual_embed_0", "visual_embed_1")
 
 
+SPARSE = "sparse (NABLA) attention reorders the tokens"
+
 KANDINSKY5 = register(
     Adapter(
         "Kandinsky 5",
@@ -23,7 +25,8 @@ KANDINSKY5 = register(
         output_item=None,
         unbatched=("text_rope_pos", "visual_rope_pos"),
         channels=lambda config: config.out_visual_dim,
+        refuses=lambda config: None if config.attention_type == "regular" else SPARSE,
         decode=decoding.by_scaling_factor,
-        notes="attention_type regular only: the sparse (NABLA) mode reorders tokens and bypasses the fused attention",
+        notes=f"attention_type regular only: {SPARSE}",
     )
 )

@@ -31,6 +31,7 @@ LTX = register(
         (Site("hook_embed", "tokens", "proj_in", "output"), Site("hook_time_emb", "vector", "time_embed", "output", item=1)),
         layout=PACKED,
         patch=lambda config: (1, 1, 1),
+        refuses=lambda config: None if (config.patch_size, config.patch_size_t) == (1, 1) else "its patch sizes are not 1",
         decode=decode,
         notes="patch sizes of 1 only, as in every released model",
     )

@@ -15,12 +15,12 @@ REASONS: dict[str, str] = {
         "an address has no word for the audio yet"
     ),
     "AnyFlowTransformer3DModel": "AnyFlow predicts between two timesteps, so that a step has no single noise level",
-    "AnyFlowFARTransformer3DModel": "AnyFlow predicts between two timesteps, and its causal form runs a loop for every chunk",
+    "AnyFlowFARTransformer3DModel": "AnyFlow predicts between two timesteps, so that a step has no single noise level",
     "HeliosTransformer3DModel": f"{_LOOP} every chunk of the video, with history tokens before the video's",
     "Kandinsky6Transformer3DModel": "Kandinsky 6 carries audio and video streams",
-    "Cosmos3OmniTransformer": "Cosmos 3 generates text, pictures and video with one autoregressive backbone",
+    "Cosmos3OmniTransformer": "Cosmos 3 packs text, picture, sound and action tokens into one sequence, given as lists",
     "WanAnimate2Transformer3DModel": "no adapter is written: the layout of its condition tokens has not been studied",
-    "SanaWMTransformer3DModel": f"{_LOOP} every chunk of the world model's video",
+    "SanaWMTransformer3DModel": "no adapter is written: the layout of its camera and chunk conditions has not been studied",
     "MiniMaxH3Transformer3DModel": "no adapter is written: its layout has not been studied",
 }
 
