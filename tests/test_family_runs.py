@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import diffusers
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from interp import HookedVideoPipeline, InterpError, tiny
 from interp.check import check_adapter
@@ -175,3 +178,13 @@ def test_a_wrong_adapter_is_found_out():
         wrong_hunyuan(mid="hidden_states_1")  # the stream after the MLP
     with pytest.raises(InterpError, match="has no nothing_0"):
         wrong_hunyuan(mid="nothing_0")
+
+
+def test_the_models_command_lists_and_checks():
+    import cli
+
+    listed = CliRunner().invoke(cli.app, ["models", "list", "--json"])
+    found = json.loads(listed.stdout)
+    assert {row["family"] for row in found["supported"]} >= {"Wan", "CogVideoX", "Latte"} and "ltx" in found["tiny"]
+    checked = CliRunner().invoke(cli.app, ["models", "check", "tiny:latte", "--json"])
+    assert checked.exit_code == 0 and json.loads(checked.stdout)["passed"]
