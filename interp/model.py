@@ -23,7 +23,7 @@ from interp.families.decoding import to_frames
 from interp.families.unsupported import PIPELINES
 from interp.stage import EXPERTS, Stage
 from interp.trajectory import Run
-from interp.views import AXES, axes_of, put, region, select
+from interp.views import AXES, TokenGrid, axes_of, put, region, select
 
 EditFn = Callable[[Tensor, Hook], Tensor | None]
 FwdHook = tuple[str, EditFn]
@@ -90,6 +90,10 @@ class HookedVideoPipeline:
     @property
     def layers(self) -> int:
         return next(iter(self.engines.values())).layers
+
+    def token_grid(self, latents: Tensor) -> TokenGrid:
+        """The token grid of latents ``[batch, channel, frame, row, col]``."""
+        return self.adapter.grid(next(iter(self.engines.values())).module, tuple(latents.shape[2:]))
 
     @property
     def takes_image(self) -> bool:
@@ -262,7 +266,7 @@ class _Session:
         if self.plan is None:
             return
         engine = next(iter(self.model.engines.values()))
-        grid = engine.adapter.grid(engine.module, tuple(latents.shape[2:]))
+        grid = self.model.token_grid(latents)
         mask = token_mask(self.spec["tokens"], grid.shape)
         self.plan = CachePlan(**{**self.plan.__dict__, "tokens": mask, "steps": self._asked_steps(self.spec["steps"])})
         width, heads = engine.adapter.width(engine.module)

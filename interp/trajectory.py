@@ -14,6 +14,14 @@ from interp.families.layouts import Dims
 from interp.prediction import Clean
 
 
+def clean_estimate(x_t: Tensor, v: Tensor, sigma: float | Tensor) -> Tensor:
+    """``x0hat = x_t - sigma * v`` for flow matching, ``x_t = (1 - sigma) x0 + sigma noise`` (CoS section 3.1, eq. 2).
+
+    ``Run.x0hat`` is right for every kind of prediction; this is the formula of flow alone.
+    """
+    return x_t - sigma * v
+
+
 @dataclass
 class Run:
     """One generation. Tensors are ``[batch, channel, frame, row, col]`` in the latent space of the model.
