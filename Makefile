@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench models clean
 
 demo: $(VENV)/installed
 	$(BIN)/cos analyze patching --out runs/demo
@@ -17,6 +17,9 @@ lint: $(VENV)/installed-test
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/hooks.py
+
+models: $(VENV)/installed
+	$(BIN)/python -m interp.matrix docs/models.md
 
 # torch first, by its pin: any other way pulls the CUDA build, several GB, onto a CPU machine
 $(VENV)/installed: pyproject.toml constraints.txt

@@ -20,7 +20,6 @@ from analyses.problems import Problem, arguments, chosen_steps, problems
 from analyses.settings import AttentionConfig
 from analyses.store import Row
 from analyses.tracks import tokens_of, tracks
-from interp import wan
 from interp.clock import Hook
 from interp.errors import InterpError
 from interp.model import HookedVideoPipeline
@@ -161,7 +160,7 @@ def measure(model: HookedVideoPipeline, config: AttentionConfig, problem: Proble
 
 
 def wan_grid(model: HookedVideoPipeline, latents: Tensor) -> Grid:
-    return wan.token_grid(next(iter(model.engines.values())).module, latents).shape
+    return model.token_grid(latents).shape
 
 
 def text_length(model: HookedVideoPipeline, call: dict) -> int:

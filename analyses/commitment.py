@@ -18,7 +18,7 @@ from analyses.base import AnalysisResult
 from analyses.experiment import Experiment, Report, Unit, each_unit
 from analyses.findings import Finding, decide
 from analyses.pairs import NoPair, find_pair, record_item
-from analyses.problems import Problem, chosen_steps, generate, judge, problems, spread
+from analyses.problems import Problem, chosen_steps, generate, judge, needs_flow, problems, spread
 from analyses.screening import look_score, screening_table
 from analyses.settings import CommitmentConfig
 from analyses.statistics import auc, bootstrap, by_item, curve, mean_number, paired, projection
@@ -309,4 +309,4 @@ def _transplant_sections(rows: pd.DataFrame, sigmas: list[float]) -> list[pages.
     return [pages.Section("Transplants", panels(made), caption, table)]
 
 
-EXPERIMENT = Experiment("commitment", CommitmentConfig, pieces, each_unit(measure, _name), report)
+EXPERIMENT = Experiment("commitment", CommitmentConfig, pieces, each_unit(measure, _name), report, needs_flow)

@@ -17,7 +17,6 @@ from analyses.settings import MemoryConfig
 from analyses.store import Row
 from analyses.tracking import tracking_rows
 from analyses.tracks import Track, pixel_frames, tokens_of, tracks
-from interp import wan
 from interp.clock import Hook
 from interp.errors import InterpError
 from interp.model import FwdHook, HookedVideoPipeline
@@ -106,7 +105,7 @@ def received_rows(q: Tensor, k: Tensor, keys: Tensor, shape: Grid) -> list[Row]:
 
 def token_shape(model: HookedVideoPipeline, latents: Tensor) -> Grid:
     """The token grid of a latent ``[batch, channel, frame, row, col]``."""
-    return wan.token_grid(next(iter(model.engines.values())).module, latents).shape
+    return model.token_grid(latents).shape
 
 
 def read_run(

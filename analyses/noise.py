@@ -18,7 +18,7 @@ from analyses import perturb
 from analyses.copies import chunks, copies
 from analyses.experiment import Experiment, Unit, each_unit
 from analyses.noise_report import report
-from analyses.problems import Problem, arguments, chosen_steps, generate, judge, problems, spread, verdict_columns
+from analyses.problems import Problem, arguments, chosen_steps, generate, judge, needs_flow, problems, spread, verdict_columns
 from analyses.settings import Mode, NoiseConfig
 from analyses.store import Row
 from interp.errors import InterpError
@@ -85,7 +85,7 @@ class Disturber:
         self.rows, self.seed, self.estimate = rows, seed, run.x0hat[0]
         shape = tuple(run.x_t[0].shape[2:])
         self.masks = [perturb.region(shape, row.frames, config.rows, config.cols) for row in rows]
-        self.patch = tuple(next(iter(model.engines.values())).module.config.patch_size)
+        self.patch = model.patch(run.x_t[0])
         self.energy = [0.0] * len(rows)
 
     def state(self, row: int, step: int, sigma: float, x_t: Tensor, x0hat: Tensor) -> Tensor:
@@ -188,4 +188,4 @@ def pieces(config: NoiseConfig) -> list[tuple[Problem, list[str]]]:
     return [(problem, [problem.name]) for problem in problems(config)]
 
 
-EXPERIMENT = Experiment("noise", NoiseConfig, pieces, each_unit(measure, lambda problem: problem.name), report)
+EXPERIMENT = Experiment("noise", NoiseConfig, pieces, each_unit(measure, lambda problem: problem.name), report, needs_flow)

@@ -230,8 +230,8 @@ def units(config: PatchingConfig) -> list[tuple[str, int, tuple[int, ...]]]:
 
 def check_against(config: PatchingConfig, model: HookedVideoPipeline) -> None:
     """InterpError when layers, heads or frames were asked for that the model does not have."""
-    shape = next(iter(model.engines.values())).module.config
-    limits = {"layers": model.layers, "heads": shape.num_attention_heads}
+    _, heads = model.adapter.width(next(iter(model.engines.values())).module)
+    limits = {"layers": model.layers, "heads": heads}
     for field, limit in limits.items():
         bad = [n for n in getattr(config, field) or () if not 0 <= n < limit]
         if bad:

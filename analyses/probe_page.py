@@ -41,7 +41,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     use = rows[rows.table == "use"] if "use" in set(rows.table) else pd.DataFrame()
     findings = order_findings(found) + (use_findings(use) if len(use) else [])
     sections = [
-        _maps(scores, data),
+        *_maps(scores, data),
         _lines(scores, data),
         _roles(found, scores, data),
         _balance(found, data),
@@ -66,14 +66,17 @@ def _pivot(part: pd.DataFrame, value: str, data: ProbeDataset) -> pd.DataFrame:
     return part.pivot(index="layer", columns="step", values=value).rename(columns=_labels(data))
 
 
-def _maps(scores: pd.DataFrame, data: ProbeDataset) -> pages.Section:
+def _maps(scores: pd.DataFrame, data: ProbeDataset) -> list[pages.Section]:
     groups = list(scores.groupby("target", sort=False))
     made = [(f"{t} ({p.family.iloc[0]})", _pivot(p, "score", data)) for t, p in groups]
-    made += [(f"{t}: selectivity", _pivot(p, "selectivity", data)) for t, p in groups if "selectivity" in p]
-    caption = "Above: score out of fold. Below: selectivity, the score minus that of random labels by position."
-    return pages.Section(
-        "What is readable where", matrix_maps(made, "step, sigma", "layer", "score", columns=len(groups)), caption
-    )
+    scored = matrix_maps(made, "step, sigma", "layer", "score", columns=len(made))
+    sections = [pages.Section("What is readable where", scored, "Score out of fold, by layer and step.")]
+    if "selectivity" in scores:
+        chosen = [(str(t), _pivot(p, "selectivity", data)) for t, p in groups]
+        figure = matrix_maps(chosen, "step, sigma", "layer", "selectivity", diverging=True, columns=len(chosen))
+        caption = "The score minus that of random labels by position: below 0 a probe reads the position better than the target."
+        sections.append(pages.Section("Selectivity", figure, caption))
+    return sections
 
 
 def _lines(scores: pd.DataFrame, data: ProbeDataset) -> pages.Section:
@@ -164,7 +167,7 @@ def _used(use: pd.DataFrame) -> list[pages.Section]:
     caption = (
         "Share of fresh items that are solved while the probe's directions are changed at one layer in all steps. erase: set to "
         "their mean; leace: all that a linear probe can read; steer: two standard deviations towards the last class; random: a "
-        "change of the same size at every token in a random direction. moved: relative change of the final latent."
+        "change of the same size at every token along directions of the activations that have nothing to do with the target. moved: relative change of the final latent."
     )
     return [pages.Section("Is it used?", bars(pd.DataFrame(rows), "solved"), caption, pd.DataFrame(table))]
 

@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from analyses.settings import SuiteConfig
 from interp.errors import InterpError
 from interp.model import HookedVideoPipeline
+from interp.prediction import is_flow
 from interp.trajectory import Run
 from tasks import Item, Verdict, get_task, grid, suite
 
@@ -87,6 +88,16 @@ def arguments(model: HookedVideoPipeline, config: SuiteConfig, problem: Problem,
     call = {k: v for k, v in problem.call.items() if k != "image" or model.takes_image}
     steps = {"num_inference_steps": config.num_inference_steps, "guidance_scale": config.guidance_scale}
     return {**sizes, **steps, **call, "seed": problem.seed if seed is None else seed}
+
+
+def needs_flow(config: SuiteConfig, model: HookedVideoPipeline) -> None:
+    """The check of analyses that make states of their own: InterpError where these would not be the model's."""
+    if not is_flow(model.pipe.scheduler):
+        name = type(model.pipe.scheduler).__name__
+        raise InterpError(
+            f"this experiment makes states x_t = (1 - sigma) x0 + sigma noise, and {name} has others: "
+            "run it on a flow-matching model"
+        )
 
 
 def generate(model: HookedVideoPipeline, config: SuiteConfig, problem: Problem, seed: int | None = None) -> Run:

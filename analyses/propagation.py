@@ -13,7 +13,7 @@ from torch import Tensor
 from analyses import cka, perturb
 from analyses.copies import chunks, copies
 from analyses.experiment import Experiment, Unit, each_unit
-from analyses.problems import Problem, arguments, chosen_steps, generate, problems
+from analyses.problems import Problem, arguments, chosen_steps, generate, needs_flow, problems
 from analyses.propagation_report import report
 from analyses.settings import PropagationConfig
 from analyses.store import Row
@@ -42,7 +42,7 @@ def layers_of(model: HookedVideoPipeline, config: PropagationConfig) -> tuple[in
 
 def disturbed_states(model: HookedVideoPipeline, config: PropagationConfig, problem: Problem, run: Run) -> dict[int, Tensor]:
     """For each disturbed step the state ``[1, channel, frame, row, col]`` that takes the place of ``x_t``."""
-    patch = tuple(next(iter(model.engines.values())).module.config.patch_size)
+    patch = model.patch(run.x_t[0])
     out = {}
     for step in chosen_steps(config, config.num_inference_steps):
         x_t, x0hat, sigma = run.x_t[step], run.x0hat[step], run.sigmas[step]
@@ -124,6 +124,7 @@ def pieces(config: PropagationConfig) -> list[tuple[Problem, list[str]]]:
 
 
 def check(config: PropagationConfig, model: HookedVideoPipeline) -> None:
+    needs_flow(config, model)
     layers_of(model, config)
     chosen_steps(config)
 

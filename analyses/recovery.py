@@ -17,7 +17,7 @@ from torch import Tensor
 from analyses import perturb
 from analyses.copies import chunks
 from analyses.experiment import Experiment, Unit, each_unit
-from analyses.problems import Problem, chosen_steps, generate, judge, problems, spread
+from analyses.problems import Problem, chosen_steps, generate, judge, needs_flow, problems, spread
 from analyses.recovery_report import CLAIM_AT, report
 from analyses.settings import RecoveryConfig
 from analyses.statistics import projection
@@ -192,4 +192,4 @@ def _other(problem: Problem, found: list[Problem]) -> Problem | None:
     return None
 
 
-EXPERIMENT = Experiment("recovery", RecoveryConfig, pieces, each_unit(measure, lambda piece: piece[0].name), report)
+EXPERIMENT = Experiment("recovery", RecoveryConfig, pieces, each_unit(measure, lambda piece: piece[0].name), report, needs_flow)

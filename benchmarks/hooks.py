@@ -38,7 +38,7 @@ def cases(model: HookedVideoPipeline, batch: int) -> dict[str, Callable[[], obje
     def traced(sites: list[str]) -> Callable[[], object]:
         kept: dict[str, torch.Tensor] = {}
         names = [n for n in engine.points if any(n.endswith(s) for s in sites)]
-        return lambda: engine((), kwargs, {n: lambda act, n=n: kept.__setitem__(n, act.clone()) for n in names})
+        return lambda: engine((), kwargs, {n: lambda act, rows, n=n: kept.__setitem__(n, act.clone()) for n in names})
 
     return {
         "plain": lambda: engine.module(**kwargs),

@@ -63,8 +63,15 @@ class ActivationCache:
             axes = (*axes[:start], "token", *axes[start + 3 :])
         if plan.reduce is not None:
             act, axes = plan.reduce(act), ("reduced",)
-        self.store[name, step, branch] = act.detach().clone()
+        key, act = (name, step, branch), act.detach()
+        self.store[key] = joined_rows(self.store[key], act) if key in self.store else act.clone()
         self.axes[name] = axes
+
+
+def joined_rows(above: Tensor, below: Tensor) -> Tensor:
+    """Rows of one batch that came one by one (Mochi's attention); the shorter one's last axis (keys) is filled with 0."""
+    width = max(above.shape[-1], below.shape[-1])
+    return torch.cat([torch.nn.functional.pad(rows, (0, width - rows.shape[-1])) for rows in (above, below)])
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The step clock: which transformer call is which (expert, step, branch)."""
+"""The step clock: which part of which transformer forward is which (expert, step, branch)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Call:
-    """One forward of a transformer. ``index`` counts calls of the run; users address steps and branches instead."""
+    """One branch of one forward of a transformer.
+
+    ``index`` counts calls of the run and ``forward`` its forwards; they differ where both branches run in one forward of
+    twice the batch. Users address steps and branches instead.
+    """
 
     index: int
     step: int
@@ -15,6 +19,7 @@ class Call:
     expert: str
     sigma: float
     timestep: float
+    forward: int = 0
 
 
 @dataclass(frozen=True)

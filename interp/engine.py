@@ -6,27 +6,55 @@ them its silent ways of binding a read to the wrong call; inside the one call th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import nnsight
+import torch
+from nnsight.intervention.interleaver import OutOfOrderError
 from torch import Tensor, nn
 
-from interp import sdpa, wan
+from interp import sdpa
 from interp.errors import InterpError
-from interp.views import from_axes, to_axes
+from interp.families import adapter_for
+from interp.families.adapter import Point
+from interp.views import TokenGrid, give, take
 
-# receives the activation with named axes, returns its replacement or None
-Visitor = Callable[[Tensor], Tensor | None]
+# receives the activation with named axes and the rows of the forward's batch that it covers; returns its replacement or None
+Visitor = Callable[[Tensor, slice], Tensor | None]
+Plan = list[tuple[Point, Visitor]]
 
 
 @dataclass(frozen=True)
 class Skip:
-    """Start the call at block ``layer``: earlier blocks do not run, their result is ``residual`` ``[batch, token, d]``."""
+    """Start the call at block ``layer``: earlier blocks do not run.
+
+    ``residual`` is what the last skipped block gives: its video tokens with named axes, and its text where it has one.
+    """
 
     layer: int
-    residual: Tensor
+    residual: tuple[Tensor, ...]
+
+
+def split_visitor(parts: Sequence[Callable[[Tensor], Tensor | None] | None], each: int) -> Visitor:
+    """A visitor that hands every branch its own rows.
+
+    ``parts`` has one function a branch, in the order of the batch, and ``each`` is the number of rows of a branch.
+    """
+
+    def visit(act: Tensor, rows: slice) -> Tensor | None:
+        if rows.stop is not None and rows.stop - rows.start < each * len(parts):  # attention by the row
+            part = parts[rows.start // each]
+            return None if part is None else part(act)
+        pieces = list(act.chunk(len(parts))) if len(parts) > 1 else [act]
+        new = [None if part is None else part(piece) for part, piece in zip(parts, pieces, strict=True)]
+        if all(n is None for n in new):
+            return None
+        return torch.cat([p if n is None else n for n, p in zip(new, pieces, strict=True)]) if len(parts) > 1 else new[0]
+
+    return visit
 
 
 class ExpertEngine:
@@ -37,15 +65,21 @@ class ExpertEngine:
             raise InterpError(f"{name} is compiled; hooks do not fire in compiled code: load it without torch.compile")
         if getattr(transformer, "is_cache_enabled", False):
             raise InterpError(f"{name} has a block cache, which skips layers: call {name}.disable_cache() first")
-        self.name, self.module = name, transformer
-        self.points = wan.points(transformer)
-        attention = {type(m): sdpa.AttentionEnvoy for m in transformer.modules() if sdpa.is_attention(m)}
-        self.env = nnsight.NNsight(transformer, envoys=attention)
+        self.name, self.module, self.adapter = name, transformer, adapter_for(transformer)
+        reason = self.adapter.refuses(transformer.config)
+        if reason is not None:
+            raise InterpError(f"this {self.adapter.family} model is not supported: {reason}")
+        self.points = self.adapter.points(transformer)
+        self.blocks = [path for path, _ in self.adapter.blocks(transformer)]
+        for path in self.blocks:
+            if getattr(transformer.get_submodule(path), "_compiled_call_impl", None) is not None:
+                raise InterpError(f"{name}.{path} is compiled; hooks do not fire in compiled code: load it without compiling")
+        self.env = nnsight.NNsight(transformer)
         self.block_calls = 0  # blocks run so far, each row of a batch counted
 
     @property
     def layers(self) -> int:
-        return len(self.module.blocks)
+        return len(self.blocks)
 
     def envoy(self, path: str) -> nnsight.Envoy:
         found = self.env
@@ -59,41 +93,111 @@ class ExpertEngine:
         self.block_calls += hidden.shape[0] * (self.layers - (skip.layer if skip else 0))
         if not visits and skip is None:
             return self.module(*args, **kwargs)
+        dims = self.adapter.dims({"hidden_states": hidden, **kwargs})
+        grid = replace(self.adapter.grid(self.module, dims), batch=hidden.shape[0])
         ordered = sorted((self.points[name] for name in visits), key=lambda p: p.order)
-        grid = wan.token_grid(self.module, hidden)
         for point in ordered:
             if point.key.startswith("source."):
                 _ = self.envoy(point.path).source  # installed before the forward, else the first trace misses it
-        inner = [p for p in ordered if p.key in vars(sdpa.AttentionEnvoy)]
-        wanted = {f"{self.envoy(p.path).path}.{p.key}" for p in inner}
-        envoys = {self.envoy(p.path).path: self.envoy(p.path) for p in inner}
-        plan = [(p, visits[p.name]) for p in ordered]
-        with sdpa.ServeAttention(envoys, wanted), self.env.trace(*args, **kwargs) as tracer:
-            self._skip(skip)
-            for point, visitor in plan:
-                self._visit(point, visitor, grid)
+        outer = [(p, visits[p.name]) for p in ordered if p.key not in sdpa.INNER]
+        serving = self._serving([(p, visits[p.name]) for p in ordered if p.key in sdpa.INNER], grid)
+        with serving:
+            if not outer and skip is None:
+                out = self.module(*args, **kwargs)
+            else:
+                out = self._trace(args, kwargs, outer, skip, grid, dims)
+        self._all_fired(ordered, serving)
+        return out
+
+    def _trace(self, args: tuple, kwargs: Mapping[str, Any], plan: Plan, skip: Skip | None, grid: TokenGrid, dims: Any) -> tuple:
+        places = [list(group) for _, group in groupby(plan, key=lambda pv: (pv[0].path, pv[0].key))]
+        returned = self._skipped(skip, grid)
+        with self.env.trace(*args, **kwargs) as tracer:
+            for envoy, value in returned:
+                envoy.skip(value)
+            for place in places:
+                self._visit(place, grid, dims)
             out = tracer.result.save()
         return out
 
-    def _skip(self, skip: Skip | None) -> None:
-        for layer in range(skip.layer if skip else 0):
-            self.env.blocks[layer].skip(skip.residual)
+    def _serving(self, plan: Plan, grid: TokenGrid) -> sdpa.ServeAttention:
+        """The servers of attention internals, several points of one location joined."""
+        servers: dict[nn.Module, dict[str, sdpa.Server]] = {}
+        image = {self.module.get_submodule(p.path) for p in self.points.values() if p.key == "hook_image_k"}
+        for (path, key), group in groupby(plan, key=lambda pv: (pv[0].path, pv[0].key)):
+            place = list(group)
+            server = lambda value, rows, place=place: self._changed(place, value, rows, grid, None)
+            servers.setdefault(self.module.get_submodule(path), {})[key] = server
+        return sdpa.ServeAttention(servers, image, self.adapter.per_sample_attention)
 
-    def _visit(self, point: wan.Point, visitor: Visitor, grid: Any) -> None:
+    def _all_fired(self, points: list[Point], serving: sdpa.ServeAttention) -> None:
+        for point in points:
+            if point.key in sdpa.INNER and (self.module.get_submodule(point.path), point.key) not in serving.served:
+                raise InterpError(
+                    f"{point.name} did not fire: the attention of {point.path} does not run through PyTorch's "
+                    f"scaled_dot_product_attention. Choose the native backend: {self.name}.set_attention_backend('native')"
+                )
+
+    def _skipped(self, skip: Skip | None, grid: TokenGrid) -> list[tuple[nnsight.Envoy, Any]]:
+        """What each skipped block returns; only the last one's value is used, the others must have its shape."""
+        made = []
+        for layer in range(skip.layer if skip else 0):
+            site = self.points[f"blocks.{layer}.hook_resid_post"].site
+            video, *text = skip.residual
+            video = give(video, video, site.kind, grid, fold=site.fold)
+            # a model of one joint block has no text to give, and nothing reads it
+            made.append((self.envoy(self.blocks[layer]), video if site.item is None else (video, *(text or [video[:, :1]]))))
+        return made
+
+    def _visit(self, place: Plan, grid: TokenGrid, dims: Any) -> None:
+        """All points of one location: one read, at most one write."""
+        point = place[0][0]
+        owner, key, value = self._location(point)
+        for item, group in groupby(place, key=lambda pv: pv[0].site.item):
+            tensor = value if item is None else value[item]
+            new = self._changed(list(group), tensor, slice(0, None), grid, dims)
+            if new is None:
+                continue
+            value = new if item is None else (*value[:item], new, *value[item + 1 :])
+            setattr(owner, key, value)
+
+    def _location(self, point: Point) -> tuple[Any, str, Any]:
+        """Where nnsight has a point, the attribute of its value, and the value itself."""
         owner, key = self.envoy(point.path), point.key
         if key.startswith("source."):
-            owner, key = getattr(owner.source, key.removeprefix("source.")), "output"
-        value = getattr(owner, key)
-        tensor = value if point.item is None else value[point.item]
-        new = visitor(to_axes(tensor, point.kind, grid))
-        if new is None:
-            return
-        new = from_axes(new, point.kind)
-        if new.dtype != tensor.dtype or new.shape != tensor.shape:
+            label = key.removeprefix("source.")
+            if not hasattr(owner.source, label):
+                raise InterpError(f"{point.name}: the forward of {point.path} has no {label}; its labels are in .source")
+            owner, key = getattr(owner.source, label), "output"
+        try:
+            return owner, key, getattr(owner, key)
+        except OutOfOrderError as error:
             raise InterpError(
-                f"{point.name}: the replacement is {new.dtype} {tuple(new.shape)}, the model needs {tensor.dtype} "
-                f"{tuple(tensor.shape)} in its own layout: return the same dtype and shape that were given"
-            )
-        if point.item is not None:
-            new = (*value[: point.item], new, *value[point.item + 1 :])
-        setattr(owner, key, new)
+                f"{point.name} was not reached in time: the sites of the {self.adapter.family} adapter are not in the order of "
+                f"execution, or {point.path or 'the transformer'} does not run in this call"
+            ) from error
+
+    def _changed(self, place: Plan, tensor: Tensor, rows: slice, grid: TokenGrid, dims: Any) -> Tensor | None:
+        """The model's tensor after its visitors; None when none changed it."""
+        changed, layout = None, self.adapter.layout
+        for point, visitor in place:
+            current, site = tensor if changed is None else changed, point.site
+            latent = site.kind == "latent"
+            act = layout.to_canonical(current, dims) if latent else take(current, site.kind, grid, site.part, site.fold)
+            new = visitor(act, rows)
+            if new is None:
+                continue
+            if new.shape != act.shape or new.dtype != act.dtype:
+                raise _unfit(point, new, act)
+            new = layout.from_canonical(new) if latent else give(current, new, site.kind, grid, site.part, site.fold)
+            if new.dtype != tensor.dtype or new.shape != tensor.shape:
+                raise _unfit(point, new, tensor)
+            changed = new
+        return changed
+
+
+def _unfit(point: Point, new: Tensor, tensor: Tensor) -> InterpError:
+    return InterpError(
+        f"{point.name}: the replacement is {new.dtype} {tuple(new.shape)}, the model needs {tensor.dtype} "
+        f"{tuple(tensor.shape)} in its own layout: return the same dtype and shape that were given"
+    )

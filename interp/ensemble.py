@@ -18,8 +18,9 @@ from interp.clock import Call, Hook
 from interp.engine import ExpertEngine
 from interp.errors import InterpError
 from interp.model import FwdHook, HookedVideoPipeline
+from interp.replay import batch_rows, output_tensor, returned
 from interp.stage import CallHandler
-from interp.trajectory import Run, decode_video
+from interp.trajectory import Run
 
 Merged = Literal["hidden", "v", "x0hat", "x_t"]
 Combine = Literal["mean", "norm-matched"]
@@ -83,13 +84,12 @@ def run_ensemble(model: HookedVideoPipeline, recipe: EnsembleRecipe, seeds: Sequ
             kwargs[key] = [kwargs[key]] * count
 
     def first_row_later(handler: CallHandler) -> CallHandler:
-        def call(at: Call, engine: ExpertEngine, args: tuple, arguments: dict[str, Any]) -> tuple:
-            batch = arguments["hidden_states"].shape[0] if "hidden_states" in arguments else 0
-            if at.step <= max(recipe.steps) or batch != count:
-                return handler(at, engine, args, arguments)
-            one = {k: v[:1] if isinstance(v, Tensor) and v.shape[:1] == (batch,) else v for k, v in arguments.items()}
-            out = handler(at, engine, args, one)[0]
-            return (out.expand(count, *out.shape[1:]).clone(),)
+        def call(calls: tuple[Call, ...], engine: ExpertEngine, arguments: dict[str, Any]) -> Any:
+            if calls[0].step <= max(recipe.steps) or arguments["hidden_states"].shape[0] != count * len(calls):
+                return handler(calls, engine, arguments)
+            first = [branch * count for branch in range(len(calls))]
+            out = output_tensor(handler(calls, engine, batch_rows(engine, arguments, first)))
+            return returned(engine, out.repeat_interleave(count, 0))
 
         return call
 
@@ -129,5 +129,7 @@ class EnsembleSampler:
         if output_type == "latent":
             frames = latents
         else:
-            frames = pipe.video_processor.postprocess_video(decode_video(pipe, latents), output_type=output_type)
+            with torch.no_grad():
+                pixels = self.model.adapter.decode(pipe, latents)
+            frames = pipe.video_processor.postprocess_video(pixels, output_type=output_type)
         return EnsembleOutput(frames=frames) if return_dict else (frames,)

@@ -13,19 +13,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp import wan
 from interp.address import BRANCHES, Address, as_index, chosen
 from interp.cache import DEFAULT_BUDGET, ActivationCache, CachePlan, as_reduce, token_mask
 from interp.clock import Call, Hook
-from interp.engine import ExpertEngine
+from interp.engine import ExpertEngine, split_visitor
 from interp.errors import InterpError, unknown_hook
+from interp.families.adapter import Adapter, Point
+from interp.families.decoding import to_frames
+from interp.families.unsupported import PIPELINES
 from interp.stage import EXPERTS, CallHandler, Stage
-from interp.trajectory import Run, decode_latents
-from interp.views import AXES, axes_of, put, region, select
+from interp.trajectory import Run
+from interp.views import AXES, TokenGrid, axes_of, put, region, select
 
 EditFn = Callable[[Tensor, Hook], Tensor | None]
 FwdHook = tuple[str, EditFn]
 TRAJECTORY = {"hook_x_t": "latent", "hook_x0hat": "latent"}  # between calls; served by the stage, not by a transformer
+TEXT = 512  # keys that a joint attention has for its text, at most in the released models' defaults
 DEFAULTS_FILE = "call_defaults.json"
 ORGANISM = Path(__file__).resolve().parent.parent / "organism" / "weights"
 
@@ -35,10 +38,13 @@ class HookedVideoPipeline:
 
     def __init__(self, pipe: Any, name: str = "pipeline", defaults: dict[str, Any] | None = None):
         self.pipe, self.name, self.defaults = pipe, name, dict(defaults or {})
+        if type(pipe).__name__ in PIPELINES:
+            raise InterpError(f"{type(pipe).__name__} is not supported: {PIPELINES[type(pipe).__name__]}")
         experts = {n: getattr(pipe, n, None) for n in EXPERTS}
         self.engines = {n: ExpertEngine(n, m) for n, m in experts.items() if m is not None}
         if not self.engines:
             raise InterpError(f"{type(pipe).__name__} has none of the components {', '.join(EXPERTS)}")
+        self.adapter: Adapter = next(iter(self.engines.values())).adapter
         pipe.set_progress_bar_config(disable=True)
         self._hooks: list[tuple[Address, EditFn]] = []
         self._lock = threading.Lock()
@@ -89,6 +95,15 @@ class HookedVideoPipeline:
         """What the model's own call defaults, else the pipeline's signature, say of a keyword; None when neither does."""
         found = inspect.signature(type(self.pipe).__call__).parameters.get(name)
         return self.defaults.get(name, None if found is None or found.default is found.empty else found.default)
+
+    def token_grid(self, latents: Tensor) -> TokenGrid:
+        """The token grid of latents ``[batch, channel, frame, row, col]``."""
+        return self.adapter.grid(next(iter(self.engines.values())).module, tuple(latents.shape[2:]))
+
+    def patch(self, latents: Tensor) -> tuple[int, int, int]:
+        """Latent cells of one token along (frame, row, col)."""
+        frames, rows, cols = (n // t for n, t in zip(latents.shape[2:], self.token_grid(latents).shape, strict=True))
+        return frames, rows, cols
 
     @property
     def takes_image(self) -> bool:
@@ -149,7 +164,8 @@ class HookedVideoPipeline:
 
     def decode(self, latents: Tensor) -> Any:
         """Pixels uint8 ``[batch, pixel frame, height, width, 3]`` of final or estimated latents."""
-        return decode_latents(self.pipe, latents)
+        with torch.no_grad():
+            return to_frames(self.pipe, self.adapter.decode(self.pipe, latents))
 
     # --- inside ------------------------------------------------------------------------------------------------
 
@@ -201,7 +217,7 @@ class HookedVideoPipeline:
             kwargs = self.call_arguments(kwargs)
             steps = kwargs.get("num_inference_steps") or self.default("num_inference_steps")
             session = _Session(self, steps, cache_spec)
-            stage = Stage(self.pipe, self.engines, handler(session.call) if handler else session.call)
+            stage = session.stage = Stage(self.pipe, self.engines, handler(session.call) if handler else session.call)
             stage.edit_x_t, stage.edit_x0hat, stage.on_prepared = session.x_t, session.x0hat, session.prepared
             images = kwargs.get("image")
             if isinstance(images, list):
@@ -238,14 +254,11 @@ class _Session:
 
     def __init__(self, model: HookedVideoPipeline, steps: int, spec: dict | None):
         self.model, self.steps, self.cache = model, steps, ActivationCache()
+        self.stage: Stage | None = None
         self.edits = list(model._hooks)
         self.spec, self.plan = spec, None
         if spec is not None:
-            names, asked = model.matching(spec["names"]), spec["steps"]
-            asked = slice(None) if asked is None or asked == "all" else as_index(asked)
-            found = frozenset(chosen(asked, steps))
-            if not found:
-                raise InterpError(f"steps={spec['steps']}: the run has steps 0 to {steps - 1}")
+            names, found = model.matching(spec["names"]), self._asked_steps(spec["steps"])
             branches = (spec["branches"],) if isinstance(spec["branches"], str) else spec["branches"]
             for branch in branches or ():
                 if branch not in BRANCHES:
@@ -255,33 +268,47 @@ class _Session:
                 spec["budget"],
             )  # fmt: skip
 
-    def prepared(self, latents: Tensor) -> None:
-        """Shapes are known now and no transformer has run: settle the token mask and the byte budget."""
+    def _asked_steps(self, asked: Any) -> frozenset[int]:
+        found = frozenset(chosen(slice(None) if asked is None or asked == "all" else as_index(asked), self.steps))
+        if not found:
+            raise InterpError(f"steps={asked}: the run has steps 0 to {self.steps - 1}")
+        return found
+
+    def prepared(self, latents: Tensor, steps: int | None) -> None:
+        """Shapes are known now and no transformer has run: settle the steps, the token mask and the byte budget."""
+        self.steps = self.steps if steps is None else steps
         if self.plan is None:
             return
         engine = next(iter(self.model.engines.values()))
-        grid = wan.token_grid(engine.module, latents)
+        grid = self.model.token_grid(latents)
         mask = token_mask(self.spec["tokens"], grid.shape)
-        self.plan = CachePlan(**{**self.plan.__dict__, "tokens": mask})
-        config = engine.module.config
-        width = config.num_attention_heads * config.attention_head_dim
+        self.plan = CachePlan(**{**self.plan.__dict__, "tokens": mask, "steps": self._asked_steps(self.spec["steps"])})
+        width, heads = engine.adapter.width(engine.module)
         per_token = grid.tokens * engine.module.dtype.itemsize * latents.shape[0]
+        joint = any(n.endswith("_text") for n in engine.points)
+        row = {"pattern": heads * (grid.tokens + TEXT * joint), "text_pattern": heads * (grid.tokens + TEXT)}
         sizes = {
-            n: per_token * (config.num_attention_heads * grid.tokens if self.model._kind(n) == "pattern" else width)
-            for n in self.plan.names
+            n: per_token * row.get(self.model._kind(n), 4 * width if "mlp.hook_post" in n else width) for n in self.plan.names
         }
-        guided = self.model.pipe.do_classifier_free_guidance
-        self.plan.check_budget(sizes, len(wan.branch_names(guided)), grid.tokens)
+        guided = getattr(self.model.pipe, "do_classifier_free_guidance", True)
+        self.plan.check_budget(sizes, len(BRANCHES) if guided else 1, grid.tokens)
 
-    def call(self, call: Call, engine: ExpertEngine, args: tuple, kwargs: dict[str, Any]) -> tuple:
+    def call(self, calls: tuple[Call, ...], engine: ExpertEngine, kwargs: dict[str, Any]) -> tuple:
         visits = {}
         for name, point in engine.points.items():
-            hooks = self._hooks_at(name, call.step, call.branch, call.expert)
-            kept = self.plan is not None and self.plan.wants(name, call.step, call.branch)
-            if hooks or kept:
-                context = Hook(name, point.layer, call.step, call.sigma, call.timestep, call.branch, call.expert)
-                visits[name] = lambda act, h=hooks, c=context, k=kept, p=point: self._visit(act, h, c, k, p.kind)
-        return engine(args, kwargs, visits)
+            parts = [self._part(name, point, call) for call in calls]
+            if any(parts):
+                visits[name] = split_visitor(parts, kwargs["hidden_states"].shape[0] // len(calls))
+        return engine((), kwargs, visits)
+
+    def _part(self, name: str, point: Point, call: Call) -> Callable[[Tensor], Tensor | None] | None:
+        """What to do with the activation of one branch; None for nothing."""
+        hooks = self._hooks_at(name, call.step, call.branch, call.expert)
+        kept = self.plan is not None and self.plan.wants(name, call.step, call.branch)
+        if not hooks and not kept:
+            return None
+        context = Hook(name, point.layer, call.step, call.sigma, call.timestep, call.branch, call.expert)
+        return lambda act: self._visit(act, hooks, context, kept, point.kind)
 
     def _hooks_at(self, name: str, step: int, branch: str | None, expert: str | None) -> list[tuple[Address, EditFn]]:
         return [
@@ -306,8 +333,7 @@ class _Session:
         kept = self.plan is not None and self.plan.wants(name, step, None)
         if not hooks and not kept:
             return None
-        scheduler = self.model.pipe.scheduler
-        sigma, timestep = float(scheduler.sigmas[step]), float(scheduler.timesteps[step])
+        sigma, timestep = self.stage.level(step)
         return self._visit(value, hooks, Hook(name, None, step, sigma, timestep, None, None), kept, TRAJECTORY[name])
 
     def x_t(self, step: int, value: Tensor) -> Tensor:

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from interp.cache import ActivationCache
 from interp.clock import Call
-from interp.engine import ExpertEngine, Skip
+from interp.engine import ExpertEngine, Skip, Visitor
 from interp.errors import InterpError
 from interp.model import HookedVideoPipeline
 from interp.stage import Stage
 from interp.trajectory import Run
-from interp.views import AXES, GRID, axes_of, from_axes
+from interp.views import AXES, GRID, axes_of
 
 Donor = Callable[[int, str], Tensor]  # (step, branch) -> activation [1, ...] with named axes
 
@@ -35,6 +35,14 @@ class Recording:
 
     def residual(self, layer: int, step: int, branch: str) -> Tensor:
         return self.cache[f"blocks.{layer}.hook_resid_post", step, branch]
+
+    def text_residual(self, layer: int, step: int, branch: str) -> Tensor | None:
+        """The text's residual stream after a block, ``[1, text, d_model]``; None where the family has one stream.
+
+        Where nothing reads the text after the block, it is the stream of the block before, which has the same shape.
+        """
+        names = (f"blocks.{n}.hook_resid_post_text" for n in range(layer, -1, -1))
+        return next((self.cache[name, step, branch] for name in names if (name, step, branch) in self.cache), None)
 
     def donor(self, site: str) -> Donor:
         """This recording's own activation at a site, as a donor."""
@@ -78,6 +86,8 @@ class Patch:
 def record(model: HookedVideoPipeline, names: Sequence[str] = (), **kwargs: Any) -> Recording:
     """Run one video and keep what patching needs: the residual stream at every step, and the sites ``names``."""
     kept = {*names, "blocks.*.hook_resid_post"} - {"hook_x_t"}
+    if any(name.endswith("hook_resid_post_text") for name in model.hook_names):
+        kept.add("blocks.*.hook_resid_post_text")
     return Recording(*model.run_with_cache(names=sorted(kept), **kwargs))
 
 
@@ -98,14 +108,18 @@ def start_layer(model: HookedVideoPipeline, patch: Patch) -> int:
     point = next(e.points[patch.site] for e in model.engines.values())
     if point.layer is None:
         return model.layers if patch.site == "hook_model_out" else 0
-    return point.layer + (patch.site.endswith("hook_resid_post"))
+    return point.layer + patch.site.endswith(("hook_resid_post", "hook_resid_post_text"))
 
 
 def minimal_blocks(model: HookedVideoPipeline, target: Recording, patch: Patch) -> int:
-    """Transformer blocks that a patched run cannot avoid: the rest of the patched calls of its first step, then all."""
+    """Transformer blocks that a patched run cannot avoid: the rest of the patched calls of its first step, then all.
+
+    Where both branches run in one forward, both count: a forward of half the batch would round differently.
+    """
     calls, first = target.run.calls, patch.first_step
     later = sum(call.step > first for call in calls) * model.layers
-    at_first = [c for c in calls if c.step == first and (patch.touches(c) or patch.site == "hook_x_t")]
+    touched = {c.forward for c in calls if c.step == first and (patch.touches(c) or patch.site == "hook_x_t")}
+    at_first = [c for c in calls if c.forward in touched]
     return later + len(at_first) * (model.layers - start_layer(model, patch))
 
 
@@ -127,23 +141,58 @@ def replay_run(model: HookedVideoPipeline, target: Recording, patches: Sequence[
     stage = Stage(model.pipe, model.engines, player.call)
     stage.edit_x_t = player.x_t
     rows = len(patches)
-    stage.prepared_override = tuple(t.repeat(rows, *[1] * (t.ndim - 1)) for t in target.run.prepared)
+    stage.prepared_override = repeated(target.run.prepared, rows)
     if len(stage.prepared_override) == 1:
         stage.prepared_override = stage.prepared_override[0]
+    stage.encoded_override = repeated(target.run.encoded, rows)
+    stage.generator_states = target.run.generators
     run = stage.play(**replay_arguments(target.run, rows))
     run.decoder = model.decode
     return run
 
 
+def repeated(value: Any, rows: int) -> Any:
+    """Everything of one video, in lists and tuples, repeated for a batch."""
+    if isinstance(value, Tensor):
+        return value.repeat(rows, *[1] * (value.ndim - 1)) if value.ndim and value.shape[0] == 1 else value
+    if isinstance(value, (list, tuple)):
+        return type(value)(repeated(item, rows) for item in value)
+    return value
+
+
 def replay_arguments(run: Run, rows: int) -> dict[str, Any]:
-    """The pipeline's keywords for a batch of copies of a run: its prompts as embeddings, no noise to draw."""
-    dropped = ("prompt", "negative_prompt", "generator", "latents", "prompt_embeds", "negative_prompt_embeds")
-    kwargs = {k: v for k, v in run.kwargs.items() if k not in dropped}
-    positive, negative = run.prompt_embeds
-    kwargs["prompt_embeds"] = positive.repeat(rows, 1, 1)
-    if negative is not None:
-        kwargs["negative_prompt_embeds"] = negative.repeat(rows, 1, 1)
+    """The pipeline's keywords for a batch of copies of a run, which draws the noise of its scheduler again.
+
+    Raises InterpError for a run whose scheduler drew noise from PyTorch's global generator.
+    """
+    if run.unseeded:
+        raise InterpError(
+            "this run's scheduler drew noise from PyTorch's global generator, so that no replay can be exact: give a seed, "
+            "or where the pipeline does not pass it on, load a deterministic scheduler"
+        )
+    kwargs = {k: v for k, v in run.kwargs.items() if k not in ("generator", "latents")}
+    if run.generators:
+        kwargs["generator"] = [torch.Generator("cpu") for _ in range(rows)]
+    for name in ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2"):
+        if isinstance(kwargs.get(name), (str, list)):
+            text = kwargs[name] if isinstance(kwargs[name], str) else kwargs[name][0]
+            kwargs[name] = [text] * rows if rows > 1 else text  # VACE takes no lists
+    for name, value in kwargs.items():
+        if "embeds" in name or "attention_mask" in name:
+            kwargs[name] = repeated(value, rows)
     return kwargs
+
+
+def batch_rows(engine: ExpertEngine, kwargs: Mapping[str, Any], where: list[int]) -> dict[str, Any]:
+    """A forward's arguments restricted to some rows of its batch."""
+    batch, whole = kwargs["hidden_states"].shape[0], engine.adapter.unbatched
+    cut = lambda v: v[where] if isinstance(v, Tensor) and v.shape[:1] == (batch,) else v
+    return {k: v if k in whole else cut(v) for k, v in kwargs.items()}
+
+
+def returned(engine: ExpertEngine, out: Tensor) -> Any:
+    """A model output in the form in which the transformer returns it."""
+    return out if engine.adapter.output_item is None else (out,)
 
 
 class _Player:
@@ -162,57 +211,83 @@ class _Player:
             out[row : row + 1] = self.patches[row].apply(x_t[row : row + 1], step, "cond", AXES["latent"])
         return out
 
-    def call(self, call: Call, engine: ExpertEngine, args: tuple, kwargs: dict[str, Any]) -> tuple:
-        recorded = self.target.run.outputs[call.index]
-        if call.step > self.first:
-            return engine(args, kwargs, self._visits(engine, call, range(len(self.patches))))
-        out = recorded.repeat(len(self.patches), *[1] * (recorded.ndim - 1))
-        if call.step < self.first:
-            return (out,)
+    def call(self, calls: tuple[Call, ...], engine: ExpertEngine, kwargs: dict[str, Any]) -> tuple:
+        step, everyone = calls[0].step, range(len(self.patches))
+        if step > self.first:
+            return engine((), kwargs, self._visits(engine, calls, everyone))
+        recorded = [self.target.run.outputs[call.index] for call in calls]
+        out = torch.cat([part.repeat(len(everyone), *[1] * (part.ndim - 1)) for part in recorded])
+        if step < self.first:
+            return returned(engine, out)
         full = [r for r, p in enumerate(self.patches) if p.site == "hook_x_t"]
-        touched = [r for r, p in enumerate(self.patches) if p.touches(call)]
+        touched = [r for r, p in enumerate(self.patches) if any(p.touches(call) for call in calls)]
         for layer in sorted({self.start[r] for r in touched}):
-            self._resume(out, engine, call, kwargs, [r for r in touched if self.start[r] == layer], layer)
+            self._resume(out, engine, calls, kwargs, [r for r in touched if self.start[r] == layer], layer)
         if full:
-            out[full] = engine((), _rows(kwargs, full), {})[0]
-        return (out,)
+            where = self._places(calls, full)
+            out[where] = output_tensor(engine((), batch_rows(engine, kwargs, where), {}))
+        return returned(engine, out)
 
-    def _resume(self, out: Tensor, engine: ExpertEngine, call: Call, kwargs: dict, rows: list[int], layer: int) -> None:
+    def _places(self, calls: tuple[Call, ...], rows: Sequence[int]) -> list[int]:
+        """Where patched rows lie in the batch of a forward, which has one block of rows a branch."""
+        return [branch * len(self.patches) + row for branch in range(len(calls)) for row in rows]
+
+    def _resume(
+        self, out: Tensor, engine: ExpertEngine, calls: tuple[Call, ...], kwargs: dict, rows: list[int], layer: int
+    ) -> None:
         """Run the rows that start at a layer and put their results in place."""
-        visits = self._visits(engine, call, rows)
-        skip = None
+        visits, skip = self._visits(engine, calls, rows), None
         if layer > 0:
-            residual = self.target.residual(layer - 1, call.step, call.branch)
-            after = f"blocks.{layer - 1}.hook_resid_post"
-            parts = [
-                self.patches[r].apply(residual, call.step, call.branch, AXES["tokens"])
-                if self.patches[r].site == after
-                else residual
-                for r in rows
-            ]
-            visits.pop(after, None)
-            skip = Skip(layer, from_axes(torch.cat(parts), "tokens"))
-        out[rows] = engine((), _rows(kwargs, rows), visits, skip)[0]
+            for site in ("hook_resid_post", "hook_resid_post_text"):
+                visits.pop(f"blocks.{layer - 1}.{site}", None)
+            skip = Skip(layer, self._residuals(calls, rows, layer - 1))
+        where = self._places(calls, rows)
+        out[where] = output_tensor(engine((), batch_rows(engine, kwargs, where), visits, skip))
 
-    def _visits(self, engine: ExpertEngine, call: Call, rows: Sequence[int]) -> dict[str, Callable]:
-        """For each patched site of this call: a visitor that edits the rows concerned (``rows`` are those in the batch)."""
-        sites: dict[str, list[tuple[int, Patch]]] = {}
-        for place, row in enumerate(rows):
-            if self.patches[row].touches(call):
-                sites.setdefault(self.patches[row].site, []).append((place, self.patches[row]))
-        return {site: self._visitor(edits, call, engine.points[site].kind) for site, edits in sites.items()}
+    def _residuals(self, calls: tuple[Call, ...], rows: list[int], layer: int) -> tuple[Tensor, ...]:
+        """The recorded residual streams (video, and text where there is one) after a block, patched where a row says so."""
+        made = []
+        for site, kind, read in (
+            ("hook_resid_post", "tokens", self.target.residual),
+            ("hook_resid_post_text", "text", self.target.text_residual),
+        ):
+            name, parts = f"blocks.{layer}.{site}", []
+            for call in calls:
+                stream = read(layer, call.step, call.branch)
+                if stream is None:
+                    continue
+                for row in rows:
+                    patch = self.patches[row]
+                    mine = patch.site == name and patch.touches(call)
+                    parts.append(patch.apply(stream, call.step, call.branch, AXES[kind]) if mine else stream)
+            if parts:
+                made.append(torch.cat(parts))
+        return tuple(made)
 
-    def _visitor(self, edits: list[tuple[int, Patch]], call: Call, kind: str) -> Callable[[Tensor], Tensor]:
-        def visit(act: Tensor) -> Tensor:
+    def _visits(self, engine: ExpertEngine, calls: tuple[Call, ...], rows: Sequence[int]) -> dict[str, Visitor]:
+        """For each patched site of this forward: a visitor that edits the rows concerned (``rows`` are those in the batch)."""
+        sites = {self.patches[row].site for row in rows if any(self.patches[row].touches(call) for call in calls)}
+        return {site: self._visitor(site, calls, rows, engine.points[site].kind) for site in sites}
+
+    def _visitor(self, site: str, calls: tuple[Call, ...], rows: Sequence[int], kind: str) -> Visitor:
+        edits: dict[int, tuple[Patch, Call]] = {}
+        for branch, call in enumerate(calls):
+            for place, row in enumerate(rows):
+                if self.patches[row].site == site and self.patches[row].touches(call):
+                    edits[branch * len(rows) + place] = (self.patches[row], call)
+
+        def visit(act: Tensor, covered: slice) -> Tensor | None:
+            first = covered.start or 0
+            mine = {place - first: edit for place, edit in edits.items() if 0 <= place - first < act.shape[0]}
+            if not mine:
+                return None
             out = act.clone()
-            for place, patch in edits:
+            for place, (patch, call) in mine.items():
                 out[place : place + 1] = patch.apply(act[place : place + 1], call.step, call.branch, axes_of(kind, act))
             return out
 
         return visit
 
 
-def _rows(kwargs: Mapping[str, Any], rows: list[int]) -> dict[str, Any]:
-    """The call's batch restricted to some rows."""
-    batch = kwargs["hidden_states"].shape[0]
-    return {k: v[rows] if isinstance(v, Tensor) and v.shape[:1] == (batch,) else v for k, v in kwargs.items()}
+def output_tensor(out: Any) -> Tensor:
+    return out[0] if isinstance(out, tuple) else out

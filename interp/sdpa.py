@@ -1,66 +1,24 @@
-"""Attention internals (q, k, v, pattern, z) as nnsight locations, served around ``scaled_dot_product_attention``.
+"""Attention internals (q, k, v, pattern, z), served around ``scaled_dot_product_attention`` while the model runs as it is.
 
 The pattern is materialised only when somebody asks for it; reading it leaves the run bit-identical.
 """
 
 from __future__ import annotations
 
-import inspect
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from nnsight import Envoy
-from nnsight.intervention.eproperty import eproperty
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-SITES = ("hook_q", "hook_k", "hook_v", "hook_pattern", "hook_z")
+INNER = {f"hook_{image}{letter}" for image in ("", "image_") for letter in ("q", "k", "v", "pattern", "z")}
 _SIGNATURE = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
 
-
-class AttentionEnvoy(Envoy):
-    """An attention module whose inner values can be read and written in a trace, each ``[batch, head, token, d_head]``.
-
-    The pattern is ``[batch, head, query, key]``. The ``image_`` ones belong to the separate image attention of Wan 2.1.
-    """
-
-    @eproperty(description="queries after norm and rotary embedding")
-    def hook_q(self, value):
-        return value
-
-    @eproperty(description="keys after norm and rotary embedding")
-    def hook_k(self, value):
-        return value
-
-    @eproperty(description="values")
-    def hook_v(self, value):
-        return value
-
-    @eproperty(description="attention probabilities")
-    def hook_pattern(self, value):
-        return value
-
-    @eproperty(description="per-head results, before the output projection")
-    def hook_z(self, value):
-        return value
-
-    @eproperty(description="image attention: keys")
-    def hook_image_k(self, value):
-        return value
-
-    @eproperty(description="image attention: values")
-    def hook_image_v(self, value):
-        return value
-
-    @eproperty(description="image attention: probabilities")
-    def hook_image_pattern(self, value):
-        return value
-
-    @eproperty(description="image attention: per-head results")
-    def hook_image_z(self, value):
-        return value
+# (the model's tensor, rows of the forward's batch that it covers) -> its replacement or None
+Server = Callable[[Tensor, slice], Tensor | None]
 
 
 def attention_pattern(query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None, causal: bool) -> Tensor:
@@ -70,25 +28,29 @@ def attention_pattern(query: Tensor, key: Tensor, mask: Tensor | None, scale: fl
         scores = scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), float("-inf"))
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
-    return scores.softmax(-1)
+    nothing = (scores == float("-inf")).all(-1, keepdim=True)  # a query that may look at nothing, as padding
+    return scores.masked_fill(nothing, 0.0).softmax(-1).masked_fill(nothing, 0.0) if nothing.any() else scores.softmax(-1)
 
 
 class ServeAttention(TorchFunctionMode):
-    """While active, offers the wanted locations of the running attention module to the trace."""
+    """While active, hands the wanted inner values of the running attention module to their servers.
 
-    def __init__(self, envoys: dict[str, AttentionEnvoy], wanted: set[str]):
+    ``servers``: for each attention module, a server for each key of :data:`INNER` that is wanted. ``per_sample``: the family
+    runs its attention once for every row of the batch (Mochi), so that each visit covers one row.
+    """
+
+    def __init__(self, servers: Mapping[nn.Module, Mapping[str, Server]], image: set[nn.Module], per_sample: bool):
         super().__init__()
-        self.envoys, self.wanted = envoys, wanted
-        self.running: list[list[Any]] = []  # [envoy, calls of SDPA so far]
+        self.servers, self.image, self.per_sample = servers, image, per_sample
+        self.running: list[list[Any]] = []  # [module, calls of SDPA so far]
         self.handles: list[Any] = []
+        self.served: set[tuple[nn.Module, str]] = set()
 
     def __enter__(self) -> ServeAttention:
-        paths = {location.rpartition(".")[0] for location in self.wanted}
-        for path in paths:
-            envoy = self.envoys[path]
+        for module in self.servers:
             self.handles += [
-                envoy._module.register_forward_pre_hook(lambda *_, e=envoy: self.running.append([e, 0])),
-                envoy._module.register_forward_hook(lambda *_: self.running.pop() and None, always_call=True),
+                module.register_forward_pre_hook(lambda m, *_: self.running.append([m, 0])),
+                module.register_forward_hook(lambda *_: self.running.pop() and None, always_call=True),
             ]
         return super().__enter__()
 
@@ -104,28 +66,34 @@ class ServeAttention(TorchFunctionMode):
         return self._attend(bound)
 
     def _attend(self, a: dict[str, Any]) -> Tensor:
-        envoy, calls = self.running[-1]
+        module, calls = self.running[-1]
         self.running[-1][1] += 1
-        # Wan 2.1 image-to-video attends to the image first, then to the text
-        image = getattr(envoy._module, "add_k_proj", None) is not None and calls == 0
+        image = module in self.image and calls == 0  # Wan 2.1 image-to-video attends to the image first, then to the text
+        rows = slice(calls, calls + 1) if self.per_sample else slice(0, a["query"].shape[0])
+        servers = self.servers[module]
 
         def serve(site: str, value: Tensor) -> Tensor:
             key = site.replace("hook_", "hook_image_") if image else site
-            location = f"{envoy.path}.{key}"
-            return envoy.interleaver.handle(location, value) if location in self.wanted else value
+            if key not in servers:
+                return value
+            self.served.add((module, key))
+            new = servers[key](value, rows)
+            return value if new is None else new
 
         a["query"] = a["query"] if image else serve("hook_q", a["query"])
         a["key"], a["value"] = serve("hook_k", a["key"]), serve("hook_v", a["value"])
-        pattern_key = "hook_image_pattern" if image else "hook_pattern"
-        if f"{envoy.path}.{pattern_key}" not in self.wanted:
+        if ("hook_image_pattern" if image else "hook_pattern") not in servers:
             return serve("hook_z", F.scaled_dot_product_attention(**a))
-        pattern = attention_pattern(a["query"], a["key"], a.get("attn_mask"), a.get("scale"), bool(a.get("is_causal", False)))
+        keys, values = repeated(a["key"], a["query"], a), repeated(a["value"], a["query"], a)
+        pattern = attention_pattern(a["query"], keys, a.get("attn_mask"), a.get("scale"), bool(a.get("is_causal", False)))
         served = serve("hook_pattern", pattern)
         # an unchanged pattern keeps the fused kernel, so that an identity edit stays bit-identical
-        z = F.scaled_dot_product_attention(**a) if torch.equal(served, pattern) else served @ a["value"]
-        return serve("hook_z", z)
+        same = served is pattern or torch.equal(served, pattern)
+        return serve("hook_z", F.scaled_dot_product_attention(**a) if same else served @ values)
 
 
-def is_attention(module: torch.nn.Module) -> bool:
-    """Modules of the diffusers attention kind: a processor and its projections."""
-    return hasattr(module, "processor") and hasattr(module, "to_q") and not inspect.isclass(module)
+def repeated(value: Tensor, query: Tensor, arguments: Mapping[str, Any]) -> Tensor:
+    """Keys or values with one head for each head of the queries, where attention is grouped."""
+    if not arguments.get("enable_gqa"):
+        return value
+    return value.repeat_interleave(query.shape[1] // value.shape[1], dim=1)

@@ -7,20 +7,28 @@ is put back however the run ends.
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor
 
+from interp import generators
 from interp.clock import Call
 from interp.engine import ExpertEngine
 from interp.errors import InterpError
+from interp.prediction import Clean, check_scheduler, clean_at
 from interp.trajectory import Run
 
 EXPERTS = ("transformer", "transformer_2")
-# (call, engine, args, kwargs) -> what the transformer returns
-CallHandler = Callable[[Call, ExpertEngine, tuple, dict[str, Any]], tuple]
+BRANCH_NAMES = {"cond": "cond", "uncond": "uncond", "pred_cond": "cond", "pred_uncond": "uncond", "cond_uncond": None}
+REPLACED = ("prepare_latents", "encode_prompt", "get_timesteps")
+# (calls in the order of the batch, engine, kwargs) -> what the transformer returns
+CallHandler = Callable[[tuple[Call, ...], ExpertEngine, dict[str, Any]], Any]
 
 
 class Proxy:
@@ -34,7 +42,9 @@ class Proxy:
 
     @contextlib.contextmanager
     def cache_context(self, name: str, **facts: Any) -> Iterator[None]:
-        self._stage.branch = name
+        if name not in BRANCH_NAMES:
+            raise InterpError(f"the pipeline runs a {name!r} branch beside cond and uncond: switch that kind of guidance off")
+        self._stage.branch = BRANCH_NAMES[name]
         self._stage.check_clock(facts.get("step_index"))
         try:
             with self._engine.module.cache_context(name, **facts):
@@ -42,8 +52,14 @@ class Proxy:
         finally:
             self._stage.branch = None
 
-    def __call__(self, *args: Any, **kwargs: Any) -> tuple:
-        return self._stage.transformer_called(self._engine, args, kwargs)
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        signature = inspect.signature(type(self._engine.module).forward)
+        kwargs = dict(signature.bind(None, *args, **kwargs).arguments)
+        kwargs.pop("self", None)
+        kwargs |= kwargs.pop("kwargs", {})
+        plain = not kwargs.get("return_dict", True)
+        out = self._stage.transformer_called(self._engine, kwargs | {"return_dict": False})
+        return out if plain else Transformer2DModelOutput(sample=out[0] if isinstance(out, tuple) else out)
 
 
 class Stage:
@@ -51,94 +67,254 @@ class Stage:
 
     def __init__(self, pipe: Any, engines: dict[str, ExpertEngine], handler: CallHandler):
         self.pipe, self.engines, self.handler = pipe, engines, handler
+        self.adapter = next(iter(engines.values())).adapter
         self.run = Run()
         self.branch: str | None = None
+        self.rows = 0  # of the pipeline's latents
+        self.forwards = [0, 0]  # in all, in this step
+        self.last: Tensor | None = None  # what the scheduler returned
+        self.given: Tensor | None = None  # the first latents; some pipelines keep their first frames
         self.edit_x_t: Callable[[int, Tensor], Tensor] = lambda step, x_t: x_t
         self.edit_x0hat: Callable[[int, Tensor], Tensor | None] = lambda step, x0hat: None
         self.prepared_override: Any = None
-        self.on_prepared: Callable[[Tensor], None] = lambda latents: None
+        self.encoded_override: list[Any] | None = None
+        self.generator_states: list[Tensor] | None = None
+        self.on_prepared: Callable[[Tensor, int | None], None] = lambda latents, steps: None
+        self.timed = False  # the pipeline has set its timesteps
+        self.left_out = 0  # first timesteps that a video-to-video pipeline leaves out
+        self.planned: int | None = None  # steps, where the pipeline says so before it prepares latents
+
+    def canonical(self, latents: Tensor) -> Tensor:
+        """Latents as ``[batch, channel, frame, row, col]``; pipelines that pack them unpack for the scheduler at times."""
+        if self.adapter.layout.packed and latents.ndim == 5:
+            return latents
+        return self.adapter.layout.to_canonical(latents, self.run.dims)
+
+    def native(self, latents: Tensor, like: Tensor) -> Tensor:
+        """The inverse of :meth:`canonical`, in the layout of ``like``."""
+        if self.adapter.layout.packed and like.ndim == 5:
+            return latents
+        return self.adapter.layout.from_canonical(latents)
+
+    def whole(self, latents: Tensor, fill: Tensor | None) -> Tensor:
+        """Canonical latents with the first frames that the scheduler does not see: given frames stay as they are.
+
+        ``fill`` has those frames; None stands for zeros (a prediction that moves nothing).
+        """
+        latents = self.canonical(latents)
+        missing = self.run.dims[0] - latents.shape[2]
+        if missing == 0:
+            return latents
+        batch, channels = latents.shape[:2]
+        first = latents.new_zeros(batch, channels, missing, *latents.shape[3:]) if fill is None else fill[:, :channels, :missing]
+        return torch.cat([first.to(latents), latents], dim=2)
+
+    def changing(self, latents: Tensor, like: Tensor) -> Tensor:
+        """The inverse of :meth:`whole`: only the frames that the scheduler sees, in the layout of ``like``."""
+        seen = self.canonical(like).shape[2]
+        return self.native(latents[:, :, latents.shape[2] - seen :], like)
 
     def check_clock(self, step_index: int | None) -> None:
         """Where the pipeline itself says which step it is at, it must agree with the count of scheduler steps."""
         if step_index is not None and step_index != len(self.run.v):
             raise InterpError(f"the pipeline says step {step_index}, the step clock counts {len(self.run.v)}: unsupported loop")
 
-    def transformer_called(self, engine: ExpertEngine, args: tuple, kwargs: dict[str, Any]) -> tuple:
-        step, scheduler = len(self.run.v), self.pipe.scheduler
-        call = Call(
-            len(self.run.calls), step, self.branch or "cond", engine.name,
-            float(scheduler.sigmas[step]), float(scheduler.timesteps[step]),
-        )  # fmt: skip
-        self.run.calls.append(call)
+    def level(self, step: int) -> tuple[float, float]:
+        """Noise level and timestep of a step; not a number before the pipeline has set its timesteps."""
+        if not self.timed:
+            return math.nan, math.nan
+        scheduler, place = self.pipe.scheduler, self.left_out + step
+        return clean_at(scheduler, place).sigma, float(scheduler.timesteps[place])
+
+    # --- calls ---------------------------------------------------------------------------------------------------
+
+    def branches(self, batch: int) -> tuple[str, ...]:
+        """The branches of a forward, in the order of its batch."""
+        if batch == 2 * self.rows:
+            return self.adapter.doubled
+        if batch != self.rows:
+            raise InterpError(
+                f"the pipeline calls its transformer with {batch} rows for {self.rows} video(s): only conditional and "
+                "unconditional branches are known; switch other kinds of guidance off"
+            )
+        return (self.branch or ("cond", "uncond")[min(self.forwards[1], 1)],)
+
+    def transformer_called(self, engine: ExpertEngine, kwargs: dict[str, Any]) -> Any:
+        run, step = self.run, len(self.run.v)
+        branches = self.branches(kwargs["hidden_states"].shape[0])
+        if self.forwards[1] > 1:
+            raise InterpError(f"step {step} calls its transformer more than twice: unsupported kind of guidance")
+        sigma, timestep = self.level(step)
+        calls = tuple(
+            Call(len(run.calls) + i, step, branch, engine.name, sigma, timestep, self.forwards[0])
+            for i, branch in enumerate(branches)
+        )
+        run.calls.extend(calls)
+        self.forwards = [n + 1 for n in self.forwards]
         if step == 0:
-            positive, negative = self.run.prompt_embeds or (None, None)
-            embeds = kwargs["encoder_hidden_states"]
-            self.run.prompt_embeds = (positive, embeds) if call.branch == "uncond" else (embeds, negative)
-        out = self.handler(call, engine, args, kwargs)
-        self.run.outputs.append(out[0].clone())
+            self._keep_prompts(branches, kwargs["encoder_hidden_states"])
+        out = self.handler(calls, engine, kwargs)
+        whole = out[0] if isinstance(out, tuple) else out
+        run.outputs.extend(part.clone() for part in whole.chunk(len(calls)))
         return out
 
+    def _keep_prompts(self, branches: tuple[str, ...], embeds: Any) -> None:
+        if not isinstance(embeds, Tensor):
+            return
+        kept = dict(zip(("cond", "uncond"), self.run.prompt_embeds or (None, None), strict=True))
+        kept |= dict(zip(branches, embeds.chunk(len(branches)), strict=True))
+        self.run.prompt_embeds = (kept["cond"], kept["uncond"])
+
+    # --- between calls -------------------------------------------------------------------------------------------
+
     def _scheduler_step(self, original: Callable) -> Callable:
-        def step(model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
-            run = self.run
-            k, sigma = len(run.v), float(self.pipe.scheduler.sigmas[len(run.v)])
-            x0hat = self.edit_x0hat(k, sample - sigma * model_output)
-            if x0hat is not None:
-                if sigma == 0:
-                    raise InterpError(f"hook_x0hat @ step={k}: sigma is 0 there, so no model output leads to another x0hat")
-                model_output = (sample - x0hat) / sigma
-            run.x_t.append(sample.clone())
-            run.v.append(model_output.clone())
-            run.sigmas.append(sigma)
-            run.timesteps.append(float(timestep))
-            out = original(model_output, timestep, sample, *args, **kwargs)
+        signature = inspect.signature(original)
+
+        @functools.wraps(original)  # pipelines ask for the parameters of a step
+        def step(*args: Any, **kwargs: Any) -> Any:
+            bound = signature.bind(*args, **kwargs)
+            if not self.adapter.is_step(self.pipe.scheduler, bound.arguments):
+                return original(*args, **kwargs)
+            k = len(self.run.v)
+            clean = self._observe(k, bound.arguments)
+            states = self._generators(k, bound.arguments)
+            out = original(*bound.args, **bound.kwargs)
+            self.run.unseeded |= states is not None and not torch.equal(states, torch.get_rng_state())
+            self.run.sigmas.append(clean.sigma)
+            self.forwards[1] = 0
             following = out[0] if isinstance(out, tuple) else out.prev_sample
-            new = self.edit_x_t(k + 1, following) if k + 1 < len(self.pipe.scheduler.timesteps) else following
+            self.last = following
+            if self.left_out + k + 1 < len(self.pipe.scheduler.timesteps):
+                whole = self.whole(following, self.given)
+                edited = self.edit_x_t(k + 1, whole)
+                following = following if edited is whole else self.changing(edited, following)
             if isinstance(out, tuple):
-                return (new, *out[1:])
-            out.prev_sample = new
+                return (following, *out[1:])
+            out.prev_sample = following
             return out
 
         return step
 
+    def _observe(self, k: int, arguments: dict[str, Any]) -> Clean:
+        """Keep latent and prediction of a step, and let x0hat be edited."""
+        run, given = self.run, arguments.get("pred_original_sample") is not None
+        clean = clean_at(self.pipe.scheduler, self.left_out + k, given)
+        sample, v = self.whole(arguments["sample"], self.given), self.whole(arguments["model_output"], None)
+        x0hat = self.edit_x0hat(k, clean.estimate(sample, v))
+        if x0hat is not None:
+            v = clean.prediction(sample, x0hat)
+            arguments["model_output"] = self.changing(v, arguments["model_output"])
+            if given:
+                arguments["pred_original_sample"] = arguments["model_output"]
+        run.x_t.append(sample.clone(memory_format=torch.contiguous_format))
+        run.v.append(v.clone(memory_format=torch.contiguous_format))
+        run.clean.append(clean)
+        run.timesteps.append(float(arguments["timestep"]))
+        return clean
+
+    def _generators(self, k: int, arguments: dict[str, Any]) -> Tensor:
+        """Keep or restore the generators' states before the first step; the global one's state is returned."""
+        found = generators.listed(arguments.get("generator"))
+        if k == 0 and self.generator_states is not None:
+            generators.restore(found, self.generator_states)
+        if k == 0:
+            self.run.generators = [g.get_state() for g in found]
+        return torch.get_rng_state()
+
     def _prepare_latents(self, original: Callable) -> Callable:
+        signature = inspect.signature(original)
+
+        @functools.wraps(original)
         def prepare(*args: Any, **kwargs: Any) -> Any:
+            arguments = signature.bind(*args, **kwargs).arguments
+            if self.run.v:
+                raise InterpError(
+                    "the pipeline starts another section of the video after its denoising loop: ask for fewer frames"
+                )
             prepared = self.prepared_override
             if prepared is None:
                 prepared = original(*args, **kwargs)
             latents, *rest = prepared if isinstance(prepared, tuple) else (prepared,)
-            self.run.prepared = (latents, *rest)
-            self.on_prepared(latents)
-            latents = self.edit_x_t(0, latents)
+            self.run.prepared, self.rows = (latents.clone(), *rest), latents.shape[0]  # some pipelines write into theirs
+            self.run.dims = self.adapter.layout.prepared_dims(latents, arguments, self.pipe)
+            canonical = self.canonical(latents)
+            channels = self.adapter.channels
+            count = canonical.shape[1] if channels is None else channels(self.pipe.transformer.config)
+            state = canonical[:, :count]
+            self.on_prepared(state, self.planned)
+            edited = self.edit_x_t(0, state)
+            self.given = (
+                edited.clone()
+                if channels
+                else self.canonical(self.adapter.given(self.pipe.transformer.config, self.run.prepared))
+            )
+            if edited is not state:
+                latents = self.native(torch.cat([edited, canonical[:, count:]], dim=1), latents)
             return (latents, *rest) if isinstance(prepared, tuple) else latents
 
         return prepare
+
+    def _encode_prompt(self, original: Callable) -> Callable:
+        @functools.wraps(original)
+        def encode(*args: Any, **kwargs: Any) -> Any:
+            if self.encoded_override is not None:
+                found = self.encoded_override[len(self.run.encoded)]
+            else:
+                found = original(*args, **kwargs)
+            self.run.encoded.append(found)
+            return found
+
+        return encode
+
+    def _get_timesteps(self, original: Callable) -> Callable:
+        @functools.wraps(original)
+        def get(*args: Any, **kwargs: Any) -> Any:
+            timesteps, *rest = original(*args, **kwargs)
+            self.planned = len(timesteps)
+            self.left_out = len(self.pipe.scheduler.timesteps) - self.planned
+            return (timesteps, *rest)
+
+        return get
+
+    def _set_timesteps(self, original: Callable) -> Callable:
+        @functools.wraps(original)
+        def set_timesteps(*args: Any, **kwargs: Any) -> Any:
+            self.timed = True
+            return original(*args, **kwargs)
+
+        return set_timesteps
 
     @contextlib.contextmanager
     def set_up(self) -> Iterator[None]:
         """Swap the stand-ins in, and everything back at the end."""
         pipe, scheduler = self.pipe, self.pipe.scheduler
-        if not hasattr(scheduler, "sigmas") or getattr(scheduler, "order", 1) != 1:
-            raise InterpError(
-                f"{type(scheduler).__name__} takes several model outputs a step or has no sigmas; "
-                "load FlowMatchEulerDiscreteScheduler or UniPCMultistepScheduler instead"
-            )
+        check_scheduler(scheduler)
         kept = {name: getattr(pipe, name) for name in self.engines}
         try:
             for name, engine in self.engines.items():
                 object.__setattr__(pipe, name, Proxy(self, engine))
             scheduler.step = self._scheduler_step(scheduler.step)
+            scheduler.set_timesteps = self._set_timesteps(scheduler.set_timesteps)
             pipe.prepare_latents = self._prepare_latents(pipe.prepare_latents)
+            if hasattr(pipe, "encode_prompt"):
+                pipe.encode_prompt = self._encode_prompt(pipe.encode_prompt)
+            if hasattr(pipe, "get_timesteps"):
+                pipe.get_timesteps = self._get_timesteps(pipe.get_timesteps)
             yield
         finally:
             for name, module in kept.items():
                 object.__setattr__(pipe, name, module)
-            scheduler.__dict__.pop("step", None)
-            pipe.__dict__.pop("prepare_latents", None)
+            for name in ("step", "set_timesteps"):
+                scheduler.__dict__.pop(name, None)
+            for name in REPLACED:
+                pipe.__dict__.pop(name, None)
 
     def play(self, **kwargs: Any) -> Run:
         """Run the pipeline to its final latents."""
         with self.set_up(), torch.no_grad():
             out = self.pipe(**kwargs, output_type="latent", return_dict=False)[0]
-        self.run.latents = out
+        final = self.canonical(out)
+        if final.shape[2] < self.run.dims[0]:  # some pipelines do not return their condition's frame
+            final = self.whole(self.last, self.given)
+        self.run.latents = final.clone(memory_format=torch.contiguous_format)
         return self.run

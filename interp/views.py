@@ -12,12 +12,19 @@ GRID = ("frame", "row", "col")
 AXES: dict[str, tuple[str, ...]] = {
     "tokens": ("batch", *GRID, "d_model"),
     "embed": ("batch", *GRID, "d_model"),
+    "grid": ("batch", *GRID, "d_model"),
+    "frame_embed": ("batch", *GRID, "d_model"),
     "heads": ("batch", *GRID, "head", "d_head"),
+    "flat_heads": ("batch", *GRID, "d_model"),
+    "text": ("batch", "text", "d_model"),
     "text_heads": ("batch", "text", "head", "d_head"),
+    "frame_text_heads": ("batch", "frame", "text", "head", "d_head"),
     "pattern": ("batch", "head", *GRID, "key"),
+    "text_pattern": ("batch", "head", "text", "key"),
     "vector": ("batch", "d_model"),
     "latent": ("batch", "channel", *GRID),
 }
+_TOKEN_AXIS = {"heads": 2, "text_heads": 2, "frame_text_heads": 2, "pattern": 2, "text_pattern": 2}  # else 1
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,7 @@ class TokenGrid:
     frames: int
     rows: int
     cols: int
+    batch: int | None = None  # rows of the call
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -38,35 +46,108 @@ class TokenGrid:
 
 
 def axes_of(kind: str, value: Tensor) -> tuple[str, ...]:
-    """Axis names of a value; a per-token time embedding (TI2V-5B) has the axes of tokens."""
-    return AXES["tokens"] if kind == "vector" and value.ndim == 5 else AXES[kind]
+    """Axis names of a value; a time embedding has those of tokens or frames where each has a time of its own (TI2V-5B)."""
+    if kind == "vector" and value.ndim > 2:
+        return AXES["tokens"] if value.ndim == 5 else ("batch", "frame", "d_model")
+    return AXES[kind]
+
+
+def stretch(part: str, length: int, tokens: int) -> slice:
+    """Where video or text lie on a token axis that both share: see ``Site.part``."""
+    return {
+        "lead": slice(0, tokens),
+        "after": slice(tokens, length),
+        "before": slice(0, length - tokens),
+        "trail": slice(length - tokens, length),
+    }[part]
+
+
+def take(value: Tensor, kind: str, grid: TokenGrid, part: str | None = None, fold: str | None = None) -> Tensor:
+    """The model's tensor as ``AXES[kind]``: unfolded from the batch axis, cut from the shared token axis."""
+    if fold is not None:
+        value = unfolded(value, kind, grid, fold)
+    if part is not None:
+        axis = _TOKEN_AXIS.get(kind, 1)
+        where = stretch(part, value.shape[axis], grid.tokens)
+        value = value.narrow(axis, where.start, where.stop - where.start)
+    return to_axes(value, kind, grid)
+
+
+def give(value: Tensor, new: Tensor, kind: str, grid: TokenGrid, part: str | None = None, fold: str | None = None) -> Tensor:
+    """The inverse of :func:`take`: the model's tensor ``value`` with ``new`` in its place."""
+    new = new.reshape(value.shape) if kind == "vector" else from_axes(new, kind)
+    if part is not None:
+        axis = _TOKEN_AXIS.get(kind, 1)
+        where = stretch(part, value.shape[axis], grid.tokens)
+        whole = value.clone()
+        whole.narrow(axis, where.start, where.stop - where.start).copy_(new)
+        new = whole
+    return new if fold is None else folded(new, kind, grid, fold)
+
+
+def unfolded(value: Tensor, kind: str, grid: TokenGrid, fold: str) -> Tensor:
+    """Frames (``spatial``) or positions (``temporal``) moved from the batch axis to the token axis."""
+    axis = _TOKEN_AXIS.get(kind, 1)
+    outer = grid.frames if fold == "spatial" else grid.rows * grid.cols
+    value = value.unflatten(0, (-1, outer))
+    if kind in ("frame_text_heads", "frame_embed"):  # every frame has its own: the axis stays
+        return value
+    value = value.movedim(1, axis) if fold == "spatial" else value.movedim(1, axis + 1)
+    return value.flatten(axis, axis + 1)
+
+
+def folded(value: Tensor, kind: str, grid: TokenGrid, fold: str) -> Tensor:
+    """The inverse of :func:`unfolded`."""
+    axis = _TOKEN_AXIS.get(kind, 1)
+    if kind in ("frame_text_heads", "frame_embed"):
+        return value.flatten(0, 1)
+    value = value.unflatten(axis, (grid.frames, grid.rows * grid.cols))
+    value = value.movedim(axis, 1) if fold == "spatial" else value.movedim(axis + 1, 1)
+    return value.flatten(0, 1)
 
 
 def to_axes(value: Tensor, kind: str, grid: TokenGrid) -> Tensor:
     """The model's tensor as ``AXES[kind]`` (a view)."""
-    if kind == "tokens" or (kind == "vector" and value.ndim == 3):
+    if kind == "vector":
+        return _times(value, grid)
+    if kind in ("tokens", "flat_heads"):
         return value.unflatten(1, grid.shape)
     if kind == "embed":
         return value.movedim(1, -1)
+    if kind == "frame_embed":
+        return value.movedim(2, -1)
     if kind == "heads":
         return value.transpose(1, 2).unflatten(1, grid.shape)
     if kind == "text_heads":
         return value.transpose(1, 2)
+    if kind == "frame_text_heads":
+        return value.transpose(2, 3)
     if kind == "pattern":
         return value.unflatten(2, grid.shape)
     return value
 
 
+def _times(value: Tensor, grid: TokenGrid) -> Tensor:
+    """One time for each row, or for each token or frame of a row, which some models fold into the batch axis."""
+    if value.ndim == 2 and grid.batch is not None and len(value) != grid.batch:
+        value = value.unflatten(0, (grid.batch, -1))
+    return value.unflatten(1, grid.shape) if value.ndim == 3 and value.shape[1] == grid.tokens else value
+
+
 def from_axes(value: Tensor, kind: str) -> Tensor:
     """The inverse of :func:`to_axes`."""
-    if kind == "tokens" or (kind == "vector" and value.ndim == 5):
+    if kind in ("tokens", "flat_heads"):
         return value.flatten(1, 3)
     if kind == "embed":
         return value.movedim(-1, 1)
+    if kind == "frame_embed":
+        return value.movedim(-1, 2)
     if kind == "heads":
         return value.flatten(1, 3).transpose(1, 2)
     if kind == "text_heads":
         return value.transpose(1, 2)
+    if kind == "frame_text_heads":
+        return value.transpose(2, 3)
     if kind == "pattern":
         return value.flatten(2, 4)
     return value

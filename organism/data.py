@@ -7,7 +7,7 @@ import torch
 
 from tasks import TASKS, Item, grid
 
-MIXTURE = {"maze": 0.25, "place": 0.25, "bounce": 0.35, "occlusion": 0.15}
+MIXTURE = {"maze": 0.2, "place": 0.3, "bounce": 0.3, "occlusion": 0.2}
 TRAIN_SEED = 1_000_000_000  # items of the suite have small seeds; the split by first frame keeps the scenes apart
 
 

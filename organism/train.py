@@ -116,7 +116,10 @@ def train_transformer(plan: Plan, vae: AutoencoderKLWan) -> WanTransformer3DMode
     transformer = start.to(plan.device)
     processor = padding.install(transformer)
     prompts = text.PromptTable(text.build_tokenizer(), text.build_encoder())
-    run = Run(transformer, _sized(train_dit.RECIPE, plan.dit_steps), plan.out / "transformer")
+    recipe = _sized(train_dit.RECIPE, plan.dit_steps)
+    if plan.start_from:
+        recipe = dataclasses.replace(recipe, decay=1.0)  # trained weights: the learning rate falls from the first step on
+    run = Run(transformer, recipe, plan.out / "transformer")
     run.resume()
     if plan.compiled:
         for block in transformer.blocks:

@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from interp import wan
 from interp.model import HookedVideoPipeline
 from interp.trajectory import Run
 from probes.dataset import ClipData, Source
@@ -144,4 +143,4 @@ def model_digest(model: HookedVideoPipeline) -> str:
 
 def grid_of(model: HookedVideoPipeline, run: Run) -> Shape:
     """The token grid of a run."""
-    return wan.token_grid(next(iter(model.engines.values())).module, run.latents).shape
+    return model.token_grid(run.latents).shape

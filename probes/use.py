@@ -41,6 +41,16 @@ def mean_ablation(basis: np.ndarray, mean: np.ndarray) -> Erasure:
     return Erasure(basis, basis, mean)
 
 
+def whitening(X: np.ndarray, tolerance: float = 1e-6) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean ``[d_model]`` of the data, ``Cov^(-1/2)`` (pseudo-inverse) and ``Cov^(1/2)``, both ``[d_model, d_model]``."""
+    X = X.astype(np.float64)
+    mean = X.mean(0)
+    values, axes = np.linalg.eigh((X - mean).T @ (X - mean) / len(X))
+    kept = values > tolerance * values.max()
+    root = np.sqrt(np.where(kept, values, 1.0))
+    return mean, (axes * np.where(kept, 1 / root, 0)) @ axes.T, (axes * np.where(kept, root, 0)) @ axes.T
+
+
 def leace(X: np.ndarray, y: np.ndarray, tolerance: float = 1e-6) -> Erasure:
     """The smallest change after which no linear probe can read the label: LEACE (Belrose et al. 2023, theorem 4.3).
 
@@ -48,20 +58,19 @@ def leace(X: np.ndarray, y: np.ndarray, tolerance: float = 1e-6) -> Erasure:
     columns of ``W Cov(x, z)``; z is the label as indicators (classes) or as it is (values).
     """
     Z = (y[:, None] == np.unique(y)).astype(float) if np.issubdtype(y.dtype, np.integer) else y.reshape(len(y), -1)
-    X = X.astype(np.float64)
-    mean, centred = X.mean(0), Z - Z.mean(0)
-    values, axes = np.linalg.eigh((X - mean).T @ (X - mean) / len(X))
-    kept = values > tolerance * values.max()
-    root = np.sqrt(np.where(kept, values, 1.0))
-    whiten, colour = (axes * np.where(kept, 1 / root, 0)) @ axes.T, (axes * np.where(kept, root, 0)) @ axes.T
-    columns, sizes, _ = np.linalg.svd(whiten @ ((X - mean).T @ centred / len(X)), full_matrices=False)
+    mean, whiten, colour = whitening(X, tolerance)
+    covariance = (X - mean).T @ (Z - Z.mean(0)) / len(X)
+    columns, sizes, _ = np.linalg.svd(whiten @ covariance, full_matrices=False)
     columns = columns[:, sizes > tolerance * max(sizes[0], 1e-30)]
     return Erasure(columns.T @ whiten, columns.T @ colour, mean)
 
 
-def random_basis(rank: int, width: int, seed: int = 0) -> np.ndarray:
-    """Orthonormal rows in random directions."""
-    return np.linalg.qr(np.random.default_rng([seed, 3]).standard_normal((width, rank)))[0].T
+def random_erasure(X: np.ndarray, rank: int, seed: int = 0) -> Erasure:
+    """As LEACE for a label without meaning: random directions of the whitened data, so that what is removed varies as the
+    activations do. The same seed gives like directions for like data, as of neighbouring steps."""
+    mean, whiten, colour = whitening(X)
+    columns = np.linalg.qr(np.random.default_rng([seed, 3]).standard_normal((X.shape[1], rank)))[0]
+    return Erasure(columns.T @ whiten, columns.T @ colour, mean)
 
 
 def erase(erasure: Erasure) -> EditFn:
@@ -75,16 +84,14 @@ def erase(erasure: Erasure) -> EditFn:
     return edit
 
 
-def matched_control(edit: EditFn, basis: np.ndarray, seed: int = 0) -> EditFn:
-    """At every token a change as long as the real edit's, in a random direction within ``basis``: the same dose."""
-    rows = torch.tensor(basis)
+def matched_control(edit: EditFn, along: EditFn) -> EditFn:
+    """At every token a change as long as the real edit's, in the direction in which ``along`` would move it: the same dose."""
 
     def control(act: Tensor, hook: Any) -> Tensor:
-        dose = (edit(act, hook).double() - act.double()).norm(dim=-1, keepdim=True)
-        generator = torch.Generator().manual_seed(seed * 1000 + hook.step)
-        drawn = torch.randn((*act.shape[:-1], len(rows)), generator=generator, dtype=torch.float64).to(act.device)
-        away = drawn @ rows.to(drawn)
-        return (act.double() + away * dose / away.norm(dim=-1, keepdim=True).clamp_min(1e-12)).to(act.dtype)
+        wide = act.double()
+        dose = (edit(act, hook).double() - wide).norm(dim=-1, keepdim=True)
+        away = along(wide, hook) - wide
+        return (wide + away * dose / away.norm(dim=-1, keepdim=True).clamp_min(1e-12)).to(act.dtype)
 
     return control
 
@@ -109,16 +116,18 @@ def edits_for(
 ) -> dict[str, EditFn]:
     """The edits of a fair test, by name: ``erase`` and ``leace`` each with a random control of the same dose, and ``steer`` with
     its control. ``strength`` defaults to two standard deviations of the activations along the direction."""
-    basis = probe.basis()
-    scrubbed = leace(X, y)
+    basis, scrubbed = probe.basis(), leace(X, y)
     out = {"erase": erase(mean_ablation(basis, X.mean(0).astype(np.float64))), "leace": erase(scrubbed)}
+    along = {"erase": random_erasure(X, len(basis), seed), "leace": random_erasure(X, scrubbed.rank, seed)}
+    controls = {name: erase(erasure) for name, erasure in along.items()}
     if towards is None and probe.classifies:
         towards = probe.classes_[-1]
     if len(probe.coef_) == 1 or probe.classifies:
         direction = probe.direction(towards)
         out["steer"] = steer(probe, 2 * float((X @ direction).std()) if strength is None else strength, towards)
-    full = np.eye(X.shape[1])
-    return out | {f"{name}, random": matched_control(edit, full, seed) for name, edit in out.items()}
+        other = torch.tensor(random_erasure(X, 1, seed).writes[0])
+        controls["steer"] = lambda act, hook: act + other.to(act)
+    return out | {f"{name}, random": matched_control(edit, controls[name]) for name, edit in out.items()}
 
 
 def is_it_used(

@@ -16,6 +16,7 @@ from analyses.settings import ChainOfStepsConfig, CommitmentConfig, EnsembleConf
 from analyses.store import RunStore
 from interp import EnsembleSampler, HookedVideoPipeline, InterpError
 from interp.ensemble import EnsembleRecipe, merge, run_ensemble
+from interp.prediction import Clean
 from interp.trajectory import Run
 from tasks import TASKS, Verdict
 from tests.conftest import build_tiny, tiny_call
@@ -28,7 +29,10 @@ def planted_rows(stages: list[np.ndarray], item) -> list[dict]:
     problem = next(p for p in problems(ChainOfStepsConfig(items=1)) if p.task == item.task)
     problem = type(problem)("maze-000", problem.call, 0, item)
     latents = [torch.full((1, 1, 1, 1, 1), float(len(stages) - k)) for k in range(len(stages))]
-    run = Run(sigmas=[0.5] * (len(stages) - 1), x_t=latents[:-1], v=[torch.zeros_like(latents[0])] * (len(stages) - 1))
+    count = len(stages) - 1
+    run = Run(
+        sigmas=[0.5] * count, x_t=latents[:-1], v=[torch.zeros_like(latents[0])] * count, clean=[Clean(1.0, -0.5, 0.5)] * count
+    )
     run.latents = latents[-1]
     return [{**problem.facts, "noise": 0, **row} for row in chain_of_steps.read_steps(problem, np.stack(stages), run)]
 

@@ -44,7 +44,7 @@ def test_the_experiment_on_the_organism(organism, tmp_path):
     assert result.units["transfer-on_path"]["axes"]["matrix"] == ["train cell", "test cell"]
     assert RunStore(tmp_path / "run").verify() == []
     page = (tmp_path / "run/report.html").read_text()
-    assert "Is it used?" in page and "selectivity" in page and "sigma" in page
+    assert "Is it used?" in page and "Selectivity" in page and "sigma" in page
 
 
 def test_an_untrained_model_knows_no_path(tmp_path):

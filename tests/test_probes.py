@@ -23,7 +23,7 @@ from probes.splits import control_labels, grouped, shuffled
 from probes.streaming import fit_stream
 from probes.targets import REGRESS, register, resolve
 from probes.transfer import sample_sizes, task_transfer, temporal_generalisation
-from probes.use import by_step, erase, is_it_used, leace, matched_control, mean_ablation, random_basis, steer
+from probes.use import by_step, erase, is_it_used, leace, matched_control, mean_ablation, random_erasure, steer
 from probes.views import view
 
 LAYERS, STEPS, WIDTH, GRID = 3, (0, 4, 9), 16, (2, 2, 2)
@@ -242,7 +242,7 @@ def test_erasing_leaves_nothing_to_read_and_the_control_has_the_same_dose():
     act, hook = torch.tensor(X[:16]).reshape(1, 2, 2, 4, WIDTH), SimpleNamespace(step=3)
     edit = erase(scrubbed)
     assert np.allclose(edit(act, hook).reshape(16, -1).numpy(), scrubbed(X[:16]))
-    control = matched_control(edit, random_basis(5, WIDTH))(act, hook)
+    control = matched_control(edit, erase(random_erasure(X, 1)))(act, hook)
     assert torch.allclose((control - act).norm(dim=-1), (edit(act, hook) - act).norm(dim=-1))
     assert not torch.allclose(control, edit(act, hook))
     moved = steer(probe, 3.0, 0)(act, hook) - act

@@ -1,0 +1,204 @@
+"""What a family of video transformers must declare, so that the instrument can name its activations.
+
+An :class:`Adapter` is a table: the lists of blocks with the sites inside one block, the sites outside the blocks, and the
+layout of latents. Everything else (tracing, caching, replay, guidance) is shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from interp.errors import InterpError
+from interp.families import decoding
+from interp.families.layouts import VIDEO, Dims, Layout
+from interp.views import TokenGrid
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place in a block (or outside the blocks): its public name, and the nnsight location ``path`` + ``key``.
+
+    ``kind`` is a key of :data:`interp.views.AXES`. ``item`` picks from a tuple-valued output, or an argument by its
+    position. ``part`` is the stretch of the token axis that is meant where text and video share one: ``lead`` and ``trail``
+    are the video's tokens at the start and at the end, ``after`` and ``before`` the text around them. ``fold`` says that
+    frames (``spatial``) or positions (``temporal``) are folded into the batch axis. ``wanted`` leaves a site out of blocks
+    that lack it.
+    """
+
+    name: str
+    kind: str
+    path: str
+    key: str
+    item: int | None = None
+    part: str | None = None
+    fold: str | None = None
+    wanted: Callable[[nn.Module], bool] | None = None
+
+
+@dataclass(frozen=True)
+class Point:
+    """A site of a real transformer: its full name and path, and its place in the order of execution."""
+
+    name: str
+    site: Site
+    path: str
+    order: int
+    layer: int | None = None
+
+    @property
+    def kind(self) -> str:
+        return self.site.kind
+
+    @property
+    def key(self) -> str:
+        return self.site.key
+
+
+Block = tuple[Site, ...]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A list of equal blocks: the attribute that holds it, and the sites of one block in order of execution."""
+
+    attribute: str
+    sites: Block
+
+
+def patch_size(config: Any) -> tuple[int, int, int]:
+    """Latent frames, rows and columns of one token, from the ways configurations say it."""
+    size, by_frame = config.patch_size, getattr(config, "patch_size_t", None)
+    if not isinstance(size, int):
+        return tuple(size)
+    return (by_frame or 1, size, size)
+
+
+def nothing(config: Any) -> str | None:
+    return None
+
+
+def first_prepared(config: Any, prepared: tuple[Any, ...]) -> Tensor:
+    return prepared[0]
+
+
+def never(transformer: nn.Module) -> bool:
+    return False
+
+
+def every_step(scheduler: Any, arguments: Mapping[str, Any]) -> bool:
+    return True
+
+
+# what the text computes after its last keys and values went into the video: nothing reads it
+DEAD_TEXT = ("hook_q_text", "hook_pattern_text", "hook_z_text", "hook_attn_out_text", "hook_resid_mid_text", "hook_mlp_out_text",
+             "hook_block_out_text", "hook_post_text", "hook_resid_post_text")  # fmt: skip
+
+
+def no_breaks(transformer: nn.Module) -> set[int]:
+    return set()
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One family. See docs/adding-a-family.md.
+
+    - ``ends``: sites outside the blocks, before them (``hook_model_out`` is added after them).
+    - ``doubled``: which branch comes first where a pipeline runs both in one forward of twice the batch.
+    - ``interleaved``: two stacks whose blocks take turns.
+    - ``unbatched``: arguments of the transformer whose first axis is not the batch.
+    - ``breaks``: blocks whose input is not the output of the block before, because the family adds something between.
+    - ``last_text``: blocks, besides the last one, after which nothing reads the text stream any more; text sites there
+      would change nothing and get no name.
+    - ``adds_before_attention``: whether blocks add more than the attention between ``hook_resid_pre`` and ``hook_resid_mid``.
+    - ``refuses``: why a configuration of the family cannot be served, or None.
+    - ``channels``: of the latents, where the pipeline's first latents carry further ones.
+    - ``given``: the latents whose first frames stay, where the scheduler sees only the later ones, from the transformer's
+      configuration and what ``prepare_latents`` returned.
+    - ``is_step``: whether a call of the scheduler's step, by its arguments, is the one that ends a denoising step.
+    """
+
+    family: str
+    classes: tuple[str, ...]
+    stacks: tuple[Stack, ...]
+    ends: tuple[Site, ...] = ()
+    layout: Layout = VIDEO
+    output_item: int | None = 0
+    doubled: tuple[str, str] = ("uncond", "cond")
+    interleaved: bool = False
+    per_sample_attention: bool = False
+    unbatched: tuple[str, ...] = ()
+    last_text: Callable[[nn.Module], set[int]] = no_breaks
+    patch: Callable[[Any], tuple[int, int, int]] = patch_size
+    breaks: Callable[[nn.Module], set[int]] = no_breaks
+    channels: Callable[[Any], int] | None = None
+    adds_before_attention: Callable[[nn.Module], bool] = never
+    refuses: Callable[[Any], str | None] = nothing
+    given: Callable[[Any, tuple[Any, ...]], Tensor] = first_prepared
+    is_step: Callable[[Any, Mapping[str, Any]], bool] = every_step
+    decode: Callable[[Any, Tensor], Any] = decoding.by_statistics
+    notes: str = ""
+
+    def blocks(self, transformer: nn.Module) -> list[tuple[str, Block]]:
+        """Path and sites of every block, in order of execution."""
+        each = [
+            [(f"{stack.attribute}.{i}", stack.sites) for i in range(len(getattr(transformer, stack.attribute)))]
+            for stack in self.stacks
+        ]
+        order = zip(*each, strict=True) if self.interleaved else each
+        return [block for some in order for block in some]
+
+    def points(self, transformer: nn.Module) -> dict[str, Point]:
+        """All hook points by name, in order of execution."""
+        made: list[Point] = []
+        add = lambda name, site, path, layer: made.append(Point(name, site, path, len(made), layer))
+        for site in self.ends:
+            if site.wanted is None or site.wanted(transformer):
+                add(site.name, site, site.path, None)
+        blocks = self.blocks(transformer)
+        last = {len(blocks) - 1, *self.last_text(transformer)}
+        for layer, (path, sites) in enumerate(blocks):
+            block = transformer.get_submodule(path)
+            for site in sites:
+                dead = layer in last and site.name.endswith(DEAD_TEXT)
+                if not dead and (site.wanted is None or site.wanted(block)):
+                    add(f"blocks.{layer}.{site.name}", site, f"{path}.{site.path}".rstrip("."), layer)
+        out = Site("hook_model_out", "latent", "", "output", self.output_item)
+        add(out.name, out, "", None)
+        return {point.name: point for point in made}
+
+    def grid(self, transformer: nn.Module, dims: Dims) -> TokenGrid:
+        """The token grid of a latent of ``(frames, rows, columns)``; a last incomplete patch of frames counts."""
+        frames, rows, cols = self.patch(transformer.config)
+        return TokenGrid(-(-dims[0] // frames), dims[1] // rows, dims[2] // cols)
+
+    def dims(self, call: Mapping[str, Any]) -> Dims:
+        """Latent frames, rows and columns of a transformer call."""
+        return self.layout.dims(call)
+
+    def width(self, transformer: nn.Module) -> tuple[int, int]:
+        """``d_model`` and the number of heads."""
+        config = transformer.config
+        if hasattr(config, "num_attention_heads"):
+            return config.num_attention_heads * config.attention_head_dim, config.num_attention_heads
+        return config.model_dim, config.model_dim // sum(config.axes_dims)
+
+
+class NoAdapter(InterpError):
+    """A transformer class that no adapter names."""
+
+
+def has(attribute: str) -> Callable[[nn.Module], bool]:
+    """Whether a block has something: a dotted attribute that is there and not None."""
+    return partial(_has, attribute)
+
+
+def _has(attribute: str, block: nn.Module) -> bool:
+    found: Any = block
+    for part in attribute.split("."):
+        found = getattr(found, part, None)
+    return found is not None

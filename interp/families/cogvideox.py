@@ -1,0 +1,56 @@
+"""CogVideoX (text, image and video to video) and ConsisID, its identity-preserving relative: joint attention, text first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from interp.families import register
+from interp.families.adapter import Adapter, Site, Stack
+from interp.families.layouts import FRAMES_FIRST
+from interp.families.shapes import joint_block
+
+BLOCK = joint_block(text="first", text_mlp=None)
+ENDS = (
+    Site("hook_time_emb", "vector", "time_embedding", "output"),
+    Site("hook_embed_text", "text", "patch_embed", "output", part="before"),
+    Site("hook_embed", "tokens", "patch_embed", "output", part="trail"),
+)
+
+
+def decode(pipe: Any, latents: Tensor) -> Tensor:
+    """As the pipeline, which takes frames before channels."""
+    return pipe.decode_latents(latents.to(pipe.vae.dtype).permute(0, 2, 1, 3, 4))
+
+
+COGVIDEOX = register(
+    Adapter(
+        "CogVideoX",
+        ("CogVideoXTransformer3DModel",),
+        (Stack("transformer_blocks", BLOCK),),
+        ENDS,
+        layout=FRAMES_FIRST,
+        decode=decode,
+    )
+)
+
+
+def face_breaks(transformer: nn.Module) -> set[int]:
+    """Blocks after which the face's cross-attention is added."""
+    if not transformer.config.is_train_face:
+        return set()
+    return {layer + 1 for layer in range(0, len(transformer.transformer_blocks), transformer.config.cross_attn_interval)}
+
+
+CONSISID = register(
+    Adapter(
+        "ConsisID",
+        ("ConsisIDTransformer3DModel",),
+        (Stack("transformer_blocks", BLOCK),),
+        ENDS,
+        layout=FRAMES_FIRST,
+        breaks=face_breaks,
+        decode=decode,
+    )
+)

@@ -1,0 +1,39 @@
+"""From latents ``[batch, channel, frame, row, col]`` to what the VAE decodes: one function per way of scaling.
+
+Each returns pixels ``[batch, 3, pixel frame, height, width]`` in [-1, 1], computed as the pipelines themselves do.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def _statistics(pipe: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
+    config = pipe.vae.config
+    shape = (1, -1, 1, 1, 1)
+    mean = torch.as_tensor(config.latents_mean).view(shape).to(latents)
+    std = 1.0 / torch.as_tensor(config.latents_std).view(shape).to(latents)
+    return mean, std
+
+
+def by_statistics(pipe: Any, latents: Tensor) -> Tensor:
+    """``latents * std + mean`` with the VAE's per-channel statistics (the Wan VAE)."""
+    latents = latents.to(pipe.vae.device, pipe.vae.dtype)
+    mean, std = _statistics(pipe, latents)
+    return pipe.vae.decode(latents / std + mean, return_dict=False)[0]
+
+
+def by_scaling_factor(pipe: Any, latents: Tensor) -> Tensor:
+    """``latents / scaling_factor``."""
+    latents = latents.to(pipe.vae.device, pipe.vae.dtype) / pipe.vae.config.scaling_factor
+    return pipe.vae.decode(latents, return_dict=False)[0]
+
+
+def to_frames(pipe: Any, pixels: Tensor) -> np.ndarray:
+    """uint8 ``[batch, pixel frame, height, width, 3]``."""
+    frames = pipe.video_processor.postprocess_video(pixels, output_type="np")
+    return np.round(np.asarray(frames) * 255).astype(np.uint8)

@@ -1,0 +1,55 @@
+"""Where batch, channel, frame, row and column lie in the latents of a pipeline and the outputs of its transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+Dims = tuple[int, int, int]  # latent frames, rows, columns
+_CANONICAL = "BCFHW"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Axes in order, like ``BFCHW``; ``BSC`` has the positions packed into one axis in the order frame, row, column."""
+
+    axes: str
+
+    @property
+    def packed(self) -> bool:
+        return "S" in self.axes
+
+    def to_canonical(self, value: Tensor, dims: Dims | None = None) -> Tensor:
+        """As ``[batch, channel, frame, row, col]`` (a view); ``dims`` is needed for packed latents only."""
+        if self.packed:
+            return value.unflatten(1, dims).movedim(-1, 1)
+        return value.permute([self.axes.index(a) for a in _CANONICAL])
+
+    def from_canonical(self, value: Tensor) -> Tensor:
+        """The inverse of :meth:`to_canonical`."""
+        if self.packed:
+            return value.movedim(1, -1).flatten(1, 3)
+        return value.permute([_CANONICAL.index(a) for a in self.axes])
+
+    def dims(self, call: Mapping[str, Any]) -> Dims:
+        """Latent frames, rows and columns from the arguments of a transformer call."""
+        if self.packed:
+            return call["num_frames"], call["height"], call["width"]
+        return tuple(self.to_canonical(call["hidden_states"]).shape[2:])
+
+    def prepared_dims(self, latents: Tensor, arguments: Mapping[str, Any], pipe: Any) -> Dims:
+        """The same from what ``prepare_latents`` was given and returned."""
+        if not self.packed:
+            return tuple(self.to_canonical(latents).shape[2:])
+        by_frame, by_pixel = pipe.vae_temporal_compression_ratio, pipe.vae_spatial_compression_ratio
+        frames = (arguments["num_frames"] - 1) // by_frame + 1
+        return frames, arguments["height"] // by_pixel, arguments["width"] // by_pixel
+
+
+VIDEO = Layout("BCFHW")
+FRAMES_FIRST = Layout("BFCHW")
+CHANNELS_LAST = Layout("BFHWC")
+PACKED = Layout("BSC")

@@ -1,0 +1,38 @@
+"""LTX-Video: the pipeline packs latents into tokens, frame by frame and row by row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp.families import register
+from interp.families.adapter import Adapter, Site, Stack
+from interp.families.layouts import PACKED
+from interp.families.shapes import cross_block
+
+
+def decode(pipe: Any, latents: Tensor) -> Tensor:
+    """With the VAE's statistics; a VAE that is told a timestep gets 0 (the pipeline's default) and no noise."""
+    vae = pipe.vae
+    shape = (1, -1, 1, 1, 1)
+    mean, std = vae.latents_mean.view(shape).to(latents), vae.latents_std.view(shape).to(latents)
+    latents = (latents * std / vae.config.scaling_factor + mean).to(vae.dtype)
+    time = torch.zeros(len(latents), dtype=latents.dtype) if vae.config.timestep_conditioning else None
+    return vae.decode(latents, time, return_dict=False)[0]
+
+
+LTX = register(
+    Adapter(
+        "LTX-Video",
+        ("LTXVideoTransformer3DModel",),
+        (Stack("transformer_blocks", cross_block()),),
+        (Site("hook_embed", "tokens", "proj_in", "output"), Site("hook_time_emb", "vector", "time_embed", "output", item=1)),
+        layout=PACKED,
+        patch=lambda config: (1, 1, 1),
+        refuses=lambda config: None if (config.patch_size, config.patch_size_t) == (1, 1) else "its patch sizes are not 1",
+        decode=decode,
+        notes="patch sizes of 1 only, as in every released model",
+    )
+)

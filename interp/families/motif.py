@@ -1,0 +1,47 @@
+"""Motif-Video: dual-stream blocks, single-stream encoder blocks, and single-stream decoder blocks that start afresh."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from interp.families import decoding, register
+from interp.families.adapter import Adapter, Block, Site, Stack
+from interp.families.shapes import has, joint_block, parallel_block
+
+
+def with_cross(block: Block) -> Block:
+    """The block with its optional extra text cross-attention, after the joint attention."""
+    there = has("cross_attn")
+    place = next(i for i, site in enumerate(block) if site.name == "hook_attn_out_text") + 1
+    out = Site("hook_cross_attn_out", "tokens", "cross_attn", "output", wanted=there)
+    return (*block[:place], out, *block[place:])
+
+
+DUAL = with_cross(joint_block(attn="attn", text="last"))
+SINGLE = with_cross(parallel_block())
+
+
+def breaks(transformer: nn.Module) -> set[int]:
+    """The first decoder block: it starts from the embedded latents again."""
+    layers = len(transformer.transformer_blocks) + len(transformer.single_transformer_blocks)
+    decoders = transformer.config.num_decoder_layers
+    return {layers - decoders} if decoders else set()
+
+
+def last_text(transformer: nn.Module) -> set[int]:
+    """The last encoder block: the decoder reads its video, not its text."""
+    return {layer - 1 for layer in breaks(transformer)}
+
+
+MOTIF = register(
+    Adapter(
+        "Motif-Video",
+        ("MotifVideoTransformer3DModel",),
+        (Stack("transformer_blocks", DUAL), Stack("single_transformer_blocks", SINGLE)),
+        (Site("hook_time_emb", "vector", "time_text_embed", "output"), Site("hook_embed", "tokens", "x_embedder", "output")),
+        breaks=breaks,
+        last_text=last_text,
+        decode=decoding.by_statistics,
+        notes="in decoder blocks the second stream (_text) is the encoder's video",
+    )
+)

@@ -1,0 +1,116 @@
+"""The sites of one block, for the four shapes of blocks that video transformers use.
+
+Sites without a module boundary (the residual stream between the sub-layers) are read through nnsight's one-level
+``source`` of the block; their labels are pinned to diffusers 0.42 and proven by ``check_adapter``.
+"""
+
+from __future__ import annotations
+
+from interp.families.adapter import Block, Site, has
+
+
+def attention(name: str, module: str, text: str | None = None, cross: bool = False, fold: str | None = None) -> Block:
+    """q, k, v, pattern, z of an attention module. ``text``: where the text lies in joint attention (``first``, ``last``)."""
+    part = {None: None, "first": "trail", "last": "lead"}[text]
+    other = {None: None, "first": "before", "last": "after"}[text]
+    keys = ("text_heads" if fold is None else "frame_text_heads") if cross else "heads"
+    kinds = (("q", "heads"), ("k", keys), ("v", keys), ("pattern", "pattern"), ("z", "heads"))
+    sites = []
+    for letter, kind in kinds:
+        sites.append(Site(f"{name}.hook_{letter}", kind, module, f"hook_{letter}", part=part, fold=fold))
+        if text:
+            shape = "text_pattern" if letter == "pattern" else "text_heads"
+            sites.append(Site(f"{name}.hook_{letter}_text", shape, module, f"hook_{letter}", part=other))
+    return tuple(sites)
+
+
+def image_attention(module: str) -> Block:
+    """The separate image attention of Wan 2.1 image-to-video, which runs before the text attention."""
+    kinds = (("k", "text_heads"), ("v", "text_heads"), ("pattern", "pattern"), ("z", "heads"))
+    there = has(f"{module}.add_k_proj")
+    return tuple(Site(f"cross_attn.hook_image_{n}", kind, module, f"hook_image_{n}", wanted=there) for n, kind in kinds)
+
+
+def cross_block(
+    attn: str = "attn1",
+    cross: str | None = "attn2",
+    mlp: str = "ff",
+    mid: str = "hidden_states_0",
+    mid2: str | None = "hidden_states_1",
+    image: bool = False,
+    linear: bool = False,
+    fold: str | None = None,
+    mlp_kind: str = "tokens",
+) -> Block:
+    """Self-attention, attention to the text, MLP; one tensor of video tokens goes through (Wan, LTX, Cosmos, ...).
+
+    ``linear`` self-attention has no pattern: of its inside only z is served, at the input of the output projection.
+    """
+    z = Site("attn.hook_z", "flat_heads", f"{attn}.to_out.0", "input", fold=fold)
+    sites = [Site("hook_resid_pre", "tokens", "", "input", fold=fold)]
+    sites += (z,) if linear else attention("attn", attn, fold=fold)
+    sites += [Site("hook_attn_out", "tokens", attn, "output", fold=fold)]
+    sites += [Site("hook_resid_mid", "tokens", "", f"source.{mid}", fold=fold)]
+    if cross is not None:
+        sites += image_attention(cross) if image else ()
+        sites += attention("cross_attn", cross, cross=True, fold=fold)
+        sites += [Site("hook_cross_attn_out", "tokens", cross, "output", fold=fold)]
+        sites += [Site("hook_resid_mid2", "tokens", "", f"source.{mid2}", fold=fold)]
+    sites += [Site("hook_mlp_out", mlp_kind, mlp, "output", fold=fold)]
+    sites += [Site("hook_resid_post", "tokens", "", "output", fold=fold)]
+    return tuple(sites)
+
+
+def joint_block(
+    attn: str = "attn1",
+    text: str = "last",
+    mlp: str = "ff",
+    text_mlp: str | None = "ff_context",
+    mid: str = "hidden_states_0",
+    mid_text: str | None = "encoder_hidden_states_0",
+    text_sites: bool = True,
+) -> Block:
+    """Two streams that meet in one attention (CogVideoX, Mochi, HunyuanVideo, ...); the block returns (video, text).
+
+    Without ``text_mlp`` the MLP runs on both, joined as in the attention.
+    """
+    video_part, text_part = {"first": ("trail", "before"), "last": ("lead", "after")}[text]
+    heads = attention("attn", attn, text=text)
+    out = [
+        Site("hook_resid_pre", "tokens", "", "input"),
+        *(s for s in heads if text_sites or not s.name.endswith("_text")),
+        Site("hook_attn_out", "tokens", attn, "output", item=0),
+        Site("hook_attn_out_text", "text", attn, "output", item=1),
+        Site("hook_resid_mid", "tokens", "", f"source.{mid}"),
+    ]
+    if mid_text is not None:
+        out.append(Site("hook_resid_mid_text", "text", "", f"source.{mid_text}", wanted=_keeps_text))
+    if text_mlp is None:
+        out.append(Site("hook_mlp_out", "tokens", mlp, "output", part=video_part))
+        out.append(Site("hook_mlp_out_text", "text", mlp, "output", part=text_part))
+    else:
+        out.append(Site("hook_mlp_out", "tokens", mlp, "output"))
+        out.append(Site("hook_mlp_out_text", "text", text_mlp, "output", wanted=has(text_mlp)))
+    out.append(Site("hook_resid_post", "tokens", "", "output", item=0))
+    out.append(Site("hook_resid_post_text", "text", "", "output", item=1))
+    return tuple(out)
+
+
+def _keeps_text(block: object) -> bool:
+    return not getattr(block, "context_pre_only", False)
+
+
+def parallel_block(attn: str = "attn", mlp: str = "act_mlp", out: str = "proj_out") -> Block:
+    """Attention and MLP side by side on [video, text]; no residual stream lies between them (HunyuanVideo's single blocks)."""
+    return (
+        Site("hook_resid_pre", "tokens", "", "input"),
+        Site("mlp.hook_post", "tokens", mlp, "output", part="lead"),
+        Site("mlp.hook_post_text", "text", mlp, "output", part="after"),
+        *attention("attn", attn, text="last"),
+        Site("hook_attn_out", "tokens", attn, "output", item=0),
+        Site("hook_attn_out_text", "text", attn, "output", item=1),
+        Site("hook_block_out", "tokens", out, "output", part="lead"),
+        Site("hook_block_out_text", "text", out, "output", part="after"),
+        Site("hook_resid_post", "tokens", "", "output", item=0),
+        Site("hook_resid_post_text", "text", "", "output", item=1),
+    )

@@ -1,0 +1,37 @@
+"""Video models of diffusers that are out of reach, and the true reason."""
+
+from __future__ import annotations
+
+_LOOP = "its pipeline runs a loop of its own for"
+
+# by the class name of the transformer
+REASONS: dict[str, str] = {
+    "HunyuanVideoFramepackTransformer3DModel": (
+        "FramePack puts history frames of three patch sizes before the video's tokens, and its pipeline runs one denoising loop "
+        "for every section of the video, so that neither tokens nor steps have one address"
+    ),
+    "LTX2VideoTransformer3DModel": (
+        "LTX-2 carries audio and video streams through every block and steps two latents with two schedulers; "
+        "an address has no word for the audio yet"
+    ),
+    "AnyFlowTransformer3DModel": "AnyFlow predicts between two timesteps, so that a step has no single noise level",
+    "AnyFlowFARTransformer3DModel": "AnyFlow predicts between two timesteps, so that a step has no single noise level",
+    "HeliosTransformer3DModel": f"{_LOOP} every chunk of the video, with history tokens before the video's",
+    "Kandinsky6Transformer3DModel": "Kandinsky 6 carries audio and video streams",
+    "Cosmos3OmniTransformer": "Cosmos 3 packs text, picture, sound and action tokens into one sequence, given as lists",
+    "WanAnimate2Transformer3DModel": "no adapter is written: the layout of its condition tokens has not been studied",
+    "SanaWMTransformer3DModel": "no adapter is written: the layout of its camera and chunk conditions has not been studied",
+    "MiniMaxH3Transformer3DModel": "no adapter is written: its layout has not been studied",
+}
+
+_FORCING = "diffusion forcing gives every latent frame a scheduler and a step clock of its own"
+
+# pipelines that cannot be followed, though their transformer can in other pipelines
+PIPELINES: dict[str, str] = {
+    "SkyReelsV2DiffusionForcingPipeline": _FORCING,
+    "SkyReelsV2DiffusionForcingImageToVideoPipeline": _FORCING,
+    "SkyReelsV2DiffusionForcingVideoToVideoPipeline": _FORCING,
+    "LTXConditionPipeline": "it steps every token with a timestep of its own and appends the tokens of its conditions; "
+    "use LTXPipeline or LTXImageToVideoPipeline",
+    "LTXI2VLongMultiPromptPipeline": f"{_LOOP} every window of the video",
+}
