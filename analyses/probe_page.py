@@ -167,7 +167,8 @@ def _used(use: pd.DataFrame) -> list[pages.Section]:
     caption = (
         "Share of fresh items that are solved while the probe's directions are changed at one layer in all steps. erase: set to "
         "their mean; leace: all that a linear probe can read; steer: two standard deviations towards the last class; random: a "
-        "change of the same size at every token along directions of the activations that have nothing to do with the target. moved: relative change of the final latent."
+        "change of the same size at every token, along directions of the activations that have nothing to do with the target. "
+        "moved: relative change of the final latent."
     )
     return [pages.Section("Is it used?", bars(pd.DataFrame(rows), "solved"), caption, pd.DataFrame(table))]
 
