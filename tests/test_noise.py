@@ -140,7 +140,7 @@ def test_a_model_that_always_finds_its_target_is_not_hurt(prompts, monkeypatch):
     assert rows.distance.max() < 1e-4
 
 
-def made_up(step: float, frame: float, items: int = 12) -> pd.DataFrame:
+def made_up(step: float, frame: float, mode: str = "renoise", items: int = 12) -> pd.DataFrame:
     """Rows in which a share of the items survives noise at a step, and another noise at a frame."""
     rows = []
     for i in range(items):
@@ -149,18 +149,20 @@ def made_up(step: float, frame: float, items: int = 12) -> pd.DataFrame:
             "step": step, "step-one-frame": frame, "step-spread": step, "frame": frame, "frame-few-steps": step,
         }.items():  # fmt: skip
             status = "solved" if i < share * items else "wrong"
-            rows.append({"problem": str(i), "kind": kind, "mode": "replace", "dose": 1.0, "step": 0, "status": status})
+            rows.append({"problem": str(i), "kind": kind, "mode": mode, "dose": 1.0, "step": 0, "status": status})
     return pd.DataFrame(rows)
 
 
 def test_findings_follow_the_rows():
     for step, frame, verdicts in ((0.0, 1.0, ["reproduced"] * 2), (1.0, 0.0, ["contradicted"] * 2)):
         rows, label = scored(made_up(step, frame))
-        found = findings(rows, ("replace", "add"), 1.0, label)
+        found = findings(rows, ("renoise", "add"), 1.0, label)
         assert [f.verdict for f in found] == verdicts and label == "solved"
         assert found[1].control.value == 0  # at equal energy the made-up model makes no difference
-    same = findings(scored(made_up(0.5, 0.5))[0], ("replace",), 1.0, "solved")
+    same = findings(scored(made_up(0.5, 0.5))[0], ("renoise",), 1.0, "solved")
     assert same[1].verdict == "not reproduced" and same[1].number.value == 0
+    literal = findings(scored(made_up(1.0, 0.0, "replace"))[0], ("replace",), 1.0, "solved")
+    assert literal[1].verdict == "not testable"  # the last step's noise stays in the frame: forced, not found
     nothing = pd.Series([0.0, 0.0])
     assert np.isnan(lost_share(nothing, nothing).value)  # nothing solved, nothing to lose
 
