@@ -118,17 +118,17 @@ _ENTRIES = (
         ("cos analyze perception-before-action", "cos analyze perception-before-action --tasks maze --items 125 --out runs/lag"),
     ),
     Entry(
-        "all", "dossier", settings.DossierConfig,
-        "The dossier: every experiment at a size that fits a time budget, with the verdict on each claim.",
-        ("cos analyze all", "cos analyze all --budget 2h --model path/to/model --only chain-of-steps,commitment --out runs/mine"),
-    ),
-    Entry(
         "probes", "probing", settings.ProbesConfig,
         "Linear probes by layer and step, with baselines, transfer, and a test of use.",
         (
             "cos analyze probes",
             "cos analyze probes --tasks maze --targets first_class,next_direction,solved --kind logistic --out runs/maze-probes",
         ),
+    ),
+    Entry(
+        "all", "dossier", settings.DossierConfig,
+        "The dossier: every experiment at a size that fits a time budget, with the verdict on each claim.",
+        ("cos analyze all", "cos analyze all --budget 2h --model path/to/model --only chain-of-steps,commitment --out runs/mine"),
     ),
 )  # fmt: skip
 ENTRIES: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}
