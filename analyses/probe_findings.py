@@ -14,6 +14,7 @@ from probes.roles import Role, expected_layer, role
 from probes.scoring import draws, resampled, score
 
 FAMILIES = ("perception", "reasoning", "consolidation")
+SATURATED = 0.8  # above this loss by the control there is no room left to see an effect of meaning
 CLAIM = "Early layers perceive, middle layers reason, late layers consolidate (5.1)"
 
 
@@ -93,11 +94,13 @@ def use_findings(use: pd.DataFrame) -> list[Finding]:
             continue
         difference, dose = mean_number((random - erased)[kept].to_numpy()), mean_number((plain - random)[kept].to_numpy())
         where = part["name"].iloc[0]
+        verdict = "not testable" if dose.value > SATURATED else decide(difference.low, difference.high)
         out.append(
             Finding(
-                f"What a probe reads is used: {target}", decide(difference.low, difference.high),
+                f"What a probe reads is used: {target}", verdict,
                 f"among solved items, erasing {target} at {where} in all steps loses more of them than a random change of the "
-                "same size, by", difference, "loss by the random change", dose, "the interval lies above 0",
+                "same size, by", difference, "loss by the random change", dose,
+                f"the interval lies above 0; not testable when the random change alone loses more than {SATURATED}",
             )
         )  # fmt: skip
     return out

@@ -85,13 +85,14 @@ def test_the_order_in_depth_is_judged_by_its_interval():
 
 
 def test_a_probe_that_decodes_but_does_not_matter_is_visible():
-    def rows(target, leace):
-        score = {"none": 1.0, "leace": leace, "leace, random": 1.0}
+    def rows(target, leace, random=1.0):
+        score = {"none": 1.0, "leace": leace, "leace, random": random}
         return [
             {"target": target, "name": "b", "problem": f"p{i}", "edit": e, "score": s} for i in range(8) for e, s in score.items()
         ]
 
-    used, idle = use_findings(pd.DataFrame(rows("used", 0.0) + rows("idle", 1.0)))
+    used, idle, drowned = use_findings(pd.DataFrame(rows("used", 0.0) + rows("idle", 1.0) + rows("drowned", 0.0, 0.0)))
+    assert drowned.verdict == "not testable"  # any change of that size loses everything
     assert used.verdict == "reproduced" and used.number.value == 1 and used.control.value == 0
     assert idle.verdict == "not reproduced" and idle.number.value == 0
 
