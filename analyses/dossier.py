@@ -23,6 +23,7 @@ from reports.html import render
 NAME = "all"
 PILOT = 2  # items of the first run, whose time tells how many fit
 LARGEST = 125
+LARGEST_FIGURE = 200_000  # bytes
 WEIGHTS = {"chain-of-steps": 3.0, "ensemble": 2.0, "self-correction": 1.5}  # shares of the budget; others 1
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -87,6 +88,8 @@ def run_and_report(
     store.write_results(result.rows.drop(columns=["number", "control"], errors="ignore"))
     report = build(result)
     store.write("report.html", report.html.encode())
+    for entry in entries:
+        _keep_figure(store, entry.name)
     store.write("findings.md", report.data["markdown"].encode())
     store.complete({k: v for k, v in store.facts().items() if k != "status"})
     return result, report
@@ -112,8 +115,22 @@ def _one(
         facts |= {"lines": report.lines, "findings": report.data.get("findings", [])}
     except (ValueError, RuntimeError) as error:  # one experiment that cannot run does not end the dossier
         facts |= {"error": str(error), "command": "", "items": 0}
+    facts["figure"] = f"media/{entry.name}.svg" if _first_figure(folder) else ""
     facts["seconds"] = round(time.monotonic() - began, 1)
     store.add_unit(entry.name, [], {}, facts)
+
+
+def _first_figure(folder: Path) -> Path | None:
+    """The first figure of an experiment's page that is small enough to go into a text."""
+    html = (folder / "report.html").read_text() if (folder / "report.html").is_file() else ""
+    drawn = [p for p in sorted((folder / "media").glob("*.svg")) if p.stat().st_size < LARGEST_FIGURE and p.read_text() in html]
+    return min(drawn, key=lambda p: html.index(p.read_text()), default=None)
+
+
+def _keep_figure(store: RunStore, name: str) -> None:
+    found = _first_figure(store.folder / name)
+    if found is not None:
+        store.write(f"media/{name}.svg", found.read_bytes())
 
 
 def _config_of(folder: Path, entry: Entry) -> AnalysisConfig | None:
@@ -162,7 +179,8 @@ def build(result: AnalysisResult) -> Report:
 
 def markdown(claims: list[dict[str, Any]], units: dict[str, Any], facts: dict[str, Any], summary: str) -> str:
     """The verdicts as Markdown, with the command that gives each number."""
-    out = [f"Model `{facts['model']['name']}`, weights {(facts['model']['digest'] or 'hub')[:12]}: {summary}.", ""]
+    out = ["# Findings", "", f"Written by `{facts['command']}`, with the command of each experiment at its size.", ""]
+    out += [f"Model `{facts['model']['name']}`, weights {(facts['model']['digest'] or 'hub')[:12]}: {summary}.", ""]
     for name, unit in units.items():
         out += [
             f"## {name}",
@@ -175,6 +193,8 @@ def markdown(claims: list[dict[str, Any]], units: dict[str, Any], facts: dict[st
         for c in (c for c in claims if c["experiment"] == name):
             out.append(f"- **{c['verdict']}**: {c['claim']}. {c['statement'][:1].upper()}{c['statement'][1:]} {c['number']}.")
             out.append(f"  Control, {c['control_name']}: {c['control']}. Rule: {c['rule']}.")
+        if unit["figure"]:
+            out += ["", f"![{name}]({unit['figure']})", ""]
         plain = [
             line
             for line in unit["lines"]
