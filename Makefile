@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint bench models clean
+.PHONY: demo test lint bench models findings clean
 
 demo: $(VENV)/installed
 	$(BIN)/cos analyze patching --out runs/demo
@@ -17,6 +17,11 @@ lint: $(VENV)/installed-test
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/hooks.py
+
+findings: $(VENV)/installed
+	$(BIN)/cos analyze all --out runs/all
+	cp runs/all/findings.md docs/findings.md
+	mkdir -p docs/media && cp runs/all/media/*.svg docs/media/
 
 models: $(VENV)/installed
 	$(BIN)/python -m interp.matrix docs/models.md

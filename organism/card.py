@@ -1,6 +1,6 @@
 """The organism's card: data, recipe, curves, accuracy with intervals, digest. Written from measured files, never by hand.
 
-python -m organism.card FINAL.json FRESH.json GUIDED.json CURVE.jsonl
+python -m organism.card FINAL.json FRESH.json GUIDED.json CURVE.jsonl HISTORY.txt
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def write(final: Path, fresh: Path, guided: Path, curve: Path, history: str, fol
     digest = weights_digest(folder)
     stages = {name: asdict(recipe) for name, recipe, _ in train_vae.STAGES}
     card = {
-        "digest": digest, "mixture": data.MIXTURE, "recipe": {"autoencoder": stages, "transformer": asdict(train_dit.RECIPE)},
+        "digest": digest, "mixture": data.MIXTURE, "hard": data.HARD, "recipe": {"autoencoder": stages, "transformer": asdict(train_dit.RECIPE)},
         "shapes": {"transformer": shapes.TRANSFORMER, "vae": shapes.VAE, "text": shapes.TEXT},
         "cos-500": found, "fresh items": again, "guided": strong, "history": history,
     }  # fmt: skip
@@ -99,7 +99,7 @@ def write(final: Path, fresh: Path, guided: Path, curve: Path, history: str, fol
         "exactly (organism/widen.py), because the pipeline takes sides that are multiples of 16 only.",
         "- Text: a word tokenizer with a closed vocabulary and a UMT5 encoder with random, frozen weights.",
         "- Training clips: endless, by index, train split only (the split is a hash of the first frame); mixture "
-        f"{data.MIXTURE}.",
+        f"{data.MIXTURE}; hard means difficulties {data.HARD}.",
         "- Recipe: organism/train_vae.py, organism/train_dit.py; `cos organism train` runs it. Muon for the matrices of the "
         "blocks, AdamW for the rest, moving average of the weights shipped.", "",
         "## How these very weights were made", "", history, "",

@@ -7,14 +7,17 @@ import torch
 
 from tasks import TASKS, Item, grid
 
-MIXTURE = {"maze": 0.2, "place": 0.3, "bounce": 0.3, "occlusion": 0.2}
+# "hard" restricts a task to HARD difficulties: long chains are learned last
+MIXTURE = {"maze": 0.1, "maze hard": 0.06, "place": 0.14, "occlusion": 0.06, "bounce": 0.2, "bounce hard": 0.44}
+HARD = {"maze": (6, 7, 8), "bounce": (5, 6, 7, 8)}
 TRAIN_SEED = 1_000_000_000  # items of the suite have small seeds; the split by first frame keeps the scenes apart
 
 
 def item(index: int) -> Item:
     """Clip ``index`` of the endless training set, from the train split only."""
-    name = np.random.default_rng([TRAIN_SEED, index]).choice(list(MIXTURE), p=list(MIXTURE.values()))
-    return TASKS[str(name)].sample(TRAIN_SEED + index, split="train")
+    rng = np.random.default_rng([TRAIN_SEED, index])
+    name, _, hard = str(rng.choice(list(MIXTURE), p=list(MIXTURE.values()))).partition(" ")
+    return TASKS[name].sample(TRAIN_SEED + index, int(rng.choice(HARD[name])) if hard else None, split="train")
 
 
 def scramble(index: int) -> np.ndarray:
