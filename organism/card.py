@@ -74,7 +74,8 @@ def write(final: Path, fresh: Path, guided: Path, curve: Path, history: str, fol
     digest = weights_digest(folder)
     stages = {name: asdict(recipe) for name, recipe, _ in train_vae.STAGES}
     card = {
-        "digest": digest, "mixture": data.MIXTURE, "hard": data.HARD, "recipe": {"autoencoder": stages, "transformer": asdict(train_dit.RECIPE)},
+        "digest": digest, "mixture": data.MIXTURE, "hard": data.HARD,
+        "recipe": {"autoencoder": stages, "transformer": asdict(train_dit.RECIPE)},
         "shapes": {"transformer": shapes.TRANSFORMER, "vae": shapes.VAE, "text": shapes.TEXT},
         "cos-500": found, "fresh items": again, "guided": strong, "history": history,
     }  # fmt: skip
