@@ -30,8 +30,8 @@ def default_workers() -> int:
 def scatter(work: Work, pieces: Sequence[Any], workers: int) -> Iterator[Any]:
     """Run ``work`` on every piece and yield its messages as they come. With one worker: here, in order.
 
-    The forked children inherit the model without a copy; torch must not have started a thread pool before
-    (``OMP_NUM_THREADS=1``). An interrupt ends the children at once; what they had stored stays.
+    The forked children inherit the model without a copy and compute with one thread each. An interrupt ends the children at
+    once; what they had stored stays.
     """
     if workers <= 1 or len(pieces) <= 1:
         for piece in pieces:
@@ -75,6 +75,9 @@ def _gather(done: Any, processes: list, left: int) -> Iterator[Any]:
 def _serve(work: Work, todo: Any, done: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    import torch
+
+    torch.set_num_threads(1)  # numba (UMAP) in the parent may have raised it, and a forked thread pool has no threads
     # a lock on the parent's streams may have been held by its progress bar at the moment of the fork
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     while True:
