@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from interp.batch import chunks, joined
 from interp.clock import Hook
 from interp.model import FwdHook, HookedVideoPipeline
 
@@ -111,12 +112,6 @@ def thirds(count: int) -> dict[str, tuple[int, ...]]:
     return {"all": tuple(range(count)), **named}
 
 
-def batch_arguments(calls: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Pipeline keywords of single videos as those of one batch; what is no prompt, image or seed is taken from the first."""
-    joined = {key: [call[key] for call in calls] for key in ("prompt", "image", "seed") if key in calls[0]}
-    return {**calls[0], **joined}
-
-
 def ablate(
     model: HookedVideoPipeline, target: dict[str, Any], references: Sequence[dict[str, Any]], edits: Sequence[Edit],
     mean_over_items: bool = True, batch: int = 16,
@@ -126,10 +121,9 @@ def ablate(
     ``target`` and ``references`` are pipeline keywords of single videos; the references (at least one) give the updates.
     """
     out = []
-    for start in range(0, len(edits), batch):
-        part = edits[start : start + batch]
+    for part in chunks(edits, batch):
         state = Ablation(part, len(references), mean_over_items, int(target["seed"]))
-        run = model.run_with_hooks(fwd_hooks=state.hooks(), **batch_arguments([*references, *[target] * len(part)]))
+        run = model.run_with_hooks(fwd_hooks=state.hooks(), **joined([*references, *[target] * len(part)]))
         out.append(run.latents[len(references) :])
     return torch.cat(out)
 

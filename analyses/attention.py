@@ -16,7 +16,7 @@ from analyses.attention_reader import checked_layers, query_key_hooks, some_quer
 from analyses.attention_report import build_report
 from analyses.attention_words import Word, chosen_words, prompt_words, word_cells
 from analyses.experiment import Experiment, Unit, each_unit
-from analyses.problems import Problem, arguments, chosen_steps, problems
+from analyses.problems import Problem, arguments, chosen_steps, each_problem
 from analyses.settings import AttentionConfig
 from analyses.store import Row
 from analyses.tracks import tokens_of, tracks
@@ -131,10 +131,6 @@ def chosen_query(config: AttentionConfig, problem: Problem, grid: Grid) -> tuple
     return tuple(int(v) for v in last.nonzero()[0])
 
 
-def pieces(config: AttentionConfig) -> list[tuple[Problem, list[str]]]:
-    return [(problem, [problem.name]) for problem in problems(config)]
-
-
 def _name(problem: Problem) -> str:
     return problem.name
 
@@ -173,4 +169,4 @@ def stacked(maps: dict[tuple[int, int], Tensor], steps: tuple[int, ...], layers:
     return torch.stack([torch.stack([maps[step, layer].float() for layer in layers]) for step in steps])
 
 
-EXPERIMENT = Experiment("attention", AttentionConfig, pieces, each_unit(measure, _name), build_report)
+EXPERIMENT = Experiment("attention", AttentionConfig, each_problem, each_unit(measure, _name), build_report)

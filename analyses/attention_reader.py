@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from analyses.attention_maths import Grid
+from interp.address import known_layers
 from interp.clock import Hook
-from interp.errors import InterpError
 from interp.model import FwdHook, HookedVideoPipeline
 
 MOST_QUERIES = 512  # of larger grids every n-th token is read as a query
@@ -42,10 +42,7 @@ def query_key_hooks(
 
 def checked_layers(model: HookedVideoPipeline, layers: Sequence[int] | None) -> list[int]:
     """The layers asked for, all by default. InterpError for a layer that the model does not have."""
-    for layer in layers or ():
-        if not 0 <= layer < model.layers:
-            raise InterpError(f"layer {layer} was asked for; {model.name} has layers 0 to {model.layers - 1}")
-    return list(range(model.layers)) if layers is None else list(layers)
+    return list(known_layers(range(model.layers) if layers is None else layers, model.layers))
 
 
 def some_queries(grid: Grid) -> Tensor:

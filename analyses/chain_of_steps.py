@@ -16,9 +16,9 @@ from analyses import pages
 from analyses.base import AnalysisResult
 from analyses.experiment import Experiment, Report, Unit, each_unit
 from analyses.findings import Finding, Number, decide
-from analyses.problems import Problem, generate, judge, noise_seed, problems, verdict_columns
+from analyses.problems import Problem, generate, judge, problems, verdict_columns
 from analyses.settings import ChainOfStepsConfig
-from analyses.statistics import by_item, curve, entropy, mean_number, paired
+from analyses.statistics import by_item, curve, distance, entropy, mean_number, paired
 from analyses.store import Row, RunStore
 from interp.model import HookedVideoPipeline
 from interp.trajectory import Run
@@ -74,7 +74,7 @@ def read_steps(problem: Problem, clips: np.ndarray, run: Run) -> list[Row]:
         last = step == run.steps
         estimate = final if last else run.x0hat[step]
         row = {"step": step, "sigma": 0.0 if last else run.sigmas[step]}
-        row["distance"] = float((estimate - final).norm() / final.norm())
+        row["distance"] = distance(estimate, final)
         row |= verdict_columns(judge(problem, clip))
         if problem.item is not None:
             shown = get_task(problem.task).candidates(problem.item, clip)
@@ -94,12 +94,7 @@ def _name(piece: Piece) -> str:
 
 def measure(model: HookedVideoPipeline, config: ChainOfStepsConfig, piece: Piece) -> Unit:
     problem, noise = piece
-    if problem.item is not None and noise:
-        index = int(problem.name.rsplit("-", 1)[1])
-        seed = noise_seed(config.seed, problem.task, index, noise)
-    else:
-        seed = problem.seed + 10_000 * noise
-    run = generate(model, config, problem, seed)
+    run = generate(model, config, problem, problem.noise(noise))
     clips = clean_videos(model, run)
     rows = [{**problem.facts, "noise": noise, **row} for row in read_steps(problem, clips, run)]
     kept = {"frames": torch.from_numpy(clips)} if problem.name.endswith("-000") and noise == 0 else {}

@@ -21,7 +21,7 @@ from analyses.pairs import NoPair, find_pair, record_item
 from analyses.problems import Problem, chosen_steps, generate, judge, needs_flow, problems, spread
 from analyses.screening import look_score, screening_table
 from analyses.settings import CommitmentConfig
-from analyses.statistics import auc, bootstrap, by_item, curve, mean_number, paired, projection
+from analyses.statistics import auc, bootstrap, by_item, curve, distance, mean_number, paired, projection
 from analyses.store import Row, RunStore
 from interp.model import HookedVideoPipeline
 from interp.replay import Patch, replay, restart
@@ -64,7 +64,7 @@ def measure(model: HookedVideoPipeline, config: CommitmentConfig, piece: Piece) 
 
 
 def _problem(model: HookedVideoPipeline, config: CommitmentConfig, problem: Problem) -> Unit:
-    runs = [generate(model, config, problem, problem.seed + 10_000 * n) for n in range(config.noises)]
+    runs = [generate(model, config, problem, problem.noise(n)) for n in range(config.noises)]
     finals = [judge(problem, run.decode()[0]) for run in runs]
     steps = chosen_steps(config)
     rows = [*_renoise(model, problem, runs[0], finals[0], steps), *_independent(runs, finals)]
@@ -85,20 +85,16 @@ def _renoise(model: HookedVideoPipeline, problem: Problem, run: Run, final: Verd
             verdict = judge(problem, clips[draw])
             rows.append({
                 "kind": "renoise", "step": step, "sigma": run.sigmas[step], "same": same(final, verdict), "draw": draw,
-                "distance": _distance(again[draw : draw + 1], run.latents), "solved": bool(verdict and verdict.solved),
+                "distance": distance(again[draw : draw + 1], run.latents), "solved": bool(verdict and verdict.solved),
             })  # fmt: skip
     return rows
 
 
 def _independent(runs: list[Run], finals: list[Verdict | None]) -> list[Row]:
     return [
-        {"kind": "independent", "same": same(finals[a], finals[b]), "distance": _distance(runs[a].latents, runs[b].latents)}
+        {"kind": "independent", "same": same(finals[a], finals[b]), "distance": distance(runs[a].latents, runs[b].latents)}
         for a, b in combinations(range(len(runs)), 2)
     ]
-
-
-def _distance(first: Tensor, second: Tensor) -> float:
-    return float((first - second).norm() / second.norm())
 
 
 def _looks(

@@ -13,19 +13,15 @@ from analyses import pages
 from analyses.base import AnalysisResult
 from analyses.experiment import Experiment, Report, Unit, each_unit
 from analyses.findings import Finding, decide
-from analyses.problems import Problem, arguments, generate, judge, problems
+from analyses.problems import Problem, arguments, each_problem, generate, judge
 from analyses.screening import best_of
 from analyses.settings import EnsembleConfig
-from analyses.statistics import by_item, mean_number, paired
+from analyses.statistics import by_item, distance, mean_number, paired
 from analyses.store import Row, RunStore
 from interp.ensemble import EnsembleRecipe, run_ensemble
 from interp.model import HookedVideoPipeline
 from reports.figures import bars
 from tasks import Verdict
-
-
-def pieces(config: EnsembleConfig) -> list[tuple[Problem, list[str]]]:
-    return [(p, [p.name]) for p in problems(config)]
 
 
 def recipes(config: EnsembleConfig) -> list[EnsembleRecipe]:
@@ -57,7 +53,7 @@ def majority(verdicts: list[Verdict]) -> bool:
 
 
 def measure(model: HookedVideoPipeline, config: EnsembleConfig, problem: Problem) -> Unit:
-    seeds = [problem.seed + 10_000 * n for n in range(config.seeds)]
+    seeds = [problem.noise(n) for n in range(config.seeds)]
     runs = [generate(model, config, problem, seed) for seed in seeds]
     verdicts = [judge(problem, run.decode()[0]) for run in runs]
     call = {k: v for k, v in arguments(model, config, problem).items() if k != "seed"}
@@ -67,7 +63,7 @@ def measure(model: HookedVideoPipeline, config: EnsembleConfig, problem: Problem
     for recipe in recipes(config):
         run = run_ensemble(model, recipe, seeds, **call)
         verdict = judge(problem, run.decode()[0])
-        moved = float((run.latents[:1] - runs[0].latents).norm() / runs[0].latents.norm())
+        moved = distance(run.latents[:1], runs[0].latents)
         row = {"method": f"ensemble of {recipe.tensor}", "tensor": recipe.tensor, "distance": moved}
         row |= {"compute": compute(config.seeds, config.steps, config.num_inference_steps)}
         rows.append({**row, "solved": None if verdict is None else float(verdict.solved)})
@@ -147,4 +143,4 @@ def _table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(out)
 
 
-EXPERIMENT = Experiment("ensemble", EnsembleConfig, pieces, each_unit(measure, lambda p: p.name), report, check)
+EXPERIMENT = Experiment("ensemble", EnsembleConfig, each_problem, each_unit(measure, lambda p: p.name), report, check)

@@ -17,11 +17,12 @@ from torch import Tensor
 from analyses.ablation import Edit, ablate, identity, thirds
 from analyses.experiment import Experiment, Unit, each_unit
 from analyses.layers_report import report
-from analyses.problems import Problem, arguments, judge, problems
+from analyses.problems import Problem, arguments, each_problem, judge, problems
 from analyses.settings import LayersConfig
+from analyses.statistics import distance
 from analyses.store import Row
+from interp.address import known_layers
 from interp.clock import Hook
-from interp.errors import InterpError
 from interp.model import FwdHook, HookedVideoPipeline
 from interp.trajectory import Run
 from tasks import Item, grid, suite
@@ -186,11 +187,6 @@ def others(problem: Problem, config: LayersConfig) -> list[Problem]:
     return [made[(index + 1 + by) % len(made)] for by in range(min(config.references, len(made) - 1))]
 
 
-def distance(latent: Tensor, reference: Tensor) -> float:
-    """``|latent - reference| / |reference|``, exactly 0 for equal tensors."""
-    return float((latent - reference).norm() / reference.norm())
-
-
 def ablation_rows(
     model: HookedVideoPipeline, config: LayersConfig, problem: Problem, plain: Run, wanted: list[Ablated]
 ) -> list[Row]:
@@ -220,14 +216,8 @@ def solved_share(model: HookedVideoPipeline, problem: Problem, latents: Tensor) 
 # --- the experiment --------------------------------------------------------------------------------------------------
 
 
-def pieces(config: LayersConfig) -> list[tuple[Problem, list[str]]]:
-    return [(problem, [problem.name]) for problem in problems(config)]
-
-
 def check(config: LayersConfig, model: HookedVideoPipeline) -> None:
-    bad = [layer for layer in config.layers or () if not 0 <= layer < model.layers]
-    if bad:
-        raise InterpError(f"layer {bad[0]} was asked for; this model has layers 0 to {model.layers - 1}")
+    known_layers(config.layers or (), model.layers)
 
 
 def measure(model: HookedVideoPipeline, config: LayersConfig, problem: Problem) -> Unit:
@@ -247,4 +237,4 @@ def measure(model: HookedVideoPipeline, config: LayersConfig, problem: Problem) 
     return Unit(rows, tensors, facts)
 
 
-EXPERIMENT = Experiment("layers", LayersConfig, pieces, each_unit(measure, lambda problem: problem.name), report, check)
+EXPERIMENT = Experiment("layers", LayersConfig, each_problem, each_unit(measure, lambda problem: problem.name), report, check)

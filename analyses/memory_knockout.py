@@ -12,8 +12,10 @@ from torch import Tensor
 from analyses.attention_maths import Grid, blocked, knock_out
 from analyses.problems import Problem, arguments, judge, verdict_columns
 from analyses.settings import MemoryConfig
+from analyses.statistics import distance
 from analyses.store import Row
 from analyses.tracks import Track, nearest_sprites, tracks
+from interp.batch import chunks, joined
 from interp.clock import Hook
 from interp.errors import InterpError
 from interp.model import EditFn, HookedVideoPipeline
@@ -107,11 +109,6 @@ def kept_share(clip: np.ndarray, followed: Sequence[Track]) -> float:
     return float(np.mean(right)) if right else float("nan")
 
 
-def repeated(call: dict, rows: int) -> dict:
-    """Pipeline keywords of one video as those of ``rows`` equal ones."""
-    return {k: [v] * rows if k in ("prompt", "image", "seed") else v for k, v in call.items()}
-
-
 def knocked_rows(
     model: HookedVideoPipeline, config: MemoryConfig, problem: Problem, run: Run, keys: Tensor, shape: Grid
 ) -> list[Row]:
@@ -119,9 +116,8 @@ def knocked_rows(
     rng = np.random.default_rng([problem.seed, 7])
     made = cuts(keys, shape, rng)
     finals = [run.latents]
-    for start in range(0, len(made), config.batch):
-        part = made[start : start + config.batch]
-        call = repeated(arguments(model, config, problem), len(part))
+    for part in chunks(made, config.batch):
+        call = joined([arguments(model, config, problem)] * len(part))
         edit = knocking(part, shape, run.steps, model.layers)
         finals.append(model.run_with_hooks(fwd_hooks=[("blocks.*.attn.hook_pattern", edit)], **call).latents)
     latents = torch.cat(finals)
@@ -131,7 +127,7 @@ def knocked_rows(
         verdict = None if clip is None else judge(problem, clip)
         rows.append({
             "kind": "knockout", "tokens": cut.tokens, "step_part": cut.step_part, "layer_part": cut.layer_part,
-            "change": float((latent - run.latents[0]).norm() / run.latents[0].norm()),
+            "change": distance(latent, run.latents[0]),
             "solved": None if verdict is None else float(verdict.solved),
             "kept": None if clip is None else kept_share(clip, tracks(problem.item)), **verdict_columns(verdict),
         })  # fmt: skip

@@ -15,12 +15,23 @@ import torch
 from torch import Tensor
 
 from analyses import perturb
-from analyses.copies import chunks, copies
 from analyses.experiment import Experiment, Unit, each_unit
 from analyses.noise_report import report
-from analyses.problems import Problem, arguments, chosen_steps, generate, judge, needs_flow, problems, spread, verdict_columns
+from analyses.problems import (
+    Problem,
+    arguments,
+    chosen_steps,
+    each_problem,
+    generate,
+    judge,
+    needs_flow,
+    spread,
+    verdict_columns,
+)
 from analyses.settings import Mode, NoiseConfig
+from analyses.statistics import distance
 from analyses.store import Row
+from interp.batch import chunks, joined
 from interp.errors import InterpError
 from interp.model import HookedVideoPipeline
 from interp.replay import restart
@@ -134,7 +145,7 @@ def run_frames(model: HookedVideoPipeline, config: NoiseConfig, problem: Problem
     """All disturbances of one frame at several steps."""
     for rows in chunks(at_frames(config, run.x_t[0].shape[2]), config.batch):
         disturber = Disturber(model, config, run, problem.seed, list(rows))
-        call = copies(model, arguments(model, config, problem), len(rows))
+        call = joined([arguments(model, config, problem)] * len(rows))
         final = model.run_with_hooks(fwd_hooks=disturber.hooks(), **call).latents
         yield from zip(rows, final.split(1), disturber.energy, strict=True)
 
@@ -142,7 +153,7 @@ def run_frames(model: HookedVideoPipeline, config: NoiseConfig, problem: Problem
 def elsewhere(final: Tensor, base: Tensor, frames: tuple[int, ...]) -> float | None:
     """Distance to the undisturbed latent over the frames that were not disturbed; None when all were."""
     others = [f for f in range(base.shape[2]) if f not in frames]
-    return perturb.distance(final[:, :, others], base[:, :, others]) if others else None
+    return distance(final[:, :, others], base[:, :, others]) if others else None
 
 
 def measure(model: HookedVideoPipeline, config: NoiseConfig, problem: Problem) -> Unit:
@@ -156,7 +167,7 @@ def measure(model: HookedVideoPipeline, config: NoiseConfig, problem: Problem) -
     ]
     shown = [("none", clip)]
     for what, final, energy in [*run_steps(model, config, problem, run), *run_frames(model, config, problem, run)]:
-        row = {**problem.facts, **what.facts, "energy": energy, "distance": perturb.distance(final, run.latents)}
+        row = {**problem.facts, **what.facts, "energy": energy, "distance": distance(final, run.latents)}
         row["distance_elsewhere"] = elsewhere(final, run.latents, what.frames)
         row["sigma"] = run.sigmas[row["step"]] if row["step"] is not None else None
         kept = _shown(config, problem, what, run.latents.shape[2])
@@ -184,8 +195,4 @@ def _place(what: Disturbance) -> str:
     return f"step {what.steps[0]}" if what.kind == "step" else f"frame {what.frames[0]}"
 
 
-def pieces(config: NoiseConfig) -> list[tuple[Problem, list[str]]]:
-    return [(problem, [problem.name]) for problem in problems(config)]
-
-
-EXPERIMENT = Experiment("noise", NoiseConfig, pieces, each_unit(measure, lambda problem: problem.name), report, needs_flow)
+EXPERIMENT = Experiment("noise", NoiseConfig, each_problem, each_unit(measure, lambda problem: problem.name), report, needs_flow)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from analyses.problems import item_call
 from interp.model import HookedVideoPipeline
 from interp.replay import Recording, record
 from interp.trajectory import Run
@@ -40,7 +40,7 @@ class Pair:
 
 def call_for(item: Item, seed: int, **kwargs: Any) -> dict[str, Any]:
     """Pipeline keywords for an item."""
-    return {"prompt": item.prompt, "image": Image.fromarray(item.first_frame), "seed": seed, **kwargs}
+    return {**item_call(item), "seed": seed, **kwargs}
 
 
 def verdict_of(item: Item, run: Run) -> Verdict:

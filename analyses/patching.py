@@ -16,9 +16,11 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from analyses.pairs import Pair, find_pair, record_item, same_answer_seed
+from analyses.problems import chosen_steps
 from analyses.settings import HEAD_SITES, PatchingConfig
 from analyses.statistics import projection
 from analyses.store import Row, RunStore
+from interp.batch import chunks
 from interp.errors import InterpError
 from interp.model import HookedVideoPipeline
 from interp.replay import Patch, Recording, minimal_blocks, replay
@@ -164,8 +166,7 @@ class PairWork:
         grid = [c for c in cells(self.config, step, self.model.layers, self.names, self.kind) if c.donor in self.donors]
         patches = [self.patch(cell) for cell in grid]
         before = self.model.block_calls
-        size = self.config.batch
-        latents = torch.cat([replay(self.model, self.target, patches[i : i + size]) for i in range(0, len(patches), size)])
+        latents = torch.cat([replay(self.model, self.target, part) for part in chunks(patches, self.config.batch)])
         used = self.model.block_calls - before
         frames = np.concatenate([self.model.decode(part) for part in latents.split(16)])
         rows = [self._row(cell, latents[i : i + 1], frames[i]) for i, cell in enumerate(grid)]
@@ -218,10 +219,7 @@ def possible_groups(task: str) -> list[str]:
 
 def units(config: PatchingConfig) -> list[tuple[str, int, tuple[int, ...]]]:
     """(pair kind, pair index, steps) of all work, one entry a pair."""
-    steps = config.steps if config.steps is not None else tuple(range(config.num_inference_steps))
-    bad = [s for s in steps if not 0 <= s < config.num_inference_steps]
-    if bad:
-        raise InterpError(f"step {bad[0]} was asked for; the runs have steps 0 to {config.num_inference_steps - 1}")
+    steps = chosen_steps(config, config.num_inference_steps)
     unknown = [g for g in config.tokens or () if g not in possible_groups(config.task)]
     if unknown:
         raise InterpError(f"unknown token group {unknown[0]!r}; {config.task} has {', '.join(possible_groups(config.task))}")

@@ -18,7 +18,7 @@ from torch import Tensor
 from analyses.chain_of_steps import clean_videos
 from analyses.experiment import Experiment, Unit, each_unit
 from analyses.perception_report import build_report
-from analyses.problems import Problem, generate, judge, problems, verdict_columns
+from analyses.problems import Problem, each_problem, generate, judge, verdict_columns
 from analyses.settings import PerceptionConfig
 from analyses.store import Row
 from analyses.tracks import nearest_sprites
@@ -146,10 +146,6 @@ def lags(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(out)
 
 
-def pieces(config: PerceptionConfig) -> list[tuple[Problem, list[str]]]:
-    return [(problem, [problem.name]) for problem in problems(config)]
-
-
 def _name(problem: Problem) -> str:
     return problem.name
 
@@ -165,5 +161,9 @@ def measure(model: HookedVideoPipeline, config: PerceptionConfig, problem: Probl
 
 
 EXPERIMENT = Experiment(
-    "perception-before-action", PerceptionConfig, pieces, each_unit(measure, _name), lambda r, s: build_report(r, s, lags(r.rows))
+    "perception-before-action",
+    PerceptionConfig,
+    each_problem,
+    each_unit(measure, _name),
+    lambda r, s: build_report(r, s, lags(r.rows)),
 )

@@ -111,11 +111,6 @@ def energy(before: Tensor, after: Tensor) -> float:
     return float((after - before).square().mean())
 
 
-def distance(latent: Tensor, reference: Tensor) -> float:
-    """``|latent - reference| / |reference|``."""
-    return float((latent - reference).norm() / reference.norm())
-
-
 def noise_like(x_t: Tensor, *seeds: int) -> Tensor:
     """Unit normal noise of the shape of ``x_t``, from numbers that name its place; the same on every device."""
     seed = 0

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 
 from analyses.experiment import Unit
-from analyses.problems import Problem, arguments
+from analyses.problems import Problem, arguments, chosen_steps
 from analyses.settings import ProbesConfig
 from analyses.store import RunStore
-from interp.errors import InterpError
+from interp.address import known_layers
 from interp.model import HookedVideoPipeline
 from probes.collect import collect_clip
 from probes.dataset import ClipData, ProbeDataset, Source, assemble
@@ -38,19 +38,12 @@ def probe_of(config: ProbesConfig, target: Target) -> LinearProbe:
 
 def hook_names(config: ProbesConfig, layers: int) -> list[str]:
     asked = range(layers) if config.layers is None else config.layers
-    bad = [layer for layer in asked if not 0 <= layer < layers]
-    if bad:
-        raise InterpError(f"layer {bad[0]} was asked for; the model has layers 0 to {layers - 1}")
-    return [f"blocks.{layer}.{config.site}" for layer in asked]
+    return [f"blocks.{layer}.{config.site}" for layer in known_layers(asked, layers)]
 
 
 def steps_of(config: ProbesConfig) -> tuple[int, ...]:
     """The probed steps. InterpError for one that the runs do not have."""
-    steps = tuple(range(config.num_inference_steps)) if config.steps is None else config.steps
-    bad = [s for s in steps if not 0 <= s < config.num_inference_steps]
-    if bad:
-        raise InterpError(f"step {bad[0]} was asked for; the runs have steps 0 to {config.num_inference_steps - 1}")
-    return tuple(sorted(set(steps)))
+    return tuple(sorted(set(chosen_steps(config, config.num_inference_steps))))
 
 
 def collect_unit(model: HookedVideoPipeline, config: ProbesConfig, problem: Problem) -> Unit:

@@ -34,6 +34,10 @@ class Problem:
     def task(self) -> str:
         return self.item.task if self.item else "prompts"
 
+    def noise(self, number: int) -> int:
+        """The seed of the problem's noise ``number``; 0 is its own."""
+        return self.seed + 10_000 * number
+
     @property
     def facts(self) -> dict[str, Any]:
         """Columns that every row of results carries."""
@@ -47,15 +51,16 @@ def problems(config: SuiteConfig) -> list[Problem]:
     if config.prompts is not None:
         return _own(Path(config.prompts), config.seed)
     chosen = [(task, i, item) for task in config.tasks for i, item in enumerate(suite.task_items(task)[: config.items])]
-    return [Problem(f"{task}-{i:03d}", _call(item), noise_seed(config.seed, task, i), item) for task, i, item in chosen]
+    return [Problem(f"{task}-{i:03d}", item_call(item), noise_seed(config.seed, task, i), item) for task, i, item in chosen]
 
 
-def noise_seed(seed: int, task: str, index: int, noise: int = 0) -> int:
-    """Seed of the noise of item ``index`` of a task; ``noise`` counts further noises of the same item."""
-    return seed * 1_000_000 + list(suite.STRATA).index(task) * 1000 + index + 10_000 * noise
+def noise_seed(seed: int, task: str, index: int) -> int:
+    """Seed of the noise of item ``index`` of a task."""
+    return seed * 1_000_000 + list(suite.STRATA).index(task) * 1000 + index
 
 
-def _call(item: Item) -> dict[str, Any]:
+def item_call(item: Item) -> dict[str, Any]:
+    """What the pipeline is told of an item."""
     return {"prompt": item.prompt, "image": Image.fromarray(item.first_frame)}
 
 
@@ -80,6 +85,11 @@ def _own(path: Path, seed: int) -> list[Problem]:
     if not out:
         raise InterpError(f"--prompts {path} has no lines")
     return out
+
+
+def each_problem(config: SuiteConfig) -> list[tuple[Problem, list[str]]]:
+    """The pieces of an experiment that has one unit a problem, named after it."""
+    return [(problem, [problem.name]) for problem in problems(config)]
 
 
 def arguments(model: HookedVideoPipeline, config: SuiteConfig, problem: Problem, seed: int | None = None) -> dict[str, Any]:

@@ -11,13 +11,13 @@ from typing import Any
 from torch import Tensor
 
 from analyses import cka, perturb
-from analyses.copies import chunks, copies
 from analyses.experiment import Experiment, Unit, each_unit
-from analyses.problems import Problem, arguments, chosen_steps, generate, needs_flow, problems
+from analyses.problems import Problem, arguments, chosen_steps, each_problem, generate, needs_flow
 from analyses.propagation_report import report
 from analyses.settings import PropagationConfig
 from analyses.store import Row
-from interp.errors import InterpError
+from interp.address import known_layers
+from interp.batch import chunks, joined
 from interp.model import HookedVideoPipeline
 from interp.trajectory import Run
 
@@ -34,10 +34,7 @@ def layers_of(model: HookedVideoPipeline, config: PropagationConfig) -> tuple[in
     """The compared layers; InterpError for one that the model does not have."""
     if config.layers is None:
         return tuple(dict.fromkeys((0, (model.layers - 1) // 2, model.layers - 1)))
-    for layer in config.layers:
-        if not 0 <= layer < model.layers:
-            raise InterpError(f"--layers {layer}: the model has layers 0 to {model.layers - 1}")
-    return config.layers
+    return known_layers(config.layers, model.layers)
 
 
 def disturbed_states(model: HookedVideoPipeline, config: PropagationConfig, problem: Problem, run: Run) -> dict[int, Tensor]:
@@ -103,7 +100,7 @@ def measure(model: HookedVideoPipeline, config: PropagationConfig, problem: Prob
     rows: list[Row] = []
     for part in chunks(list(states), config.batch):
         comparison = Comparison({step: states[step] for step in part}, layers_of(model, config))
-        batch = model.run_with_hooks(fwd_hooks=comparison.hooks(), **copies(model, call, 1 + len(part)))
+        batch = model.run_with_hooks(fwd_hooks=comparison.hooks(), **joined([call] * (1 + len(part))))
         rows += comparison.rows + final_rows(run, batch.latents, comparison.states)
     for row in rows:
         row["disturbed_sigma"] = run.sigmas[row["disturbed"]]
@@ -119,14 +116,12 @@ def handoff(run: Run) -> int | None:
     return None
 
 
-def pieces(config: PropagationConfig) -> list[tuple[Problem, list[str]]]:
-    return [(problem, [problem.name]) for problem in problems(config)]
-
-
 def check(config: PropagationConfig, model: HookedVideoPipeline) -> None:
     needs_flow(config, model)
     layers_of(model, config)
     chosen_steps(config)
 
 
-EXPERIMENT = Experiment("propagation", PropagationConfig, pieces, each_unit(measure, lambda problem: problem.name), report, check)
+EXPERIMENT = Experiment(
+    "propagation", PropagationConfig, each_problem, each_unit(measure, lambda problem: problem.name), report, check
+)

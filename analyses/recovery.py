@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from analyses import perturb
-from analyses.copies import chunks
 from analyses.experiment import Experiment, Unit, each_unit
 from analyses.problems import Problem, chosen_steps, generate, judge, needs_flow, problems, spread
 from analyses.recovery_report import CLAIM_AT, report
 from analyses.settings import RecoveryConfig
-from analyses.statistics import projection
+from analyses.statistics import distance, projection
 from analyses.store import Row
+from interp.batch import chunks
 from interp.model import HookedVideoPipeline
 from interp.replay import restart
 from interp.trajectory import Run
@@ -113,7 +113,7 @@ def read(problem: Problem, donor: Donor, base: Run, estimate: Tensor, clip: np.n
     """
     effect = None if donor.run is None else projection(estimate, donor.run.latents, base.latents)
     said = whose(problem, donor.problem, clip) if clip is not None else None
-    return {"whose": said, "effect": effect, "distance": perturb.distance(estimate, base.latents)}
+    return {"whose": said, "effect": effect, "distance": distance(estimate, base.latents)}
 
 
 def inject(
@@ -142,7 +142,7 @@ def baselines(
         latent = run.latents if step == run.steps else run.x0hat[step]
         clip = model.decode(latent)[0] if problem.item is not None else None
         row = {"step": step, "sigma": sigma, "whose": None if clip is None else whose(problem, None, clip), "effect": None}
-        row["distance"] = perturb.distance(latent, run.latents)
+        row["distance"] = distance(latent, run.latents)
         yield {"kind": "undisturbed", **at, **row}, clip if step == run.steps else None
     for donor in found:
         if donor.run is not None:

@@ -11,7 +11,7 @@ from analyses.base import AnalysisResult
 from analyses.chain_of_steps import clean_videos, read_steps
 from analyses.experiment import Experiment, Report, Unit, each_unit
 from analyses.findings import Finding, Number, decide
-from analyses.problems import Problem, generate, problems
+from analyses.problems import Problem, each_problem, generate
 from analyses.settings import SelfCorrectionConfig
 from analyses.statistics import bootstrap, by_item, curve, mean_number, paired
 from analyses.store import RunStore
@@ -19,10 +19,6 @@ from interp.model import HookedVideoPipeline
 from reports.figures import Curve, Panel, panels, step_ticks
 
 EXAMPLES = 4  # shown corrections, the first ones in the suite's order
-
-
-def pieces(config: SelfCorrectionConfig) -> list[tuple[Problem, list[str]]]:
-    return [(p, [p.name]) for p in problems(config)]
 
 
 def measure(model: HookedVideoPipeline, config: SelfCorrectionConfig, problem: Problem) -> Unit:
@@ -164,4 +160,4 @@ def _examples(result: AnalysisResult, store: RunStore) -> pages.Section:
     return pages.Section("Examples", caption=caption if clips else "No item was corrected.", clips=clips)
 
 
-EXPERIMENT = Experiment("self-correction", SelfCorrectionConfig, pieces, each_unit(measure, lambda p: p.name), report)
+EXPERIMENT = Experiment("self-correction", SelfCorrectionConfig, each_problem, each_unit(measure, lambda p: p.name), report)

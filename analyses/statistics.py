@@ -41,6 +41,11 @@ def projection(patched: Tensor, corrupt: Tensor, clean: Tensor) -> float:
     return float(moved @ direction) / scale if scale > 0 else float("nan")
 
 
+def distance(latent: Tensor, reference: Tensor) -> float:
+    """``|latent - reference| / |reference|``, exactly 0 for equal tensors."""
+    return float((latent - reference).norm() / reference.norm())
+
+
 def reread_share(sigmas: list[float], first: int, last: int) -> float:
     """Effect expected of a run that only re-reads its condition at every step, patched in steps ``first..last``.
 

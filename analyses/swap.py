@@ -21,6 +21,8 @@ from analyses.statistics import projection, remaining_share
 from analyses.store import Row
 from analyses.swap_pairs import Piece, Sides, sides_of, unit_name
 from analyses.swap_report import report
+from interp.address import known_layers
+from interp.batch import chunks
 from interp.errors import InterpError
 from interp.model import HookedVideoPipeline
 from interp.replay import Donor, Patch, Recording, record, replay
@@ -157,7 +159,7 @@ class Work:
         made: dict[Cell, Tensor] = {}
         own = [[cell] for cell in grid if cell.donor == "self"]
         rest = [cell for cell in grid if cell.donor != "self"]
-        for part in own + [rest[i : i + self.config.batch] for i in range(0, len(rest), self.config.batch)]:
+        for part in [*own, *chunks(rest, self.config.batch)]:
             patches = [patch_of(c, self.target, self.donors[c.donor], self.masks[c.group]) for c in part]
             made |= dict(zip(part, replay(self.model, self.target, patches).split(1), strict=True))
         return torch.cat([made[cell] for cell in grid])
@@ -214,9 +216,7 @@ def _layers(model: HookedVideoPipeline, config: SwapConfig) -> tuple[int, ...]:
 
 
 def check(config: SwapConfig, model: HookedVideoPipeline) -> None:
-    bad = [layer for layer in _layers(model, config) if not 0 <= layer < model.layers]
-    if bad:
-        raise InterpError(f"layer {bad[0]} was asked for; this model has layers 0 to {model.layers - 1}")
+    known_layers(_layers(model, config), model.layers)
 
 
 def measure(model: HookedVideoPipeline, config: SwapConfig, piece: Piece) -> Unit:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from PIL import Image
-
 from analyses.pairs import find_pair, same_answer_seed
-from analyses.problems import SIZE, Problem, problems
+from analyses.problems import SIZE, Problem, item_call, problems
 from analyses.settings import SwapConfig
 from interp.model import HookedVideoPipeline
 from tasks import Item
@@ -33,7 +31,7 @@ def unit_name(piece: Piece) -> str:
 
 def problem_of(name: str, item: Item, seed: int) -> Problem:
     """An item with its noise as a problem."""
-    return Problem(name, {"prompt": item.prompt, "image": Image.fromarray(item.first_frame)}, seed, item)
+    return Problem(name, item_call(item), seed, item)
 
 
 def _task_sides(model: HookedVideoPipeline, config: SwapConfig, piece: Piece) -> Sides:

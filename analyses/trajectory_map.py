@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from analyses.experiment import Experiment, Unit, each_unit
-from analyses.problems import Problem, arguments, chosen_steps, judge, noise_seed, problems, verdict_columns
+from analyses.problems import Problem, arguments, chosen_steps, each_problem, judge, verdict_columns
 from analyses.separation import relation, relative_distance, same_answer
 from analyses.settings import TrajectoryConfig
 from analyses.store import Row
 from analyses.trajectory_report import report
-from interp.errors import InterpError
+from interp.address import known_layers
 from interp.model import HookedVideoPipeline
 from interp.trajectory import Run
 
@@ -47,7 +47,7 @@ def sketch(vector: Tensor, size: int, seed: int = 0) -> Tensor:
 
 def pieces(config: TrajectoryConfig) -> list[tuple[Problem, list[str]]]:
     chosen_steps(config)
-    return [(problem, [problem.name]) for problem in problems(config)]
+    return each_problem(config)
 
 
 def layers_of(config: TrajectoryConfig, model: HookedVideoPipeline) -> tuple[int, ...]:
@@ -57,15 +57,7 @@ def layers_of(config: TrajectoryConfig, model: HookedVideoPipeline) -> tuple[int
 
 
 def check(config: TrajectoryConfig, model: HookedVideoPipeline) -> None:
-    bad = [layer for layer in layers_of(config, model) if not 0 <= layer < model.layers]
-    if bad:
-        raise InterpError(f"layer {bad[0]} was asked for; this model has layers 0 to {model.layers - 1}")
-
-
-def seed_of(config: TrajectoryConfig, problem: Problem, noise: int) -> int:
-    if problem.item is None:
-        return problem.seed + 10_000 * noise
-    return noise_seed(config.seed, problem.task, int(problem.name.rsplit("-", 1)[1]), noise)
+    known_layers(layers_of(config, model), model.layers)
 
 
 def trace(
@@ -76,7 +68,7 @@ def trace(
     run, cache = model.run_with_cache(
         names=[f"blocks.{layer}.hook_resid_post" for layer in layers], steps=list(steps), branches="cond",
         reduce=lambda act: sketch(act.mean(dim=(1, 2, 3)) if config.pool == "mean" else act, EXACT),
-        **arguments(model, config, problem, seed_of(config, problem, noise)),
+        **arguments(model, config, problem, problem.noise(noise)),
     )  # fmt: skip
     states = {"x_t": [sketch(run.x_t[k], EXACT) for k in steps], "x0hat": [sketch(run.x0hat[k], EXACT) for k in steps]}
     for layer in layers:

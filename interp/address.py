@@ -74,6 +74,15 @@ def chosen(index: Index | int | Iterable[int], length: int) -> list[int]:
     return [n + length if n < 0 else n for n in numbers if -length <= n < length]
 
 
+def known_layers(asked: Iterable[int], layers: int) -> tuple[int, ...]:
+    """The layers asked for. InterpError for one that a model of so many layers does not have."""
+    asked = tuple(asked)
+    bad = [layer for layer in asked if not 0 <= layer < layers]
+    if bad:
+        raise InterpError(f"layer {bad[0]} was asked for; the model has layers 0 to {layers - 1}")
+    return asked
+
+
 def as_index(value: int | slice | Sequence[int] | range | None) -> Index | None:
     """An index given from Python, in the form that addresses hold."""
     if value is None or isinstance(value, slice):

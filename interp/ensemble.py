@@ -14,6 +14,8 @@ import torch
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
+from interp.address import known_layers
+from interp.batch import joined
 from interp.clock import Call, Hook
 from interp.engine import ExpertEngine
 from interp.errors import InterpError
@@ -40,10 +42,7 @@ class EnsembleRecipe:
         if self.tensor != "hidden":
             return [{"v": "hook_model_out", "x0hat": "hook_x0hat", "x_t": "hook_x_t"}[self.tensor]]
         chosen = self.layers if self.layers is not None else range(layers // 3, layers - layers // 3)
-        bad = [layer for layer in chosen if not 0 <= layer < layers]
-        if bad:
-            raise InterpError(f"layer {bad[0]} was asked for; the model has layers 0 to {layers - 1}")
-        return [f"blocks.{layer}.hook_resid_post" for layer in chosen]
+        return [f"blocks.{layer}.hook_resid_post" for layer in known_layers(chosen, layers)]
 
 
 def merge(members: Tensor, combine: Combine = "mean") -> Tensor:
@@ -79,9 +78,6 @@ def run_ensemble(model: HookedVideoPipeline, recipe: EnsembleRecipe, seeds: Sequ
     """
     count = len(seeds)
     steps = kwargs.get("num_inference_steps") or model.default("num_inference_steps")
-    for key in ("prompt", "image", "negative_prompt"):
-        if kwargs.get(key) is not None:
-            kwargs[key] = [kwargs[key]] * count
 
     def first_row_later(handler: CallHandler) -> CallHandler:
         def call(calls: tuple[Call, ...], engine: ExpertEngine, arguments: dict[str, Any]) -> Any:
@@ -94,7 +90,7 @@ def run_ensemble(model: HookedVideoPipeline, recipe: EnsembleRecipe, seeds: Sequ
         return call
 
     with model.hooks(ensemble_hooks(recipe, model.layers, steps)):
-        return model.run(handler=first_row_later, seed=list(seeds), **kwargs)
+        return model.run(handler=first_row_later, **joined([{**kwargs, "seed": seed} for seed in seeds]))
 
 
 @dataclasses.dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,9 +58,9 @@ class Run:
         return tuple(c.branch for c in self.calls if c.step == 0)
 
     @property
-    def x0hat(self) -> list[Tensor]:
-        """Clean estimate of every step."""
-        return [clean.estimate(x, v) for clean, x, v in zip(self.clean, self.x_t, self.v, strict=True)]
+    def x0hat(self) -> Sequence[Tensor]:
+        """Clean estimate of every step, each computed when it is asked for."""
+        return _Estimates(self)
 
     def decode(self, step: int | None = None) -> np.ndarray:
         """Pixels uint8 ``[batch, pixel frame, height, width, 3]`` of x0hat at a step, or of the final latent."""
@@ -70,3 +70,18 @@ class Run:
     def call(self, step: int, branch: str = "cond") -> Call:
         """The call of a step and branch."""
         return next(c for c in self.calls if c.step == step and c.branch == branch)
+
+
+class _Estimates(Sequence):
+    """The clean estimates of a run."""
+
+    def __init__(self, run: Run):
+        self.run = run
+
+    def __len__(self) -> int:
+        return self.run.steps
+
+    def __getitem__(self, step: int | slice) -> Tensor | list[Tensor]:
+        if isinstance(step, slice):
+            return [self[k] for k in range(len(self))[step]]
+        return self.run.clean[step].estimate(self.run.x_t[step], self.run.v[step])

@@ -8,7 +8,7 @@ import torch
 from tasks import TASKS, Item, grid
 
 # "hard" restricts a task to HARD difficulties: long chains are learned last
-MIXTURE = {"maze": 0.1, "maze hard": 0.06, "place": 0.14, "occlusion": 0.06, "bounce": 0.2, "bounce hard": 0.44}
+MIXTURE = {"maze": 0.18, "maze hard": 0.05, "place": 0.26, "occlusion": 0.15, "bounce": 0.1, "bounce hard": 0.26}
 HARD = {"maze": (6, 7, 8), "bounce": (5, 6, 7, 8)}
 TRAIN_SEED = 1_000_000_000  # items of the suite have small seeds; the split by first frame keeps the scenes apart
 
