@@ -17,7 +17,7 @@ from torch import Tensor
 
 from analyses.pairs import Pair, find_pair, record_item, same_answer_seed
 from analyses.problems import chosen_steps
-from analyses.settings import HEAD_SITES, PatchingConfig
+from analyses.settings import CONTROLS, EVERYWHERE, HEAD_SITES, PatchingConfig
 from analyses.statistics import projection
 from analyses.store import Row, RunStore
 from interp.batch import chunks
@@ -30,7 +30,6 @@ from tasks.base import outcome
 from tasks.grid import LATENT_FRAMES
 
 Range = Literal["single", "from", "until"]
-EVERYWHERE = "all"  # the group of all tokens; controls are measured on it
 PIXELS = ("pixel_frame", "y", "x", "rgb")
 UNIT_AXES = {"latents": ("patch", *AXES["latent"][1:]), "frames": ("patch", *PIXELS)}
 PAIR_AXES = {"corrupt": AXES["latent"], "clean": AXES["latent"], "corrupt_frames": PIXELS, "clean_frames": PIXELS}
@@ -73,8 +72,9 @@ def needed_sites(config: PatchingConfig) -> list[str]:
 
 
 def cells(config: PatchingConfig, step: int, layers: int, groups: list[str], pair_kind: str) -> Iterator[Cell]:
-    """The grid at one step: the patches, then the controls on all tokens."""
-    chosen_layers = config.layers if config.layers is not None else range(layers)
+    """The grid at one step: the patches, then the controls (on named groups at one layer a step)."""
+    chosen_layers = list(config.layers if config.layers is not None else range(layers))
+    rotated = chosen_layers[(step + len(chosen_layers) // 2) % len(chosen_layers)]  # the middle layer at step 0
     for site in config.sites:
         for layer in [None] if site == "hook_x_t" else chosen_layers:
             heads = config.heads if site in HEAD_SITES and config.heads else (None,)
@@ -83,11 +83,11 @@ def cells(config: PatchingConfig, step: int, layers: int, groups: list[str], pai
                 for group in groups:
                     for frame in config.frames or (None,):
                         yield Cell(donor="clean", head=head, group=group, frame=frame, **point)
-            if config.controls and EVERYWHERE in groups:
-                for donor in ("random", "same_answer"):
-                    yield Cell(donor=donor, head=None, group=EVERYWHERE, frame=None, **point)
+            for group in groups if config.controls else ():
+                for donor in CONTROLS if group == EVERYWHERE or layer in (None, rotated) else ():
+                    yield Cell(donor=donor, head=None, group=group, frame=None, **point)
     if config.controls:
-        site, rotated = config.sites[0], list(chosen_layers)[step % len(chosen_layers)]
+        site = config.sites[0]
         layer = None if site == "hook_x_t" else rotated
         yield Cell(donor="self", site=site, step=step, layer=layer, head=None, group=EVERYWHERE, frame=None)
         if pair_kind == "seed" and "hook_x_t" not in config.sites:

@@ -23,7 +23,8 @@ def build(result: AnalysisResult, clips: dict[str, list[tuple[str, str, bytes]]]
         model=facts["model"], config=config, versions=facts["versions"], pairs=pairs,
         headline=summary.headline(rows),
         sections=_sections(rows, facts, config), exact=exact_controls(rows, config["direction"]),
-        best=summary.best_cells(rows), table=summary.table(rows), command=facts["command"],
+        best=summary.best_cells(rows), table=summary.table(rows),
+        against=summary.against_controls(rows), command=facts["command"],
         block_calls=facts["block_calls"], block_calls_minimum=facts["block_calls_minimum"],
     )  # fmt: skip
 

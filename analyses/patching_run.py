@@ -9,7 +9,7 @@ from analyses.experiment import Experiment, Report
 from analyses.patching import check_against, run_pair, units
 from analyses.patching_media import clips
 from analyses.patching_report import build
-from analyses.patching_summary import headline, table
+from analyses.patching_summary import against_controls, headline, table
 from analyses.settings import PatchingConfig
 from analyses.store import RunStore
 from interp.model import HookedVideoPipeline
@@ -40,7 +40,12 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     shown = clips(result, store)
     media = {f"{pair}-{name.replace(' ', '-')}.mp4": mp4 for pair, each in shown.items() for name, _, mp4 in each}
     lines = headline(result.rows)
-    return Report(lines, {"headline": lines, "table": table(result.rows)}, build(result, shown), media)
+    return Report(
+        lines,
+        {"headline": lines, "table": table(result.rows), "against_controls": against_controls(result.rows)},
+        build(result, shown),
+        media,
+    )
 
 
 EXPERIMENT = Experiment("patching", PatchingConfig, pieces, work, report, check_against, finish)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analyses.settings import CONTROLS, EVERYWHERE
 from analyses.statistics import bootstrap_mean, remaining_share, reread_share
 from tasks.tally import wilson
 
@@ -50,7 +51,8 @@ def table(rows: pd.DataFrame) -> list[dict[str, Any]]:
     Wilson's for the share of *pairs* in which at least one cell flipped.
     """
     out = []
-    for (kind, site, donor, group), at in rows.groupby(["pair_kind", "site", "donor", "group"], sort=False):
+    full = rows[~rows.donor.isin(CONTROLS) | (rows.group == EVERYWHERE)]  # controls of named groups: see against_controls
+    for (kind, site, donor, group), at in full.groupby(["pair_kind", "site", "donor", "group"], sort=False):
         by_pair = at.groupby("pair")
         mean, low, high = bootstrap_mean(by_pair.effect.mean().to_numpy())
         flipped = int(by_pair.outcome.apply(lambda o: (o == "donor").any()).sum())
@@ -74,6 +76,28 @@ def table(rows: pd.DataFrame) -> list[dict[str, Any]]:
                 "flip_high": flip_high,
             }
         )
+    return out
+
+
+def against_controls(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """The pair's donor against another donor in the same cells, one line a (pair kind, site, token group, control).
+
+    Means over the cells of a pair, then over pairs; the interval of the difference resamples pairs. Cells that were not
+    measured with both donors (single heads or frames) are left out.
+    """
+    point = ["pair_kind", "site", "group", "pair", "step", "layer"]
+    plain = rows[rows["head"].isna() & rows.frame.isna()]
+    measured = plain[plain.donor == "clean"].merge(plain[plain.donor.isin(CONTROLS)], on=point, suffixes=("", "_control"))
+    out = []
+    for (kind, site, group, donor), at in measured.groupby(["pair_kind", "site", "group", "donor_control"], sort=False):
+        pairs = at.groupby("pair")[["effect", "effect_control"]].mean()
+        mean, low, high = bootstrap_mean((pairs.effect - pairs.effect_control).to_numpy())
+        flips, control_flips = (float((at[c] == "donor").mean()) for c in ("outcome", "outcome_control"))
+        means = {"effect": float(pairs.effect.mean()), "control": float(pairs.effect_control.mean())}
+        out.append({
+            "pair_kind": kind, "site": site, "group": group, "donor": donor, "pairs": len(pairs), "cells": len(at), **means,
+            "difference": mean, "low": low, "high": high, "flipped": flips, "control_flipped": control_flips,
+        })  # fmt: skip
     return out
 
 

@@ -20,6 +20,8 @@ TokenSet = Literal["all", "object", "random"]
 ALL_TASKS = ("maze", "occlusion", "bounce", "place")
 SITES = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_cross_attn_out", "hook_mlp_out")
 HEAD_SITES = ("attn.hook_z", "cross_attn.hook_z")
+EVERYWHERE = "all"  # the group of all tokens
+CONTROLS = ("random", "same_answer")  # other donors: a random item, and another noise with the receiving run's answer
 
 
 class AnalysisConfig(BaseModel):

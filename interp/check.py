@@ -116,7 +116,8 @@ def plain_hooks(probe: Probe) -> Outcome:
     seen = probe.forward_hooks({(p.path, p.key) for p in points})
     for point in points:
         for forward, raw in enumerate(seen[point.path, point.key]):
-            value = raw if point.site.item is None else raw[point.site.item]
+            item = point.site.item or 0 if point.key == "input" else point.site.item
+            value = raw if item is None else raw[item]
             expected = take(value, point.kind, probe.grid, point.site.part, point.site.fold)
             calls = [c for c in probe.run.calls if c.forward == forward]
             parts = expected.chunk(len(calls))

@@ -80,8 +80,8 @@ class Probe:
                     keep = lambda m, a, out, into=into: into.append(copy(out)) and None
                     handles.append(module.register_forward_hook(keep))
                 else:
-                    first = lambda m, a, k, into=into: into.append((a[0] if a else next(iter(k.values()))).clone()) and None
-                    handles.append(module.register_forward_pre_hook(first, with_kwargs=True))
+                    every = lambda m, a, k, into=into: into.append(copy((*a, *k.values()))) and None
+                    handles.append(module.register_forward_pre_hook(every, with_kwargs=True))
         self.untouched()
         for handle in handles:
             handle.remove()

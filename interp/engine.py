@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -146,23 +147,24 @@ class ExpertEngine:
             video, *text = skip.residual
             video = give(video, video, site.kind, grid, fold=site.fold)
             # a model of one joint block has no text to give, and nothing reads it
-            made.append((self.envoy(self.blocks[layer]), video if site.item is None else (video, *(text or [video[:, :1]]))))
+            streams = video if site.item is None else _placed(site.item, video, text[0] if text else video[:, :1])
+            made.append((self.envoy(self.blocks[layer]), streams))
         return made
 
     def _visit(self, place: Plan, grid: TokenGrid, dims: Any) -> None:
         """All points of one location: one read, at most one write."""
         point = place[0][0]
-        owner, key, value = self._location(point)
+        value, write = self._location(point)
         for item, group in groupby(place, key=lambda pv: pv[0].site.item):
             tensor = value if item is None else value[item]
             new = self._changed(list(group), tensor, slice(0, None), grid, dims)
             if new is None:
                 continue
             value = new if item is None else (*value[:item], new, *value[item + 1 :])
-            setattr(owner, key, value)
+            write(value)
 
-    def _location(self, point: Point) -> tuple[Any, str, Any]:
-        """Where nnsight has a point, the attribute of its value, and the value itself."""
+    def _location(self, point: Point) -> tuple[Any, Callable[[Any], None]]:
+        """The value at a point (all arguments of a module, where its item picks one), and what writes it."""
         owner, key = self.envoy(point.path), point.key
         if key.startswith("source."):
             label = key.removeprefix("source.")
@@ -170,7 +172,10 @@ class ExpertEngine:
                 raise InterpError(f"{point.name}: the forward of {point.path} has no {label}; its labels are in .source")
             owner, key = getattr(owner.source, label), "output"
         try:
-            return owner, key, getattr(owner, key)
+            if key == "input" and point.site.item is not None:
+                args, named = owner.inputs
+                return (*args, *named.values()), partial(_write_arguments, owner, len(args), tuple(named))
+            return getattr(owner, key), partial(setattr, owner, key)
         except OutOfOrderError as error:
             raise InterpError(
                 f"{point.name} was not reached in time: the sites of the {self.adapter.family} adapter are not in the order of "
@@ -183,7 +188,7 @@ class ExpertEngine:
         for point, visitor in place:
             current, site = tensor if changed is None else changed, point.site
             latent = site.kind == "latent"
-            act = layout.to_canonical(current, dims) if latent else take(current, site.kind, grid, site.part, site.fold)
+            act = layout.to_canonical(current, dims) if latent else _taken(point, current, grid)
             new = visitor(act, rows)
             if new is None:
                 continue
@@ -194,6 +199,24 @@ class ExpertEngine:
                 raise _unfit(point, new, tensor)
             changed = new
         return changed
+
+
+def _write_arguments(owner: Any, positional: int, names: tuple[str, ...], values: tuple[Any, ...]) -> None:
+    owner.inputs = (values[:positional], dict(zip(names, values[positional:], strict=True)))
+
+
+def _placed(item: int, video: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+    """What a block of two streams returns, with the video at its place."""
+    return (video, text) if item == 0 else (text, video)
+
+
+def _taken(point: Point, tensor: Tensor, grid: TokenGrid) -> Tensor:
+    """The model's tensor with named axes; InterpError with the site's name where it does not have the tokens of its kind."""
+    site = point.site
+    try:
+        return take(tensor, site.kind, grid, site.part, site.fold)
+    except ValueError as error:
+        raise InterpError(f"{point.name} (at {point.path or 'the transformer'}, {point.key}): {error}") from error
 
 
 def _unfit(point: Point, new: Tensor, tensor: Tensor) -> InterpError:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from interp import generators
 from interp.clock import Call
+from interp.contract import check_output, check_pipeline, latents_of, takes
 from interp.engine import ExpertEngine
 from interp.errors import InterpError
 from interp.prediction import Clean, check_scheduler, clean_at
@@ -53,10 +54,13 @@ class Proxy:
             self._stage.branch = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        signature = inspect.signature(type(self._engine.module).forward)
+        forward = type(self._engine.module).forward
+        signature = inspect.signature(forward)
         kwargs = dict(signature.bind(None, *args, **kwargs).arguments)
         kwargs.pop("self", None)
         kwargs |= kwargs.pop("kwargs", {})
+        if not takes(forward, "return_dict"):
+            return self._stage.transformer_called(self._engine, kwargs)
         plain = not kwargs.get("return_dict", True)
         out = self._stage.transformer_called(self._engine, kwargs | {"return_dict": False})
         return out if plain else Transformer2DModelOutput(sample=out[0] if isinstance(out, tuple) else out)
@@ -152,8 +156,9 @@ class Stage:
         run.calls.extend(calls)
         self.forwards = [n + 1 for n in self.forwards]
         if step == 0:
-            self._keep_prompts(branches, kwargs["encoder_hidden_states"])
+            self._keep_prompts(branches, kwargs.get("encoder_hidden_states"))
         out = self.handler(calls, engine, kwargs)
+        check_output(engine.module, out, engine.adapter.output_item)
         whole = out[0] if isinstance(out, tuple) else out
         run.outputs.extend(part.clone() for part in whole.chunk(len(calls)))
         return out
@@ -289,6 +294,7 @@ class Stage:
         """Swap the stand-ins in, and everything back at the end."""
         pipe, scheduler = self.pipe, self.pipe.scheduler
         check_scheduler(scheduler)
+        check_pipeline(pipe, (engine.module for engine in self.engines.values()))
         kept = {name: getattr(pipe, name) for name in self.engines}
         try:
             for name, engine in self.engines.items():
@@ -312,7 +318,7 @@ class Stage:
     def play(self, **kwargs: Any) -> Run:
         """Run the pipeline to its final latents."""
         with self.set_up(), torch.no_grad():
-            out = self.pipe(**kwargs, output_type="latent", return_dict=False)[0]
+            out = latents_of(self.pipe, self.pipe(**kwargs, output_type="latent", return_dict=False))
         final = self.canonical(out)
         if final.shape[2] < self.run.dims[0]:  # some pipelines do not return their condition's frame
             final = self.whole(self.last, self.given)

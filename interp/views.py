@@ -18,13 +18,19 @@ AXES: dict[str, tuple[str, ...]] = {
     "flat_heads": ("batch", *GRID, "d_model"),
     "text": ("batch", "text", "d_model"),
     "text_heads": ("batch", "text", "head", "d_head"),
+    "audio": ("batch", "audio", "d_model"),
+    "audio_heads": ("batch", "audio", "head", "d_head"),
+    "history": ("batch", "history", "d_model"),
+    "history_heads": ("batch", "history", "head", "d_head"),
     "frame_text_heads": ("batch", "frame", "text", "head", "d_head"),
     "pattern": ("batch", "head", *GRID, "key"),
     "text_pattern": ("batch", "head", "text", "key"),
+    "audio_pattern": ("batch", "head", "audio", "key"),
     "vector": ("batch", "d_model"),
     "latent": ("batch", "channel", *GRID),
 }
-_TOKEN_AXIS = {"heads": 2, "text_heads": 2, "frame_text_heads": 2, "pattern": 2, "text_pattern": 2}  # else 1
+LISTED_HEADS = ("text_heads", "audio_heads", "history_heads")  # heads of tokens that lie in no grid
+_TOKEN_AXIS = {kind: 2 for kind in ("heads", *LISTED_HEADS, "frame_text_heads", "pattern", "text_pattern")}  # else 1
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,7 @@ class TokenGrid:
     rows: int
     cols: int
     batch: int | None = None  # rows of the call
+    history: int = 0  # tokens of earlier frames that lie before these (FramePack)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -52,13 +59,15 @@ def axes_of(kind: str, value: Tensor) -> tuple[str, ...]:
     return AXES[kind]
 
 
-def stretch(part: str, length: int, tokens: int) -> slice:
-    """Where video or text lie on a token axis that both share: see ``Site.part``."""
+def stretch(part: str, length: int, grid: TokenGrid) -> slice:
+    """Where video, text or history lie on a token axis that they share: see ``Site.part``."""
+    end = grid.history + grid.tokens
     return {
-        "lead": slice(0, tokens),
-        "after": slice(tokens, length),
-        "before": slice(0, length - tokens),
-        "trail": slice(length - tokens, length),
+        "history": slice(0, grid.history),
+        "lead": slice(grid.history, end),
+        "after": slice(end, length),
+        "before": slice(0, length - grid.tokens),
+        "trail": slice(length - grid.tokens, length),
     }[part]
 
 
@@ -68,7 +77,7 @@ def take(value: Tensor, kind: str, grid: TokenGrid, part: str | None = None, fol
         value = unfolded(value, kind, grid, fold)
     if part is not None:
         axis = _TOKEN_AXIS.get(kind, 1)
-        where = stretch(part, value.shape[axis], grid.tokens)
+        where = stretch(part, value.shape[axis], grid)
         value = value.narrow(axis, where.start, where.stop - where.start)
     return to_axes(value, kind, grid)
 
@@ -78,7 +87,7 @@ def give(value: Tensor, new: Tensor, kind: str, grid: TokenGrid, part: str | Non
     new = new.reshape(value.shape) if kind == "vector" else from_axes(new, kind)
     if part is not None:
         axis = _TOKEN_AXIS.get(kind, 1)
-        where = stretch(part, value.shape[axis], grid.tokens)
+        where = stretch(part, value.shape[axis], grid)
         whole = value.clone()
         whole.narrow(axis, where.start, where.stop - where.start).copy_(new)
         new = whole
@@ -118,7 +127,7 @@ def to_axes(value: Tensor, kind: str, grid: TokenGrid) -> Tensor:
         return value.movedim(2, -1)
     if kind == "heads":
         return value.transpose(1, 2).unflatten(1, grid.shape)
-    if kind == "text_heads":
+    if kind in LISTED_HEADS:
         return value.transpose(1, 2)
     if kind == "frame_text_heads":
         return value.transpose(2, 3)
@@ -144,7 +153,7 @@ def from_axes(value: Tensor, kind: str) -> Tensor:
         return value.movedim(-1, 2)
     if kind == "heads":
         return value.flatten(1, 3).transpose(1, 2)
-    if kind == "text_heads":
+    if kind in LISTED_HEADS:
         return value.transpose(1, 2)
     if kind == "frame_text_heads":
         return value.transpose(2, 3)

@@ -28,6 +28,16 @@ def svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
+def subplots(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[plt.Axes]]:
+    """A figure with ``count`` axes of a size in inches, filled row by row; call it within the style."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False, layout="constrained")
+    for axis in axes.flat[count:]:
+        axis.remove()
+    return figure, list(axes.flat[:count])
+
+
 def heat_maps(
     maps: Sequence[tuple[str, pd.DataFrame]],
     sigmas: dict[int, float],
@@ -41,24 +51,18 @@ def heat_maps(
     values = np.concatenate([m.to_numpy(float).ravel() for _, m in maps])
     values = values[np.isfinite(values)]
     top = limit or max(0.05, float(np.abs(values).max())) if len(values) else 1.0
-    columns = min(4, len(maps))
-    rows = -(-len(maps) // columns)
+    scale = {"vmin": 0 if share else -top, "vmax": 1 if share else top, "cmap": "Reds" if share else "RdBu_r"}
     with matplotlib.rc_context(STYLE):
-        figure, axes = plt.subplots(rows, columns, figsize=(3.1 * columns, 2.9 * rows), squeeze=False, layout="constrained")
-        for axis in axes.flat[len(maps) :]:
-            axis.axis("off")
-        for place, (axis, (title, table)) in enumerate(zip(axes.flat, maps, strict=False)):
-            bar = place % columns == columns - 1 or place == len(maps) - 1
-            sns.heatmap(
-                table.astype(float), ax=axis, vmin=0 if share else -top, vmax=1 if share else top,
-                cmap="Reds" if share else "RdBu_r", cbar=bar, cbar_kws={"label": label} if bar else None,
-            )  # fmt: skip
+        figure, axes = subplots(len(maps), 4, 3.1, 2.9)
+        for place, (axis, (title, table)) in enumerate(zip(axes, maps, strict=True)):
+            sns.heatmap(table.astype(float), ax=axis, cbar=False, **scale)
             axis.set_title(title)
             axis.set_xticks(np.arange(table.shape[1]) + 0.5)
             axis.set_xticklabels([f"{k}\n{sigmas[int(k)]:.2f}" for k in table.columns], fontsize=6, rotation=0)
             axis.set_xlabel("step, sigma")
-            axis.set_ylabel("layer" if place % columns == 0 else "")
+            axis.set_ylabel("layer" if place % 4 == 0 else "")
             axis.invert_yaxis()
+        figure.colorbar(axes[0].collections[0], ax=axes, label=label, aspect=30)
     return svg(figure)
 
 
@@ -112,13 +116,9 @@ def step_ticks(sigmas: Sequence[float], every: int = 1) -> dict[float, str]:
 
 def panels(made: Sequence[Panel], columns: int = 2) -> str:
     """Curves with 95 % bands, in one figure."""
-    columns = min(columns, len(made))
-    rows = -(-len(made) // columns)
     with matplotlib.rc_context(STYLE):
-        figure, axes = plt.subplots(rows, columns, figsize=(5.4 * columns, 3.0 * rows), squeeze=False, layout="constrained")
-        for axis in axes.flat[len(made) :]:
-            axis.axis("off")
-        for axis, panel in zip(axes.flat, made, strict=False):
+        figure, axes = subplots(len(made), columns, 5.4, 3.0)
+        for axis, panel in zip(axes, made, strict=True):
             _draw(axis, panel)
         sns.despine(figure)
     return svg(figure)
@@ -155,23 +155,17 @@ def matrix_maps(
     if diverging and not bounds:
         high = max(abs(low), abs(high), 1e-9)
         low = -high
-    columns = min(columns, len(maps))
-    rows = -(-len(maps) // columns)
+    scale = {"vmin": low, "vmax": high, "cmap": "RdBu_r" if diverging else "viridis"}
     with matplotlib.rc_context(STYLE):
-        figure, axes = plt.subplots(rows, columns, figsize=(3.9 * columns, 3.1 * rows), squeeze=False, layout="constrained")
-        for axis in axes.flat[len(maps) :]:
-            axis.axis("off")
-        for place, (axis, (title, table)) in enumerate(zip(axes.flat, maps, strict=False)):
-            bar = place % columns == columns - 1 or place == len(maps) - 1
-            sns.heatmap(
-                table.astype(float), ax=axis, vmin=low, vmax=high, cmap="RdBu_r" if diverging else "viridis",
-                cbar=bar, cbar_kws={"label": label} if bar else None, xticklabels=True, yticklabels=True,
-            )  # fmt: skip
+        figure, axes = subplots(len(maps), columns, 3.9, 3.1)
+        for place, (axis, (title, table)) in enumerate(zip(axes, maps, strict=True)):
+            sns.heatmap(table.astype(float), ax=axis, cbar=False, xticklabels=True, yticklabels=True, **scale)
             axis.set_title(title)
             axis.set_xlabel(xlabel)
             axis.set_ylabel(ylabel if place % columns == 0 else "")
             axis.tick_params(labelsize=6, rotation=0)
             axis.invert_yaxis()
+        figure.colorbar(axes[0].collections[0], ax=axes, label=label, aspect=30)
     return svg(figure)
 
 
@@ -196,13 +190,9 @@ def scatters(
     made: Sequence[tuple[str, pd.DataFrame]], colour: str, label: str, categorical: bool = True, columns: int = 3
 ) -> str:
     """Points ``x, y`` coloured by a column, one panel a table."""
-    columns = min(columns, len(made))
-    rows = -(-len(made) // columns)
     with matplotlib.rc_context(STYLE):
-        figure, axes = plt.subplots(rows, columns, figsize=(3.7 * columns, 3.2 * rows), squeeze=False, layout="constrained")
-        for axis in axes.flat[len(made) :]:
-            axis.axis("off")
-        for place, (axis, (title, table)) in enumerate(zip(axes.flat, made, strict=False)):
+        figure, axes = subplots(len(made), columns, 3.7, 3.2)
+        for place, (axis, (title, table)) in enumerate(zip(axes, made, strict=True)):
             palette = "deep" if categorical else "viridis"
             sns.scatterplot(
                 table, x="x", y="y", hue=colour, palette=palette, s=9, lw=0, ax=axis, legend=place == 0, rasterized=True

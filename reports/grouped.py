@@ -10,7 +10,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import seaborn as sns
 
-from reports.figures import STYLE, svg
+from reports.figures import STYLE, subplots, svg
 
 
 def grouped_points(made: list[tuple[str, pd.DataFrame]], reference: str | None = None, columns: int = 1) -> str:
@@ -18,10 +18,9 @@ def grouped_points(made: list[tuple[str, pd.DataFrame]], reference: str | None =
 
     ``reference``: a series with one row, drawn as a dashed line across the panel.
     """
-    rows = -(-len(made) // columns)
     with matplotlib.rc_context(STYLE):
-        figure, axes = plt.subplots(rows, columns, figsize=(8.6 * columns, 2.8 * rows), squeeze=False, layout="constrained")
-        for axis, (label, table) in zip(axes.flat, made, strict=False):
+        figure, axes = subplots(len(made), columns, 8.6, 2.8)
+        for axis, (label, table) in zip(axes, made, strict=True):
             _draw(axis, table, label, reference)
         sns.despine(figure)
     return svg(figure)

@@ -19,7 +19,7 @@ from analyses.command import command_line
 from analyses.pairs import NoPair, Pair, call_for, find_pair
 from analyses.patching import PairWork, PatchingConfig
 from analyses.patching_report import exact_controls
-from analyses.patching_summary import expected, headline, profile, table
+from analyses.patching_summary import against_controls, expected, headline, profile, table
 from analyses.store import RunStore
 from interp import HookedVideoPipeline, InterpError
 from interp.replay import record
@@ -116,12 +116,31 @@ def test_a_run_holds_its_controls_and_costs_the_minimum(small_run):
         assert check["ok"], check
     assert len(exact_controls(rows, "denoising")) == 2
     assert {"clean", "random", "self"} <= set(rows.donor)
+    named = rows[(rows.donor == "random") & (rows.group != "all")]  # one layer a step: of layers 2 and 7 the rotated one
+    assert set(zip(named.step, named.layer)) == {(1, 2), (4, 7)}
+    assert set(named.group) == set(rows[rows.pair_kind.isin(named.pair_kind)].group) - {"all"}
     assert rows.effect.notna().all() and set(rows.outcome) <= {"target", "donor", "other", "undecided"}
     pd.testing.assert_frame_equal(pd.read_parquet(folder / "results.parquet"), rows, check_dtype=False)
     assert RunStore(folder).verify() == [] and (folder / "report.html").read_text() == report.html
     for line in headline(rows):
         assert "n = 1" in line
     assert all(np.isnan(r["low"]) for r in table(rows) if r["pairs"] == 1)  # one pair: no interval is claimed
+
+
+def test_a_group_is_compared_with_other_donors_in_the_same_cells_only():
+    cell = {"pair_kind": "prompt", "site": "hook_resid_post", "group": "goals", "step": 0, "head": None, "frame": None}
+    made = [
+        {**cell, "pair": pair, "layer": layer, "donor": donor, "effect": effect, "outcome": "donor" if effect == 1 else "target"}
+        for pair, layer, donor, effect in [
+            ("p0", 4, "clean", 1.0), ("p0", 5, "clean", 9.0), ("p0", 4, "random", 0.25),
+            ("p1", 4, "clean", 0.5), ("p1", 4, "random", 0.25), ("p1", 4, "same_answer", 0.5),
+        ]
+    ]  # fmt: skip
+    random, same = against_controls(pd.DataFrame(made))
+    assert (random["donor"], random["pairs"], random["cells"]) == ("random", 2, 2)
+    assert (random["effect"], random["control"], random["difference"]) == (0.75, 0.25, 0.5)  # layer 5 has no control
+    assert (random["low"], random["high"]) == (0.25, 0.75) and random["flipped"] == 0.5
+    assert (same["donor"], same["difference"], same["pairs"]) == ("same_answer", 0.0, 1) and np.isnan(same["low"])
 
 
 def test_effects_are_recomputed_from_the_stored_latents(small_run):

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from interp.contract import check_sites, check_stacks
 from interp.errors import InterpError
 from interp.families import decoding
 from interp.families.layouts import VIDEO, Dims, Layout
@@ -71,11 +72,40 @@ class Stack:
 
 
 def patch_size(config: Any) -> tuple[int, int, int]:
-    """Latent frames, rows and columns of one token, from the ways configurations say it."""
+    """Latent frames, rows and columns of one token, from the ways configurations say it.
+
+    ``patch_size`` is ``(frames, rows, columns)``, or a number for rows and columns beside ``patch_size_t`` for frames (1
+    where it is missing). Raises InterpError where there is no ``patch_size``: give the adapter its own ``patch``.
+    """
+    if not hasattr(config, "patch_size"):
+        raise InterpError(
+            f"the configuration has no patch_size, only {_fields(config)}: give the Adapter patch=lambda config: (frames, rows, "
+            "columns) of one token, in latent cells"
+        )
     size, by_frame = config.patch_size, getattr(config, "patch_size_t", None)
     if not isinstance(size, int):
         return tuple(size)
     return (by_frame or 1, size, size)
+
+
+def widths(config: Any) -> tuple[int, int]:
+    """``d_model`` and the number of heads, from the ways configurations say it.
+
+    ``num_attention_heads`` and ``attention_head_dim``, or ``model_dim`` and ``axes_dims`` (Kandinsky). Raises InterpError where
+    a configuration has neither: give the adapter its own ``sizes``.
+    """
+    if hasattr(config, "num_attention_heads") and hasattr(config, "attention_head_dim"):
+        return config.num_attention_heads * config.attention_head_dim, config.num_attention_heads
+    if hasattr(config, "model_dim") and hasattr(config, "axes_dims"):
+        return config.model_dim, config.model_dim // sum(config.axes_dims)
+    raise InterpError(
+        f"the configuration has no num_attention_heads and attention_head_dim, only {_fields(config)}: give the Adapter "
+        "sizes=lambda config: (d_model, number of heads)"
+    )
+
+
+def _fields(config: Any) -> str:
+    return ", ".join(name for name in config if not name.startswith("_")) or "nothing"
 
 
 def nothing(config: Any) -> str | None:
@@ -134,6 +164,7 @@ class Adapter:
     unbatched: tuple[str, ...] = ()
     last_text: Callable[[nn.Module], set[int]] = no_breaks
     patch: Callable[[Any], tuple[int, int, int]] = patch_size
+    sizes: Callable[[Any], tuple[int, int]] = widths
     breaks: Callable[[nn.Module], set[int]] = no_breaks
     channels: Callable[[Any], int] | None = None
     adds_before_attention: Callable[[nn.Module], bool] = never
@@ -145,6 +176,7 @@ class Adapter:
 
     def blocks(self, transformer: nn.Module) -> list[tuple[str, Block]]:
         """Path and sites of every block, in order of execution."""
+        check_stacks(self.family, transformer, (stack.attribute for stack in self.stacks))
         each = [
             [(f"{stack.attribute}.{i}", stack.sites) for i in range(len(getattr(transformer, stack.attribute)))]
             for stack in self.stacks
@@ -169,6 +201,7 @@ class Adapter:
                     add(f"blocks.{layer}.{site.name}", site, f"{path}.{site.path}".rstrip("."), layer)
         out = Site("hook_model_out", "latent", "", "output", self.output_item)
         add(out.name, out, "", None)
+        check_sites(self.family, transformer, ((point.name, point) for point in made))
         return {point.name: point for point in made}
 
     def grid(self, transformer: nn.Module, dims: Dims) -> TokenGrid:
@@ -182,10 +215,7 @@ class Adapter:
 
     def width(self, transformer: nn.Module) -> tuple[int, int]:
         """``d_model`` and the number of heads."""
-        config = transformer.config
-        if hasattr(config, "num_attention_heads"):
-            return config.num_attention_heads * config.attention_head_dim, config.num_attention_heads
-        return config.model_dim, config.model_dim // sum(config.axes_dims)
+        return self.sizes(transformer.config)
 
 
 class NoAdapter(InterpError):

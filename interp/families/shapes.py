@@ -69,18 +69,27 @@ def joint_block(
     mid: str = "hidden_states_0",
     mid_text: str | None = "encoder_hidden_states_0",
     text_sites: bool = True,
+    takes: int = 0,
+    attn_returns: int = 0,
+    returns: int = 0,
 ) -> Block:
-    """Two streams that meet in one attention (CogVideoX, Mochi, HunyuanVideo, ...); the block returns (video, text).
+    """Two streams that meet in one attention (CogVideoX, Mochi, HunyuanVideo, ...).
 
-    Without ``text_mlp`` the MLP runs on both, joined as in the attention.
+    - ``attn``, ``mlp``, ``text_mlp``: names of the block's modules. Without ``text_mlp`` the MLP runs on both streams, joined
+      as in the attention.
+    - ``text``: where the text lies on the token axis inside the attention (``first``, ``last``).
+    - ``mid``, ``mid_text``: nnsight's labels of the assignments that end the attention's part of the block.
+    - ``takes``, ``attn_returns``, ``returns``: position of the video among the block's arguments, what the attention returns
+      and what the block returns; 0 for ``(video, text)``, 1 for ``(text, video)``.
+    - ``text_sites``: whether the text's queries, keys and values are served.
     """
     video_part, text_part = {"first": ("trail", "before"), "last": ("lead", "after")}[text]
     heads = attention("attn", attn, text=text)
     out = [
-        Site("hook_resid_pre", "tokens", "", "input"),
+        Site("hook_resid_pre", "tokens", "", "input", item=takes or None),
         *(s for s in heads if text_sites or not s.name.endswith("_text")),
-        Site("hook_attn_out", "tokens", attn, "output", item=0),
-        Site("hook_attn_out_text", "text", attn, "output", item=1),
+        Site("hook_attn_out", "tokens", attn, "output", item=attn_returns),
+        Site("hook_attn_out_text", "text", attn, "output", item=1 - attn_returns),
         Site("hook_resid_mid", "tokens", "", f"source.{mid}"),
     ]
     if mid_text is not None:
@@ -91,8 +100,8 @@ def joint_block(
     else:
         out.append(Site("hook_mlp_out", "tokens", mlp, "output"))
         out.append(Site("hook_mlp_out_text", "text", text_mlp, "output", wanted=has(text_mlp)))
-    out.append(Site("hook_resid_post", "tokens", "", "output", item=0))
-    out.append(Site("hook_resid_post_text", "text", "", "output", item=1))
+    out.append(Site("hook_resid_post", "tokens", "", "output", item=returns))
+    out.append(Site("hook_resid_post_text", "text", "", "output", item=1 - returns))
     return tuple(out)
 
 

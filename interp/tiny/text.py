@@ -102,6 +102,20 @@ def gemma() -> Any:
     return Gemma2Model(config).eval()
 
 
+def gemma3(layers: int) -> Any:
+    """The text encoder of LTX-2, whose vision tower it does not use."""
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    torch.manual_seed(16)
+    shape = {"hidden_size": WIDTH, "intermediate_size": 16, "num_attention_heads": 2}
+    words = {"vocab_size": _vocabulary(), "num_hidden_layers": layers, "num_key_value_heads": 1, "head_dim": 8}
+    config = Gemma3Config(
+        text_config=shape | words | {"max_position_embeddings": 512},
+        vision_config=shape | {"num_hidden_layers": 1, "image_size": 16, "patch_size": 8},
+    )
+    return Gemma3ForConditionalGeneration(config).eval()
+
+
 def qwen() -> Any:
     """The text part of Qwen2.5-VL."""
     from transformers import Qwen2_5_VLTextConfig, Qwen2_5_VLTextModel
