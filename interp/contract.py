@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from interp.errors import InterpError
 from interp.sdpa import INNER
-from interp.views import AXES
+from interp.views import AXES, TokenGrid
 
 PAGE = "see 'What the pipeline must have' in docs/adding-a-family.md"
 TABLE = "see 'The file' in docs/adding-a-family.md"
@@ -69,6 +69,41 @@ def check_output(transformer: nn.Module, out: Any, item: int | None) -> None:
     )
 
 
+# the model's own axes of a kind
+_NATIVE: dict[str, str] = {
+    **dict.fromkeys(("tokens", "flat_heads", "text"), "[batch, token, d]"),
+    **dict.fromkeys(("heads", "text_heads", "frame_text_heads"), "[batch, head, token, d_head]"),
+    **dict.fromkeys(("pattern", "text_pattern"), "[batch, head, query, key]"),
+    **dict.fromkeys(("embed", "frame_embed"), "[batch, d, frame, row, col]"),
+    "grid": "[batch, frame, row, col, d]",
+}
+_VIDEO_AXIS = {"tokens": 1, "flat_heads": 1, "heads": 2, "pattern": 2}  # where the video's tokens are counted
+
+
+def wrong_tensor(value: Any, site: Any, grid: TokenGrid) -> str | None:
+    """Why what was found at a :class:`~interp.families.adapter.Site` cannot be of its kind; None if it can."""
+    if not isinstance(value, Tensor):
+        return f"found {type(value).__name__}, not a tensor; Site.item picks one from a tuple"
+    if site.kind not in _NATIVE:
+        return None
+    axes, shape = _NATIVE[site.kind], list(value.shape)
+    given = f"a site of kind {site.kind!r} needs {axes}, found {shape}"
+    if site.kind in ("embed", "frame_embed") and site.fold is not None:
+        return None
+    if value.ndim != axes.count(",") + 1:
+        return f"{given}; another kind or item is meant"
+    if site.fold is not None:
+        outer = grid.frames if site.fold == "spatial" else grid.rows * grid.cols
+        return f"{given}; fold={site.fold!r} needs a batch axis that {outer} divides" if shape[0] % outer else None
+    axis = _VIDEO_AXIS.get(site.kind)
+    if axis is None or shape[axis] == grid.tokens or (site.part is not None and shape[axis] > grid.tokens):
+        return None
+    return (
+        f"{given}, and the video has {grid.tokens} tokens ({grid.frames} frames x {grid.rows} rows x {grid.cols} columns); "
+        "look at item (video or text of a tuple), part (both on one axis), fold, and the adapter's patch"
+    )
+
+
 def check_sites(family: str, transformer: nn.Module, sites: Iterable[tuple[str, Any]]) -> None:
     """InterpError for the first site that cannot be; ``sites`` are (full name, :class:`~interp.families.adapter.Point`)."""
     modules = dict(transformer.named_modules())
@@ -103,6 +138,6 @@ def check_stacks(family: str, transformer: nn.Module, attributes: Iterable[str])
         if not isinstance(getattr(transformer, attribute, None), nn.ModuleList):
             lists = [name for name, module in transformer.named_children() if isinstance(module, nn.ModuleList)]
             raise InterpError(
-                f"the {family} adapter has a Stack({attribute!r}, ...), but {type(transformer).__name__} has no list of blocks of "
-                f"that name; its lists are {', '.join(lists) or 'none'}; {TABLE}"
+                f"the {family} adapter has a Stack({attribute!r}, ...), but {type(transformer).__name__} has no list of blocks "
+                f"of that name; its lists are {', '.join(lists) or 'none'}; {TABLE}"
             )

@@ -18,6 +18,7 @@ from nnsight.intervention.interleaver import OutOfOrderError
 from torch import Tensor, nn
 
 from interp import sdpa
+from interp.contract import wrong_tensor
 from interp.errors import InterpError
 from interp.families import adapter_for
 from interp.families.adapter import Point
@@ -179,7 +180,8 @@ class ExpertEngine:
         except OutOfOrderError as error:
             raise InterpError(
                 f"{point.name} was not reached in time: the sites of the {self.adapter.family} adapter are not in the order of "
-                f"execution, or {point.path or 'the transformer'} does not run in this call"
+                f"execution (a site listed before it runs after it; interp.families.shapes.ordered moves sites), or "
+                f"{point.path or 'the transformer'} does not run in this call"
             ) from error
 
     def _changed(self, place: Plan, tensor: Tensor, rows: slice, grid: TokenGrid, dims: Any) -> Tensor | None:
@@ -213,10 +215,10 @@ def _placed(item: int, video: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
 def _taken(point: Point, tensor: Tensor, grid: TokenGrid) -> Tensor:
     """The model's tensor with named axes; InterpError with the site's name where it does not have the tokens of its kind."""
     site = point.site
-    try:
-        return take(tensor, site.kind, grid, site.part, site.fold)
-    except ValueError as error:
-        raise InterpError(f"{point.name} (at {point.path or 'the transformer'}, {point.key}): {error}") from error
+    problem = wrong_tensor(tensor, site, grid)
+    if problem:
+        raise InterpError(f"{point.name} (at {point.path or 'the transformer'}, {point.key}): {problem}")
+    return take(tensor, site.kind, grid, site.part, site.fold)
 
 
 def _unfit(point: Point, new: Tensor, tensor: Tensor) -> InterpError:

@@ -141,7 +141,7 @@ class Stage:
                 f"the pipeline calls its transformer with {batch} rows for {self.rows} video(s): only conditional and "
                 "unconditional branches are known; switch other kinds of guidance off"
             )
-        return (self.branch or ("cond", "uncond")[min(self.forwards[1], 1)],)
+        return (self.branch or self.adapter.in_turn[min(self.forwards[1], 1)],)
 
     def transformer_called(self, engine: ExpertEngine, kwargs: dict[str, Any]) -> Any:
         run, step = self.run, len(self.run.v)

@@ -139,6 +139,8 @@ class Adapter:
 
     - ``ends``: sites outside the blocks, before them (``hook_model_out`` is added after them).
     - ``doubled``: which branch comes first where a pipeline runs both in one forward of twice the batch.
+    - ``in_turn``: which branch comes first where a pipeline runs them as two forwards and does not say which by
+      ``transformer.cache_context("cond")``.
     - ``interleaved``: two stacks whose blocks take turns.
     - ``unbatched``: arguments of the transformer whose first axis is not the batch.
     - ``breaks``: blocks whose input is not the output of the block before, because the family adds something between.
@@ -159,6 +161,7 @@ class Adapter:
     layout: Layout = VIDEO
     output_item: int | None = 0
     doubled: tuple[str, str] = ("uncond", "cond")
+    in_turn: tuple[str, str] = ("cond", "uncond")
     interleaved: bool = False
     per_sample_attention: bool = False
     unbatched: tuple[str, ...] = ()

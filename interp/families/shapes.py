@@ -6,7 +6,20 @@ Sites without a module boundary (the residual stream between the sub-layers) are
 
 from __future__ import annotations
 
+from interp.errors import InterpError
 from interp.families.adapter import Block, Site, has
+
+
+def ordered(block: Block, *names: str) -> Block:
+    """The block with the named sites in this order: the order in which the forward computes them.
+
+    They share out the places that they have together; all other sites stay. Raises InterpError for a name that is not there.
+    """
+    site = {s.name: s for s in block}
+    if missing := [name for name in names if name not in site]:
+        raise InterpError(f"the block has no site {missing[0]}; it has {', '.join(site)}")
+    following = iter(names)
+    return tuple(site[next(following)] if s.name in names else s for s in block)
 
 
 def attention(name: str, module: str, text: str | None = None, cross: bool = False, fold: str | None = None) -> Block:
@@ -41,15 +54,22 @@ def cross_block(
     linear: bool = False,
     fold: str | None = None,
     mlp_kind: str = "tokens",
+    attn_fold: str | None = None,
 ) -> Block:
     """Self-attention, attention to the text, MLP; one tensor of video tokens goes through (Wan, LTX, Cosmos, ...).
 
-    ``linear`` self-attention has no pattern: of its inside only z is served, at the input of the output projection.
+    - ``attn``, ``cross``, ``mlp``: names of the block's modules; ``cross=None`` for a block without attention to the text.
+    - ``mid``, ``mid2``: nnsight's labels of the assignments after the self-attention and after the attention to the text.
+    - ``fold``: frames (``spatial``) or positions (``temporal``) are in the batch axis of all that goes through the block;
+      ``attn_fold``: only inside its self-attention.
+    - ``linear`` self-attention has no pattern: of its inside only z is served, at the input of the output projection.
+    - ``image``: the attention to the text has Wan 2.1's separate image attention. ``mlp_kind``: kind of the MLP's output.
     """
-    z = Site("attn.hook_z", "flat_heads", f"{attn}.to_out.0", "input", fold=fold)
+    inner = attn_fold or fold
+    z = Site("attn.hook_z", "flat_heads", f"{attn}.to_out.0", "input", fold=inner)
     sites = [Site("hook_resid_pre", "tokens", "", "input", fold=fold)]
-    sites += (z,) if linear else attention("attn", attn, fold=fold)
-    sites += [Site("hook_attn_out", "tokens", attn, "output", fold=fold)]
+    sites += (z,) if linear else attention("attn", attn, fold=inner)
+    sites += [Site("hook_attn_out", "tokens", attn, "output", fold=inner)]
     sites += [Site("hook_resid_mid", "tokens", "", f"source.{mid}", fold=fold)]
     if cross is not None:
         sites += image_attention(cross) if image else ()
