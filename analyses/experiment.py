@@ -13,10 +13,10 @@ from torch import Tensor
 
 from analyses.base import AnalysisResult, Progress
 from analyses.command import command_line
-from analyses.files import weights_digest
 from analyses.settings import AnalysisConfig
 from analyses.store import Row, RunStore
 from analyses.workers import default_workers, scatter
+from interp.files import weights_digest
 from interp.model import ORGANISM, HookedVideoPipeline
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from analyses.problems import item_call
+from analyses.problems import call_for
 from interp.model import HookedVideoPipeline
 from interp.replay import Recording, record
 from interp.trajectory import Run
@@ -36,11 +36,6 @@ class Pair:
     @property
     def task(self) -> Task:
         return get_task(self.corrupt.task)
-
-
-def call_for(item: Item, seed: int, **kwargs: Any) -> dict[str, Any]:
-    """Pipeline keywords for an item."""
-    return {**item_call(item), "seed": seed, **kwargs}
 
 
 def verdict_of(item: Item, run: Run) -> Verdict:
@@ -78,7 +73,7 @@ def _candidate(
         return None
     solved = []
     for side in (item, other):
-        verdict = verdict_of(side, model.run(**call_for(side, number, **kwargs)))
+        verdict = verdict_of(side, model.run(**call_for(model, side, number, **kwargs)))
         if not verdict.solved:
             return None
         solved.append(task.with_answer(side, verdict.answer) if hasattr(task, "with_answer") else side)
@@ -89,7 +84,7 @@ def _seed_pair(model: HookedVideoPipeline, task: Task, number: int, kwargs: dict
     item = task.sample(number, unique=False, split="test")
     answers: dict[str, int] = {}
     for noise in range(number * 10, number * 10 + NOISES):
-        verdict = verdict_of(item, model.run(**call_for(item, noise, **kwargs)))
+        verdict = verdict_of(item, model.run(**call_for(model, item, noise, **kwargs)))
         if verdict.solved:
             answers.setdefault(verdict.answer, noise)
         if len(answers) == 2:
@@ -101,11 +96,11 @@ def _seed_pair(model: HookedVideoPipeline, task: Task, number: int, kwargs: dict
 def same_answer_seed(model: HookedVideoPipeline, item: Item, used: int, **kwargs: Any) -> int | None:
     """Another noise with which the model gives the item's own answer; None when there is none in a few tries."""
     for seed in range(used + 500_000, used + 500_000 + 2 * NOISES):
-        verdict = verdict_of(item, model.run(**call_for(item, seed, **kwargs)))
+        verdict = verdict_of(item, model.run(**call_for(model, item, seed, **kwargs)))
         if verdict.solved and verdict.answer == item.answer:
             return seed
     return None
 
 
 def record_item(model: HookedVideoPipeline, item: Item, seed: int, sites: list[str], **kwargs: Any) -> Recording:
-    return record(model, sites, **call_for(item, seed, **kwargs))
+    return record(model, sites, **call_for(model, item, seed, **kwargs))

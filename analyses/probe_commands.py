@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from analyses.problems import noise_seed
+from analyses.experiment import load_model
+from analyses.problems import Problem, arguments, problems
 from analyses.settings import ALL_TASKS, SuiteConfig
 from analyses.statistics import mean_number
 from interp.model import HookedVideoPipeline
@@ -23,10 +24,8 @@ from probes.targets import CLASSIFY, TARGETS, Target, resolve
 MOST = 125
 
 
-def sources(config: SuiteConfig, target: Target, skip: int = 0) -> list[Source]:
+def sources(model: HookedVideoPipeline, config: SuiteConfig, target: Target, skip: int = 0) -> list[Source]:
     """Items ``skip`` to ``skip + items`` of each task that has the target, tasks in turn, with their own noise seeds."""
-    from analyses.problems import Problem, problems
-
     tasks = tuple(t for t in config.tasks if target.tasks is None or t in target.tasks)
     if not tasks:
         raise ProbeError(f"target {target.name!r} exists in {', '.join(target.tasks)}; asked for were {', '.join(config.tasks)}")
@@ -35,8 +34,7 @@ def sources(config: SuiteConfig, target: Target, skip: int = 0) -> list[Source]:
         raise ProbeError(f"items {skip} to {last - 1} were asked for; a task has {MOST}")
     wanted = config.model_copy(update={"tasks": tasks, "items": last})
     kept: list[Problem] = [p for p in problems(wanted) if int(p.name.rsplit("-", 1)[1]) >= skip]
-    sizes = {"num_inference_steps": config.num_inference_steps, "guidance_scale": config.guidance_scale}
-    return in_turn([Source(p.name, {**p.call, **sizes, "seed": p.seed}, p.item) for p in kept])
+    return in_turn([Source(p.name, arguments(model, config, p), p.item) for p in kept])
 
 
 def train(
@@ -45,10 +43,10 @@ def train(
 ) -> dict[str, Any]:  # fmt: skip
     """Collect, fit a grid, save it; the best cell and its baselines."""
     found = resolve([target])[0]
-    model = HookedVideoPipeline.from_pretrained(config.model, **({"revision": config.revision} if config.revision else {}))
+    model = load_model(config)
     names = [f"blocks.{i}.{site}" for i in (range(model.layers) if layers is None else layers)]
     data = ProbeDataset.collect(
-        model, sources(config, found), names=names, steps="all" if steps is None else list(steps), targets=[found],
+        model, sources(model, config, found), names=names, steps="all" if steps is None else list(steps), targets=[found],
         tokens=tokens or "all", progress=lambda done, total: progress(done, total, "clips"),
     )  # fmt: skip
     grid = ProbeGrid(target, kind if found.form == CLASSIFY else "ridge", folds, inner=1)
@@ -62,9 +60,9 @@ def evaluate(folder: Path, config: SuiteConfig, skip: int, force: bool, progress
     """Saved probes on other items: a row a cell with ``score, low, high, n_clips, trained`` (its score at training)."""
     card = read_card(folder)
     target = resolve([card["target"]["name"]])[0]
-    model = HookedVideoPipeline.from_pretrained(config.model)
+    model = load_model(config)
     grid = ProbeGrid.load(folder, model, force)
-    chosen = sources(config, target, skip)
+    chosen = sources(model, config, target, skip)
     again = {s.name for s in chosen} & set(card["data"]["clips"])
     if again and config.seed == card["data"].get("seed"):
         raise ProbeError(
@@ -119,11 +117,10 @@ def apply(
     folder: Path, config: SuiteConfig, task: str, index: int, layer: int | None, step: int | None, force: bool, out: Path
 ) -> dict[str, Any]:
     """Generate one item, predict every token, write the overlay video; what was applied and how well it fits."""
-    from analyses.problems import problems
     from tasks.video import encode_mp4
 
     target = resolve([read_card(folder)["target"]["name"]])[0]
-    model = HookedVideoPipeline.from_pretrained(config.model)
+    model = load_model(config)
     grid = ProbeGrid.load(folder, model, force)
     if (layer is None) != (step is None):
         raise ProbeError("give both a layer and a step, or neither for the best probe")
@@ -131,8 +128,7 @@ def apply(
     if not 0 <= index < MOST:
         raise ProbeError(f"item {index} was asked for; a task has items 0 to {MOST - 1}")
     problem = problems(config.model_copy(update={"tasks": (task,), "items": index + 1}))[index]
-    sizes = {"num_inference_steps": config.num_inference_steps, "guidance_scale": config.guidance_scale}
-    source = Source(problem.name, {**problem.call, **sizes, "seed": noise_seed(config.seed, task, index)}, problem.item)
+    source = Source(problem.name, arguments(model, config, problem), problem.item)
     clip = collect_clip(model, source, [cell[0]], [cell[1]], [target], "all", 0)
     predicted = grid.probes[cell].predict(clip.activations[cell[0]][0])
     frames = model.run(**source.call).decode()[0]

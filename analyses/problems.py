@@ -93,11 +93,23 @@ def each_problem(config: SuiteConfig) -> list[tuple[Problem, list[str]]]:
 
 
 def arguments(model: HookedVideoPipeline, config: SuiteConfig, problem: Problem, seed: int | None = None) -> dict[str, Any]:
-    """Pipeline keywords of a problem. A model without sizes of its own gets the tasks' sizes for a task."""
-    sizes = {k: v for k, v in SIZE.items() if problem.item is not None and k not in model.defaults}
-    call = {k: v for k, v in problem.call.items() if k != "image" or model.takes_image}
-    steps = {"num_inference_steps": config.num_inference_steps, "guidance_scale": config.guidance_scale}
-    return {**sizes, **steps, **call, "seed": problem.seed if seed is None else seed}
+    """Pipeline keywords of a problem."""
+    generation = {"num_inference_steps": config.num_inference_steps, "guidance_scale": config.guidance_scale}
+    seed = problem.seed if seed is None else seed
+    if problem.item is None:
+        return {**generation, **accepted(model, problem.call), "seed": seed}
+    return call_for(model, problem.item, seed, **generation)
+
+
+def call_for(model: HookedVideoPipeline, item: Item, seed: int, **generation: Any) -> dict[str, Any]:
+    """Pipeline keywords of an item. A model without sizes of its own gets the tasks' sizes."""
+    sizes = {k: v for k, v in SIZE.items() if k not in model.defaults}
+    return {**sizes, **generation, **accepted(model, item_call(item)), "seed": seed}
+
+
+def accepted(model: HookedVideoPipeline, call: dict[str, Any]) -> dict[str, Any]:
+    """The keywords without an image where the pipeline takes none."""
+    return {k: v for k, v in call.items() if k != "image" or model.takes_image}
 
 
 def needs_flow(config: SuiteConfig, model: HookedVideoPipeline) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from analyses.attention_maths import Grid
+from interp.views import pixel_to_latent
 from tasks import Item, get_task, grid, reader
 from tasks.base import find
 
@@ -58,10 +58,7 @@ def nearest_sprites(frames: np.ndarray) -> np.ndarray:
 
 def pixel_frames(latent: int, latent_frames: int) -> list[int]:
     """Pixel frames that a latent frame covers: the first covers frame 0 alone, the others equal runs of what follows."""
-    if latent_frames == 1:
-        return list(range(grid.FRAMES))
-    each = (grid.FRAMES - 1) / (latent_frames - 1)
-    return [p for p in range(grid.FRAMES) if math.ceil(p / each) == latent]
+    return np.flatnonzero(pixel_to_latent(grid.FRAMES, latent_frames) == latent).tolist()
 
 
 def tokens_of(cells: list[Cell] | tuple[Cell, ...], frame: int, shape: Grid) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor
 
 from interp.address import NUMERIC, Address, chosen
@@ -30,7 +31,7 @@ AXES: dict[str, tuple[str, ...]] = {
     "latent": ("batch", "channel", *GRID),
 }
 LISTED_HEADS = ("text_heads", "audio_heads", "history_heads")  # heads of tokens that lie in no grid
-_TOKEN_AXIS = {kind: 2 for kind in ("heads", *LISTED_HEADS, "frame_text_heads", "pattern", "text_pattern")}  # else 1
+_TOKEN_AXIS = dict.fromkeys(("heads", *LISTED_HEADS, "frame_text_heads", "pattern", "text_pattern"), 2)  # else 1
 
 
 @dataclass(frozen=True)
@@ -202,3 +203,15 @@ def _index(numbers: list[int], like: Tensor) -> Tensor:
     import torch
 
     return torch.tensor(numbers, device=like.device, dtype=torch.long)
+
+
+def pixel_to_latent(pixel_frames: int, latent_frames: int) -> np.ndarray:
+    """The latent frame of every pixel frame: the first stands alone, the others are shared out in order.
+
+    >>> pixel_to_latent(9, 5).tolist()
+    [0, 1, 1, 2, 2, 3, 3, 4, 4]
+    """
+    if latent_frames == 1 or pixel_frames == 1:
+        return np.zeros(pixel_frames, int)
+    ratio = (pixel_frames - 1) / (latent_frames - 1)
+    return np.minimum(np.ceil(np.arange(pixel_frames) / ratio).astype(int), latent_frames - 1)

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from analyses.files import weights_digest
+from interp.files import weights_digest
 from interp.model import ORGANISM
 from organism import data, shapes, train_dit, train_vae
 

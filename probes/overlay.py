@@ -6,20 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from interp.views import pixel_to_latent
+
 SHARE = 0.55  # of the colour in an overlaid cell
 LEAST = 240  # pixels a side of each half, at least
-
-
-def pixel_to_latent(pixel_frames: int, latent_frames: int) -> np.ndarray:
-    """The latent frame of every pixel frame: the first stands alone, the others are shared out in order.
-
-    >>> pixel_to_latent(9, 5).tolist()
-    [0, 1, 1, 2, 2, 3, 3, 4, 4]
-    """
-    if latent_frames == 1 or pixel_frames == 1:
-        return np.zeros(pixel_frames, int)
-    ratio = (pixel_frames - 1) / (latent_frames - 1)
-    return np.minimum(np.ceil(np.arange(pixel_frames) / ratio).astype(int), latent_frames - 1)
 
 
 def palette(count: int) -> np.ndarray:

@@ -12,6 +12,7 @@ import pandas as pd
 import safetensors
 from safetensors.numpy import load, save
 
+from interp.files import write_atomic
 from interp.model import HookedVideoPipeline
 from probes.errors import ProbeError
 from probes.estimator import LinearProbe
@@ -44,8 +45,8 @@ def save_grid(grid: ProbeGrid, folder: Path) -> Path:
         "format": FORMAT, **grid.card, "versions": versions(), "cells": cells, "sha256": hashlib.sha256(data).hexdigest(),
         "scores": json.loads(grid.scores.to_json(orient="records")),
     }  # fmt: skip
-    _write(folder / COEFFICIENTS, data)
-    _write(folder / CARD, (json.dumps(card, indent=1) + "\n").encode())
+    write_atomic(folder / COEFFICIENTS, data)
+    write_atomic(folder / CARD, (json.dumps(card, indent=1) + "\n").encode())
     return folder
 
 
@@ -58,12 +59,6 @@ def _facts(probe: LinearProbe) -> dict[str, Any]:
     outputs = None if probe.classifies else probe.outputs_
     return {"params": probe.get_params(), "strength": probe.strength_, "classes": classes, "outputs": outputs,
             "shape": list(probe.coef_.shape)}  # fmt: skip
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)
 
 
 def read_card(folder: Path) -> dict[str, Any]:

@@ -16,10 +16,11 @@ import torch
 
 from analyses import experiment, patching_run
 from analyses.command import command_line
-from analyses.pairs import NoPair, Pair, call_for, find_pair
+from analyses.pairs import NoPair, Pair, find_pair
 from analyses.patching import PairWork, PatchingConfig
 from analyses.patching_report import exact_controls
 from analyses.patching_summary import against_controls, expected, headline, profile, table
+from analyses.problems import call_for
 from analyses.store import RunStore
 from interp import HookedVideoPipeline, InterpError
 from interp.replay import record
@@ -43,7 +44,7 @@ def planted_work(organism, layer: int, step: int, group: str, **config) -> PairW
     """A pair whose clean run differs from the corrupt one by one planted edit: a vector added at (layer, step, group)."""
     item = TASKS["maze"].sample(11, unique=False, difficulty=4)
     other = TASKS["maze"].with_answer(item, next(a for a in item.answers if a != item.answer))
-    call = call_for(item, 0, **STEPS)
+    call = call_for(organism, item, 0, **STEPS)
     mask = torch.from_numpy(TASKS["maze"].groups(item, other)[group])
     vector = 3 * torch.randn(128, generator=torch.Generator().manual_seed(5))
 
@@ -95,7 +96,7 @@ def test_the_untrained_twin_flips_no_answers():
         find_pair(model, "maze", "prompt", 0, 0, num_inference_steps=2)
     item = TASKS["maze"].sample(3)
     other = TASKS["maze"].counterfactual(item, "prompt", np.random.default_rng(0))
-    runs = [record(model, **call_for(i, 0, **STEPS)) for i in (item, other)]
+    runs = [record(model, **call_for(model, i, 0, **STEPS)) for i in (item, other)]
     config = PatchingConfig(pairs=1, num_inference_steps=4, controls=False, layers=(0, 7))
     work = PairWork(model, config, 0, Pair("prompt", item, other, 0, 0, 1), *runs, {})
     outcomes = {row["outcome"] for step in (0, 3) for row in work.step_unit(step)[0]}

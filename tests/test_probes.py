@@ -12,11 +12,12 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.utils.estimator_checks import check_estimator
 
+from interp.views import pixel_to_latent
 from probes import LinearProbe, ProbeDataset, ProbeError, ProbeGrid, Target
 from probes.crossval import ask
 from probes.dataset import ClipData, assemble
 from probes.estimator import KINDS
-from probes.overlay import overlay, pixel_to_latent
+from probes.overlay import overlay
 from probes.roles import expected_layer, role
 from probes.scoring import balanced_accuracy, class_tally, interval, r_squared, value_tally
 from probes.splits import control_labels, grouped, shuffled

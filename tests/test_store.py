@@ -17,8 +17,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analyses import files
 from analyses.store import RunError, RunStore
+from interp import files
 
 ROOT = Path(__file__).resolve().parent.parent
 FACTS = {"analysis": "test", "config": {"a": 1}}
