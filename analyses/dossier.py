@@ -163,8 +163,7 @@ def build(result: AnalysisResult) -> Report:
     for claim in claims:
         claim["number"], claim["control"] = _shown(claim["number"]), _shown(claim["control"])
     count: Callable[[str], int] = lambda verdict: sum(c["verdict"] == verdict for c in claims)
-    verdicts = ("reproduced", "not reproduced", "contradicted", "not testable")
-    summary = ", ".join(f"{count(v)} {v}" for v in verdicts)
+    summary = ", ".join(f"{count(v)} {v}" for v in VERDICTS)
     from analyses.pages import VERDICT_STYLE
 
     html = render(
@@ -177,28 +176,24 @@ def build(result: AnalysisResult) -> Report:
     return Report([summary, *lines], data, html)
 
 
+PREFACE = (
+    "The number of items n is beside every number, intervals are 95 % over items, and a claim on fewer than five items is not "
+    "testable. Intervals that touch 0 are weak evidence, and many claims are tested at once: a single one may hold by chance."
+)
+VERDICTS = ("reproduced", "not reproduced", "contradicted", "not testable")
+
+
 def markdown(claims: list[dict[str, Any]], units: dict[str, Any], facts: dict[str, Any], summary: str) -> str:
     """The verdicts as Markdown, with the command that gives each number."""
     out = ["# Findings", "", f"Written by `{facts['command']}`, with the command of each experiment at its size.", ""]
-    out += [f"Model `{facts['model']['name']}`, weights {(facts['model']['digest'] or 'hub')[:12]}: {summary}.", ""]
+    out += [f"Model `{facts['model']['name']}`, weights {(facts['model']['digest'] or 'hub')[:12]}: {summary}.", "", PREFACE, ""]
     for name, unit in units.items():
-        out += [
-            f"## {name}",
-            "",
-            unit["about"],
-            "",
-            f"`{unit['command']}`" if unit["command"] else f"Could not run: {unit['error']}",
-            "",
-        ]
+        ran = f"`{unit['command']}` ({unit['seconds']:.0f} s)" if unit["command"] else f"Could not run: {unit['error']}"
+        out += [f"## {name}", "", unit["about"], "", ran, ""]
         for c in (c for c in claims if c["experiment"] == name):
             out.append(f"- **{c['verdict']}**: {c['claim']}. {c['statement'][:1].upper()}{c['statement'][1:]} {c['number']}.")
             out.append(f"  Control, {c['control_name']}: {c['control']}. Rule: {c['rule']}.")
         if unit["figure"]:
             out += ["", f"![{name}]({unit['figure']})", ""]
-        plain = [
-            line
-            for line in unit["lines"]
-            if not line.startswith(("reproduced", "not reproduced", "contradicted", "not testable"))
-        ]
-        out += [f"- {line}" for line in plain] + [""]
+        out += [f"- {line}" for line in unit["lines"] if not line.startswith(VERDICTS)] + [""]
     return "\n".join(out)
