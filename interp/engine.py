@@ -23,6 +23,7 @@ from interp.errors import InterpError
 from interp.families import adapter_for
 from interp.families.adapter import Point
 from interp.views import TokenGrid, give, take
+from interp.wrapping import refuse_untraceable, wrap, wrapped
 
 # receives the activation with named axes and the rows of the forward's batch that it covers; returns its replacement or None
 Visitor = Callable[[Tensor, slice], Tensor | None]
@@ -63,25 +64,25 @@ class ExpertEngine:
     """One transformer, wrapped once. Not for concurrent use."""
 
     def __init__(self, name: str, transformer: nn.Module):
-        if hasattr(transformer, "_orig_mod") or getattr(transformer, "_compiled_call_impl", None) is not None:
-            raise InterpError(f"{name} is compiled; hooks do not fire in compiled code: load it without torch.compile")
-        if getattr(transformer, "is_cache_enabled", False):
-            raise InterpError(f"{name} has a block cache, which skips layers: call {name}.disable_cache() first")
+        refuse_untraceable(name, transformer)
         self.name, self.module, self.adapter = name, transformer, adapter_for(transformer)
         reason = self.adapter.refuses(transformer.config)
         if reason is not None:
             raise InterpError(f"this {self.adapter.family} model is not supported: {reason}")
         self.points = self.adapter.points(transformer)
         self.blocks = [path for path, _ in self.adapter.blocks(transformer)]
-        for path in self.blocks:
-            if getattr(transformer.get_submodule(path), "_compiled_call_impl", None) is not None:
-                raise InterpError(f"{name}.{path} is compiled; hooks do not fire in compiled code: load it without compiling")
-        self.env = nnsight.NNsight(transformer)
+        self.env = wrap(transformer)
         self.block_calls = 0  # blocks run so far, each row of a batch counted
 
     @property
     def layers(self) -> int:
         return len(self.blocks)
+
+    def ready(self) -> None:
+        """Before a run: what was loaded, hooked or replaced in the transformer since the last one is wrapped, or refused."""
+        refuse_untraceable(self.name, self.module)
+        if not wrapped(self.env, self.module):
+            self.env = wrap(self.module)
 
     def envoy(self, path: str) -> nnsight.Envoy:
         found = self.env

@@ -27,7 +27,7 @@ from interp.trajectory import Run
 
 EXPERTS = ("transformer", "transformer_2")
 BRANCH_NAMES = {"cond": "cond", "uncond": "uncond", "pred_cond": "cond", "pred_uncond": "uncond", "cond_uncond": None}
-REPLACED = ("prepare_latents", "encode_prompt", "get_timesteps")
+REPLACED = ("prepare_latents", "encode_prompt", "get_timesteps", "maybe_free_model_hooks")
 # (calls in the order of the batch, engine, kwargs) -> what the transformer returns
 CallHandler = Callable[[tuple[Call, ...], ExpertEngine, dict[str, Any]], Any]
 
@@ -40,6 +40,11 @@ class Proxy:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine.module, name)
+
+    @property
+    def __class__(self) -> type:
+        """Pipelines look among their torch modules for the device of an offloaded one."""
+        return type(self._engine.module)
 
     @contextlib.contextmanager
     def cache_context(self, name: str, **facts: Any) -> Iterator[None]:
@@ -296,7 +301,13 @@ class Stage:
         check_scheduler(scheduler)
         check_pipeline(pipe, (engine.module for engine in self.engines.values()))
         kept = {name: getattr(pipe, name) for name in self.engines}
+        for name, engine in self.engines.items():
+            if kept[name] is not engine.module:
+                raise InterpError(f"pipe.{name} was replaced since this model was made: make another with from_pipeline(pipe)")
+            engine.ready()
+        ended: list[None] = []  # the pipeline offloads its modules at the end, when the experts must be themselves again
         try:
+            pipe.maybe_free_model_hooks = lambda: ended.append(None)
             for name, engine in self.engines.items():
                 object.__setattr__(pipe, name, Proxy(self, engine))
             scheduler.step = self._scheduler_step(scheduler.step)
@@ -314,6 +325,8 @@ class Stage:
                 scheduler.__dict__.pop(name, None)
             for name in REPLACED:
                 pipe.__dict__.pop(name, None)
+            if ended:
+                pipe.maybe_free_model_hooks()
 
     def play(self, **kwargs: Any) -> Run:
         """Run the pipeline to its final latents."""

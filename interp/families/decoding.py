@@ -22,14 +22,14 @@ def _statistics(pipe: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
 
 def by_statistics(pipe: Any, latents: Tensor) -> Tensor:
     """``latents * std + mean`` with the VAE's per-channel statistics (the Wan VAE)."""
-    latents = latents.to(pipe.vae.device, pipe.vae.dtype)
+    latents = latents.to(pipe.vae.dtype)
     mean, std = _statistics(pipe, latents)
     return pipe.vae.decode(latents / std + mean, return_dict=False)[0]
 
 
 def by_scaling_factor(pipe: Any, latents: Tensor) -> Tensor:
     """``latents / scaling_factor``."""
-    latents = latents.to(pipe.vae.device, pipe.vae.dtype) / pipe.vae.config.scaling_factor
+    latents = latents.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor
     return pipe.vae.decode(latents, return_dict=False)[0]
 
 
