@@ -77,6 +77,7 @@ def check_adapter(pipe: Any, seed: int | list[int] = 0, **call: Any) -> CheckRep
         ("one perturbed latent cell moves its token and no other", token_order),
         ("algebraic identities: pattern, projection, residual sums", identities),
         ("a replayed patch equals the same edit in a full run, bit for bit", replays),
+        ("another prompt changes cond, and not uncond", prompts),
     ):
         found = list(check(probe))
         report.checks.append(Check(title, sum(n for n, _ in found), [p for _, p in found if p]))
@@ -88,8 +89,8 @@ Outcome = Iterator[tuple[int, str | None]]  # (names looked at, what is wrong)
 
 def unchanged(probe: Probe) -> Outcome:
     """The pipeline alone against the pipeline under the instrument, read everywhere."""
-    plain = probe.untouched()
-    yield 1, None if torch.equal(probe.run.latents[:, :, -plain.shape[2] :], plain) else "the final latents differ"
+    plain, found = probe.untouched(), probe.as_returned()
+    yield 1, None if torch.equal(found[:, :, -plain.shape[2] :], plain) else "the final latents differ"
 
 
 def fires(probe: Probe) -> Outcome:
@@ -132,10 +133,11 @@ def identity_edits(probe: Probe) -> Outcome:
 
 
 def edits(probe: Probe) -> Outcome:
-    base = probe.forward({})
+    base = probe.outputs({})
     for name in probe.engine.points:
-        changed = probe.forward({name: lambda act, rows: act * 1.5 + 0.1})
-        yield 1, f"{name} changes nothing" if torch.equal(changed, base) else None
+        changed = probe.outputs({name: lambda act, rows: act * 1.5 + 0.1})
+        same = all(torch.equal(a, b) for a, b in zip(changed, base, strict=True))
+        yield 1, f"{name} changes nothing" if same else None
 
 
 def replays(probe: Probe) -> Outcome:
@@ -155,6 +157,30 @@ def replays(probe: Probe) -> Outcome:
                 yield 1, None if torch.equal(found, expected) else f"{name}: the replay differs by {_gap(found, expected)}"
     except InterpError as error:
         yield 1, f"refused: {error}"
+
+
+def prompts(probe: Probe) -> Outcome:
+    """At the first step, where only the prompt differs; nothing to say for one branch, or a call without ``prompt``."""
+    prompt = probe.call.get("prompt")
+    if prompt is None or set(probe.run.branches) != {"cond", "uncond"}:
+        return
+    other = [_reversed(p) for p in prompt] if isinstance(prompt, list) else _reversed(prompt)
+    run = probe.model.run(**{**probe.call, "prompt": other})
+    moved = {"cond": 0.0, "uncond": 0.0}
+    for mine, yours, call in zip(probe.run.outputs, run.outputs, run.calls):
+        if call.step == 0:
+            moved[call.branch] = float((mine[0] - yours[0]).abs().max())
+    if not any(moved.values()):  # a prompt of which the text encoder keeps nothing
+        return
+    found = f"the output of cond moves by {moved['cond']:.1e}, of uncond by {moved['uncond']:.1e}"
+    right = moved["cond"] > 10 * moved["uncond"]
+    yield 1, None if right else f"{found}: which branch is first? See Adapter.doubled (one forward) and Adapter.in_turn (two)"
+
+
+def _reversed(prompt: str) -> str:
+    """Another prompt of the same length: some pipelines cut the negative prompt to the length of the prompt."""
+    words = prompt.split()
+    return " ".join(reversed(words)) if len(set(words)) > 1 else prompt[::-1]
 
 
 def _gap(a: Tensor, b: Tensor) -> str:

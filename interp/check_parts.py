@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +10,8 @@ import torch
 from torch import Tensor
 
 from interp.clock import Call
-from interp.engine import ExpertEngine, Visitor
+from interp.contract import latents_of
+from interp.engine import ExpertEngine, Visitor, streams
 from interp.families.adapter import Point
 from interp.model import HookedVideoPipeline
 from interp.stage import Stage
@@ -28,8 +28,11 @@ class Probe:
         self.model, self.call = model, call
         self.run, self.cache = model.run_with_cache(names="*", **call)
         self.engine: ExpertEngine = model.engines[self.run.calls[0].expert]
-        rows = self.run.prepared[0].shape[0] * sum(c.forward == 0 for c in self.run.calls)
-        self.grid: TokenGrid = replace(self.engine.adapter.grid(self.engine.module, self.run.dims), batch=rows)
+
+    @cached_property
+    def grid(self) -> TokenGrid:
+        """The token grid of the first call."""
+        return self.engine.adapter.call_grid(self.engine.module, self.arguments)
 
     @cached_property
     def arguments(self) -> dict[str, Any]:
@@ -48,16 +51,25 @@ class Probe:
 
     def untouched(self) -> Tensor:
         """Final latents of the pipeline without the instrument, in the canonical layout."""
-        out = self.model.pipe(**self.model.call_arguments(dict(self.call)), output_type="latent", return_dict=False)[0]
-        layout = self.engine.adapter.layout
+        pipe, layout = self.model.pipe, self.engine.adapter.layout
+        keywords = {**self.model.call_arguments(dict(self.call)), "output_type": "latent", "return_dict": False}
+        out = latents_of(pipe, pipe(**keywords))
         return out if layout.packed and out.ndim == 5 else layout.to_canonical(out, self.run.dims)
 
+    def as_returned(self) -> Tensor:
+        """The run's final latents as the pipeline returns them."""
+        latents, returned = self.run.shown(self.run.latents), self.engine.adapter.returned
+        return latents if returned is None else returned(self.model.pipe, latents)
+
     @torch.no_grad()
-    def forward(self, visits: Mapping[str, Visitor], hidden: Tensor | None = None) -> Tensor:
-        """The transformer's output on the first call's arguments, with visits."""
+    def outputs(self, visits: Mapping[str, Visitor], hidden: Tensor | None = None) -> tuple[Tensor, ...]:
+        """The transformer's outputs on the first call's arguments, with visits."""
         kwargs = self.arguments if hidden is None else {**self.arguments, "hidden_states": hidden}
-        out = self.engine((), kwargs, visits)
-        return out[0] if isinstance(out, tuple) else out
+        return streams(self.engine((), kwargs, visits))
+
+    def forward(self, visits: Mapping[str, Visitor], hidden: Tensor | None = None) -> Tensor:
+        """The prediction for the video among :meth:`outputs`."""
+        return self.outputs(visits, hidden)[0]
 
     def read(
         self, names: list[str], hidden: Tensor | None = None, edits: Mapping[str, Visitor] | None = None
@@ -135,7 +147,8 @@ def _later_sites(probe: Probe, token: tuple[int, ...]) -> Outcome:
     points = probe.engine.points
     for layer in range(probe.model.layers):
         name = lambda site, layer=layer: f"blocks.{layer}.{site}"
-        start = next((name(s) for s in ("hook_resid_mid2", "hook_resid_mid", "hook_block_out") if name(s) in points), None)
+        last = ("hook_resid_mid3", "hook_resid_mid2", "hook_resid_mid", "hook_block_out")
+        start = next((name(s) for s in last if name(s) in points), None)
         ends = [name(s) for s in ("hook_mlp_out", "hook_resid_post") if name(s) in points]
         if start is None or points[ends[0]].kind == "grid":
             continue
@@ -164,7 +177,7 @@ def identities(probe: Probe) -> Outcome:
     """Those of the attention at every layer, and of the residual stream."""
     points, breaks = probe.engine.points, probe.engine.adapter.breaks(probe.engine.module)
     for layer in range(probe.model.layers):
-        for kind in ("attn", "cross_attn"):
+        for kind in ("attn", "cross_attn", "audio_attn"):
             if f"blocks.{layer}.{kind}.hook_pattern" in points:
                 yield 1, pattern_gives_z(probe, f"blocks.{layer}.{kind}")
         if layer and layer not in breaks:
@@ -178,16 +191,16 @@ def pattern_gives_z(probe: Probe, attention: str) -> str | None:
     """``pattern @ v = z`` for the video's queries, and rows of the pattern sum to 1."""
     points = probe.engine.points
     names = [f"{attention}.hook_{s}" for s in ("pattern", "v", "z")]
-    text = f"{attention}.hook_v_text"
-    v_text = [text] if text in points else []
+    others = [f"{attention}.hook_v_{s}" for s in ("history", "text") if f"{attention}.hook_v_{s}" in points]
     if probe.engine.adapter.per_sample_attention or points[names[1]].site.fold:
         return _rows_sum_to_one(probe, names[0])
-    got = probe.read([*names, *v_text])
+    got = probe.read([*names, *others])
     pattern, v, z = (got[n] for n in names)
     values = v.flatten(1, 3) if v.ndim == 6 else v
-    if v_text:
-        first = points[text].site.part == "before"
-        values = torch.cat([got[text], values] if first else [values, got[text]], dim=1)
+    if others:  # all share one axis of keys
+        before = [got[n] for n in others if points[n].site.part in ("before", "history")]
+        after = [got[n] for n in others if points[n].site.part == "after"]
+        values = torch.cat([*before, values, *after], dim=1)
     if values.shape[2] != z.shape[-2]:
         values = values.repeat_interleave(z.shape[-2] // values.shape[2], dim=2)
     found = torch.einsum("bhqk,bkhd->bqhd", pattern.flatten(2, 4), values)
@@ -205,15 +218,23 @@ def _tolerance(value: Tensor) -> float:
     return max(1e-4, 4 * torch.finfo(value.dtype).eps)
 
 
+# the residual streams of a block in order, and what is added before each
+ADDED_BEFORE = {
+    "hook_resid_pre": "",
+    "hook_resid_mid": "hook_attn_out",
+    "hook_resid_mid2": "hook_cross_attn_out",
+    "hook_resid_mid3": "hook_audio_attn_out",
+    "hook_resid_post": "hook_mlp_out",
+}
+
+
 def residual_sums(probe: Probe, layer: int) -> Outcome:
     """With a sub-layer's result set to 0 the residual stream passes it unchanged, bit for bit."""
     points: Mapping[str, Point] = probe.engine.points
-    streams = ["hook_resid_pre", "hook_resid_mid", "hook_resid_mid2", "hook_resid_post"]
-    streams = [f"blocks.{layer}.{s}" for s in streams if f"blocks.{layer}.{s}" in points]
-    sublayers = ["hook_attn_out", "hook_cross_attn_out", "hook_mlp_out"] if len(streams) > 2 else ["hook_block_out"]
-    if len(streams) == 3:
-        sublayers.remove("hook_cross_attn_out")
-    for before, after, sublayer in zip(streams, streams[1:], sublayers):
+    there = [s for s in ADDED_BEFORE if f"blocks.{layer}.{s}" in points]
+    for stream, following in zip(there, there[1:]):
+        before, after = f"blocks.{layer}.{stream}", f"blocks.{layer}.{following}"
+        sublayer = "hook_block_out" if len(there) == 2 else ADDED_BEFORE[following]
         name = f"blocks.{layer}.{sublayer}"
         if sublayer == "hook_attn_out" and probe.engine.adapter.adds_before_attention(probe.engine.module):
             continue

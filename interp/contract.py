@@ -49,6 +49,8 @@ def _missing_in_expert(expert: nn.Module) -> Iterator[str]:
 def latents_of(pipe: Any, out: Any) -> Tensor:
     """The final latents in what a pipeline returned for ``output_type="latent", return_dict=False``."""
     first = out[0] if isinstance(out, tuple | list) and len(out) else out
+    if isinstance(first, list) and len(first) == 1:  # FramePack lists the latents of its sections, of which one is run
+        first = first[0]
     if isinstance(out, tuple) and isinstance(first, Tensor):
         return first
     raise InterpError(

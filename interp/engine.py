@@ -7,7 +7,7 @@ them its silent ways of binding a read to the wrong call; inside the one call th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -21,7 +21,7 @@ from interp import sdpa
 from interp.contract import wrong_tensor
 from interp.errors import InterpError
 from interp.families import adapter_for
-from interp.families.adapter import Point
+from interp.families.adapter import Block, Point
 from interp.views import TokenGrid, give, take
 from interp.wrapping import refuse_untraceable, wrap, wrapped
 
@@ -34,11 +34,28 @@ Plan = list[tuple[Point, Visitor]]
 class Skip:
     """Start the call at block ``layer``: earlier blocks do not run.
 
-    ``residual`` is what the last skipped block gives: its video tokens with named axes, and its text where it has one.
+    ``residual`` is what the last skipped block hands on: the value with named axes of each of its ``hook_resid_post`` sites.
     """
 
     layer: int
-    residual: tuple[Tensor, ...]
+    residual: Mapping[str, Tensor]
+
+
+def streams(out: Any) -> tuple[Tensor, ...]:
+    """What a transformer returned, one tensor for every latent that it predicts (LTX-2: video, audio)."""
+    return out if isinstance(out, tuple) else (out,)
+
+
+def handed_on(sites: Block, residual: Mapping[str, Tensor], grid: TokenGrid) -> Any:
+    """What a block returns, put together from its ``hook_resid_post`` sites (named axes)."""
+    items: dict[int | None, list[Tensor]] = {}
+    for site in sorted(sites, key=lambda s: s.part != "history"):  # it comes before the video
+        if site.name.startswith("hook_resid_post"):
+            # a model of one joint block has no text to give, and nothing reads it
+            value = residual.get(site.name, residual["hook_resid_post"].flatten(1, 3)[:, :1])
+            items.setdefault(site.item, []).append(give(value, value, site.kind, grid, fold=site.fold))
+    joined = {item: torch.cat(parts, dim=1) if len(parts) > 1 else parts[0] for item, parts in items.items()}
+    return joined[None] if None in joined else tuple(joined[item] for item in sorted(joined))
 
 
 def split_visitor(parts: Sequence[Callable[[Tensor], Tensor | None] | None], each: int) -> Visitor:
@@ -96,8 +113,8 @@ class ExpertEngine:
         self.block_calls += hidden.shape[0] * (self.layers - (skip.layer if skip else 0))
         if not visits and skip is None:
             return self.module(*args, **kwargs)
-        dims = self.adapter.dims({"hidden_states": hidden, **kwargs})
-        grid = replace(self.adapter.grid(self.module, dims), batch=hidden.shape[0])
+        call = {"hidden_states": hidden, **kwargs}
+        dims, grid = self.adapter.dims(call), self.adapter.call_grid(self.module, call)
         ordered = sorted((self.points[name] for name in visits), key=lambda p: p.order)
         for point in ordered:
             if point.key.startswith("source."):
@@ -143,22 +160,17 @@ class ExpertEngine:
 
     def _skipped(self, skip: Skip | None, grid: TokenGrid) -> list[tuple[nnsight.Envoy, Any]]:
         """What each skipped block returns; only the last one's value is used, the others must have its shape."""
-        made = []
-        for layer in range(skip.layer if skip else 0):
-            site = self.points[f"blocks.{layer}.hook_resid_post"].site
-            video, *text = skip.residual
-            video = give(video, video, site.kind, grid, fold=site.fold)
-            # a model of one joint block has no text to give, and nothing reads it
-            streams = video if site.item is None else _placed(site.item, video, text[0] if text else video[:, :1])
-            made.append((self.envoy(self.blocks[layer]), streams))
-        return made
+        if skip is None:
+            return []
+        skipped = self.adapter.blocks(self.module)[: skip.layer]
+        return [(self.envoy(path), handed_on(sites, skip.residual, grid)) for path, sites in skipped]
 
     def _visit(self, place: Plan, grid: TokenGrid, dims: Any) -> None:
         """All points of one location: one read, at most one write."""
         point = place[0][0]
         value, write = self._location(point)
         for item, group in groupby(place, key=lambda pv: pv[0].site.item):
-            tensor = value if item is None else value[item]
+            tensor = value if item is None else _picked(point, value, item)
             new = self._changed(list(group), tensor, slice(0, None), grid, dims)
             if new is None:
                 continue
@@ -208,9 +220,14 @@ def _write_arguments(owner: Any, positional: int, names: tuple[str, ...], values
     owner.inputs = (values[:positional], dict(zip(names, values[positional:], strict=True)))
 
 
-def _placed(item: int, video: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-    """What a block of two streams returns, with the video at its place."""
-    return (video, text) if item == 0 else (text, video)
+def _picked(point: Point, value: Any, item: int) -> Any:
+    """One of a tuple; InterpError where there is no such one."""
+    if not isinstance(value, tuple | list) or item >= len(value):
+        found = f"a tuple of {len(value)}" if isinstance(value, tuple | list) else type(value).__name__
+        field = "Adapter.output_item" if point.name == "hook_model_out" else "Site.item"
+        where = f"{point.name} (at {point.path or 'the transformer'}, {point.key})"
+        raise InterpError(f"{where}: {field}={item} picks from a tuple, found {found}; None means that there is no tuple")
+    return value[item]
 
 
 def _taken(point: Point, tensor: Tensor, grid: TokenGrid) -> Tensor:

@@ -17,10 +17,10 @@ from torch import Tensor
 from interp.address import known_layers
 from interp.batch import joined
 from interp.clock import Call, Hook
-from interp.engine import ExpertEngine
+from interp.engine import ExpertEngine, streams
 from interp.errors import InterpError
 from interp.model import FwdHook, HookedVideoPipeline
-from interp.replay import batch_rows, output_tensor, returned
+from interp.replay import batch_rows, returned
 from interp.stage import CallHandler
 from interp.trajectory import Run
 
@@ -84,8 +84,8 @@ def run_ensemble(model: HookedVideoPipeline, recipe: EnsembleRecipe, seeds: Sequ
             if calls[0].step <= max(recipe.steps) or arguments["hidden_states"].shape[0] != count * len(calls):
                 return handler(calls, engine, arguments)
             first = [branch * count for branch in range(len(calls))]
-            out = output_tensor(handler(calls, engine, batch_rows(engine, arguments, first)))
-            return returned(engine, out.repeat_interleave(count, 0))
+            out = streams(handler(calls, engine, batch_rows(engine, arguments, first)))
+            return returned(engine, tuple(stream.repeat_interleave(count, 0) for stream in out))
 
         return call
 

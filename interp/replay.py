@@ -16,7 +16,7 @@ from torch import Tensor
 
 from interp.cache import ActivationCache
 from interp.clock import Call
-from interp.engine import ExpertEngine, Skip, Visitor
+from interp.engine import ExpertEngine, Skip, Visitor, streams
 from interp.errors import InterpError
 from interp.model import HookedVideoPipeline
 from interp.stage import Stage
@@ -36,12 +36,13 @@ class Recording:
     def residual(self, layer: int, step: int, branch: str) -> Tensor:
         return self.cache[f"blocks.{layer}.hook_resid_post", step, branch]
 
-    def text_residual(self, layer: int, step: int, branch: str) -> Tensor | None:
-        """The text's residual stream after a block, ``[1, text, d_model]``; None where the family has one stream.
+    def stream(self, site: str, layer: int, step: int, branch: str) -> Tensor | None:
+        """One of the streams after a block: ``hook_resid_post``, or text, audio or history where the family has them.
 
-        Where nothing reads the text after the block, it is the stream of the block before, which has the same shape.
+        Where nothing reads it after the block, it is the stream of the block before, which has the same shape; None
+        where the family has no such stream.
         """
-        names = (f"blocks.{n}.hook_resid_post_text" for n in range(layer, -1, -1))
+        names = (f"blocks.{n}.{site}" for n in range(layer, -1, -1))
         return next((self.cache[name, step, branch] for name in names if (name, step, branch) in self.cache), None)
 
     def donor(self, site: str) -> Donor:
@@ -84,10 +85,8 @@ class Patch:
 
 
 def record(model: HookedVideoPipeline, names: Sequence[str] = (), **kwargs: Any) -> Recording:
-    """Run one video and keep what patching needs: the residual stream at every step, and the sites ``names``."""
-    kept = {*names, "blocks.*.hook_resid_post"} - {"hook_x_t"}
-    if any(name.endswith("hook_resid_post_text") for name in model.hook_names):
-        kept.add("blocks.*.hook_resid_post_text")
+    """Run one video and keep what patching needs: the residual streams at every step, and the sites ``names``."""
+    kept = {*names, *(name for name in model.hook_names if ".hook_resid_post" in name)} - {"hook_x_t"}
     return Recording(*model.run_with_cache(names=sorted(kept), **kwargs))
 
 
@@ -108,7 +107,7 @@ def start_layer(model: HookedVideoPipeline, patch: Patch) -> int:
     point = next(e.points[patch.site] for e in model.engines.values())
     if point.layer is None:
         return model.layers if patch.site == "hook_model_out" else 0
-    return point.layer + patch.site.endswith(("hook_resid_post", "hook_resid_post_text"))
+    return point.layer + (".hook_resid_post" in patch.site)
 
 
 def minimal_blocks(model: HookedVideoPipeline, target: Recording, patch: Patch) -> int:
@@ -190,9 +189,15 @@ def batch_rows(engine: ExpertEngine, kwargs: Mapping[str, Any], where: list[int]
     return {k: v if k in whole else cut(v) for k, v in kwargs.items()}
 
 
-def returned(engine: ExpertEngine, out: Tensor) -> Any:
-    """A model output in the form in which the transformer returns it."""
-    return out if engine.adapter.output_item is None else (out,)
+def returned(engine: ExpertEngine, out: tuple[Tensor, ...]) -> Any:
+    """Model outputs, one tensor for every latent, in the form in which the transformer returns them."""
+    return out[0] if engine.adapter.output_item is None else out
+
+
+def put_rows(out: tuple[Tensor, ...], where: list[int], found: Any) -> None:
+    """Write what a transformer returned for some rows of a batch into the whole batch's outputs."""
+    for whole, part in zip(out, streams(found), strict=True):
+        whole[where] = part
 
 
 class _Player:
@@ -216,7 +221,8 @@ class _Player:
         if step > self.first:
             return engine((), kwargs, self._visits(engine, calls, everyone))
         recorded = [self.target.run.outputs[call.index] for call in calls]
-        out = torch.cat([part.repeat(len(everyone), *[1] * (part.ndim - 1)) for part in recorded])
+        each = lambda part: part.repeat(len(everyone), *[1] * (part.ndim - 1))
+        out = tuple(torch.cat([each(part) for part in stream]) for stream in zip(*recorded, strict=True))
         if step < self.first:
             return returned(engine, out)
         full = [r for r, p in enumerate(self.patches) if p.site == "hook_x_t"]
@@ -225,7 +231,7 @@ class _Player:
             self._resume(out, engine, calls, kwargs, [r for r in touched if self.start[r] == layer], layer)
         if full:
             where = self._places(calls, full)
-            out[where] = output_tensor(engine((), batch_rows(engine, kwargs, where), {}))
+            put_rows(out, where, engine((), batch_rows(engine, kwargs, where), {}))
         return returned(engine, out)
 
     def _places(self, calls: tuple[Call, ...], rows: Sequence[int]) -> list[int]:
@@ -233,36 +239,32 @@ class _Player:
         return [branch * len(self.patches) + row for branch in range(len(calls)) for row in rows]
 
     def _resume(
-        self, out: Tensor, engine: ExpertEngine, calls: tuple[Call, ...], kwargs: dict, rows: list[int], layer: int
+        self, out: tuple[Tensor, ...], engine: ExpertEngine, calls: tuple[Call, ...], kwargs: dict, rows: list[int], layer: int
     ) -> None:
         """Run the rows that start at a layer and put their results in place."""
         visits, skip = self._visits(engine, calls, rows), None
         if layer > 0:
-            for site in ("hook_resid_post", "hook_resid_post_text"):
-                visits.pop(f"blocks.{layer - 1}.{site}", None)
-            skip = Skip(layer, self._residuals(calls, rows, layer - 1))
+            visits = {name: visit for name, visit in visits.items() if not name.startswith(f"blocks.{layer - 1}.hook_resid_post")}
+            skip = Skip(layer, self._residuals(engine, calls, rows, layer - 1))
         where = self._places(calls, rows)
-        out[where] = output_tensor(engine((), batch_rows(engine, kwargs, where), visits, skip))
+        put_rows(out, where, engine((), batch_rows(engine, kwargs, where), visits, skip))
 
-    def _residuals(self, calls: tuple[Call, ...], rows: list[int], layer: int) -> tuple[Tensor, ...]:
-        """The recorded residual streams (video, and text where there is one) after a block, patched where a row says so."""
-        made = []
-        for site, kind, read in (
-            ("hook_resid_post", "tokens", self.target.residual),
-            ("hook_resid_post_text", "text", self.target.text_residual),
-        ):
-            name, parts = f"blocks.{layer}.{site}", []
+    def _residuals(self, engine: ExpertEngine, calls: tuple[Call, ...], rows: list[int], layer: int) -> dict[str, Tensor]:
+        """The recorded residual streams after a block by site, patched where a row says so."""
+        made = {}
+        for site in (s for s in engine.adapter.blocks(engine.module)[layer][1] if s.name.startswith("hook_resid_post")):
+            name, parts = f"blocks.{layer}.{site.name}", []
             for call in calls:
-                stream = read(layer, call.step, call.branch)
+                stream = self.target.stream(site.name, layer, call.step, call.branch)
                 if stream is None:
                     continue
                 for row in rows:
                     patch = self.patches[row]
                     mine = patch.site == name and patch.touches(call)
-                    parts.append(patch.apply(stream, call.step, call.branch, AXES[kind]) if mine else stream)
+                    parts.append(patch.apply(stream, call.step, call.branch, AXES[site.kind]) if mine else stream)
             if parts:
-                made.append(torch.cat(parts))
-        return tuple(made)
+                made[site.name] = torch.cat(parts)
+        return made
 
     def _visits(self, engine: ExpertEngine, calls: tuple[Call, ...], rows: Sequence[int]) -> dict[str, Visitor]:
         """For each patched site of this forward: a visitor that edits the rows concerned (``rows`` are those in the batch)."""
@@ -287,7 +289,3 @@ class _Player:
             return out
 
         return visit
-
-
-def output_tensor(out: Any) -> Tensor:
-    return out[0] if isinstance(out, tuple) else out

@@ -7,6 +7,7 @@ is put back however the run ends.
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import inspect
 import math
@@ -20,7 +21,7 @@ from torch import Tensor
 from interp import generators
 from interp.clock import Call
 from interp.contract import check_output, check_pipeline, latents_of, takes
-from interp.engine import ExpertEngine
+from interp.engine import ExpertEngine, streams
 from interp.errors import InterpError
 from interp.prediction import Clean, check_scheduler, clean_at
 from interp.trajectory import Run
@@ -30,6 +31,21 @@ BRANCH_NAMES = {"cond": "cond", "uncond": "uncond", "pred_cond": "cond", "pred_u
 REPLACED = ("prepare_latents", "encode_prompt", "get_timesteps", "maybe_free_model_hooks")
 # (calls in the order of the batch, engine, kwargs) -> what the transformer returns
 CallHandler = Callable[[tuple[Call, ...], ExpertEngine, dict[str, Any]], Any]
+
+
+class StandIn:
+    """Answers in place of a method of the scheduler; in a copy of the scheduler (LTX-2 steps its audio with one) it is the
+    copy's own method again."""
+
+    def __init__(self, original: Callable, answer: Callable):
+        self.original, self.answer = original, answer
+        functools.update_wrapper(self, original)  # pipelines ask for the parameters of a step
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.answer(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Callable:
+        return copy.deepcopy(self.original, memo)
 
 
 class Proxy:
@@ -164,8 +180,8 @@ class Stage:
             self._keep_prompts(branches, kwargs.get("encoder_hidden_states"))
         out = self.handler(calls, engine, kwargs)
         check_output(engine.module, out, engine.adapter.output_item)
-        whole = out[0] if isinstance(out, tuple) else out
-        run.outputs.extend(part.clone() for part in whole.chunk(len(calls)))
+        parts = zip(*(stream.chunk(len(calls)) for stream in streams(out)), strict=True)
+        run.outputs.extend(tuple(stream.clone() for stream in branch) for branch in parts)
         return out
 
     def _keep_prompts(self, branches: tuple[str, ...], embeds: Any) -> None:
@@ -180,7 +196,6 @@ class Stage:
     def _scheduler_step(self, original: Callable) -> Callable:
         signature = inspect.signature(original)
 
-        @functools.wraps(original)  # pipelines ask for the parameters of a step
         def step(*args: Any, **kwargs: Any) -> Any:
             bound = signature.bind(*args, **kwargs)
             if not self.adapter.is_step(self.pipe.scheduler, bound.arguments):
@@ -203,7 +218,7 @@ class Stage:
             out.prev_sample = following
             return out
 
-        return step
+        return StandIn(original, step)
 
     def _observe(self, k: int, arguments: dict[str, Any]) -> Clean:
         """Keep latent and prediction of a step, and let x0hat be edited."""
@@ -264,9 +279,11 @@ class Stage:
 
         return prepare
 
-    def _encode_prompt(self, original: Callable) -> Callable:
+    def _recalled(self, original: Callable) -> Callable:
+        """A method whose results are kept, and come from the recording in a replay."""
+
         @functools.wraps(original)
-        def encode(*args: Any, **kwargs: Any) -> Any:
+        def recall(*args: Any, **kwargs: Any) -> Any:
             if self.encoded_override is not None:
                 found = self.encoded_override[len(self.run.encoded)]
             else:
@@ -274,7 +291,7 @@ class Stage:
             self.run.encoded.append(found)
             return found
 
-        return encode
+        return recall
 
     def _get_timesteps(self, original: Callable) -> Callable:
         @functools.wraps(original)
@@ -287,12 +304,11 @@ class Stage:
         return get
 
     def _set_timesteps(self, original: Callable) -> Callable:
-        @functools.wraps(original)
         def set_timesteps(*args: Any, **kwargs: Any) -> Any:
             self.timed = True
             return original(*args, **kwargs)
 
-        return set_timesteps
+        return StandIn(original, set_timesteps)
 
     @contextlib.contextmanager
     def set_up(self) -> Iterator[None]:
@@ -313,8 +329,9 @@ class Stage:
             scheduler.step = self._scheduler_step(scheduler.step)
             scheduler.set_timesteps = self._set_timesteps(scheduler.set_timesteps)
             pipe.prepare_latents = self._prepare_latents(pipe.prepare_latents)
-            if hasattr(pipe, "encode_prompt"):
-                pipe.encode_prompt = self._encode_prompt(pipe.encode_prompt)
+            for name in ("encode_prompt", *self.adapter.recalls):
+                if hasattr(pipe, name):
+                    setattr(pipe, name, self._recalled(getattr(pipe, name)))
             if hasattr(pipe, "get_timesteps"):
                 pipe.get_timesteps = self._get_timesteps(pipe.get_timesteps)
             yield
@@ -323,17 +340,30 @@ class Stage:
                 object.__setattr__(pipe, name, module)
             for name in ("step", "set_timesteps"):
                 scheduler.__dict__.pop(name, None)
-            for name in REPLACED:
+            for name in (*REPLACED, *self.adapter.recalls):
                 pipe.__dict__.pop(name, None)
             if ended:
                 pipe.maybe_free_model_hooks()
 
     def play(self, **kwargs: Any) -> Run:
-        """Run the pipeline to its final latents."""
+        """Run the pipeline to its final latents. InterpError for a call that the adapter refuses."""
+        parameters = inspect.signature(type(self.pipe).__call__).parameters.values()
+        reason = self.adapter.refuses_call(self.pipe, {p.name: p.default for p in parameters} | kwargs)
+        if reason is not None:
+            raise InterpError(f"{type(self.pipe).__name__} cannot be followed in this call: {reason}")
         with self.set_up(), torch.no_grad():
             out = latents_of(self.pipe, self.pipe(**kwargs, output_type="latent", return_dict=False))
-        final = self.canonical(out)
-        if final.shape[2] < self.run.dims[0]:  # some pipelines do not return their condition's frame
-            final = self.whole(self.last, self.given)
-        self.run.latents = final.clone(memory_format=torch.contiguous_format)
+        self.run.latents = self._final(out).clone(memory_format=torch.contiguous_format)
         return self.run
+
+    def _final(self, out: Tensor) -> Tensor:
+        """The final latents, from what the pipeline returned."""
+        if self.adapter.returned is not None:
+            return self.whole(self.last, self.given)
+        final = self.canonical(out)
+        before = final.shape[2] - self.run.dims[0]
+        if before < 0:  # some pipelines do not return their condition's frame
+            return self.whole(self.last, self.given)
+        if before > 0:
+            self.run.lead = final[:, :, :before].clone()
+        return final[:, :, before:]

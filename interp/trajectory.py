@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from interp.clock import Call
@@ -27,8 +28,10 @@ class Run:
     """One generation. Tensors are ``[batch, channel, frame, row, col]`` in the latent space of the model.
 
     ``x_t[k]`` is the latent before step k, ``v[k]`` the model output after guidance (flow, v, epsilon or EDM, as the model
-    predicts), ``latents`` the final latent; ``outputs`` holds every call's own result, in the pipeline's layout, from which
-    the run can be replayed. ``sigmas`` are noise levels: the coefficient of the noise in ``x_t``.
+    predicts), ``latents`` the final latent; ``outputs`` holds every call's own result, in the pipeline's layout and one tensor
+    for every latent (LTX-2: video and audio), from which the run can be replayed. ``lead`` are given latent frames that the
+    pipeline puts before them when it decodes (FramePack: the picture). ``sigmas`` are noise levels: the coefficient of the
+    noise in ``x_t``.
     """
 
     sigmas: list[float] = field(default_factory=list)
@@ -37,11 +40,12 @@ class Run:
     x_t: list[Tensor] = field(default_factory=list)
     v: list[Tensor] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
-    outputs: list[Tensor] = field(default_factory=list)
+    outputs: list[tuple[Tensor, ...]] = field(default_factory=list)
     latents: Tensor | None = None
+    lead: Tensor | None = None
     prepared: Any = None
     dims: Dims | None = None  # latent frames, rows, columns
-    encoded: list[Any] = field(default_factory=list)  # what the pipeline's encode_prompt returned, in order
+    encoded: list[Any] = field(default_factory=list)  # what encode_prompt and Adapter.recalls returned, in order
     generators: list[Tensor] | None = None  # states of the generators before the first step of the scheduler
     unseeded: bool = False  # the scheduler drew noise from PyTorch's global generator
     prompt_embeds: tuple[Tensor, Tensor | None] | None = None
@@ -65,7 +69,13 @@ class Run:
     def decode(self, step: int | None = None) -> np.ndarray:
         """Pixels uint8 ``[batch, pixel frame, height, width, 3]`` of x0hat at a step, or of the final latent."""
         latents = self.latents if step is None else self.x0hat[step]
-        return self.decoder(latents)
+        return self.decoder(self.shown(latents))
+
+    def shown(self, latents: Tensor) -> Tensor:
+        """Latents of this run with the frames that the pipeline puts before them."""
+        if self.lead is None:
+            return latents
+        return torch.cat([self.lead.to(latents).expand(len(latents), -1, -1, -1, -1), latents], dim=2)
 
     def call(self, step: int, branch: str = "cond") -> Call:
         """The call of a step and branch."""

@@ -13,7 +13,8 @@ from interp.families.adapter import Adapter, NoAdapter
 from interp.families.unsupported import REASONS
 
 MODULES = (
-    "wan", "ltx", "cogvideox", "hunyuan", "mochi", "allegro", "latte", "cosmos", "easyanimate", "sana", "kandinsky", "motif",
+    "wan", "ltx", "ltx2", "cogvideox", "hunyuan", "mochi", "allegro", "latte", "cosmos", "easyanimate", "sana", "kandinsky",
+    "motif", "framepack",
 )  # fmt: skip
 _REGISTRY: dict[str, Adapter] = {}
 

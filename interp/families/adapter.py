@@ -7,7 +7,7 @@ layout of latents. Everything else (tracing, caching, replay, guidance) is share
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -25,10 +25,10 @@ class Site:
     """One place in a block (or outside the blocks): its public name, and the nnsight location ``path`` + ``key``.
 
     ``kind`` is a key of :data:`interp.views.AXES`. ``item`` picks from a tuple-valued output, or an argument by its
-    position. ``part`` is the stretch of the token axis that is meant where text and video share one: ``lead`` and ``trail``
-    are the video's tokens at the start and at the end, ``after`` and ``before`` the text around them. ``fold`` says that
-    frames (``spatial``) or positions (``temporal``) are folded into the batch axis. ``wanted`` leaves a site out of blocks
-    that lack it.
+    position. ``part`` is the stretch of the token axis that is meant where the video shares one with others: ``lead`` and
+    ``trail`` are the video's tokens at the start and at the end, ``after`` and ``before`` the text around them, ``history``
+    earlier frames before ``lead``. ``fold`` says that frames (``spatial``) or positions (``temporal``) are folded into the
+    batch axis. ``wanted`` leaves a site out of blocks that lack it.
     """
 
     name: str
@@ -120,13 +120,21 @@ def never(transformer: nn.Module) -> bool:
     return False
 
 
+def any_call(pipe: Any, call: Mapping[str, Any]) -> str | None:
+    return None
+
+
+def no_history(config: Any, call: Mapping[str, Any]) -> int:
+    return 0
+
+
 def every_step(scheduler: Any, arguments: Mapping[str, Any]) -> bool:
     return True
 
 
-# what the text computes after its last keys and values went into the video: nothing reads it
-DEAD_TEXT = ("hook_q_text", "hook_pattern_text", "hook_z_text", "hook_attn_out_text", "hook_resid_mid_text", "hook_mlp_out_text",
-             "hook_block_out_text", "hook_post_text", "hook_resid_post_text")  # fmt: skip
+# what text and history compute after their last keys and values went into the video: nothing reads it
+DEAD = ("hook_q_text", "hook_pattern_text", "hook_z_text", "hook_attn_out_text", "hook_resid_mid_text", "hook_mlp_out_text",
+        "hook_block_out_text", "hook_post_text", "hook_resid_post_text", "hook_resid_post_history")  # fmt: skip
 
 
 def no_breaks(transformer: nn.Module) -> set[int]:
@@ -152,6 +160,11 @@ class Adapter:
     - ``given``: the latents whose first frames stay, where the scheduler sees only the later ones, from the transformer's
       configuration and what ``prepare_latents`` returned.
     - ``is_step``: whether a call of the scheduler's step, by its arguments, is the one that ends a denoising step.
+    - ``history``: tokens before the video's, from the transformer's configuration and the arguments of a call.
+    - ``recalls``: methods of the pipeline, besides ``encode_prompt``, that draw noise or encode conditions outside
+      ``prepare_latents``; a replay takes their results from the recording.
+    - ``refuses_call``: why a call of the pipeline, by its keywords, cannot be followed, or None.
+    - ``returned``: what the pipeline returns for its final latents, where that is something else (LTX-2 scales them).
     """
 
     family: str
@@ -174,6 +187,10 @@ class Adapter:
     refuses: Callable[[Any], str | None] = nothing
     given: Callable[[Any, tuple[Any, ...]], Tensor] = first_prepared
     is_step: Callable[[Any, Mapping[str, Any]], bool] = every_step
+    history: Callable[[Any, Mapping[str, Any]], int] = no_history
+    recalls: tuple[str, ...] = ()
+    refuses_call: Callable[[Any, Mapping[str, Any]], str | None] = any_call
+    returned: Callable[[Any, Tensor], Tensor] | None = None
     decode: Callable[[Any, Tensor], Any] = decoding.by_statistics
     notes: str = ""
 
@@ -199,7 +216,7 @@ class Adapter:
         for layer, (path, sites) in enumerate(blocks):
             block = transformer.get_submodule(path)
             for site in sites:
-                dead = layer in last and site.name.endswith(DEAD_TEXT)
+                dead = layer in last and site.name.endswith(DEAD)
                 if not dead and (site.wanted is None or site.wanted(block)):
                     add(f"blocks.{layer}.{site.name}", site, f"{path}.{site.path}".rstrip("."), layer)
         out = Site("hook_model_out", "latent", "", "output", self.output_item)
@@ -211,6 +228,11 @@ class Adapter:
         """The token grid of a latent of ``(frames, rows, columns)``; a last incomplete patch of frames counts."""
         frames, rows, cols = self.patch(transformer.config)
         return TokenGrid(-(-dims[0] // frames), dims[1] // rows, dims[2] // cols)
+
+    def call_grid(self, transformer: nn.Module, call: Mapping[str, Any]) -> TokenGrid:
+        """The token grid of a transformer call, with the rows of its batch and the tokens before the video's."""
+        history = self.history(transformer.config, call)
+        return replace(self.grid(transformer, self.dims(call)), batch=call["hidden_states"].shape[0], history=history)
 
     def dims(self, call: Mapping[str, Any]) -> Dims:
         """Latent frames, rows and columns of a transformer call."""

@@ -13,14 +13,23 @@ from interp.families.layouts import PACKED
 from interp.families.shapes import cross_block
 
 
+def scaled(pipe: Any, latents: Tensor) -> Tensor:
+    """Latents in the VAE's own scale, by its statistics."""
+    vae, shape = pipe.vae, (1, -1, 1, 1, 1)
+    mean, std = vae.latents_mean.view(shape).to(latents), vae.latents_std.view(shape).to(latents)
+    return latents * std / vae.config.scaling_factor + mean
+
+
 def decode(pipe: Any, latents: Tensor) -> Tensor:
     """With the VAE's statistics; a VAE that is told a timestep gets 0 (the pipeline's default) and no noise."""
     vae = pipe.vae
-    shape = (1, -1, 1, 1, 1)
-    mean, std = vae.latents_mean.view(shape).to(latents), vae.latents_std.view(shape).to(latents)
-    latents = (latents * std / vae.config.scaling_factor + mean).to(vae.dtype)
+    latents = scaled(pipe, latents).to(vae.dtype)
     time = torch.zeros(len(latents), dtype=latents.dtype) if vae.config.timestep_conditioning else None
     return vae.decode(latents, time, return_dict=False)[0]
+
+
+def patches(config: Any) -> str | None:
+    return None if (config.patch_size, config.patch_size_t) == (1, 1) else "its patch sizes are not 1"
 
 
 LTX = register(
@@ -31,7 +40,7 @@ LTX = register(
         (Site("hook_embed", "tokens", "proj_in", "output"), Site("hook_time_emb", "vector", "time_embed", "output", item=1)),
         layout=PACKED,
         patch=lambda config: (1, 1, 1),
-        refuses=lambda config: None if (config.patch_size, config.patch_size_t) == (1, 1) else "its patch sizes are not 1",
+        refuses=patches,
         decode=decode,
         notes="patch sizes of 1 only, as in every released model",
     )

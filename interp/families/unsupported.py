@@ -6,14 +6,6 @@ _LOOP = "its pipeline runs a loop of its own for"
 
 # by the class name of the transformer
 REASONS: dict[str, str] = {
-    "HunyuanVideoFramepackTransformer3DModel": (
-        "FramePack puts history frames of three patch sizes before the video's tokens, and its pipeline runs one denoising loop "
-        "for every section of the video, so that neither tokens nor steps have one address"
-    ),
-    "LTX2VideoTransformer3DModel": (
-        "LTX-2 carries audio and video streams through every block and steps two latents with two schedulers; "
-        "an address has no word for the audio yet"
-    ),
     "AnyFlowTransformer3DModel": "AnyFlow predicts between two timesteps, so that a step has no single noise level",
     "AnyFlowFARTransformer3DModel": "AnyFlow predicts between two timesteps, so that a step has no single noise level",
     "HeliosTransformer3DModel": f"{_LOOP} every chunk of the video, with history tokens before the video's",

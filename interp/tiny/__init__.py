@@ -42,6 +42,8 @@ _TRUE = {"guidance": _EMBEDDED | {"true_cfg_scale": 3.0, "negative_prompt": NEGA
 _TRUE_EMBEDDINGS = {
     "guidance": _EMBEDDED | {"true_cfg_scale": 3.0}, "unguided": _EMBEDDED, "embeddings": "hunyuan_embeddings",
 }  # fmt: skip
+_LTX2 = _SHORT | {"stg_scale": 0.0, "audio_stg_scale": 0.0, "modality_scale": 1.0, "audio_modality_scale": 1.0}
+_BOTH_OFF = {"unguided": {"guidance_scale": 1.0, "audio_guidance_scale": 1.0}}
 _KANDINSKY = {"guidance": {"guidance_scale": 3.0}, "embeddings": "kandinsky_embeddings"}
 
 TINY: dict[str, Tiny] = {
@@ -58,6 +60,8 @@ TINY: dict[str, Tiny] = {
     "chronoedit": Tiny("wan", "chronoedit", "image", _LONG),
     "ltx": Tiny("cross", "ltx", "text", _SHORT),
     "ltx-i2v": Tiny("cross", "ltx_image", "image", _SHORT),
+    "ltx2": Tiny("ltx2", "ltx2", "text", _LTX2, **_BOTH_OFF),
+    "ltx2-i2v": Tiny("ltx2", "ltx2_image", "image", _LTX2 | {"image_crf": 0}, **_BOTH_OFF),
     "allegro": Tiny("cross", "allegro", "text", _SHORT),
     "latte": Tiny("cross", "latte", "text", {"video_length": 3}, frames="video_length"),
     "cosmos1": Tiny("cross", "cosmos1", "text", _SHORT),
@@ -75,6 +79,7 @@ TINY: dict[str, Tiny] = {
     "hunyuan": Tiny("joint", "hunyuan", "text", _LLAMA, **_TRUE),
     "hunyuan-i2v": Tiny("joint", "hunyuan_image", "image", **_TRUE_EMBEDDINGS),
     "hunyuan-i2v-concat": Tiny("joint", "hunyuan_image_concat", "image", **_TRUE_EMBEDDINGS),
+    "framepack": Tiny("joint", "framepack", "image", _LLAMA | {"latent_window_size": 3}, **_TRUE),
     "hunyuan1.5": Tiny("joint", "hunyuan15", "text", **_GUIDER),
     "easyanimate": Tiny("joint", "easyanimate", "text"),
     "motif": Tiny("joint", "motif", "text", _SHORT, **_GUIDER),

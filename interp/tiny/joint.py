@@ -169,6 +169,26 @@ def hunyuan() -> Any:
     )
 
 
+def framepack() -> Any:
+    """HunyuanVideo's blocks, with the frames so far as further tokens before the video's."""
+    from diffusers import HunyuanVideoFramepackPipeline, HunyuanVideoFramepackTransformer3DModel
+
+    encoder, processor = text.siglip_image()
+    torch.manual_seed(0)
+    config = HUNYUAN | {"has_image_proj": True, "image_proj_dim": text.WIDTH, "has_clean_x_embedder": True}
+    return HunyuanVideoFramepackPipeline(
+        text_encoder=text.llama(),
+        tokenizer=text.tokenizer(start=True),
+        transformer=HunyuanVideoFramepackTransformer3DModel(**config).eval(),
+        vae=hunyuan_vae(),
+        scheduler=flow(),
+        text_encoder_2=text.clip_text(),
+        tokenizer_2=text.tokenizer(start=True),
+        image_encoder=encoder,
+        feature_extractor=processor,
+    )
+
+
 def hunyuan15() -> Any:
     from diffusers import (
         AutoencoderKLHunyuanVideo15,

@@ -144,3 +144,14 @@ def clip_image() -> tuple[Any, Any]:
     )
     size = {"height": 32, "width": 32}
     return CLIPVisionModel(config).eval(), CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=size)
+
+
+def siglip_image() -> tuple[Any, Any]:
+    """The image encoder of FramePack, and its processor."""
+    from transformers import SiglipImageProcessor, SiglipVisionConfig, SiglipVisionModel
+
+    torch.manual_seed(17)
+    config = SiglipVisionConfig(
+        hidden_size=WIDTH, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=16
+    )
+    return SiglipVisionModel(config).eval(), SiglipImageProcessor(size={"height": 32, "width": 32})

@@ -1,0 +1,65 @@
+"""FramePack: HunyuanVideo's blocks with the frames so far as further tokens ("history") before the video's.
+
+The pipeline makes a video section by section, with a denoising loop for each; one section can be followed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from math import ceil, prod
+from typing import Any
+
+from interp.families import decoding, register
+from interp.families.adapter import Adapter, Block, Site, Stack
+from interp.families.hunyuan import DUAL, EMBED
+from interp.families.shapes import parallel_block
+
+# what the transformer is told of the frames so far, and the patches (frame, row, column) in which it reads them
+HISTORY = {"latents_clean": (1, 2, 2), "latents_history_2x": (2, 4, 4), "latents_history_4x": (4, 8, 8)}
+
+
+def history(config: Any, call: Mapping[str, Any]) -> int:
+    """Tokens before the video's."""
+    given = [(call[name].shape[2:], patch) for name, patch in HISTORY.items() if call.get(name) is not None]
+    return sum(prod(ceil(size / cells) for size, cells in zip(shape, patch, strict=True)) for shape, patch in given)
+
+
+def after_history(block: Block) -> Block:
+    """The block where history comes before the video's tokens; it has keys, values and a residual stream of its own."""
+    made: list[Site] = []
+    for site in block:
+        made.append(replace(site, part="lead") if site.kind == "tokens" else site)
+        if site.name in ("attn.hook_k", "attn.hook_v"):
+            made.append(replace(site, name=f"{site.name}_history", kind="history_heads", part="history"))
+        if site.name == "hook_resid_post":
+            made.append(replace(site, name="hook_resid_post_history", kind="history", part="history"))
+    return tuple(made)
+
+
+def refuses_call(pipe: Any, call: Mapping[str, Any]) -> str | None:
+    """Sections are denoised one after the other, so that a step of the run would have several addresses."""
+    window, asked = call["latent_window_size"], call["num_frames"]
+    fits = (window - 1) * pipe.vae_scale_factor_temporal + 1
+    if asked <= fits:
+        return None
+    return (
+        f"num_frames={asked} makes {-(-asked // fits)} sections, each with a denoising loop of its own, and one can be followed: "
+        f"give num_frames={fits}, which is one section of latent_window_size={window}"
+    )
+
+
+FRAMEPACK = register(
+    Adapter(
+        "FramePack",
+        ("HunyuanVideoFramepackTransformer3DModel",),
+        (Stack("transformer_blocks", after_history(DUAL)), Stack("single_transformer_blocks", after_history(parallel_block()))),
+        (EMBED, Site("hook_time_emb", "vector", "time_text_embed", "output", item=0)),
+        history=history,
+        recalls=("encode_image", "prepare_image_latents"),
+        refuses_call=refuses_call,
+        decode=decoding.by_scaling_factor,
+        notes="one section of the video (num_frames up to the window of latent_window_size latent frames); keys of a pattern: "
+        "history, video, text; Run.decode shows the picture's frame first",
+    )
+)
