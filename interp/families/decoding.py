@@ -9,11 +9,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers.video_processor import VideoProcessor
 from torch import Tensor
+
+from interp.errors import InterpError
 
 
 def _statistics(pipe: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
     config = pipe.vae.config
+    if getattr(config, "latents_mean", None) is None or getattr(config, "latents_std", None) is None:
+        raise InterpError(
+            f"the configuration of {type(pipe.vae).__name__} has no latents_mean and latents_std: give the Adapter another "
+            "decode, by_scaling_factor or a function (pipe, latents) -> pixels of your own"
+        )
     shape = (1, -1, 1, 1, 1)
     mean = torch.as_tensor(config.latents_mean).view(shape).to(latents)
     std = 1.0 / torch.as_tensor(config.latents_std).view(shape).to(latents)
@@ -29,11 +37,17 @@ def by_statistics(pipe: Any, latents: Tensor) -> Tensor:
 
 def by_scaling_factor(pipe: Any, latents: Tensor) -> Tensor:
     """``latents / scaling_factor``."""
+    if getattr(pipe.vae.config, "scaling_factor", None) is None:
+        raise InterpError(
+            f"the configuration of {type(pipe.vae).__name__} has no scaling_factor: give the Adapter a decode of your own, a "
+            "function (pipe, latents) -> pixels"
+        )
     latents = latents.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor
     return pipe.vae.decode(latents, return_dict=False)[0]
 
 
 def to_frames(pipe: Any, pixels: Tensor) -> np.ndarray:
     """uint8 ``[batch, pixel frame, height, width, 3]``."""
-    frames = pipe.video_processor.postprocess_video(pixels, output_type="np")
+    processor = getattr(pipe, "video_processor", None) or VideoProcessor()
+    frames = processor.postprocess_video(pixels, output_type="np")
     return np.round(np.asarray(frames) * 255).astype(np.uint8)
