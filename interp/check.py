@@ -20,6 +20,7 @@ from torch import Tensor
 from interp import tiny
 from interp.check_parts import Probe, identities, token_order
 from interp.errors import InterpError
+from interp.families import adapter_for
 from interp.model import TRAJECTORY, HookedVideoPipeline
 from interp.replay import Patch, record, replay
 from interp.views import GRID, take
@@ -193,7 +194,7 @@ def small_call(pipe: Any, prompt: str = "a red ball rolls to the right", steps: 
     ``wanted``: ``height``, ``width`` (pixels), ``frames`` (pixel frames, whatever the pipeline calls them), or its keywords.
     """
     parameters = inspect.signature(type(pipe).__call__).parameters
-    made: dict[str, Any] = {"prompt": prompt, "num_inference_steps": steps}
+    made: dict[str, Any] = {"prompt": prompt, "num_inference_steps": steps, **adapter_for(pipe.transformer).needs}
     frames = wanted.pop("frames", None)
     for name in ("num_frames", "video_length", "frames"):
         if frames is not None and name in parameters:

@@ -70,6 +70,8 @@ def _sites(model: HookedVideoPipeline) -> str:
         "cross-attention": "cross_attn.hook_pattern",
         "image attention": "cross_attn.hook_image_pattern",
         "text stream": "hook_resid_post_text",
+        "audio stream": "hook_resid_post_audio",
+        "history stream": "hook_resid_post_history",
         "parallel MLP": "mlp.hook_post",
     }
     return ", ".join(kind for kind, name in kinds.items() if name in names)

@@ -289,6 +289,7 @@ class _Session:
         per_token = grid.tokens * engine.module.dtype.itemsize * latents.shape[0]
         joint = any(n.endswith("_text") for n in engine.points)
         row = {"pattern": heads * (grid.tokens + TEXT * joint), "text_pattern": heads * (grid.tokens + TEXT)}
+        row["audio_pattern"] = heads * TEXT  # that many audio queries, with a key a video token
         sizes = {
             n: per_token * row.get(self.model._kind(n), 4 * width if "mlp.hook_post" in n else width) for n in self.plan.names
         }

@@ -8,7 +8,7 @@ recording too, and a patched branch starts at the patched layer from the recorde
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -136,6 +136,8 @@ def replay_run(model: HookedVideoPipeline, target: Recording, patches: Sequence[
     firsts = {patch.first_step for patch in patches}
     if len(firsts) != 1:
         raise InterpError(f"patches of one batch must start at one step, these start at {sorted(firsts)}: split them")
+    if len(patches) > 1 and model.adapter.one_video:
+        return stacked([replay_run(model, target, [patch]) for patch in patches])
     player = _Player(model, target, patches, firsts.pop())
     stage = Stage(model.pipe, model.engines, player.call)
     stage.edit_x_t = player.x_t
@@ -148,6 +150,14 @@ def replay_run(model: HookedVideoPipeline, target: Recording, patches: Sequence[
     run = stage.play(**replay_arguments(target.run, rows))
     run.decoder = model.decode
     return run
+
+
+def stacked(runs: Sequence[Run]) -> Run:
+    """The same run of several videos, in one batch."""
+    joined = lambda tensors: [torch.cat(rows) for rows in zip(*tensors, strict=True)]
+    outputs = [tuple(joined(rows)) for rows in zip(*(run.outputs for run in runs), strict=True)]
+    x_t, v = joined([run.x_t for run in runs]), joined([run.v for run in runs])
+    return replace(runs[0], x_t=x_t, v=v, outputs=outputs, latents=torch.cat([run.latents for run in runs]))
 
 
 def repeated(value: Any, rows: int) -> Any:
@@ -175,7 +185,7 @@ def replay_arguments(run: Run, rows: int) -> dict[str, Any]:
     for name in ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2"):
         if isinstance(kwargs.get(name), (str, list)):
             text = kwargs[name] if isinstance(kwargs[name], str) else kwargs[name][0]
-            kwargs[name] = [text] * rows if rows > 1 else text  # VACE takes no lists
+            kwargs[name] = [text] * rows if rows > 1 else text
     for name, value in kwargs.items():
         if "embeds" in name or "attention_mask" in name:
             kwargs[name] = repeated(value, rows)

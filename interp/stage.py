@@ -352,8 +352,9 @@ class Stage:
         if reason is not None:
             raise InterpError(f"{type(self.pipe).__name__} cannot be followed in this call: {reason}")
         with self.set_up(), torch.no_grad():
-            out = latents_of(self.pipe, self.pipe(**kwargs, output_type="latent", return_dict=False))
-        self.run.latents = self._final(out).clone(memory_format=torch.contiguous_format)
+            out = self.pipe(**kwargs, output_type="latent", return_dict=False)
+        self.run.latents = self._final(latents_of(self.pipe, out)).clone(memory_format=torch.contiguous_format)
+        self.run.beside = tuple(out[1:])
         return self.run
 
     def _final(self, out: Tensor) -> Tensor:

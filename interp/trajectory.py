@@ -30,7 +30,8 @@ class Run:
     ``x_t[k]`` is the latent before step k, ``v[k]`` the model output after guidance (flow, v, epsilon or EDM, as the model
     predicts), ``latents`` the final latent; ``outputs`` holds every call's own result, in the pipeline's layout and one tensor
     for every latent (LTX-2: video and audio), from which the run can be replayed. ``lead`` are given latent frames that the
-    pipeline puts before them when it decodes (FramePack: the picture). ``sigmas`` are noise levels: the coefficient of the
+    pipeline puts before them when it decodes (FramePack: the picture), ``beside`` is what the pipeline returned after the
+    latents (LTX-2: its audio latents, as the audio VAE takes them). ``sigmas`` are noise levels: the coefficient of the
     noise in ``x_t``.
     """
 
@@ -43,6 +44,7 @@ class Run:
     outputs: list[tuple[Tensor, ...]] = field(default_factory=list)
     latents: Tensor | None = None
     lead: Tensor | None = None
+    beside: tuple[Any, ...] = ()
     prepared: Any = None
     dims: Dims | None = None  # latent frames, rows, columns
     encoded: list[Any] = field(default_factory=list)  # what encode_prompt and Adapter.recalls returned, in order

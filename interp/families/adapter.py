@@ -7,7 +7,7 @@ layout of latents. Everything else (tracing, caching, replay, guidance) is share
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -163,6 +163,8 @@ class Adapter:
     - ``history``: tokens before the video's, from the transformer's configuration and the arguments of a call.
     - ``recalls``: methods of the pipeline, besides ``encode_prompt``, that draw noise or encode conditions outside
       ``prepare_latents``; a replay takes their results from the recording.
+    - ``needs``: keywords that the pipeline must be given, since its defaults cannot be followed.
+    - ``one_video``: the pipeline makes one video at a time; rows of a replay run one after the other.
     - ``refuses_call``: why a call of the pipeline, by its keywords, cannot be followed, or None.
     - ``returned``: what the pipeline returns for its final latents, where that is something else (LTX-2 scales them).
     """
@@ -189,6 +191,8 @@ class Adapter:
     is_step: Callable[[Any, Mapping[str, Any]], bool] = every_step
     history: Callable[[Any, Mapping[str, Any]], int] = no_history
     recalls: tuple[str, ...] = ()
+    needs: Mapping[str, Any] = field(default_factory=dict)
+    one_video: bool = False
     refuses_call: Callable[[Any, Mapping[str, Any]], str | None] = any_call
     returned: Callable[[Any, Tensor], Tensor] | None = None
     decode: Callable[[Any, Tensor], Any] = decoding.by_statistics

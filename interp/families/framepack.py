@@ -58,6 +58,7 @@ FRAMEPACK = register(
         history=history,
         recalls=("encode_image", "prepare_image_latents"),
         refuses_call=refuses_call,
+        one_video=True,
         decode=decoding.by_scaling_factor,
         notes="one section of the video (num_frames up to the window of latent_window_size latent frames); keys of a pattern: "
         "history, video, text; Run.decode shows the picture's frame first",

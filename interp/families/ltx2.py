@@ -13,7 +13,7 @@ from interp.families.ltx import decode, patches, scaled
 # kinds of one stream's heads
 VIDEO_HEADS, AUDIO_HEADS, TEXT_HEADS = "heads", "audio_heads", "text_heads"
 # guidance that runs further forwards with parts of the blocks left out, and the value that switches it off
-OTHER_GUIDANCE = {"stg_scale": 0, "audio_stg_scale": 0, "modality_scale": 1, "audio_modality_scale": 1}
+OTHER_GUIDANCE: dict[str, float] = {"stg_scale": 0, "audio_stg_scale": 0, "modality_scale": 1, "audio_modality_scale": 1}
 
 
 def attention(name: str, module: str, queries: str, keys: str) -> Block:
@@ -73,6 +73,7 @@ LTX2 = register(
         refuses=patches,
         refuses_call=refuses_call,
         recalls=("prepare_audio_latents",),
+        needs=OTHER_GUIDANCE,
         returned=scaled,
         decode=decode,
         notes="names of the audio stream end in _audio; hook_x_t, hook_x0hat and hook_model_out are the video's; "

@@ -36,7 +36,16 @@ def after_reference(pipe: Any, latents: Tensor) -> Tensor:
     return decoding.by_statistics(pipe, latents[:, :, 1:])
 
 
-VACE = register(Adapter("Wan VACE", ("WanVACETransformer3DModel",), (Stack("blocks", BLOCK),), (EMBED, TIME), breaks=vace_breaks))
+VACE = register(
+    Adapter(
+        "Wan VACE",
+        ("WanVACETransformer3DModel",),
+        (Stack("blocks", BLOCK),),
+        (EMBED, TIME),
+        breaks=vace_breaks,
+        one_video=True,
+    )
+)
 ANIMATE = register(
     Adapter("Wan Animate", ("WanAnimateTransformer3DModel",), (Stack("blocks", BLOCK),), (EMBED, TIME), breaks=animate_breaks)
 )
