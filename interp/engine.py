@@ -183,7 +183,7 @@ class ExpertEngine:
         if key.startswith("source."):
             label = key.removeprefix("source.")
             if not hasattr(owner.source, label):
-                raise InterpError(f"{point.name}: the forward of {point.path} has no {label}; its labels are in .source")
+                raise InterpError(f"{point.name}: the forward of {point.path} has no {label}; it has {_labels(owner.source)}")
             owner, key = getattr(owner.source, label), "output"
         try:
             if key == "input" and point.site.item is not None:
@@ -192,10 +192,14 @@ class ExpertEngine:
             return getattr(owner, key), partial(setattr, owner, key)
         except OutOfOrderError as error:
             raise InterpError(
-                f"{point.name} was not reached in time: the sites of the {self.adapter.family} adapter are not in the order of "
-                f"execution (a site listed before it runs after it; interp.families.shapes.ordered moves sites), or "
-                f"{point.path or 'the transformer'} does not run in this call"
+                f"{point.name} was not reached in time: the {self.adapter.family} adapter does not list its sites in the order "
+                f"of execution (one that it lists before, {self._before(point)} or earlier, runs after it; "
+                f"interp.families.shapes.ordered moves sites), or {point.path or 'the transformer'} does not run in this call"
             ) from error
+
+    def _before(self, point: Point) -> str:
+        """The site that the adapter lists before one."""
+        return next((p.name for p in self.points.values() if p.order == point.order - 1), "none")
 
     def _changed(self, place: Plan, tensor: Tensor, rows: slice, grid: TokenGrid, dims: Any) -> Tensor | None:
         """The model's tensor after its visitors; None when none changed it."""
@@ -214,6 +218,11 @@ class ExpertEngine:
                 raise _unfit(point, new, tensor)
             changed = new
         return changed
+
+
+def _labels(source: Any) -> str:
+    """The labels of a forward that an assignment or a call gave, as nnsight has them."""
+    return ", ".join(source.names)
 
 
 def _write_arguments(owner: Any, positional: int, names: tuple[str, ...], values: tuple[Any, ...]) -> None:

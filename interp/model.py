@@ -165,7 +165,7 @@ class HookedVideoPipeline:
     def decode(self, latents: Tensor) -> Any:
         """Pixels uint8 ``[batch, pixel frame, height, width, 3]`` of final or estimated latents."""
         with torch.no_grad():
-            pixels = self.adapter.decode(self.pipe, latents.to(self.pipe._execution_device))
+            pixels = self.adapter.decode(self.pipe, latents.to(getattr(self.pipe, "_execution_device", latents.device)))
             self.pipe.maybe_free_model_hooks()  # offloads the VAE where offloading is on
             return to_frames(self.pipe, pixels)
 
