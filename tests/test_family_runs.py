@@ -109,9 +109,9 @@ def test_video_to_video_counts_the_steps_that_run():
 
 
 def test_refusals_say_what_and_why():
-    framepack = type("HunyuanVideoFramepackTransformer3DModel", (torch.nn.Module,), {})()
+    helios = type("HeliosTransformer3DModel", (torch.nn.Module,), {})()
     with pytest.raises(NoAdapter, match="history"):
-        adapter_for(framepack)
+        adapter_for(helios)
     with pytest.raises(NoAdapter, match=r"adding-a-family\.md"):
         adapter_for(torch.nn.Linear(1, 1))
     pipe = tiny.build("kandinsky5")

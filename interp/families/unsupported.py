@@ -16,6 +16,10 @@ REASONS: dict[str, str] = {
     "MiniMaxH3Transformer3DModel": "no adapter is written: its layout has not been studied",
 }
 
+_APPENDED = (
+    "it appends the tokens of its references to the video's; "
+    "use LTX2Pipeline, LTX2ImageToVideoPipeline or LTX2ConditionPipeline"
+)
 _FORCING = "diffusion forcing gives every latent frame a scheduler and a step clock of its own"
 
 # pipelines that cannot be followed, though their transformer can in other pipelines
@@ -26,4 +30,8 @@ PIPELINES: dict[str, str] = {
     "LTXConditionPipeline": "it steps every token with a timestep of its own and appends the tokens of its conditions; "
     "use LTXPipeline or LTXImageToVideoPipeline",
     "LTXI2VLongMultiPromptPipeline": f"{_LOOP} every window of the video",
+    "LTX2InContextPipeline": _APPENDED,
+    "LTX2HDRPipeline": _APPENDED,
+    "LTX2DFRPipeline": "it generates the tokens of keyframes beside the video's",
+    "LTX2DFRTemporalRefinePipeline": f"{_LOOP} every tile of the video",
 }
