@@ -108,8 +108,8 @@ def call_for(model: HookedVideoPipeline, item: Item, seed: int, **generation: An
 
 
 def accepted(model: HookedVideoPipeline, call: dict[str, Any]) -> dict[str, Any]:
-    """The keywords without an image where the pipeline takes none."""
-    return {k: v for k, v in call.items() if k != "image" or model.takes_image}
+    """The keywords without an image where the pipeline takes none, and with what its family needs."""
+    return dict(model.adapter.needs) | {k: v for k, v in call.items() if k != "image" or model.takes_image}
 
 
 def needs_flow(config: SuiteConfig, model: HookedVideoPipeline) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from interp.errors import InterpError
 from interp.sdpa import INNER
-from interp.views import AXES, TokenGrid
+from interp.views import AXES, LISTED_HEADS, TokenGrid
 
 PAGE = "see 'What the pipeline must have' in docs/adding-a-family.md"
 TABLE = "see 'The file' in docs/adding-a-family.md"
@@ -73,9 +73,9 @@ def check_output(transformer: nn.Module, out: Any, item: int | None) -> None:
 
 # the model's own axes of a kind
 _NATIVE: dict[str, str] = {
-    **dict.fromkeys(("tokens", "flat_heads", "text"), "[batch, token, d]"),
-    **dict.fromkeys(("heads", "text_heads", "frame_text_heads"), "[batch, head, token, d_head]"),
-    **dict.fromkeys(("pattern", "text_pattern"), "[batch, head, query, key]"),
+    **dict.fromkeys(("tokens", "flat_heads", "text", "audio", "history"), "[batch, token, d]"),
+    **dict.fromkeys(("heads", *LISTED_HEADS, "frame_text_heads"), "[batch, head, token, d_head]"),
+    **dict.fromkeys(("pattern", "text_pattern", "audio_pattern"), "[batch, head, query, key]"),
     **dict.fromkeys(("embed", "frame_embed"), "[batch, d, frame, row, col]"),
     "grid": "[batch, frame, row, col, d]",
 }
@@ -102,7 +102,7 @@ def wrong_tensor(value: Any, site: Any, grid: TokenGrid) -> str | None:
         return None
     return (
         f"{given}, and the video has {grid.tokens} tokens ({grid.frames} frames x {grid.rows} rows x {grid.cols} columns); "
-        "look at item (video or text of a tuple), part (both on one axis), fold, and the adapter's patch"
+        "look at item (video or text of a tuple), part (both on one axis), fold, and the adapter's patch and layout"
     )
 
 

@@ -17,8 +17,7 @@ REASONS: dict[str, str] = {
 }
 
 _APPENDED = (
-    "it appends the tokens of its references to the video's; "
-    "use LTX2Pipeline, LTX2ImageToVideoPipeline or LTX2ConditionPipeline"
+    "it appends the tokens of its references to the video's; use LTX2Pipeline, LTX2ImageToVideoPipeline or LTX2ConditionPipeline"
 )
 _FORCING = "diffusion forcing gives every latent frame a scheduler and a step clock of its own"
 
