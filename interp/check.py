@@ -104,12 +104,16 @@ def fires(probe: Probe) -> Outcome:
 
 def shapes(probe: Probe) -> Outcome:
     rows, grid = probe.run.x_t[0].shape[0], probe.grid.shape
+    width, heads = probe.engine.adapter.width(probe.engine.module)
     for name, step, branch in probe.cache:
         value, axes = probe.cache[name, step, branch or "cond"], probe.cache.axes[name]
         sizes = dict(zip(axes, value.shape, strict=True))
         want = {"batch": rows} | ({} if "channel" in axes else {a: s for a, s in zip(GRID, grid) if a in axes})
+        want |= {"d_model": width} if name.endswith("hook_resid_post") else {}
+        want |= {"head": heads} if name.endswith(".attn.hook_q") else {}
         wrong = {a: (sizes[a], n) for a, n in want.items() if sizes[a] != n}
-        yield 1, f"{name}: {wrong}" if wrong else None
+        said = ", ".join(f"{axis} is {found}, not {n}" for axis, (found, n) in wrong.items())
+        yield 1, f"{name}: {said}" if wrong else None
 
 
 def plain_hooks(probe: Probe) -> Outcome:

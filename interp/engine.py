@@ -15,6 +15,7 @@ from typing import Any
 import nnsight
 import torch
 from nnsight.intervention.interleaver import OutOfOrderError
+from nnsight.intervention.source import SourceNotAvailable
 from torch import Tensor, nn
 
 from interp import sdpa
@@ -118,7 +119,7 @@ class ExpertEngine:
         ordered = sorted((self.points[name] for name in visits), key=lambda p: p.order)
         for point in ordered:
             if point.key.startswith("source."):
-                _ = self.envoy(point.path).source  # installed before the forward, else the first trace misses it
+                self._source(point)  # installed before the forward, else the first trace misses it
         outer = [(p, visits[p.name]) for p in ordered if p.key not in sdpa.INNER]
         serving = self._serving([(p, visits[p.name]) for p in ordered if p.key in sdpa.INNER], grid)
         with serving:
@@ -182,9 +183,7 @@ class ExpertEngine:
         owner, key = self.envoy(point.path), point.key
         if key.startswith("source."):
             label = key.removeprefix("source.")
-            if not hasattr(owner.source, label):
-                raise InterpError(f"{point.name}: the forward of {point.path} has no {label}; it has {_labels(owner.source)}")
-            owner, key = getattr(owner.source, label), "output"
+            owner, key = getattr(self._source(point), label), "output"
         try:
             if key == "input" and point.site.item is not None:
                 args, named = owner.inputs
@@ -194,8 +193,21 @@ class ExpertEngine:
             raise InterpError(
                 f"{point.name} was not reached in time: the {self.adapter.family} adapter does not list its sites in the order "
                 f"of execution (one that it lists before, {self._before(point)} or earlier, runs after it; "
-                f"interp.families.shapes.ordered moves sites), or {point.path or 'the transformer'} does not run in this call"
+                "interp.families.shapes.ordered moves sites, interleaved=True is for stacks that take turns), or "
+                f"{point.path or 'the transformer'} does not run in this call"
             ) from error
+
+    def _source(self, point: Point) -> Any:
+        """The forward of a block, in which a label is looked up; InterpError where there is no such label or no source."""
+        label = point.key.removeprefix("source.")
+        try:
+            source = self.envoy(point.path).source
+        except SourceNotAvailable as error:
+            block = type(self.module.get_submodule(point.path)).__name__
+            raise InterpError(f"{point.name}: the source of {block} is not to be had: define the class in a file") from error
+        if not hasattr(source, label):
+            raise InterpError(f"{point.name}: the forward of {point.path} has no {label}; it has {', '.join(source.names)}")
+        return source
 
     def _before(self, point: Point) -> str:
         """The site that the adapter lists before one."""
@@ -218,11 +230,6 @@ class ExpertEngine:
                 raise _unfit(point, new, tensor)
             changed = new
         return changed
-
-
-def _labels(source: Any) -> str:
-    """The labels of a forward that an assignment or a call gave, as nnsight has them."""
-    return ", ".join(source.names)
 
 
 def _write_arguments(owner: Any, positional: int, names: tuple[str, ...], values: tuple[Any, ...]) -> None:

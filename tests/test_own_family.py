@@ -26,6 +26,7 @@ from interp.errors import InterpError
 from interp.families import register
 from interp.families.adapter import Adapter, NoAdapter, Site, Stack
 from interp.families.decoding import by_scaling_factor
+from interp.families.layouts import PACKED
 from interp.families.shapes import joint_block, ordered
 from interp.replay import Patch, record, replay
 
@@ -197,6 +198,7 @@ def test_a_patch_of_the_video_and_of_the_text_is_replayed():
     [
         ("one perturbed latent cell", "blocks.0.attn.hook_q: tokens", {"stacks": (Stack("blocks", block(text="last")),)}),
         ("algebraic identities", "hook_resid_mid is not", {"stacks": (Stack("blocks", block(mid="change_0")),)}),
+        ("values have the axes", "head is 2, not 4", {"sizes": lambda config: (config.width, 2 * config.heads)}),
         ("another prompt changes cond", "Adapter.doubled", {"doubled": ("cond", "uncond")}),
     ],
 )
@@ -221,6 +223,7 @@ def test_a_wrong_table_fails_the_check_that_the_docs_name(title, problem, change
         ("output_item=0 picks from a tuple, found Tensor", {"output_item": 0}),
         ("no patch_size, only channels.*patch=lambda", {"patch": Adapter.patch}),
         ("no num_attention_heads .*sizes=lambda", {"sizes": Adapter.sizes}),
+        ("PACKED and TwinPipeline has no vae_temporal_compression_ratio", {"layout": PACKED}),
         ("there is no kind 'pixels', there are tokens", {"ends": (Site("hook_embed", "pixels", "patchify", "output"),)}),
     ],
 )

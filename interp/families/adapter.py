@@ -24,11 +24,19 @@ from interp.views import TokenGrid
 class Site:
     """One place in a block (or outside the blocks): its public name, and the nnsight location ``path`` + ``key``.
 
-    ``kind`` is a key of :data:`interp.views.AXES`. ``item`` picks from a tuple-valued output, or an argument by its
-    position. ``part`` is the stretch of the token axis that is meant where the video shares one with others: ``lead`` and
-    ``trail`` are the video's tokens at the start and at the end, ``after`` and ``before`` the text around them, ``history``
-    earlier frames before ``lead``. ``fold`` says that frames (``spatial``) or positions (``temporal``) are folded into the
-    batch axis. ``wanted`` leaves a site out of blocks that lack it.
+    ``name`` is what follows ``blocks.{i}.`` (or the whole name, outside the blocks). ``path`` is the module, relative to the
+    block, with ``""`` for the block itself. ``key`` is ``input`` or ``output`` of that module, ``source.LABEL`` for an
+    assignment in its forward (nnsight's label), for attentions ``hook_q``, ``hook_k``, ``hook_v``, ``hook_pattern``, ``hook_z``.
+
+    ``kind`` is a key of :data:`interp.views.AXES` and says what the model's own tensor is: ``tokens``, ``text``
+    ``[batch, token, d]``; ``heads``, ``text_heads`` ``[batch, head, token, d_head]``; ``pattern`` ``[batch, head, query, key]``;
+    ``embed`` ``[batch, d, frame, row, col]``; ``grid`` ``[batch, frame, row, col, d]``; ``vector`` ``[batch, d]``. ``item`` picks
+    from a tuple that is returned, or one of all arguments by its position (without it the first).
+
+    ``part`` is the stretch of the token axis that is meant where the video shares one with others: ``lead`` and ``trail``
+    are the video's tokens at the start and at the end, ``after`` and ``before`` the text around them, ``history`` earlier
+    frames before ``lead``. ``fold`` says that frames (``spatial``) or positions (``temporal``) are folded into the batch axis.
+    ``wanted`` leaves a site out of blocks that lack it.
     """
 
     name: str
@@ -145,7 +153,14 @@ def no_breaks(transformer: nn.Module) -> set[int]:
 class Adapter:
     """One family. See docs/adding-a-family.md.
 
+    - ``family``: its name. ``classes``: class names of the transformer. ``stacks``: its lists of blocks.
     - ``ends``: sites outside the blocks, before them (``hook_model_out`` is added after them).
+    - ``layout``: the axes of the pipeline's latents, see :mod:`interp.families.layouts`.
+    - ``output_item``: where the prediction lies in the tuple that the transformer returns; None where it returns a tensor.
+    - ``patch``: latent frames, rows and columns of one token, from the transformer's configuration.
+    - ``sizes``: ``d_model`` and the number of heads, from the transformer's configuration.
+    - ``decode``: ``(pipe, latents)`` to pixels, see :mod:`interp.families.decoding`.
+    - ``per_sample_attention``: the attention runs once for every row of the batch.
     - ``doubled``: which branch comes first where a pipeline runs both in one forward of twice the batch.
     - ``in_turn``: which branch comes first where a pipeline runs them as two forwards and does not say which by
       ``transformer.cache_context("cond")``.

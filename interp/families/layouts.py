@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from interp.errors import InterpError
+
 Dims = tuple[int, int, int]  # latent frames, rows, columns
 _CANONICAL = "BCFHW"
 
@@ -37,13 +39,27 @@ class Layout:
     def dims(self, call: Mapping[str, Any]) -> Dims:
         """Latent frames, rows and columns from the arguments of a transformer call."""
         if self.packed:
-            return call["num_frames"], call["height"], call["width"]
+            found = [call.get(n) for n in ("num_frames", "height", "width")]
+            if None in found:
+                raise InterpError(
+                    "the layout is PACKED and the transformer was called without num_frames, height and width (of the latents): "
+                    "pass them, or give the Adapter another layout"
+                )
+            return tuple(found)
         return tuple(self.to_canonical(call["hidden_states"]).shape[2:])
 
     def prepared_dims(self, latents: Tensor, arguments: Mapping[str, Any], pipe: Any) -> Dims:
         """The same from what ``prepare_latents`` was given and returned."""
         if not self.packed:
             return tuple(self.to_canonical(latents).shape[2:])
+        needed = ("vae_temporal_compression_ratio", "vae_spatial_compression_ratio")
+        if missing := [n for n in needed if not hasattr(pipe, n)] + [
+            n for n in ("num_frames", "height", "width") if n not in arguments
+        ]:
+            raise InterpError(
+                f"the layout is PACKED and {type(pipe).__name__} has no {missing[0]} (of the pipeline: {', '.join(needed)}; of "
+                "prepare_latents: num_frames, height, width in pixels): add it, or give the Adapter another layout"
+            )
         by_frame, by_pixel = pipe.vae_temporal_compression_ratio, pipe.vae_spatial_compression_ratio
         frames = (arguments["num_frames"] - 1) // by_frame + 1
         return frames, arguments["height"] // by_pixel, arguments["width"] // by_pixel
