@@ -234,6 +234,8 @@ class HookedVideoPipeline:
         """Latents and conditions of a batch with an image a row: the pipeline itself encodes one image only."""
         images, generators = kwargs["image"], kwargs.get("generator") or [None] * len(kwargs["image"])
         given = kwargs.get("latents")
+        if not hasattr(self.pipe.config, "expand_timesteps"):
+            raise InterpError(f"only Wan's image-to-video takes a list of images, {type(self.pipe).__name__} takes one a run")
         height, width, frames = (kwargs.get(k) or self.default(k) for k in ("height", "width", "num_frames"))
         rows = []
         for row, (image, generator) in enumerate(zip(images, generators, strict=True)):
