@@ -53,7 +53,9 @@ class HookedVideoPipeline:
     def from_pretrained(cls, name: str | Path, **kwargs: Any) -> HookedVideoPipeline:
         """Load ``"organism"``, a local folder in the diffusers format, or a hub id (pass ``revision``).
 
-        Raises InterpError when the folder is missing or holds no pipeline. Never runs remote code.
+        Keywords go to diffusers: ``torch_dtype``, ``device_map``, ``quantization_config``, ... Code of the repository does not
+        run, unless you pass ``trust_remote_code=True`` yourself. LoRA weights, offloading and quantisation are a matter of
+        ``.pipe``, before or after it is wrapped: see docs/loading.md. Raises InterpError when there is no pipeline to load.
         """
         folder = ORGANISM if str(name) == "organism" else Path(name)
         local = folder.is_dir()
@@ -71,14 +73,14 @@ class HookedVideoPipeline:
         disable_progress_bar()
         try:
             pipe = DiffusionPipeline.from_pretrained(folder if local else str(name), **kwargs)
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        except (OSError, ValueError, RuntimeError, ImportError, AttributeError, SafetensorError) as error:
             raise InterpError(f"{name} could not be loaded: {(str(error).strip() or repr(error)).splitlines()[0]}") from error
         defaults = folder / DEFAULTS_FILE
         return cls(pipe, str(name), json.loads(defaults.read_text()) if local and defaults.is_file() else None)
 
     @classmethod
     def from_pipeline(cls, pipe: Any) -> HookedVideoPipeline:
-        """Wrap a pipeline that is built already; it stays usable as it was."""
+        """Wrap a pipeline that is built already; it stays usable as it was. See docs/loading.md for what it may carry."""
         return cls(pipe, type(pipe).__name__)
 
     @property
@@ -232,10 +234,10 @@ class HookedVideoPipeline:
 
     def _prepare_each(self, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         """Latents and conditions of a batch with an image a row: the pipeline itself encodes one image only."""
-        images, generators = kwargs["image"], kwargs.get("generator") or [None] * len(kwargs["image"])
-        given = kwargs.get("latents")
         if not hasattr(self.pipe.config, "expand_timesteps"):
             raise InterpError(f"only Wan's image-to-video takes a list of images, {type(self.pipe).__name__} takes one a run")
+        images, generators = kwargs["image"], kwargs.get("generator") or [None] * len(kwargs["image"])
+        given = kwargs.get("latents")
         height, width, frames = (kwargs.get(k) or self.default(k) for k in ("height", "width", "num_frames"))
         rows = []
         for row, (image, generator) in enumerate(zip(images, generators, strict=True)):

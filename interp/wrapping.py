@@ -8,6 +8,7 @@ next run: :func:`wrapped` says whether it is, and :func:`wrap` makes it so. Modu
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,6 +22,9 @@ from interp.errors import InterpError
 HARMLESS = (
     "group_offloading", "lazy_prefetch_group_offloading", "layer_execution_tracker", "layerwise_casting", "peft_autocast_disable",
 )  # fmt: skip
+
+# nnsight looks for its controller in the outermost place only
+warnings.filterwarnings("ignore", message=".*`forward` was replaced after nnsight wrapped this module")
 
 
 class Traced(nnsight.NNsight):
