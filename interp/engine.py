@@ -50,7 +50,8 @@ def streams(out: Any) -> tuple[Tensor, ...]:
 def handed_on(sites: Block, residual: Mapping[str, Tensor], grid: TokenGrid) -> Any:
     """What a block returns, put together from its ``hook_resid_post`` sites (named axes)."""
     items: dict[int | None, list[Tensor]] = {}
-    for site in sorted(sites, key=lambda s: s.part != "history"):  # it comes before the video
+    before, after = ("history", "before"), ("after",)  # the video, on the token axis that a block's streams share
+    for site in sorted(sites, key=lambda s: (s.part in after) - (s.part in before)):
         if site.name.startswith("hook_resid_post"):
             # a model of one joint block has no text to give, and nothing reads it
             value = residual.get(site.name, residual["hook_resid_post"].flatten(1, 3)[:, :1])

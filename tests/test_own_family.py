@@ -1,7 +1,7 @@
 """A user's own video transformer, pipeline and adapter, written as docs/adding-a-family.md says, and what mistakes look like.
 
-The layout is one that no shipped family has: blocks, attention and text all have the text first, and the words of the
-configuration are its own.
+The layouts are ones that no shipped family has: two streams with the text first in blocks and attention, and one stream of
+both with the text first; the words of the configuration are their own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from interp.families import register
 from interp.families.adapter import Adapter, NoAdapter, Site, Stack
 from interp.families.decoding import by_scaling_factor
 from interp.families.layouts import PACKED
-from interp.families.shapes import joint_block, ordered
+from interp.families.shapes import joint_block, ordered, single_block
 from interp.replay import Patch, record, replay
 
 CALL = {"prompt": "a ball", "height": 32, "width": 48, "num_frames": 3, "num_inference_steps": 2}
@@ -127,6 +127,38 @@ class TwinPipeline(DiffusionPipeline):
         return {"frames": x} if return_dict else (x,)
 
 
+class SingleBlock(nn.Module):
+    def __init__(self, dim, heads):
+        super().__init__()
+        self.norm, self.attention, self.mlp = nn.LayerNorm(dim), SingleAttention(dim, heads), nn.Linear(dim, dim)
+
+    def forward(self, x, temb):
+        x = x + self.attention(self.norm(x) + temb[:, None])
+        x = x + self.mlp(self.norm(x)).relu()
+        return x
+
+
+class SingleAttention(TwinAttention):
+    def forward(self, x):
+        return torch.cat(super().forward(x[:, :7], x[:, 7:]), dim=1)
+
+
+class SingleTransformer3D(TwinTransformer3D):
+    """Text and video in one stream, the text first, through the whole depth."""
+
+    @register_to_config
+    def __init__(self, channels=4, width=16, heads=2, depth=3, spatial_patch=2):
+        super().__init__(channels, width, heads, depth, spatial_patch)
+        self.blocks = nn.ModuleList(SingleBlock(width, heads) for _ in range(depth))
+
+    def forward(self, hidden_states, encoder_hidden_states, timestep):
+        video, temb = self.patchify(hidden_states), self.time(timestep[:, None] / 1000)
+        grid, x = video.shape[2:], torch.cat([encoder_hidden_states, video.flatten(2).transpose(1, 2)], dim=1)
+        for one in self.blocks:
+            x = one(x, temb)
+        return self.unpatchify(x[:, encoder_hidden_states.shape[1] :].transpose(1, 2).unflatten(2, grid))
+
+
 def block(**words):
     own = {"attn": "attention", "mlp": "mlp", "text_mlp": "mlp_text", "mid": "video_0", "mid_text": "text_0"}
     where = {"text": "first", "takes": 1, "attn_returns": 1, "returns": 1}
@@ -147,9 +179,13 @@ TWIN = register(
 )
 
 
-def twin():
+SINGLE = single_block(attn="attention", text="first", mlp="mlp", mid="x_0")
+register(replace(TWIN, family="Single", classes=("SingleTransformer3D",), stacks=(Stack("blocks", SINGLE),)))
+
+
+def twin(transformer=TwinTransformer3D):
     torch.manual_seed(0)
-    return TwinPipeline(TwinTransformer3D(), nn.Embedding(256, 16), TwinVAE(), FlowMatchEulerDiscreteScheduler())
+    return TwinPipeline(transformer(), nn.Embedding(256, 16), TwinVAE(), FlowMatchEulerDiscreteScheduler())
 
 
 def checked(**changes):
@@ -165,8 +201,9 @@ def failing(report):
     return {check.title: " ".join(check.problems) for check in report.checks if not check.passed}
 
 
-def test_every_name_of_an_own_family_is_proven():
-    report = check_adapter(twin(), **CALL)
+@pytest.mark.parametrize("transformer", [TwinTransformer3D, SingleTransformer3D])
+def test_every_name_of_an_own_family_is_proven(transformer):
+    report = check_adapter(twin(transformer), **CALL)
     assert report.passed, str(report)
     assert all(check.names for check in report.checks)
 

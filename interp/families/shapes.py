@@ -129,6 +129,26 @@ def _keeps_text(block: object) -> bool:
     return not getattr(block, "context_pre_only", False)
 
 
+def single_block(attn: str = "attn1", text: str = "last", mlp: str = "ff", mid: str = "hidden_states_0") -> Block:
+    """One stream that holds video and text on one token axis: the block takes and returns a single tensor.
+
+    ``text``: where the text lies on that axis (``first``, ``last``); the other words are those of :func:`joint_block`.
+    """
+    video_part, text_part = {"first": ("trail", "before"), "last": ("lead", "after")}[text]
+    both = lambda name, path, key: (
+        Site(name, "tokens", path, key, part=video_part),
+        Site(f"{name}_text", "text", path, key, part=text_part),
+    )
+    return (
+        both("hook_resid_pre", "", "input")[0],
+        *attention("attn", attn, text=text),
+        *both("hook_attn_out", attn, "output"),
+        *both("hook_resid_mid", "", f"source.{mid}"),
+        *both("hook_mlp_out", mlp, "output"),
+        *both("hook_resid_post", "", "output"),
+    )
+
+
 def parallel_block(attn: str = "attn", mlp: str = "act_mlp", out: str = "proj_out") -> Block:
     """Attention and MLP side by side on [video, text]; no residual stream lies between them (HunyuanVideo's single blocks)."""
     return (
