@@ -23,6 +23,7 @@ from interp.errors import InterpError
 from interp.families import adapter_for
 from interp.model import TRAJECTORY, HookedVideoPipeline
 from interp.replay import Patch, record, replay
+from interp.stage import EXPERTS
 from interp.views import GRID, take
 
 
@@ -198,7 +199,8 @@ def small_call(pipe: Any, prompt: str = "a red ball rolls to the right", steps: 
     ``wanted``: ``height``, ``width`` (pixels), ``frames`` (pixel frames, whatever the pipeline calls them), or its keywords.
     """
     parameters = inspect.signature(type(pipe).__call__).parameters
-    made: dict[str, Any] = {"prompt": prompt, "num_inference_steps": steps, **adapter_for(pipe.transformer).needs}
+    experts = [expert for name in EXPERTS if (expert := getattr(pipe, name, None)) is not None]
+    made: dict[str, Any] = {"prompt": prompt, "num_inference_steps": steps, **adapter_for(experts[0]).needs}
     frames = wanted.pop("frames", None)
     for name in ("num_frames", "video_length", "frames"):
         if frames is not None and name in parameters:

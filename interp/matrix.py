@@ -103,7 +103,8 @@ def as_markdown(rows: list[Row]) -> str:
     lines += [
         "",
         "Other pipelines around the same transformers (HunyuanVideo 1.5 and Motif image to video, EasyAnimate control, Cosmos",
-        "2.5 and more) use the same adapters but are not proven here: `cos models check MODEL` or `check_adapter(pipe)` tells.",
+        "2.5, LTX-2 with conditions and more) use the same adapters but are not proven here: `cos models check MODEL` or",
+        "`check_adapter(pipe)` tells.",
     ]
     lines += ["", "## What is proven for each name", ""]
     reference = next(row.report for row in rows if row.report is not None)

@@ -23,14 +23,14 @@ def attention(name: str, module: str, queries: str, keys: str) -> Block:
     return tuple(Site(f"{name}.hook_{n}{'_audio' * audio}", kind, module, f"hook_{n}") for n, kind in kinds)
 
 
-def look(name: str, module: str, keys: str, video: str, audio: bool, label: int) -> Block:
-    """An attention of one stream, what it gives, and the residual stream after it."""
+def look(name: str, module: str, keys: str, after: str, audio: bool, label: int) -> Block:
+    """An attention of one stream, what it gives, and the residual stream ``hook_resid_{after}``."""
     kind, end = ("audio", "_audio") if audio else ("tokens", "")
     stream = "audio_hidden_states" if audio else "hidden_states"
     return (
         *attention(name, module, AUDIO_HEADS if audio else VIDEO_HEADS, keys),
         Site(f"hook_{name}_out{end}", kind, module, "output"),
-        Site(f"hook_resid_{video}{end}", kind, "", f"source.{stream}_{label}"),
+        Site(f"hook_resid_{after}{end}", kind, "", f"source.{stream}_{label}"),
     )
 
 
@@ -76,7 +76,7 @@ LTX2 = register(
         needs=OTHER_GUIDANCE,
         returned=scaled,
         decode=decode,
-        notes="names of the audio stream end in _audio; hook_x_t, hook_x0hat and hook_model_out are the video's; "
-        "classifier-free guidance only; patch sizes of 1 only",
+        notes="names of the audio stream end in _audio; hook_x_t, hook_x0hat and hook_model_out are the video's; a replay from "
+        "another x_t keeps the audio's state; classifier-free guidance only; patch sizes of 1 only",
     )
 )
