@@ -74,6 +74,19 @@ def test_ltx2_asks_for_guidance_that_can_be_followed():
     assert model.run(seed=0, **mine, max_sequence_length=12).steps == 2
 
 
+def test_ltx2_conditions_keep_to_the_first_frame():
+    """A condition there replaces its latents; those at later frames are appended as tokens."""
+    from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
+
+    pipe = diffusers.LTX2ConditionPipeline(**{k: v for k, v in tiny.build("ltx2").components.items() if v is not None})
+    model, call = HookedVideoPipeline.from_pipeline(pipe), tiny.call("ltx2", steps=2)
+    given = lambda index: {"conditions": [LTX2VideoCondition(frames=tiny.image(32), index=index, strength=1.0)]}
+    run = model.run(seed=0, **call, **given(0))
+    torch.testing.assert_close(run.x_t[1][:, :, 0], run.x_t[0][:, :, 0])
+    with pytest.raises(InterpError, match="packs 64 tokens, a video of 3 x 4 x 4 latent cells has 48"):
+        model.run(seed=0, **call, **given(1))
+
+
 def test_framepack_against_hand_written_hooks():
     """History tokens (patches of 1x2x2, 2x4x4 and 4x8x8 cells) come first on the axis of the video's."""
     call = tiny.call("framepack", steps=2, size=48)

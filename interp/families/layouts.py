@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from torch import Tensor
@@ -25,8 +26,17 @@ class Layout:
         return "S" in self.axes
 
     def to_canonical(self, value: Tensor, dims: Dims | None = None) -> Tensor:
-        """As ``[batch, channel, frame, row, col]`` (a view); ``dims`` is needed for packed latents only."""
+        """As ``[batch, channel, frame, row, col]`` (a view); ``dims`` is needed for packed latents only.
+
+        Raises InterpError for packed latents with other tokens than those of a video of these ``dims``.
+        """
         if self.packed:
+            if value.shape[1] != prod(dims):
+                raise InterpError(
+                    f"the pipeline packs {value.shape[1]} tokens, a video of {' x '.join(map(str, dims))} latent cells has "
+                    f"{prod(dims)}: tokens of conditions appended to the video's cannot be followed (the first frame needs "
+                    "none), and latents of your own must have the size that height, width and num_frames say"
+                )
             return value.unflatten(1, dims).movedim(-1, 1)
         return value.permute([self.axes.index(a) for a in _CANONICAL])
 
