@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.clock import Call
 from interp.contract import latents_of
@@ -15,7 +15,7 @@ from interp.engine import ExpertEngine, Visitor, streams
 from interp.families.adapter import Point
 from interp.model import HookedVideoPipeline
 from interp.stage import Stage
-from interp.views import TokenGrid
+from interp.views import TokenGrid, take
 
 Outcome = Iterator[tuple[int, str | None]]
 CELL = (1, 2, 1)  # the latent cell that is perturbed: frame, row, column
@@ -180,6 +180,8 @@ def identities(probe: Probe) -> Outcome:
         for kind in ("attn", "cross_attn", "audio_attn"):
             if f"blocks.{layer}.{kind}.hook_pattern" in points:
                 yield 1, pattern_gives_z(probe, f"blocks.{layer}.{kind}")
+            if (outcome := z_gives_output(probe, layer, kind)) is not None:
+                yield 1, outcome or None
         if layer and layer not in breaks:
             names = [f"blocks.{layer - 1}.hook_resid_post", f"blocks.{layer}.hook_resid_pre"]
             before, after = probe.read(names).values()
@@ -206,6 +208,38 @@ def pattern_gives_z(probe: Probe, attention: str) -> str | None:
     found = torch.einsum("bhqk,bkhd->bqhd", pattern.flatten(2, 4), values)
     close = torch.allclose(found.float(), z.flatten(1, 3).float(), atol=_tolerance(z) * float(z.abs().max()), rtol=_tolerance(z))
     return _rows_sum_to_one(probe, names[0]) if close else f"{attention}: pattern @ v is not z"
+
+
+def z_gives_output(probe: Probe, layer: int, kind: str) -> str | None:
+    """z is what W_O gets and ``hook_attn_out`` what it gives: what is wrong, "" for nothing, None without such a projection."""
+    points = probe.engine.points
+    z, image, out = (f"blocks.{layer}.{n}" for n in (f"{kind}.hook_z", f"{kind}.hook_image_z", f"hook_{kind}_out"))
+    if z not in points or out not in points or points[z].kind != "heads":
+        return None
+    projection = _projection(probe.engine.module.get_submodule(points[z].path))
+    if projection is None:
+        return None
+    inside: dict[str, Tensor] = {}
+    keep = lambda m, args, result: inside.update(given=args[0].clone(), made=result.clone())
+    handle = projection.register_forward_hook(keep)
+    try:
+        got = probe.read([n for n in (z, image, out) if n in points])
+    finally:
+        handle.remove()
+    site, grid = points[z].site, probe.grid
+    part = None if inside["given"].shape[1] == grid.tokens else site.part
+    given, made = (take(value, "tokens", grid, part, site.fold) for value in inside.values())
+    heads = got[z] + got[image] if image in got else got[z]
+    return "" if torch.equal(given, heads.flatten(-2)) and torch.equal(made, got[out]) else f"W_O {z} is not {out}"
+
+
+def _projection(attention: nn.Module) -> nn.Module | None:
+    """The output projection that follows z and nothing else."""
+    if getattr(attention, "to_gate_logits", None) is not None:
+        return None
+    found = getattr(attention, "to_out", None)
+    found = found[0] if isinstance(found, nn.ModuleList | nn.Sequential) else found
+    return getattr(attention, "out_layer", None) if found is None else found
 
 
 def _rows_sum_to_one(probe: Probe, name: str) -> str | None:

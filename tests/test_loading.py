@@ -272,11 +272,15 @@ def test_compiled_and_replaced_transformers_are_refused():
 
 def test_other_attention_backends_are_refused_where_attention_is_asked():
     pipe = tiny.build("wan2.1")
-    pipe.transformer.set_attention_backend("flex")
     model, call = HookedVideoPipeline.from_pipeline(pipe), tiny.call("wan2.1", steps=2)
-    model.run_with_cache(names="blocks.*.hook_resid_post", seed=0, **call)
-    with pytest.raises(InterpError, match=r"set_attention_backend\('native'\)"):
-        model.run_with_cache(names="blocks.0.attn.hook_z", seed=0, **call)
+    try:
+        pipe.transformer.set_attention_backend("flex")
+        model.run_with_cache(names="blocks.*.hook_resid_post", seed=0, **call)
+        with pytest.raises(InterpError, match=r"set_attention_backend\('native'\)"):
+            model.run_with_cache(names="blocks.0.attn.hook_z", seed=0, **call)
+    finally:
+        pipe.transformer.set_attention_backend("native")  # diffusers keeps it for the whole process
+    proven(model, "wan2.1")
 
 
 # --- hub ids and folders -------------------------------------------------------------------------------------------

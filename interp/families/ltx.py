@@ -24,7 +24,7 @@ def decode(pipe: Any, latents: Tensor) -> Tensor:
     """With the VAE's statistics; a VAE that is told a timestep gets 0 (the pipeline's default) and no noise."""
     vae = pipe.vae
     latents = scaled(pipe, latents).to(vae.dtype)
-    time = torch.zeros(len(latents), dtype=latents.dtype) if vae.config.timestep_conditioning else None
+    time = torch.zeros(len(latents), dtype=latents.dtype, device=latents.device) if vae.config.timestep_conditioning else None
     return vae.decode(latents, time, return_dict=False)[0]
 
 
