@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -14,6 +15,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # parallelism is by processes; a 
 for quiet in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
     os.environ.setdefault(quiet, "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+for talkative in ("torchao", "torch.utils._pytree"):  # diffusers imports torchao where it is installed
+    logging.getLogger(talkative).setLevel(logging.ERROR)
 
 import typer
 from pydantic.fields import FieldInfo
