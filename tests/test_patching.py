@@ -164,7 +164,10 @@ def test_a_run_continues_after_an_interrupt_with_the_same_results(small_run, tmp
     line = [sys.executable, "cli.py", "analyze", "patching", *flags]
     for sign in (signal.SIGINT, signal.SIGKILL):
         had = len(list(folder.glob("shards/*.safetensors")))
-        process = subprocess.Popen(line, cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        process = subprocess.Popen(
+            line, cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+        )  # fmt: skip
         while len(list(folder.glob("shards/*.safetensors"))) == had and process.poll() is None:
             time.sleep(0.02)
         process.send_signal(sign)
