@@ -23,7 +23,7 @@ findings: $(VENV)/installed
 	cp runs/all/findings.md docs/findings.md
 	mkdir -p docs/media && cp runs/all/media/*.svg docs/media/
 
-models: $(VENV)/installed
+models: $(VENV)/installed-test
 	$(BIN)/python -m interp.matrix docs/models.md
 
 # torch first, by its pin: any other way pulls the CUDA build, several GB, onto a CPU machine

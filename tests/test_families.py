@@ -8,17 +8,12 @@ import torch
 from interp import HookedVideoPipeline, tiny
 from interp.check import check_adapter
 
-ONE_EACH = (
-    "wan-vace", "ltx-i2v", "allegro", "latte", "cosmos1", "sana-video", "kandinsky5",
-    "cogvideox", "mochi", "hunyuan", "hunyuan1.5", "easyanimate", "motif",
-)  # fmt: skip
-
 
 def hooked(name):
     return HookedVideoPipeline.from_pipeline(tiny.build(name))
 
 
-@pytest.mark.parametrize("name", ONE_EACH)
+@pytest.mark.parametrize("name", list(tiny.TINY))
 def test_every_name_is_proven(name):
     report = check_adapter(tiny.build(name), **tiny.call(name, steps=2))
     assert report.passed, str(report)

@@ -236,7 +236,8 @@ def hunyuan15() -> Any:
         tokenizer_2=text.tokenizer(),
         guider=ClassifierFreeGuidance(guidance_scale=3.0),
     )
-    pipe.tokenizer_max_length, pipe.prompt_template_encode_start_idx, pipe.tokenizer_2_max_length = 12, 8, 6
+    pipe.system_message, pipe.prompt_template_encode_start_idx = "", 2  # the two roles of the chat
+    pipe.tokenizer_max_length, pipe.tokenizer_2_max_length = 12, 6
     pipe.vision_num_semantic_tokens, pipe.vision_states_dim = 4, 12
     return pipe
 
