@@ -136,7 +136,7 @@ def replay_run(model: HookedVideoPipeline, target: Recording, patches: Sequence[
     firsts = {patch.first_step for patch in patches}
     if len(firsts) != 1:
         raise InterpError(f"patches of one batch must start at one step, these start at {sorted(firsts)}: split them")
-    if len(patches) > 1 and model.adapter.one_video:
+    if len(patches) > 1 and model.adapter.one_video(model.pipe, target.run.kwargs):
         return stacked([replay_run(model, target, [patch]) for patch in patches])
     player = _Player(model, target, patches, firsts.pop())
     stage = Stage(model.pipe, model.engines, player.call)
@@ -176,12 +176,13 @@ def replay_arguments(run: Run, rows: int) -> dict[str, Any]:
     """
     if run.unseeded:
         raise InterpError(
-            "this run's scheduler drew noise from PyTorch's global generator, so that no replay can be exact: give a seed, "
+            "this run drew noise from PyTorch's global generator, so that no replay can be exact: give a seed, "
             "or where the pipeline does not pass it on, load a deterministic scheduler"
         )
     kwargs = {k: v for k, v in run.kwargs.items() if k not in ("generator", "latents")}
-    if run.generators:
-        kwargs["generator"] = [torch.Generator("cpu") for _ in range(rows)]
+    if any(run.generators.values()):
+        made = [torch.Generator("cpu") for _ in range(rows)]
+        kwargs["generator"] = made if rows > 1 else made[0]  # some pipelines take no list
     for name in ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2"):
         if isinstance(kwargs.get(name), (str, list)):
             text = kwargs[name] if isinstance(kwargs[name], str) else kwargs[name][0]

@@ -11,7 +11,7 @@ import copy
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -103,7 +103,8 @@ class Stage:
         self.edit_x0hat: Callable[[int, Tensor], Tensor | None] = lambda step, x0hat: None
         self.prepared_override: Any = None
         self.encoded_override: list[Any] | None = None
-        self.generator_states: list[Tensor] | None = None
+        self.generator_states: dict[str, list[Tensor]] | None = None
+        self.noise_state: Tensor | None = None  # of PyTorch's global generator, when the pipeline last got control
         self.on_prepared: Callable[[Tensor, int | None], None] = lambda latents, steps: None
         self.timed = False  # the pipeline has set its timesteps
         self.left_out = 0  # first timesteps that a video-to-video pipeline leaves out
@@ -166,6 +167,7 @@ class Stage:
 
     def transformer_called(self, engine: ExpertEngine, kwargs: dict[str, Any]) -> Any:
         run, step = self.run, len(self.run.v)
+        self._check_noise()
         branches = self.branches(kwargs["hidden_states"].shape[0])
         if self.forwards[1] > 1:
             raise InterpError(f"step {step} calls its transformer more than twice: unsupported kind of guidance")
@@ -182,6 +184,7 @@ class Stage:
         check_output(engine.module, out, engine.adapter.output_item)
         parts = zip(*(stream.chunk(len(calls)) for stream in streams(out)), strict=True)
         run.outputs.extend(tuple(stream.clone() for stream in branch) for branch in parts)
+        self.noise_state = torch.get_rng_state()
         return out
 
     def _keep_prompts(self, branches: tuple[str, ...], embeds: Any) -> None:
@@ -202,9 +205,11 @@ class Stage:
                 return original(*args, **kwargs)
             k = len(self.run.v)
             clean = self._observe(k, bound.arguments)
-            states = self._generators(k, bound.arguments)
+            if k == 0:
+                self._keep_generators("stepped", bound.arguments)
+            self.noise_state = torch.get_rng_state()
             out = original(*bound.args, **bound.kwargs)
-            self.run.unseeded |= states is not None and not torch.equal(states, torch.get_rng_state())
+            self._check_noise()
             self.run.sigmas.append(clean.sigma)
             self.forwards[1] = 0
             following = out[0] if isinstance(out, tuple) else out.prev_sample
@@ -237,14 +242,16 @@ class Stage:
         run.timesteps.append(float(arguments["timestep"]))
         return clean
 
-    def _generators(self, k: int, arguments: dict[str, Any]) -> Tensor:
-        """Keep or restore the generators' states before the first step; the global one's state is returned."""
+    def _keep_generators(self, moment: str, arguments: Mapping[str, Any]) -> None:
+        """Keep the states of the generators among the arguments of a call; in a replay, restore the recorded ones."""
         found = generators.listed(arguments.get("generator"))
-        if k == 0 and self.generator_states is not None:
-            generators.restore(found, self.generator_states)
-        if k == 0:
-            self.run.generators = [g.get_state() for g in found]
-        return torch.get_rng_state()
+        if self.generator_states is not None:
+            generators.restore(found, self.generator_states.get(moment, []))
+        self.run.generators[moment] = [g.get_state() for g in found]
+
+    def _check_noise(self) -> None:
+        """Whether noise came from PyTorch's global generator since the pipeline last got control."""
+        self.run.unseeded |= not torch.equal(self.noise_state, torch.get_rng_state())
 
     def _prepare_latents(self, original: Callable) -> Callable:
         signature = inspect.signature(original)
@@ -259,6 +266,7 @@ class Stage:
             prepared = self.prepared_override
             if prepared is None:
                 prepared = original(*args, **kwargs)
+            self._keep_generators("prepared", arguments)
             latents, *rest = prepared if isinstance(prepared, tuple) else (prepared,)
             self.run.prepared, self.rows = (latents.clone(), *rest), latents.shape[0]  # some pipelines write into theirs
             self.run.dims = self.adapter.layout.prepared_dims(latents, arguments, self.pipe)
@@ -275,6 +283,7 @@ class Stage:
             )
             if edited is not state:
                 latents = self.native(torch.cat([edited, canonical[:, count:]], dim=1), latents)
+            self.noise_state = torch.get_rng_state()
             return (latents, *rest) if isinstance(prepared, tuple) else latents
 
         return prepare
@@ -289,6 +298,7 @@ class Stage:
             else:
                 found = original(*args, **kwargs)
             self.run.encoded.append(found)
+            self.noise_state = torch.get_rng_state()
             return found
 
         return recall

@@ -48,8 +48,8 @@ class Run:
     prepared: Any = None
     dims: Dims | None = None  # latent frames, rows, columns
     encoded: list[Any] = field(default_factory=list)  # what encode_prompt and Adapter.recalls returned, in order
-    generators: list[Tensor] | None = None  # states of the generators before the first step of the scheduler
-    unseeded: bool = False  # the scheduler drew noise from PyTorch's global generator
+    generators: dict[str, list[Tensor]] = field(default_factory=dict)  # states: prepared latents, first step of the scheduler
+    unseeded: bool = False  # the pipeline or its scheduler drew noise from PyTorch's global generator
     prompt_embeds: tuple[Tensor, Tensor | None] | None = None
     kwargs: dict[str, Any] = field(default_factory=dict)
     decoder: Callable[[Tensor], np.ndarray] | None = None

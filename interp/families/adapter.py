@@ -132,6 +132,14 @@ def any_call(pipe: Any, call: Mapping[str, Any]) -> str | None:
     return None
 
 
+def any_number(pipe: Any, call: Mapping[str, Any]) -> bool:
+    return False
+
+
+def one(pipe: Any, call: Mapping[str, Any]) -> bool:
+    return True
+
+
 def no_history(config: Any, call: Mapping[str, Any]) -> int:
     return 0
 
@@ -179,7 +187,8 @@ class Adapter:
     - ``recalls``: methods of the pipeline, besides ``encode_prompt``, that draw noise or encode conditions outside
       ``prepare_latents``; a replay takes their results from the recording.
     - ``needs``: keywords that the pipeline must be given, since its defaults cannot be followed.
-    - ``one_video``: the pipeline makes one video at a time; rows of a replay run one after the other.
+    - ``one_video``: whether a call of the pipeline, by its keywords, makes one video at a time; rows of a replay run one after
+      the other.
     - ``refuses_call``: why a call of the pipeline, by its keywords, cannot be followed, or None.
     - ``returned``: what the pipeline returns for its final latents, where that is something else (LTX-2 scales them).
     """
@@ -207,7 +216,7 @@ class Adapter:
     history: Callable[[Any, Mapping[str, Any]], int] = no_history
     recalls: tuple[str, ...] = ()
     needs: Mapping[str, Any] = field(default_factory=dict)
-    one_video: bool = False
+    one_video: Callable[[Any, Mapping[str, Any]], bool] = any_number
     refuses_call: Callable[[Any, Mapping[str, Any]], str | None] = any_call
     returned: Callable[[Any, Tensor], Tensor] | None = None
     decode: Callable[[Any, Tensor], Any] = decoding.by_statistics

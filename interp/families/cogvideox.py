@@ -31,6 +31,7 @@ COGVIDEOX = register(
         (Stack("transformer_blocks", BLOCK),),
         ENDS,
         layout=FRAMES_FIRST,
+        recalls=("prepare_control_latents",),
         decode=decode,
     )
 )

@@ -16,6 +16,7 @@ EASYANIMATE = register(
             Site("hook_embed", "frame_embed", "proj", "output", fold="spatial"),
         ),
         patch=lambda config: (1, config.patch_size, config.patch_size),
+        recalls=("prepare_mask_latents", "prepare_control_latents"),
         decode=decoding.by_scaling_factor,
     )
 )

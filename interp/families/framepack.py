@@ -11,7 +11,7 @@ from math import ceil, prod
 from typing import Any
 
 from interp.families import decoding, register
-from interp.families.adapter import Adapter, Block, Site, Stack
+from interp.families.adapter import Adapter, Block, Site, Stack, one
 from interp.families.hunyuan import DUAL, EMBED
 from interp.families.shapes import parallel_block
 
@@ -58,7 +58,7 @@ FRAMEPACK = register(
         history=history,
         recalls=("encode_image", "prepare_image_latents"),
         refuses_call=refuses_call,
-        one_video=True,
+        one_video=one,
         decode=decoding.by_scaling_factor,
         notes="one section of the video (num_frames up to the window of latent_window_size latent frames); keys of a pattern: "
         "history, video, text; Run.decode shows the picture's frame first",

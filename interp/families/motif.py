@@ -41,6 +41,7 @@ MOTIF = register(
         (Site("hook_time_emb", "vector", "time_text_embed", "output"), Site("hook_embed", "tokens", "x_embedder", "output")),
         breaks=breaks,
         last_text=last_text,
+        recalls=("_prepare_first_frame_conditioning",),
         decode=decoding.by_statistics,
         notes="in decoder blocks the second stream (_text) is the encoder's video",
     )

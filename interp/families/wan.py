@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from interp.families import decoding, register
-from interp.families.adapter import Adapter, Site, Stack
+from interp.families.adapter import Adapter, Site, Stack, one
 from interp.families.shapes import cross_block
 
 EMBED = Site("hook_embed", "embed", "patch_embedding", "output")
@@ -43,7 +43,7 @@ VACE = register(
         (Stack("blocks", BLOCK),),
         (EMBED, TIME),
         breaks=vace_breaks,
-        one_video=True,
+        one_video=one,
     )
 )
 ANIMATE = register(

@@ -24,15 +24,18 @@ class Tiny:
 
     module: str
     function: str
-    mode: str  # what it is conditioned on besides text: text, image, video, animate or face
+    mode: str  # what it is conditioned on besides text: text, image, video, animate, face, or given by the function `given`
     keywords: dict[str, Any] = field(default_factory=dict)
     guidance: dict[str, Any] = field(default_factory=lambda: {"guidance_scale": 3.0, "negative_prompt": NEGATIVE})
     unguided: dict[str, Any] = field(default_factory=lambda: {"guidance_scale": 1.0})
     frames: str = "num_frames"
     embeddings: str | None = None  # function that makes prompt embeddings, where no tiny text encoder exists
+    given: str | None = None  # function (size, frames) that makes the pictures, videos and masks
+    sized: bool = True  # takes height and width
 
 
 _SHORT = {"max_sequence_length": 12}
+_CHAT = {"max_sequence_length": 40}
 _LONG = {"max_sequence_length": 512}
 _SANA = _SHORT | {"use_resolution_binning": False, "complex_human_instruction": []}
 _LLAMA = _SHORT | {"prompt_template": {"template": "{}", "crop_start": 0}}
@@ -54,6 +57,8 @@ TINY: dict[str, Tiny] = {
     "wan2.2-i2v": Tiny("wan", "wan22_image", "image", _SHORT),
     "wan2.2-ti2v-5b": Tiny("wan", "ti2v_5b", "image", _SHORT),
     "wan-vace": Tiny("wan", "vace", "text", _SHORT),
+    "wan2.2-vace": Tiny("conditioned", "vace22", "text", _SHORT),
+    "wan-lucy-edit": Tiny("conditioned", "lucy", "video", _SHORT),
     "wan-animate": Tiny("wan", "animate", "animate", _LONG | {"segment_frame_length": 9}),
     "skyreels-v2": Tiny("wan", "skyreels", "text", _SHORT),
     "skyreels-v2-i2v": Tiny("wan", "skyreels_image", "image", _LONG),
@@ -62,10 +67,14 @@ TINY: dict[str, Tiny] = {
     "ltx-i2v": Tiny("cross", "ltx_image", "image", _SHORT),
     "ltx2": Tiny("ltx2", "ltx2", "text", _LTX2, **_BOTH_OFF),
     "ltx2-i2v": Tiny("ltx2", "ltx2_image", "image", _LTX2 | {"image_crf": 0}, **_BOTH_OFF),
+    "ltx2-condition": Tiny("conditioned", "ltx2_condition", "given", _LTX2, **_BOTH_OFF, given="first_frame"),
     "allegro": Tiny("cross", "allegro", "text", _SHORT),
     "latte": Tiny("cross", "latte", "text", {"video_length": 3}, frames="video_length"),
     "cosmos1": Tiny("cross", "cosmos1", "text", _SHORT),
+    "cosmos1-v2w": Tiny("conditioned", "cosmos1_video", "given", _SHORT, given="first_frames"),
     "cosmos2-v2w": Tiny("cross", "cosmos2_image", "image", _SHORT),
+    "cosmos2.5": Tiny("conditioned", "cosmos25", "text", _CHAT),
+    "cosmos2.5-v2w": Tiny("conditioned", "cosmos25", "given", _CHAT | {"num_latent_conditional_frames": 1}, given="first_frames"),
     "sana-video": Tiny("cross", "sana", "text", _SANA, frames="frames"),
     "sana-video-i2v": Tiny("cross", "sana_image", "image", _SANA, frames="frames"),
     "kandinsky5": Tiny("cross", "kandinsky", "text", **_KANDINSKY),
@@ -74,15 +83,21 @@ TINY: dict[str, Tiny] = {
     "cogvideox-5b": Tiny("joint", "cogvideox_5b", "text", _SHORT),
     "cogvideox-i2v": Tiny("joint", "cogvideox_image", "image", _SHORT),
     "cogvideox-v2v": Tiny("joint", "cogvideox_video", "video", _SHORT | {"strength": 0.8}),
+    "cogvideox-control": Tiny("conditioned", "cogvideox_control", "given", _SHORT, given="control_video"),
     "consisid": Tiny("joint", "consisid", "face", _SHORT),
     "mochi": Tiny("joint", "mochi", "text", _SHORT),
     "hunyuan": Tiny("joint", "hunyuan", "text", _LLAMA, **_TRUE),
     "hunyuan-i2v": Tiny("joint", "hunyuan_image", "image", **_TRUE_EMBEDDINGS),
     "hunyuan-i2v-concat": Tiny("joint", "hunyuan_image_concat", "image", **_TRUE_EMBEDDINGS),
+    "hunyuan-skyreels-i2v": Tiny("conditioned", "hunyuan_skyreels", "image", _LLAMA, **_TRUE),
     "framepack": Tiny("joint", "framepack", "image", _LLAMA | {"latent_window_size": 3}, **_TRUE),
     "hunyuan1.5": Tiny("joint", "hunyuan15", "text", **_GUIDER),
+    "hunyuan1.5-i2v": Tiny("conditioned", "hunyuan15_image", "image", **_GUIDER, sized=False),
     "easyanimate": Tiny("joint", "easyanimate", "text"),
+    "easyanimate-inpaint": Tiny("conditioned", "easyanimate_inpaint", "given", given="masked_video"),
+    "easyanimate-control": Tiny("conditioned", "easyanimate_control", "given", given="control_tensor"),
     "motif": Tiny("joint", "motif", "text", _SHORT, **_GUIDER),
+    "motif-i2v": Tiny("conditioned", "motif_image", "image", _SHORT, **_GUIDER),
 }
 
 
@@ -92,10 +107,14 @@ def _known(name: str) -> Tiny:
     return TINY[name]
 
 
+def _function(entry: Tiny, name: str) -> Any:
+    return getattr(import_module(f"interp.tiny.{entry.module}"), name)
+
+
 def build(name: str, scheduler: Any = None) -> Any:
     """A fresh pipeline with random weights (the same ones every time); ``scheduler`` replaces its own."""
     entry = _known(name)
-    pipe = getattr(import_module(f"interp.tiny.{entry.module}"), entry.function)()
+    pipe = _function(entry, entry.function)()
     if scheduler is not None:
         pipe.scheduler = scheduler
     pipe.set_progress_bar_config(disable=True)
@@ -105,11 +124,14 @@ def build(name: str, scheduler: Any = None) -> Any:
 def call(name: str, guided: bool = True, steps: int = 3, size: int = 32, frames: int = 9) -> dict[str, Any]:
     """Keywords of a small generation: ``frames`` pixel frames of ``size`` x ``size``."""
     entry = _known(name)
-    made = {"prompt": PROMPT, "height": size, "width": size, "num_inference_steps": steps, **entry.keywords}
+    made = {"prompt": PROMPT, "num_inference_steps": steps, **entry.keywords}
+    made |= {"height": size, "width": size} if entry.sized else {}
     made |= entry.guidance if guided else entry.unguided
     if entry.embeddings is not None:
         del made["prompt"]
-        made |= getattr(import_module(f"interp.tiny.{entry.module}"), entry.embeddings)(guided)
+        made |= _function(entry, entry.embeddings)(guided)
+    if entry.given is not None:
+        return made | _function(entry, entry.given)(size, frames)
     if entry.mode == "video":
         return made | {"video": [image(size, seed) for seed in range(frames)]}
     if entry.mode == "animate":

@@ -157,7 +157,7 @@ def stand_in_for_torchvision() -> None:
         transformer_cosmos.transforms = SimpleNamespace(functional=SimpleNamespace(resize=resize), InterpolationMode=mode)
 
 
-def _cosmos_transformer(**overrides: Any) -> Any:
+def cosmos_transformer(**overrides: Any) -> Any:
     from diffusers import CosmosTransformer3DModel
 
     stand_in_for_torchvision()
@@ -180,11 +180,11 @@ def _cosmos_transformer(**overrides: Any) -> Any:
     return CosmosTransformer3DModel(**config | overrides).eval()
 
 
-def cosmos1() -> Any:
-    from diffusers import AutoencoderKLCosmos, CosmosTextToWorldPipeline, EDMEulerScheduler
+def cosmos1(name: str = "CosmosTextToWorldPipeline", channels: int = 4) -> Any:
+    import diffusers
 
-    transformer = _cosmos_transformer()
-    vae = AutoencoderKLCosmos(
+    transformer = cosmos_transformer(in_channels=channels)
+    vae = diffusers.AutoencoderKLCosmos(
         in_channels=3,
         out_channels=3,
         latent_channels=4,
@@ -199,7 +199,7 @@ def cosmos1() -> Any:
         spatial_compression_ratio=4,
         temporal_compression_ratio=4,
     )
-    scheduler = EDMEulerScheduler(
+    scheduler = diffusers.EDMEulerScheduler(
         sigma_min=0.002,
         sigma_max=80,
         sigma_data=0.5,
@@ -209,7 +209,7 @@ def cosmos1() -> Any:
         rho=7.0,
         final_sigmas_type="sigma_min",
     )
-    return CosmosTextToWorldPipeline(
+    return getattr(diffusers, name)(
         text_encoder=text.t5(),
         tokenizer=text.tokenizer(),
         transformer=transformer,
@@ -222,7 +222,7 @@ def cosmos1() -> Any:
 def cosmos2_image() -> Any:
     from diffusers import Cosmos2VideoToWorldPipeline, FlowMatchEulerDiscreteScheduler
 
-    transformer = _cosmos_transformer(in_channels=5, extra_pos_embed_type=None)
+    transformer = cosmos_transformer(in_channels=5, extra_pos_embed_type=None)
     scheduler = FlowMatchEulerDiscreteScheduler(use_karras_sigmas=True)
     return Cosmos2VideoToWorldPipeline(
         text_encoder=text.t5(),

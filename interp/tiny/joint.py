@@ -45,7 +45,7 @@ COG = {
 }
 
 
-def _cog(name: str, scheduler: str = "CogVideoXDDIMScheduler", **overrides: Any) -> Any:
+def cog(name: str, scheduler: str = "CogVideoXDDIMScheduler", **overrides: Any) -> Any:
     import diffusers
 
     torch.manual_seed(0)
@@ -67,20 +67,20 @@ def _cog(name: str, scheduler: str = "CogVideoXDDIMScheduler", **overrides: Any)
 
 def cogvideox() -> Any:
     """As the 2B model: sinusoidal positions, DDIM."""
-    return _cog("CogVideoXPipeline")
+    return cog("CogVideoXPipeline")
 
 
 def cogvideox_5b() -> Any:
     """As the 5B model: rotary positions, the DPM scheduler that draws noise."""
-    return _cog("CogVideoXPipeline", "CogVideoXDPMScheduler", use_rotary_positional_embeddings=True)
+    return cog("CogVideoXPipeline", "CogVideoXDPMScheduler", use_rotary_positional_embeddings=True)
 
 
 def cogvideox_image() -> Any:
-    return _cog("CogVideoXImageToVideoPipeline", use_rotary_positional_embeddings=True, in_channels=8)
+    return cog("CogVideoXImageToVideoPipeline", use_rotary_positional_embeddings=True, in_channels=8)
 
 
 def cogvideox_video() -> Any:
-    return _cog("CogVideoXVideoToVideoPipeline", use_rotary_positional_embeddings=True)
+    return cog("CogVideoXVideoToVideoPipeline", use_rotary_positional_embeddings=True)
 
 
 def mochi() -> Any:
@@ -154,14 +154,14 @@ HUNYUAN = {
 }
 
 
-def hunyuan() -> Any:
-    from diffusers import HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
+def hunyuan(name: str = "HunyuanVideoPipeline", **overrides: Any) -> Any:
+    import diffusers
 
     torch.manual_seed(0)
-    return HunyuanVideoPipeline(
+    return getattr(diffusers, name)(
         text_encoder=text.llama(),
         tokenizer=text.tokenizer(start=True),
-        transformer=HunyuanVideoTransformer3DModel(**HUNYUAN).eval(),
+        transformer=diffusers.HunyuanVideoTransformer3DModel(**HUNYUAN | overrides).eval(),
         vae=hunyuan_vae(),
         scheduler=flow(),
         text_encoder_2=text.clip_text(),
@@ -189,16 +189,11 @@ def framepack() -> Any:
     )
 
 
-def hunyuan15() -> Any:
-    from diffusers import (
-        AutoencoderKLHunyuanVideo15,
-        ClassifierFreeGuidance,
-        HunyuanVideo15Pipeline,
-        HunyuanVideo15Transformer3DModel,
-    )
+def hunyuan15(name: str = "HunyuanVideo15Pipeline", task: str = "t2v", **parts: Any) -> Any:
+    import diffusers
 
     torch.manual_seed(0)
-    transformer = HunyuanVideo15Transformer3DModel(
+    transformer = diffusers.HunyuanVideo15Transformer3DModel(
         in_channels=9,
         out_channels=4,
         num_attention_heads=2,
@@ -210,12 +205,12 @@ def hunyuan15() -> Any:
         patch_size_t=1,
         text_embed_dim=text.WIDTH,
         text_embed_2_dim=text.WIDTH,
-        image_embed_dim=12,
+        image_embed_dim=text.WIDTH,
         rope_axes_dim=(2, 6, 8),
         target_size=16,
-        task_type="t2v",
+        task_type=task,
     )
-    vae = AutoencoderKLHunyuanVideo15(
+    vae = diffusers.AutoencoderKLHunyuanVideo15(
         in_channels=3,
         out_channels=3,
         latent_channels=4,
@@ -226,7 +221,7 @@ def hunyuan15() -> Any:
         downsample_match_channel=False,
         upsample_match_channel=False,
     )
-    pipe = HunyuanVideo15Pipeline(
+    pipe = getattr(diffusers, name)(
         text_encoder=text.qwen(),
         tokenizer=text.tokenizer(),
         transformer=transformer.eval(),
@@ -234,22 +229,23 @@ def hunyuan15() -> Any:
         scheduler=flow(),
         text_encoder_2=text.t5(),
         tokenizer_2=text.tokenizer(),
-        guider=ClassifierFreeGuidance(guidance_scale=3.0),
+        guider=diffusers.ClassifierFreeGuidance(guidance_scale=3.0),
+        **parts,
     )
     pipe.system_message, pipe.prompt_template_encode_start_idx = "", 2  # the two roles of the chat
     pipe.tokenizer_max_length, pipe.tokenizer_2_max_length = 12, 6
-    pipe.vision_num_semantic_tokens, pipe.vision_states_dim = 4, 12
+    pipe.vision_num_semantic_tokens = 4
     return pipe
 
 
-def easyanimate() -> Any:
+def easyanimate(pipeline: Any = None, channels: int = 4) -> Any:
     from diffusers import AutoencoderKLMagvit, EasyAnimatePipeline, EasyAnimateTransformer3DModel
 
     torch.manual_seed(0)
     transformer = EasyAnimateTransformer3DModel(
         num_attention_heads=2,
         attention_head_dim=16,
-        in_channels=4,
+        in_channels=channels,
         out_channels=4,
         time_embed_dim=2,
         text_embed_dim=text.WIDTH,
@@ -269,16 +265,16 @@ def easyanimate() -> Any:
         norm_num_groups=2,
         spatial_group_norm=False,
     )
-    return EasyAnimatePipeline(
+    return (pipeline or EasyAnimatePipeline)(
         vae=vae, text_encoder=text.qwen(), tokenizer=text.tokenizer(), transformer=transformer.eval(), scheduler=flow()
     )
 
 
-def motif() -> Any:
-    from diffusers import ClassifierFreeGuidance, MotifVideoPipeline, MotifVideoTransformer3DModel
+def motif(name: str = "MotifVideoPipeline", image: int | None = None, **parts: Any) -> Any:
+    import diffusers
 
     torch.manual_seed(0)
-    transformer = MotifVideoTransformer3DModel(
+    transformer = diffusers.MotifVideoTransformer3DModel(
         in_channels=9,
         out_channels=4,
         num_attention_heads=2,
@@ -290,15 +286,16 @@ def motif() -> Any:
         patch_size=2,
         patch_size_t=1,
         text_embed_dim=text.WIDTH,
+        image_embed_dim=image,
         rope_axes_dim=(4, 4, 4),
     )
-    return MotifVideoPipeline(
+    return getattr(diffusers, name)(
         transformer=transformer.eval(),
         vae=wan_vae(),
         scheduler=flow(),
-        text_encoder=text.t5(),
         tokenizer=text.tokenizer(),
-        guider=ClassifierFreeGuidance(guidance_scale=3.0),
+        guider=diffusers.ClassifierFreeGuidance(guidance_scale=3.0),
+        **{"text_encoder": text.t5()} | parts,
     )
 
 

@@ -112,7 +112,7 @@ def _audio() -> tuple[Any, Any]:
     return vae, vocoder
 
 
-def _pipeline(name: str) -> Any:
+def pipeline(name: str) -> Any:
     import diffusers
 
     audio_vae, vocoder = _audio()
@@ -129,8 +129,8 @@ def _pipeline(name: str) -> Any:
 
 
 def ltx2() -> Any:
-    return _pipeline("LTX2Pipeline")
+    return pipeline("LTX2Pipeline")
 
 
 def ltx2_image() -> Any:
-    return _pipeline("LTX2ImageToVideoPipeline")
+    return pipeline("LTX2ImageToVideoPipeline")

@@ -33,62 +33,65 @@ def flow(name: str = "euler") -> Any:
     return UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
 
 
-def _transformer(class_name: str, seed: int = 0, **overrides: Any) -> Any:
+def transformer(class_name: str, seed: int = 0, **overrides: Any) -> Any:
     import diffusers
 
     torch.manual_seed(seed)
     return getattr(diffusers, class_name)(**BLOCK | overrides).eval()
 
 
-def _parts(scheduler: Any) -> dict[str, Any]:
+def parts(scheduler: Any) -> dict[str, Any]:
     return {"tokenizer": text.tokenizer(), "text_encoder": text.t5(multilingual=True), "vae": vae(), "scheduler": scheduler}
 
 
 def wan21() -> Any:
     from diffusers import WanPipeline
 
-    return WanPipeline(transformer=_transformer("WanTransformer3DModel"), **_parts(flow()))
+    return WanPipeline(transformer=transformer("WanTransformer3DModel"), **parts(flow()))
 
 
 def wan22() -> Any:
     from diffusers import WanPipeline
 
-    experts = [_transformer("WanTransformer3DModel", seed) for seed in (0, 1)]
-    return WanPipeline(transformer=experts[0], transformer_2=experts[1], boundary_ratio=0.85, **_parts(flow("unipc")))
+    experts = [transformer("WanTransformer3DModel", seed) for seed in (0, 1)]
+    return WanPipeline(transformer=experts[0], transformer_2=experts[1], boundary_ratio=0.85, **parts(flow("unipc")))
 
 
 def wan22_image() -> Any:
     from diffusers import WanImageToVideoPipeline
 
-    experts = [_transformer("WanTransformer3DModel", seed, in_channels=12) for seed in (0, 1)]
-    return WanImageToVideoPipeline(transformer=experts[0], transformer_2=experts[1], boundary_ratio=0.85, **_parts(flow()))
+    experts = [transformer("WanTransformer3DModel", seed, in_channels=12) for seed in (0, 1)]
+    return WanImageToVideoPipeline(transformer=experts[0], transformer_2=experts[1], boundary_ratio=0.85, **parts(flow()))
 
 
 def wan21_image() -> Any:
     from diffusers import WanImageToVideoPipeline
 
     encoder, processor = text.clip_image()
-    transformer = _transformer("WanTransformer3DModel", in_channels=12, image_dim=16, added_kv_proj_dim=24)
-    return WanImageToVideoPipeline(transformer=transformer, image_encoder=encoder, image_processor=processor, **_parts(flow()))
+    made = transformer("WanTransformer3DModel", in_channels=12, image_dim=16, added_kv_proj_dim=24)
+    return WanImageToVideoPipeline(transformer=made, image_encoder=encoder, image_processor=processor, **parts(flow()))
 
 
 def ti2v_5b() -> Any:
     from diffusers import WanImageToVideoPipeline
 
-    return WanImageToVideoPipeline(transformer=_transformer("WanTransformer3DModel"), expand_timesteps=True, **_parts(flow()))
+    return WanImageToVideoPipeline(transformer=transformer("WanTransformer3DModel"), expand_timesteps=True, **parts(flow()))
 
 
 def wan_video() -> Any:
     from diffusers import WanVideoToVideoPipeline
 
-    return WanVideoToVideoPipeline(transformer=_transformer("WanTransformer3DModel"), **_parts(flow()))
+    return WanVideoToVideoPipeline(transformer=transformer("WanTransformer3DModel"), **parts(flow()))
+
+
+def vace_transformer(seed: int = 0) -> Any:
+    return transformer("WanVACETransformer3DModel", seed, vace_layers=[0, 2], vace_in_channels=72)
 
 
 def vace() -> Any:
     from diffusers import WanVACEPipeline
 
-    transformer = _transformer("WanVACETransformer3DModel", vace_layers=[0, 2], vace_in_channels=72)
-    return WanVACEPipeline(transformer=transformer, **_parts(flow()))
+    return WanVACEPipeline(transformer=vace_transformer(), **parts(flow()))
 
 
 def animate() -> Any:
@@ -96,41 +99,41 @@ def animate() -> Any:
 
     encoder, processor = text.clip_image()
     torch.manual_seed(0)
-    transformer = _transformer(
+    made = transformer(
         "WanAnimateTransformer3DModel", num_layers=4, in_channels=12, latent_channels=4, image_dim=16, added_kv_proj_dim=24,
         motion_encoder_channel_sizes={"4": 8, "8": 8, "16": 8, "32": 8}, motion_encoder_size=32, motion_style_dim=8, motion_dim=4,
         motion_encoder_dim=8, face_encoder_hidden_dim=16, face_encoder_num_heads=2, inject_face_latents_blocks=2,
     )  # fmt: skip
-    return WanAnimatePipeline(transformer=transformer, image_encoder=encoder, image_processor=processor, **_parts(flow("unipc")))
+    return WanAnimatePipeline(transformer=made, image_encoder=encoder, image_processor=processor, **parts(flow("unipc")))
 
 
 def skyreels() -> Any:
     from diffusers import SkyReelsV2Pipeline
 
-    return SkyReelsV2Pipeline(transformer=_transformer("SkyReelsV2Transformer3DModel"), **_parts(flow("unipc")))
+    return SkyReelsV2Pipeline(transformer=transformer("SkyReelsV2Transformer3DModel"), **parts(flow("unipc")))
 
 
 def skyreels_image() -> Any:
     from diffusers import SkyReelsV2ImageToVideoPipeline
 
     encoder, processor = text.clip_image()
-    transformer = _transformer("SkyReelsV2Transformer3DModel", in_channels=12, image_dim=16, added_kv_proj_dim=24)
+    made = transformer("SkyReelsV2Transformer3DModel", in_channels=12, image_dim=16, added_kv_proj_dim=24)
     return SkyReelsV2ImageToVideoPipeline(
-        transformer=transformer, image_encoder=encoder, image_processor=processor, **_parts(flow("unipc"))
+        transformer=made, image_encoder=encoder, image_processor=processor, **parts(flow("unipc"))
     )
 
 
 def skyreels_forcing() -> Any:
     from diffusers import SkyReelsV2DiffusionForcingPipeline
 
-    return SkyReelsV2DiffusionForcingPipeline(transformer=_transformer("SkyReelsV2Transformer3DModel"), **_parts(flow("unipc")))
+    return SkyReelsV2DiffusionForcingPipeline(transformer=transformer("SkyReelsV2Transformer3DModel"), **parts(flow("unipc")))
 
 
 def chronoedit() -> Any:
     from diffusers import ChronoEditPipeline
 
     encoder, processor = text.clip_image()
-    transformer = _transformer(
+    made = transformer(
         "ChronoEditTransformer3DModel", in_channels=12, image_dim=16, added_kv_proj_dim=24, rope_temporal_skip_len=8
     )
-    return ChronoEditPipeline(transformer=transformer, image_encoder=encoder, image_processor=processor, **_parts(flow()))
+    return ChronoEditPipeline(transformer=made, image_encoder=encoder, image_processor=processor, **parts(flow()))
