@@ -265,12 +265,15 @@ ADDED_BEFORE = {
 def residual_sums(probe: Probe, layer: int) -> Outcome:
     """With a sub-layer's result set to 0 the residual stream passes it unchanged, bit for bit."""
     points: Mapping[str, Point] = probe.engine.points
+    adapter, module = probe.engine.adapter, probe.engine.module
     there = [s for s in ADDED_BEFORE if f"blocks.{layer}.{s}" in points]
     for stream, following in zip(there, there[1:]):
         before, after = f"blocks.{layer}.{stream}", f"blocks.{layer}.{following}"
         sublayer = "hook_block_out" if len(there) == 2 else ADDED_BEFORE[following]
         name = f"blocks.{layer}.{sublayer}"
-        if sublayer == "hook_attn_out" and probe.engine.adapter.adds_before_attention(probe.engine.module):
+        if sublayer == "hook_attn_out" and adapter.adds_before_attention(module):
+            continue
+        if sublayer == "hook_mlp_out" and layer in adapter.adds_after_mlp(module, probe.arguments):
             continue
         got = probe.read([before, after], edits={name: lambda act, rows: torch.zeros_like(act)})
         yield 1, None if torch.equal(got[before], got[after]) else f"{after} is not {before} when {name} is 0"

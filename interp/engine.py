@@ -145,7 +145,8 @@ class ExpertEngine:
     def _serving(self, plan: Plan, grid: TokenGrid) -> sdpa.ServeAttention:
         """The servers of attention internals, several points of one location joined."""
         servers: dict[nn.Module, dict[str, sdpa.Server]] = {}
-        image = {self.module.get_submodule(p.path) for p in self.points.values() if p.key == "hook_image_k"}
+        second = lambda p: int(p.order > self.points[p.name.replace("image_", "")].order)
+        image = {self.module.get_submodule(p.path): second(p) for p in self.points.values() if p.key == "hook_image_z"}
         for (path, key), group in groupby(plan, key=lambda pv: (pv[0].path, pv[0].key)):
             place = list(group)
             server = lambda value, rows, place=place: self._changed(place, value, rows, grid, None)

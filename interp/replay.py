@@ -196,7 +196,12 @@ def replay_arguments(run: Run, rows: int) -> dict[str, Any]:
 def batch_rows(engine: ExpertEngine, kwargs: Mapping[str, Any], where: list[int]) -> dict[str, Any]:
     """A forward's arguments restricted to some rows of its batch."""
     batch, whole = kwargs["hidden_states"].shape[0], engine.adapter.unbatched
-    cut = lambda v: v[where] if isinstance(v, Tensor) and v.shape[:1] == (batch,) else v
+
+    def cut(value: Any, dims: int = 1) -> Any:
+        if isinstance(value, (list, tuple)):  # several texts, or residuals of a control network; rotary tables have 2 axes
+            return type(value)(cut(item, 3) for item in value)
+        return value[where] if isinstance(value, Tensor) and value.ndim >= dims and value.shape[0] == batch else value
+
     return {k: v if k in whole else cut(v) for k, v in kwargs.items()}
 
 

@@ -35,11 +35,12 @@ def attention_pattern(query: Tensor, key: Tensor, mask: Tensor | None, scale: fl
 class ServeAttention(TorchFunctionMode):
     """While active, hands the wanted inner values of the running attention module to their servers.
 
-    ``servers``: for each attention module, a server for each key of :data:`INNER` that is wanted. ``per_sample``: the family
+    ``servers``: for each attention module, a server for each key of :data:`INNER` that is wanted. ``image``: modules that attend
+    to an image as well, and whether they do so in their first or second call (0 or 1). ``per_sample``: the family
     runs its attention once for every row of the batch (Mochi), so that each visit covers one row.
     """
 
-    def __init__(self, servers: Mapping[nn.Module, Mapping[str, Server]], image: set[nn.Module], per_sample: bool):
+    def __init__(self, servers: Mapping[nn.Module, Mapping[str, Server]], image: Mapping[nn.Module, int], per_sample: bool):
         super().__init__()
         self.servers, self.image, self.per_sample = servers, image, per_sample
         self.running: list[list[Any]] = []  # [module, calls of SDPA so far]
@@ -68,7 +69,7 @@ class ServeAttention(TorchFunctionMode):
     def _attend(self, a: dict[str, Any]) -> Tensor:
         module, calls = self.running[-1]
         self.running[-1][1] += 1
-        image = module in self.image and calls == 0  # Wan 2.1 image-to-video attends to the image first, then to the text
+        image = self.image.get(module) == calls
         rows = slice(calls, calls + 1) if self.per_sample else slice(0, a["query"].shape[0])
         servers = self.servers[module]
 
@@ -80,7 +81,7 @@ class ServeAttention(TorchFunctionMode):
             new = servers[key](value, rows)
             return value if new is None else new
 
-        a["query"] = a["query"] if image else serve("hook_q", a["query"])
+        a["query"] = serve("hook_q", a["query"])
         a["key"], a["value"] = serve("hook_k", a["key"]), serve("hook_v", a["value"])
         if ("hook_image_pattern" if image else "hook_pattern") not in servers:
             return serve("hook_z", F.scaled_dot_product_attention(**a))

@@ -157,6 +157,10 @@ def no_breaks(transformer: nn.Module) -> set[int]:
     return set()
 
 
+def no_blocks(transformer: nn.Module, call: Mapping[str, Any]) -> set[int]:
+    return set()
+
+
 @dataclass(frozen=True)
 class Adapter:
     """One family. See docs/adding-a-family.md.
@@ -178,6 +182,8 @@ class Adapter:
     - ``last_text``: blocks, besides the last one, after which nothing reads the text stream any more; text sites there
       would change nothing and get no name.
     - ``adds_before_attention``: whether blocks add more than the attention between ``hook_resid_pre`` and ``hook_resid_mid``.
+    - ``adds_after_mlp``: blocks that add more than the MLP between ``hook_resid_mid2`` and ``hook_resid_post``, from the
+      transformer and the arguments of a call.
     - ``refuses``: why a configuration of the family cannot be served, or None.
     - ``channels``: of the latents, where the pipeline's first latents carry further ones.
     - ``given``: the latents whose first frames stay, where the scheduler sees only the later ones, from the transformer's
@@ -210,6 +216,7 @@ class Adapter:
     breaks: Callable[[nn.Module], set[int]] = no_breaks
     channels: Callable[[Any], int] | None = None
     adds_before_attention: Callable[[nn.Module], bool] = never
+    adds_after_mlp: Callable[[nn.Module, Mapping[str, Any]], set[int]] = no_blocks
     refuses: Callable[[Any], str | None] = nothing
     given: Callable[[Any, tuple[Any, ...]], Tensor] = first_prepared
     is_step: Callable[[Any, Mapping[str, Any]], bool] = every_step

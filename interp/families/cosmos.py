@@ -1,4 +1,4 @@
-"""Cosmos 1 (EDM) and 2 (rectified flow parametrised as EDM): cross-attention blocks with gates from their norms."""
+"""Cosmos 1 (EDM), 2 (rectified flow parametrised as EDM) and 2.5 (flow): cross-attention blocks with gates from their norms."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.families import register
-from interp.families.adapter import Adapter, Site, Stack
-from interp.families.shapes import cross_block
+from interp.families.adapter import Adapter, Block, Site, Stack
+from interp.families.shapes import cross_block, has
 
 EDM = ("EDMEulerScheduler",)
 
@@ -32,18 +32,62 @@ def decode(pipe: Any, latents: Tensor) -> Tensor:
     return pipe.vae.decode((latents * std / scale + mean).to(pipe.vae.dtype), return_dict=False)[0]
 
 
+def with_image(block: Block) -> Block:
+    """The block with the image attention of Cosmos 2.5 Transfer, which runs after the text attention.
+
+    The pipeline fills its image tokens with zeros: all are equal, so that queries, keys and pattern change nothing.
+    """
+    place = next(i for i, site in enumerate(block) if site.name == "cross_attn.hook_z") + 1
+    image = Site("cross_attn.hook_image_z", "heads", "attn2", "hook_image_z", wanted=has("attn2.k_img"))
+    return (*block[:place], image, *block[place:])
+
+
+def controlled(transformer: nn.Module, call: Mapping[str, Any]) -> set[int]:
+    """Blocks at whose end the output of the control network is added."""
+    if call.get("block_controlnet_hidden_states") is None:
+        return set()
+    return set(range(0, len(transformer.transformer_blocks), transformer.config.controlnet_block_every_n))
+
+
+def from_video(pipe: Any, call: Mapping[str, Any]) -> bool:
+    """Cosmos 2.5 continues one video at a time."""
+    return type(pipe).__name__.startswith("Cosmos2_5_Predict") and call.get("video") is not None
+
+
+def refuses_call(pipe: Any, call: Mapping[str, Any]) -> str | None:
+    """Cosmos 2.5 Transfer denoises chunk after chunk, and cuts the last one to the frames that are wanted."""
+    chunk = call.get("num_frames_per_chunk")
+    if chunk is None:
+        return None
+    controls = call["controls"]
+    while isinstance(controls, list) and (isinstance(controls[0], list) or getattr(controls[0], "ndim", 3) > 3):
+        controls = controls[0]
+    frames = len(controls) if isinstance(controls, list) else controls.shape[-4]
+    frames = min(frames, call.get("num_frames") or frames)
+    if frames == chunk:
+        return None
+    return (
+        f"a video of {frames} frames is made in chunks of {chunk}, each with a denoising loop of its own, and one whole chunk "
+        f"can be followed: give num_frames_per_chunk={frames}, or controls and num_frames of {chunk} frames"
+    )
+
+
 COSMOS = register(
     Adapter(
         "Cosmos",
         ("CosmosTransformer3DModel",),
-        (Stack("transformer_blocks", cross_block(mid="hidden_states_2", mid2="hidden_states_3")),),
+        (Stack("transformer_blocks", with_image(cross_block(mid="hidden_states_2", mid2="hidden_states_3"))),),
         (
             Site("hook_embed", "grid", "patch_embed", "output"),
             Site("hook_time_emb", "vector", "time_embed", "output", item=1),
         ),
         unbatched=("padding_mask", "fps"),
         adds_before_attention=lambda transformer: transformer.config.extra_pos_embed_type is not None,
+        adds_after_mlp=controlled,
         is_step=is_step,
+        one_video=from_video,
+        refuses_call=refuses_call,
         decode=decode,
+        notes="Cosmos 2.5 Transfer: one chunk of the video; the control network has no names, its output is in hook_resid_post",
     )
 )

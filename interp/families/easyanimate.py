@@ -1,10 +1,31 @@
-"""EasyAnimate 5.1: joint attention with text first, two streams."""
+"""EasyAnimate 5.1 (text, inpainting, control): joint attention with text first, two streams."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from interp.contract import takes
 from interp.families import decoding, register
 from interp.families.adapter import Adapter, Site, Stack
 from interp.families.shapes import joint_block
+
+
+def masked(pipe: Any, call: Mapping[str, Any]) -> bool:
+    """The inpainting pipeline does not repeat its mask for a batch."""
+    return call.get("mask_video") is not None
+
+
+def refuses_call(pipe: Any, call: Mapping[str, Any]) -> str | None:
+    """The control pipeline of diffusers 0.42 gives its own ``encode_prompt`` a keyword that this does not take."""
+    if "control_video" not in call or takes(pipe.encode_prompt, "text_encoder_index"):
+        return None
+    return (
+        "the pipeline calls its own encode_prompt with text_encoder_index, which this version of diffusers does not take there, "
+        "so that it fails without the instrument as well: load a subclass whose encode_prompt(self, *args, text_encoder_index=0, "
+        "**kwargs) returns super().encode_prompt(*args, **kwargs)"
+    )
+
 
 EASYANIMATE = register(
     Adapter(
@@ -17,6 +38,9 @@ EASYANIMATE = register(
         ),
         patch=lambda config: (1, config.patch_size, config.patch_size),
         recalls=("prepare_mask_latents", "prepare_control_latents"),
+        one_video=masked,
+        refuses_call=refuses_call,
         decode=decoding.by_scaling_factor,
+        notes="EasyAnimateControlPipeline of diffusers 0.42 calls its own encode_prompt wrongly: proven with that mended",
     )
 )

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from interp.families import decoding, register
 from interp.families.adapter import Adapter, Site, Stack
 from interp.families.layouts import CHANNELS_LAST
 from interp.families.shapes import cross_block
 
 BLOCK = cross_block("self_attention", "cross_attention", "feed_forward", "visual_embed_0", "visual_embed_1")
+
+
+def pools(pipe: Any, call: Mapping[str, Any]) -> bool:
+    """Image-to-video scales the first frames of every video by statistics over the whole batch."""
+    return hasattr(pipe, "normalize_first_frame")
 
 
 SPARSE = "sparse (NABLA) attention reorders the tokens"
@@ -23,6 +31,7 @@ KANDINSKY5 = register(
         ),
         layout=CHANNELS_LAST,
         output_item=None,
+        one_video=pools,
         unbatched=("text_rope_pos", "visual_rope_pos"),
         channels=lambda config: config.out_visual_dim,
         refuses=lambda config: None if config.attention_type == "regular" else SPARSE,

@@ -75,6 +75,7 @@ TINY: dict[str, Tiny] = {
     "cosmos2-v2w": Tiny("cross", "cosmos2_image", "image", _SHORT),
     "cosmos2.5": Tiny("conditioned", "cosmos25", "text", _CHAT),
     "cosmos2.5-v2w": Tiny("conditioned", "cosmos25", "given", _CHAT | {"num_latent_conditional_frames": 1}, given="first_frames"),
+    "cosmos2.5-transfer": Tiny("conditioned", "cosmos25_transfer", "given", _CHAT, given="controls"),
     "sana-video": Tiny("cross", "sana", "text", _SANA, frames="frames"),
     "sana-video-i2v": Tiny("cross", "sana_image", "image", _SANA, frames="frames"),
     "kandinsky5": Tiny("cross", "kandinsky", "text", **_KANDINSKY),

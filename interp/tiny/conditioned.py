@@ -45,13 +45,13 @@ def easyanimate_control() -> Any:
     """A control video and a reference picture come as further channels."""
     from diffusers import EasyAnimateControlPipeline
 
-    class RunnableControlPipeline(EasyAnimateControlPipeline):
+    class RunnableEasyAnimateControlPipeline(EasyAnimateControlPipeline):
         """diffusers 0.42 gives its own encode_prompt a keyword that it does not take."""
 
         def encode_prompt(self, *args: Any, text_encoder_index: int = 0, **kwargs: Any) -> Any:
             return super().encode_prompt(*args, **kwargs)
 
-    return joint.easyanimate(RunnableControlPipeline, channels=12)
+    return joint.easyanimate(RunnableEasyAnimateControlPipeline, channels=12)
 
 
 def cosmos1_video() -> Any:
@@ -59,11 +59,14 @@ def cosmos1_video() -> Any:
     return cross.cosmos1("CosmosVideoToWorldPipeline", channels=5)
 
 
-def _cosmos25(name: str, **parts: Any) -> Any:
+COSMOS25_TEXT = 3 * text.WIDTH  # the states of all layers of the text encoder
+
+
+def _cosmos25(name: str, parts: dict[str, Any] | None = None, **overrides: Any) -> Any:
     import diffusers
 
-    layers = 3  # of the text encoder; the prompt is the states of all of them
-    transformer = cross.cosmos_transformer(in_channels=5, extra_pos_embed_type=None, text_embed_dim=layers * text.WIDTH)
+    config = {"in_channels": 5, "extra_pos_embed_type": None, "text_embed_dim": COSMOS25_TEXT}
+    transformer = cross.cosmos_transformer(**config | overrides)
     return getattr(diffusers, name)(
         text_encoder=text.qwen(),
         tokenizer=text.tokenizer(),
@@ -71,13 +74,37 @@ def _cosmos25(name: str, **parts: Any) -> Any:
         vae=wan.vae(),
         scheduler=wan.flow("unipc"),
         safety_checker=cross.NoSafetyChecker(),
-        **parts,
+        **parts or {},
     )
 
 
 def cosmos25() -> Any:
     """Text to video; with a video, its last frames are the first of the new one."""
     return _cosmos25("Cosmos2_5_PredictBasePipeline")
+
+
+def cosmos25_transfer() -> Any:
+    """A control network adds to the end of every second block; the text comes with (empty) image tokens."""
+    from diffusers import CosmosControlNetModel
+
+    cross.stand_in_for_torchvision()
+    image = {"img_context_dim_in": 8, "img_context_dim_out": 24}
+    torch.manual_seed(2)
+    control = CosmosControlNetModel(
+        n_controlnet_blocks=2,
+        in_channels=8,
+        latent_channels=6,
+        model_channels=24,
+        num_attention_heads=2,
+        attention_head_dim=12,
+        mlp_ratio=2,
+        text_embed_dim=COSMOS25_TEXT,
+        adaln_lora_dim=4,
+        max_size=(4, 32, 32),
+        **image,
+    )
+    overrides = image | {"img_context_num_tokens": 3, "controlnet_block_every_n": 2}
+    return _cosmos25("Cosmos2_5_TransferPipeline", {"controlnet": control.eval()}, **overrides)
 
 
 def ltx2_condition() -> Any:
@@ -103,6 +130,10 @@ def lucy() -> Any:
 
 def control_video(size: int, frames: int) -> dict[str, Any]:
     return {"control_video": [image(size, seed) for seed in range(frames)]}
+
+
+def controls(size: int, frames: int) -> dict[str, Any]:
+    return {"controls": control_video(size, frames)["control_video"], "num_frames_per_chunk": frames}
 
 
 def _video_tensor(size: int, frames: int) -> torch.Tensor:

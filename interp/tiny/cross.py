@@ -149,12 +149,14 @@ class NoSafetyChecker:
 
 def stand_in_for_torchvision() -> None:
     """Cosmos resizes its padding mask with torchvision; without it, the same nearest-neighbour resize of PyTorch serves."""
+    from diffusers.models.controlnets import controlnet_cosmos
     from diffusers.models.transformers import transformer_cosmos
 
     if not hasattr(transformer_cosmos, "transforms"):
         resize = lambda mask, size, interpolation: torch.nn.functional.interpolate(mask, size, mode="nearest")
         mode = SimpleNamespace(NEAREST="nearest")
-        transformer_cosmos.transforms = SimpleNamespace(functional=SimpleNamespace(resize=resize), InterpolationMode=mode)
+        transforms = SimpleNamespace(functional=SimpleNamespace(resize=resize), InterpolationMode=mode)
+        transformer_cosmos.transforms = controlnet_cosmos.transforms = transforms
 
 
 def cosmos_transformer(**overrides: Any) -> Any:
