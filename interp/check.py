@@ -210,9 +210,8 @@ def small_call(pipe: Any, prompt: str = "a red ball rolls to the right", steps: 
         made["image"] = tiny.image(made.get("width") or 256)
         if made.get("height"):
             made["image"] = made["image"].resize((made["image"].width, made["height"]))
-    missing = [
-        n for n in ("video", "pose_video", "face_video") if n in parameters and parameters[n].default in (None, inspect._empty)
-    ]
+    videos = ("video", "pose_video", "face_video", "control_video", "controls")
+    missing = [n for n in videos if n in parameters and parameters[n].default in (None, inspect._empty)]
     if missing and "image" not in parameters:
         raise InterpError(
             f"{type(pipe).__name__} needs {missing[0]}: call check_adapter(pipe, {missing[0]}=..., ...) from Python"

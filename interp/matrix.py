@@ -102,9 +102,8 @@ def as_markdown(rows: list[Row]) -> str:
         lines.append(f"| {row.family} | {row.pipeline} | {row.scheduler} | {row.guidance} | {row.sites} | {count} | {state} |")
     lines += [
         "",
-        "Other pipelines around the same transformers (HunyuanVideo 1.5 and Motif image to video, EasyAnimate control, Cosmos",
-        "2.5, LTX-2 with conditions and more) use the same adapters but are not proven here: `cos models check MODEL` or",
-        "`check_adapter(pipe)` tells.",
+        "These are all video pipelines of diffusers around the transformers of these families, but for those that are refused",
+        "(below). For a pipeline of your own, or from elsewhere, `cos models check MODEL` or `check_adapter(pipe)` tells.",
     ]
     lines += ["", "## What is proven for each name", ""]
     reference = next(row.report for row in rows if row.report is not None)

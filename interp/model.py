@@ -38,8 +38,9 @@ class HookedVideoPipeline:
 
     def __init__(self, pipe: Any, name: str = "pipeline", defaults: dict[str, Any] | None = None):
         self.pipe, self.name, self.defaults = pipe, name, dict(defaults or {})
-        if type(pipe).__name__ in PIPELINES:
-            raise InterpError(f"{type(pipe).__name__} is not supported: {PIPELINES[type(pipe).__name__]}")
+        for kind in type(pipe).__mro__:
+            if kind.__name__ in PIPELINES:
+                raise InterpError(f"{type(pipe).__name__} is not supported: {PIPELINES[kind.__name__]}")
         experts = {n: getattr(pipe, n, None) for n in EXPERTS}
         self.engines = {n: ExpertEngine(n, m) for n, m in experts.items() if m is not None}
         if not self.engines:

@@ -11,6 +11,7 @@ REASONS: dict[str, str] = {
     "HeliosTransformer3DModel": f"{_LOOP} every chunk of the video, with history tokens before the video's",
     "Kandinsky6Transformer3DModel": "Kandinsky 6 carries audio and video streams",
     "Cosmos3OmniTransformer": "Cosmos 3 packs text, picture, sound and action tokens into one sequence, given as lists",
+    "Kandinsky6SRTransformer3DModel": f"{_LOOP} every tile of the video",
     "WanAnimate2Transformer3DModel": "no adapter is written: the layout of its condition tokens has not been studied",
     "SanaWMTransformer3DModel": "no adapter is written: the layout of its camera and chunk conditions has not been studied",
     "MiniMaxH3Transformer3DModel": "no adapter is written: its layout has not been studied",
@@ -21,7 +22,7 @@ _APPENDED = (
 )
 _FORCING = "diffusion forcing gives every latent frame a scheduler and a step clock of its own"
 
-# pipelines that cannot be followed, though their transformer can in other pipelines
+# pipelines (and all of their subclasses) that cannot be followed, though their transformer can in other pipelines
 PIPELINES: dict[str, str] = {
     "SkyReelsV2DiffusionForcingPipeline": _FORCING,
     "SkyReelsV2DiffusionForcingImageToVideoPipeline": _FORCING,
@@ -31,6 +32,9 @@ PIPELINES: dict[str, str] = {
     "LTXI2VLongMultiPromptPipeline": f"{_LOOP} every window of the video",
     "LTX2InContextPipeline": _APPENDED,
     "LTX2HDRPipeline": _APPENDED,
+    "Cosmos2TextToImagePipeline": "it makes a picture, whose latents have no frames; use Cosmos2VideoToWorldPipeline",
     "LTX2DFRPipeline": "it generates the tokens of keyframes beside the video's",
     "LTX2DFRTemporalRefinePipeline": f"{_LOOP} every tile of the video",
+    "ModularPipeline": "its loop is put together from blocks, without the methods that are followed; use the family's own "
+    "pipeline, like WanPipeline",
 }
