@@ -188,7 +188,7 @@ def markdown(claims: list[dict[str, Any]], units: dict[str, Any], facts: dict[st
     out = ["# Findings", "", f"Written by `{facts['command']}`, with the command of each experiment at its size.", ""]
     out += [f"Model `{facts['model']['name']}`, weights {(facts['model']['digest'] or 'hub')[:12]}: {summary}.", "", PREFACE, ""]
     for name, unit in units.items():
-        ran = f"`{unit['command']}` ({unit['seconds']:.0f} s)" if unit["command"] else f"Could not run: {unit['error']}"
+        ran = f"`{unit['command']}`" if unit["command"] else f"Could not run: {unit['error']}"
         out += [f"## {name}", "", unit["about"], "", ran, ""]
         for c in (c for c in claims if c["experiment"] == name):
             out.append(f"- **{c['verdict']}**: {c['claim']}. {c['statement'][:1].upper()}{c['statement'][1:]} {c['number']}.")

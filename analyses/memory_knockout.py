@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analyses.ablation import thirds
 from analyses.attention_maths import Grid, blocked, knock_out
 from analyses.problems import Problem, arguments, judge, verdict_columns
 from analyses.settings import MemoryConfig
@@ -35,16 +36,6 @@ class Cut:
     keys: Tensor
     step_part: str
     layer_part: str
-
-
-def thirds(count: int) -> dict[str, frozenset[int]]:
-    """``all`` of ``0..count-1``, and its ``early``, ``middle`` and ``late`` third.
-
-    >>> sorted(thirds(8)["middle"])
-    [3, 4, 5]
-    """
-    parts = np.array_split(np.arange(count), 3)
-    return {name: frozenset(map(int, part)) for name, part in zip(PARTS, [np.arange(count), *parts], strict=True)}
 
 
 def random_keys(keys: Tensor, shape: Grid, rng: np.random.Generator) -> Tensor:

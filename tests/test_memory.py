@@ -15,7 +15,7 @@ from analyses import memory_probes
 from analyses.attention_maths import knock_out
 from analyses.experiment import run_and_report
 from analyses.memory import EXPERIMENT
-from analyses.memory_knockout import CUTS, SETS, Cut, column, kept_share, knocking, random_keys, thirds
+from analyses.memory_knockout import CUTS, SETS, Cut, column, kept_share, knocking, random_keys
 from analyses.memory_report import used
 from analyses.settings import MemoryConfig
 from analyses.store import RunStore
@@ -93,12 +93,6 @@ def test_random_matching_is_not():
 
 
 def test_cut_sets_are_matched():
-    assert {k: sorted(v) for k, v in thirds(7).items()} == {
-        "all": [0, 1, 2, 3, 4, 5, 6],
-        "early": [0, 1, 2],
-        "middle": [3, 4],
-        "late": [5, 6],
-    }
     keys = tokens_of([(0, 0), (4, 4)], 0, SHAPE)
     other = random_keys(keys, SHAPE, np.random.default_rng(0))
     assert other.sum() == 2 and not (other & keys).any() and other[25:].sum() == 0
