@@ -218,6 +218,7 @@ class Stage:
                 whole = self.whole(following, self.given)
                 edited = self.edit_x_t(k + 1, whole)
                 following = following if edited is whole else self.changing(edited, following)
+            self.noise_state = torch.get_rng_state()  # an edit may draw
             if isinstance(out, tuple):
                 return (following, *out[1:])
             out.prev_sample = following
@@ -230,8 +231,9 @@ class Stage:
         run, given = self.run, arguments.get("pred_original_sample") is not None
         clean = clean_at(self.pipe.scheduler, self.left_out + k, given)
         sample, v = self.whole(arguments["sample"], self.given), self.whole(arguments["model_output"], None)
-        x0hat = self.edit_x0hat(k, clean.estimate(sample, v))
-        if x0hat is not None:
+        estimate = clean.estimate(sample, v)
+        x0hat = self.edit_x0hat(k, estimate)
+        if x0hat is not None and not torch.equal(x0hat, estimate):  # the way back to the prediction rounds
             v = clean.prediction(sample, x0hat)
             arguments["model_output"] = self.changing(v, arguments["model_output"])
             if given:

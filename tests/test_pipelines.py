@@ -82,6 +82,12 @@ def test_noise_drawn_in_the_loop_without_a_seed_is_refused():
         restart(model, run, 1, run.x_t[1])
 
 
+def test_noise_drawn_by_an_edit_is_not_the_pipelines():
+    noisy = ("hook_x_t @ step=1", lambda act, hook: act + torch.randn_like(act))
+    run = hooked("cosmos1-v2w").run_with_hooks(fwd_hooks=[noisy], seed=0, **tiny.call("cosmos1-v2w"))
+    assert not run.unseeded
+
+
 @pytest.mark.parametrize(
     "name", ["cosmos1-v2w", "cosmos2.5-v2w", "easyanimate-inpaint", "hunyuan1.5-i2v", "kandinsky5-i2v", "motif-i2v"]
 )
