@@ -88,6 +88,7 @@ COSMOS = register(
         one_video=from_video,
         refuses_call=refuses_call,
         decode=decode,
-        notes="Cosmos 2.5 Transfer: one chunk of the video; the control network has no names, its output is in hook_resid_post",
+        notes="Cosmos 2.5 Transfer: one chunk of the video; the control network has no names, its output is in hook_resid_post; "
+        "cross_attn.hook_image_z is what the image tokens add, which the pipeline makes all equal",
     )
 )

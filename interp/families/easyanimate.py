@@ -41,6 +41,7 @@ EASYANIMATE = register(
         one_video=masked,
         refuses_call=refuses_call,
         decode=decoding.by_scaling_factor,
-        notes="EasyAnimateControlPipeline of diffusers 0.42 calls its own encode_prompt wrongly: proven with that mended",
+        notes="EasyAnimateControlPipeline of diffusers 0.42 calls its own encode_prompt wrongly: proven with that mended; "
+        "inpainting with strength below 1 encodes its video with noise of PyTorch's global generator, whatever the seed",
     )
 )
