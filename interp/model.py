@@ -204,13 +204,14 @@ class HookedVideoPipeline:
                 raise InterpError(f"{taken} is used by the instrument itself: read Run.latents and Run.decode() instead")
         seed = kwargs.pop("seed", None)
         prompt = kwargs.get("prompt")
-        rows = len(prompt) if isinstance(prompt, list) else 1
+        embedded = [len(v) for name, v in kwargs.items() if name.startswith("prompt_embeds") and isinstance(v, Tensor)]
+        rows = len(prompt) if isinstance(prompt, list) else max(embedded, default=1)
         if seed is not None:
-            seeds = [seed] if isinstance(seed, int) else list(seed)
-            if len(seeds) != rows:
+            seeds = list(seed) if isinstance(seed, Iterable) else [seed]
+            if len(seeds) != rows and (isinstance(prompt, list) or isinstance(seed, Iterable)):
                 raise InterpError(f"{len(seeds)} seed(s) for {rows} prompt(s): give a list with one seed a prompt")
             made = [torch.Generator("cpu").manual_seed(int(s)) for s in seeds]
-            kwargs["generator"] = made if isinstance(prompt, list) else made[0]
+            kwargs["generator"] = made if isinstance(prompt, list) or len(made) > 1 else made[0]
         return kwargs
 
     def _play(

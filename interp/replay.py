@@ -136,6 +136,9 @@ def replay_run(model: HookedVideoPipeline, target: Recording, patches: Sequence[
     firsts = {patch.first_step for patch in patches}
     if len(firsts) != 1:
         raise InterpError(f"patches of one batch must start at one step, these start at {sorted(firsts)}: split them")
+    if len(target.run.latents) != 1:
+        rows = len(target.run.latents)
+        raise InterpError(f"a replay starts from the recording of one video, this one has {rows}: record each alone")
     if len(patches) > 1 and model.adapter.one_video(model.pipe, target.run.kwargs):
         return stacked([replay_run(model, target, [patch]) for patch in patches])
     player = _Player(model, target, patches, firsts.pop())
