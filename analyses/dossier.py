@@ -24,7 +24,6 @@ NAME = "all"
 PILOT = 2  # items of the first run, whose time tells how many fit
 LARGEST = 125
 LARGEST_FIGURE = 200_000  # bytes
-WEIGHTS = {"chain-of-steps": 3.0, "ensemble": 2.0, "self-correction": 1.5}  # shares of the budget; others 1
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -78,7 +77,7 @@ def run_and_report(
     left = budget
     for done, entry in enumerate(entries):
         progress(done, len(entries), entry.name)
-        weights = [WEIGHTS.get(e.name, 1.0) for e in entries[done:]]
+        weights = [e.seconds for e in entries[done:]]
         began = time.monotonic()
         if store.unit(entry.name) is None:
             _one(entry, config, store, model, workers, left * weights[0] / sum(weights))

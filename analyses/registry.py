@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Entry:
-    """One analysis. ``module`` holds an ``EXPERIMENT``."""
+    """One analysis. ``module`` holds an ``EXPERIMENT``; ``seconds``: what its default size takes on two cores, its share of a
+    dossier's budget."""
 
     name: str
     module: str
     config: type[settings.AnalysisConfig]
     about: str
     examples: tuple[str, ...]
+    seconds: int = 60
 
     def load(self) -> Experiment:
         return importlib.import_module(f"analyses.{self.module}").EXPERIMENT
@@ -48,46 +50,55 @@ _ENTRIES = (
             "cos analyze patching --sites attn.hook_z --heads 0,1,2,3 --steps 0:10:3 --tokens goals,donor_route",
             "cos analyze patching --range single --direction noising --out runs/single",
         ),
+        seconds=160,
     ),
     Entry(
         "chain-of-steps", "chain_of_steps", settings.ChainOfStepsConfig,
         "Accuracy of the clean estimate at every step; steps against frames.",
         ("cos analyze chain-of-steps", "cos analyze chain-of-steps --items 125 --noises 1 --out runs/full"),
+        seconds=75,
     ),
     Entry(
         "commitment", "commitment", settings.CommitmentConfig,
         "At which step the plan is chosen: re-noising, transplants, early screening of seeds.",
         ("cos analyze commitment", "cos analyze commitment --tasks maze --items 60 --noises 6 --out runs/commitment-maze"),
+        seconds=95,
     ),
     Entry(
         "self-correction", "self_correction", settings.SelfCorrectionConfig,
         "Answers that change along the steps without any injection.",
         ("cos analyze self-correction", "cos analyze self-correction --tasks maze,place --items 125 --out runs/corrections"),
+        seconds=40,
     ),
     Entry(
         "ensemble", "ensemble", settings.EnsembleConfig,
         "Training-free ensemble of several seeds, against best-of-K and majority vote.",
         ("cos analyze ensemble", "cos analyze ensemble --items 125 --tensors hidden,v --steps 0,1,2 --out runs/ensemble-full"),
+        seconds=80,
     ),
     Entry(
         "noise", "noise", settings.NoiseConfig,
         "Noise at a step against noise at a frame, also at equal dose.",
         ("cos analyze noise", "cos analyze noise --tasks maze --modes renoise --doses 0.25,0.5,1 --out runs/doses"),
+        seconds=170,
     ),
     Entry(
         "propagation", "propagation", settings.PropagationConfig,
         "Disturb one step and compare all later states (CKA).",
         ("cos analyze propagation", "cos analyze propagation --mode add --layers 0,3,7 --out runs/add"),
+        seconds=90,
     ),
     Entry(
         "recovery", "recovery", settings.RecoveryConfig,
         "Inject a wrong answer at a step; is the right one back, and when?",
         ("cos analyze recovery", "cos analyze recovery --donors prompt --steps 0:20:2 --doses 1 --out runs/prompt"),
+        seconds=160,
     ),
     Entry(
         "layers", "layers", settings.LayersConfig,
         "Token energy by layer, and ablation of layers by step.",
         ("cos analyze layers", "cos analyze layers --tasks maze --items 30 --layers 2,3,4 --ablations skip --out runs/skip"),
+        seconds=200,
     ),
     Entry(
         "swap", "swap", settings.SwapConfig,
@@ -96,26 +107,31 @@ _ENTRIES = (
             "cos analyze swap",
             "cos analyze swap --tasks place --pair-kind image --steps 0,4,8 --variants block,cross --out runs/swap-place",
         ),
+        seconds=200,
     ),
     Entry(
         "trajectory", "trajectory_map", settings.TrajectoryConfig,
         "Maps of latents and layer states along the steps; distances between runs.",
         ("cos analyze trajectory", "cos analyze trajectory --tasks maze --items 60 --noises 6 --out runs/trajectory-maze"),
+        seconds=80,
     ),
     Entry(
         "memory", "memory", settings.MemoryConfig,
         "Follow the first frame's objects: attention, decodability while hidden, tracking, knock-out.",
         ("cos analyze memory", "cos analyze memory --tasks occlusion --items 125 --knocked 60 --out runs/memory-occlusion"),
+        seconds=180,
     ),
     Entry(
         "attention", "attention", settings.AttentionConfig,
         "Attention maps of queries and prompt words; head statistics.",
         ("cos analyze attention", "cos analyze attention --layers 2,3 --heads 0,1 --query 4,2,3 --words red --out runs/maps"),
+        seconds=25,
     ),
     Entry(
         "perception-before-action", "perception", settings.PerceptionConfig,
         "At which step objects are localised, and at which motion appears.",
         ("cos analyze perception-before-action", "cos analyze perception-before-action --tasks maze --items 125 --out runs/lag"),
+        seconds=30,
     ),
     Entry(
         "probes", "probing", settings.ProbesConfig,
@@ -124,6 +140,7 @@ _ENTRIES = (
             "cos analyze probes",
             "cos analyze probes --tasks maze --targets first_class,next_direction,solved --kind logistic --out runs/maze-probes",
         ),
+        seconds=145,
     ),
     Entry(
         "all", "dossier", settings.DossierConfig,
