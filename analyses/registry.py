@@ -98,7 +98,7 @@ _ENTRIES = (
         "layers", "layers", settings.LayersConfig,
         "Token energy by layer, and ablation of layers by step.",
         ("cos analyze layers", "cos analyze layers --tasks maze --items 30 --layers 2,3,4 --ablations skip --out runs/skip"),
-        seconds=200,
+        seconds=170,
     ),
     Entry(
         "swap", "swap", settings.SwapConfig,

@@ -210,7 +210,7 @@ class PerceptionConfig(SuiteConfig):
 class LayersConfig(SuiteConfig):
     """Energy maps by layer, and ablation of layers by step."""
 
-    items: int = Field(5, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
+    items: int = Field(4, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
     num_inference_steps: int = Field(10, ge=2, description="Denoising steps of every run.")
     layers: tuple[int, ...] | None = Field(None, description="Layers ablated one by one: 0,3,7 or 0:8:2. All by default.")
     ablations: tuple[Ablation, ...] = Field(
