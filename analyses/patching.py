@@ -72,7 +72,7 @@ def needed_sites(config: PatchingConfig) -> list[str]:
 
 
 def cells(config: PatchingConfig, step: int, layers: int, groups: list[str], pair_kind: str) -> Iterator[Cell]:
-    """The grid at one step: the patches, then the controls (on named groups at one layer a step)."""
+    """The grid at one step: the patches, then the controls (on named groups a random donor at one layer a step)."""
     chosen_layers = list(config.layers if config.layers is not None else range(layers))
     rotated = chosen_layers[(step + len(chosen_layers) // 2) % len(chosen_layers)]  # the middle layer at step 0
     for site in config.sites:
@@ -84,7 +84,8 @@ def cells(config: PatchingConfig, step: int, layers: int, groups: list[str], pai
                     for frame in config.frames or (None,):
                         yield Cell(donor="clean", head=head, group=group, frame=frame, **point)
             for group in groups if config.controls else ():
-                for donor in CONTROLS if group == EVERYWHERE or layer in (None, rotated) else ():
+                sampled = ("random",) if layer in (None, rotated) else ()
+                for donor in CONTROLS if group == EVERYWHERE else sampled:
                     yield Cell(donor=donor, head=None, group=group, frame=None, **point)
     if config.controls:
         site = config.sites[0]
