@@ -245,6 +245,8 @@ def organism_train(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile the blocks (1.7 times as fast).")] = True,
     start_from: Annotated[Path | None, typer.Option(help="Start from these weights; the decoder too, with --vae-steps.")] = None,
+    autoencoder: Annotated[Path | None, typer.Option(help="Pipeline folder whose autoencoder is used as it is.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the transformer's first weights and its samples.")] = 0,
 ) -> None:
     """Train the organism from scratch: autoencoder, then transformer. Run it again to continue after a kill.
 
@@ -255,10 +257,12 @@ def organism_train(
       cos organism train --device cuda --dit-steps 40000 --out runs/organism-gpu
 
       cos organism train --start-from organism/weights --dit-steps 2000 --out runs/longer
+
+      cos organism train --autoencoder organism/weights --seed 1 --workers 1 --out runs/seed1
     """
     from organism.train import Plan, train
 
-    folder = train(Plan(out, workers, dit_steps, vae_steps, device, compiled, start_from))
+    folder = train(Plan(out, workers, dit_steps, vae_steps, device, compiled, start_from, autoencoder, seed))
     typer.echo(f"Pipeline: {folder.resolve()}\nMeasure it: cos organism eval --model {folder}")
 
 

@@ -19,7 +19,11 @@ from organism.loop import Recipe, Run, fit, world
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What to train and how. None: the recipe's number of steps, one process a core."""
+    """What to train and how. None: the recipe's number of steps, one process a core.
+
+    ``autoencoder``: a pipeline folder whose autoencoder is used as it is. ``seed``: of the first weights and of the samples
+    of the transformer.
+    """
 
     out: Path
     workers: int | None = None
@@ -28,6 +32,8 @@ class Plan:
     device: str = "cpu"
     compiled: bool = True
     start_from: Path | None = None
+    autoencoder: Path | None = None
+    seed: int = 0
 
 
 def train(plan: Plan) -> Path:
@@ -38,8 +44,9 @@ def train(plan: Plan) -> Path:
     """
     if plan.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda was asked for, and torch sees no CUDA GPU: use --device cpu")
-    if plan.start_from is not None and not (plan.start_from / "model_index.json").is_file():
-        raise ValueError(f"--start-from {plan.start_from}: no diffusers pipeline is there (no model_index.json)")
+    for option, folder in (("--start-from", plan.start_from), ("--autoencoder", plan.autoencoder)):
+        if folder is not None and not (folder / "model_index.json").is_file():
+            raise ValueError(f"{option} {folder}: no diffusers pipeline is there (no model_index.json)")
     count = 1 if plan.device == "cuda" else plan.workers or len(os.sched_getaffinity(0))
     plan.out.mkdir(parents=True, exist_ok=True)
     with socket.socket() as probe:
@@ -58,7 +65,7 @@ def _work(rank: int, count: int, port: int, plan: Plan) -> None:
     if count > 1:
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
         dist.init_process_group("gloo", rank=rank, world_size=count)
-    vae = train_autoencoder(plan) if plan.start_from is None else sharpened(shipped_autoencoder(plan.start_from), plan)
+    vae = autoencoder(plan)
     transformer = train_transformer(plan, vae)
     if rank == 0:
         package.save(package.assemble(vae.cpu(), transformer), plan.out / "pipeline")
@@ -81,6 +88,13 @@ def _stage(name: str) -> Callable[[str], None]:
 def shipped_autoencoder(folder: Path) -> AutoencoderKLWan:
     """The autoencoder of a pipeline folder, back at one pixel a dot as the trainer uses it."""
     return widen.narrow(AutoencoderKLWan.from_pretrained(folder / "vae"))
+
+
+def autoencoder(plan: Plan) -> AutoencoderKLWan:
+    """The autoencoder that the plan asks for: frozen, sharpened or new."""
+    if plan.autoencoder is not None:
+        return shipped_autoencoder(plan.autoencoder).to(plan.device)
+    return train_autoencoder(plan) if plan.start_from is None else sharpened(shipped_autoencoder(plan.start_from), plan)
 
 
 def train_autoencoder(plan: Plan) -> AutoencoderKLWan:
@@ -112,11 +126,11 @@ def _autoencoder_stage(vae: AutoencoderKLWan, plan: Plan, name: str, recipe: Rec
 
 def train_transformer(plan: Plan, vae: AutoencoderKLWan) -> WanTransformer3DModel:
     """Flow matching; the returned transformer holds the averaged weights and plain attention processors."""
-    start = WanTransformer3DModel.from_pretrained(plan.start_from / "transformer") if plan.start_from else train_dit.build()
-    transformer = start.to(plan.device)
+    loaded = plan.start_from and WanTransformer3DModel.from_pretrained(plan.start_from / "transformer")
+    transformer = (loaded or train_dit.build(plan.seed)).to(plan.device)
     processor = padding.install(transformer)
     prompts = text.PromptTable(text.build_tokenizer(), text.build_encoder())
-    recipe = _sized(train_dit.RECIPE, plan.dit_steps)
+    recipe = dataclasses.replace(_sized(train_dit.RECIPE, plan.dit_steps), seed=plan.seed)
     if plan.start_from:
         recipe = dataclasses.replace(recipe, decay=1.0)  # trained weights: the learning rate falls from the first step on
     run = Run(transformer, recipe, plan.out / "transformer")

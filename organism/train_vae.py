@@ -10,7 +10,7 @@ from diffusers import AutoencoderKLWan
 from torch import nn
 
 from organism import data, shapes
-from organism.loop import Recipe
+from organism.loop import Recipe, mixed
 from tasks import grid
 
 RECIPE = Recipe(steps=1500, batch=32, lr=2e-3, clip=1.0, ema=0.99, decay=0.6)
@@ -78,7 +78,7 @@ class Objective:
         cells = np.stack([data.item(i).cells if i % 4 in self.tasks else data.scramble(i) for i in shifted])
         video = data.to_tensor(cells).to(device)
         generator = torch.Generator().manual_seed(indices.start)
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed(device):
             with torch.set_grad_enabled(not self.frozen):
                 mean = model.encode(video).latent_dist.mean
             noise = torch.randn(mean.shape, generator=generator).to(mean)
