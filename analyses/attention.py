@@ -131,10 +131,6 @@ def chosen_query(config: AttentionConfig, problem: Problem, grid: Grid) -> tuple
     return tuple(int(v) for v in last.nonzero()[0])
 
 
-def _name(problem: Problem) -> str:
-    return problem.name
-
-
 def measure(model: HookedVideoPipeline, config: AttentionConfig, problem: Problem) -> Unit:
     layers, steps = checked_layers(model, config.layers), chosen_steps(config, 5)
     call = arguments(model, config, problem)
@@ -169,4 +165,4 @@ def stacked(maps: dict[tuple[int, int], Tensor], steps: tuple[int, ...], layers:
     return torch.stack([torch.stack([maps[step, layer].float() for layer in layers]) for step in steps])
 
 
-EXPERIMENT = Experiment("attention", AttentionConfig, each_problem, each_unit(measure, _name), build_report)
+EXPERIMENT = Experiment("attention", AttentionConfig, each_problem, each_unit(measure), build_report)

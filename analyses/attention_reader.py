@@ -42,7 +42,7 @@ def query_key_hooks(
 
 def checked_layers(model: HookedVideoPipeline, layers: Sequence[int] | None) -> list[int]:
     """The layers asked for, all by default. InterpError for a layer that the model does not have."""
-    return list(known_layers(range(model.layers) if layers is None else layers, model.layers))
+    return list(known_layers(layers, model.layers))
 
 
 def some_queries(grid: Grid) -> Tensor:

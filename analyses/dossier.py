@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 
@@ -14,6 +14,7 @@ from analyses import experiment
 from analyses.base import AnalysisResult, Progress
 from analyses.command import command_line
 from analyses.experiment import Experiment, Report
+from analyses.findings import Number, Verdict
 from analyses.registry import ENTRIES, Entry
 from analyses.settings import AnalysisConfig, DossierConfig
 from analyses.store import RunStore
@@ -87,8 +88,6 @@ def run_and_report(
     store.write_results(result.rows.drop(columns=["number", "control"], errors="ignore"))
     report = build(result)
     store.write("report.html", report.html.encode())
-    for entry in entries:
-        _keep_figure(store, entry.name)
     store.write("findings.md", report.data["markdown"].encode())
     store.complete({k: v for k, v in store.facts().items() if k != "status"})
     return result, report
@@ -114,22 +113,21 @@ def _one(
         facts |= {"lines": report.lines, "findings": report.data.get("findings", [])}
     except (ValueError, RuntimeError) as error:  # one experiment that cannot run does not end the dossier
         facts |= {"error": str(error), "command": "", "items": 0}
-    facts["figure"] = f"media/{entry.name}.svg" if _first_figure(folder) else ""
+    facts["figure"] = _keep_figure(store, entry.name)
     facts["seconds"] = round(time.monotonic() - began, 1)
     store.add_unit(entry.name, [], {}, facts)
 
 
-def _first_figure(folder: Path) -> Path | None:
-    """The first figure of an experiment's page that is small enough to go into a text."""
+def _keep_figure(store: RunStore, name: str) -> str:
+    """Copy the first figure of an experiment's page that is small enough to go into a text; its place, "" for none."""
+    folder = store.folder / name
     html = (folder / "report.html").read_text() if (folder / "report.html").is_file() else ""
-    drawn = [p for p in sorted((folder / "media").glob("*.svg")) if p.stat().st_size < LARGEST_FIGURE and p.read_text() in html]
-    return min(drawn, key=lambda p: html.index(p.read_text()), default=None)
-
-
-def _keep_figure(store: RunStore, name: str) -> None:
-    found = _first_figure(store.folder / name)
-    if found is not None:
-        store.write(f"media/{name}.svg", found.read_bytes())
+    drawn = [p.read_text() for p in sorted((folder / "media").glob("*.svg")) if p.stat().st_size < LARGEST_FIGURE]
+    shown = [svg for svg in drawn if svg in html]
+    if not shown:
+        return ""
+    store.write(f"media/{name}.svg", min(shown, key=html.index).encode())
+    return f"media/{name}.svg"
 
 
 def _config_of(folder: Path, entry: Entry) -> AnalysisConfig | None:
@@ -150,8 +148,6 @@ def _claims(entries: list[Entry], store: RunStore) -> pd.DataFrame:
 
 
 def _shown(number: dict[str, Any]) -> str:
-    from analyses.findings import Number
-
     return str(Number(**number))
 
 
@@ -162,7 +158,7 @@ def build(result: AnalysisResult) -> Report:
     for claim in claims:
         claim["number"], claim["control"] = _shown(claim["number"]), _shown(claim["control"])
     count: Callable[[str], int] = lambda verdict: sum(c["verdict"] == verdict for c in claims)
-    summary = ", ".join(f"{count(v)} {v}" for v in VERDICTS)
+    summary = ", ".join(f"{count(v)} {v}" for v in get_args(Verdict))
     from analyses.pages import VERDICT_STYLE
 
     html = render(
@@ -179,7 +175,6 @@ PREFACE = (
     "The number of items n is beside every number, intervals are 95 % over items, and a claim on fewer than five items is not "
     "testable. Intervals that touch 0 are weak evidence, and many claims are tested at once: a single one may hold by chance."
 )
-VERDICTS = ("reproduced", "not reproduced", "contradicted", "not testable")
 
 
 def markdown(claims: list[dict[str, Any]], units: dict[str, Any], facts: dict[str, Any], summary: str) -> str:
@@ -194,5 +189,5 @@ def markdown(claims: list[dict[str, Any]], units: dict[str, Any], facts: dict[st
             out.append(f"  Control, {c['control_name']}: {c['control']}. Rule: {c['rule']}.")
         if unit["figure"]:
             out += ["", f"![{name}]({unit['figure']})", ""]
-        out += [f"- {line}" for line in unit["lines"] if not line.startswith(VERDICTS)] + [""]
+        out += [f"- {line}" for line in unit["lines"] if not line.startswith(get_args(Verdict))] + [""]
     return "\n".join(out)

@@ -143,4 +143,4 @@ def _table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(out)
 
 
-EXPERIMENT = Experiment("ensemble", EnsembleConfig, each_problem, each_unit(measure, lambda p: p.name), report, check)
+EXPERIMENT = Experiment("ensemble", EnsembleConfig, each_problem, each_unit(measure), report, check)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,8 @@ class Experiment:
     finish: Callable[[AnalysisResult], AnalysisResult] = lambda result: result
 
 
-def each_unit(measure: Callable[[HookedVideoPipeline, Any, Any], Unit], name: Callable[[Any], str]) -> Work:
-    """The work of an experiment whose pieces are one unit each."""
+def each_unit(measure: Callable[[HookedVideoPipeline, Any, Any], Unit], name: Callable[[Any], str] = attrgetter("name")) -> Work:
+    """The work of an experiment whose pieces are one unit each; ``name`` is that of a piece's unit."""
 
     def work(model: HookedVideoPipeline, config: Any, store: RunStore, piece: Any) -> Iterator[str]:
         if store.unit(name(piece)) is None:

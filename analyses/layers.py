@@ -217,7 +217,7 @@ def solved_share(model: HookedVideoPipeline, problem: Problem, latents: Tensor) 
 
 
 def check(config: LayersConfig, model: HookedVideoPipeline) -> None:
-    known_layers(config.layers or (), model.layers)
+    known_layers(config.layers, model.layers)
 
 
 def measure(model: HookedVideoPipeline, config: LayersConfig, problem: Problem) -> Unit:
@@ -237,4 +237,4 @@ def measure(model: HookedVideoPipeline, config: LayersConfig, problem: Problem) 
     return Unit(rows, tensors, facts)
 
 
-EXPERIMENT = Experiment("layers", LayersConfig, each_problem, each_unit(measure, lambda problem: problem.name), report, check)
+EXPERIMENT = Experiment("layers", LayersConfig, each_problem, each_unit(measure), report, check)

@@ -195,4 +195,4 @@ def _place(what: Disturbance) -> str:
     return f"step {what.steps[0]}" if what.kind == "step" else f"frame {what.frames[0]}"
 
 
-EXPERIMENT = Experiment("noise", NoiseConfig, each_problem, each_unit(measure, lambda problem: problem.name), report, needs_flow)
+EXPERIMENT = Experiment("noise", NoiseConfig, each_problem, each_unit(measure), report, needs_flow)

@@ -146,10 +146,6 @@ def lags(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(out)
 
 
-def _name(problem: Problem) -> str:
-    return problem.name
-
-
 def measure(model: HookedVideoPipeline, config: PerceptionConfig, problem: Problem) -> Unit:
     run = generate(model, config, problem)
     clips = clean_videos(model, run) if problem.item is not None else None
@@ -164,6 +160,6 @@ EXPERIMENT = Experiment(
     "perception-before-action",
     PerceptionConfig,
     each_problem,
-    each_unit(measure, _name),
+    each_unit(measure),
     lambda r, s: build_report(r, s, lags(r.rows)),
 )

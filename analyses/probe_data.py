@@ -37,8 +37,7 @@ def probe_of(config: ProbesConfig, target: Target) -> LinearProbe:
 
 
 def hook_names(config: ProbesConfig, layers: int) -> list[str]:
-    asked = range(layers) if config.layers is None else config.layers
-    return [f"blocks.{layer}.{config.site}" for layer in known_layers(asked, layers)]
+    return [f"blocks.{layer}.{config.site}" for layer in known_layers(config.layers, layers)]
 
 
 def steps_of(config: ProbesConfig) -> tuple[int, ...]:

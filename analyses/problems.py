@@ -95,21 +95,21 @@ def each_problem(config: SuiteConfig) -> list[tuple[Problem, list[str]]]:
 def arguments(model: HookedVideoPipeline, config: SuiteConfig, problem: Problem, seed: int | None = None) -> dict[str, Any]:
     """Pipeline keywords of a problem."""
     generation = {"num_inference_steps": config.num_inference_steps, "guidance_scale": config.guidance_scale}
-    seed = problem.seed if seed is None else seed
-    if problem.item is None:
-        return {**generation, **accepted(model, problem.call), "seed": seed}
-    return call_for(model, problem.item, seed, **generation)
+    return _keywords(model, problem.call, problem.seed if seed is None else seed, problem.item is not None, generation)
 
 
 def call_for(model: HookedVideoPipeline, item: Item, seed: int, **generation: Any) -> dict[str, Any]:
-    """Pipeline keywords of an item. A model without sizes of its own gets the tasks' sizes."""
-    sizes = {k: v for k, v in SIZE.items() if k not in model.defaults}
-    return {**sizes, **generation, **accepted(model, item_call(item)), "seed": seed}
+    """Pipeline keywords of an item."""
+    return _keywords(model, item_call(item), seed, True, generation)
 
 
-def accepted(model: HookedVideoPipeline, call: dict[str, Any]) -> dict[str, Any]:
-    """The keywords without an image where the pipeline takes none, and with what its family needs."""
-    return dict(model.adapter.needs) | {k: v for k, v in call.items() if k != "image" or model.takes_image}
+def _keywords(
+    model: HookedVideoPipeline, call: dict[str, Any], seed: int, of_task: bool, generation: dict[str, Any]
+) -> dict[str, Any]:
+    """With what the model's family needs, without an image where it takes none; a task's sizes where it has none of its own."""
+    sizes = {k: v for k, v in SIZE.items() if of_task and k not in model.defaults}
+    given = {k: v for k, v in call.items() if k != "image" or model.takes_image}
+    return {**sizes, **generation, **model.adapter.needs, **given, "seed": seed}
 
 
 def needs_flow(config: SuiteConfig, model: HookedVideoPipeline) -> None:

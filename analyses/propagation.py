@@ -122,6 +122,4 @@ def check(config: PropagationConfig, model: HookedVideoPipeline) -> None:
     chosen_steps(config)
 
 
-EXPERIMENT = Experiment(
-    "propagation", PropagationConfig, each_problem, each_unit(measure, lambda problem: problem.name), report, check
-)
+EXPERIMENT = Experiment("propagation", PropagationConfig, each_problem, each_unit(measure), report, check)

@@ -160,4 +160,4 @@ def _examples(result: AnalysisResult, store: RunStore) -> pages.Section:
     return pages.Section("Examples", caption=caption if clips else "No item was corrected.", clips=clips)
 
 
-EXPERIMENT = Experiment("self-correction", SelfCorrectionConfig, each_problem, each_unit(measure, lambda p: p.name), report)
+EXPERIMENT = Experiment("self-correction", SelfCorrectionConfig, each_problem, each_unit(measure), report)

@@ -109,4 +109,4 @@ def measure(model: HookedVideoPipeline, config: TrajectoryConfig, problem: Probl
     return Unit(rows, tensors, facts)
 
 
-EXPERIMENT = Experiment("trajectory", TrajectoryConfig, pieces, each_unit(measure, lambda problem: problem.name), report, check)
+EXPERIMENT = Experiment("trajectory", TrajectoryConfig, pieces, each_unit(measure), report, check)

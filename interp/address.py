@@ -74,9 +74,9 @@ def chosen(index: Index | int | Iterable[int], length: int) -> list[int]:
     return [n + length if n < 0 else n for n in numbers if -length <= n < length]
 
 
-def known_layers(asked: Iterable[int], layers: int) -> tuple[int, ...]:
-    """The layers asked for. InterpError for one that a model of so many layers does not have."""
-    asked = tuple(asked)
+def known_layers(asked: Iterable[int] | None, layers: int) -> tuple[int, ...]:
+    """The layers asked for, all for None. InterpError for one that a model of so many layers does not have."""
+    asked = tuple(range(layers) if asked is None else asked)
     bad = [layer for layer in asked if not 0 <= layer < layers]
     if bad:
         raise InterpError(f"layer {bad[0]} was asked for; the model has layers 0 to {layers - 1}")

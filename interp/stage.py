@@ -53,6 +53,8 @@ class Proxy:
 
     def __init__(self, stage: Stage, engine: ExpertEngine):
         self._stage, self._engine = stage, engine
+        forward = type(engine.module).forward
+        self._signature, self._has_return_dict = inspect.signature(forward), takes(forward, "return_dict")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine.module, name)
@@ -75,12 +77,10 @@ class Proxy:
             self._stage.branch = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        forward = type(self._engine.module).forward
-        signature = inspect.signature(forward)
-        kwargs = dict(signature.bind(None, *args, **kwargs).arguments)
+        kwargs = dict(self._signature.bind(None, *args, **kwargs).arguments)
         kwargs.pop("self", None)
         kwargs |= kwargs.pop("kwargs", {})
-        if not takes(forward, "return_dict"):
+        if not self._has_return_dict:
             return self._stage.transformer_called(self._engine, kwargs)
         plain = not kwargs.get("return_dict", True)
         out = self._stage.transformer_called(self._engine, kwargs | {"return_dict": False})

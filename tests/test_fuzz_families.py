@@ -42,38 +42,38 @@ def wan():
     return pipe
 
 
+def rebuilt(name, kind, **config):
+    """A tiny pipeline around another transformer."""
+    pipe = tiny.build(name)
+    torch.manual_seed(0)
+    pipe.transformer = lively(kind(num_attention_heads=HEADS, in_channels=4, **config))
+    return pipe
+
+
 def cogvideox():
     """As version 1.5: tokens of two frames, rotary positions."""
-    pipe = tiny.build("cogvideox")
-    torch.manual_seed(0)
-    pipe.transformer = lively(diffusers.CogVideoXTransformer3DModel(
-        num_attention_heads=HEADS, attention_head_dim=16, in_channels=4, out_channels=4, time_embed_dim=8, num_layers=4,
+    return rebuilt(
+        "cogvideox", diffusers.CogVideoXTransformer3DModel, attention_head_dim=16, out_channels=4, time_embed_dim=8, num_layers=4,
         patch_size=2, patch_size_t=2, patch_bias=False, text_embed_dim=text.WIDTH, sample_width=10, sample_height=6,
         sample_frames=9, max_text_seq_length=12, use_rotary_positional_embeddings=True,
-    ))  # fmt: skip
-    return pipe
+    )  # fmt: skip
 
 
 def latte():
-    pipe = tiny.build("latte")
-    torch.manual_seed(0)
-    pipe.transformer = lively(diffusers.LatteTransformer3DModel(
-        sample_size=8, num_layers=2, patch_size=2, attention_head_dim=6, num_attention_heads=HEADS, caption_channels=text.WIDTH,
-        in_channels=4, cross_attention_dim=24, out_channels=8, attention_bias=True, activation_fn="gelu-approximate",
-        num_embeds_ada_norm=1000, norm_type="ada_norm_single", norm_elementwise_affine=False, video_length=5,
-    ))  # fmt: skip
-    return pipe
+    return rebuilt(
+        "latte", diffusers.LatteTransformer3DModel, sample_size=8, num_layers=2, patch_size=2, attention_head_dim=6,
+        caption_channels=text.WIDTH, cross_attention_dim=24, out_channels=8, attention_bias=True,
+        activation_fn="gelu-approximate", num_embeds_ada_norm=1000, norm_type="ada_norm_single", norm_elementwise_affine=False,
+        video_length=5,
+    )  # fmt: skip
 
 
 def hunyuan():
-    pipe = tiny.build("hunyuan")
-    torch.manual_seed(0)
-    pipe.transformer = lively(diffusers.HunyuanVideoTransformer3DModel(
-        in_channels=4, out_channels=4, num_attention_heads=HEADS, attention_head_dim=10, num_layers=2, num_single_layers=2,
-        num_refiner_layers=1, patch_size=2, patch_size_t=1, guidance_embeds=True, text_embed_dim=text.WIDTH,
-        pooled_projection_dim=8, rope_axes_dim=(2, 4, 4),
-    ))  # fmt: skip
-    return pipe
+    return rebuilt(
+        "hunyuan", diffusers.HunyuanVideoTransformer3DModel, out_channels=4, attention_head_dim=10, num_layers=2,
+        num_single_layers=2, num_refiner_layers=1, patch_size=2, patch_size_t=1, guidance_embeds=True,
+        text_embed_dim=text.WIDTH, pooled_projection_dim=8, rope_axes_dim=(2, 4, 4),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

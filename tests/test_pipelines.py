@@ -15,7 +15,6 @@ from interp.families.unsupported import PIPELINES, REASONS
 from interp.replay import restart
 
 PICTURES = {"Kandinsky5T2IPipeline", "Kandinsky5I2IPipeline"}  # of a family of video transformers, but they make pictures
-NEEDS_OPENCV = {"ConsisIDPipeline"}
 
 
 def hooked(name):
@@ -25,10 +24,7 @@ def hooked(name):
 def tiny_classes():
     """Names of the diffusers classes of all tiny pipelines."""
     for name in tiny.TINY:
-        try:
-            yield from (kind.__name__ for kind in type(tiny.build(name)).__mro__)
-        except ImportError:
-            continue
+        yield from (kind.__name__ for kind in type(tiny.build(name)).__mro__)
 
 
 def pipelines():
@@ -42,7 +38,7 @@ def pipelines():
 
 
 def test_every_pipeline_of_a_known_transformer_is_proven_or_refused():
-    known, proven = registry(), set(tiny_classes()) | NEEDS_OPENCV
+    known, proven = registry(), set(tiny_classes())
     found = {name: transformer for name, transformer in pipelines() if transformer in known}
     assert len(found) > 30
     assert set(found) - proven - set(PIPELINES) - PICTURES == set()

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from interp.errors import InterpError
+from interp.families.ltx2 import OTHER_GUIDANCE
 
 PROMPT, NEGATIVE = "move the red circle above the box", "a blue square"
 
@@ -45,7 +46,7 @@ _TRUE = {"guidance": _EMBEDDED | {"true_cfg_scale": 3.0, "negative_prompt": NEGA
 _TRUE_EMBEDDINGS = {
     "guidance": _EMBEDDED | {"true_cfg_scale": 3.0}, "unguided": _EMBEDDED, "embeddings": "hunyuan_embeddings",
 }  # fmt: skip
-_LTX2 = _SHORT | {"stg_scale": 0.0, "audio_stg_scale": 0.0, "modality_scale": 1.0, "audio_modality_scale": 1.0}
+_LTX2 = _SHORT | OTHER_GUIDANCE
 _BOTH_OFF = {"unguided": {"guidance_scale": 1.0, "audio_guidance_scale": 1.0}}
 _KANDINSKY = {"guidance": {"guidance_scale": 3.0}, "embeddings": "kandinsky_embeddings"}
 
