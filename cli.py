@@ -21,11 +21,11 @@ for talkative in ("torchao", "torch.utils._pytree"):  # diffusers imports torcha
 import typer
 from pydantic.fields import FieldInfo
 
-from analyses.command import as_text, explain, flag, reader
-from analyses.probe_cli import probe_app
-from analyses.registry import ENTRIES, Entry
-from analyses.settings import AnalysisConfig
-from analyses.terminal import Failure, Json, progress_bar
+from cos_interp.analyses.command import as_text, explain, flag, reader
+from cos_interp.analyses.probe_cli import probe_app
+from cos_interp.analyses.registry import ENTRIES, Entry
+from cos_interp.analyses.settings import AnalysisConfig
+from cos_interp.analyses.terminal import Failure, Json, progress_bar
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -126,7 +126,7 @@ def tasks_list(as_json: Json = False) -> None:
 
     Example: cos tasks list --json
     """
-    from tasks import TASKS
+    from cos_interp.tasks import TASKS
 
     rows = [
         {
@@ -154,14 +154,14 @@ def tasks_show(
 
     Example: cos tasks show maze --seed 3 --difficulty 6 --out maze.mp4
     """
-    from tasks import get_task
-    from tasks.text import as_text
+    from cos_interp.tasks import get_task
+    from cos_interp.tasks.text import as_text
 
     item = get_task(task).sample(seed, difficulty)
     facts = {"prompt": item.prompt, "answers": list(item.answers), "answer": item.answer, "difficulty": item.difficulty}
     facts |= {"split": item.split, **item.metadata}
     if out is not None:
-        from tasks.video import encode_mp4
+        from cos_interp.tasks.video import encode_mp4
 
         out.write_bytes(encode_mp4(item.video))
     if as_json:
@@ -182,7 +182,7 @@ def tasks_export(
 
     Example: cos tasks export data/cos-500, then generate MODEL/cos-500/maze/00000.mp4 and so on
     """
-    from tasks import vbvr
+    from cos_interp.tasks import vbvr
 
     typer.echo(f"{vbvr.export(folder, _suite_items(suite, task), suite)} items written to {folder}")
 
@@ -198,8 +198,8 @@ def tasks_score(
 
     Example: cos tasks score outputs/my-model --json
     """
-    from tasks import vbvr
-    from tasks.tally import as_lines, tally
+    from cos_interp.tasks import vbvr
+    from cos_interp.tasks.tally import as_lines, tally
 
     bar, move = progress_bar()
     items = _suite_items(suite, task)
@@ -224,8 +224,8 @@ def tasks_score(
 
 
 def _suite_items(suite: str, task: str | None) -> tuple:
-    from tasks import get_task
-    from tasks import suite as suites
+    from cos_interp.tasks import get_task
+    from cos_interp.tasks import suite as suites
 
     if task is None:
         return suites.load(suite)
@@ -260,7 +260,7 @@ def organism_train(
 
       cos organism train --autoencoder organism/weights --seed 1 --workers 1 --out runs/seed1
     """
-    from organism.train import Plan, train
+    from cos_interp.organism.train import Plan, train
 
     folder = train(Plan(out, workers, dit_steps, vae_steps, device, compiled, start_from, autoencoder, seed))
     typer.echo(f"Pipeline: {folder.resolve()}\nMeasure it: cos organism eval --model {folder}")
@@ -287,8 +287,8 @@ def organism_eval(
 
       cos organism eval --every-step --seed 7 --fresh-items --limit 50
     """
-    from organism.evaluate import evaluate
-    from tasks.tally import as_lines
+    from cos_interp.organism.evaluate import evaluate
+    from cos_interp.tasks.tally import as_lines
 
     bar, move = progress_bar()
     with bar:
@@ -311,7 +311,7 @@ def organism_untrained(
 
     Example: cos organism untrained runs/twin --seed 1
     """
-    from organism.package import save, untrained_twin
+    from cos_interp.organism.package import save, untrained_twin
 
     save(untrained_twin(seed), folder)
     typer.echo(f"Pipeline: {folder.resolve()}")
@@ -339,9 +339,9 @@ def models_list(as_json: Json = False) -> None:
 
     Example: cos models list --json
     """
-    from interp.families import registry
-    from interp.families.unsupported import PIPELINES, REASONS
-    from interp.tiny import TINY
+    from cos_interp.interp.families import registry
+    from cos_interp.interp.families.unsupported import PIPELINES, REASONS
+    from cos_interp.interp.tiny import TINY
 
     supported = [{"transformer": n, "family": a.family, "notes": a.notes} for n, a in sorted(registry().items())]
     missing = [{"name": n, "reason": r} for n, r in {**REASONS, **PIPELINES}.items()]
@@ -373,9 +373,9 @@ def models_check(
       cos models check tiny:cogvideox
       cos models check THUDM/CogVideoX-2b --height 256 --width 256 --frames 9
     """
-    from interp.check import check_adapter, small_call
-    from interp.model import HookedVideoPipeline
-    from interp.tiny import build, call
+    from cos_interp.interp.check import check_adapter, small_call
+    from cos_interp.interp.model import HookedVideoPipeline
+    from cos_interp.interp.tiny import build, call
 
     if model.startswith("tiny:"):
         name = model.removeprefix("tiny:")
@@ -404,7 +404,7 @@ def runs_list(folder: Annotated[Path, typer.Argument(help="Folder of runs.")] = 
 
     Example: cos runs list --json
     """
-    from analyses.store import RunStore
+    from cos_interp.analyses.store import RunStore
 
     found = [RunStore(p.parent) for p in sorted(folder.glob("*/run.json"))]
     rows = [{"run": str(s.folder), **{k: (s.facts() or {}).get(k) for k in ("analysis", "status")}} for s in found]
@@ -423,7 +423,7 @@ def runs_verify(run: Annotated[Path, typer.Argument(help="Run folder.")], as_jso
 
     Example: cos runs verify runs/patching
     """
-    from analyses.store import RunStore
+    from cos_interp.analyses.store import RunStore
 
     problems = RunStore(run).verify()
     if as_json:

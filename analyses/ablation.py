@@ -13,9 +13,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from interp.batch import chunks, joined
-from interp.clock import Hook
-from interp.model import FwdHook, HookedVideoPipeline
+from cos_interp.interp.batch import chunks, joined
+from cos_interp.interp.clock import Hook
+from cos_interp.interp.model import FwdHook, HookedVideoPipeline
 
 Kind = Literal["mean", "resample", "skip", "random", "own"]
 

@@ -10,19 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analyses import attention_maths as maths
-from analyses.attention_maths import Grid
-from analyses.attention_reader import checked_layers, query_key_hooks, some_queries
-from analyses.attention_report import build_report
-from analyses.attention_words import Word, chosen_words, prompt_words, word_cells
-from analyses.experiment import Experiment, Unit, each_unit
-from analyses.problems import Problem, arguments, chosen_steps, each_problem
-from analyses.settings import AttentionConfig
-from analyses.store import Row
-from analyses.tracks import tokens_of, tracks
-from interp.clock import Hook
-from interp.errors import InterpError
-from interp.model import HookedVideoPipeline
+from cos_interp.analyses import attention_maths as maths
+from cos_interp.analyses.attention_maths import Grid
+from cos_interp.analyses.attention_reader import checked_layers, query_key_hooks, some_queries
+from cos_interp.analyses.attention_report import build_report
+from cos_interp.analyses.attention_words import Word, chosen_words, prompt_words, word_cells
+from cos_interp.analyses.experiment import Experiment, Unit, each_unit
+from cos_interp.analyses.problems import Problem, arguments, chosen_steps, each_problem
+from cos_interp.analyses.settings import AttentionConfig
+from cos_interp.analyses.store import Row
+from cos_interp.analyses.tracks import tokens_of, tracks
+from cos_interp.interp.clock import Hook
+from cos_interp.interp.errors import InterpError
+from cos_interp.interp.model import HookedVideoPipeline
 
 
 class Reader:

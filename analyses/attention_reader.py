@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from analyses.attention_maths import Grid
-from interp.address import known_layers
-from interp.clock import Hook
-from interp.model import FwdHook, HookedVideoPipeline
+from cos_interp.analyses.attention_maths import Grid
+from cos_interp.interp.address import known_layers
+from cos_interp.interp.clock import Hook
+from cos_interp.interp.model import FwdHook, HookedVideoPipeline
 
 MOST_QUERIES = 512  # of larger grids every n-th token is read as a query
 # (hook, queries [head, frame, row, col, d], keys [head, key, d]): of one video

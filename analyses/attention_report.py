@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from analyses import pages
-from analyses.base import AnalysisResult
-from analyses.experiment import Report
-from analyses.findings import Finding, decide
-from analyses.statistics import by_item, mean_number, paired
-from analyses.store import RunStore
-from reports.figures import matrix_maps
-from reports.grid_maps import grid_maps
+from cos_interp.analyses import pages
+from cos_interp.analyses.base import AnalysisResult
+from cos_interp.analyses.experiment import Report
+from cos_interp.analyses.findings import Finding, decide
+from cos_interp.analyses.statistics import by_item, mean_number, paired
+from cos_interp.analyses.store import RunStore
+from cos_interp.reports.figures import matrix_maps
+from cos_interp.reports.grid_maps import grid_maps
 
 QUESTION = (
     "Where do heads look: near or far, in their own frame or others, at few tokens or many, and which words do places read?"

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from interp.errors import InterpError
-from tasks import grid
-from tasks.base import find
+from cos_interp.interp.errors import InterpError
+from cos_interp.tasks import grid
+from cos_interp.tasks.base import find
 
 WORD_START = ("▁", "Ġ")  # how subword tokenizers mark the start of a word
 

@@ -12,18 +12,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-from analyses import pages
-from analyses.base import AnalysisResult
-from analyses.experiment import Experiment, Report, Unit, each_unit
-from analyses.findings import Finding, Number, decide
-from analyses.problems import Problem, generate, judge, problems, verdict_columns
-from analyses.settings import ChainOfStepsConfig
-from analyses.statistics import by_item, curve, distance, entropy, mean_number, paired
-from analyses.store import Row, RunStore
-from interp.model import HookedVideoPipeline
-from interp.trajectory import Run
-from reports.figures import Curve, Panel, matrix_maps, panels, step_ticks
-from tasks import get_task, reader
+from cos_interp.analyses import pages
+from cos_interp.analyses.base import AnalysisResult
+from cos_interp.analyses.experiment import Experiment, Report, Unit, each_unit
+from cos_interp.analyses.findings import Finding, Number, decide
+from cos_interp.analyses.problems import Problem, generate, judge, problems, verdict_columns
+from cos_interp.analyses.settings import ChainOfStepsConfig
+from cos_interp.analyses.statistics import by_item, curve, distance, entropy, mean_number, paired
+from cos_interp.analyses.store import Row, RunStore
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.trajectory import Run
+from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels, step_ticks
+from cos_interp.tasks import get_task, reader
 
 VISIBLE = 0.15  # a candidate counts as shown from this share on
 FRAMES_CAPTION = (

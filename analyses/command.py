@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from analyses.settings import AnalysisConfig
+from cos_interp.analyses.settings import AnalysisConfig
 
 # settings whose option on the command line has another name
 FLAGS = {"pair_kinds": "--pair-kind", "num_inference_steps": "--num-steps", "guidance_scale": "--guidance", "span": "--range"}

@@ -13,22 +13,22 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from analyses import pages
-from analyses.base import AnalysisResult
-from analyses.experiment import Experiment, Report, Unit, each_unit
-from analyses.findings import Finding, decide
-from analyses.pairs import NoPair, find_pair, record_item
-from analyses.problems import Problem, chosen_steps, generate, judge, needs_flow, problems, spread
-from analyses.screening import look_score, screening_table
-from analyses.settings import CommitmentConfig
-from analyses.statistics import auc, bootstrap, by_item, curve, distance, mean_number, paired, projection
-from analyses.store import Row, RunStore
-from interp.model import HookedVideoPipeline
-from interp.replay import Patch, replay, restart
-from interp.trajectory import Run
-from reports.figures import Curve, Panel, panels, step_ticks
-from tasks import TASKS, Verdict
-from tasks.base import outcome
+from cos_interp.analyses import pages
+from cos_interp.analyses.base import AnalysisResult
+from cos_interp.analyses.experiment import Experiment, Report, Unit, each_unit
+from cos_interp.analyses.findings import Finding, decide
+from cos_interp.analyses.pairs import NoPair, find_pair, record_item
+from cos_interp.analyses.problems import Problem, chosen_steps, generate, judge, needs_flow, problems, spread
+from cos_interp.analyses.screening import look_score, screening_table
+from cos_interp.analyses.settings import CommitmentConfig
+from cos_interp.analyses.statistics import auc, bootstrap, by_item, curve, distance, mean_number, paired, projection
+from cos_interp.analyses.store import Row, RunStore
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.replay import Patch, replay, restart
+from cos_interp.interp.trajectory import Run
+from cos_interp.reports.figures import Curve, Panel, panels, step_ticks
+from cos_interp.tasks import TASKS, Verdict
+from cos_interp.tasks.base import outcome
 
 DRAWS = 2  # fresh noises a re-noised step
 Piece = tuple[str, Problem | tuple[str, int]]  # ("problem", problem) or ("pair", (task, index))

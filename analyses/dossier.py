@@ -10,16 +10,16 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from analyses import experiment
-from analyses.base import AnalysisResult, Progress
-from analyses.command import command_line
-from analyses.experiment import Experiment, Report
-from analyses.findings import Number, Verdict
-from analyses.registry import ENTRIES, Entry
-from analyses.settings import AnalysisConfig, DossierConfig
-from analyses.store import RunStore
-from interp.model import HookedVideoPipeline
-from reports.html import render
+from cos_interp.analyses import experiment
+from cos_interp.analyses.base import AnalysisResult, Progress
+from cos_interp.analyses.command import command_line
+from cos_interp.analyses.experiment import Experiment, Report
+from cos_interp.analyses.findings import Number, Verdict
+from cos_interp.analyses.registry import ENTRIES, Entry
+from cos_interp.analyses.settings import AnalysisConfig, DossierConfig
+from cos_interp.analyses.store import RunStore
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.reports.html import render
 
 NAME = "all"
 PILOT = 2  # items of the first run, whose time tells how many fit
@@ -159,7 +159,7 @@ def build(result: AnalysisResult) -> Report:
         claim["number"], claim["control"] = _shown(claim["number"]), _shown(claim["control"])
     count: Callable[[str], int] = lambda verdict: sum(c["verdict"] == verdict for c in claims)
     summary = ", ".join(f"{count(v)} {v}" for v in get_args(Verdict))
-    from analyses.pages import VERDICT_STYLE
+    from cos_interp.analyses.pages import VERDICT_STYLE
 
     html = render(
         "dossier.html", title="Chain-of-Steps: the dossier", summary=summary, claims=claims, units=units, model=facts["model"],

@@ -9,19 +9,19 @@ from collections import Counter
 
 import pandas as pd
 
-from analyses import pages
-from analyses.base import AnalysisResult
-from analyses.experiment import Experiment, Report, Unit, each_unit
-from analyses.findings import Finding, decide
-from analyses.problems import Problem, arguments, each_problem, generate, judge
-from analyses.screening import best_of
-from analyses.settings import EnsembleConfig
-from analyses.statistics import by_item, distance, mean_number, paired
-from analyses.store import Row, RunStore
-from interp.ensemble import EnsembleRecipe, run_ensemble
-from interp.model import HookedVideoPipeline
-from reports.figures import bars
-from tasks import Verdict
+from cos_interp.analyses import pages
+from cos_interp.analyses.base import AnalysisResult
+from cos_interp.analyses.experiment import Experiment, Report, Unit, each_unit
+from cos_interp.analyses.findings import Finding, decide
+from cos_interp.analyses.problems import Problem, arguments, each_problem, generate, judge
+from cos_interp.analyses.screening import best_of
+from cos_interp.analyses.settings import EnsembleConfig
+from cos_interp.analyses.statistics import by_item, distance, mean_number, paired
+from cos_interp.analyses.store import Row, RunStore
+from cos_interp.interp.ensemble import EnsembleRecipe, run_ensemble
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.reports.figures import bars
+from cos_interp.tasks import Verdict
 
 
 def recipes(config: EnsembleConfig) -> list[EnsembleRecipe]:

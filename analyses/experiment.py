@@ -12,13 +12,13 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from analyses.base import AnalysisResult, Progress
-from analyses.command import command_line
-from analyses.settings import AnalysisConfig
-from analyses.store import Row, RunStore
-from analyses.workers import default_workers, scatter
-from interp.files import weights_digest
-from interp.model import ORGANISM, HookedVideoPipeline
+from cos_interp.analyses.base import AnalysisResult, Progress
+from cos_interp.analyses.command import command_line
+from cos_interp.analyses.settings import AnalysisConfig
+from cos_interp.analyses.store import Row, RunStore
+from cos_interp.analyses.workers import default_workers, scatter
+from cos_interp.interp.files import weights_digest
+from cos_interp.interp.model import ORGANISM, HookedVideoPipeline
 
 
 @dataclass(frozen=True)

@@ -14,18 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analyses.ablation import Edit, ablate, identity, thirds
-from analyses.experiment import Experiment, Unit, each_unit
-from analyses.layers_report import report
-from analyses.problems import Problem, arguments, each_problem, judge, problems
-from analyses.settings import LayersConfig
-from analyses.statistics import distance
-from analyses.store import Row
-from interp.address import known_layers
-from interp.clock import Hook
-from interp.model import FwdHook, HookedVideoPipeline
-from interp.trajectory import Run
-from tasks import Item, grid, suite
+from cos_interp.analyses.ablation import Edit, ablate, identity, thirds
+from cos_interp.analyses.experiment import Experiment, Unit, each_unit
+from cos_interp.analyses.layers_report import report
+from cos_interp.analyses.problems import Problem, arguments, each_problem, judge, problems
+from cos_interp.analyses.settings import LayersConfig
+from cos_interp.analyses.statistics import distance
+from cos_interp.analyses.store import Row
+from cos_interp.interp.address import known_layers
+from cos_interp.interp.clock import Hook
+from cos_interp.interp.model import FwdHook, HookedVideoPipeline
+from cos_interp.interp.trajectory import Run
+from cos_interp.tasks import Item, grid, suite
 
 BACKGROUND = (grid.FLOOR, grid.WALL, grid.BOARD)
 MAPS = ["step", "layer", "frame", "row", "col"]

@@ -7,15 +7,15 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from analyses import pages
-from analyses.base import AnalysisResult
-from analyses.experiment import Report
-from analyses.findings import Finding, Number, decide
-from analyses.problems import spread
-from analyses.statistics import by_item, curve, mean_number, paired
-from analyses.store import RunStore
-from interp.errors import InterpError
-from reports.figures import Curve, Panel, matrix_maps, panels
+from cos_interp.analyses import pages
+from cos_interp.analyses.base import AnalysisResult
+from cos_interp.analyses.experiment import Report
+from cos_interp.analyses.findings import Finding, Number, decide
+from cos_interp.analyses.problems import spread
+from cos_interp.analyses.statistics import by_item, curve, mean_number, paired
+from cos_interp.analyses.store import RunStore
+from cos_interp.interp.errors import InterpError
+from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
 
 TITLE = "Layers: energy and ablation"
 SOURCE = "CoS section 5.1, figure 6a; causal part: paper's window of layers 20 to 29 of 40"

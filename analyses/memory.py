@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 
-from analyses.experiment import Experiment, Unit, each_unit
-from analyses.memory_knockout import knocked_rows
-from analyses.memory_reading import read_run, token_shape
-from analyses.memory_report import build_report
-from analyses.problems import Problem, generate, judge, problems
-from analyses.settings import MemoryConfig
-from interp.model import HookedVideoPipeline
-from interp.trajectory import Run
-from tasks import get_task
+from cos_interp.analyses.experiment import Experiment, Unit, each_unit
+from cos_interp.analyses.memory_knockout import knocked_rows
+from cos_interp.analyses.memory_reading import read_run, token_shape
+from cos_interp.analyses.memory_report import build_report
+from cos_interp.analyses.problems import Problem, generate, judge, problems
+from cos_interp.analyses.settings import MemoryConfig
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.trajectory import Run
+from cos_interp.tasks import get_task
 
 Piece = tuple[Problem, bool]  # a problem, and whether it gets the knock-out
 

@@ -9,18 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analyses.ablation import thirds
-from analyses.attention_maths import Grid, blocked, knock_out
-from analyses.problems import Problem, arguments, judge, verdict_columns
-from analyses.settings import MemoryConfig
-from analyses.statistics import distance
-from analyses.store import Row
-from analyses.tracks import Track, nearest_sprites, tracks
-from interp.batch import chunks, joined
-from interp.clock import Hook
-from interp.errors import InterpError
-from interp.model import EditFn, HookedVideoPipeline
-from interp.trajectory import Run
+from cos_interp.analyses.ablation import thirds
+from cos_interp.analyses.attention_maths import Grid, blocked, knock_out
+from cos_interp.analyses.problems import Problem, arguments, judge, verdict_columns
+from cos_interp.analyses.settings import MemoryConfig
+from cos_interp.analyses.statistics import distance
+from cos_interp.analyses.store import Row
+from cos_interp.analyses.tracks import Track, nearest_sprites, tracks
+from cos_interp.interp.batch import chunks, joined
+from cos_interp.interp.clock import Hook
+from cos_interp.interp.errors import InterpError
+from cos_interp.interp.model import EditFn, HookedVideoPipeline
+from cos_interp.interp.trajectory import Run
 
 PARTS = ("all", "early", "middle", "late")
 CUTS = [(part, "all") for part in PARTS] + [("all", part) for part in PARTS[1:]]  # (steps, layers)

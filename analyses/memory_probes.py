@@ -14,11 +14,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from analyses.attention_maths import Grid
-from analyses.tracks import Cell, pixel_frames, tracks
-from interp.trajectory import Run
-from tasks import Item, grid
-from tasks.base import find
+from cos_interp.analyses.attention_maths import Grid
+from cos_interp.analyses.tracks import Cell, pixel_frames, tracks
+from cos_interp.interp.trajectory import Run
+from cos_interp.tasks import Item, grid
+from cos_interp.tasks.base import find
 
 FOLDS = 5
 NOTHING = -1  # a covered cell that hides nothing

@@ -9,18 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from analyses.attention_maths import Grid, frame_of, softmax_scores
-from analyses.attention_reader import checked_layers, query_key_hooks, some_queries
-from analyses.memory_probes import Point, probe_points, token_of, x_t_features
-from analyses.problems import Problem, arguments, chosen_steps
-from analyses.settings import MemoryConfig
-from analyses.store import Row
-from analyses.tracking import tracking_rows
-from analyses.tracks import Track, pixel_frames, tokens_of, tracks
-from interp.clock import Hook
-from interp.errors import InterpError
-from interp.model import FwdHook, HookedVideoPipeline
-from interp.trajectory import Run
+from cos_interp.analyses.attention_maths import Grid, frame_of, softmax_scores
+from cos_interp.analyses.attention_reader import checked_layers, query_key_hooks, some_queries
+from cos_interp.analyses.memory_probes import Point, probe_points, token_of, x_t_features
+from cos_interp.analyses.problems import Problem, arguments, chosen_steps
+from cos_interp.analyses.settings import MemoryConfig
+from cos_interp.analyses.store import Row
+from cos_interp.analyses.tracking import tracking_rows
+from cos_interp.analyses.tracks import Track, pixel_frames, tokens_of, tracks
+from cos_interp.interp.clock import Hook
+from cos_interp.interp.errors import InterpError
+from cos_interp.interp.model import FwdHook, HookedVideoPipeline
+from cos_interp.interp.trajectory import Run
 
 
 @dataclass

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analyses import memory_probes, pages, tracking
-from analyses.base import AnalysisResult
-from analyses.experiment import Report
-from analyses.findings import Finding, Number, decide
-from analyses.memory_knockout import CUTS, SETS
-from analyses.statistics import by_item, curve, mean_number, paired
-from analyses.store import RunStore
-from reports.figures import Curve, Panel, matrix_maps, panels
-from reports.grouped import grouped_points
+from cos_interp.analyses import memory_probes, pages, tracking
+from cos_interp.analyses.base import AnalysisResult
+from cos_interp.analyses.experiment import Report
+from cos_interp.analyses.findings import Finding, Number, decide
+from cos_interp.analyses.memory_knockout import CUTS, SETS
+from cos_interp.analyses.statistics import by_item, curve, mean_number, paired
+from cos_interp.analyses.store import RunStore
+from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
+from cos_interp.reports.grouped import grouped_points
 
 QUESTION = (
     "Are the objects of the first frame kept in their tokens while the video is made, and are these tokens used? Read: "

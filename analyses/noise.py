@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analyses import perturb
-from analyses.experiment import Experiment, Unit, each_unit
-from analyses.noise_report import report
-from analyses.problems import (
+from cos_interp.analyses import perturb
+from cos_interp.analyses.experiment import Experiment, Unit, each_unit
+from cos_interp.analyses.noise_report import report
+from cos_interp.analyses.problems import (
     Problem,
     arguments,
     chosen_steps,
@@ -28,14 +28,14 @@ from analyses.problems import (
     spread,
     verdict_columns,
 )
-from analyses.settings import Mode, NoiseConfig
-from analyses.statistics import distance
-from analyses.store import Row
-from interp.batch import chunks, joined
-from interp.errors import InterpError
-from interp.model import HookedVideoPipeline
-from interp.replay import restart
-from interp.trajectory import Run
+from cos_interp.analyses.settings import Mode, NoiseConfig
+from cos_interp.analyses.statistics import distance
+from cos_interp.analyses.store import Row
+from cos_interp.interp.batch import chunks, joined
+from cos_interp.interp.errors import InterpError
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.replay import restart
+from cos_interp.interp.trajectory import Run
 
 STEPS = 6  # disturbed steps by default
 

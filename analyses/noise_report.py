@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analyses import pages
-from analyses.base import AnalysisResult
-from analyses.experiment import Report
-from analyses.findings import Finding, Number, decide
-from analyses.statistics import bootstrap, by_item, curve, mean_number, paired
-from analyses.store import RunStore
-from reports.figures import Curve, Panel, panels
+from cos_interp.analyses import pages
+from cos_interp.analyses.base import AnalysisResult
+from cos_interp.analyses.experiment import Report
+from cos_interp.analyses.findings import Finding, Number, decide
+from cos_interp.analyses.statistics import bootstrap, by_item, curve, mean_number, paired
+from cos_interp.analyses.store import RunStore
+from cos_interp.reports.figures import Curve, Panel, panels
 
 NAMES = {
     "step": "all frames, one step", "step-one-frame": "one frame, one step", "step-spread": "all frames, one step, 1/F energy",

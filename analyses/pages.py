@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from analyses.base import AnalysisResult
-from analyses.experiment import Report
-from analyses.findings import Finding
-from reports.html import data_uri, drawing, number, render
-from tasks.video import encode_mp4
+from cos_interp.analyses.base import AnalysisResult
+from cos_interp.analyses.experiment import Report
+from cos_interp.analyses.findings import Finding
+from cos_interp.reports.html import data_uri, drawing, number, render
+from cos_interp.tasks.video import encode_mp4
 
 VERDICT_STYLE = {"reproduced": "ok", "not reproduced": "maybe", "contradicted": "bad", "not testable": "maybe"}
 

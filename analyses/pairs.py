@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from analyses.problems import call_for
-from interp.model import HookedVideoPipeline
-from interp.replay import Recording, record
-from interp.trajectory import Run
-from tasks import Item, Task, Verdict, get_task
-from tasks.base import PairKind
+from cos_interp.analyses.problems import call_for
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.replay import Recording, record
+from cos_interp.interp.trajectory import Run
+from cos_interp.tasks import Item, Task, Verdict, get_task
+from cos_interp.tasks.base import PairKind
 
 TRIES = 60  # candidate items a pair
 NOISES = 4  # noises tried a seed pair

@@ -15,19 +15,19 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from analyses.pairs import Pair, find_pair, record_item, same_answer_seed
-from analyses.problems import chosen_steps
-from analyses.settings import CONTROLS, EVERYWHERE, HEAD_SITES, PatchingConfig
-from analyses.statistics import projection
-from analyses.store import Row, RunStore
-from interp.batch import chunks
-from interp.errors import InterpError
-from interp.model import HookedVideoPipeline
-from interp.replay import Patch, Recording, minimal_blocks, replay
-from interp.views import AXES
-from tasks import TASKS, Item
-from tasks.base import outcome
-from tasks.grid import LATENT_FRAMES
+from cos_interp.analyses.pairs import Pair, find_pair, record_item, same_answer_seed
+from cos_interp.analyses.problems import chosen_steps
+from cos_interp.analyses.settings import CONTROLS, EVERYWHERE, HEAD_SITES, PatchingConfig
+from cos_interp.analyses.statistics import projection
+from cos_interp.analyses.store import Row, RunStore
+from cos_interp.interp.batch import chunks
+from cos_interp.interp.errors import InterpError
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.replay import Patch, Recording, minimal_blocks, replay
+from cos_interp.interp.views import AXES
+from cos_interp.tasks import TASKS, Item
+from cos_interp.tasks.base import outcome
+from cos_interp.tasks.grid import LATENT_FRAMES
 
 Range = Literal["single", "from", "until"]
 PIXELS = ("pixel_frame", "y", "x", "rgb")

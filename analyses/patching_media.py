@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from analyses.base import AnalysisResult
-from analyses.patching_summary import main_rows
-from analyses.store import RunStore
-from tasks.video import encode_mp4
+from cos_interp.analyses.base import AnalysisResult
+from cos_interp.analyses.patching_summary import main_rows
+from cos_interp.analyses.store import RunStore
+from cos_interp.tasks.video import encode_mp4
 
 Clip = tuple[str, str, bytes]  # name, caption, mp4
 

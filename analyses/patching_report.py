@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analyses import patching_summary as summary
-from analyses.base import AnalysisResult
-from reports import figures
-from reports.html import data_uri, drawing, render
+from cos_interp.analyses import patching_summary as summary
+from cos_interp.analyses.base import AnalysisResult
+from cos_interp.reports import figures
+from cos_interp.reports.html import data_uri, drawing, render
 
 
 def build(result: AnalysisResult, clips: dict[str, list[tuple[str, str, bytes]]]) -> str:

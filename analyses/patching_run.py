@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from analyses.base import AnalysisResult
-from analyses.experiment import Experiment, Report
-from analyses.patching import check_against, run_pair, units
-from analyses.patching_media import clips
-from analyses.patching_report import build
-from analyses.patching_summary import against_controls, headline, table
-from analyses.settings import PatchingConfig
-from analyses.store import RunStore
-from interp.model import HookedVideoPipeline
+from cos_interp.analyses.base import AnalysisResult
+from cos_interp.analyses.experiment import Experiment, Report
+from cos_interp.analyses.patching import check_against, run_pair, units
+from cos_interp.analyses.patching_media import clips
+from cos_interp.analyses.patching_report import build
+from cos_interp.analyses.patching_summary import against_controls, headline, table
+from cos_interp.analyses.settings import PatchingConfig
+from cos_interp.analyses.store import RunStore
+from cos_interp.interp.model import HookedVideoPipeline
 
 Piece = tuple[str, int, tuple[int, ...]]  # pair kind, pair index, steps
 

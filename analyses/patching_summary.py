@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analyses.settings import CONTROLS, EVERYWHERE
-from analyses.statistics import bootstrap_mean, remaining_share, reread_share
-from tasks.tally import wilson
+from cos_interp.analyses.settings import CONTROLS, EVERYWHERE
+from cos_interp.analyses.statistics import bootstrap_mean, remaining_share, reread_share
+from cos_interp.tasks.tally import wilson
 
 
 def main_rows(rows: pd.DataFrame) -> pd.DataFrame:

@@ -15,16 +15,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from analyses.chain_of_steps import clean_videos
-from analyses.experiment import Experiment, Unit, each_unit
-from analyses.perception_report import build_report
-from analyses.problems import Problem, each_problem, generate, judge, verdict_columns
-from analyses.settings import PerceptionConfig
-from analyses.store import Row
-from analyses.tracks import nearest_sprites
-from interp.model import HookedVideoPipeline
-from interp.trajectory import Run
-from tasks import get_task, grid
+from cos_interp.analyses.chain_of_steps import clean_videos
+from cos_interp.analyses.experiment import Experiment, Unit, each_unit
+from cos_interp.analyses.perception_report import build_report
+from cos_interp.analyses.problems import Problem, each_problem, generate, judge, verdict_columns
+from cos_interp.analyses.settings import PerceptionConfig
+from cos_interp.analyses.store import Row
+from cos_interp.analyses.tracks import nearest_sprites
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.trajectory import Run
+from cos_interp.tasks import get_task, grid
 
 BALL = min(number for number, name in enumerate(grid.CLASSES) if name.startswith("ball"))
 # all headings of the ball are one thing here: where it is, not where it looks

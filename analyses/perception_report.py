@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analyses import pages
-from analyses.base import AnalysisResult
-from analyses.experiment import Report
-from analyses.findings import Finding, Number, decide
-from analyses.statistics import by_item, curve, mean_number
-from analyses.store import RunStore
-from reports.figures import Curve, Panel, panels, step_ticks
+from cos_interp.analyses import pages
+from cos_interp.analyses.base import AnalysisResult
+from cos_interp.analyses.experiment import Report
+from cos_interp.analyses.findings import Finding, Number, decide
+from cos_interp.analyses.statistics import by_item, curve, mean_number
+from cos_interp.analyses.store import RunStore
+from cos_interp.reports.figures import Curve, Panel, panels, step_ticks
 
 QUESTION = (
     "Does the model first localise the objects and only later move them? Every step's clean estimate is read cell by cell "

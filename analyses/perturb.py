@@ -12,8 +12,8 @@ import math
 import torch
 from torch import Tensor
 
-from analyses.settings import Mode
-from interp.address import Address, chosen
+from cos_interp.analyses.settings import Mode
+from cos_interp.interp.address import Address, chosen
 
 ROTATING: tuple[Mode, ...] = ("replace", "renoise")  # a dose turns the old into the new at constant size; 1 is all new
 Grid = tuple[int, int, int]  # frames, rows, cols

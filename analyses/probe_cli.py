@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from analyses.terminal import Failure, Json, progress_bar
+from cos_interp.analyses.terminal import Failure, Json, progress_bar
 
 probe_app = typer.Typer(no_args_is_help=True, help="Linear probes that are kept: train, test, look at, apply.")
 
@@ -24,14 +24,14 @@ Probes = Annotated[Path, typer.Argument(help="Folder of saved probes.")]
 
 
 def _suite(**given: Any) -> Any:
-    from analyses.command import words
-    from analyses.probe_commands import suite_config
+    from cos_interp.analyses.command import words
+    from cos_interp.analyses.probe_commands import suite_config
 
     return suite_config(**{k: words(v) if k == "tasks" else v for k, v in given.items()})
 
 
 def _numbers(option: str, text: str | None) -> tuple[int, ...] | None:
-    from analyses.command import integers
+    from cos_interp.analyses.command import integers
 
     try:
         return None if text is None else integers(text)
@@ -64,7 +64,7 @@ def probe_train(
 
       cos probe train --target next_direction --tasks maze --layers 3,4,5 --kind linear-svm --out runs/probes/turns
     """
-    from analyses.probe_commands import train
+    from cos_interp.analyses.probe_commands import train
 
     config = _suite(model=model, tasks=tasks, items=items, num_inference_steps=num_steps, seed=seed)
     bar, move = progress_bar()
@@ -96,7 +96,7 @@ def probe_eval(
 
     Example: cos probe eval runs/probes/on_path --skip 100 --items 20
     """
-    from analyses.probe_commands import evaluate
+    from cos_interp.analyses.probe_commands import evaluate
 
     config = _suite(model=model, tasks=tasks, items=items, num_inference_steps=num_steps, seed=seed)
     bar, move = progress_bar()
@@ -116,7 +116,7 @@ def probe_list(folder: Annotated[Path, typer.Argument(help="Folder.")] = Path("r
 
     Example: cos probe list runs/probes --json
     """
-    from analyses.probe_commands import listing
+    from cos_interp.analyses.probe_commands import listing
 
     rows = listing(folder)
     if as_json:
@@ -135,7 +135,7 @@ def probe_targets(as_json: Json = False) -> None:
 
     Example: cos probe targets
     """
-    from analyses.probe_commands import target_list
+    from cos_interp.analyses.probe_commands import target_list
 
     rows = target_list()
     if as_json:
@@ -151,7 +151,7 @@ def probe_show(folder: Probes, as_json: Json = False) -> None:
 
     Example: cos probe show runs/probes/on_path
     """
-    from probes.persistence import read_card
+    from cos_interp.probes.persistence import read_card
 
     card = read_card(folder)
     if as_json:
@@ -182,7 +182,7 @@ def probe_apply(
 
     Example: cos probe apply runs/probes/on_path --task maze --item 3 --layer 4 --step 6 --out overlay.mp4
     """
-    from analyses.probe_commands import apply
+    from cos_interp.analyses.probe_commands import apply
 
     config = _suite(model=model, tasks=task, num_inference_steps=num_steps, seed=seed)
     facts = apply(folder, config, task, item, layer, step, force, out)

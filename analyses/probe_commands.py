@@ -7,19 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from analyses.experiment import load_model
-from analyses.problems import Problem, arguments, problems
-from analyses.settings import ALL_TASKS, SuiteConfig
-from analyses.statistics import mean_number
-from interp.model import HookedVideoPipeline
-from probes.collect import collect_clip, in_turn
-from probes.dataset import ProbeDataset, Source, layer_of
-from probes.errors import ProbeError
-from probes.grid import ProbeGrid
-from probes.overlay import overlay
-from probes.persistence import read_card, saved
-from probes.scoring import class_tally, interval, value_tally
-from probes.targets import CLASSIFY, TARGETS, Target, resolve
+from cos_interp.analyses.experiment import load_model
+from cos_interp.analyses.problems import Problem, arguments, problems
+from cos_interp.analyses.settings import ALL_TASKS, SuiteConfig
+from cos_interp.analyses.statistics import mean_number
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.probes.collect import collect_clip, in_turn
+from cos_interp.probes.dataset import ProbeDataset, Source, layer_of
+from cos_interp.probes.errors import ProbeError
+from cos_interp.probes.grid import ProbeGrid
+from cos_interp.probes.overlay import overlay
+from cos_interp.probes.persistence import read_card, saved
+from cos_interp.probes.scoring import class_tally, interval, value_tally
+from cos_interp.probes.targets import CLASSIFY, TARGETS, Target, resolve
 
 MOST = 125
 
@@ -117,7 +117,7 @@ def apply(
     folder: Path, config: SuiteConfig, task: str, index: int, layer: int | None, step: int | None, force: bool, out: Path
 ) -> dict[str, Any]:
     """Generate one item, predict every token, write the overlay video; what was applied and how well it fits."""
-    from tasks.video import encode_mp4
+    from cos_interp.tasks.video import encode_mp4
 
     target = resolve([read_card(folder)["target"]["name"]])[0]
     model = load_model(config)
@@ -153,7 +153,7 @@ def suite_config(**given: Any) -> SuiteConfig:
     """Settings of the items; ProbeError for a task that does not exist."""
     from pydantic import ValidationError
 
-    from analyses.command import explain
+    from cos_interp.analyses.command import explain
 
     try:
         return SuiteConfig(**{"tasks": ALL_TASKS, **given})

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import torch
 
-from analyses.experiment import Unit
-from analyses.problems import Problem, arguments, chosen_steps
-from analyses.settings import ProbesConfig
-from analyses.store import RunStore
-from interp.address import known_layers
-from interp.model import HookedVideoPipeline
-from probes.collect import collect_clip
-from probes.dataset import ClipData, ProbeDataset, Source, assemble
-from probes.estimator import LinearProbe
-from probes.targets import REGRESS, Target, resolve
+from cos_interp.analyses.experiment import Unit
+from cos_interp.analyses.problems import Problem, arguments, chosen_steps
+from cos_interp.analyses.settings import ProbesConfig
+from cos_interp.analyses.store import RunStore
+from cos_interp.interp.address import known_layers
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.probes.collect import collect_clip
+from cos_interp.probes.dataset import ClipData, ProbeDataset, Source, assemble
+from cos_interp.probes.estimator import LinearProbe
+from cos_interp.probes.targets import REGRESS, Target, resolve
 
 WAIT = 0.2  # seconds between looks for another worker's units
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analyses.findings import Finding, Number, decide
-from analyses.statistics import mean_number
-from analyses.store import RunStore
-from probes.roles import Role, expected_layer, role
-from probes.scoring import draws, resampled, score
+from cos_interp.analyses.findings import Finding, Number, decide
+from cos_interp.analyses.statistics import mean_number
+from cos_interp.analyses.store import RunStore
+from cos_interp.probes.roles import Role, expected_layer, role
+from cos_interp.probes.scoring import draws, resampled, score
 
 FAMILIES = ("perception", "reasoning", "consolidation")
 SATURATED = 0.8  # above this loss by the control there is no room left to see an effect of meaning

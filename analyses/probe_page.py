@@ -7,18 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from analyses import pages
-from analyses.base import AnalysisResult
-from analyses.experiment import Report
-from analyses.probe_data import dataset
-from analyses.probe_findings import Depth, depths, order_findings, use_findings
-from analyses.settings import ProbesConfig
-from analyses.statistics import mean_number
-from analyses.store import RunStore
-from probes.dataset import ProbeDataset, layer_of
-from probes.roles import BASELINES
-from probes.views import view
-from reports.figures import Curve, Panel, bars, matrix_maps, panels, scatters
+from cos_interp.analyses import pages
+from cos_interp.analyses.base import AnalysisResult
+from cos_interp.analyses.experiment import Report
+from cos_interp.analyses.probe_data import dataset
+from cos_interp.analyses.probe_findings import Depth, depths, order_findings, use_findings
+from cos_interp.analyses.settings import ProbesConfig
+from cos_interp.analyses.statistics import mean_number
+from cos_interp.analyses.store import RunStore
+from cos_interp.probes.dataset import ProbeDataset, layer_of
+from cos_interp.probes.roles import BASELINES
+from cos_interp.probes.views import view
+from cos_interp.reports.figures import Curve, Panel, bars, matrix_maps, panels, scatters
 
 QUESTION = (
     "Which layer, at which step, knows what? A linear probe is trained at every layer and step on whole clips and tested on "

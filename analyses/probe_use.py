@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analyses.experiment import Unit
-from analyses.probe_data import probe_of
-from analyses.problems import Problem, arguments, judge, problems
-from analyses.settings import ProbesConfig
-from interp.model import EditFn, HookedVideoPipeline
-from interp.trajectory import Run
-from probes.crossval import ask
-from probes.dataset import ProbeDataset
-from probes.use import by_step, edits_for, is_it_used
+from cos_interp.analyses.experiment import Unit
+from cos_interp.analyses.probe_data import probe_of
+from cos_interp.analyses.problems import Problem, arguments, judge, problems
+from cos_interp.analyses.settings import ProbesConfig
+from cos_interp.interp.model import EditFn, HookedVideoPipeline
+from cos_interp.interp.trajectory import Run
+from cos_interp.probes.crossval import ask
+from cos_interp.probes.dataset import ProbeDataset
+from cos_interp.probes.use import by_step, edits_for, is_it_used
 
 MOST = 125
 

@@ -12,18 +12,18 @@ from typing import Any
 import pandas as pd
 import torch
 
-from analyses.experiment import Experiment, Unit
-from analyses.probe_data import collect_unit, dataset, hook_names, probe_of, steps_of, targets_of, wait_for
-from analyses.probe_page import report
-from analyses.probe_use import used_unit
-from analyses.problems import Problem, problems
-from analyses.settings import ProbesConfig
-from analyses.store import Row, RunStore
-from interp.model import HookedVideoPipeline
-from probes.dataset import ProbeDataset
-from probes.errors import ProbeError
-from probes.grid import ProbeGrid
-from probes.transfer import all_cells, task_transfer, temporal_generalisation
+from cos_interp.analyses.experiment import Experiment, Unit
+from cos_interp.analyses.probe_data import collect_unit, dataset, hook_names, probe_of, steps_of, targets_of, wait_for
+from cos_interp.analyses.probe_page import report
+from cos_interp.analyses.probe_use import used_unit
+from cos_interp.analyses.problems import Problem, problems
+from cos_interp.analyses.settings import ProbesConfig
+from cos_interp.analyses.store import Row, RunStore
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.probes.dataset import ProbeDataset
+from cos_interp.probes.errors import ProbeError
+from cos_interp.probes.grid import ProbeGrid
+from cos_interp.probes.transfer import all_cells, task_transfer, temporal_generalisation
 
 Piece = tuple[str, Any]  # what to do, and for which problem, step or target
 
@@ -102,7 +102,7 @@ def transfer_unit(config: ProbesConfig, data: ProbeDataset, target: str, scores:
 
 def check(config: ProbesConfig, model: HookedVideoPipeline) -> None:
     """Refuse layers, sites and targets that do not exist before anything runs."""
-    from probes.collect import token_names
+    from cos_interp.probes.collect import token_names
 
     token_names(model, hook_names(config, model.layers))
     for target in targets_of(config):

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from analyses.settings import SuiteConfig
-from interp.errors import InterpError
-from interp.model import HookedVideoPipeline
-from interp.prediction import is_flow
-from interp.trajectory import Run
-from tasks import Item, Verdict, get_task, grid, suite
+from cos_interp.analyses.settings import SuiteConfig
+from cos_interp.interp.errors import InterpError
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.prediction import is_flow
+from cos_interp.interp.trajectory import Run
+from cos_interp.tasks import Item, Verdict, get_task, grid, suite
 
 SIZE = {"height": grid.ROWS * grid.CELL, "width": grid.COLS * grid.CELL, "num_frames": grid.FRAMES}
 

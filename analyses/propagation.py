@@ -10,16 +10,16 @@ from typing import Any
 
 from torch import Tensor
 
-from analyses import cka, perturb
-from analyses.experiment import Experiment, Unit, each_unit
-from analyses.problems import Problem, arguments, chosen_steps, each_problem, generate, needs_flow
-from analyses.propagation_report import report
-from analyses.settings import PropagationConfig
-from analyses.store import Row
-from interp.address import known_layers
-from interp.batch import chunks, joined
-from interp.model import HookedVideoPipeline
-from interp.trajectory import Run
+from cos_interp.analyses import cka, perturb
+from cos_interp.analyses.experiment import Experiment, Unit, each_unit
+from cos_interp.analyses.problems import Problem, arguments, chosen_steps, each_problem, generate, needs_flow
+from cos_interp.analyses.propagation_report import report
+from cos_interp.analyses.settings import PropagationConfig
+from cos_interp.analyses.store import Row
+from cos_interp.interp.address import known_layers
+from cos_interp.interp.batch import chunks, joined
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.trajectory import Run
 
 Features = Callable[[Tensor], Tensor]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analyses import pages
-from analyses.base import AnalysisResult
-from analyses.experiment import Report
-from analyses.findings import Finding, Number, Verdict, decide
-from analyses.statistics import bootstrap, curve
-from analyses.store import RunStore
-from reports.figures import Curve, Panel, matrix_maps, panels
+from cos_interp.analyses import pages
+from cos_interp.analyses.base import AnalysisResult
+from cos_interp.analyses.experiment import Report
+from cos_interp.analyses.findings import Finding, Number, Verdict, decide
+from cos_interp.analyses.statistics import bootstrap, curve
+from cos_interp.analyses.store import RunStore
+from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
 
 PEAK_SHARE = (0.4, 0.6)  # steps 20 to 30 of 50
 PEAK_SIGMA = (5 * 0.4 / (1 + 4 * 0.4), 5 * 0.6 / (1 + 4 * 0.6))  # the same steps with the paper's flow shift 5: 0.77 to 0.88

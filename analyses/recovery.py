@@ -14,18 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analyses import perturb
-from analyses.experiment import Experiment, Unit, each_unit
-from analyses.problems import Problem, chosen_steps, generate, judge, needs_flow, problems, spread
-from analyses.recovery_report import CLAIM_AT, report
-from analyses.settings import RecoveryConfig
-from analyses.statistics import distance, projection
-from analyses.store import Row
-from interp.batch import chunks
-from interp.model import HookedVideoPipeline
-from interp.replay import restart
-from interp.trajectory import Run
-from tasks import get_task
+from cos_interp.analyses import perturb
+from cos_interp.analyses.experiment import Experiment, Unit, each_unit
+from cos_interp.analyses.problems import Problem, chosen_steps, generate, judge, needs_flow, problems, spread
+from cos_interp.analyses.recovery_report import CLAIM_AT, report
+from cos_interp.analyses.settings import RecoveryConfig
+from cos_interp.analyses.statistics import distance, projection
+from cos_interp.analyses.store import Row
+from cos_interp.interp.batch import chunks
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.replay import restart
+from cos_interp.interp.trajectory import Run
+from cos_interp.tasks import get_task
 
 Piece = tuple[Problem, Problem | None]  # a problem, and the other item whose latents are injected
 

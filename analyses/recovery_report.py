@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from analyses import pages
-from analyses.base import AnalysisResult
-from analyses.experiment import Report
-from analyses.findings import Finding, Number, decide
-from analyses.statistics import by_item, curve, mean_number
-from analyses.store import RunStore
-from reports.figures import Curve, Panel, matrix_maps, panels
-from tasks.tally import wilson
+from cos_interp.analyses import pages
+from cos_interp.analyses.base import AnalysisResult
+from cos_interp.analyses.experiment import Report
+from cos_interp.analyses.findings import Finding, Number, decide
+from cos_interp.analyses.statistics import by_item, curve, mean_number
+from cos_interp.analyses.store import RunStore
+from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
+from cos_interp.tasks.tally import wilson
 
 CLAIM_AT, CLAIM_BY = 0.2, 0.5  # injected at step 20 of 100, back by step 50
 OFTEN = 0.5

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from analyses import settings
+from cos_interp.analyses import settings
 
 if TYPE_CHECKING:
-    from analyses.base import AnalysisResult
-    from analyses.experiment import Experiment, Report
+    from cos_interp.analyses.base import AnalysisResult
+    from cos_interp.analyses.experiment import Experiment, Report
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Entry:
     seconds: int = 60
 
     def load(self) -> Experiment:
-        return importlib.import_module(f"analyses.{self.module}").EXPERIMENT
+        return importlib.import_module(f"cos_interp.analyses.{self.module}").EXPERIMENT
 
     def runner(self) -> Callable[..., tuple[AnalysisResult, Report]]:
         """``runner(config, folder, fresh=..., workers=..., progress=...)``: run, report, and what was found."""
-        module = importlib.import_module(f"analyses.{self.module}")
-        from analyses import experiment
+        module = importlib.import_module(f"cos_interp.analyses.{self.module}")
+        from cos_interp.analyses import experiment
 
         if hasattr(module, "EXPERIMENT"):
             return partial(experiment.run_and_report, module.EXPERIMENT)

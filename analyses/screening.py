@@ -11,7 +11,7 @@ from math import comb
 import numpy as np
 import pandas as pd
 
-from tasks import Verdict, grid
+from cos_interp.tasks import Verdict, grid
 
 CELLS = grid.FRAMES * grid.ROWS * grid.COLS
 

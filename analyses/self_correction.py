@@ -6,17 +6,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from analyses import pages
-from analyses.base import AnalysisResult
-from analyses.chain_of_steps import clean_videos, read_steps
-from analyses.experiment import Experiment, Report, Unit, each_unit
-from analyses.findings import Finding, Number, decide
-from analyses.problems import Problem, each_problem, generate
-from analyses.settings import SelfCorrectionConfig
-from analyses.statistics import bootstrap, by_item, curve, mean_number, paired
-from analyses.store import RunStore
-from interp.model import HookedVideoPipeline
-from reports.figures import Curve, Panel, panels, step_ticks
+from cos_interp.analyses import pages
+from cos_interp.analyses.base import AnalysisResult
+from cos_interp.analyses.chain_of_steps import clean_videos, read_steps
+from cos_interp.analyses.experiment import Experiment, Report, Unit, each_unit
+from cos_interp.analyses.findings import Finding, Number, decide
+from cos_interp.analyses.problems import Problem, each_problem, generate
+from cos_interp.analyses.settings import SelfCorrectionConfig
+from cos_interp.analyses.statistics import bootstrap, by_item, curve, mean_number, paired
+from cos_interp.analyses.store import RunStore
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.reports.figures import Curve, Panel, panels, step_ticks
 
 EXAMPLES = 4  # shown corrections, the first ones in the suite's order
 

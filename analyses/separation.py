@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from analyses.store import Row
+from cos_interp.analyses.store import Row
 
 CLOSE_FAR = {"same_answer": (True, False), "relation": ("right-right", "right-wrong")}
 

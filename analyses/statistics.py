@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from analyses.findings import Number
+from cos_interp.analyses.findings import Number
 
 RESAMPLES = 2000
 

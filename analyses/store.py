@@ -16,7 +16,7 @@ import safetensors
 from safetensors.torch import save
 from torch import Tensor
 
-from interp.files import digest, write_atomic
+from cos_interp.interp.files import digest, write_atomic
 
 Row = dict[str, Any]
 

@@ -13,21 +13,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analyses.experiment import Experiment, Unit, each_unit
-from analyses.pairs import NoPair
-from analyses.problems import Problem, arguments, chosen_steps, problems
-from analyses.settings import SwapConfig
-from analyses.statistics import projection, remaining_share
-from analyses.store import Row
-from analyses.swap_pairs import Piece, Sides, sides_of, unit_name
-from analyses.swap_report import report
-from interp.address import known_layers
-from interp.batch import chunks
-from interp.errors import InterpError
-from interp.model import HookedVideoPipeline
-from interp.replay import Donor, Patch, Recording, record, replay
-from tasks import Item, get_task
-from tasks.base import outcome
+from cos_interp.analyses.experiment import Experiment, Unit, each_unit
+from cos_interp.analyses.pairs import NoPair
+from cos_interp.analyses.problems import Problem, arguments, chosen_steps, problems
+from cos_interp.analyses.settings import SwapConfig
+from cos_interp.analyses.statistics import projection, remaining_share
+from cos_interp.analyses.store import Row
+from cos_interp.analyses.swap_pairs import Piece, Sides, sides_of, unit_name
+from cos_interp.analyses.swap_report import report
+from cos_interp.interp.address import known_layers
+from cos_interp.interp.batch import chunks
+from cos_interp.interp.errors import InterpError
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.replay import Donor, Patch, Recording, record, replay
+from cos_interp.tasks import Item, get_task
+from cos_interp.tasks.base import outcome
 
 SITES = {
     "block": "hook_resid_post", "delta": "hook_resid_post", "attention": "hook_attn_out", "cross": "hook_cross_attn_out",

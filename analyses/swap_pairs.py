@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from analyses.pairs import find_pair, same_answer_seed
-from analyses.problems import SIZE, Problem, item_call, problems
-from analyses.settings import SwapConfig
-from interp.model import HookedVideoPipeline
-from tasks import Item
+from cos_interp.analyses.pairs import find_pair, same_answer_seed
+from cos_interp.analyses.problems import SIZE, Problem, item_call, problems
+from cos_interp.analyses.settings import SwapConfig
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.tasks import Item
 
 Piece = tuple[str, str, int]  # task, kind of pair, index
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analyses import pages
-from analyses.base import AnalysisResult
-from analyses.experiment import Report
-from analyses.findings import Finding, Number, decide
-from analyses.statistics import curve, mean_number, paired, remaining_share
-from analyses.store import RunStore
-from interp.errors import InterpError
-from reports.figures import Curve, Panel, matrix_maps, panels
-from tasks.tally import wilson
+from cos_interp.analyses import pages
+from cos_interp.analyses.base import AnalysisResult
+from cos_interp.analyses.experiment import Report
+from cos_interp.analyses.findings import Finding, Number, decide
+from cos_interp.analyses.statistics import curve, mean_number, paired, remaining_share
+from cos_interp.analyses.store import RunStore
+from cos_interp.interp.errors import InterpError
+from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
+from cos_interp.tasks.tally import wilson
 
 RULE = "the interval of the paired difference lies above 0.1 of the step's share of the sigma path that is left"
 TITLE = "Representation swap"

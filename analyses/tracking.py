@@ -10,12 +10,12 @@ from __future__ import annotations
 import pandas as pd
 from torch import Tensor
 
-from analyses.attention_maths import Grid
-from analyses.findings import Finding, Number, decide
-from analyses.statistics import mean_number, paired
-from analyses.store import Row
-from analyses.tracks import Cell, Track, cell_at, pixel_frames, tokens_of
-from tasks import grid
+from cos_interp.analyses.attention_maths import Grid
+from cos_interp.analyses.findings import Finding, Number, decide
+from cos_interp.analyses.statistics import mean_number, paired
+from cos_interp.analyses.store import Row
+from cos_interp.analyses.tracks import Cell, Track, cell_at, pixel_frames, tokens_of
+from cos_interp.tasks import grid
 
 CLAIM = "Query-key matching follows an object through the frames (DiffTrack, B5)"
 RULE = "(layer, step) chosen on half of the items; on the other half hit minus chance has its interval above 0"

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analyses.attention_maths import Grid
-from interp.views import pixel_to_latent
-from tasks import Item, get_task, grid, reader
-from tasks.base import find
+from cos_interp.analyses.attention_maths import Grid
+from cos_interp.interp.views import pixel_to_latent
+from cos_interp.tasks import Item, get_task, grid, reader
+from cos_interp.tasks.base import find
 
 Cell = tuple[int, int]
 

@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from analyses.experiment import Experiment, Unit, each_unit
-from analyses.problems import Problem, arguments, chosen_steps, each_problem, judge, verdict_columns
-from analyses.separation import relation, relative_distance, same_answer
-from analyses.settings import TrajectoryConfig
-from analyses.store import Row
-from analyses.trajectory_report import report
-from interp.address import known_layers
-from interp.model import HookedVideoPipeline
-from interp.trajectory import Run
+from cos_interp.analyses.experiment import Experiment, Unit, each_unit
+from cos_interp.analyses.problems import Problem, arguments, chosen_steps, each_problem, judge, verdict_columns
+from cos_interp.analyses.separation import relation, relative_distance, same_answer
+from cos_interp.analyses.settings import TrajectoryConfig
+from cos_interp.analyses.store import Row
+from cos_interp.analyses.trajectory_report import report
+from cos_interp.interp.address import known_layers
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.trajectory import Run
 
 EXACT = 1 << 14  # a state of more numbers is sketched before its distances are taken
 KEPT = 512  # numbers stored of a state, for the maps

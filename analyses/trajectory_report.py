@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from analyses import embedding, pages
-from analyses.base import AnalysisResult
-from analyses.experiment import Report
-from analyses.findings import Finding, Number, decide
-from analyses.separation import chance_separation, separation
-from analyses.statistics import curve, mean_number, paired
-from analyses.store import RunStore
-from reports.figures import Curve, Panel, panels, scatters, step_ticks
+from cos_interp.analyses import embedding, pages
+from cos_interp.analyses.base import AnalysisResult
+from cos_interp.analyses.experiment import Report
+from cos_interp.analyses.findings import Finding, Number, decide
+from cos_interp.analyses.separation import chance_separation, separation
+from cos_interp.analyses.statistics import curve, mean_number, paired
+from cos_interp.analyses.store import RunStore
+from cos_interp.reports.figures import Curve, Panel, panels, scatters, step_ticks
 
 TITLE = "Trajectories"
 SOURCE = "CoS section 3.1 (the answer forms along the steps); the maps are this project's own reading"

@@ -14,7 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
-from interp import HookedVideoPipeline
+from cos_interp.interp import HookedVideoPipeline
 
 ROUNDS = 30
 

@@ -9,8 +9,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from PIL import Image
 
-from interp import HookedVideoPipeline
-from tasks import get_task
+from cos_interp.interp import HookedVideoPipeline
+from cos_interp.tasks import get_task
 
 model = HookedVideoPipeline.from_pretrained("organism")
 task = get_task("maze")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from interp.address import Address
-    from interp.cache import ActivationCache
-    from interp.clock import Hook
-    from interp.errors import BudgetExceeded, InterpError, UnknownHook
-    from interp.model import HookedVideoPipeline
-    from interp.trajectory import Run
+    from cos_interp.interp.address import Address
+    from cos_interp.interp.cache import ActivationCache
+    from cos_interp.interp.clock import Hook
+    from cos_interp.interp.errors import BudgetExceeded, InterpError, UnknownHook
+    from cos_interp.interp.model import HookedVideoPipeline
+    from cos_interp.interp.trajectory import Run
 
 _HOME = {
     "Address": "address", "ActivationCache": "cache", "Hook": "clock", "BudgetExceeded": "errors", "EnsembleSampler": "ensemble",
@@ -36,4 +36,4 @@ def __getattr__(name: str):
         raise AttributeError(f"module 'interp' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"interp.{_HOME[name]}"), name)
+    return getattr(import_module(f"cos_interp.interp.{_HOME[name]}"), name)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from interp.errors import InterpError
+from cos_interp.interp.errors import InterpError
 
 BRANCHES = ("cond", "uncond")
 NUMERIC = ("step", "frame", "row", "col", "head")

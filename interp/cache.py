@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from interp.errors import BudgetExceeded, InterpError
-from interp.views import GRID, axes_of
+from cos_interp.interp.errors import BudgetExceeded, InterpError
+from cos_interp.interp.views import GRID, axes_of
 
 DEFAULT_BUDGET = 4 << 30  # bytes
 

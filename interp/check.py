@@ -1,6 +1,6 @@
 """Proof that the names of a pipeline mean what they say: run on every family by the tests, and on your own by you.
 
-    from interp.check import check_adapter
+    from cos_interp.interp.check import check_adapter
     print(check_adapter(pipe, prompt="a ball", height=256, width=256, num_frames=9, num_inference_steps=2))
 
 Nothing is compared with stored numbers: each check compares the instrument with the untouched pipeline, with plain forward
@@ -17,14 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp import tiny
-from interp.check_parts import Probe, identities, token_order
-from interp.errors import InterpError
-from interp.families import adapter_for
-from interp.model import TRAJECTORY, HookedVideoPipeline
-from interp.replay import Patch, record, replay
-from interp.stage import EXPERTS
-from interp.views import GRID, take
+from cos_interp.interp import tiny
+from cos_interp.interp.check_parts import Probe, identities, token_order
+from cos_interp.interp.errors import InterpError
+from cos_interp.interp.families import adapter_for
+from cos_interp.interp.model import TRAJECTORY, HookedVideoPipeline
+from cos_interp.interp.replay import Patch, record, replay
+from cos_interp.interp.stage import EXPERTS
+from cos_interp.interp.views import GRID, take
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The parts of :mod:`interp.check` that look inside one forward: order of tokens, and identities of the block."""
+"""The parts of :mod:`cos_interp.interp.check` that look inside one forward: order of tokens, and identities of the block."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from interp.clock import Call
-from interp.contract import latents_of
-from interp.engine import ExpertEngine, Visitor, streams
-from interp.families.adapter import Point
-from interp.model import HookedVideoPipeline
-from interp.stage import Stage
-from interp.views import TokenGrid, take
+from cos_interp.interp.clock import Call
+from cos_interp.interp.contract import latents_of
+from cos_interp.interp.engine import ExpertEngine, Visitor, streams
+from cos_interp.interp.families.adapter import Point
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.stage import Stage
+from cos_interp.interp.views import TokenGrid, take
 
 Outcome = Iterator[tuple[int, str | None]]
 CELL = (1, 2, 1)  # the latent cell that is perturbed: frame, row, column

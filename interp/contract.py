@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from interp.errors import InterpError
-from interp.sdpa import INNER
-from interp.views import AXES, LISTED_HEADS, TokenGrid
+from cos_interp.interp.errors import InterpError
+from cos_interp.interp.sdpa import INNER
+from cos_interp.interp.views import AXES, LISTED_HEADS, TokenGrid
 
 PAGE = "see 'What the pipeline must have' in docs/adding-a-family.md"
 TABLE = "see 'The file' in docs/adding-a-family.md"

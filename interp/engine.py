@@ -18,13 +18,13 @@ from nnsight.intervention.interleaver import OutOfOrderError
 from nnsight.intervention.source import SourceNotAvailable
 from torch import Tensor, nn
 
-from interp import sdpa
-from interp.contract import wrong_tensor
-from interp.errors import InterpError
-from interp.families import adapter_for
-from interp.families.adapter import Block, Point
-from interp.views import TokenGrid, give, take
-from interp.wrapping import refuse_untraceable, wrap, wrapped
+from cos_interp.interp import sdpa
+from cos_interp.interp.contract import wrong_tensor
+from cos_interp.interp.errors import InterpError
+from cos_interp.interp.families import adapter_for
+from cos_interp.interp.families.adapter import Block, Point
+from cos_interp.interp.views import TokenGrid, give, take
+from cos_interp.interp.wrapping import refuse_untraceable, wrap, wrapped
 
 # receives the activation with named axes and the rows of the forward's batch that it covers; returns its replacement or None
 Visitor = Callable[[Tensor, slice], Tensor | None]

@@ -14,15 +14,15 @@ import torch
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
-from interp.address import known_layers
-from interp.batch import joined
-from interp.clock import Call, Hook
-from interp.engine import ExpertEngine, streams
-from interp.errors import InterpError
-from interp.model import FwdHook, HookedVideoPipeline
-from interp.replay import batch_rows, returned
-from interp.stage import CallHandler
-from interp.trajectory import Run
+from cos_interp.interp.address import known_layers
+from cos_interp.interp.batch import joined
+from cos_interp.interp.clock import Call, Hook
+from cos_interp.interp.engine import ExpertEngine, streams
+from cos_interp.interp.errors import InterpError
+from cos_interp.interp.model import FwdHook, HookedVideoPipeline
+from cos_interp.interp.replay import batch_rows, returned
+from cos_interp.interp.stage import CallHandler
+from cos_interp.interp.trajectory import Run
 
 Merged = Literal["hidden", "v", "x0hat", "x_t"]
 Combine = Literal["mean", "norm-matched"]

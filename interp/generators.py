@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.errors import InterpError
+from cos_interp.interp.errors import InterpError
 
 
 def listed(generator: Any) -> list[torch.Generator]:

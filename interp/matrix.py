@@ -1,6 +1,6 @@
 """The support matrix of docs/models.md, written from a run of the checks on a tiny pipeline of every family.
 
-python -m interp.matrix docs/models.md
+python -m cos_interp.interp.matrix docs/models.md
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from interp import tiny
-from interp.check import CheckReport, check_adapter
-from interp.families import registry
-from interp.families.unsupported import PIPELINES, REASONS
-from interp.model import HookedVideoPipeline
+from cos_interp.interp import tiny
+from cos_interp.interp.check import CheckReport, check_adapter
+from cos_interp.interp.families import registry
+from cos_interp.interp.families.unsupported import PIPELINES, REASONS
+from cos_interp.interp.model import HookedVideoPipeline
 
 PACKAGES = ("torch", "diffusers", "nnsight", "transformers")
 NEEDS = {"consisid": "OpenCV (cv2), which ConsisID's pipeline imports"}
@@ -84,7 +84,7 @@ def as_markdown(rows: list[Row]) -> str:
         "# Supported models",
         "",
         "Written by `make models`: every row is a tiny random pipeline of the family, on which `check_adapter` has just proven",
-        "every hook name (`python -m interp.matrix docs/models.md`). Do not edit by hand.",
+        "every hook name (`python -m cos_interp.interp.matrix docs/models.md`). Do not edit by hand.",
         "",
         f"Versions: {versions}. CPU, float32. Not claimed: results on released weights, or CUDA. Other precisions, quantised and",
         "offloaded pipelines, LoRA: [loading.md](loading.md).",

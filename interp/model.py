@@ -13,17 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.address import BRANCHES, Address, as_index, chosen
-from interp.cache import DEFAULT_BUDGET, ActivationCache, CachePlan, as_reduce, token_mask
-from interp.clock import Call, Hook
-from interp.engine import ExpertEngine, split_visitor
-from interp.errors import InterpError, unknown_hook
-from interp.families.adapter import Adapter, Point
-from interp.families.decoding import to_frames
-from interp.families.unsupported import PIPELINES
-from interp.stage import EXPERTS, CallHandler, Stage
-from interp.trajectory import Run
-from interp.views import AXES, TokenGrid, axes_of, put, region, select
+from cos_interp.interp.address import BRANCHES, Address, as_index, chosen
+from cos_interp.interp.cache import DEFAULT_BUDGET, ActivationCache, CachePlan, as_reduce, token_mask
+from cos_interp.interp.clock import Call, Hook
+from cos_interp.interp.engine import ExpertEngine, split_visitor
+from cos_interp.interp.errors import InterpError, unknown_hook
+from cos_interp.interp.families.adapter import Adapter, Point
+from cos_interp.interp.families.decoding import to_frames
+from cos_interp.interp.families.unsupported import PIPELINES
+from cos_interp.interp.stage import EXPERTS, CallHandler, Stage
+from cos_interp.interp.trajectory import Run
+from cos_interp.interp.views import AXES, TokenGrid, axes_of, put, region, select
 
 EditFn = Callable[[Tensor, Hook], Tensor | None]
 FwdHook = tuple[str, EditFn]

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from interp.errors import InterpError
+from cos_interp.interp.errors import InterpError
 
 FLOW = ("FlowMatchEulerDiscreteScheduler", "FlowMatchLCMScheduler")
 MULTISTEP = ("UniPCMultistepScheduler", "DPMSolverMultistepScheduler")

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.cache import ActivationCache
-from interp.clock import Call
-from interp.engine import ExpertEngine, Skip, Visitor, streams
-from interp.errors import InterpError
-from interp.model import HookedVideoPipeline
-from interp.stage import Stage
-from interp.trajectory import Run
-from interp.views import AXES, GRID, axes_of
+from cos_interp.interp.cache import ActivationCache
+from cos_interp.interp.clock import Call
+from cos_interp.interp.engine import ExpertEngine, Skip, Visitor, streams
+from cos_interp.interp.errors import InterpError
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.stage import Stage
+from cos_interp.interp.trajectory import Run
+from cos_interp.interp.views import AXES, GRID, axes_of
 
 Donor = Callable[[int, str], Tensor]  # (step, branch) -> activation [1, ...] with named axes
 

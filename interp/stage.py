@@ -18,13 +18,13 @@ import torch
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor
 
-from interp import generators
-from interp.clock import Call
-from interp.contract import check_output, check_pipeline, latents_of, takes
-from interp.engine import ExpertEngine, streams
-from interp.errors import InterpError
-from interp.prediction import Clean, check_scheduler, clean_at
-from interp.trajectory import Run
+from cos_interp.interp import generators
+from cos_interp.interp.clock import Call
+from cos_interp.interp.contract import check_output, check_pipeline, latents_of, takes
+from cos_interp.interp.engine import ExpertEngine, streams
+from cos_interp.interp.errors import InterpError
+from cos_interp.interp.prediction import Clean, check_scheduler, clean_at
+from cos_interp.interp.trajectory import Run
 
 EXPERTS = ("transformer", "transformer_2")
 BRANCH_NAMES = {"cond": "cond", "uncond": "uncond", "pred_cond": "cond", "pred_uncond": "uncond", "cond_uncond": None}

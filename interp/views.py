@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from interp.address import NUMERIC, Address, chosen
+from cos_interp.interp.address import NUMERIC, Address, chosen
 
 GRID = ("frame", "row", "col")
 AXES: dict[str, tuple[str, ...]] = {

@@ -16,7 +16,7 @@ import nnsight
 from nnsight.intervention.source import STATE, Controller
 from torch import nn
 
-from interp.errors import InterpError
+from cos_interp.interp.errors import InterpError
 
 # hooks of diffusers that move or cast weights and leave what a module computes alone
 HARMLESS = (

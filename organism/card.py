@@ -1,6 +1,6 @@
 """The organism's card: data, recipe, curves, accuracy with intervals, digest. Written from measured files, never by hand.
 
-python -m organism.card FINAL.json FRESH.json GUIDED.json CURVE.jsonl HISTORY.txt
+python -m cos_interp.organism.card FINAL.json FRESH.json GUIDED.json CURVE.jsonl HISTORY.txt
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from interp.files import weights_digest
-from interp.model import ORGANISM
-from organism import data, shapes, train_dit, train_vae
+from cos_interp.interp.files import weights_digest
+from cos_interp.interp.model import ORGANISM
+from cos_interp.organism import data, shapes, train_dit, train_vae
 
 TASK_KEYS = (
     "all",

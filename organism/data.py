@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from tasks import TASKS, Item, grid
+from cos_interp.tasks import TASKS, Item, grid
 
 # "hard" restricts a task to HARD difficulties: long chains are learned last
 MIXTURE = {"maze": 0.18, "maze hard": 0.05, "place": 0.26, "occlusion": 0.15, "bounce": 0.1, "bounce hard": 0.26}

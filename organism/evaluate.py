@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from analyses.workers import default_workers, scatter
-from interp.model import HookedVideoPipeline
-from tasks import TASKS, Item, Verdict, get_task, suite
-from tasks.tally import tally
+from cos_interp.analyses.workers import default_workers, scatter
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.tasks import TASKS, Item, Verdict, get_task, suite
+from cos_interp.tasks.tally import tally
 
 BATCH = 8
 FRESH = 5_000_000  # first seed of items outside the suite

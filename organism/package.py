@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanImageToVideoPipeline, WanTransformer3DModel
 
-from organism import shapes, text, train_dit, train_vae, widen
+from cos_interp.organism import shapes, text, train_dit, train_vae, widen
 
 
 def assemble(vae: AutoencoderKLWan, transformer: WanTransformer3DModel) -> WanImageToVideoPipeline:

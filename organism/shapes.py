@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks import grid
+from cos_interp.tasks import grid
 
 SEQUENCE = 16  # prompt tokens; the pipeline pads to any length with the same result (see organism/padding.py)
 

@@ -12,8 +12,8 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-from organism import shapes
-from tasks import grid
+from cos_interp.organism import shapes
+from cos_interp.tasks import grid
 
 WORDS = (
     "go to the goal slide board left right up down move behind wall roll ball forward backward above below of next box"

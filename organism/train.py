@@ -13,8 +13,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 
-from organism import package, padding, text, train_dit, train_vae, widen
-from organism.loop import Recipe, Run, fit, world
+from cos_interp.organism import package, padding, text, train_dit, train_vae, widen
+from cos_interp.organism.loop import Recipe, Run, fit, world
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,10 +8,10 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from organism import data, padding, shapes
-from organism.loop import Recipe, mixed
-from organism.text import PromptTable
-from tasks import grid
+from cos_interp.organism import data, padding, shapes
+from cos_interp.organism.loop import Recipe, mixed
+from cos_interp.organism.text import PromptTable
+from cos_interp.tasks import grid
 
 RECIPE = Recipe(steps=5200, batch=32, lr=1.5e-3, muon_lr=3e-3, warmup=100, decay=0.35, ema=0.999)
 NOISES = 2  # noise levels a clip; the recipe's batch counts clips

@@ -9,9 +9,9 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import nn
 
-from organism import data, shapes
-from organism.loop import Recipe, mixed
-from tasks import grid
+from cos_interp.organism import data, shapes
+from cos_interp.organism.loop import Recipe, mixed
+from cos_interp.tasks import grid
 
 RECIPE = Recipe(steps=1500, batch=32, lr=2e-3, clip=1.0, ema=0.99, decay=0.6)
 # stage 2: the encoder is frozen, the decoder sharpened

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from diffusers import AutoencoderKLWan
 
-from tasks import grid
+from cos_interp.tasks import grid
 
 
 def channel_map(patch: int, scale: int, colours: int = 3) -> torch.Tensor:

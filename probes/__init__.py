@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from probes.dataset import ProbeDataset
-    from probes.errors import ProbeError
-    from probes.estimator import LinearProbe
-    from probes.grid import ProbeGrid
-    from probes.targets import Clip, Target, register
+    from cos_interp.probes.dataset import ProbeDataset
+    from cos_interp.probes.errors import ProbeError
+    from cos_interp.probes.estimator import LinearProbe
+    from cos_interp.probes.grid import ProbeGrid
+    from cos_interp.probes.targets import Clip, Target, register
 
 _HOME = {
     "ProbeDataset": "dataset", "ProbeError": "errors", "LinearProbe": "estimator", "ProbeGrid": "grid",
@@ -25,4 +25,4 @@ def __getattr__(name: str):
         raise AttributeError(f"module 'probes' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"probes.{_HOME[name]}"), name)
+    return getattr(import_module(f"cos_interp.probes.{_HOME[name]}"), name)

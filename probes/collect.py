@@ -10,12 +10,12 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from interp.model import HookedVideoPipeline
-from interp.trajectory import Run
-from probes.dataset import ClipData, Source
-from probes.errors import ProbeError
-from probes.inputs import as_tokens, first_frame
-from probes.targets import Clip, Shape, Target
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.trajectory import Run
+from cos_interp.probes.dataset import ClipData, Source
+from cos_interp.probes.errors import ProbeError
+from cos_interp.probes.inputs import as_tokens, first_frame
+from cos_interp.probes.targets import Clip, Shape, Target
 
 TOKEN_KINDS = ("tokens", "embed", "heads")
 Tokens = str | int | Sequence[tuple[int, int, int]]

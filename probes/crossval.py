@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.base import clone
 
-from probes.dataset import ProbeDataset
-from probes.errors import ProbeError
-from probes.estimator import LinearProbe
-from probes.inputs import INPUTS
-from probes.scoring import class_tally, value_tally
-from probes.splits import Split, control_labels, grouped, shuffled, usable_rows
-from probes.streaming import fit_stream
-from probes.targets import CLASSIFY
+from cos_interp.probes.dataset import ProbeDataset
+from cos_interp.probes.errors import ProbeError
+from cos_interp.probes.estimator import LinearProbe
+from cos_interp.probes.inputs import INPUTS
+from cos_interp.probes.scoring import class_tally, value_tally
+from cos_interp.probes.splits import Split, control_labels, grouped, shuffled, usable_rows
+from cos_interp.probes.streaming import fit_stream
+from cos_interp.probes.targets import CLASSIFY
 
 
 @dataclass(frozen=True)

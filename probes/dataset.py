@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from interp.model import HookedVideoPipeline
-from probes.errors import ProbeError
-from probes.inputs import INPUTS, one_hot_position
-from probes.storage import DEFAULT_BYTES, Storage
-from probes.targets import CLASSIFY, Shape, Target, resolve
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.probes.errors import ProbeError
+from cos_interp.probes.inputs import INPUTS, one_hot_position
+from cos_interp.probes.storage import DEFAULT_BYTES, Storage
+from cos_interp.probes.targets import CLASSIFY, Shape, Target, resolve
 
 Progress = Callable[[int, int], None]
 
@@ -48,7 +48,7 @@ class ClipData:
 class ProbeDataset:
     """Rows are tokens; ``clip[row]`` says which run a row is from, ``position[row]`` which (frame, row, col).
 
-    Build it with :meth:`collect` from a model, or with :func:`probes.dataset.assemble` from clips.
+    Build it with :meth:`collect` from a model, or with :func:`cos_interp.probes.dataset.assemble` from clips.
     """
 
     names: tuple[str, ...]
@@ -90,7 +90,7 @@ class ProbeDataset:
         Over ``max_bytes`` the activations go to files in ``folder`` (a temporary one by default). ``call``: keywords of the
         pipeline, e.g. ``num_inference_steps``.
         """
-        from probes.collect import collect_clip, model_facts, sources
+        from cos_interp.probes.collect import collect_clip, model_facts, sources
 
         chosen = sources(model, suite, n, seed, call)
         found = resolve(targets)
@@ -167,7 +167,7 @@ class ProbeDataset:
         self, target: str, layer: int | None = None, step: int = 0, *, name: str | None = None, rows: np.ndarray | None = None,
         size: int = 4096,
     ) -> Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]:  # fmt: skip
-        """Passes over ``xy`` in batches, for :func:`probes.streaming.fit_stream`."""
+        """Passes over ``xy`` in batches, for :func:`cos_interp.probes.streaming.fit_stream`."""
         rows = self.rows(target) if rows is None else rows
         name, labels, place = self.name_of(layer, name), self.label(target), self.at(step)
 

@@ -11,9 +11,9 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
 
-from probes.errors import ProbeError
-from probes.solvers import fit_affine, raw_units
-from probes.strength import choose
+from cos_interp.probes.errors import ProbeError
+from cos_interp.probes.solvers import fit_affine, raw_units
+from cos_interp.probes.strength import choose
 
 Kind = Literal["logistic", "ridge", "ridge-classifier", "mean-difference", "linear-svm", "pca+logistic"]
 KINDS: tuple[str, ...] = ("logistic", "ridge", "ridge-classifier", "mean-difference", "linear-svm", "pca+logistic")
@@ -155,6 +155,6 @@ class LinearProbe(BaseEstimator):
 
     def to_sklearn(self) -> Any:
         """The same map as a plain scikit-learn estimator."""
-        from probes.solvers import as_sklearn
+        from cos_interp.probes.solvers import as_sklearn
 
         return as_sklearn(self)

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 from sklearn.base import clone
 
-from interp.model import HookedVideoPipeline
-from probes.crossval import Question, ask, cross_tally, fitting_kind, input_tallies, majority, stream_tally
-from probes.dataset import ProbeDataset, layer_of
-from probes.errors import ProbeError
-from probes.estimator import LinearProbe
-from probes.scoring import draws, interval, resampled, score
-from probes.streaming import fit_stream
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.probes.crossval import Question, ask, cross_tally, fitting_kind, input_tallies, majority, stream_tally
+from cos_interp.probes.dataset import ProbeDataset, layer_of
+from cos_interp.probes.errors import ProbeError
+from cos_interp.probes.estimator import LinearProbe
+from cos_interp.probes.scoring import draws, interval, resampled, score
+from cos_interp.probes.streaming import fit_stream
 
 Cell = tuple[str, int]  # hook name and step
 Progress = Callable[[int, int], None]
@@ -137,19 +137,19 @@ class ProbeGrid:
 
     def figure(self) -> Any:
         """Score by layer and step beside its baselines, a matplotlib figure."""
-        from probes.figures import grid_figure
+        from cos_interp.probes.figures import grid_figure
 
         return grid_figure(self.scores)
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``probes.safetensors`` and ``card.json`` into a folder."""
-        from probes.persistence import save_grid
+        """Write ``cos_interp.probes.safetensors`` and ``card.json`` into a folder."""
+        from cos_interp.probes.persistence import save_grid
 
         return save_grid(self, Path(folder))
 
     @classmethod
     def load(cls, folder: str | Path, model: HookedVideoPipeline | None = None, force: bool = False) -> ProbeGrid:
         """Read a saved grid. With a ``model`` of other weights than the probes were trained on: refused unless ``force``."""
-        from probes.persistence import load_grid
+        from cos_interp.probes.persistence import load_grid
 
         return load_grid(Path(folder), model, force)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from interp.trajectory import Run
+from cos_interp.interp.trajectory import Run
 
 INPUTS = ("x_t", "first frame", "position")
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from interp.views import pixel_to_latent
+from cos_interp.interp.views import pixel_to_latent
 
 SHARE = 0.55  # of the colour in an overlaid cell
 LEAST = 240  # pixels a side of each half, at least

@@ -12,13 +12,13 @@ import pandas as pd
 import safetensors
 from safetensors.numpy import load, save
 
-from interp.files import write_atomic
-from interp.model import HookedVideoPipeline
-from probes.errors import ProbeError
-from probes.estimator import LinearProbe
+from cos_interp.interp.files import write_atomic
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.probes.errors import ProbeError
+from cos_interp.probes.estimator import LinearProbe
 
 if TYPE_CHECKING:
-    from probes.grid import ProbeGrid
+    from cos_interp.probes.grid import ProbeGrid
 
 CARD, COEFFICIENTS = "card.json", "probes.safetensors"
 FORMAT = 1
@@ -79,7 +79,7 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 def load_grid(folder: Path, model: HookedVideoPipeline | None = None, force: bool = False) -> ProbeGrid:
     """Read probes; ProbeError for a damaged file, a wrong shape, or a model with other weights (unless ``force``)."""
-    from probes.grid import ProbeGrid
+    from cos_interp.probes.grid import ProbeGrid
 
     card = read_card(folder)
     if model is not None and not force:
@@ -126,7 +126,7 @@ def _probe(cell: dict[str, Any], tensors: dict[str, np.ndarray], folder: Path) -
 
 
 def _same_model(card: dict[str, Any], model: HookedVideoPipeline, folder: Path) -> None:
-    from probes.collect import model_digest
+    from cos_interp.probes.collect import model_digest
 
     wanted, found = card["model"].get("digest"), model_digest(model)
     if wanted != found:

@@ -12,7 +12,7 @@ from sklearn.preprocessing import LabelBinarizer
 from sklearn.svm import LinearSVC
 
 if TYPE_CHECKING:
-    from probes.estimator import LinearProbe
+    from cos_interp.probes.estimator import LinearProbe
 
 
 @dataclass(frozen=True)

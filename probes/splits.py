@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
-from probes.dataset import ProbeDataset
-from probes.errors import ProbeError
-from probes.targets import CLASSIFY
+from cos_interp.probes.dataset import ProbeDataset
+from cos_interp.probes.errors import ProbeError
+from cos_interp.probes.targets import CLASSIFY
 
 Split = tuple[np.ndarray, np.ndarray]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from probes.errors import ProbeError
+from cos_interp.probes.errors import ProbeError
 
 DEFAULT_BYTES = 2 << 30
 

@@ -9,9 +9,9 @@ from sklearn.decomposition import IncrementalPCA
 from sklearn.linear_model import SGDClassifier
 from sklearn.preprocessing import StandardScaler
 
-from probes.errors import ProbeError
-from probes.estimator import LinearProbe
-from probes.solvers import Affine, raw_units
+from cos_interp.probes.errors import ProbeError
+from cos_interp.probes.estimator import LinearProbe
+from cos_interp.probes.solvers import Affine, raw_units
 
 Batches = Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]  # starts a new pass over (X, y)
 EPOCHS = 10

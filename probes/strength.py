@@ -8,10 +8,10 @@ import numpy as np
 from sklearn.metrics import balanced_accuracy_score, r2_score
 from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit
 
-from probes.solvers import fit_affine, raw_units
+from cos_interp.probes.solvers import fit_affine, raw_units
 
 if TYPE_CHECKING:
-    from probes.estimator import LinearProbe
+    from cos_interp.probes.estimator import LinearProbe
 
 HELD_OUT = 0.25
 FALLBACK = 1.0
@@ -19,7 +19,7 @@ FALLBACK = 1.0
 
 def choose(probe: LinearProbe, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None) -> float:
     """The best of ``STRENGTHS`` on held-out rows (whole groups where given); 1 where the rows are too few to hold any out."""
-    from probes.estimator import STRENGTHS
+    from cos_interp.probes.estimator import STRENGTHS
 
     if probe.kind == "mean-difference":
         return FALLBACK

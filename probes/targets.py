@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from interp.trajectory import Run
-from probes.errors import ProbeError
-from tasks import Item, Verdict, get_task, grid, reader
+from cos_interp.interp.trajectory import Run
+from cos_interp.probes.errors import ProbeError
+from cos_interp.tasks import Item, Verdict, get_task, grid, reader
 
 Family = Literal["perception", "reasoning", "consolidation"]
 Shape = tuple[int, int, int]  # token grid: frames, rows, cols
@@ -125,7 +125,7 @@ def _table(part: int) -> np.ndarray:
 
 
 def _final_latent(clip: Clip) -> np.ndarray:
-    from probes.inputs import as_tokens
+    from cos_interp.probes.inputs import as_tokens
 
     return as_tokens(clip.run.latents[0], clip.grid)
 

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.model import EditFn, HookedVideoPipeline
-from interp.trajectory import Run
-from probes.errors import ProbeError
-from probes.estimator import LinearProbe
+from cos_interp.interp.model import EditFn, HookedVideoPipeline
+from cos_interp.interp.trajectory import Run
+from cos_interp.probes.errors import ProbeError
+from cos_interp.probes.estimator import LinearProbe
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from probes.dataset import ProbeDataset
-from probes.errors import ProbeError
+from cos_interp.probes.dataset import ProbeDataset
+from cos_interp.probes.errors import ProbeError
 
 METHODS = ("pca", "umap")
 POINTS = 1500

@@ -10,7 +10,7 @@ import numpy as np
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
-from reports.figures import STYLE, svg
+from cos_interp.reports.figures import STYLE, svg
 
 
 def grid_maps(

@@ -10,7 +10,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import seaborn as sns
 
-from reports.figures import STYLE, subplots, svg
+from cos_interp.reports.figures import STYLE, subplots, svg
 
 
 def grouped_points(made: list[tuple[str, pd.DataFrame]], reference: str | None = None, columns: int = 1) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tasks.base import Item, Task, Verdict
-from tasks.bounce import Bounce
-from tasks.maze import Maze
-from tasks.occlusion import Occlusion
-from tasks.place import Place
+from cos_interp.tasks.base import Item, Task, Verdict
+from cos_interp.tasks.bounce import Bounce
+from cos_interp.tasks.maze import Maze
+from cos_interp.tasks.occlusion import Occlusion
+from cos_interp.tasks.place import Place
 
 __all__ = ["TASKS", "Item", "Task", "Verdict", "get_task"]
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tasks import grid
+from cos_interp.tasks import grid
 
 Status = Literal["solved", "wrong", "undecided"]
 PairKind = Literal["prompt", "image", "seed"]
@@ -110,7 +110,7 @@ class Task(ABC):
 
         By default: where the moving thing stands in the last frame, ``{"row col": share of its sprite}``.
         """
-        from tasks import reader
+        from cos_interp.tasks import reader
 
         moving = self.moving(item)
         last = reader.tiles(reader.as_float(frames[-1:]))[0]
@@ -152,7 +152,7 @@ class Task(ABC):
         Every cell of every frame must be readable, else the verdict is *undecided*: an average of two answers is
         neither. Raises ValueError for a video of another length or a picture that is no multiple of the grid.
         """
-        from tasks import reader
+        from cos_interp.tasks import reader
 
         read = reader.read(frames)
         readings = self.readings(item, frames) | {"unreadable_cells": float((read == grid.UNREADABLE).sum())}

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tasks import grid
-from tasks.base import Item, PairKind, Task, Verdict, class_labels, disjoint, find, one_hot_mask
-from tasks.grid import CLASS_ID, FLOOR, FRAMES, HEADINGS, WALL
+from cos_interp.tasks import grid
+from cos_interp.tasks.base import Item, PairKind, Task, Verdict, class_labels, disjoint, find, one_hot_mask
+from cos_interp.tasks.grid import CLASS_ID, FLOOR, FRAMES, HEADINGS, WALL
 
 Cell = tuple[int, int]
 BALLS = {CLASS_ID[f"ball {name}"]: heading for name, heading in HEADINGS.items()}

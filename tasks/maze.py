@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from tasks import grid, reader
-from tasks.base import Item, PairKind, Task, Verdict, class_labels, disjoint, find, one_hot_mask
-from tasks.grid import AGENT, CLASS_ID, COLOURS, FLOOR, FRAMES, TRAIL, WALL
+from cos_interp.tasks import grid, reader
+from cos_interp.tasks.base import Item, PairKind, Task, Verdict, class_labels, disjoint, find, one_hot_mask
+from cos_interp.tasks.grid import AGENT, CLASS_ID, COLOURS, FLOOR, FRAMES, TRAIL, WALL
 
 Cell = tuple[int, int]
 MAX_ROUTES = 24

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tasks import grid
-from tasks.base import Item, PairKind, Task, Verdict, class_labels, disjoint, find, one_hot_mask
-from tasks.grid import BOARD, CLASS_ID, COLS, FLOOR, FRAMES, OBJECTS, WALL
+from cos_interp.tasks import grid
+from cos_interp.tasks.base import Item, PairKind, Task, Verdict, class_labels, disjoint, find, one_hot_mask
+from cos_interp.tasks.grid import BOARD, CLASS_ID, COLS, FLOOR, FRAMES, OBJECTS, WALL
 
 OBJECT_IDS = [CLASS_ID[name] for name in OBJECTS]
 SIDE = COLS  # the grid is square, so that scenes can be turned

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from tasks import grid
-from tasks.base import Item, PairKind, Task, Verdict, class_labels, disjoint, find, one_hot_mask
-from tasks.grid import BOX, CLASS_ID, FLOOR, FRAMES, OBJECTS
+from cos_interp.tasks import grid
+from cos_interp.tasks.base import Item, PairKind, Task, Verdict, class_labels, disjoint, find, one_hot_mask
+from cos_interp.tasks.grid import BOX, CLASS_ID, FLOOR, FRAMES, OBJECTS
 
 Cell = tuple[int, int]
 OBJECT_IDS = [CLASS_ID[name] for name in OBJECTS]

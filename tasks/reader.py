@@ -11,7 +11,7 @@ from functools import cache
 
 import numpy as np
 
-from tasks import grid
+from cos_interp.tasks import grid
 
 MAX_SHARE = 0.3  # an even blend has share 0.5, a blend of 70 : 30 is the last that reads
 MAX_ERROR = 0.16  # root mean square over the cell's pixels and channels, intensity in [0, 1]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from tasks import TASKS, Item
+from cos_interp.tasks import TASKS, Item
 
 SIZE = 125  # items a task
 NAME = "cos-500"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.base import Item, Verdict
+from cos_interp.tasks.base import Item, Verdict
 
 Judged = Sequence[tuple[Item, Verdict | None]]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tasks import grid
+from cos_interp.tasks import grid
 
 _LETTERS = {"floor": ".", "wall": "#", "agent": "A", "trail": "*", "board": "=", "box": "B"}
 _LETTERS |= {name: name[0].upper() + "G" for name in grid.CLASSES if name.endswith("goal")}

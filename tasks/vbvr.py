@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tasks import Item, Verdict, get_task, suite
-from tasks.video import encode_mp4, read_mp4
+from cos_interp.tasks import Item, Verdict, get_task, suite
+from cos_interp.tasks.video import encode_mp4, read_mp4
 
 
 def places(items: Sequence[Item], split: str) -> list[tuple[Item, Path]]:

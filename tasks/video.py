@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks import grid
+from cos_interp.tasks import grid
 
 # x264 as shipped gives one of two files for the same frames; without look-ahead and assembler it gives one
 REPEATABLE = "threads=1:sync-lookahead=0:rc-lookahead=0:mbtree=0:asm=0"

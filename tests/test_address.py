@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interp.address import Address, AddressError, chosen
+from cos_interp.interp.address import Address, AddressError, chosen
 
 small = st.integers(-20, 20)
 index = st.one_of(

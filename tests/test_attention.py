@@ -10,17 +10,17 @@ import pytest
 import torch
 from conftest import build_tiny
 
-from analyses import attention_maths as maths
-from analyses.attention import EXPERIMENT, self_statistics
-from analyses.attention_reader import query_key_hooks, some_queries
-from analyses.attention_report import local, spoken
-from analyses.attention_words import chosen_words, group_tokens, prompt_words, word_cells
-from analyses.experiment import run_and_report
-from analyses.settings import AttentionConfig
-from analyses.store import RunStore
-from interp import HookedVideoPipeline
-from interp.errors import InterpError
-from tasks import get_task
+from cos_interp.analyses import attention_maths as maths
+from cos_interp.analyses.attention import EXPERIMENT, self_statistics
+from cos_interp.analyses.attention_reader import query_key_hooks, some_queries
+from cos_interp.analyses.attention_report import local, spoken
+from cos_interp.analyses.attention_words import chosen_words, group_tokens, prompt_words, word_cells
+from cos_interp.analyses.experiment import run_and_report
+from cos_interp.analyses.settings import AttentionConfig
+from cos_interp.analyses.store import RunStore
+from cos_interp.interp import HookedVideoPipeline
+from cos_interp.interp.errors import InterpError
+from cos_interp.tasks import get_task
 
 GRID = (2, 2, 2)
 

@@ -10,15 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from analyses import chain_of_steps, commitment, ensemble, experiment, screening, self_correction
-from analyses.problems import problems
-from analyses.settings import ChainOfStepsConfig, CommitmentConfig, EnsembleConfig, SelfCorrectionConfig
-from analyses.store import RunStore
-from interp import EnsembleSampler, HookedVideoPipeline, InterpError
-from interp.ensemble import EnsembleRecipe, merge, run_ensemble
-from interp.prediction import Clean
-from interp.trajectory import Run
-from tasks import TASKS, Verdict
+from cos_interp.analyses import chain_of_steps, commitment, ensemble, experiment, screening, self_correction
+from cos_interp.analyses.problems import problems
+from cos_interp.analyses.settings import ChainOfStepsConfig, CommitmentConfig, EnsembleConfig, SelfCorrectionConfig
+from cos_interp.analyses.store import RunStore
+from cos_interp.interp import EnsembleSampler, HookedVideoPipeline, InterpError
+from cos_interp.interp.ensemble import EnsembleRecipe, merge, run_ensemble
+from cos_interp.interp.prediction import Clean
+from cos_interp.interp.trajectory import Run
+from cos_interp.tasks import TASKS, Verdict
 from tests.conftest import build_tiny, tiny_call
 
 SMALL = {"items": 1, "num_inference_steps": 4}
@@ -221,8 +221,8 @@ def test_own_prompts_run_without_a_verifier(name, tmp_path):
 
 
 def test_the_untrained_twin_shows_no_chain_of_steps(tmp_path):
-    from organism.package import untrained_twin
-    from organism.shapes import CALL_DEFAULTS
+    from cos_interp.organism.package import untrained_twin
+    from cos_interp.organism.shapes import CALL_DEFAULTS
 
     model = HookedVideoPipeline(untrained_twin(), "untrained", CALL_DEFAULTS)
     config = ChainOfStepsConfig(items=2, num_inference_steps=3, noises=1)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-import cli
-from analyses.command import floats, integers
+from cos_interp import cli
+from cos_interp.analyses.command import floats, integers
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -79,8 +79,8 @@ def test_tasks_list_and_show(tmp_path):
     assert all(r["errors"] for r in rows)
     done = cos("tasks", "show", "maze", "--seed", "3", "--out", str(tmp_path / "clip.mp4"))
     assert done.returncode == 0 and "prompt: go to the" in done.stdout and done.stdout.count(" | ") == 5 * 8
-    from tasks import TASKS
-    from tasks.video import read_mp4
+    from cos_interp.tasks import TASKS
+    from cos_interp.tasks.video import read_mp4
 
     item = TASKS["maze"].sample(3)
     assert TASKS["maze"].verify(item, read_mp4(tmp_path / "clip.mp4")).solved

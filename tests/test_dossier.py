@@ -6,13 +6,13 @@ import json
 
 import pytest
 
-from analyses import dossier, experiment
-from analyses.experiment import Experiment, Report, Unit, each_unit
-from analyses.findings import Finding, Number, decide
-from analyses.pages import build
-from analyses.registry import ENTRIES, Entry
-from analyses.settings import DossierConfig, SuiteConfig
-from analyses.store import RunStore
+from cos_interp.analyses import dossier, experiment
+from cos_interp.analyses.experiment import Experiment, Report, Unit, each_unit
+from cos_interp.analyses.findings import Finding, Number, decide
+from cos_interp.analyses.pages import build
+from cos_interp.analyses.registry import ENTRIES, Entry
+from cos_interp.analyses.settings import DossierConfig, SuiteConfig
+from cos_interp.analyses.store import RunStore
 
 
 class CountConfig(SuiteConfig):

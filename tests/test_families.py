@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from interp import HookedVideoPipeline, tiny
-from interp.check import check_adapter
+from cos_interp.interp import HookedVideoPipeline, tiny
+from cos_interp.interp.check import check_adapter
 
 
 def hooked(name):

@@ -10,10 +10,10 @@ import diffusers
 import pytest
 import torch
 
-from interp import HookedVideoPipeline, InterpError, tiny
-from interp.replay import Patch, record, replay
-from interp.tiny import text
-from interp.tiny.joint import hunyuan_embeddings
+from cos_interp.interp import HookedVideoPipeline, InterpError, tiny
+from cos_interp.interp.replay import Patch, record, replay
+from cos_interp.interp.tiny import text
+from cos_interp.interp.tiny.joint import hunyuan_embeddings
 
 STEPS, HEADS = 3, 4
 BRANCHES = ("cond", "uncond")

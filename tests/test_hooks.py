@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from conftest import FAMILIES, build_tiny, tiny_call
 
-from interp import BudgetExceeded, HookedVideoPipeline, InterpError, UnknownHook
-from interp.views import AXES
+from cos_interp.interp import BudgetExceeded, HookedVideoPipeline, InterpError, UnknownHook
+from cos_interp.interp.views import AXES
 
 CASES = [(f, s) for f in FAMILIES for s in ("euler", "unipc")]
 

@@ -50,7 +50,7 @@ def test_no_pickle_reader():
 
 def test_help_loads_no_heavy_library():
     code = (
-        "import sys, cli\n"
+        "import sys\nfrom cos_interp import cli\n"
         "from typer.testing import CliRunner\n"
         "assert CliRunner().invoke(cli.app, ['analyze', 'patching', '--help']).exit_code == 0\n"
         "heavy = {'torch', 'diffusers', 'numpy', 'pandas', 'matplotlib', 'nnsight', 'av'} & set(sys.modules)\n"

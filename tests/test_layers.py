@@ -10,13 +10,13 @@ import pytest
 import torch
 from conftest import build_tiny, tiny_call
 
-from analyses import ablation, experiment, layers, layers_report
-from analyses.ablation import Edit
-from analyses.problems import arguments, problems
-from analyses.settings import LayersConfig
-from analyses.store import RunStore
-from interp import HookedVideoPipeline, InterpError
-from tasks import TASKS
+from cos_interp.analyses import ablation, experiment, layers, layers_report
+from cos_interp.analyses.ablation import Edit
+from cos_interp.analyses.problems import arguments, problems
+from cos_interp.analyses.settings import LayersConfig
+from cos_interp.analyses.store import RunStore
+from cos_interp.interp import HookedVideoPipeline, InterpError
+from cos_interp.tasks import TASKS
 
 SMALL = {"tasks": ("maze",), "items": 1, "num_inference_steps": 4}
 

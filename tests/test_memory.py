@@ -11,20 +11,20 @@ import torch
 from conftest import build_tiny
 from PIL import Image
 
-from analyses import memory_probes
-from analyses.attention_maths import knock_out
-from analyses.experiment import run_and_report
-from analyses.memory import EXPERIMENT
-from analyses.memory_knockout import CUTS, SETS, Cut, column, kept_share, knocking, random_keys
-from analyses.memory_report import used
-from analyses.settings import MemoryConfig
-from analyses.store import RunStore
-from analyses.tracking import finding, held_out_choice, tracking_rows
-from analyses.tracks import Track, pixel_frames, tokens_of, tracks
-from interp import HookedVideoPipeline
-from interp.clock import Hook
-from interp.errors import InterpError
-from tasks import get_task
+from cos_interp.analyses import memory_probes
+from cos_interp.analyses.attention_maths import knock_out
+from cos_interp.analyses.experiment import run_and_report
+from cos_interp.analyses.memory import EXPERIMENT
+from cos_interp.analyses.memory_knockout import CUTS, SETS, Cut, column, kept_share, knocking, random_keys
+from cos_interp.analyses.memory_report import used
+from cos_interp.analyses.settings import MemoryConfig
+from cos_interp.analyses.store import RunStore
+from cos_interp.analyses.tracking import finding, held_out_choice, tracking_rows
+from cos_interp.analyses.tracks import Track, pixel_frames, tokens_of, tracks
+from cos_interp.interp import HookedVideoPipeline
+from cos_interp.interp.clock import Hook
+from cos_interp.interp.errors import InterpError
+from cos_interp.tasks import get_task
 
 SHAPE = (5, 5, 5)
 

@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 import torch
 
-from analyses import perturb
-from analyses.experiment import run_and_report
-from analyses.noise import EXPERIMENT, Disturbance, Disturber, at_frames, at_steps, measure
-from analyses.noise_report import findings, lost_share, scored
-from analyses.problems import problems
-from analyses.settings import NoiseConfig
-from analyses.store import RunStore
-from interp import HookedVideoPipeline, InterpError
+from cos_interp.analyses import perturb
+from cos_interp.analyses.experiment import run_and_report
+from cos_interp.analyses.noise import EXPERIMENT, Disturbance, Disturber, at_frames, at_steps, measure
+from cos_interp.analyses.noise_report import findings, lost_share, scored
+from cos_interp.analyses.problems import problems
+from cos_interp.analyses.settings import NoiseConfig
+from cos_interp.analyses.store import RunStore
+from cos_interp.interp import HookedVideoPipeline, InterpError
 from tests.conftest import build_tiny
 
 SHAPE = (1, 4, 3, 2, 2)
@@ -168,8 +168,8 @@ def test_findings_follow_the_rows():
 
 
 def test_the_untrained_twin_shows_nothing(tmp_path):
-    from organism.package import untrained_twin
-    from organism.shapes import CALL_DEFAULTS
+    from cos_interp.organism.package import untrained_twin
+    from cos_interp.organism.shapes import CALL_DEFAULTS
 
     model = HookedVideoPipeline(untrained_twin(), "untrained", CALL_DEFAULTS)
     config = NoiseConfig(items=1, num_inference_steps=2, steps=(1,), frames=(1,), tasks=("maze", "place"), modes=("replace",))

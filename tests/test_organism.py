@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from interp.files import weights_digest
-from interp.model import ORGANISM
-from organism import data, loop, package, padding, shapes, text, train_dit, train_vae, widen
-from organism.evaluate import chosen_items, judge_batch, round_trip
-from organism.train import Plan, sharpened
-from tasks import TASKS, grid, suite
+from cos_interp.interp.files import weights_digest
+from cos_interp.interp.model import ORGANISM
+from cos_interp.organism import data, loop, package, padding, shapes, text, train_dit, train_vae, widen
+from cos_interp.organism.evaluate import chosen_items, judge_batch, round_trip
+from cos_interp.organism.train import Plan, sharpened
+from cos_interp.tasks import TASKS, grid, suite
 
 
 def test_the_folder_is_an_ordinary_pipeline_under_25_mb():
@@ -204,7 +204,7 @@ def test_sigma_draws_follow_the_shifted_logit_normal():
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "no config"])
 def test_a_damaged_folder_is_one_clear_error(tmp_path, damage):
-    from interp import HookedVideoPipeline, InterpError
+    from cos_interp.interp import HookedVideoPipeline, InterpError
 
     folder = tmp_path / "model"
     package.save(package.untrained_twin(), folder)

@@ -14,17 +14,17 @@ import pandas as pd
 import pytest
 import torch
 
-from analyses import experiment, patching_run
-from analyses.command import command_line
-from analyses.pairs import NoPair, Pair, find_pair
-from analyses.patching import PairWork, PatchingConfig
-from analyses.patching_report import exact_controls
-from analyses.patching_summary import against_controls, expected, headline, profile, table
-from analyses.problems import call_for
-from analyses.store import RunStore
-from interp import HookedVideoPipeline, InterpError
-from interp.replay import record
-from tasks import TASKS
+from cos_interp.analyses import experiment, patching_run
+from cos_interp.analyses.command import command_line
+from cos_interp.analyses.pairs import NoPair, Pair, find_pair
+from cos_interp.analyses.patching import PairWork, PatchingConfig
+from cos_interp.analyses.patching_report import exact_controls
+from cos_interp.analyses.patching_summary import against_controls, expected, headline, profile, table
+from cos_interp.analyses.problems import call_for
+from cos_interp.analyses.store import RunStore
+from cos_interp.interp import HookedVideoPipeline, InterpError
+from cos_interp.interp.replay import record
+from cos_interp.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = {"num_inference_steps": 4}
@@ -88,8 +88,8 @@ def test_spans_cover_what_they_say(organism):
 
 
 def test_the_untrained_twin_flips_no_answers():
-    from organism.package import untrained_twin
-    from organism.shapes import CALL_DEFAULTS
+    from cos_interp.organism.package import untrained_twin
+    from cos_interp.organism.shapes import CALL_DEFAULTS
 
     model = HookedVideoPipeline(untrained_twin(), "untrained", CALL_DEFAULTS)
     with pytest.raises(NoPair, match="must solve both sides"):
@@ -145,7 +145,7 @@ def test_a_group_is_compared_with_other_donors_in_the_same_cells_only():
 
 
 def test_effects_are_recomputed_from_the_stored_latents(small_run):
-    from analyses.statistics import projection
+    from cos_interp.analyses.statistics import projection
 
     _, folder, result, _ = small_run
     store = RunStore(folder)
@@ -215,8 +215,8 @@ def test_the_profile_is_a_mean_over_pairs_and_the_expectation_adds_up():
 def test_the_command_in_the_report_makes_the_same_configuration():
     from typer.testing import CliRunner
 
-    import analyses.experiment as module
-    import cli
+    import cos_interp.analyses.experiment as module
+    from cos_interp import cli
 
     config = PatchingConfig(
         task="place", pair_kinds=("image",), pairs=2, steps=(0, 3), sites=("attn.hook_z", "hook_mlp_out"), heads=(1,),

@@ -11,8 +11,8 @@ import pytest
 import torch
 from conftest import build_tiny
 
-from analyses.experiment import run_and_report
-from analyses.perception import (
+from cos_interp.analyses.experiment import run_and_report
+from cos_interp.analyses.perception import (
     EXPERIMENT,
     class_overlap,
     first_step,
@@ -24,13 +24,13 @@ from analyses.perception import (
     overlap,
     readings,
 )
-from analyses.perception_report import lag_finding
-from analyses.settings import PerceptionConfig
-from analyses.store import RunStore
-from analyses.tracks import nearest_sprites
-from interp import HookedVideoPipeline
-from tasks import get_task, grid
-from tasks.grid import AGENT, BOX, FLOOR, WALL
+from cos_interp.analyses.perception_report import lag_finding
+from cos_interp.analyses.settings import PerceptionConfig
+from cos_interp.analyses.store import RunStore
+from cos_interp.analyses.tracks import nearest_sprites
+from cos_interp.interp import HookedVideoPipeline
+from cos_interp.tasks import get_task, grid
+from cos_interp.tasks.grid import AGENT, BOX, FLOOR, WALL
 
 
 def _scene(columns: list[int]) -> np.ndarray:
@@ -119,8 +119,8 @@ def test_a_run_on_the_organism(organism, tmp_path):
 
 
 def test_the_untrained_twin_shows_nothing(tmp_path):
-    from organism.package import untrained_twin
-    from organism.shapes import CALL_DEFAULTS
+    from cos_interp.organism.package import untrained_twin
+    from cos_interp.organism.shapes import CALL_DEFAULTS
 
     model = HookedVideoPipeline(untrained_twin(), "untrained", CALL_DEFAULTS)
     config = PerceptionConfig(tasks=("place",), items=2, num_inference_steps=3)

@@ -8,11 +8,11 @@ import diffusers
 import pytest
 import torch
 
-from interp import HookedVideoPipeline, tiny
-from interp.errors import InterpError
-from interp.families import registry
-from interp.families.unsupported import PIPELINES, REASONS
-from interp.replay import restart
+from cos_interp.interp import HookedVideoPipeline, tiny
+from cos_interp.interp.errors import InterpError
+from cos_interp.interp.families import registry
+from cos_interp.interp.families.unsupported import PIPELINES, REASONS
+from cos_interp.interp.replay import restart
 
 PICTURES = {"Kandinsky5T2IPipeline", "Kandinsky5I2IPipeline"}  # of a family of video transformers, but they make pictures
 

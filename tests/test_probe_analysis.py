@@ -9,15 +9,15 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-import cli
-from analyses.experiment import run_and_report
-from analyses.probe_findings import Depth, order_findings, use_findings
-from analyses.probing import EXPERIMENT
-from analyses.settings import ProbesConfig
-from analyses.store import RunStore
-from interp import HookedVideoPipeline
-from interp.errors import InterpError
-from probes.roles import Role
+from cos_interp import cli
+from cos_interp.analyses.experiment import run_and_report
+from cos_interp.analyses.probe_findings import Depth, order_findings, use_findings
+from cos_interp.analyses.probing import EXPERIMENT
+from cos_interp.analyses.settings import ProbesConfig
+from cos_interp.analyses.store import RunStore
+from cos_interp.interp import HookedVideoPipeline
+from cos_interp.interp.errors import InterpError
+from cos_interp.probes.roles import Role
 from tests.conftest import build_tiny, tiny_call
 
 SMALL = {
@@ -48,8 +48,8 @@ def test_the_experiment_on_the_organism(organism, tmp_path):
 
 
 def test_an_untrained_model_knows_no_path(tmp_path):
-    from organism.package import untrained_twin
-    from organism.shapes import CALL_DEFAULTS
+    from cos_interp.organism.package import untrained_twin
+    from cos_interp.organism.shapes import CALL_DEFAULTS
 
     twin = HookedVideoPipeline(untrained_twin(), "untrained", CALL_DEFAULTS)
     result, _ = small_run(twin, tmp_path / "run", targets=("on_path",), items=16, used_items=0, layers=(4,))
@@ -117,7 +117,7 @@ def test_the_commands(tmp_path):
     made = cos("apply", folder, "--out", tmp_path / "o.mp4", "--item", 5, "--num-steps", 2)
     assert made.exit_code == 0 and "tokens right" in made.stdout
 
-    from tasks.video import read_mp4
+    from cos_interp.tasks.video import read_mp4
 
     frames = read_mp4(tmp_path / "o.mp4")
     assert len(frames) == 9 and frames.shape[2] == 2 * frames.shape[1]

@@ -12,20 +12,20 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.utils.estimator_checks import check_estimator
 
-from interp.views import pixel_to_latent
-from probes import LinearProbe, ProbeDataset, ProbeError, ProbeGrid, Target
-from probes.crossval import ask
-from probes.dataset import ClipData, assemble
-from probes.estimator import KINDS
-from probes.overlay import overlay
-from probes.roles import expected_layer, role
-from probes.scoring import balanced_accuracy, class_tally, interval, r_squared, value_tally
-from probes.splits import control_labels, grouped, shuffled
-from probes.streaming import fit_stream
-from probes.targets import REGRESS, register, resolve
-from probes.transfer import sample_sizes, task_transfer, temporal_generalisation
-from probes.use import by_step, erase, is_it_used, leace, matched_control, mean_ablation, random_erasure, steer
-from probes.views import view
+from cos_interp.interp.views import pixel_to_latent
+from cos_interp.probes import LinearProbe, ProbeDataset, ProbeError, ProbeGrid, Target
+from cos_interp.probes.crossval import ask
+from cos_interp.probes.dataset import ClipData, assemble
+from cos_interp.probes.estimator import KINDS
+from cos_interp.probes.overlay import overlay
+from cos_interp.probes.roles import expected_layer, role
+from cos_interp.probes.scoring import balanced_accuracy, class_tally, interval, r_squared, value_tally
+from cos_interp.probes.splits import control_labels, grouped, shuffled
+from cos_interp.probes.streaming import fit_stream
+from cos_interp.probes.targets import REGRESS, register, resolve
+from cos_interp.probes.transfer import sample_sizes, task_transfer, temporal_generalisation
+from cos_interp.probes.use import by_step, erase, is_it_used, leace, matched_control, mean_ablation, random_erasure, steer
+from cos_interp.probes.views import view
 
 LAYERS, STEPS, WIDTH, GRID = 3, (0, 4, 9), 16, (2, 2, 2)
 CLASSES = tuple(k for k in KINDS if k != "ridge")
@@ -265,7 +265,7 @@ def test_overlay_and_views():
 
 
 def test_the_five_lines_on_the_organism(organism, tmp_path):
-    from tasks import suite
+    from cos_interp.tasks import suite
 
     names = ["blocks.1.hook_resid_post", "blocks.4.hook_resid_post"]
     targets = ["cell_class", "on_path", "goal", "final_class", "final_latent", Target("row", "perception", "", lambda c: ROWS)]
@@ -293,7 +293,7 @@ ROWS = np.broadcast_to(np.arange(5)[None, :, None], (5, 5, 5))
 def test_use_is_judged_by_the_caller(organism):
     from PIL import Image
 
-    from tasks import suite
+    from cos_interp.tasks import suite
 
     item = suite.task_items("maze")[0]
     call = {"prompt": item.prompt, "image": Image.fromarray(item.first_frame), "seed": 0, "num_inference_steps": 2}

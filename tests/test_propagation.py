@@ -9,15 +9,15 @@ import pandas as pd
 import pytest
 import torch
 
-from analyses import cka
-from analyses.experiment import run_and_report
-from analyses.findings import Number
-from analyses.problems import problems
-from analyses.propagation import EXPERIMENT, handoff, measure
-from analyses.propagation_report import PEAK_SIGMA, by_item, findings, inside, left_share, peak
-from analyses.settings import PropagationConfig
-from analyses.store import RunStore
-from interp import InterpError
+from cos_interp.analyses import cka
+from cos_interp.analyses.experiment import run_and_report
+from cos_interp.analyses.findings import Number
+from cos_interp.analyses.problems import problems
+from cos_interp.analyses.propagation import EXPERIMENT, handoff, measure
+from cos_interp.analyses.propagation_report import PEAK_SIGMA, by_item, findings, inside, left_share, peak
+from cos_interp.analyses.settings import PropagationConfig
+from cos_interp.analyses.store import RunStore
+from cos_interp.interp import InterpError
 from tests.test_noise import prompts, tiny  # noqa: F401  (a fixture)
 
 

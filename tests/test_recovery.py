@@ -7,14 +7,25 @@ import pandas as pd
 import pytest
 import torch
 
-from analyses.experiment import run_and_report
-from analyses.problems import Problem, generate, problems
-from analyses.recovery import EXPERIMENT, Donor, Injection, injected, measure, mix, other_prompt, pieces, steps_of, whose
-from analyses.recovery_report import findings, own_by, recoveries, share, stays_from, with_right
-from analyses.settings import RecoveryConfig
-from analyses.store import RunStore
-from interp import HookedVideoPipeline
-from tasks import TASKS
+from cos_interp.analyses.experiment import run_and_report
+from cos_interp.analyses.problems import Problem, generate, problems
+from cos_interp.analyses.recovery import (
+    EXPERIMENT,
+    Donor,
+    Injection,
+    injected,
+    measure,
+    mix,
+    other_prompt,
+    pieces,
+    steps_of,
+    whose,
+)
+from cos_interp.analyses.recovery_report import findings, own_by, recoveries, share, stays_from, with_right
+from cos_interp.analyses.settings import RecoveryConfig
+from cos_interp.analyses.store import RunStore
+from cos_interp.interp import HookedVideoPipeline
+from cos_interp.tasks import TASKS
 from tests.test_noise import prompts, tiny  # noqa: F401  (a fixture)
 
 SMALL = {"items": 1, "num_inference_steps": 4, "tasks": ("maze",), "steps": (0, 1, 3), "doses": (1.0,)}
@@ -153,8 +164,8 @@ def test_a_run_on_the_organism(organism, tmp_path):
 
 
 def test_the_untrained_twin_has_nothing_to_recover(tmp_path):
-    from organism.package import untrained_twin
-    from organism.shapes import CALL_DEFAULTS
+    from cos_interp.organism.package import untrained_twin
+    from cos_interp.organism.shapes import CALL_DEFAULTS
 
     model = HookedVideoPipeline(untrained_twin(), "untrained", CALL_DEFAULTS)
     config = RecoveryConfig(**SMALL | {"items": 2, "num_inference_steps": 2, "steps": (1,)})

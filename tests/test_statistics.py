@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from analyses.statistics import bootstrap_mean, projection, remaining_share, reread_share
-from interp.trajectory import clean_estimate
-from tasks.tally import wilson
+from cos_interp.analyses.statistics import bootstrap_mean, projection, remaining_share, reread_share
+from cos_interp.interp.trajectory import clean_estimate
+from cos_interp.tasks.tally import wilson
 
 
 def test_projection_by_hand():

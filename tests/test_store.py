@@ -17,8 +17,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analyses.store import RunError, RunStore
-from interp import files
+from cos_interp.analyses.store import RunError, RunStore
+from cos_interp.interp import files
 
 ROOT = Path(__file__).resolve().parent.parent
 FACTS = {"analysis": "test", "config": {"a": 1}}
@@ -105,7 +105,7 @@ WRITER = """
 import sys, time, torch, pandas
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from analyses.store import RunStore
+from cos_interp.analyses.store import RunStore
 facts = {facts!r}
 store = RunStore.open(Path({folder!r}), facts)
 for i in range(12):
@@ -163,7 +163,7 @@ def test_no_permission_is_one_clear_error(tmp_path):
 
 
 def test_worker_pool_yields_everything_and_passes_errors_on():
-    from analyses.workers import WorkerFailed, scatter
+    from cos_interp.analyses.workers import WorkerFailed, scatter
 
     def work(piece):
         yield piece * 10

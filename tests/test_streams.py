@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from interp import HookedVideoPipeline, InterpError, tiny
-from interp.check import check_adapter, small_call
-from interp.replay import Patch, record, replay, restart
+from cos_interp.interp import HookedVideoPipeline, InterpError, tiny
+from cos_interp.interp.check import check_adapter, small_call
+from cos_interp.interp.replay import Patch, record, replay, restart
 
 
 def hooked(name, scheduler=None):

@@ -9,16 +9,16 @@ import pytest
 import torch
 from conftest import build_tiny, tiny_call
 
-from analyses import experiment, pairs, swap, swap_pairs, swap_report
-from analyses.base import AnalysisResult
-from analyses.problems import arguments
-from analyses.settings import SwapConfig
-from analyses.store import RunStore
-from interp import HookedVideoPipeline, InterpError
-from interp.cache import ActivationCache
-from interp.replay import Recording, record
-from interp.trajectory import Run
-from tasks import TASKS
+from cos_interp.analyses import experiment, pairs, swap, swap_pairs, swap_report
+from cos_interp.analyses.base import AnalysisResult
+from cos_interp.analyses.problems import arguments
+from cos_interp.analyses.settings import SwapConfig
+from cos_interp.analyses.store import RunStore
+from cos_interp.interp import HookedVideoPipeline, InterpError
+from cos_interp.interp.cache import ActivationCache
+from cos_interp.interp.replay import Recording, record
+from cos_interp.interp.trajectory import Run
+from cos_interp.tasks import TASKS
 
 
 def recording(*states: float) -> Recording:
@@ -93,8 +93,8 @@ def test_a_planted_difference_is_found_in_its_layer_and_tokens(organism):
 
 
 def test_an_untrained_model_has_no_pairs_and_the_page_says_so(tmp_path, monkeypatch):
-    from organism.package import untrained_twin
-    from organism.shapes import CALL_DEFAULTS
+    from cos_interp.organism.package import untrained_twin
+    from cos_interp.organism.shapes import CALL_DEFAULTS
 
     monkeypatch.setattr(pairs, "TRIES", 5)
     model = HookedVideoPipeline(untrained_twin(), "untrained", CALL_DEFAULTS)

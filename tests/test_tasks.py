@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks import TASKS, Verdict, grid, reader, suite, vbvr
-from tasks.base import find, outcome, split_of
-from tasks.grid import AGENT, BOX, CLASS_ID, FLOOR, OBJECTS, TRAIL, WALL
-from tasks.maze import GOALS, draw, parse_route, route_name, shortest_routes
-from tasks.tally import tally
+from cos_interp.tasks import TASKS, Verdict, grid, reader, suite, vbvr
+from cos_interp.tasks.base import find, outcome, split_of
+from cos_interp.tasks.grid import AGENT, BOX, CLASS_ID, FLOOR, OBJECTS, TRAIL, WALL
+from cos_interp.tasks.maze import GOALS, draw, parse_route, route_name, shortest_routes
+from cos_interp.tasks.tally import tally
 
 SEEDS = range(60)
 names = pytest.mark.parametrize("name", list(TASKS))
@@ -238,8 +238,8 @@ def test_occlusion_errors():
 
 
 def test_place_errors():
-    from tasks.place import draw as draw_move
-    from tasks.place import sideways_first
+    from cos_interp.tasks.place import draw as draw_move
+    from cos_interp.tasks.place import sideways_first
 
     seen = set()
     for item in items("place", range(80), unique=True):
@@ -307,7 +307,7 @@ def test_suite_is_fixed_stratified_and_apart_from_training(name):
     assert all(split_of(i.cells[0]) == "test" for i in found)
     counts = {(i.difficulty, i.unique if u is not None else None) for i, (_, u) in zip(found, suite.STRATA[name] * 125)}
     assert counts == set(suite.STRATA[name])
-    from organism import data
+    from cos_interp.organism import data
 
     assert all(data.item(i).split == "train" for i in range(40))
 

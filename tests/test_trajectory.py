@@ -10,11 +10,11 @@ import pytest
 import torch
 from conftest import build_tiny, tiny_call
 
-from analyses import embedding, experiment, trajectory_map, trajectory_report
-from analyses.separation import chance_separation, relabelled, relation, relative_distance, same_answer, separation
-from analyses.settings import TrajectoryConfig
-from analyses.store import RunStore
-from interp import HookedVideoPipeline, InterpError
+from cos_interp.analyses import embedding, experiment, trajectory_map, trajectory_report
+from cos_interp.analyses.separation import chance_separation, relabelled, relation, relative_distance, same_answer, separation
+from cos_interp.analyses.settings import TrajectoryConfig
+from cos_interp.analyses.store import RunStore
+from cos_interp.interp import HookedVideoPipeline, InterpError
 
 
 def test_a_sketch_keeps_distances():

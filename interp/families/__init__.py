@@ -9,8 +9,8 @@ from importlib import import_module
 
 from torch import nn
 
-from interp.families.adapter import Adapter, NoAdapter
-from interp.families.unsupported import REASONS
+from cos_interp.interp.families.adapter import Adapter, NoAdapter
+from cos_interp.interp.families.unsupported import REASONS
 
 MODULES = (
     "wan", "ltx", "ltx2", "cogvideox", "hunyuan", "mochi", "allegro", "latte", "cosmos", "easyanimate", "sana", "kandinsky",
@@ -29,7 +29,7 @@ def register(adapter: Adapter) -> Adapter:
 def registry() -> dict[str, Adapter]:
     """Adapters by the class name of the transformer."""
     for module in MODULES:
-        import_module(f"interp.families.{module}")
+        import_module(f"cos_interp.interp.families.{module}")
     return dict(_REGISTRY)
 
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from interp.contract import check_sites, check_stacks
-from interp.errors import InterpError
-from interp.families import decoding
-from interp.families.layouts import VIDEO, Dims, Layout
-from interp.views import TokenGrid
+from cos_interp.interp.contract import check_sites, check_stacks
+from cos_interp.interp.errors import InterpError
+from cos_interp.interp.families import decoding
+from cos_interp.interp.families.layouts import VIDEO, Dims, Layout
+from cos_interp.interp.views import TokenGrid
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Site:
     block, with ``""`` for the block itself. ``key`` is ``input`` or ``output`` of that module, ``source.LABEL`` for an
     assignment in its forward (nnsight's label), for attentions ``hook_q``, ``hook_k``, ``hook_v``, ``hook_pattern``, ``hook_z``.
 
-    ``kind`` is a key of :data:`interp.views.AXES` and says what the model's own tensor is: ``tokens``, ``text``
+    ``kind`` is a key of :data:`cos_interp.interp.views.AXES` and says what the model's own tensor is: ``tokens``, ``text``
     ``[batch, token, d]``; ``heads``, ``text_heads`` ``[batch, head, token, d_head]``; ``pattern`` ``[batch, head, query, key]``;
     ``embed`` ``[batch, d, frame, row, col]``; ``grid`` ``[batch, frame, row, col, d]``; ``vector`` ``[batch, d]``. ``item`` picks
     from a tuple that is returned, or one of all arguments by its position (without it the first).
@@ -167,11 +167,11 @@ class Adapter:
 
     - ``family``: its name. ``classes``: class names of the transformer. ``stacks``: its lists of blocks.
     - ``ends``: sites outside the blocks, before them (``hook_model_out`` is added after them).
-    - ``layout``: the axes of the pipeline's latents, see :mod:`interp.families.layouts`.
+    - ``layout``: the axes of the pipeline's latents, see :mod:`cos_interp.interp.families.layouts`.
     - ``output_item``: where the prediction lies in the tuple that the transformer returns; None where it returns a tensor.
     - ``patch``: latent frames, rows and columns of one token, from the transformer's configuration.
     - ``sizes``: ``d_model`` and the number of heads, from the transformer's configuration.
-    - ``decode``: ``(pipe, latents)`` to pixels, see :mod:`interp.families.decoding`.
+    - ``decode``: ``(pipe, latents)`` to pixels, see :mod:`cos_interp.interp.families.decoding`.
     - ``per_sample_attention``: the attention runs once for every row of the batch.
     - ``doubled``: which branch comes first where a pipeline runs both in one forward of twice the batch.
     - ``in_turn``: which branch comes first where a pipeline runs them as two forwards and does not say which by

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from interp.families import register
-from interp.families.adapter import Adapter, Site, Stack
-from interp.families.shapes import cross_block
+from cos_interp.interp.families import register
+from cos_interp.interp.families.adapter import Adapter, Site, Stack
+from cos_interp.interp.families.shapes import cross_block
 
 
 def decode(pipe: Any, latents: Tensor) -> Tensor:

@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from interp.families import register
-from interp.families.adapter import Adapter, Site, Stack
-from interp.families.layouts import FRAMES_FIRST
-from interp.families.shapes import joint_block
+from cos_interp.interp.families import register
+from cos_interp.interp.families.adapter import Adapter, Site, Stack
+from cos_interp.interp.families.layouts import FRAMES_FIRST
+from cos_interp.interp.families.shapes import joint_block
 
 BLOCK = joint_block(text="first", text_mlp=None)
 ENDS = (

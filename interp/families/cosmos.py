@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from interp.families import register
-from interp.families.adapter import Adapter, Block, Site, Stack
-from interp.families.shapes import cross_block, has
+from cos_interp.interp.families import register
+from cos_interp.interp.families.adapter import Adapter, Block, Site, Stack
+from cos_interp.interp.families.shapes import cross_block, has
 
 EDM = ("EDMEulerScheduler",)
 

@@ -12,7 +12,7 @@ import torch
 from diffusers.video_processor import VideoProcessor
 from torch import Tensor
 
-from interp.errors import InterpError
+from cos_interp.interp.errors import InterpError
 
 
 def _statistics(pipe: Any, latents: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from interp.contract import takes
-from interp.families import decoding, register
-from interp.families.adapter import Adapter, Site, Stack
-from interp.families.shapes import joint_block
+from cos_interp.interp.contract import takes
+from cos_interp.interp.families import decoding, register
+from cos_interp.interp.families.adapter import Adapter, Site, Stack
+from cos_interp.interp.families.shapes import joint_block
 
 
 def masked(pipe: Any, call: Mapping[str, Any]) -> bool:

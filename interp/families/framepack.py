@@ -10,10 +10,10 @@ from dataclasses import replace
 from math import ceil, prod
 from typing import Any
 
-from interp.families import decoding, register
-from interp.families.adapter import Adapter, Block, Site, Stack, one
-from interp.families.hunyuan import DUAL, EMBED
-from interp.families.shapes import parallel_block
+from cos_interp.interp.families import decoding, register
+from cos_interp.interp.families.adapter import Adapter, Block, Site, Stack, one
+from cos_interp.interp.families.hunyuan import DUAL, EMBED
+from cos_interp.interp.families.shapes import parallel_block
 
 # what the transformer is told of the frames so far, and the patches (frame, row, column) in which it reads them
 HISTORY = {"latents_clean": (1, 2, 2), "latents_history_2x": (2, 4, 4), "latents_history_4x": (4, 8, 8)}

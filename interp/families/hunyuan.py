@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from interp.families import decoding, register
-from interp.families.adapter import Adapter, Site, Stack
-from interp.families.shapes import joint_block, parallel_block
+from cos_interp.interp.families import decoding, register
+from cos_interp.interp.families.adapter import Adapter, Site, Stack
+from cos_interp.interp.families.shapes import joint_block, parallel_block
 
 DUAL = joint_block(attn="attn", text="last")
 EMBED = Site("hook_embed", "tokens", "x_embedder", "output")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from interp.families import decoding, register
-from interp.families.adapter import Adapter, Site, Stack
-from interp.families.layouts import CHANNELS_LAST
-from interp.families.shapes import cross_block
+from cos_interp.interp.families import decoding, register
+from cos_interp.interp.families.adapter import Adapter, Site, Stack
+from cos_interp.interp.families.layouts import CHANNELS_LAST
+from cos_interp.interp.families.shapes import cross_block
 
 BLOCK = cross_block("self_attention", "cross_attention", "feed_forward", "visual_embed_0", "visual_embed_1")
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from interp.families import register
-from interp.families.adapter import Adapter, Site, Stack
-from interp.families.shapes import cross_block
+from cos_interp.interp.families import register
+from cos_interp.interp.families.adapter import Adapter, Site, Stack
+from cos_interp.interp.families.shapes import cross_block
 
 SPATIAL = cross_block(mid="hidden_states_0", mid2="hidden_states_3", fold="spatial")
 TEMPORAL = cross_block(cross=None, mid="hidden_states_0", fold="temporal")

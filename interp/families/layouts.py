@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from interp.errors import InterpError
+from cos_interp.interp.errors import InterpError
 
 Dims = tuple[int, int, int]  # latent frames, rows, columns
 _CANONICAL = "BCFHW"

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.families import register
-from interp.families.adapter import Adapter, Site, Stack
-from interp.families.layouts import PACKED
-from interp.families.shapes import cross_block
+from cos_interp.interp.families import register
+from cos_interp.interp.families.adapter import Adapter, Site, Stack
+from cos_interp.interp.families.layouts import PACKED
+from cos_interp.interp.families.shapes import cross_block
 
 
 def scaled(pipe: Any, latents: Tensor) -> Tensor:

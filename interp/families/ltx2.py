@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from interp.families import register
-from interp.families.adapter import Adapter, Block, Site, Stack
-from interp.families.layouts import PACKED
-from interp.families.ltx import decode, patches, scaled
+from cos_interp.interp.families import register
+from cos_interp.interp.families.adapter import Adapter, Block, Site, Stack
+from cos_interp.interp.families.layouts import PACKED
+from cos_interp.interp.families.ltx import decode, patches, scaled
 
 # kinds of one stream's heads
 VIDEO_HEADS, AUDIO_HEADS, TEXT_HEADS = "heads", "audio_heads", "text_heads"

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.families import register
-from interp.families.adapter import Adapter, Block, Site, Stack, has
-from interp.families.shapes import attention
+from cos_interp.interp.families import register
+from cos_interp.interp.families.adapter import Adapter, Block, Site, Stack, has
+from cos_interp.interp.families.shapes import attention
 
 
 def block() -> Block:

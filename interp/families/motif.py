@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from interp.families import decoding, register
-from interp.families.adapter import Adapter, Block, Site, Stack
-from interp.families.shapes import has, joint_block, parallel_block
+from cos_interp.interp.families import decoding, register
+from cos_interp.interp.families.adapter import Adapter, Block, Site, Stack
+from cos_interp.interp.families.shapes import has, joint_block, parallel_block
 
 
 def with_cross(block: Block) -> Block:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from interp.families import decoding, register
-from interp.families.adapter import Adapter, Site, Stack
-from interp.families.shapes import cross_block
+from cos_interp.interp.families import decoding, register
+from cos_interp.interp.families.adapter import Adapter, Site, Stack
+from cos_interp.interp.families.shapes import cross_block
 
 SANA = register(
     Adapter(

@@ -6,8 +6,8 @@ Sites without a module boundary (the residual stream between the sub-layers) are
 
 from __future__ import annotations
 
-from interp.errors import InterpError
-from interp.families.adapter import Block, Site, has
+from cos_interp.interp.errors import InterpError
+from cos_interp.interp.families.adapter import Block, Site, has
 
 
 def ordered(block: Block, *names: str) -> Block:

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from interp.families import decoding, register
-from interp.families.adapter import Adapter, Site, Stack, one
-from interp.families.shapes import cross_block
+from cos_interp.interp.families import decoding, register
+from cos_interp.interp.families.adapter import Adapter, Site, Stack, one
+from cos_interp.interp.families.shapes import cross_block
 
 EMBED = Site("hook_embed", "embed", "patch_embedding", "output")
 TIME = Site("hook_time_emb", "vector", "condition_embedder.time_embedder", "output")

@@ -1,6 +1,6 @@
 """Tiny random pipelines of every supported family, built offline in milliseconds: for tests, here and of your own.
 
-from interp import tiny
+from cos_interp.interp import tiny
 model = HookedVideoPipeline.from_pipeline(tiny.build("cogvideox"))
 run = model.run(seed=0, **tiny.call("cogvideox"))
 """
@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from interp.errors import InterpError
-from interp.families.ltx2 import OTHER_GUIDANCE
+from cos_interp.interp.errors import InterpError
+from cos_interp.interp.families.ltx2 import OTHER_GUIDANCE
 
 PROMPT, NEGATIVE = "move the red circle above the box", "a blue square"
 
@@ -110,7 +110,7 @@ def _known(name: str) -> Tiny:
 
 
 def _function(entry: Tiny, name: str) -> Any:
-    return getattr(import_module(f"interp.tiny.{entry.module}"), name)
+    return getattr(import_module(f"cos_interp.interp.tiny.{entry.module}"), name)
 
 
 def build(name: str, scheduler: Any = None) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from interp.tiny import cross, image, joint, ltx2, text, wan
+from cos_interp.interp.tiny import cross, image, joint, ltx2, text, wan
 
 
 def cogvideox_control() -> Any:

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from interp.tiny import text
-from interp.tiny.wan import flow
-from interp.tiny.wan import vae as wan_vae
+from cos_interp.interp.tiny import text
+from cos_interp.interp.tiny.wan import flow
+from cos_interp.interp.tiny.wan import vae as wan_vae
 
 
 def ltx_vae() -> Any:
@@ -285,7 +285,7 @@ def sana_image() -> Any:
 def _kandinsky(name: str, conditioned: bool) -> Any:
     import diffusers
 
-    from interp.tiny.joint import hunyuan_vae
+    from cos_interp.interp.tiny.joint import hunyuan_vae
 
     torch.manual_seed(0)
     transformer = diffusers.Kandinsky5Transformer3DModel(

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from interp.tiny import text
-from interp.tiny.wan import flow
-from interp.tiny.wan import vae as wan_vae
+from cos_interp.interp.tiny import text
+from cos_interp.interp.tiny.wan import flow
+from cos_interp.interp.tiny.wan import vae as wan_vae
 
 
 def cog_vae() -> Any:

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from interp.tiny import text
-from interp.tiny.wan import flow
+from cos_interp.interp.tiny import text
+from cos_interp.interp.tiny.wan import flow
 
 LAYERS = 1  # of the text encoder
 

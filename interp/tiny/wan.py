@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from interp.tiny import text
+from cos_interp.interp.tiny import text
 
 BLOCK = {
     "patch_size": (1, 2, 2), "num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 4, "out_channels": 4,
