@@ -24,7 +24,7 @@ findings: $(VENV)/installed
 	mkdir -p docs/media && cp runs/all/media/*.svg docs/media/
 
 models: $(VENV)/installed-test
-	$(BIN)/python -m interp.matrix docs/models.md
+	$(BIN)/python -m cos_interp.interp.check.matrix docs/models.md
 
 # torch first, by its pin: any other way pulls the CUDA build, several GB, onto a CPU machine
 $(VENV)/installed: pyproject.toml constraints.txt

@@ -21,11 +21,12 @@ for talkative in ("torchao", "torch.utils._pytree"):  # diffusers imports torcha
 import typer
 from pydantic.fields import FieldInfo
 
-from cos_interp.analyses.command import as_text, explain, flag, reader
-from cos_interp.analyses.probe_cli import probe_app
-from cos_interp.analyses.registry import ENTRIES, Entry
-from cos_interp.analyses.settings import AnalysisConfig
-from cos_interp.analyses.terminal import Failure, Json, progress_bar
+from cos_interp.analyses import EXPERIMENTS, runner
+from cos_interp.analyses.driver.command import as_text, explain, flag, reader
+from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.settings import AnalysisConfig
+from cos_interp.analyses.probing.commands import probe_app
+from cos_interp.interp.terminal import Failure, Json, progress_bar
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -94,7 +95,7 @@ def _analysis(entry: Entry) -> Callable[..., None]:
         bar, move = progress_bar()
         try:
             with bar:
-                _, report = entry.runner()(config, out, fresh=fresh, workers=workers, progress=move)
+                _, report = runner(entry.name)(config, out, fresh=fresh, workers=workers, progress=move)
         except KeyboardInterrupt:
             typer.echo("interrupted; run the same command again to continue", err=True)
             raise typer.Exit(130) from None
@@ -113,7 +114,7 @@ def _analysis(entry: Entry) -> Callable[..., None]:
     return command
 
 
-for entry in ENTRIES.values():
+for entry in EXPERIMENTS.values():
     analyze.command(entry.name)(_analysis(entry))
 
 
@@ -340,8 +341,8 @@ def models_list(as_json: Json = False) -> None:
     Example: cos models list --json
     """
     from cos_interp.interp.families import registry
+    from cos_interp.interp.families.tiny import TINY
     from cos_interp.interp.families.unsupported import PIPELINES, REASONS
-    from cos_interp.interp.tiny import TINY
 
     supported = [{"transformer": n, "family": a.family, "notes": a.notes} for n, a in sorted(registry().items())]
     missing = [{"name": n, "reason": r} for n, r in {**REASONS, **PIPELINES}.items()]
@@ -373,9 +374,9 @@ def models_check(
       cos models check tiny:cogvideox
       cos models check THUDM/CogVideoX-2b --height 256 --width 256 --frames 9
     """
-    from cos_interp.interp.check import check_adapter, small_call
+    from cos_interp.interp.check.proof import check_adapter, small_call
+    from cos_interp.interp.families.tiny import build, call
     from cos_interp.interp.model import HookedVideoPipeline
-    from cos_interp.interp.tiny import build, call
 
     if model.startswith("tiny:"):
         name = model.removeprefix("tiny:")
@@ -404,7 +405,7 @@ def runs_list(folder: Annotated[Path, typer.Argument(help="Folder of runs.")] = 
 
     Example: cos runs list --json
     """
-    from cos_interp.analyses.store import RunStore
+    from cos_interp.analyses.driver.store import RunStore
 
     found = [RunStore(p.parent) for p in sorted(folder.glob("*/run.json"))]
     rows = [{"run": str(s.folder), **{k: (s.facts() or {}).get(k) for k in ("analysis", "status")}} for s in found]
@@ -423,7 +424,7 @@ def runs_verify(run: Annotated[Path, typer.Argument(help="Run folder.")], as_jso
 
     Example: cos runs verify runs/patching
     """
-    from cos_interp.analyses.store import RunStore
+    from cos_interp.analyses.driver.store import RunStore
 
     problems = RunStore(run).verify()
     if as_json:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cos_interp.interp.address import Address
     from cos_interp.interp.cache import ActivationCache
-    from cos_interp.interp.clock import Hook
     from cos_interp.interp.errors import BudgetExceeded, InterpError, UnknownHook
     from cos_interp.interp.model import HookedVideoPipeline
+    from cos_interp.interp.run.clock import Hook
     from cos_interp.interp.trajectory import Run
 
 _HOME = {
-    "Address": "address", "ActivationCache": "cache", "Hook": "clock", "BudgetExceeded": "errors", "EnsembleSampler": "ensemble",
+    "Address": "address", "ActivationCache": "cache", "Hook": "run.clock", "BudgetExceeded": "errors",
+    "EnsembleSampler": "ensemble",
     "InterpError": "errors", "UnknownHook": "errors", "HookedVideoPipeline": "model", "Run": "trajectory",
 }  # fmt: skip
 

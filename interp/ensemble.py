@@ -16,12 +16,12 @@ from torch import Tensor
 
 from cos_interp.interp.address import known_layers
 from cos_interp.interp.batch import joined
-from cos_interp.interp.clock import Call, Hook
-from cos_interp.interp.engine import ExpertEngine, streams
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import FwdHook, HookedVideoPipeline
-from cos_interp.interp.replay import batch_rows, returned
-from cos_interp.interp.stage import CallHandler
+from cos_interp.interp.patching import batch_rows, returned
+from cos_interp.interp.run.clock import Call, Hook
+from cos_interp.interp.run.engine import ExpertEngine, streams
+from cos_interp.interp.run.stage import CallHandler
 from cos_interp.interp.trajectory import Run
 
 Merged = Literal["hidden", "v", "x0hat", "x_t"]

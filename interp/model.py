@@ -15,13 +15,13 @@ from torch import Tensor
 
 from cos_interp.interp.address import BRANCHES, Address, as_index, chosen
 from cos_interp.interp.cache import DEFAULT_BUDGET, ActivationCache, CachePlan, as_reduce, token_mask
-from cos_interp.interp.clock import Call, Hook
-from cos_interp.interp.engine import ExpertEngine, split_visitor
 from cos_interp.interp.errors import InterpError, unknown_hook
 from cos_interp.interp.families.adapter import Adapter, Point
 from cos_interp.interp.families.decoding import to_frames
 from cos_interp.interp.families.unsupported import PIPELINES
-from cos_interp.interp.stage import EXPERTS, CallHandler, Stage
+from cos_interp.interp.run.clock import Call, Hook
+from cos_interp.interp.run.engine import ExpertEngine, split_visitor
+from cos_interp.interp.run.stage import EXPERTS, CallHandler, Stage
 from cos_interp.interp.trajectory import Run
 from cos_interp.interp.views import AXES, TokenGrid, axes_of, put, region, select
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cos_interp.interp.clock import Call
 from cos_interp.interp.families.layouts import Dims
-from cos_interp.interp.prediction import Clean
+from cos_interp.interp.run.clock import Call
+from cos_interp.interp.run.prediction import Clean
 
 
 def clean_estimate(x_t: Tensor, v: Tensor, sigma: float | Tensor) -> Tensor:

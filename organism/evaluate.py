@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cos_interp.analyses.workers import default_workers, scatter
+from cos_interp.analyses.driver.workers import default_workers, scatter
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.tasks import TASKS, Item, Verdict, get_task, suite
 from cos_interp.tasks.tally import tally

@@ -26,15 +26,15 @@ FAMILIES = tuple(TINY)
 
 def build_tiny(family: str, scheduler: str = "euler"):
     """A fresh tiny pipeline: wan21-t2v, wan21-i2v (image encoder), wan22-t2v, wan22-i2v (two experts) or ti2v-5b."""
-    from cos_interp.interp import tiny
-    from cos_interp.interp.tiny.wan import flow
+    from cos_interp.interp.families import tiny
+    from cos_interp.interp.families.tiny.wan import flow
 
     return tiny.build(TINY[family], flow(scheduler))
 
 
 def tiny_call(family: str, guidance: float = 3.0, steps: int = 4) -> dict:
     """Pipeline keywords of a small generation."""
-    from cos_interp.interp import tiny
+    from cos_interp.interp.families import tiny
 
     return tiny.call(TINY[family], steps=steps) | {"guidance_scale": guidance}
 

@@ -10,14 +10,15 @@ import pytest
 import torch
 from conftest import build_tiny
 
-from cos_interp.analyses import attention_maths as maths
-from cos_interp.analyses.attention import EXPERIMENT, self_statistics
-from cos_interp.analyses.attention_reader import query_key_hooks, some_queries
-from cos_interp.analyses.attention_report import local, spoken
-from cos_interp.analyses.attention_words import chosen_words, group_tokens, prompt_words, word_cells
-from cos_interp.analyses.experiment import run_and_report
-from cos_interp.analyses.settings import AttentionConfig
-from cos_interp.analyses.store import RunStore
+from cos_interp.analyses.attention import AttentionConfig
+from cos_interp.analyses.attention.measure import self_statistics
+from cos_interp.analyses.attention.report import local, spoken
+from cos_interp.analyses.attention.words import chosen_words, group_tokens, prompt_words, word_cells
+from cos_interp.analyses.driver.experiment import run_and_report
+from cos_interp.analyses.driver.registry import load
+from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.kit import attention_maths as maths
+from cos_interp.analyses.kit.attention_reader import query_key_hooks, some_queries
 from cos_interp.interp import HookedVideoPipeline
 from cos_interp.interp.errors import InterpError
 from cos_interp.tasks import get_task
@@ -124,7 +125,7 @@ def test_a_run_on_the_organism(organism, tmp_path):
     config = AttentionConfig(
         tasks=("maze",), items=1, steps=(0, 3), layers=(2, 3), heads=(0, 1), num_inference_steps=4, words=("goal", "red", "to")
     )
-    result, report = run_and_report(EXPERIMENT, config, tmp_path / "run", model=organism, workers=1)
+    result, report = run_and_report(load("attention"), config, tmp_path / "run", model=organism, workers=1)
     assert RunStore(tmp_path / "run").verify() == []
     heads = result.rows[result.rows.kind == "self"]
     assert len(heads) == 2 * 2 * 4  # steps, layers, heads: statistics are of every head
@@ -135,7 +136,9 @@ def test_a_run_on_the_organism(organism, tmp_path):
     torch.testing.assert_close(maps.sum((-1, -2, -3)), torch.ones(2, 2, 2))
     for wrong, words in (({"heads": (9,)}, "heads 0 to 3"), ({"query": (9, 0, 0)}, "5 frames")):
         with pytest.raises(InterpError, match=words):
-            run_and_report(EXPERIMENT, config.model_copy(update=wrong), tmp_path / "bad", model=organism, workers=1, fresh=True)
+            run_and_report(
+                load("attention"), config.model_copy(update=wrong), tmp_path / "bad", model=organism, workers=1, fresh=True
+            )
 
 
 @pytest.mark.parametrize("family", ["wan21-t2v", "wan22-i2v"])
@@ -151,6 +154,6 @@ def test_own_prompts_on_a_tiny_wan(family, tmp_path):
         call["image"] = "a.png"
     (tmp_path / "own.jsonl").write_text(json.dumps(call))
     config = AttentionConfig(prompts=str(tmp_path / "own.jsonl"), num_inference_steps=4, guidance_scale=3.0)
-    result, report = run_and_report(EXPERIMENT, config, tmp_path / "run", model=pipe, workers=1)
+    result, report = run_and_report(load("attention"), config, tmp_path / "run", model=pipe, workers=1)
     assert RunStore(tmp_path / "run").verify() == []
     assert set(result.rows.kind) == {"self", "text"} and "No verifier" in report.html

@@ -10,13 +10,22 @@ import pytest
 import torch
 from PIL import Image
 
-from cos_interp.analyses import chain_of_steps, commitment, ensemble, experiment, screening, self_correction
-from cos_interp.analyses.problems import problems
-from cos_interp.analyses.settings import ChainOfStepsConfig, CommitmentConfig, EnsembleConfig, SelfCorrectionConfig
-from cos_interp.analyses.store import RunStore
+from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig
+from cos_interp.analyses.chain_of_steps import measure as chain_of_steps
+from cos_interp.analyses.commitment import CommitmentConfig
+from cos_interp.analyses.commitment import measure as commitment
+from cos_interp.analyses.driver import experiment
+from cos_interp.analyses.driver.registry import load
+from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.ensemble import EnsembleConfig
+from cos_interp.analyses.ensemble import measure as ensemble
+from cos_interp.analyses.kit import screening
+from cos_interp.analyses.kit.problems import problems
+from cos_interp.analyses.self_correction import SelfCorrectionConfig
+from cos_interp.analyses.self_correction import measure as self_correction
 from cos_interp.interp import EnsembleSampler, HookedVideoPipeline, InterpError
 from cos_interp.interp.ensemble import EnsembleRecipe, merge, run_ensemble
-from cos_interp.interp.prediction import Clean
+from cos_interp.interp.run.prediction import Clean
 from cos_interp.interp.trajectory import Run
 from cos_interp.tasks import TASKS, Verdict
 from tests.conftest import build_tiny, tiny_call
@@ -188,10 +197,10 @@ def test_the_sampler_plugs_into_a_pipeline(family):
 
 
 CASES = {
-    "chain-of-steps": (chain_of_steps.EXPERIMENT, ChainOfStepsConfig(**SMALL, noises=2, tasks=("maze", "place"))),
-    "self-correction": (self_correction.EXPERIMENT, SelfCorrectionConfig(**SMALL)),
-    "commitment": (commitment.EXPERIMENT, CommitmentConfig(**SMALL, noises=2, pairs=1, tasks=("maze",), steps=(0, 3))),
-    "ensemble": (ensemble.EXPERIMENT, EnsembleConfig(**SMALL, tasks=("maze", "bounce"), tensors=("v", "x_t"))),
+    "chain-of-steps": (load("chain-of-steps"), ChainOfStepsConfig(**SMALL, noises=2, tasks=("maze", "place"))),
+    "self-correction": (load("self-correction"), SelfCorrectionConfig(**SMALL)),
+    "commitment": (load("commitment"), CommitmentConfig(**SMALL, noises=2, pairs=1, tasks=("maze",), steps=(0, 3))),
+    "ensemble": (load("ensemble"), EnsembleConfig(**SMALL, tasks=("maze", "bounce"), tensors=("v", "x_t"))),
 }
 
 
@@ -226,7 +235,7 @@ def test_the_untrained_twin_shows_no_chain_of_steps(tmp_path):
 
     model = HookedVideoPipeline(untrained_twin(), "untrained", CALL_DEFAULTS)
     config = ChainOfStepsConfig(items=2, num_inference_steps=3, noises=1)
-    result, report = experiment.run_and_report(chain_of_steps.EXPERIMENT, config, tmp_path / "run", model=model, workers=1)
+    result, report = experiment.run_and_report(load("chain-of-steps"), config, tmp_path / "run", model=model, workers=1)
     assert not result.rows.status.eq("solved").any()
     assert {f["verdict"] for f in report.data["findings"][:1]} <= {"not reproduced", "not testable"}
 

@@ -12,13 +12,13 @@ import pytest
 from typer.testing import CliRunner
 
 from cos_interp import cli
-from cos_interp.analyses.command import floats, integers
+from cos_interp.analyses.driver.command import floats, integers
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def cos(*args: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     return subprocess.run([sys.executable, str(ROOT / "cli.py"), *args], cwd=cwd, env=env, capture_output=True, text=True)
 
 

@@ -6,13 +6,15 @@ import json
 
 import pytest
 
-from cos_interp.analyses import dossier, experiment
-from cos_interp.analyses.experiment import Experiment, Report, Unit, each_unit
-from cos_interp.analyses.findings import Finding, Number, decide
-from cos_interp.analyses.pages import build
-from cos_interp.analyses.registry import ENTRIES, Entry
-from cos_interp.analyses.settings import DossierConfig, SuiteConfig
-from cos_interp.analyses.store import RunStore
+from cos_interp.analyses.dossier import DossierConfig
+from cos_interp.analyses.dossier import run as dossier
+from cos_interp.analyses.driver import experiment
+from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.experiment import Experiment, Report, Unit, each_unit
+from cos_interp.analyses.driver.findings import Finding, Number, decide
+from cos_interp.analyses.driver.pages import build
+from cos_interp.analyses.driver.settings import SuiteConfig
+from cos_interp.analyses.driver.store import RunStore
 
 
 class CountConfig(SuiteConfig):
@@ -42,11 +44,9 @@ EXPERIMENT = Experiment(
 @pytest.fixture
 def counted(monkeypatch):
     CALLS.clear()
-    entry = Entry("count", "../tests.test_dossier", CountConfig, "Counts.", ())
-    monkeypatch.setattr(Entry, "load", lambda self: EXPERIMENT)
-    for name in list(ENTRIES):
-        monkeypatch.delitem(ENTRIES, name)
-    monkeypatch.setitem(ENTRIES, "count", entry)
+    entry = Entry("count", CountConfig, "Counts.", ())
+    monkeypatch.setattr(dossier, "load", lambda name: EXPERIMENT)
+    monkeypatch.setattr(dossier, "known", lambda: {"count": entry})
 
 
 def test_budget_and_sizes():

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cos_interp.interp import HookedVideoPipeline, tiny
-from cos_interp.interp.check import check_adapter
+from cos_interp.interp import HookedVideoPipeline
+from cos_interp.interp.check.proof import check_adapter
+from cos_interp.interp.families import tiny
 
 
 def hooked(name):

@@ -10,13 +10,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from cos_interp.interp import HookedVideoPipeline, InterpError, tiny
-from cos_interp.interp.check import check_adapter
-from cos_interp.interp.families import adapter_for, register
+from cos_interp.interp import HookedVideoPipeline, InterpError
+from cos_interp.interp.check.proof import check_adapter
+from cos_interp.interp.families import adapter_for, register, tiny
 from cos_interp.interp.families.adapter import Adapter, NoAdapter, Stack
 from cos_interp.interp.families.hunyuan import EMBED, HUNYUAN
 from cos_interp.interp.families.shapes import joint_block, parallel_block
-from cos_interp.interp.replay import Patch, record, replay
+from cos_interp.interp.patching import Patch, record, replay
 
 
 def hooked(name, scheduler=None):
@@ -118,7 +118,7 @@ def test_refusals_say_what_and_why():
     pipe.transformer.register_to_config(attention_type="nabla")
     with pytest.raises(InterpError, match="reorders"):
         HookedVideoPipeline.from_pipeline(pipe)
-    from cos_interp.interp.tiny.wan import skyreels_forcing
+    from cos_interp.interp.families.tiny.wan import skyreels_forcing
 
     with pytest.raises(InterpError, match="every latent frame"):
         HookedVideoPipeline.from_pipeline(skyreels_forcing())

@@ -10,10 +10,11 @@ import diffusers
 import pytest
 import torch
 
-from cos_interp.interp import HookedVideoPipeline, InterpError, tiny
-from cos_interp.interp.replay import Patch, record, replay
-from cos_interp.interp.tiny import text
-from cos_interp.interp.tiny.joint import hunyuan_embeddings
+from cos_interp.interp import HookedVideoPipeline, InterpError
+from cos_interp.interp.families import tiny
+from cos_interp.interp.families.tiny import text
+from cos_interp.interp.families.tiny.joint import hunyuan_embeddings
+from cos_interp.interp.patching import Patch, record, replay
 
 STEPS, HEADS = 3, 4
 BRANCHES = ("cond", "uncond")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from cos_interp.interp import tiny
-from cos_interp.interp.check import check_adapter
+from cos_interp.interp.check.proof import check_adapter
+from cos_interp.interp.families import tiny
 
 
 class Twice(nn.Module):

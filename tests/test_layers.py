@@ -10,11 +10,15 @@ import pytest
 import torch
 from conftest import build_tiny, tiny_call
 
-from cos_interp.analyses import ablation, experiment, layers, layers_report
-from cos_interp.analyses.ablation import Edit
-from cos_interp.analyses.problems import arguments, problems
-from cos_interp.analyses.settings import LayersConfig
-from cos_interp.analyses.store import RunStore
+from cos_interp.analyses.driver import experiment
+from cos_interp.analyses.driver.registry import load
+from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.kit import ablation
+from cos_interp.analyses.kit.ablation import Edit
+from cos_interp.analyses.kit.problems import arguments, problems
+from cos_interp.analyses.layers import LayersConfig
+from cos_interp.analyses.layers import measure as layers
+from cos_interp.analyses.layers import report as layers_report
 from cos_interp.interp import HookedVideoPipeline, InterpError
 from cos_interp.tasks import TASKS
 
@@ -173,7 +177,7 @@ def test_moved_cells_keep_what_differs_between_frames():
 
 def test_a_run_on_the_organism(organism, tmp_path):
     config = LayersConfig(**SMALL, layers=(0, 5), spans=("all", "late"), references=1)
-    result, report = experiment.run_and_report(layers.EXPERIMENT, config, tmp_path / "run", model=organism, workers=1)
+    result, report = experiment.run_and_report(load("layers"), config, tmp_path / "run", model=organism, workers=1)
     rows = result.rows
     assert RunStore(tmp_path / "run").verify() == []
     energy, ablations = layers_report.energy_of(rows), layers_report.ablations_of(rows)
@@ -192,7 +196,7 @@ def test_own_prompts_on_another_pipeline(prompts, tmp_path):
     file = tmp_path / "prompts.jsonl"
     file.write_text("\n".join(json.dumps({"prompt": p}) for p in ("a red box", "a blue circle")[:prompts]))
     config = LayersConfig(prompts=str(file), num_inference_steps=3, guidance_scale=3.0, ablations=("resample", "skip"))
-    result, report = experiment.run_and_report(layers.EXPERIMENT, config, tmp_path / "run", model=model, workers=1)
+    result, report = experiment.run_and_report(load("layers"), config, tmp_path / "run", model=model, workers=1)
     ablations = layers_report.ablations_of(result.rows)
     assert ablations.solved.isna().all() and (ablations.distance > 0).all()
     assert "energy_contrast" not in result.rows and any("no verifier" in line for line in report.lines)
@@ -200,4 +204,4 @@ def test_own_prompts_on_another_pipeline(prompts, tmp_path):
 
 def test_a_layer_that_is_not_there_is_named(organism, tmp_path):
     with pytest.raises(InterpError, match="layers 0 to 7"):
-        experiment.run(layers.EXPERIMENT, LayersConfig(layers=(9,)), tmp_path / "run", model=organism, workers=1)
+        experiment.run(load("layers"), LayersConfig(layers=(9,)), tmp_path / "run", model=organism, workers=1)

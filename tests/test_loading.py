@@ -13,8 +13,9 @@ import torch
 from diffusers.hooks import LayerSkipConfig, apply_first_block_cache, apply_layer_skip
 from diffusers.hooks.context_parallel import apply_context_parallel
 
-from cos_interp.interp import HookedVideoPipeline, InterpError, tiny
-from cos_interp.interp.check import check_adapter
+from cos_interp.interp import HookedVideoPipeline, InterpError
+from cos_interp.interp.check.proof import check_adapter
+from cos_interp.interp.families import tiny
 
 CPU = torch.device("cpu")
 LORA = {"wan2.1": "ffn.net.0.proj", "ltx": "proj_in", "cogvideox": "ff.net.0.proj", "mochi": "ff.net.0.proj"}

@@ -11,19 +11,19 @@ import torch
 from conftest import build_tiny
 from PIL import Image
 
-from cos_interp.analyses import memory_probes
-from cos_interp.analyses.attention_maths import knock_out
-from cos_interp.analyses.experiment import run_and_report
-from cos_interp.analyses.memory import EXPERIMENT
-from cos_interp.analyses.memory_knockout import CUTS, SETS, Cut, column, kept_share, knocking, random_keys
-from cos_interp.analyses.memory_report import used
-from cos_interp.analyses.settings import MemoryConfig
-from cos_interp.analyses.store import RunStore
-from cos_interp.analyses.tracking import finding, held_out_choice, tracking_rows
-from cos_interp.analyses.tracks import Track, pixel_frames, tokens_of, tracks
+from cos_interp.analyses.driver.experiment import run_and_report
+from cos_interp.analyses.driver.registry import load
+from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.kit.attention_maths import knock_out
+from cos_interp.analyses.kit.tracks import Track, pixel_frames, tokens_of, tracks
+from cos_interp.analyses.memory import MemoryConfig
+from cos_interp.analyses.memory import decoding as memory_probes
+from cos_interp.analyses.memory.knockout import CUTS, SETS, Cut, column, kept_share, knocking, random_keys
+from cos_interp.analyses.memory.report import used
+from cos_interp.analyses.memory.tracking import finding, held_out_choice, tracking_rows
 from cos_interp.interp import HookedVideoPipeline
-from cos_interp.interp.clock import Hook
 from cos_interp.interp.errors import InterpError
+from cos_interp.interp.run.clock import Hook
 from cos_interp.tasks import get_task
 
 SHAPE = (5, 5, 5)
@@ -183,7 +183,7 @@ def test_probe_points_are_covered_cells():
 
 def test_a_run_on_the_organism(organism, tmp_path):
     config = MemoryConfig(tasks=("occlusion",), items=3, knocked=1, steps=(0, 3), num_inference_steps=4, batch=14)
-    result, report = run_and_report(EXPERIMENT, config, tmp_path / "run", model=organism, workers=1)
+    result, report = run_and_report(load("memory"), config, tmp_path / "run", model=organism, workers=1)
     assert RunStore(tmp_path / "run").verify() == []
     cut = result.rows[result.rows.kind == "knockout"]
     assert len(cut) == 1 + len(CUTS) * len(SETS) and cut[cut.tokens == "none"].change.item() == 0
@@ -199,8 +199,8 @@ def test_own_prompts_on_a_tiny_wan(tmp_path):
     )
     (tmp_path / "own.jsonl").write_text(json.dumps({"prompt": "go left"}))
     config = MemoryConfig(prompts=str(tmp_path / "own.jsonl"), num_inference_steps=3, guidance_scale=3.0, batch=14, cell=(0, 1))
-    result, report = run_and_report(EXPERIMENT, config, tmp_path / "run", model=model, workers=1)
+    result, report = run_and_report(load("memory"), config, tmp_path / "run", model=model, workers=1)
     assert RunStore(tmp_path / "run").verify() == []
     assert set(result.rows.kind) == {"attention", "similarity", "knockout"} and "no verifier" in report.html
     with pytest.raises(InterpError, match="the latent grid has 2 rows"):
-        run_and_report(EXPERIMENT, config.model_copy(update={"cell": (5, 5)}), tmp_path / "bad", model=model, workers=1)
+        run_and_report(load("memory"), config.model_copy(update={"cell": (5, 5)}), tmp_path / "bad", model=model, workers=1)

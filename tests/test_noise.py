@@ -10,13 +10,14 @@ import pandas as pd
 import pytest
 import torch
 
-from cos_interp.analyses import perturb
-from cos_interp.analyses.experiment import run_and_report
-from cos_interp.analyses.noise import EXPERIMENT, Disturbance, Disturber, at_frames, at_steps, measure
-from cos_interp.analyses.noise_report import findings, lost_share, scored
-from cos_interp.analyses.problems import problems
-from cos_interp.analyses.settings import NoiseConfig
-from cos_interp.analyses.store import RunStore
+from cos_interp.analyses.driver.experiment import run_and_report
+from cos_interp.analyses.driver.registry import load
+from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.kit import perturb
+from cos_interp.analyses.kit.problems import problems
+from cos_interp.analyses.noise import NoiseConfig
+from cos_interp.analyses.noise.measure import Disturbance, Disturber, at_frames, at_steps, measure
+from cos_interp.analyses.noise.report import findings, lost_share, scored
 from cos_interp.interp import HookedVideoPipeline, InterpError
 from tests.conftest import build_tiny
 
@@ -173,13 +174,13 @@ def test_the_untrained_twin_shows_nothing(tmp_path):
 
     model = HookedVideoPipeline(untrained_twin(), "untrained", CALL_DEFAULTS)
     config = NoiseConfig(items=1, num_inference_steps=2, steps=(1,), frames=(1,), tasks=("maze", "place"), modes=("replace",))
-    _, report = run_and_report(EXPERIMENT, config, tmp_path / "run", model=model, workers=1)
+    _, report = run_and_report(load("noise"), config, tmp_path / "run", model=model, workers=1)
     assert {f["verdict"] for f in report.data["findings"]} <= {"not testable", "not reproduced"}
 
 
 def test_a_run_on_the_organism(organism, tmp_path):
     config = NoiseConfig(**SMALL, tasks=("maze",))
-    result, report = run_and_report(EXPERIMENT, config, tmp_path / "run", model=organism, workers=1)
+    result, report = run_and_report(load("noise"), config, tmp_path / "run", model=organism, workers=1)
     assert RunStore(tmp_path / "run").verify() == []
     assert len(result.rows) == 1 + 4 * (2 * 3 + 2 * 2)
     fresh = result.rows[(result.rows.kind == "step") & (result.rows["mode"] == "renoise") & (result.rows.step == 0)].iloc[0]
@@ -212,7 +213,7 @@ def test_renoise_at_every_step_keeps_the_estimate_of_the_step_before(organism):
 @pytest.mark.parametrize("family", ["wan21-t2v", "wan22-t2v"])
 def test_a_pipeline_without_a_verifier(prompts, tmp_path, family):
     config = NoiseConfig(prompts=prompts, num_inference_steps=3, modes=("renoise", "shuffle"), guidance_scale=3.0)
-    result, report = run_and_report(EXPERIMENT, config, tmp_path / "run", model=tiny(family, scheduler="unipc"), workers=1)
+    result, report = run_and_report(load("noise"), config, tmp_path / "run", model=tiny(family, scheduler="unipc"), workers=1)
     assert RunStore(tmp_path / "run").verify() == [] and result.rows.status.isna().all()
     assert (result.rows[result.rows.kind != "none"].distance > 0).all()
     assert any("no verifier" in line for line in report.lines) and any("UniPC" in line for line in report.lines)

@@ -21,14 +21,14 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import nn
 
 from cos_interp.interp import HookedVideoPipeline
-from cos_interp.interp.check import check_adapter
+from cos_interp.interp.check.proof import check_adapter
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.families import register
 from cos_interp.interp.families.adapter import Adapter, NoAdapter, Site, Stack
 from cos_interp.interp.families.decoding import by_scaling_factor
 from cos_interp.interp.families.layouts import PACKED
 from cos_interp.interp.families.shapes import joint_block, ordered, single_block
-from cos_interp.interp.replay import Patch, record, replay
+from cos_interp.interp.patching import Patch, record, replay
 
 CALL = {"prompt": "a ball", "height": 32, "width": 48, "num_frames": 3, "num_inference_steps": 2}
 DOCS = Path(__file__).parent.parent / "docs" / "adding-a-family.md"

@@ -14,16 +14,17 @@ import pandas as pd
 import pytest
 import torch
 
-from cos_interp.analyses import experiment, patching_run
-from cos_interp.analyses.command import command_line
-from cos_interp.analyses.pairs import NoPair, Pair, find_pair
-from cos_interp.analyses.patching import PairWork, PatchingConfig
-from cos_interp.analyses.patching_report import exact_controls
-from cos_interp.analyses.patching_summary import against_controls, expected, headline, profile, table
-from cos_interp.analyses.problems import call_for
-from cos_interp.analyses.store import RunStore
+from cos_interp.analyses.driver import experiment
+from cos_interp.analyses.driver.command import command_line
+from cos_interp.analyses.driver.registry import load
+from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.kit.pairs import NoPair, Pair, find_pair
+from cos_interp.analyses.kit.problems import call_for
+from cos_interp.analyses.patching.measure import PairWork, PatchingConfig
+from cos_interp.analyses.patching.report import exact_controls
+from cos_interp.analyses.patching.summary import against_controls, expected, headline, profile, table
 from cos_interp.interp import HookedVideoPipeline, InterpError
-from cos_interp.interp.replay import record
+from cos_interp.interp.patching import record
 from cos_interp.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,7 +37,7 @@ def small_run(tmp_path_factory):
     """One small real run on the organism, with its report."""
     config = PatchingConfig(**SMALL)
     folder = tmp_path_factory.mktemp("runs") / "small"
-    result, report = experiment.run_and_report(patching_run.EXPERIMENT, config, folder, workers=1)
+    result, report = experiment.run_and_report(load("patching"), config, folder, workers=1)
     return config, folder, result, report
 
 
@@ -145,7 +146,7 @@ def test_a_group_is_compared_with_other_donors_in_the_same_cells_only():
 
 
 def test_effects_are_recomputed_from_the_stored_latents(small_run):
-    from cos_interp.analyses.statistics import projection
+    from cos_interp.analyses.driver.statistics import projection
 
     _, folder, result, _ = small_run
     store = RunStore(folder)
@@ -183,7 +184,7 @@ def test_a_run_continues_after_an_interrupt_with_the_same_results(small_run, tmp
 
 def test_one_and_two_workers_agree(small_run, tmp_path):
     config, whole, result, _ = small_run
-    again = experiment.run(patching_run.EXPERIMENT, config, tmp_path / "two", workers=2)
+    again = experiment.run(load("patching"), config, tmp_path / "two", workers=2)
     pd.testing.assert_frame_equal(again.rows, result.rows)
 
 
@@ -197,7 +198,7 @@ def test_one_and_two_workers_agree(small_run, tmp_path):
 )  # fmt: skip
 def test_bad_settings_name_what_there_is(change, message, tmp_path):
     with pytest.raises(InterpError, match=message):
-        experiment.run(patching_run.EXPERIMENT, PatchingConfig(**{**SMALL, **change}), tmp_path / "run", workers=1)
+        experiment.run(load("patching"), PatchingConfig(**{**SMALL, **change}), tmp_path / "run", workers=1)
     assert not (tmp_path / "run").exists()
 
 
@@ -215,7 +216,7 @@ def test_the_profile_is_a_mean_over_pairs_and_the_expectation_adds_up():
 def test_the_command_in_the_report_makes_the_same_configuration():
     from typer.testing import CliRunner
 
-    import cos_interp.analyses.experiment as module
+    import cos_interp.analyses.driver.experiment as module
     from cos_interp import cli
 
     config = PatchingConfig(

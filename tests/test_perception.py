@@ -11,9 +11,12 @@ import pytest
 import torch
 from conftest import build_tiny
 
-from cos_interp.analyses.experiment import run_and_report
-from cos_interp.analyses.perception import (
-    EXPERIMENT,
+from cos_interp.analyses.driver.experiment import run_and_report
+from cos_interp.analyses.driver.registry import load
+from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.kit.tracks import nearest_sprites
+from cos_interp.analyses.perception import PerceptionConfig
+from cos_interp.analyses.perception.measure import (
     class_overlap,
     first_step,
     footprint_overlap,
@@ -24,10 +27,7 @@ from cos_interp.analyses.perception import (
     overlap,
     readings,
 )
-from cos_interp.analyses.perception_report import lag_finding
-from cos_interp.analyses.settings import PerceptionConfig
-from cos_interp.analyses.store import RunStore
-from cos_interp.analyses.tracks import nearest_sprites
+from cos_interp.analyses.perception.report import lag_finding
 from cos_interp.interp import HookedVideoPipeline
 from cos_interp.tasks import get_task, grid
 from cos_interp.tasks.grid import AGENT, BOX, FLOOR, WALL
@@ -109,7 +109,7 @@ def test_latent_readings_by_hand():
 
 def test_a_run_on_the_organism(organism, tmp_path):
     config = PerceptionConfig(items=1, num_inference_steps=4)
-    result, report = run_and_report(EXPERIMENT, config, tmp_path / "run", model=organism, workers=1)
+    result, report = run_and_report(load("perception-before-action"), config, tmp_path / "run", model=organism, workers=1)
     assert RunStore(tmp_path / "run").verify() == []
     assert len(result.rows) == 4 * 5
     last = result.rows[result.rows.step == 4]
@@ -124,7 +124,7 @@ def test_the_untrained_twin_shows_nothing(tmp_path):
 
     model = HookedVideoPipeline(untrained_twin(), "untrained", CALL_DEFAULTS)
     config = PerceptionConfig(tasks=("place",), items=2, num_inference_steps=3)
-    result, report = run_and_report(EXPERIMENT, config, tmp_path / "run", model=model, workers=1)
+    result, report = run_and_report(load("perception-before-action"), config, tmp_path / "run", model=model, workers=1)
     assert report.data["findings"][0]["verdict"] == "not testable"
     assert result.rows.motion.max() < 0.5
 
@@ -133,7 +133,7 @@ def test_own_prompts_on_a_tiny_wan(tmp_path):
     model = HookedVideoPipeline(build_tiny("wan21-t2v"), "tiny", {"height": 32, "width": 32, "num_frames": 9})
     (tmp_path / "own.jsonl").write_text(json.dumps({"prompt": "go left"}) + "\n" + json.dumps({"prompt": "go right"}))
     config = PerceptionConfig(prompts=str(tmp_path / "own.jsonl"), num_inference_steps=3)
-    result, report = run_and_report(EXPERIMENT, config, tmp_path / "run", model=model, workers=1)
+    result, report = run_and_report(load("perception-before-action"), config, tmp_path / "run", model=model, workers=1)
     assert RunStore(tmp_path / "run").verify() == []
     assert "localised" not in result.rows and "no verifier" in report.html
 

@@ -8,11 +8,11 @@ import diffusers
 import pytest
 import torch
 
-from cos_interp.interp import HookedVideoPipeline, tiny
+from cos_interp.interp import HookedVideoPipeline
 from cos_interp.interp.errors import InterpError
-from cos_interp.interp.families import registry
+from cos_interp.interp.families import registry, tiny
 from cos_interp.interp.families.unsupported import PIPELINES, REASONS
-from cos_interp.interp.replay import restart
+from cos_interp.interp.patching import restart
 
 PICTURES = {"Kandinsky5T2IPipeline", "Kandinsky5I2IPipeline"}  # of a family of video transformers, but they make pictures
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cos_interp.interp.errors import InterpError
-from cos_interp.interp.prediction import check_scheduler, clean_at
+from cos_interp.interp.run.prediction import check_scheduler, clean_at
 
 VP = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 COG = VP | {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "clip_sample": False}

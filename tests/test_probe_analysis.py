@@ -10,11 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from cos_interp import cli
-from cos_interp.analyses.experiment import run_and_report
-from cos_interp.analyses.probe_findings import Depth, order_findings, use_findings
-from cos_interp.analyses.probing import EXPERIMENT
-from cos_interp.analyses.settings import ProbesConfig
-from cos_interp.analyses.store import RunStore
+from cos_interp.analyses.driver.experiment import run_and_report
+from cos_interp.analyses.driver.registry import load
+from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.probing import ProbesConfig
+from cos_interp.analyses.probing.findings import Depth, order_findings, use_findings
 from cos_interp.interp import HookedVideoPipeline
 from cos_interp.interp.errors import InterpError
 from cos_interp.probes.roles import Role
@@ -27,7 +27,7 @@ SMALL = {
 
 
 def small_run(model, folder, **more):
-    return run_and_report(EXPERIMENT, ProbesConfig(**SMALL | more), folder, model=model, workers=1)
+    return run_and_report(load("probes"), ProbesConfig(**SMALL | more), folder, model=model, workers=1)
 
 
 def test_the_experiment_on_the_organism(organism, tmp_path):

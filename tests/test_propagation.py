@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 import torch
 
-from cos_interp.analyses import cka
-from cos_interp.analyses.experiment import run_and_report
-from cos_interp.analyses.findings import Number
-from cos_interp.analyses.problems import problems
-from cos_interp.analyses.propagation import EXPERIMENT, handoff, measure
-from cos_interp.analyses.propagation_report import PEAK_SIGMA, by_item, findings, inside, left_share, peak
-from cos_interp.analyses.settings import PropagationConfig
-from cos_interp.analyses.store import RunStore
+from cos_interp.analyses.driver.experiment import run_and_report
+from cos_interp.analyses.driver.findings import Number
+from cos_interp.analyses.driver.registry import load
+from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.kit.problems import problems
+from cos_interp.analyses.propagation import PropagationConfig, cka
+from cos_interp.analyses.propagation.measure import handoff, measure
+from cos_interp.analyses.propagation.report import PEAK_SIGMA, by_item, findings, inside, left_share, peak
 from cos_interp.interp import InterpError
 from tests.test_noise import prompts, tiny  # noqa: F401  (a fixture)
 
@@ -140,7 +140,7 @@ def test_a_model_that_forgets_x_t_shows_nothing_in_its_estimates(prompts, monkey
 
 def test_a_run_on_the_organism(organism, tmp_path):
     config = PropagationConfig(items=2, num_inference_steps=5, tasks=("maze",), layers=(0, 7), batch=3)
-    result, report = run_and_report(EXPERIMENT, config, tmp_path / "run", model=organism, workers=1)
+    result, report = run_and_report(load("propagation"), config, tmp_path / "run", model=organism, workers=1)
     assert RunStore(tmp_path / "run").verify() == []
     rows = result.rows
     assert (rows.step >= rows.disturbed).all() and set(rows.tensor) == {"x_t", "x0hat", "layer", "carried"}
@@ -153,7 +153,7 @@ def test_a_run_on_the_organism(organism, tmp_path):
 
 def test_layers_that_do_not_exist_are_refused(organism, tmp_path):
     with pytest.raises(InterpError, match="layers 0 to 7"):
-        run_and_report(EXPERIMENT, PropagationConfig(layers=(9,)), tmp_path / "run", model=organism, workers=1)
+        run_and_report(load("propagation"), PropagationConfig(layers=(9,)), tmp_path / "run", model=organism, workers=1)
     with pytest.raises(ValueError, match="only 'add'"):
         PropagationConfig(dose=2)
 
@@ -161,7 +161,7 @@ def test_layers_that_do_not_exist_are_refused(organism, tmp_path):
 def test_two_experts_without_a_verifier(prompts, tmp_path):  # noqa: F811
     model = tiny("wan22-t2v")
     config = PropagationConfig(prompts=prompts, num_inference_steps=4, guidance_scale=3.0)
-    result, report = run_and_report(EXPERIMENT, config, tmp_path / "run", model=model, workers=1)
+    result, report = run_and_report(load("propagation"), config, tmp_path / "run", model=model, workers=1)
     assert RunStore(tmp_path / "run").verify() == []
     step = next(iter(result.units.values()))["handoff"]
     run = model.run(prompt="x", seed=0, num_inference_steps=4, guidance_scale=3.0)

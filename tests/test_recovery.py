@@ -7,23 +7,13 @@ import pandas as pd
 import pytest
 import torch
 
-from cos_interp.analyses.experiment import run_and_report
-from cos_interp.analyses.problems import Problem, generate, problems
-from cos_interp.analyses.recovery import (
-    EXPERIMENT,
-    Donor,
-    Injection,
-    injected,
-    measure,
-    mix,
-    other_prompt,
-    pieces,
-    steps_of,
-    whose,
-)
-from cos_interp.analyses.recovery_report import findings, own_by, recoveries, share, stays_from, with_right
-from cos_interp.analyses.settings import RecoveryConfig
-from cos_interp.analyses.store import RunStore
+from cos_interp.analyses.driver.experiment import run_and_report
+from cos_interp.analyses.driver.registry import load
+from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.kit.problems import Problem, generate, problems
+from cos_interp.analyses.recovery import RecoveryConfig
+from cos_interp.analyses.recovery.measure import Donor, Injection, injected, measure, mix, other_prompt, pieces, steps_of, whose
+from cos_interp.analyses.recovery.report import findings, own_by, recoveries, share, stays_from, with_right
 from cos_interp.interp import HookedVideoPipeline
 from cos_interp.tasks import TASKS
 from tests.test_noise import prompts, tiny  # noqa: F401  (a fixture)
@@ -153,7 +143,7 @@ def test_the_injected_state_is_the_donors_at_the_same_sigma(organism):
 
 def test_a_run_on_the_organism(organism, tmp_path):
     config = RecoveryConfig(**SMALL | {"items": 2})
-    result, report = run_and_report(EXPERIMENT, config, tmp_path / "run", model=organism, workers=1)
+    result, report = run_and_report(load("recovery"), config, tmp_path / "run", model=organism, workers=1)
     assert RunStore(tmp_path / "run").verify() == []
     rows = result.rows
     assert set(rows.kind) == {"undisturbed", "never corrected", "injected"}
@@ -169,13 +159,13 @@ def test_the_untrained_twin_has_nothing_to_recover(tmp_path):
 
     model = HookedVideoPipeline(untrained_twin(), "untrained", CALL_DEFAULTS)
     config = RecoveryConfig(**SMALL | {"items": 2, "num_inference_steps": 2, "steps": (1,)})
-    _, report = run_and_report(EXPERIMENT, config, tmp_path / "run", model=model, workers=1)
+    _, report = run_and_report(load("recovery"), config, tmp_path / "run", model=model, workers=1)
     assert {f["verdict"] for f in report.data["findings"]} == {"not testable"}
 
 
 def test_a_pipeline_without_a_verifier(prompts, tmp_path):  # noqa: F811
     config = RecoveryConfig(prompts=prompts, num_inference_steps=3, guidance_scale=3.0)
-    result, report = run_and_report(EXPERIMENT, config, tmp_path / "run", model=tiny(), workers=1)
+    result, report = run_and_report(load("recovery"), config, tmp_path / "run", model=tiny(), workers=1)
     assert RunStore(tmp_path / "run").verify() == [] and result.rows.whose.isna().all()
     assert set(result.rows.donor.dropna()) == {"other", "noise"} and any("no verifier" in line for line in report.lines)
     assert TASKS and len(report.data["findings"]) == 1

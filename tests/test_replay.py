@@ -10,7 +10,7 @@ from conftest import FAMILIES, build_tiny, tiny_call
 from test_hooks import plain
 
 from cos_interp.interp import HookedVideoPipeline
-from cos_interp.interp.replay import Patch, minimal_blocks, record, replay
+from cos_interp.interp.patching import Patch, minimal_blocks, record, replay
 
 SITES = {"hook_resid_post": "", "hook_attn_out": "attn1", "hook_cross_attn_out": "attn2", "hook_mlp_out": "ffn"}
 STEPS, LAYERS = 4, 3

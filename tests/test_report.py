@@ -10,9 +10,9 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from cos_interp.analyses.base import AnalysisResult
-from cos_interp.analyses.patching import PatchingConfig
-from cos_interp.analyses.patching_report import build
+from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.patching.measure import PatchingConfig
+from cos_interp.analyses.patching.report import build
 from cos_interp.reports import figures
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>{{7*7}}</svg>&amp;'

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cos_interp.analyses.statistics import bootstrap_mean, projection, remaining_share, reread_share
+from cos_interp.analyses.driver.statistics import bootstrap_mean, projection, remaining_share, reread_share
 from cos_interp.interp.trajectory import clean_estimate
 from cos_interp.tasks.tally import wilson
 

@@ -17,7 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cos_interp.analyses.store import RunError, RunStore
+from cos_interp.analyses.driver.store import RunError, RunStore
 from cos_interp.interp import files
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -163,7 +163,7 @@ def test_no_permission_is_one_clear_error(tmp_path):
 
 
 def test_worker_pool_yields_everything_and_passes_errors_on():
-    from cos_interp.analyses.workers import WorkerFailed, scatter
+    from cos_interp.analyses.driver.workers import WorkerFailed, scatter
 
     def work(piece):
         yield piece * 10

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from cos_interp.interp import HookedVideoPipeline, InterpError, tiny
-from cos_interp.interp.check import check_adapter, small_call
-from cos_interp.interp.replay import Patch, record, replay, restart
+from cos_interp.interp import HookedVideoPipeline, InterpError
+from cos_interp.interp.check.proof import check_adapter, small_call
+from cos_interp.interp.families import tiny
+from cos_interp.interp.patching import Patch, record, replay, restart
 
 
 def hooked(name, scheduler=None):

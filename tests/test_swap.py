@@ -9,14 +9,19 @@ import pytest
 import torch
 from conftest import build_tiny, tiny_call
 
-from cos_interp.analyses import experiment, pairs, swap, swap_pairs, swap_report
-from cos_interp.analyses.base import AnalysisResult
-from cos_interp.analyses.problems import arguments
-from cos_interp.analyses.settings import SwapConfig
-from cos_interp.analyses.store import RunStore
+from cos_interp.analyses.driver import experiment
+from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.registry import load
+from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.kit import pairs
+from cos_interp.analyses.kit.problems import arguments
+from cos_interp.analyses.swap import SwapConfig
+from cos_interp.analyses.swap import measure as swap
+from cos_interp.analyses.swap import report as swap_report
+from cos_interp.analyses.swap import sides as swap_pairs
 from cos_interp.interp import HookedVideoPipeline, InterpError
 from cos_interp.interp.cache import ActivationCache
-from cos_interp.interp.replay import Recording, record
+from cos_interp.interp.patching import Recording, record
 from cos_interp.interp.trajectory import Run
 from cos_interp.tasks import TASKS
 
@@ -99,7 +104,7 @@ def test_an_untrained_model_has_no_pairs_and_the_page_says_so(tmp_path, monkeypa
     monkeypatch.setattr(pairs, "TRIES", 5)
     model = HookedVideoPipeline(untrained_twin(), "untrained", CALL_DEFAULTS)
     config = SwapConfig(tasks=("maze",), items=1, pair_kinds=("prompt",), num_inference_steps=2)
-    result, report = experiment.run_and_report(swap.EXPERIMENT, config, tmp_path / "run", model=model, workers=1)
+    result, report = experiment.run_and_report(load("swap"), config, tmp_path / "run", model=model, workers=1)
     assert result.rows.empty and report.data["findings"] == []
     assert "must solve both sides" in report.lines[0]
 
@@ -137,7 +142,7 @@ def test_a_run_on_the_organism(organism, tmp_path):
         tasks=("maze",), items=1, pair_kinds=("prompt",), num_inference_steps=6, layers=(0, 4), steps=(0, 4),
         variants=("block", "delta"),
     )  # fmt: skip
-    result, report = experiment.run_and_report(swap.EXPERIMENT, config, tmp_path / "run", model=organism, workers=1)
+    result, report = experiment.run_and_report(load("swap"), config, tmp_path / "run", model=organism, workers=1)
     rows = result.rows
     assert RunStore(tmp_path / "run").verify() == []
     assert set(rows.layer) == {0, 4} and set(rows.step) == {0, 4} and set(rows.group) == {"all", "object", "random"}
@@ -154,7 +159,7 @@ def test_own_prompts_on_another_pipeline(tmp_path):
     file = tmp_path / "prompts.jsonl"
     file.write_text("\n".join(json.dumps({"prompt": p}) for p in ("a red box", "a blue circle", "two goals")))
     config = SwapConfig(prompts=str(file), items=2, num_inference_steps=3, guidance_scale=3.0, layers=(0, 2))
-    result, report = experiment.run_and_report(swap.EXPERIMENT, config, tmp_path / "run", model=model, workers=1)
+    result, report = experiment.run_and_report(load("swap"), config, tmp_path / "run", model=model, workers=1)
     rows = result.rows
     assert set(rows.group) == {"all"} and rows.flipped.isna().all()
     assert set(rows.donor) == {"pair", "random item", "same prompt", "self"} and (rows[rows.donor == "self"].effect == 0).all()
@@ -166,7 +171,7 @@ def test_own_prompts_on_another_pipeline(tmp_path):
 
 def test_a_layer_that_is_not_there_is_named(organism, tmp_path):
     with pytest.raises(InterpError, match="layers 0 to 7"):
-        experiment.run(swap.EXPERIMENT, SwapConfig(layers=(8,)), tmp_path / "run", model=organism, workers=1)
+        experiment.run(load("swap"), SwapConfig(layers=(8,)), tmp_path / "run", model=organism, workers=1)
 
 
 def test_the_report_survives_missing_pairs():

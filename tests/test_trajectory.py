@@ -10,10 +10,20 @@ import pytest
 import torch
 from conftest import build_tiny, tiny_call
 
-from cos_interp.analyses import embedding, experiment, trajectory_map, trajectory_report
-from cos_interp.analyses.separation import chance_separation, relabelled, relation, relative_distance, same_answer, separation
-from cos_interp.analyses.settings import TrajectoryConfig
-from cos_interp.analyses.store import RunStore
+from cos_interp.analyses.driver import experiment
+from cos_interp.analyses.driver.registry import load
+from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.trajectory import TrajectoryConfig, embedding
+from cos_interp.analyses.trajectory import measure as trajectory_map
+from cos_interp.analyses.trajectory import report as trajectory_report
+from cos_interp.analyses.trajectory.separation import (
+    chance_separation,
+    relabelled,
+    relation,
+    relative_distance,
+    same_answer,
+    separation,
+)
 from cos_interp.interp import HookedVideoPipeline, InterpError
 
 
@@ -106,7 +116,7 @@ def test_pca_by_hand_and_umap_keeps_clusters():
 
 def test_a_run_on_the_organism(organism, tmp_path):
     config = TrajectoryConfig(tasks=("maze",), items=1, noises=3, num_inference_steps=6, steps=(0, 2, 5), layers=(0, 4))
-    result, report = experiment.run_and_report(trajectory_map.EXPERIMENT, config, tmp_path / "run", model=organism, workers=1)
+    result, report = experiment.run_and_report(load("trajectory"), config, tmp_path / "run", model=organism, workers=1)
     rows = result.rows
     assert RunStore(tmp_path / "run").verify() == []
     assert len(rows) == 3 * 4 * 3 and set(rows.space) == {"x_t", "x0hat", "layer 0", "layer 4"}  # pairs, spaces, steps
@@ -127,10 +137,8 @@ def test_own_prompts_on_another_pipeline(tmp_path):
     config = TrajectoryConfig(
         prompts=str(file), noises=2, num_inference_steps=3, guidance_scale=3.0, steps=(0, 2), pool="mean"
     )  # fmt: skip
-    result, report = experiment.run_and_report(trajectory_map.EXPERIMENT, config, tmp_path / "run", model=model, workers=1)
+    result, report = experiment.run_and_report(load("trajectory"), config, tmp_path / "run", model=model, workers=1)
     assert result.rows.relation.isna().all() and (result.rows.distance > 0).all()
     assert report.data["findings"] == [] and any("no verifier" in line for line in report.lines)
     with pytest.raises(InterpError, match="layers 0 to 2"):
-        experiment.run(
-            trajectory_map.EXPERIMENT, config.model_copy(update={"layers": (5,)}), tmp_path / "no", model=model, workers=1
-        )
+        experiment.run(load("trajectory"), config.model_copy(update={"layers": (5,)}), tmp_path / "no", model=model, workers=1)

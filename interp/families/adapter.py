@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cos_interp.interp.contract import check_sites, check_stacks
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.families import decoding
+from cos_interp.interp.families.contract import check_sites, check_stacks
 from cos_interp.interp.families.layouts import VIDEO, Dims, Layout
 from cos_interp.interp.views import TokenGrid
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cos_interp.interp.contract import takes
 from cos_interp.interp.families import decoding, register
 from cos_interp.interp.families.adapter import Adapter, Site, Stack
+from cos_interp.interp.families.contract import takes
 from cos_interp.interp.families.shapes import joint_block
 
 

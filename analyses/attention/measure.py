@@ -1,0 +1,168 @@
+"""Attention maps and statistics of heads (notes B8; CoS section 5.1 for the words of the prompt).
+
+Queries and keys are read call by call and turned into numbers at once, so that a pattern is never kept. Statistics are of
+every head; maps are of one query and of the prompt's words.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cos_interp.analyses.attention import AttentionConfig
+from cos_interp.analyses.attention.words import Word, chosen_words, prompt_words, word_cells
+from cos_interp.analyses.driver.experiment import Unit, each_unit
+from cos_interp.analyses.driver.store import Row
+from cos_interp.analyses.kit import attention_maths as maths
+from cos_interp.analyses.kit.attention_maths import Grid
+from cos_interp.analyses.kit.attention_reader import checked_layers, query_key_hooks, some_queries
+from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps, each_problem
+from cos_interp.analyses.kit.tracks import tokens_of, tracks
+from cos_interp.interp.errors import InterpError
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.run.clock import Hook
+
+
+class Reader:
+    """Rows and maps of one run."""
+
+    def __init__(self, config: AttentionConfig, problem: Problem, words: list[Word]):
+        self.config, self.problem, self.words = config, problem, words
+        self.rows: list[Row] = []
+        self.self_maps: dict[tuple[int, int], Tensor] = {}  # (step, layer) -> [head, frame, row, col]
+        self.word_maps: dict[tuple[int, int], Tensor] = {}  # (step, layer) -> [word, frame, row, col]
+        self.query: tuple[int, int, int] | None = None
+
+    def shown_heads(self, per_head: Tensor) -> Tensor:
+        """The heads asked for, one by one; else their mean as the only one."""
+        heads = self.config.heads
+        if heads is None:
+            return per_head.mean(0, keepdim=True)
+        bad = [h for h in heads if not 0 <= h < len(per_head)]
+        if bad:
+            raise InterpError(f"head {bad[0]} was asked for; the model has heads 0 to {len(per_head) - 1}")
+        return per_head[list(heads)]
+
+    def within(self, hook: Hook, q: Tensor, k: Tensor) -> None:
+        """Self-attention: q ``[head, frame, row, col, d]``, k ``[head, token, d]``."""
+        grid: Grid = tuple(q.shape[1:4])
+        self.query = self.query or chosen_query(self.config, self.problem, grid)
+        flat, asked = q.flatten(1, 3), some_queries(grid).to(q.device)
+        found = self_statistics(maths.softmax_scores(flat[:, asked], k), asked, grid)
+        self._add(hook, "self", found)
+        at = (self.query[0] * grid[1] + self.query[1]) * grid[2] + self.query[2]
+        one = maths.softmax_scores(flat[:, at : at + 1], k)[:, 0]
+        self.self_maps[hook.step, hook.layer] = self.shown_heads(one).unflatten(-1, grid).cpu()
+
+    def across(self, hook: Hook, q: Tensor, k: Tensor) -> None:
+        """Text attention: q ``[head, frame, row, col, d]``, k ``[head, text token, d]``."""
+        grid: Grid = tuple(q.shape[1:4])
+        pattern = maths.softmax_scores(q.flatten(1, 3), k)
+        self._add(hook, "text", text_statistics(pattern, self.words))
+        if self.words:
+            each = torch.stack([pattern[..., list(w.tokens)].sum(-1) for w in self.words], 1)  # [head, word, token]
+            self.word_maps[hook.step, hook.layer] = self.shown_heads(each).mean(0).unflatten(-1, grid).cpu()
+            self._words(hook, each.mean(0).cpu(), grid)
+
+    def _add(self, hook: Hook, kind: str, found: dict[str, Tensor]) -> None:
+        where = {"kind": kind, "layer": hook.layer, "step": hook.step, "sigma": hook.sigma}
+        for head in range(len(next(iter(found.values())))):
+            self.rows.append({**where, "head": head, **{name: float(value[head]) for name, value in found.items()}})
+
+    def _words(self, hook: Hook, each: Tensor, grid: Grid) -> None:
+        """One row a word: its attention at its own object, against the whole first frame; ``each [word, token]``."""
+        if self.problem.item is None:
+            return
+        where = {"kind": "word", "layer": hook.layer, "step": hook.step, "sigma": hook.sigma}
+        first = self.problem.item.cells[0]
+        places = {w.text: tokens_of(word_cells(w.text, first), 0, grid) for w in self.words}
+        first_frame = maths.frame_of(grid) == 0
+        named = {text: place for text, place in places.items() if place.any()}
+        for number, word in enumerate(self.words):
+            for text, place in named.items():
+                ratio = each[number][place].mean() / each[number][first_frame].mean()
+                about = {"word": word.text, "place": text, "own": word.text == text, "other": word.text not in named}
+                self.rows.append({**where, **about, "log2_ratio": float(ratio.log2())})
+
+
+def self_statistics(pattern: Tensor, asked: Tensor, grid: Grid) -> dict[str, Tensor]:
+    """Per head ``[head]``, means over queries, of a pattern ``[head, query, key]``; ``asked``: token numbers of the queries.
+
+    ``shuffled_distance`` is the control of ``distance``: the same rows given to other queries.
+    """
+    other = asked[torch.from_numpy(np.random.default_rng(0).permutation(len(asked))).to(asked.device)]
+    first = maths.frame_of(grid).to(pattern.device) == 0
+    return {
+        "entropy": maths.entropy_bits(pattern).mean(-1),
+        "distance": maths.locality(pattern, asked, grid).mean(-1),
+        "shuffled_distance": maths.locality(pattern, other, grid).mean(-1),
+        "frame_distance": maths.frame_distance(pattern, asked, grid).mean(-1),
+        "own_frame": maths.own_frame_share(pattern, asked, grid).mean(-1),
+        "first_frame": maths.mass(pattern, first).mean(-1),
+        "sink": maths.sink_share(pattern),
+    }
+
+
+def text_statistics(pattern: Tensor, words: list[Word]) -> dict[str, Tensor]:
+    """Per head ``[head]``, means over queries, of text attention ``[head, query, text token]``."""
+    spoken = torch.zeros(pattern.shape[-1], dtype=torch.bool, device=pattern.device)
+    spoken[[t for w in words for t in w.tokens]] = True
+    return {
+        "entropy": maths.entropy_bits(pattern).mean(-1),
+        "words": maths.mass(pattern, spoken).mean(-1),
+        "sink": maths.sink_share(pattern),
+    }
+
+
+def chosen_query(config: AttentionConfig, problem: Problem, grid: Grid) -> tuple[int, int, int]:
+    """The query of the maps: asked for, else where the moving thing ends, else the centre of the last frame."""
+    if config.query is not None:
+        if any(not 0 <= at < size for at, size in zip(config.query, grid, strict=True)):
+            shown = ",".join(map(str, config.query))
+            raise InterpError(
+                f"--query {shown} was asked for; the latent grid has {grid[0]} frames, {grid[1]} rows, {grid[2]} columns"
+            )
+        return config.query
+    if problem.item is None:
+        return grid[0] - 1, grid[1] // 2, grid[2] // 2
+    last = tokens_of(tracks(problem.item)[0].cells[-1:], grid[0] - 1, grid).view(grid)
+    return tuple(int(v) for v in last.nonzero()[0])
+
+
+def measure(model: HookedVideoPipeline, config: AttentionConfig, problem: Problem) -> Unit:
+    layers, steps = checked_layers(model, config.layers), chosen_steps(config, 5)
+    call = arguments(model, config, problem)
+    words = chosen_words(prompt_words(model.pipe.tokenizer, call["prompt"], text_length(model, call)), config.words)
+    reader = Reader(config, problem, words)
+    hooks = query_key_hooks(model, "attn", layers, steps, reader.within)
+    hooks += query_key_hooks(model, "cross_attn", layers, steps, reader.across)
+    run = model.run_with_hooks(fwd_hooks=hooks, **call)
+    tensors = {"self": stacked(reader.self_maps, steps, layers)}
+    axes = {"self": ["step", "layer", "head", "frame", "row", "col"]}
+    if words:
+        tensors["words"] = stacked(reader.word_maps, steps, layers)
+        axes["words"] = ["step", "layer", "word", "frame", "row", "col"]
+    facts = {
+        "axes": axes, "sigmas": run.sigmas, "steps": list(steps), "layers": layers, "query": list(reader.query),
+        "words": [w.text for w in words], "prompt": call["prompt"], "grid": list(wan_grid(model, run.latents)),
+    }  # fmt: skip
+    return Unit([{**problem.facts, **row} for row in reader.rows], tensors, facts)
+
+
+def wan_grid(model: HookedVideoPipeline, latents: Tensor) -> Grid:
+    return model.token_grid(latents).shape
+
+
+def text_length(model: HookedVideoPipeline, call: dict) -> int:
+    """Text tokens that the pipeline keeps of a prompt."""
+    return int({**model.defaults, **call}.get("max_sequence_length", 512))
+
+
+def stacked(maps: dict[tuple[int, int], Tensor], steps: tuple[int, ...], layers: list[int]) -> Tensor:
+    """``[step, layer, ...]``."""
+    return torch.stack([torch.stack([maps[step, layer].float() for layer in layers]) for step in steps])
+
+
+pieces = each_problem
+work = each_unit(measure)

@@ -1,0 +1,47 @@
+"""Chain-of-Steps: the verifier's accuracy on the clean estimate of every step (CoS section 3.1, the headline).
+
+Steps are compared with pixel frames on the same videos: an answer that forms frame by frame would be right in early
+frames first (Chain-of-Frames); one that forms along the steps becomes right in all frames at once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig
+from cos_interp.analyses.driver.experiment import Unit, each_unit
+from cos_interp.analyses.kit.problems import Problem, generate, problems
+from cos_interp.analyses.kit.readings import clean_videos, read_steps
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.tasks import get_task, reader
+
+Piece = tuple[Problem, int]  # a problem and the number of its noise
+
+
+def frames_right(problem: Problem, clip: np.ndarray) -> np.ndarray:
+    """For each pixel frame: does it read as that frame of a true video of any right answer? bool ``[frame]``."""
+    read = reader.read(clip)
+    videos = get_task(problem.task).right_videos(problem.item)
+    return np.max([(read == video).all((1, 2)) for video in videos], 0)
+
+
+def pieces(config: ChainOfStepsConfig) -> list[tuple[Piece, list[str]]]:
+    return [((p, noise), [_name((p, noise))]) for p in problems(config) for noise in range(config.noises)]
+
+
+def _name(piece: Piece) -> str:
+    return f"{piece[0].name}-noise-{piece[1]}"
+
+
+def measure(model: HookedVideoPipeline, config: ChainOfStepsConfig, piece: Piece) -> Unit:
+    problem, noise = piece
+    run = generate(model, config, problem, problem.noise(noise))
+    clips = clean_videos(model, run)
+    rows = [{**problem.facts, "noise": noise, **row} for row in read_steps(problem, clips, run)]
+    kept = {"frames": torch.from_numpy(clips)} if problem.name.endswith("-000") and noise == 0 else {}
+    axes = {"frames": ["step", "pixel_frame", "y", "x", "rgb"]} if kept else {}
+    return Unit(rows, kept, {"axes": axes, "sigmas": run.sigmas, "prompt": problem.call["prompt"]})
+
+
+work = each_unit(measure, _name)

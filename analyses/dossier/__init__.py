@@ -1,0 +1,27 @@
+"""The dossier: every experiment at a size that fits a time budget, with the verdict on each claim."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.settings import AnalysisConfig
+
+
+class DossierConfig(AnalysisConfig):
+    """Every experiment at a size that fits a time budget."""
+
+    budget: str = Field("20m", description="Time for all together: 90s, 20m, 1h. The sizes are chosen to fit.")
+    only: tuple[str, ...] | None = Field(None, description="These experiments only, with commas.")
+    prompts: str | None = Field(None, description="Own inputs instead: a JSONL file, a line {'prompt': ..., 'image': path}.")
+
+
+ENTRY = Entry(
+    "all",
+    DossierConfig,
+    "The dossier: every experiment at a size that fits a time budget, with the verdict on each claim.",
+    (
+        "cos analyze all",
+        "cos analyze all --budget 2h --model path/to/model --only chain-of-steps,commitment --out runs/mine",
+    ),
+)

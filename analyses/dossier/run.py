@@ -1,0 +1,196 @@
+"""``cos analyze all``: every experiment at a size that fits a time budget, and one page with the verdict on each claim."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import pandas as pd
+
+from cos_interp.analyses.dossier import DossierConfig
+from cos_interp.analyses.driver import experiment
+from cos_interp.analyses.driver.base import AnalysisResult, Progress
+from cos_interp.analyses.driver.command import command_line
+from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.experiment import Report
+from cos_interp.analyses.driver.findings import Number, Verdict
+from cos_interp.analyses.driver.registry import entries as known
+from cos_interp.analyses.driver.registry import load
+from cos_interp.analyses.driver.settings import AnalysisConfig
+from cos_interp.analyses.driver.store import RunStore
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.reports.html import render
+
+NAME = "all"
+PILOT = 2  # items of the first run, whose time tells how many fit
+LARGEST = 125
+LARGEST_FIGURE = 200_000  # bytes
+UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def seconds(text: str) -> float:
+    """``90s``, ``20m``, ``1.5h`` in seconds; ValueError for anything else."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip())
+    if not found or float(found[1]) == 0:
+        raise ValueError(f"--budget {text!r}: give a time like 90s, 20m or 1h")
+    return float(found[1]) * UNITS[found[2]]
+
+
+def size_field(entry: Entry) -> str:
+    """The setting that scales an experiment."""
+    return "items" if "items" in entry.config.model_fields else "pairs"
+
+
+def configured(entry: Entry, config: DossierConfig, items: int) -> AnalysisConfig:
+    """An experiment's own defaults, with the dossier's model, inputs and seed, at a size."""
+    shared = {"model", "revision", "guidance_scale", "seed", "prompts"} & set(entry.config.model_fields)
+    if config.num_inference_steps != DossierConfig().num_inference_steps:
+        shared.add("num_inference_steps")
+    return entry.config(**{name: getattr(config, name) for name in shared}, **{size_field(entry): items})
+
+
+def fitting_items(allowed: float, pilot_seconds: float) -> int:
+    """How many items fit, when PILOT of them took ``pilot_seconds``; at least PILOT, at most the suite."""
+    return int(min(LARGEST, max(PILOT, PILOT * allowed / max(pilot_seconds, 1e-3))))
+
+
+def chosen(config: DossierConfig) -> list[Entry]:
+    """The experiments of a dossier; ValueError for an unknown name."""
+    names = list(known())
+    unknown = [n for n in config.only or () if n not in names]
+    if unknown:
+        raise ValueError(f"--only {unknown[0]!r}: the experiments are {', '.join(names)}")
+    return [known()[n] for n in (config.only or names) if config.prompts is None or "prompts" in known()[n].config.model_fields]
+
+
+def run_and_report(
+    config: DossierConfig, folder: Path, *, model: HookedVideoPipeline | None = None, fresh: bool = False,
+    workers: int | None = None, progress: Progress = lambda done, total, what: None,
+) -> tuple[AnalysisResult, Report]:  # fmt: skip
+    """Run, or continue, a dossier. Each experiment is a run folder of its own below ``folder``."""
+    budget, entries = seconds(config.budget), chosen(config)
+    facts = {
+        "analysis": NAME, "config": config.model_dump(mode="json"), "command": command_line(NAME, config),
+        "model": experiment.model_facts(config), "versions": experiment.versions(),
+    }  # fmt: skip
+    model = model or experiment.load_model(config)
+    store = RunStore.open(folder, facts, fresh)
+    left = budget
+    for done, entry in enumerate(entries):
+        progress(done, len(entries), entry.name)
+        weights = [e.seconds for e in entries[done:]]
+        began = time.monotonic()
+        if store.unit(entry.name) is None:
+            _one(entry, config, store, model, workers, left * weights[0] / sum(weights))
+        left -= time.monotonic() - began
+    result = AnalysisResult(NAME, config.model_dump(mode="json"), _claims(entries, store), store.facts() or {})
+    result.units = {entry.name: store.unit(entry.name)[1] for entry in entries}
+    store.write_results(result.rows.drop(columns=["number", "control"], errors="ignore"))
+    report = build(result)
+    store.write("report.html", report.html.encode())
+    store.write("findings.md", report.data["markdown"].encode())
+    store.complete({k: v for k, v in store.facts().items() if k != "status"})
+    return result, report
+
+
+def _one(
+    entry: Entry, config: DossierConfig, store: RunStore, model: HookedVideoPipeline, workers: int | None, allowed: float
+) -> None:
+    """Run one experiment within ``allowed`` seconds: a small run first; when more fits, a larger one in its place."""
+    folder = store.folder / entry.name
+    made = load(entry.name)
+    facts: dict[str, Any] = {"about": entry.about, "lines": [], "findings": [], "error": "", "axes": {}}
+    began = time.monotonic()
+    try:
+        asked = _config_of(folder, entry) or configured(entry, config, PILOT)
+        _, report = experiment.run_and_report(made, asked, folder, model=model, workers=workers)
+        spent = time.monotonic() - began
+        fitting = fitting_items(allowed - spent, spent)
+        if getattr(asked, size_field(entry)) == PILOT < fitting:
+            asked = configured(entry, config, fitting)
+            _, report = experiment.run_and_report(made, asked, folder, model=model, fresh=True, workers=workers)
+        facts |= {"command": command_line(entry.name, asked), "items": getattr(asked, size_field(entry))}
+        facts |= {"lines": report.lines, "findings": report.data.get("findings", [])}
+    except (ValueError, RuntimeError) as error:  # one experiment that cannot run does not end the dossier
+        facts |= {"error": str(error), "command": "", "items": 0}
+    facts["figure"] = _keep_figure(store, entry.name)
+    facts["seconds"] = round(time.monotonic() - began, 1)
+    store.add_unit(entry.name, [], {}, facts)
+
+
+def _keep_figure(store: RunStore, name: str) -> str:
+    """Copy the first figure of an experiment's page that is small enough to go into a text; its place, "" for none."""
+    folder = store.folder / name
+    html = (folder / "report.html").read_text() if (folder / "report.html").is_file() else ""
+    drawn = [p.read_text() for p in sorted((folder / "media").glob("*.svg")) if p.stat().st_size < LARGEST_FIGURE]
+    shown = [svg for svg in drawn if svg in html]
+    if not shown:
+        return ""
+    store.write(f"media/{name}.svg", min(shown, key=html.index).encode())
+    return f"media/{name}.svg"
+
+
+def _config_of(folder: Path, entry: Entry) -> AnalysisConfig | None:
+    """The configuration of an interrupted experiment, so that it is continued at its own size."""
+    held = RunStore(folder).facts()
+    return None if held is None else entry.config(**held["config"])
+
+
+def _claims(entries: list[Entry], store: RunStore) -> pd.DataFrame:
+    rows = []
+    for entry in entries:
+        for finding in store.unit(entry.name)[1]["findings"]:
+            numbers = {
+                f"{key}_{part}": finding[key][part] for key in ("number", "control") for part in ("value", "low", "high", "n")
+            }
+            rows.append({"experiment": entry.name, **finding, **numbers})
+    return pd.DataFrame(rows)
+
+
+def _shown(number: dict[str, Any]) -> str:
+    return str(Number(**number))
+
+
+def build(result: AnalysisResult) -> Report:
+    """The index page, the same as Markdown, and a line for each claim."""
+    units, facts = result.units, result.facts
+    claims = result.rows.to_dict("records")
+    for claim in claims:
+        claim["number"], claim["control"] = _shown(claim["number"]), _shown(claim["control"])
+    count: Callable[[str], int] = lambda verdict: sum(c["verdict"] == verdict for c in claims)
+    summary = ", ".join(f"{count(v)} {v}" for v in get_args(Verdict))
+    from cos_interp.analyses.driver.pages import VERDICT_STYLE
+
+    html = render(
+        "dossier.html", title="Chain-of-Steps: the dossier", summary=summary, claims=claims, units=units, model=facts["model"],
+        config=result.config, versions=facts["versions"], command=facts["command"], verdicts=VERDICT_STYLE,
+    )  # fmt: skip
+    lines = [f"{c['experiment']}: {c['verdict']}: {c['claim']}: {c['number']}" for c in claims]
+    lines += [f"{name}: could not run: {unit['error']}" for name, unit in units.items() if unit["error"]]
+    data = {"summary": summary, "claims": claims, "markdown": markdown(claims, units, facts, summary)}
+    return Report([summary, *lines], data, html)
+
+
+PREFACE = (
+    "The number of items n is beside every number, intervals are 95 % over items, and a claim on fewer than five items is not "
+    "testable. Intervals that touch 0 are weak evidence, and many claims are tested at once: a single one may hold by chance."
+)
+
+
+def markdown(claims: list[dict[str, Any]], units: dict[str, Any], facts: dict[str, Any], summary: str) -> str:
+    """The verdicts as Markdown, with the command that gives each number."""
+    out = ["# Findings", "", f"Written by `{facts['command']}`, with the command of each experiment at its size.", ""]
+    out += [f"Model `{facts['model']['name']}`, weights {(facts['model']['digest'] or 'hub')[:12]}: {summary}.", "", PREFACE, ""]
+    for name, unit in units.items():
+        ran = f"`{unit['command']}`" if unit["command"] else f"Could not run: {unit['error']}"
+        out += [f"## {name}", "", unit["about"], "", ran, ""]
+        for c in (c for c in claims if c["experiment"] == name):
+            out.append(f"- **{c['verdict']}**: {c['claim']}. {c['statement'][:1].upper()}{c['statement'][1:]} {c['number']}.")
+            out.append(f"  Control, {c['control_name']}: {c['control']}. Rule: {c['rule']}.")
+        if unit["figure"]:
+            out += ["", f"![{name}]({unit['figure']})", ""]
+        out += [f"- {line}" for line in unit["lines"] if not line.startswith(get_args(Verdict))] + [""]
+    return "\n".join(out)

@@ -1,0 +1,1 @@
+"""What runs experiments: pieces, units on disk, workers, the registry, findings, pages."""

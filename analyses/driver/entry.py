@@ -1,0 +1,26 @@
+"""What an experiment says about itself in its folder's ``__init__``, so that help costs no import of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cos_interp.analyses.driver.settings import AnalysisConfig
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One experiment: its command, settings, a line about it, examples of use.
+
+    ``seconds``: what its default size takes on two cores, its share of a dossier's budget.
+    """
+
+    name: str
+    config: type[AnalysisConfig]
+    about: str
+    examples: tuple[str, ...]
+    seconds: int = 60
+
+    @property
+    def folder(self) -> str:
+        """The package of the experiment: where its settings are declared."""
+        return self.config.__module__

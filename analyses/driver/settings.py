@@ -1,0 +1,42 @@
+"""What the settings of all experiments share. Light on purpose: the command line builds its options from these classes.
+
+A field's name is the option's name (see ``analyses.command.FLAGS`` for the exceptions), its description the option's help.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+ALL_TASKS = ("maze", "occlusion", "bounce", "place")
+
+
+class AnalysisConfig(BaseModel):
+    """Frozen and strict: an unknown or malformed setting is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field("organism", description="'organism', a folder in diffusers format, or a hub id.")
+    revision: str | None = Field(None, description="Revision of a hub model.")
+    num_inference_steps: int = Field(20, ge=2, description="Denoising steps of every run.")
+    guidance_scale: float = Field(1.0, ge=1.0, description="Guidance scale; 1 is none.")
+    seed: int = Field(0, ge=0, description="Picks the noises.")
+
+
+def known_task(value: str) -> str:
+    """The name of a task; ValueError for another."""
+    if value not in ALL_TASKS:
+        raise ValueError(f"unknown task {value!r}; the tasks are {', '.join(ALL_TASKS)}")
+    return value
+
+
+class SuiteConfig(AnalysisConfig):
+    """Settings of analyses that go over problems: the suite's items, or the user's own prompts."""
+
+    tasks: tuple[str, ...] = Field(ALL_TASKS, min_length=1, description="Tasks, with commas.")
+    items: int = Field(10, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
+    prompts: str | None = Field(None, description="Own inputs instead: a JSONL file, a line {'prompt': ..., 'image': path}.")
+
+    @field_validator("tasks")
+    @classmethod
+    def _tasks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(known_task(v) for v in value))

@@ -1,0 +1,118 @@
+"""Intervals and effects as short pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from cos_interp.analyses.driver.findings import Number
+
+RESAMPLES = 2000
+
+
+def bootstrap_mean(values: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float, float]:
+    """Mean and 95 % percentile bootstrap interval over items (rows of ``values``: one number an item).
+
+    With one item the interval is undefined and given as NaN.
+    """
+    values = np.asarray(values, float)
+    if len(values) == 0:
+        return float("nan"), float("nan"), float("nan")
+    if len(values) == 1:
+        return float(values[0]), float("nan"), float("nan")
+    rng = np.random.default_rng(seed)
+    means = values[rng.integers(0, len(values), (resamples, len(values)))].mean(1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(values.mean()), float(low), float(high)
+
+
+def projection(patched: Tensor, corrupt: Tensor, clean: Tensor) -> float:
+    """Effect of a patch on the final latent: ``<p - corrupt, clean - corrupt> / |clean - corrupt|^2``, unclipped.
+
+    0: as the corrupt run, 1: as the clean run along their difference. Exactly 0 and 1 for identical tensors. NaN when
+    the two runs do not differ.
+    """
+    direction = (clean - corrupt).double().flatten()
+    moved = (patched - corrupt).double().flatten()
+    scale = float(direction @ direction)
+    return float(moved @ direction) / scale if scale > 0 else float("nan")
+
+
+def distance(latent: Tensor, reference: Tensor) -> float:
+    """``|latent - reference| / |reference|``, exactly 0 for equal tensors."""
+    return float((latent - reference).norm() / reference.norm())
+
+
+def reread_share(sigmas: list[float], first: int, last: int) -> float:
+    """Effect expected of a run that only re-reads its condition at every step, patched in steps ``first..last``.
+
+    Its velocity follows the condition and not x_t, so Euler adds up ``(sigma_k - sigma_k+1) v_k``: the patched steps
+    contribute their share of the sigma path. ``sigmas`` has the final 0.
+    """
+    return (sigmas[first] - sigmas[last + 1]) / sigmas[0]
+
+
+def remaining_share(sigmas: list[float], step: int) -> float:
+    """The step's share of the sigma path that is still ahead, ``(sigma_k - sigma_k+1) / sigma_k``."""
+    return (sigmas[step] - sigmas[step + 1]) / sigmas[step]
+
+
+def bootstrap(items: Sequence[object], statistic: Callable[[Sequence], float], resamples: int = 500, seed: int = 0) -> Number:
+    """A statistic of a list of items with its 95 % percentile interval, items resampled with replacement.
+
+    Resamples in which the statistic is undefined (NaN) are left out.
+    """
+    value = float(statistic(items)) if len(items) else float("nan")
+    if len(items) < 2:
+        return Number(value, n=len(items))
+    rng = np.random.default_rng(seed)
+    drawn = [float(statistic([items[i] for i in rng.integers(0, len(items), len(items))])) for _ in range(resamples)]
+    low, high = np.nanquantile(drawn, [0.025, 0.975]) if not np.isnan(drawn).all() else (float("nan"), float("nan"))
+    return Number(value, float(low), float(high), len(items))
+
+
+def mean_number(values: Sequence[float] | np.ndarray, resamples: int = RESAMPLES) -> Number:
+    """Mean over items with a 95 % bootstrap interval; NaN items are left out."""
+    values = np.asarray(values, float)
+    values = values[~np.isnan(values)]
+    return Number(*bootstrap_mean(values, resamples), n=len(values))
+
+
+def by_item(rows: pd.DataFrame, value: str, item: str = "problem") -> Number:
+    """Mean of a column: within each item first, then over items, with the interval over items."""
+    return mean_number(rows.groupby(item)[value].mean().to_numpy(float))
+
+
+def paired(first: pd.Series, second: pd.Series) -> Number:
+    """Mean of ``first - second`` over the items that both have, aligned by index, with a paired bootstrap interval."""
+    both = pd.concat([first, second], axis=1, join="inner").dropna().to_numpy(float)
+    return mean_number(both[:, 0] - both[:, 1])
+
+
+def curve(rows: pd.DataFrame, value: str, along: str = "step", item: str = "problem") -> pd.DataFrame:
+    """Columns ``along, mean, low, high, n``: :func:`by_item` at every point of an axis."""
+    out = []
+    for at, part in rows.groupby(along):
+        number = by_item(part, value, item)
+        out.append({along: at, "mean": number.value, "low": number.low, "high": number.high, "n": number.n})
+    return pd.DataFrame(out)
+
+
+def auc(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Area under the ROC curve: the chance that a positive scores above a negative, ties counted half. NaN for one class."""
+    scores, labels = np.asarray(scores, float), np.asarray(labels, bool)
+    positive, negative = scores[labels], scores[~labels]
+    if not len(positive) or not len(negative):
+        return float("nan")
+    above = (positive[:, None] > negative[None]).mean() + 0.5 * (positive[:, None] == negative[None]).mean()
+    return float(above)
+
+
+def entropy(labels: Sequence[object]) -> float:
+    """Shannon entropy of the shares of labels, in bits."""
+    _, counts = np.unique([str(label) for label in labels], return_counts=True)
+    share = counts / counts.sum()
+    return float(-(share * np.log2(share)).sum() + 0.0)

@@ -1,0 +1,1 @@
+"""What experiments are made of: problems, pairs, disturbances, ablations, tracks, the maths of attention."""

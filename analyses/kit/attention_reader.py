@@ -1,0 +1,52 @@
+"""Queries and keys of attention calls, given out one call at a time, so that no full pattern of a large model is held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from cos_interp.analyses.kit.attention_maths import Grid
+from cos_interp.interp.address import known_layers
+from cos_interp.interp.model import FwdHook, HookedVideoPipeline
+from cos_interp.interp.run.clock import Hook
+
+MOST_QUERIES = 512  # of larger grids every n-th token is read as a query
+# (hook, queries [head, frame, row, col, d], keys [head, key, d]): of one video
+Use = Callable[[Hook, Tensor, Tensor], None]
+
+
+def query_key_hooks(
+    model: HookedVideoPipeline, site: str, layers: Sequence[int], steps: Sequence[int], use: Use
+) -> list[FwdHook]:
+    """Read-only hooks that call ``use`` once a (layer, step) with the q and k of ``site`` (``attn`` or ``cross_attn``).
+
+    Conditional branch, first video of the batch. Reading leaves the run bit-identical.
+    """
+    held: dict[tuple, Tensor] = {}
+    when = f"step=[{','.join(map(str, steps))}], branch=cond"
+
+    def keep(act: Tensor, hook: Hook) -> None:
+        held[hook.layer, hook.step] = act[0].movedim(-2, 0)
+
+    def give(act: Tensor, hook: Hook) -> None:
+        keys = act[0].movedim(-2, 0)
+        use(hook, held.pop((hook.layer, hook.step)), keys.flatten(1, -2))
+
+    hooks = []
+    for layer in checked_layers(model, layers):
+        hooks += [(f"blocks.{layer}.{site}.hook_q @ {when}", keep), (f"blocks.{layer}.{site}.hook_k @ {when}", give)]
+    return hooks
+
+
+def checked_layers(model: HookedVideoPipeline, layers: Sequence[int] | None) -> list[int]:
+    """The layers asked for, all by default. InterpError for a layer that the model does not have."""
+    return list(known_layers(layers, model.layers))
+
+
+def some_queries(grid: Grid) -> Tensor:
+    """Token numbers that are read as queries: all of a small grid, evenly spread ones of a large one."""
+    tokens = grid[0] * grid[1] * grid[2]
+    stride = -(-tokens // MOST_QUERIES)
+    return torch.arange(0, tokens, stride)

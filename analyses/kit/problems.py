@@ -1,0 +1,155 @@
+"""What an analysis goes over: the suite's items with their verifier, or the user's own prompts without one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from cos_interp.analyses.driver.settings import SuiteConfig
+from cos_interp.interp.errors import InterpError
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.run.prediction import is_flow
+from cos_interp.interp.trajectory import Run
+from cos_interp.tasks import Item, Verdict, get_task, grid, suite
+
+SIZE = {"height": grid.ROWS * grid.CELL, "width": grid.COLS * grid.CELL, "num_frames": grid.FRAMES}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing to generate. ``call``: the pipeline's keywords; ``item``: None when there is no verifier."""
+
+    name: str
+    call: dict[str, Any]
+    seed: int
+    item: Item | None = None
+
+    @property
+    def task(self) -> str:
+        return self.item.task if self.item else "prompts"
+
+    def noise(self, number: int) -> int:
+        """The seed of the problem's noise ``number``; 0 is its own."""
+        return self.seed + 10_000 * number
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Columns that every row of results carries."""
+        item = self.item
+        about = {"difficulty": item.difficulty, "unique": item.unique} if item else {"difficulty": None, "unique": None}
+        return {"problem": self.name, "task": self.task, **about}
+
+
+def problems(config: SuiteConfig) -> list[Problem]:
+    """The problems of a configuration, each with its own noise seed, whatever the others are."""
+    if config.prompts is not None:
+        return _own(Path(config.prompts), config.seed)
+    chosen = [(task, i, item) for task in config.tasks for i, item in enumerate(suite.task_items(task)[: config.items])]
+    return [Problem(f"{task}-{i:03d}", item_call(item), noise_seed(config.seed, task, i), item) for task, i, item in chosen]
+
+
+def noise_seed(seed: int, task: str, index: int) -> int:
+    """Seed of the noise of item ``index`` of a task."""
+    return seed * 1_000_000 + list(suite.STRATA).index(task) * 1000 + index
+
+
+def item_call(item: Item) -> dict[str, Any]:
+    """What the pipeline is told of an item."""
+    return {"prompt": item.prompt, "image": Image.fromarray(item.first_frame)}
+
+
+def _own(path: Path, seed: int) -> list[Problem]:
+    try:
+        lines = [line for line in path.read_text().splitlines() if line.strip()]
+        calls = [json.loads(line) for line in lines]
+    except OSError as error:
+        raise InterpError(f"--prompts {path}: {error.strerror}") from error
+    except json.JSONDecodeError as error:
+        raise InterpError(f"--prompts {path}: every line must be JSON like {{'prompt': ..., 'image': ...}}: {error}") from error
+    out = []
+    for number, call in enumerate(calls):
+        if not isinstance(call, dict) or "prompt" not in call:
+            raise InterpError(f"--prompts {path}, line {number + 1}: 'prompt' is missing")
+        if "image" in call:
+            try:
+                call["image"] = Image.open(path.parent / call["image"]).convert("RGB")
+            except (OSError, UnidentifiedImageError) as error:
+                raise InterpError(f"--prompts {path}, line {number + 1}: image {call['image']!r}: {error}") from error
+        out.append(Problem(f"prompt-{number:03d}", call, seed * 1_000_000 + number))
+    if not out:
+        raise InterpError(f"--prompts {path} has no lines")
+    return out
+
+
+def each_problem(config: SuiteConfig) -> list[tuple[Problem, list[str]]]:
+    """The pieces of an experiment that has one unit a problem, named after it."""
+    return [(problem, [problem.name]) for problem in problems(config)]
+
+
+def arguments(model: HookedVideoPipeline, config: SuiteConfig, problem: Problem, seed: int | None = None) -> dict[str, Any]:
+    """Pipeline keywords of a problem."""
+    generation = {"num_inference_steps": config.num_inference_steps, "guidance_scale": config.guidance_scale}
+    return _keywords(model, problem.call, problem.seed if seed is None else seed, problem.item is not None, generation)
+
+
+def call_for(model: HookedVideoPipeline, item: Item, seed: int, **generation: Any) -> dict[str, Any]:
+    """Pipeline keywords of an item."""
+    return _keywords(model, item_call(item), seed, True, generation)
+
+
+def _keywords(
+    model: HookedVideoPipeline, call: dict[str, Any], seed: int, of_task: bool, generation: dict[str, Any]
+) -> dict[str, Any]:
+    """With what the model's family needs, without an image where it takes none; a task's sizes where it has none of its own."""
+    sizes = {k: v for k, v in SIZE.items() if of_task and k not in model.defaults}
+    given = {k: v for k, v in call.items() if k != "image" or model.takes_image}
+    return {**sizes, **generation, **model.adapter.needs, **given, "seed": seed}
+
+
+def needs_flow(config: SuiteConfig, model: HookedVideoPipeline) -> None:
+    """The check of analyses that make states of their own: InterpError where these would not be the model's."""
+    if not is_flow(model.pipe.scheduler):
+        name = type(model.pipe.scheduler).__name__
+        raise InterpError(
+            f"this experiment makes states x_t = (1 - sigma) x0 + sigma noise, and {name} has others: "
+            "run it on a flow-matching model"
+        )
+
+
+def generate(model: HookedVideoPipeline, config: SuiteConfig, problem: Problem, seed: int | None = None) -> Run:
+    return model.run(**arguments(model, config, problem, seed))
+
+
+def judge(problem: Problem, frames: np.ndarray) -> Verdict | None:
+    """The verdict on decoded frames ``[pixel frame, height, width, 3]``; None when the problem has no verifier."""
+    return get_task(problem.item.task).verify(problem.item, frames) if problem.item else None
+
+
+def judge_all(problem: Problem, frames: Sequence[np.ndarray]) -> list[Verdict | None]:
+    return [judge(problem, clip) for clip in frames]
+
+
+def verdict_columns(verdict: Verdict | None) -> dict[str, str | None]:
+    if verdict is None:
+        return {"status": None, "error": None, "answer": None}
+    return {"status": verdict.status, "error": verdict.error, "answer": verdict.answer}
+
+
+def spread(steps: int, count: int = 8) -> tuple[int, ...]:
+    """``count`` steps spread over a run of ``steps``, first and last among them."""
+    return tuple(dict.fromkeys(round(k) for k in np.linspace(0, steps - 1, min(count, steps))))
+
+
+def chosen_steps(config: Any, count: int = 8) -> tuple[int, ...]:
+    """The steps that were asked for, or spread ones. InterpError for a step that the run does not have."""
+    steps = config.steps if config.steps is not None else spread(config.num_inference_steps, count)
+    bad = [s for s in steps if not 0 <= s < config.num_inference_steps]
+    if bad:
+        raise InterpError(f"step {bad[0]} was asked for; the runs have steps 0 to {config.num_inference_steps - 1}")
+    return steps

@@ -1,0 +1,60 @@
+"""What the verifier reads in the clean estimate of every step of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from cos_interp.analyses.chain_of_steps.measure import frames_right
+from cos_interp.analyses.chain_of_steps.report import VISIBLE
+from cos_interp.analyses.driver.statistics import distance
+from cos_interp.analyses.driver.store import Row
+from cos_interp.analyses.kit.problems import Problem, judge, verdict_columns
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.trajectory import Run
+from cos_interp.tasks import get_task
+
+
+def commit_step(answers: Sequence[str | None]) -> int | None:
+    """First step from which the answer is the last one and never changes; None when the last one is unreadable.
+
+    >>> commit_step([None, "b", "a", None, "a", "a"])
+    4
+    """
+    if not answers or answers[-1] is None:
+        return None
+    step = len(answers)
+    while step and answers[step - 1] == answers[-1]:
+        step -= 1
+    return step
+
+
+def answer_changes(answers: Sequence[str | None]) -> int:
+    """How often the readable answer changes; unreadable steps in between are passed over."""
+    seen = [a for a in answers if a is not None]
+    return sum(a != b for a, b in zip(seen, seen[1:], strict=False))
+
+
+def clean_videos(model: HookedVideoPipeline, run: Run) -> np.ndarray:
+    """Decoded clean estimates of all steps and the final video, uint8 ``[step + 1, pixel frame, height, width, 3]``."""
+    return model.decode(torch.cat([*run.x0hat, run.latents]))
+
+
+def read_steps(problem: Problem, clips: np.ndarray, run: Run) -> list[Row]:
+    """One row a step; the last one (step = number of steps) is the final video."""
+    rows = []
+    final = run.latents
+    for step, clip in enumerate(clips):
+        last = step == run.steps
+        estimate = final if last else run.x0hat[step]
+        row = {"step": step, "sigma": 0.0 if last else run.sigmas[step]}
+        row["distance"] = distance(estimate, final)
+        row |= verdict_columns(judge(problem, clip))
+        if problem.item is not None:
+            shown = get_task(problem.task).candidates(problem.item, clip)
+            row["candidates"] = sum(mass >= VISIBLE for mass in shown.values())
+            row |= {f"frame_{f}": bool(right) for f, right in enumerate(frames_right(problem, clip))}
+        rows.append(row)
+    return rows

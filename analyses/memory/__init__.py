@@ -1,0 +1,38 @@
+"""Follow the first frame's objects: attention, decodability while hidden, tracking, knock-out."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.settings import SuiteConfig
+
+
+class MemoryConfig(SuiteConfig):
+    """Follow the tokens of the first frame's objects."""
+
+    tasks: tuple[str, ...] = Field(("occlusion", "maze", "place"), min_length=1, description="Tasks, with commas.")
+    items: int = Field(40, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
+    knocked: int = Field(10, ge=0, description="So many items of each task get the knock-out of attention; 0: none.")
+    steps: tuple[int, ...] | None = Field(None, description="Steps that are read. Five spread ones by default.")
+    cell: tuple[int, ...] | None = Field(None, description="Row and column followed in own prompts: 2,3. The centre by default.")
+    batch: int = Field(7, ge=1, description="Knocked-out runs in one forward.")
+
+    @field_validator("cell")
+    @classmethod
+    def _cell(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if value is not None and len(value) != 2:
+            raise ValueError("give a row and a column of the latent grid, like 2,3")
+        return value
+
+
+ENTRY = Entry(
+    "memory",
+    MemoryConfig,
+    "Follow the first frame's objects: attention, decodability while hidden, tracking, knock-out.",
+    (
+        "cos analyze memory",
+        "cos analyze memory --tasks occlusion --items 125 --knocked 60 --out runs/memory-occlusion",
+    ),
+    seconds=180,
+)

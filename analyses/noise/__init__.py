@@ -1,0 +1,41 @@
+"""Noise at a step against noise at a frame, also at equal dose."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.settings import SuiteConfig
+from cos_interp.analyses.kit.kinds import Mode, known_dose
+
+
+class NoiseConfig(SuiteConfig):
+    """Noise at a step against noise at a frame."""
+
+    items: int = Field(5, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
+    steps: tuple[int, ...] | None = Field(None, description="Disturbed steps. Six spread ones by default.")
+    frames: tuple[int, ...] | None = Field(None, description="Disturbed latent frames. All by default.")
+    modes: tuple[Mode, ...] = Field(("replace", "add", "renoise", "shuffle"), description="Kinds of noise.")
+    doses: tuple[float, ...] = Field((1.0,), min_length=1, description="Amplitude of the noise, 1 is the paper's.")
+    rows: str | None = Field(None, description="Disturb these latent rows only: 0:2. All by default.")
+    cols: str | None = Field(None, description="Disturb these latent columns only. All by default.")
+    batch: int = Field(12, ge=1, description="Disturbed runs in one forward.")
+
+    @model_validator(mode="after")
+    def _fitting_doses(self) -> NoiseConfig:
+        for mode in self.modes:
+            for dose in self.doses:
+                known_dose(mode, dose)
+        return self
+
+
+ENTRY = Entry(
+    "noise",
+    NoiseConfig,
+    "Noise at a step against noise at a frame, also at equal dose.",
+    (
+        "cos analyze noise",
+        "cos analyze noise --tasks maze --modes renoise --doses 0.25,0.5,1 --out runs/doses",
+    ),
+    seconds=170,
+)

@@ -1,0 +1,73 @@
+"""Activation patching over steps, layers and token groups, with controls."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.settings import AnalysisConfig, known_task
+from cos_interp.analyses.kit.kinds import PairKind
+
+AskedRange = Literal["auto", "single", "from", "until"]
+SITES = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_cross_attn_out", "hook_mlp_out")
+HEAD_SITES = ("attn.hook_z", "cross_attn.hook_z")
+EVERYWHERE = "all"  # the group of all tokens
+CONTROLS = ("random", "same_answer")  # other donors: a random item, and another noise with the receiving run's answer
+
+
+class PatchingConfig(AnalysisConfig):
+    """Activation patching between counterfactual pairs."""
+
+    task: str = Field("maze", description="maze, occlusion, bounce or place.")
+    pair_kinds: tuple[PairKind, ...] = Field(("prompt", "seed"), description="Kinds of pairs: prompt, image, seed.")
+    pairs: int = Field(3, ge=1, description="Pairs of each kind.")
+    num_inference_steps: int = Field(8, ge=2, description="Denoising steps of every run.")
+    steps: tuple[int, ...] | None = Field(None, description="Patched steps: 0,4,8 or 0:8:2. All by default.")
+    layers: tuple[int, ...] | None = Field(None, description="Patched layers. All by default.")
+    sites: tuple[str, ...] = Field(("hook_resid_post",), description="Sites: hook_resid_post, attn.hook_z, hook_x_t, ...")
+    heads: tuple[int, ...] | None = Field(None, description="Heads, each patched alone (for attn.hook_z).")
+    tokens: tuple[str, ...] | None = Field(None, description="Token groups of the task, 'all' among them. All by default.")
+    frames: tuple[int, ...] | None = Field(None, description="Latent frames, each patched alone. Together by default.")
+    direction: Literal["denoising", "noising"] = Field("denoising", description="denoising or noising: which run receives.")
+    span: AskedRange = Field(
+        "auto", description="single, from (step k on), until (up to step k), or auto: from, for seed pairs single."
+    )
+    branch: Literal["cond", "uncond", "both"] = Field("both", description="Guidance branches that are patched.")
+    controls: bool = Field(True, description="Random donor, same-answer donor, self, whole x_t.")
+    batch: int = Field(1, ge=1, description="Patched rows in one forward; 1 is exact to the bit.")
+
+    @model_validator(mode="after")
+    def _branch_exists(self) -> PatchingConfig:
+        if self.branch == "uncond" and self.guidance_scale == 1:
+            raise ValueError("branch 'uncond' exists with guidance only: give a guidance scale above 1")
+        return self
+
+    @field_validator("task")
+    @classmethod
+    def _task(cls, value: str) -> str:
+        return known_task(value)
+
+    @field_validator("sites")
+    @classmethod
+    def _sites(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        known = (*SITES, *HEAD_SITES, "hook_x_t")
+        for site in value:
+            if site not in known:
+                raise ValueError(f"unknown site {site!r}; the sites are {', '.join(known)}")
+        return value
+
+
+ENTRY = Entry(
+    "patching",
+    PatchingConfig,
+    "Activation patching over steps, layers and token groups, with controls.",
+    (
+        "cos analyze patching",
+        "cos analyze patching --task place --pair-kind prompt --pairs 8 --out runs/place",
+        "cos analyze patching --sites attn.hook_z --heads 0,1,2,3 --steps 0:10:3 --tokens goals,donor_route",
+        "cos analyze patching --range single --direction noising --out runs/single",
+    ),
+    seconds=160,
+)

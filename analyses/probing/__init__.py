@@ -1,0 +1,42 @@
+"""Linear probes by layer and step, with baselines, transfer, and a test of use."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.settings import SuiteConfig
+
+
+class ProbesConfig(SuiteConfig):
+    """Linear probes at every layer and step."""
+
+    tasks: tuple[str, ...] = Field(("maze", "place"), min_length=1, description="Tasks, with commas.")
+    items: int = Field(40, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
+    targets: tuple[str, ...] = Field(
+        ("first_class", "on_path", "final_class"), min_length=1, description="What is read; cos probe targets lists them."
+    )
+    kind: Literal["logistic", "ridge-classifier", "mean-difference", "linear-svm", "pca+logistic"] = Field(
+        "ridge-classifier", description="logistic, ridge-classifier, mean-difference, linear-svm, pca+logistic."
+    )
+    site: str = Field("hook_resid_post", description="Site of every block that is probed.")
+    layers: tuple[int, ...] | None = Field(None, description="Layers. All by default.")
+    steps: tuple[int, ...] | None = Field(None, description="Steps. All by default.")
+    probe_tokens: int = Field(12, ge=1, description="Tokens of each clip, drawn at random.")
+    folds: int = Field(4, ge=2, description="Folds of the cross-validation; clips stay whole.")
+    used_items: int = Field(6, ge=0, description="Fresh items a task on which the probes' directions are erased; 0: none.")
+    views: bool = Field(True, description="PCA and UMAP views of the probed activations.")
+
+
+ENTRY = Entry(
+    "probes",
+    ProbesConfig,
+    "Linear probes by layer and step, with baselines, transfer, and a test of use.",
+    (
+        "cos analyze probes",
+        "cos analyze probes --tasks maze --targets first_class,next_direction,solved --kind logistic --out runs/maze-probes",
+    ),
+    seconds=145,
+)

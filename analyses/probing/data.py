@@ -1,0 +1,93 @@
+"""Clips of a probe run on disk, and back as one data set."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from cos_interp.analyses.driver.experiment import Unit
+from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps
+from cos_interp.analyses.probing import ProbesConfig
+from cos_interp.interp.address import known_layers
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.probes.collect import collect_clip
+from cos_interp.probes.dataset import ClipData, ProbeDataset, Source, assemble
+from cos_interp.probes.estimator import LinearProbe
+from cos_interp.probes.targets import REGRESS, Target, resolve
+
+WAIT = 0.2  # seconds between looks for another worker's units
+
+
+def targets_of(config: ProbesConfig) -> list[Target]:
+    """The targets that were asked for; with prompts of the user's own only those that need no item."""
+    found = resolve(config.targets)
+    if config.prompts is None:
+        return found
+    return [t for t in found if t.tasks is None] or resolve(["final_latent"])
+
+
+def probe_of(config: ProbesConfig, target: Target) -> LinearProbe:
+    """One inner split: hundreds of cells choose their penalty."""
+    return LinearProbe("ridge" if target.form == REGRESS else config.kind, inner=1)
+
+
+def hook_names(config: ProbesConfig, layers: int) -> list[str]:
+    return [f"blocks.{layer}.{config.site}" for layer in known_layers(config.layers, layers)]
+
+
+def steps_of(config: ProbesConfig) -> tuple[int, ...]:
+    """The probed steps. InterpError for one that the runs do not have."""
+    return tuple(sorted(set(chosen_steps(config, config.num_inference_steps))))
+
+
+def collect_unit(model: HookedVideoPipeline, config: ProbesConfig, problem: Problem) -> Unit:
+    """Run one problem and keep what probes need."""
+    source = Source(problem.name, arguments(model, config, problem), problem.item)
+    names, steps = hook_names(config, model.layers), list(steps_of(config))
+    tokens = config.probe_tokens if config.prompts is None else "all"
+    clip = collect_clip(model, source, names, steps, targets_of(config), tokens, problem.seed)
+    tensors = {f"act.{n}": torch.from_numpy(a) for n, a in clip.activations.items()}
+    tensors |= {f"label.{n}": torch.from_numpy(a.copy()) for n, a in clip.labels.items()}
+    tensors |= {"x_t": torch.from_numpy(clip.x_t), "position": torch.from_numpy(clip.position)}
+    if clip.first is not None:
+        tensors["first"] = torch.from_numpy(clip.first.copy())
+    axes = {k: ["step", "token", "unit"] if k.startswith("act.") or k == "x_t" else ["token"] for k in tensors}
+    facts = {"task": clip.task, "grid": list(clip.grid), "steps": list(clip.steps), "sigmas": list(clip.sigmas), "axes": axes}
+    return Unit([{"table": "clip", **problem.facts, "tokens": len(clip.position)}], tensors, facts)
+
+
+def wait_for(store: RunStore, units: Iterable[str]) -> None:
+    """Return when other workers have stored these units. They come earlier in the queue, so someone is on them; a worker that
+    dies ends the whole run."""
+    for unit in units:
+        while not store.unit_path(unit).is_file():
+            time.sleep(WAIT)
+
+
+def read_clip(store: RunStore, unit: str) -> ClipData:
+    _, facts = store.unit(unit)
+    held = {k: v.numpy() for k, v in store.tensors(unit).items()}
+    part = lambda head: {k.removeprefix(head): v for k, v in held.items() if k.startswith(head)}
+    return ClipData(
+        unit, facts["task"], part("act."), part("label."), held["x_t"], held.get("first"), held["position"],
+        tuple(facts["steps"]), tuple(facts["sigmas"]), tuple(facts["grid"]),
+    )  # fmt: skip
+
+
+def dataset(store: RunStore, config: ProbesConfig, units: Iterable[str]) -> ProbeDataset:
+    """All clips of a run; read once a process."""
+    return _dataset(store.folder, config, tuple(units))
+
+
+@lru_cache(maxsize=1)
+def _dataset(folder: Path, config: ProbesConfig, units: tuple[str, ...]) -> ProbeDataset:
+    store = RunStore(folder)
+    clips = [read_clip(store, u) for u in units]
+    names = sorted(clips[0].activations, key=lambda n: int(n.split(".")[1]))
+    clips = [ClipData(**{**c.__dict__, "activations": {n: c.activations[n] for n in names}}) for c in clips]
+    return assemble(clips, len(clips), targets_of(config))

@@ -1,0 +1,161 @@
+"""What the ``cos probe`` commands do: train, test, list, show and apply saved probes on the tasks' items."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cos_interp.analyses.driver.experiment import load_model
+from cos_interp.analyses.driver.settings import ALL_TASKS, SuiteConfig
+from cos_interp.analyses.driver.statistics import mean_number
+from cos_interp.analyses.kit.problems import Problem, arguments, problems
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.probes.collect import collect_clip, in_turn
+from cos_interp.probes.dataset import ProbeDataset, Source, layer_of
+from cos_interp.probes.errors import ProbeError
+from cos_interp.probes.grid import ProbeGrid
+from cos_interp.probes.overlay import overlay
+from cos_interp.probes.persistence import read_card, saved
+from cos_interp.probes.scoring import class_tally, interval, value_tally
+from cos_interp.probes.targets import CLASSIFY, TARGETS, Target, resolve
+
+MOST = 125
+
+
+def sources(model: HookedVideoPipeline, config: SuiteConfig, target: Target, skip: int = 0) -> list[Source]:
+    """Items ``skip`` to ``skip + items`` of each task that has the target, tasks in turn, with their own noise seeds."""
+    tasks = tuple(t for t in config.tasks if target.tasks is None or t in target.tasks)
+    if not tasks:
+        raise ProbeError(f"target {target.name!r} exists in {', '.join(target.tasks)}; asked for were {', '.join(config.tasks)}")
+    last = skip + config.items
+    if last > MOST:
+        raise ProbeError(f"items {skip} to {last - 1} were asked for; a task has {MOST}")
+    wanted = config.model_copy(update={"tasks": tasks, "items": last})
+    kept: list[Problem] = [p for p in problems(wanted) if int(p.name.rsplit("-", 1)[1]) >= skip]
+    return in_turn([Source(p.name, arguments(model, config, p), p.item) for p in kept])
+
+
+def train(
+    config: SuiteConfig, target: str, kind: str, site: str, layers: tuple[int, ...] | None, steps: tuple[int, ...] | None,
+    tokens: int, folds: int, out: Path, progress: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Collect, fit a grid, save it; the best cell and its baselines."""
+    found = resolve([target])[0]
+    model = load_model(config)
+    names = [f"blocks.{i}.{site}" for i in (range(model.layers) if layers is None else layers)]
+    data = ProbeDataset.collect(
+        model, sources(model, config, found), names=names, steps="all" if steps is None else list(steps), targets=[found],
+        tokens=tokens or "all", progress=lambda done, total: progress(done, total, "clips"),
+    )  # fmt: skip
+    grid = ProbeGrid(target, kind if found.form == CLASSIFY else "ridge", folds, inner=1)
+    grid.fit(data, progress=lambda done, total: progress(done, total, "probes"))
+    grid.card["data"] |= {"tasks": list(config.tasks), "items": config.items, "seed": config.seed}
+    grid.save(out)
+    return grid.scores.loc[grid.scores.score.idxmax()].to_dict()
+
+
+def evaluate(folder: Path, config: SuiteConfig, skip: int, force: bool, progress: Any) -> list[dict[str, Any]]:
+    """Saved probes on other items: a row a cell with ``score, low, high, n_clips, trained`` (its score at training)."""
+    card = read_card(folder)
+    target = resolve([card["target"]["name"]])[0]
+    model = load_model(config)
+    grid = ProbeGrid.load(folder, model, force)
+    chosen = sources(model, config, target, skip)
+    again = {s.name for s in chosen} & set(card["data"]["clips"])
+    if again and config.seed == card["data"].get("seed"):
+        raise ProbeError(
+            f"{len(again)} of the {len(chosen)} clips were trained on ({min(again)}): give --skip {card['data']['items']}, "
+            "or another --seed for new noise"
+        )
+    cells = list(grid.probes)
+    data = ProbeDataset.collect(
+        model, chosen, names=list(dict.fromkeys(n for n, _ in cells)), steps=sorted({s for _, s in cells}), targets=[target],
+        progress=lambda done, total: progress(done, total, "clips"),
+    )  # fmt: skip
+    trained = grid.scores.set_index(["name", "step"]).score
+    return [_evaluated(grid, data, cell) | {"trained": float(trained[cell])} for cell in cells]
+
+
+def _evaluated(grid: ProbeGrid, data: ProbeDataset, cell: tuple[str, int]) -> dict[str, Any]:
+    probe, rows = grid.probes[cell], data.rows(grid.target)
+    if probe.classifies:
+        rows = rows[np.isin(data.label(grid.target)[rows], probe.classes_)]
+    if not len(rows):
+        raise ProbeError(f"none of the clips has a class of {grid.target!r} that was trained on: take more clips")
+    y, clip = data.label(grid.target)[rows], data.clip[rows]
+    predicted = probe.predict(data.storage.read(cell[0], data.at(cell[1]), rows))
+    clips = np.unique(clip)
+    tally = class_tally(y, predicted, clip, clips, probe.classes_) if probe.classifies else value_tally(y, predicted, clip, clips)
+    value, low, high = interval(tally)
+    return {"name": cell[0], "step": cell[1], "score": value, "low": low, "high": high, "n_clips": len(clips)}
+
+
+def listing(folder: Path) -> list[dict[str, Any]]:
+    """Saved probes below a folder, one row each."""
+    out = []
+    for path in saved(folder):
+        card = read_card(path)
+        best = max(card["scores"], key=lambda row: row["score"])
+        out.append({
+            "folder": str(path), "target": card["target"]["name"], "kind": card["probe"]["kind"], "probes": len(card["cells"]),
+            "best": f"layer {best['layer']}, step {best['step']}", "score": best["score"], "model": card["model"].get("name"),
+            "digest": str(card["model"].get("digest"))[:12],
+        })  # fmt: skip
+    return out
+
+
+def target_list() -> list[dict[str, str]]:
+    return [
+        {"target": t.name, "family": t.family, "about": t.about, "tasks": ", ".join(t.tasks or ("any video",))}
+        for t in TARGETS.values()
+    ]
+
+
+def apply(
+    folder: Path, config: SuiteConfig, task: str, index: int, layer: int | None, step: int | None, force: bool, out: Path
+) -> dict[str, Any]:
+    """Generate one item, predict every token, write the overlay video; what was applied and how well it fits."""
+    from cos_interp.tasks.video import encode_mp4
+
+    target = resolve([read_card(folder)["target"]["name"]])[0]
+    model = load_model(config)
+    grid = ProbeGrid.load(folder, model, force)
+    if (layer is None) != (step is None):
+        raise ProbeError("give both a layer and a step, or neither for the best probe")
+    cell = grid.best() if layer is None else _cell(grid, layer, step)
+    if not 0 <= index < MOST:
+        raise ProbeError(f"item {index} was asked for; a task has items 0 to {MOST - 1}")
+    problem = problems(config.model_copy(update={"tasks": (task,), "items": index + 1}))[index]
+    source = Source(problem.name, arguments(model, config, problem), problem.item)
+    clip = collect_clip(model, source, [cell[0]], [cell[1]], [target], "all", 0)
+    predicted = grid.probes[cell].predict(clip.activations[cell[0]][0])
+    frames = model.run(**source.call).decode()[0]
+    names = target.names if target.form == CLASSIFY else ()
+    video, legend = overlay(frames, predicted.reshape(clip.grid + predicted.shape[1:]), names)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(encode_mp4(video))
+    truth = clip.labels[target.name]
+    facts = {"video": str(out), "probe": f"{cell[0]} at step {cell[1]}", "prompt": problem.call["prompt"], "colours": legend}
+    if target.form == CLASSIFY and (truth >= 0).any():
+        known = truth >= 0
+        facts["tokens right"] = mean_number((predicted == truth)[known].astype(float)).value
+    return facts
+
+
+def _cell(grid: ProbeGrid, layer: int, step: int) -> tuple[str, int]:
+    grid.at(layer, step)  # says what there is
+    return next(c for c in grid.probes if layer_of(c[0]) == layer and c[1] == step)
+
+
+def suite_config(**given: Any) -> SuiteConfig:
+    """Settings of the items; ProbeError for a task that does not exist."""
+    from pydantic import ValidationError
+
+    from cos_interp.analyses.driver.command import explain
+
+    try:
+        return SuiteConfig(**{"tasks": ALL_TASKS, **given})
+    except ValidationError as error:
+        raise ProbeError("; ".join(explain(e) for e in error.errors())) from error

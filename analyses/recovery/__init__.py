@@ -1,0 +1,41 @@
+"""Inject a wrong answer at a step; is the right one back, and when?"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.settings import SuiteConfig
+
+
+class RecoveryConfig(SuiteConfig):
+    """Inject a wrong answer at step k; is the right one back, and when?"""
+
+    items: int = Field(6, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
+    steps: tuple[int, ...] | None = Field(None, description="Injection steps. Eight spread ones by default.")
+    donors: tuple[Literal["other", "prompt", "noise"], ...] = Field(
+        ("other", "prompt", "noise"), min_length=1, description="Injected: another item, the same scene's other prompt, noise."
+    )
+    doses: tuple[float, ...] = Field((1.0, 0.5), min_length=1, description="Share of the injected latent: 1 replaces all of it.")
+    batch: int = Field(12, ge=1, description="Injected runs in one forward.")
+
+    @field_validator("doses")
+    @classmethod
+    def _shares(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0 < dose <= 1 for dose in value):
+            raise ValueError("a share of the injected latent lies above 0 and at most at 1")
+        return tuple(dict.fromkeys(value))
+
+
+ENTRY = Entry(
+    "recovery",
+    RecoveryConfig,
+    "Inject a wrong answer at a step; is the right one back, and when?",
+    (
+        "cos analyze recovery",
+        "cos analyze recovery --donors prompt --steps 0:20:2 --doses 1 --out runs/prompt",
+    ),
+    seconds=160,
+)

@@ -1,0 +1,196 @@
+"""Corruption and recovery (CoS section 4): a wrong answer's latent is put in at step k; is the right one back, and by when?
+
+The injected state is that of a run from the same noise, so that only its content is foreign and a mixture of the two is a
+state of the same noise level. At the first step, where x_t is all noise, nothing is injected then: an exact control.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cos_interp.analyses.driver.experiment import Unit, each_unit
+from cos_interp.analyses.driver.statistics import distance, projection
+from cos_interp.analyses.driver.store import Row
+from cos_interp.analyses.kit import perturb
+from cos_interp.analyses.kit.problems import Problem, chosen_steps, generate, judge, needs_flow, problems, spread
+from cos_interp.analyses.recovery import RecoveryConfig
+from cos_interp.analyses.recovery.report import CLAIM_AT
+from cos_interp.interp.batch import chunks
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.patching import restart
+from cos_interp.interp.trajectory import Run
+from cos_interp.tasks import get_task
+
+Piece = tuple[Problem, Problem | None]  # a problem, and the other item whose latents are injected
+
+
+@dataclass(frozen=True)
+class Donor:
+    """Where an injected latent comes from. ``problem`` and ``run`` are None for noise."""
+
+    name: str
+    problem: Problem | None = None
+    run: Run | None = None
+
+
+@dataclass(frozen=True)
+class Injection:
+    """One injected run: ``dose`` 1 replaces all of x_t."""
+
+    donor: Donor
+    dose: float
+    step: int
+
+
+def mix(own: Tensor, other: Tensor, dose: float) -> Tensor:
+    """``(1 - dose) own + dose other``; two states of one noise keep it whole."""
+    return other if dose == 1 else (1 - dose) * own + dose * other
+
+
+def injected(injection: Injection, run: Run, seed: int) -> Tensor:
+    """``x_t [1, channel, frame, row, col]`` after the injection."""
+    step, donor = injection.step, injection.donor
+    x_t = run.x_t[step]
+    if donor.run is not None:
+        return mix(x_t, donor.run.x_t[step], injection.dose)
+    noise = perturb.noise_like(x_t, seed, step)
+    return perturb.erase(x_t, run.x0hat[step], run.sigmas[step], noise, injection.dose)
+
+
+def whose(problem: Problem, donor: Problem | None, frames: np.ndarray) -> str | None:
+    """Whose answer a video gives: ``target``, ``donor``, ``other`` (a third, or a broken one) or ``undecided``.
+
+    Each item's own verifier is asked, with its own first frame. None without a verifier.
+    """
+    verdict = judge(problem, frames)
+    if verdict is None or verdict.solved:
+        return None if verdict is None else "target"
+    if donor is not None and judge(donor, frames).solved:
+        return "donor"
+    return "undecided" if verdict.status == "undecided" else "other"
+
+
+def other_prompt(problem: Problem) -> Problem | None:
+    """The same scene with another prompt whose right answers are all wrong here; None where there is none."""
+    if problem.item is None:
+        return None
+    item = get_task(problem.task).counterfactual(problem.item, "prompt", np.random.default_rng(problem.seed))
+    if item is None or set(item.answers) & set(problem.item.answers):
+        return None
+    return Problem(f"{problem.name}-prompt", {**problem.call, "prompt": item.prompt}, problem.seed, item)
+
+
+def donors(model: HookedVideoPipeline, config: RecoveryConfig, problem: Problem, other: Problem | None) -> list[Donor]:
+    """What is injected into this problem's run; each donor runs from this problem's noise."""
+    found = []
+    for name in config.donors:
+        if name == "noise":
+            found.append(Donor(name))
+            continue
+        giver = other if name == "other" else other_prompt(problem)
+        if giver is not None:
+            found.append(Donor(name, giver, generate(model, config, giver, problem.seed)))
+    return found
+
+
+def steps_of(config: RecoveryConfig) -> tuple[int, ...]:
+    """The injection steps: what was asked, or spread ones and the one that the paper's claim is about."""
+    if config.steps is not None:
+        return chosen_steps(config)
+    return tuple(sorted({*spread(config.num_inference_steps), round(CLAIM_AT * config.num_inference_steps)}))
+
+
+def read(problem: Problem, donor: Donor, base: Run, estimate: Tensor, clip: np.ndarray | None) -> Row:
+    """What one clean estimate (or final latent) ``[1, ...]`` of an injected run shows.
+
+    ``effect``: 1 as the undisturbed run's final latent, 0 as the donor's (projection on their difference).
+    """
+    effect = None if donor.run is None else projection(estimate, donor.run.latents, base.latents)
+    said = whose(problem, donor.problem, clip) if clip is not None else None
+    return {"whose": said, "effect": effect, "distance": distance(estimate, base.latents)}
+
+
+def inject(
+    model: HookedVideoPipeline, problem: Problem, run: Run, batch: Sequence[Injection]
+) -> Iterator[tuple[Row, np.ndarray | None]]:
+    """Rows of injections at one step: what every later clean estimate shows, then the final video (with its clip)."""
+    step = batch[0].step
+    later = restart(model, run, step, torch.cat([injected(i, run, problem.seed) for i in batch]))
+    for j in range(step, run.steps + 1):
+        last = j == run.steps
+        estimates = later.latents if last else later.x0hat[j]
+        clips = model.decode(estimates) if problem.item is not None else [None] * len(batch)
+        for row, injection in enumerate(batch):
+            at = {"kind": "injected", "donor": injection.donor.name, "dose": injection.dose, "injected": step, "step": j}
+            at["sigma"] = 0.0 if last else run.sigmas[j]
+            found = read(problem, injection.donor, run, estimates[row : row + 1], clips[row])
+            yield {**at, **found}, clips[row] if last else None
+
+
+def baselines(
+    model: HookedVideoPipeline, problem: Problem, run: Run, found: list[Donor]
+) -> Iterator[tuple[Row, np.ndarray | None]]:
+    """The undisturbed run at every step, and each donor's own video judged for this problem: what no correction would leave."""
+    at = {"donor": None, "dose": None, "injected": None}
+    for step, sigma in enumerate([*run.sigmas, 0.0]):
+        latent = run.latents if step == run.steps else run.x0hat[step]
+        clip = model.decode(latent)[0] if problem.item is not None else None
+        row = {"step": step, "sigma": sigma, "whose": None if clip is None else whose(problem, None, clip), "effect": None}
+        row["distance"] = distance(latent, run.latents)
+        yield {"kind": "undisturbed", **at, **row}, clip if step == run.steps else None
+    for donor in found:
+        if donor.run is not None:
+            clip = model.decode(donor.run.latents)[0] if problem.item is not None else None
+            row = {"step": run.steps, "sigma": 0.0, **read(problem, donor, run, donor.run.latents, clip)}
+            yield {"kind": "never corrected", **at, "donor": donor.name, **row}, clip
+
+
+def measure(model: HookedVideoPipeline, config: RecoveryConfig, piece: Piece) -> Unit:
+    """Rows of the baselines and of all injections; the first item of a task keeps its final videos."""
+    problem, other = piece
+    run = generate(model, config, problem)
+    found = donors(model, config, problem, other)
+    made = list(baselines(model, problem, run, found))
+    for step in steps_of(config):
+        asked = [Injection(donor, dose, step) for donor in found for dose in config.doses]
+        for batch in chunks(asked, config.batch):
+            made += inject(model, problem, run, batch)
+    kept = problem.name.endswith("-000") and problem.item is not None
+    shown = [(_label(row), clip) for row, clip in made if clip is not None and row["dose"] in (None, config.doses[0])]
+    tensors = {"frames": torch.from_numpy(np.stack([clip for _, clip in shown]))} if kept else {}
+    facts: dict[str, Any] = {"axes": {"frames": ["clip", "pixel_frame", "y", "x", "rgb"]} if kept else {}, "sigmas": run.sigmas}
+    facts |= {"prompt": problem.call["prompt"], "shown": [name for name, _ in shown]}
+    facts["donor_prompts"] = {d.name: d.problem.call["prompt"] for d in found if d.problem is not None}
+    facts["scheduler"] = type(model.pipe.scheduler).__name__
+    return Unit([{**problem.facts, **row} for row, _ in made], tensors, facts)
+
+
+def _label(row: Row) -> str:
+    if row["kind"] != "injected":
+        return row["kind"] + (f": {row['donor']}" if row["donor"] else "")
+    return f"{row['donor']} at step {row['injected']}"
+
+
+def pieces(config: RecoveryConfig) -> list[tuple[Piece, list[str]]]:
+    """Each problem with the next one of its task that has no right answer in common with it."""
+    found = problems(config)
+    return [((problem, _other(problem, found)), [problem.name]) for problem in found]
+
+
+def _other(problem: Problem, found: list[Problem]) -> Problem | None:
+    at = found.index(problem)
+    for other in [*found[at + 1 :], *found[:at]]:
+        shared = problem.item is not None and other.item is not None and set(problem.item.answers) & set(other.item.answers)
+        if other.task == problem.task and not shared:
+            return other
+    return None
+
+
+work = each_unit(measure, lambda piece: piece[0].name)
+check = needs_flow

@@ -1,0 +1,227 @@
+"""The page of the recovery experiment: how often, and by which step, the right answer is back after an injection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from cos_interp.analyses.driver import pages
+from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.experiment import Report
+from cos_interp.analyses.driver.findings import Finding, Number, decide
+from cos_interp.analyses.driver.statistics import by_item, curve, mean_number
+from cos_interp.analyses.driver.store import RunStore
+from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
+from cos_interp.tasks.tally import wilson
+
+CLAIM_AT, CLAIM_BY = 0.2, 0.5  # injected at step 20 of 100, back by step 50
+OFTEN = 0.5
+NEAR = 0.5  # without a verifier: an effect above this is nearer to the undisturbed run than to the donor's
+DONORS = {"other": "another item", "prompt": "same scene, other prompt", "noise": "noise"}
+QUESTION = (
+    "The state of a run with another answer is put in at step k, and the run goes on with its own prompt and picture. How "
+    "often is the right answer back in the final video, and from which step on is it read in the clean estimate to stay?"
+)
+METHOD = (
+    "Injected: x_t at the same sigma of another item of the task, of the same scene under another prompt (the cleanest wrong "
+    "answer), or noise (sigma x noise: no content). Donors run from the same noise as the receiver, so a dose below 1 mixes "
+    "content and not noise, and an injection at step 0, where x_t is all noise, changes nothing. Shares are over items that are "
+    "solved undisturbed and whose donor solves its own problem."
+)
+
+
+def stays_from(flags: Sequence[bool]) -> int | None:
+    """Index from which all flags are true to the end; None when the last one is not.
+
+    >>> stays_from([True, False, True, True])
+    2
+    """
+    at = len(flags)
+    while at and flags[at - 1]:
+        at -= 1
+    return at if at < len(flags) else None
+
+
+def with_right(rows: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
+    """Rows with ``right`` and ``foreign`` (the donor's answer), and whether a verifier said so.
+
+    Without a verifier: nearer to the undisturbed final latent than to the donor's; undefined for noise, which has none.
+    """
+    if rows.whose.notna().all():
+        return rows.assign(right=rows.whose == "target", foreign=rows.whose == "donor", eligible=_eligible(rows)), True
+    kept = rows[rows.effect.notna()]
+    near = kept.effect.astype(float) > NEAR
+    return kept.assign(right=near, foreign=~near, eligible=True), False
+
+
+def _eligible(rows: pd.DataFrame) -> pd.Series:
+    """Solved undisturbed, and the donor's own video is right for the donor (noise has no answer of its own)."""
+    last = rows.step == rows.step.max()
+    solved = rows[(rows.kind == "undisturbed") & (rows.whose == "target") & last].problem
+    sound = rows[(rows.kind == "never corrected") & (rows.whose == "donor")]
+    pairs = {(p, d) for p, d in zip(sound.problem, sound.donor, strict=True)} | {(p, "noise") for p in solved}
+    there = [(p, d) in pairs or kind == "undisturbed" for p, d, kind in zip(rows.problem, rows.donor, rows.kind, strict=True)]
+    return rows.problem.isin(solved) & pd.Series(there, rows.index)
+
+
+def recoveries(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row an injected run: is the right answer back at the end, and the step from which it stays (NaN: never)."""
+    out = []
+    part = rows[rows.kind == "injected"]
+    for (problem, donor, dose, step), run in part.groupby(["problem", "donor", "dose", "injected"], sort=False):
+        run = run.sort_values("step")
+        at = stays_from(list(run.right))
+        back = float("nan") if at is None else float(run.step.iloc[at])
+        out.append({
+            "problem": problem, "task": run.task.iloc[0], "donor": donor, "dose": dose, "injected": int(step),
+            "eligible": bool(run.eligible.iloc[0]), "recovered": float(at is not None), "foreign": float(run.foreign.iloc[-1]),
+            "back": back, "after": back - step,
+        })  # fmt: skip
+    return pd.DataFrame(out)
+
+
+def share(flags: Sequence[bool]) -> Number:
+    """Share of items with the 95 % Wilson score interval: unlike a bootstrap it is not of width 0 when all items agree."""
+    if not len(flags):
+        return Number(float("nan"))
+    return Number(float(np.mean(flags)), *wilson(int(sum(flags)), len(flags)), n=len(flags))
+
+
+def own_by(rows: pd.DataFrame, problems: set[str], by: int) -> Number:
+    """Share of the undisturbed runs of some problems that read right from step ``by`` or before to the end."""
+    runs = rows[(rows.kind == "undisturbed") & rows.problem.isin(problems)].sort_values("step")
+    froms = [stays_from(list(run.right)) for _, run in runs.groupby("problem")]
+    return share([at is not None and at <= by for at in froms])
+
+
+def findings(rows: pd.DataFrame, sigmas: Sequence[float], dose: float) -> list[Finding]:
+    """The claim for each donor with an answer of its own, over the eligible items; ``sigmas`` ends with the final 0."""
+    found = recoveries(rows)
+    steps, by = len(sigmas) - 1, int(CLAIM_BY * (len(sigmas) - 1))
+    never = rows[(rows.kind == "never corrected") & rows.eligible]
+    out = []
+    for donor in [d for d in ("prompt", "other") if (found.donor == d).any()]:
+        at = min(found.injected.unique(), key=lambda k: abs(k - CLAIM_AT * steps))
+        part = found[found.eligible & (found.dose == dose) & (found.donor == donor) & (found.injected == at)]
+        early = share(list((part.back <= by) & (part.recovered == 1)))
+        left = share(list(never[never.donor == donor].right))
+        out.append(Finding(
+            "A wrong answer injected at step 20 of 100 is often corrected by step 50 (4)",
+            decide(early.low - OFTEN, early.high - OFTEN),
+            f"{DONORS[donor]}, injected at step {at} of {steps} (sigma {sigmas[at]:.2f}): the right answer is in the final video "
+            f"for {share(list(part.recovered))}, the injected one for {share(list(part.foreign))} (the donor's own video, never "
+            f"corrected, is right here for {left}); right, and to stay, by step {by} (sigma {sigmas[by]:.2f}) for",
+            early, "the same items undisturbed, right and to stay by the same step", own_by(rows, set(part.problem), by),
+            f"the Wilson interval lies above {OFTEN}; below it: contradicted",
+        ))  # fmt: skip
+    return out
+
+
+def report(result: AnalysisResult, store: RunStore) -> Report:
+    rows, judged = with_right(result.rows)
+    config, facts = result.config, next(iter(result.units.values()))
+    sigmas = [*facts["sigmas"], 0.0]
+    found = recoveries(rows)
+    title, source = "Corruption and recovery", "CoS section 4 (self-correction)"
+    if found.empty:
+        page = "Nothing could be injected: give at least two problems, or --donors noise for tasks."
+        return pages.build(result, title, QUESTION, source, [], [], [page])
+    if not found.eligible.any():
+        page = "No item is solved undisturbed with a donor that solves its own problem: there is nothing to lose or to get back."
+        concluded = findings(rows, sigmas, config["doses"][0])
+        return pages.build(result, title, QUESTION, source, concluded, [], [METHOD, page])
+    sections = [
+        _shares(rows, found[found.eligible], config["doses"], sigmas, judged),
+        *_maps(rows[rows.eligible], config["doses"][0], sigmas, judged),
+        pages.Section(
+            "When it is back",
+            caption="Step: the first from which the right answer is read to the end, over the runs that recover. First dose.",
+            table=back_table(found[found.eligible & (found.dose == config["doses"][0])], sigmas),
+        ),
+        pages.Section("Videos", caption="Rows: final videos. Columns: pixel frames.", clips=_clips(result, store)),
+    ]
+    return pages.build(
+        result, title, QUESTION, source, findings(rows, sigmas, config["doses"][0]), sections, notes(judged, facts)
+    )
+
+
+def notes(judged: bool, facts: dict) -> list[str]:
+    out = [METHOD]
+    if not judged:
+        out.append(
+            "These problems have no verifier: 'right' means nearer to the undisturbed final latent than to the donor's, along "
+            "their difference; noise, which has no answer, is left out of the shares."
+        )
+    if "FlowMatchEuler" not in facts["scheduler"]:
+        out.append(f"{facts['scheduler']} keeps earlier outputs of the undisturbed run, which pull the state back.")
+    return out
+
+
+def _shares(rows: pd.DataFrame, found: pd.DataFrame, doses: list[float], sigmas: list[float], judged: bool) -> pages.Section:
+    steps = sorted(found.injected.unique())
+    ticks = {int(k): f"{k}\n{sigmas[k]:.2f}" for k in steps}
+    never = rows[(rows.kind == "never corrected") & rows.eligible]
+    made = []
+    right = "right answer at the end" if judged else "nearer to the undisturbed run"
+    foreign = "injected answer at the end" if judged else "nearer to the donor"
+    axis = {"along": "injected", "xlabel": "injection step, sigma", "ylabel": "share", "ticks": ticks, "bounds": (-0.03, 1.03)}
+    for dose in doses:
+        part = found[found.dose == dose]
+        for value, label in (("recovered", right), ("foreign", foreign)):
+            groups = part[part.donor != "noise"] if value == "foreign" else part
+            curves = [Curve(DONORS[d], curve(p, value, "injected")) for d, p in groups.groupby("donor", sort=False)]
+            if value == "recovered" and len(never):
+                level = by_item(never.assign(right=never.right.astype(float)), "right").value
+                ends = pd.DataFrame({"injected": [steps[0], steps[-1]], "mean": [level] * 2})
+                curves.append(Curve("never corrected", ends, "--"))
+            made.append(Panel(f"{label}, dose {dose:g}", curves, **axis))
+    drawn = [panel for panel in made if panel.curves]
+    return pages.Section("What is left at the end", panels(drawn), "Bands: 95 % bootstrap over items. Sigma below the step.")
+
+
+def _maps(rows: pd.DataFrame, dose: float, sigmas: list[float], judged: bool) -> list[pages.Section]:
+    part = rows[(rows.kind == "injected") & (rows.dose == dose)]
+    out = []
+    last = len(sigmas) - 1
+    label = {k: "end" if k == last else str(k) if k % 2 == 0 and k < last - 1 else "" for k in range(last + 1)}
+    named = {"right": "the right answer" if judged else "nearer to the undisturbed run", "foreign": "the injected answer"}
+    for value, name in named.items():
+        maps = []
+        for donor, runs in part.groupby("donor", sort=False):
+            if value == "foreign" and donor == "noise":
+                continue
+            table = runs.assign(value=runs[value].astype(float)).pivot_table("value", "injected", "step")
+            table.index = [f"{int(k)}  {sigmas[int(k)]:.2f}" for k in table.index]
+            table.columns = [label[int(k)] for k in table]
+            maps.append((DONORS[donor], table))
+        if maps:
+            figure = matrix_maps(maps, "later step", "injection step, sigma", "share", (0, 1))
+            out.append(pages.Section(f"Read in the clean estimate: {name}", figure, f"Dose {dose:g}. 'end': the final video."))
+    return out
+
+
+def back_table(found: pd.DataFrame, sigmas: list[float]) -> pd.DataFrame:
+    out = []
+    for (donor, step), part in found.groupby(["donor", "injected"], sort=True):
+        back = mean_number(part.back.to_numpy(float))
+        out.append({
+            "injected": DONORS[donor],  "step": f"{step} (sigma {sigmas[step]:.2f})",
+            "back at the end": str(mean_number(part.recovered)), "back from step": str(back) if back.n else "–",
+            "injected answer at the end": "–" if donor == "noise" else str(mean_number(part.foreign)),
+        })  # fmt: skip
+    return pd.DataFrame(out)
+
+
+def _clips(result: AnalysisResult, store: RunStore) -> list[pages.Clip]:
+    clips = []
+    for unit, facts in result.units.items():
+        if facts["axes"]:
+            frames, shown = store.tensors(unit)["frames"].numpy(), facts["shown"]
+            for donor in ("prompt", "other", "noise"):
+                picked = [i for i, name in enumerate(shown) if donor in name or name == "undisturbed"]
+                if len(picked) > 1:
+                    text = f"“{facts['prompt']}”. From above: {'; '.join(shown[i] for i in picked)}"
+                    clips.append(pages.Clip(f"{unit}, {DONORS[donor]}", text, pages.strip(frames[picked])))
+    return clips

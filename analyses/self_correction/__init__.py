@@ -1,0 +1,26 @@
+"""Answers that change along the steps without any injection."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.settings import SuiteConfig
+
+
+class SelfCorrectionConfig(SuiteConfig):
+    """Answers that change without any injection."""
+
+    items: int = Field(25, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
+
+
+ENTRY = Entry(
+    "self-correction",
+    SelfCorrectionConfig,
+    "Answers that change along the steps without any injection.",
+    (
+        "cos analyze self-correction",
+        "cos analyze self-correction --tasks maze,place --items 125 --out runs/corrections",
+    ),
+    seconds=40,
+)

@@ -1,0 +1,30 @@
+"""Answers that change without any injection (CoS section 4, "aha"): flips of the clean estimate's verdict along the steps."""
+
+from __future__ import annotations
+
+import torch
+
+from cos_interp.analyses.driver.experiment import Unit, each_unit
+from cos_interp.analyses.kit.problems import Problem, each_problem, generate
+from cos_interp.analyses.kit.readings import clean_videos, read_steps
+from cos_interp.analyses.self_correction import SelfCorrectionConfig
+from cos_interp.interp.model import HookedVideoPipeline
+
+EXAMPLES = 4  # shown corrections, the first ones in the suite's order
+
+
+def measure(model: HookedVideoPipeline, config: SelfCorrectionConfig, problem: Problem) -> Unit:
+    run = generate(model, config, problem)
+    clips = clean_videos(model, run)
+    rows = [{**problem.facts, **row} for row in read_steps(problem, clips, run)]
+    wrong = [row["step"] for row in rows[:-1] if row["status"] == "wrong"]
+    corrected = bool(wrong) and rows[-1]["status"] == "solved"
+    facts = {"sigmas": run.sigmas, "prompt": problem.call["prompt"], "wrong": wrong, "corrected": corrected, "axes": {}}
+    if not corrected:
+        return Unit(rows, facts=facts)
+    kept = torch.from_numpy(clips[[wrong[-1], wrong[-1] + 1, len(clips) - 1]])
+    return Unit(rows, {"frames": kept}, {**facts, "axes": {"frames": ["shown", "pixel_frame", "y", "x", "rgb"]}})
+
+
+pieces = each_problem
+work = each_unit(measure)

@@ -1,0 +1,42 @@
+"""Swap the visual tokens of two runs at one step, layer by layer."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.settings import SuiteConfig
+
+SwapKind = Literal["prompt", "image"]
+Swapped = Literal["block", "delta", "attention", "cross", "mlp"]
+TokenSet = Literal["all", "object", "random"]
+
+
+class SwapConfig(SuiteConfig):
+    """Swap the visual tokens of two runs at one step, layer by layer."""
+
+    tasks: tuple[str, ...] = Field(("maze", "occlusion", "place"), min_length=1, description="Tasks, with commas.")
+    items: int = Field(4, ge=1, le=125, description="Pairs of each task and kind.")
+    num_inference_steps: int = Field(10, ge=2, description="Denoising steps of every run.")
+    pair_kinds: tuple[SwapKind, ...] = Field(("prompt", "image"), description="What differs in a pair: prompt, image.")
+    steps: tuple[int, ...] | None = Field(None, description="Steps, each swapped alone. The first and the middle by default.")
+    layers: tuple[int, ...] | None = Field(None, description="Layers, each swapped alone: 0,3,7 or 0:8:2. All by default.")
+    variants: tuple[Swapped, ...] = Field(
+        ("block", "delta", "attention", "cross", "mlp"), description="block, delta, attention, cross (text), mlp."
+    )
+    tokens: tuple[TokenSet, ...] = Field(("all", "object", "random"), description="all, object, random (as many others).")
+    batch: int = Field(8, ge=1, description="Swapped rows in one forward; 1 is exact to the bit.")
+
+
+ENTRY = Entry(
+    "swap",
+    SwapConfig,
+    "Swap the visual tokens of two runs at one step, layer by layer.",
+    (
+        "cos analyze swap",
+        "cos analyze swap --tasks place --pair-kind image --steps 0,4,8 --variants block,cross --out runs/swap-place",
+    ),
+    seconds=200,
+)

@@ -1,0 +1,270 @@
+"""What the representation swap found: flip rates and effects by layer, against their controls. Knows rows, not models."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from cos_interp.analyses.driver import pages
+from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.experiment import Report
+from cos_interp.analyses.driver.findings import Finding, Number, decide
+from cos_interp.analyses.driver.statistics import curve, mean_number, paired, remaining_share
+from cos_interp.analyses.driver.store import RunStore
+from cos_interp.interp.errors import InterpError
+from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
+from cos_interp.tasks.tally import wilson
+
+RULE = "the interval of the paired difference lies above 0.1 of the step's share of the sigma path that is left"
+TITLE = "Representation swap"
+SOURCE = "CoS section 5.2, figure 6b"
+QUESTION = (
+    "Which layer carries what the answer is about? Two runs start from the same noise and differ in the prompt or in the first "
+    "frame. The visual tokens of one (the donor) are put into the other (the target) in one layer of one step, and the target "
+    "is finished. Flipped: the video then gives the donor's answer. Effect: how far the final latent moved to the donor's, "
+    "0 not at all, 1 all the way."
+)
+MIDDLE = 0.5  # relative depth of the paper's layer 20 of 40
+LARGE = 0.1  # of the effect that a model which only re-reads its condition shows for one step
+GROUPS = {"all": "all tokens", "object": "object's tokens", "random": "as many other tokens"}
+
+
+def flip_rate(flips: pd.Series) -> Number:
+    """Share of pairs that flipped with its 95 % Wilson interval, which also holds at 0 and at 1 (one row a pair)."""
+    kept = flips.dropna().astype(float)
+    low, high = wilson(int(kept.sum()), len(kept))
+    return Number(float(kept.mean()) if len(kept) else float("nan"), low, high, len(kept))
+
+
+def flip_curve(rows: pd.DataFrame) -> pd.DataFrame:
+    """Columns ``layer, mean, low, high, n``: :func:`flip_rate` of each layer."""
+    found = [(layer, flip_rate(part.flipped)) for layer, part in rows.groupby("layer")]
+    return pd.DataFrame([{"layer": k, "mean": f.value, "low": f.low, "high": f.high, "n": f.n} for k, f in found])
+
+
+def main_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """The paper's own swap: block output of all tokens (the first variant that was asked for), at the first asked step."""
+    return _first_variant(_first_step(rows))
+
+
+def _first_variant(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[(rows.variant == rows.variant.iloc[0]) & (rows.group == "all")]
+
+
+def middle_layer(rows: pd.DataFrame) -> int:
+    """The measured layer that is nearest to the middle of the model; fixed beforehand, not the best one."""
+    depths = rows.groupby("layer").depth.first()
+    return int((depths - MIDDLE).abs().idxmin())
+
+
+def _mean_over(rows: pd.DataFrame, keep: pd.Series) -> pd.Series:
+    return rows[keep].groupby("problem").relative.mean()
+
+
+def findings(rows: pd.DataFrame) -> list[Finding]:
+    main = main_rows(rows)
+    flips = [finding for _, part in rows.groupby("step", sort=False) for finding in _flip_finding(_first_variant(part))]
+    return [*flips, _depth_finding(main), *_object_finding(rows, main)]
+
+
+def _flip_finding(main: pd.DataFrame) -> list[Finding]:
+    judged = main[main.flipped.notna()]
+    if judged.empty:
+        return []
+    layer = middle_layer(judged)
+    at = judged[judged.layer == layer]
+    rate, control = flip_rate(at[at.donor == "pair"].flipped), flip_rate(at[at.donor == "random item"].flipped)
+    rates = judged[judged.donor == "pair"].groupby("layer").flipped.mean()
+    step = int(at.step.iloc[0])
+    later = "" if step == 0 else f"; here at step {step}"
+    return [Finding(
+        "Swapping the visual tokens of layer 20 of 40 at the first step flips the answer completely (5.2)" + later,
+        decide(rate.low - 0.5, rate.high - 0.5),
+        f"swapping {at.variant.iloc[0]} in layer {layer} (relative depth {at.depth.iloc[0]:.2f}) at step {step} "
+        f"(sigma {at.sigma.iloc[0]:.2f}) gives the donor's answer in a share of pairs (highest: {rates.max():.2f}, in "
+        f"layer {int(rates.idxmax())}) of",
+        rate, "tokens of a random item", control,
+        "reproduced when the Wilson interval lies above 0.5 (most pairs flip), contradicted when it lies below",
+    )]  # fmt: skip
+
+
+def _depth_finding(main: pd.DataFrame) -> Finding:
+    """Do the layers from the middle on carry more of the answer than those before?"""
+    late, gains = main.depth >= MIDDLE, {}
+    for donor in ("pair", "random item"):
+        own = main.donor == donor
+        gains[donor] = paired(_mean_over(main, own & late), _mean_over(main, own & ~late))
+    gain = gains["pair"]
+    return Finding(
+        "Middle to late layers carry the decisive semantics (5.2)", decide(gain.low, gain.high, LARGE),
+        "mean effect of a swap in the second half of the layers minus that in the first half, over the step's share",
+        gain, "tokens of a random item", gains["random item"], RULE,
+    )  # fmt: skip
+
+
+def _object_finding(rows: pd.DataFrame, main: pd.DataFrame) -> list[Finding]:
+    first = main.iloc[0]
+    own = rows[(rows.variant == first.variant) & (rows.step == first.step) & (rows.donor == "pair")]
+    if not {"object", "random"} <= set(own.group):
+        return []
+    by = {group: part.groupby("problem").relative.mean() for group, part in own.groupby("group")}
+    more = paired(by["object"], by["random"])
+    return [Finding(
+        "What the answer is about sits in the object's visual tokens (5.2)", decide(more.low, more.high, LARGE),
+        f"swapping only the object's tokens, mean over layers, has {mean_number(by['object'])} of the step's share as effect; "
+        "that exceeds as many other tokens by", more, "effect of those other tokens", mean_number(by["random"]), RULE,
+    )]  # fmt: skip
+
+
+def share_note(rows: pd.DataFrame, sigmas: list[float]) -> str:
+    """The trap of single-step swaps, with this run's numbers."""
+    main = main_rows(rows)
+    own = main[main.donor == "pair"]
+    step = int(own.step.iloc[0])
+    share, effect = remaining_share(sigmas, step), mean_number(own.groupby("problem").effect.mean())
+    return (
+        f"Every step reads the prompt and the first frame again. A model that only did that would show an effect of {share:.3f} "
+        f"for a swap at step {step}, the step's share of the sigma path that is left, in every layer; measured, mean over "
+        f"layers: {_fine(effect)}. A small effect of one step therefore does not mean that a layer is unimportant."
+    )
+
+
+def self_note(rows: pd.DataFrame) -> str:
+    """Raises InterpError when a run given its own tokens did not stay as it was: then no number here can be trusted."""
+    own = rows[rows.donor == "self"]
+    wrong = own[own.effect != 0]
+    if len(wrong):
+        bad = wrong.iloc[0]
+        raise InterpError(
+            f"a run given its own tokens ({bad.variant}, layer {bad.layer}, step {bad.step}) moved by {bad.effect:.2e} instead "
+            "of exactly 0: the model is not deterministic here; run it in a deterministic mode"
+        )
+    return f"Donor = the run itself: exactly 0 in all {len(own)} swaps."
+
+
+def missing_notes(result: AnalysisResult) -> list[str]:
+    """One line for each reason why pairs are missing."""
+    reasons = pd.Series([facts["missing"] for facts in result.units.values() if "missing" in facts], dtype=object)
+    return [f"{count} pair(s) left out: {reason}" for reason, count in reasons.value_counts(sort=False).items()]
+
+
+def report(result: AnalysisResult, store: RunStore) -> Report:
+    rows, notes = result.rows, missing_notes(result)
+    if rows.empty:
+        return pages.build(result, TITLE, QUESTION, SOURCE, [], [], notes)
+    sigmas = next(facts["sigmas"] for facts in result.units.values() if "sigmas" in facts)
+    notes = [self_note(rows), share_note(rows, sigmas), *notes]
+    if rows.flipped.isna().all():
+        notes.append("These prompts have no verifier: there is an effect on the final latent but no flip rate.")
+    by_step = [part for _, part in rows.groupby("step", sort=False)]
+    sections = [
+        *[section for part in by_step for section in (*_flips(part), _effects(part, sigmas), _controls(part))],
+        *_steps(rows), _table(rows), *_clips(result, store),
+    ]  # fmt: skip
+    return pages.build(result, TITLE, QUESTION, SOURCE, findings(rows), sections, notes)
+
+
+def _axis(rows: pd.DataFrame) -> dict:
+    return {"along": "layer", "xlabel": "layer", "ticks": {int(k): str(k) for k in sorted(rows.layer.unique())}}
+
+
+def _first_step(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[rows.step == rows.step.iloc[0]]
+
+
+def _flips(rows: pd.DataFrame) -> list[pages.Section]:
+    if rows.flipped.isna().all():
+        return []
+    judged = _first_step(rows[rows.flipped.notna()])
+    main = main_rows(judged)
+    own = judged[(judged.donor == "pair") & (judged.group == "all")]
+    by_donor = [Curve(str(d), flip_curve(p)) for d, p in main.groupby("donor", sort=False) if d != "self"]
+    by_variant = [Curve(str(v), flip_curve(p)) for v, p in own.groupby("variant", sort=False)]
+    share = {**_axis(judged), "ylabel": "share flipped", "bounds": (-0.03, 1.03)}
+    figure = panels([
+        Panel(f"{main.variant.iloc[0]}, by donor", by_donor, **share), Panel("by variant, donor: pair", by_variant, **share),
+    ])  # fmt: skip
+    caption = (
+        f"All tokens, step {main.step.iloc[0]} (sigma {main.sigma.iloc[0]:.2f}). Share of pairs whose video gives the answer of "
+        "the pair's donor; bands: 95 % Wilson. With tokens of another donor the same answer can only come by accident."
+    )
+    return [pages.Section(f"Flip rate by layer, step {main.step.iloc[0]}", figure, caption)]
+
+
+def _effects(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
+    now = _first_step(rows)
+    own = now[now.donor == "pair"]
+    step = int(own.step.iloc[0])
+    made = []
+    for group, part in own.groupby("group", sort=False):
+        curves = [Curve(str(v), curve(p, "effect", "layer")) for v, p in part.groupby("variant", sort=False)]
+        made.append(Panel(GROUPS[str(group)], curves, ylabel="effect", **_axis(own)))
+    caption = (
+        f"Step {step} (sigma {own.sigma.iloc[0]:.2f}), mean over pairs with 95 % bootstrap; mind the scales. A model that only "
+        f"reads its condition again at every step would show {remaining_share(sigmas, step):.3f} with all tokens, in every layer."
+    )
+    return pages.Section(f"Effect by layer, step {step}", panels(made), caption)
+
+
+def _controls(rows: pd.DataFrame) -> pages.Section:
+    now = _first_step(rows)
+    main = main_rows(rows)
+    by_donor = [Curve(str(d), curve(p, "effect", "layer")) for d, p in main.groupby("donor", sort=False) if d != "self"]
+    own = now[(now.donor == "pair") & (now.group == "all") & (now.variant == main.variant.iloc[0])]
+    kinds = [Curve(str(k), curve(p, "effect", "layer")) for k, p in own.groupby("kind", sort=False)]
+    axis = {**_axis(now), "ylabel": "effect"}
+    figure = panels([Panel("by donor", by_donor, **axis), Panel("by kind of pair", kinds, **axis)])
+    caption = (
+        "Donors of the controls: another item from the same noise, and the target's own problem from another noise (for the "
+        "tasks one with the same answer). Effects are along the direction from the target to the pair's donor."
+    )
+    return pages.Section(f"Controls, step {main.step.iloc[0]}", figure, caption)
+
+
+def _steps(rows: pd.DataFrame) -> list[pages.Section]:
+    """Layer x step maps, where several steps were asked for."""
+    own = rows[(rows.donor == "pair") & (rows.group == "all")]
+    if own.step.nunique() < 2:
+        return []
+    names = {k: f"{k}\n{part.sigma.iloc[0]:.2f}" for k, part in own.groupby("step")}
+    maps = [(str(v), _pivot(p, "effect").rename(columns=names)) for v, p in own.groupby("variant", sort=False)]
+    return [pages.Section("By step", matrix_maps(maps, "step, sigma", "layer", "effect", diverging=True), "All tokens.")]
+
+
+def _pivot(rows: pd.DataFrame, value: str) -> pd.DataFrame:
+    return rows.groupby(["layer", "step"])[value].mean().unstack()
+
+
+def _table(rows: pd.DataFrame) -> pages.Section:
+    """Per variant, token set, donor and step: mean over layers, and the strongest layer."""
+    out = []
+    for (step, variant, group, donor), part in rows.groupby(["step", "variant", "group", "donor"], sort=False):
+        by_layer = part.groupby("layer").effect.mean()
+        row = {"step": step, "sigma": round(part.sigma.iloc[0], 3), "swapped": variant, "tokens": GROUPS[group], "donor": donor}
+        row |= {"pairs": part.problem.nunique(), "effect": _fine(mean_number(part.groupby("problem").effect.mean()))}
+        best = int(by_layer.abs().idxmax())
+        out.append({**row, "strongest layer": best, "effect there": f"{by_layer[best]:.4f}", "flipped": _flipped(part)})
+    caption = "Effect: mean over layers and pairs. Flipped: share of all swaps of the line."
+    return pages.Section("All swaps", caption=caption, table=pd.DataFrame(out))
+
+
+def _fine(number: Number) -> str:
+    """A number with the digits that effects of one step need."""
+    interval = f" [{number.low:.4f}, {number.high:.4f}]" if number.low == number.low else ""
+    return f"{number.value:.4f}{interval}"
+
+
+def _flipped(part: pd.DataFrame) -> float:
+    return float(part.flipped.astype(float).mean()) if part.flipped.notna().any() else np.nan
+
+
+def _clips(result: AnalysisResult, store: RunStore) -> list[pages.Section]:
+    clips = []
+    for unit, facts in result.units.items():
+        if facts["axes"]:
+            frames = store.tensors(unit)
+            rows = np.stack([frames[name].numpy() for name in ("target", "donor", "swapped")])
+            text = f"target “{facts['prompt']}”, donor “{facts['donor_prompt']}”"
+            clips.append(pages.Clip(unit, text, pages.strip(rows)))
+    caption = "Rows: target, donor, target with the donor's tokens in the middle layer. Columns: pixel frames."
+    return [pages.Section("Examples", caption=caption, clips=clips)] if clips else []

@@ -1,0 +1,33 @@
+"""Maps of latents and layer states along the steps; distances between runs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.settings import SuiteConfig
+
+
+class TrajectoryConfig(SuiteConfig):
+    """UMAP of latents and layer states along the steps."""
+
+    items: int = Field(15, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
+    noises: int = Field(4, ge=2, description="Runs an item, from different noises: distances are between them.")
+    steps: tuple[int, ...] | None = Field(None, description="Steps looked at. Eight spread ones by default.")
+    layers: tuple[int, ...] | None = Field(None, description="Layers whose state is followed. Start, middle, end by default.")
+    pool: Literal["flat", "mean"] = Field("flat", description="Layer states with all tokens, or their mean over tokens.")
+    neighbours: int = Field(15, ge=2, description="Neighbours of the UMAP.")
+
+
+ENTRY = Entry(
+    "trajectory",
+    TrajectoryConfig,
+    "Maps of latents and layer states along the steps; distances between runs.",
+    (
+        "cos analyze trajectory",
+        "cos analyze trajectory --tasks maze --items 60 --noises 6 --out runs/trajectory-maze",
+    ),
+    seconds=80,
+)

@@ -1,0 +1,111 @@
+"""Where runs go: latents and layer states along the steps, over many items and several noises each.
+
+Distances are between runs of one item, so that neither the picture nor the prompt makes the difference; the maps (PCA,
+UMAP) show all runs together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cos_interp.analyses.driver.experiment import Unit, each_unit
+from cos_interp.analyses.driver.store import Row
+from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps, each_problem, judge, verdict_columns
+from cos_interp.analyses.trajectory import TrajectoryConfig
+from cos_interp.analyses.trajectory.separation import relation, relative_distance, same_answer
+from cos_interp.interp.address import known_layers
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.trajectory import Run
+
+EXACT = 1 << 14  # a state of more numbers is sketched before its distances are taken
+KEPT = 512  # numbers stored of a state, for the maps
+
+
+def sketch(vector: Tensor, size: int, seed: int = 0) -> Tensor:
+    """A shorter vector with about the same distances, ``[n] -> [min(n, size)]``: count sketch.
+
+    Every entry is added with a random sign to one of ``size`` buckets (Charikar, Chen, Farach-Colton 2002); distances are
+    kept to within a factor of about ``1 + sqrt(2 / size)``. The same buckets for every vector of a length.
+    """
+    flat = vector.flatten().float().cpu()
+    if len(flat) <= size:
+        return flat.clone()
+    generator = torch.Generator().manual_seed(seed)
+    bucket = torch.randint(size, (len(flat),), generator=generator)
+    sign = torch.randint(2, (len(flat),), generator=generator) * 2.0 - 1
+    return torch.zeros(size).index_add(0, bucket, flat * sign)
+
+
+# --- runs of one problem ---------------------------------------------------------------------------------------------
+
+
+def pieces(config: TrajectoryConfig) -> list[tuple[Problem, list[str]]]:
+    chosen_steps(config)
+    return each_problem(config)
+
+
+def layers_of(config: TrajectoryConfig, model: HookedVideoPipeline) -> tuple[int, ...]:
+    if config.layers is not None:
+        return config.layers
+    return tuple(dict.fromkeys((0, model.layers // 2, model.layers - 1)))
+
+
+def check(config: TrajectoryConfig, model: HookedVideoPipeline) -> None:
+    known_layers(layers_of(config, model), model.layers)
+
+
+def trace(
+    model: HookedVideoPipeline, config: TrajectoryConfig, problem: Problem, noise: int
+) -> tuple[Run, dict[str, list[Tensor]]]:
+    """One run, and its states by space (``x_t``, ``x0hat``, ``layer i``): a vector for each chosen step."""
+    steps, layers = chosen_steps(config), layers_of(config, model)
+    run, cache = model.run_with_cache(
+        names=[f"blocks.{layer}.hook_resid_post" for layer in layers], steps=list(steps), branches="cond",
+        reduce=lambda act: sketch(act.mean(dim=(1, 2, 3)) if config.pool == "mean" else act, EXACT),
+        **arguments(model, config, problem, problem.noise(noise)),
+    )  # fmt: skip
+    states = {"x_t": [sketch(run.x_t[k], EXACT) for k in steps], "x0hat": [sketch(run.x0hat[k], EXACT) for k in steps]}
+    for layer in layers:
+        states[f"layer {layer}"] = [cache[f"blocks.{layer}.hook_resid_post", k] for k in steps]
+    return run, states
+
+
+def distance_rows(runs: Sequence[Row], states: Sequence[dict[str, list[Tensor]]], steps: Sequence[int]) -> list[Row]:
+    """A row for each pair of runs, space and step. ``runs``: status and answer of each run, ``states`` as :func:`trace`."""
+    rows: list[Row] = []
+    for a, b in combinations(range(len(runs)), 2):
+        pair = {"first": a, "second": b, "same_answer": same_answer(runs[a], runs[b])}
+        pair["relation"] = relation(runs[a]["status"], runs[b]["status"])
+        for space, found in states[a].items():
+            for place, step in enumerate(steps):
+                apart = relative_distance(found[place], states[b][space][place])
+                rows.append({**pair, "space": space, "step": step, "distance": apart})
+    return rows
+
+
+def measure(model: HookedVideoPipeline, config: TrajectoryConfig, problem: Problem) -> Unit:
+    steps = chosen_steps(config)
+    traced = [trace(model, config, problem, noise) for noise in range(config.noises)]
+    sigmas = traced[0][0].sigmas
+    runs = []
+    for noise, (run, _) in enumerate(traced):
+        verdict = judge(problem, run.decode()[0]) if problem.item is not None else None
+        runs.append({"noise": noise, **verdict_columns(verdict)})
+    states = [found for _, found in traced]
+    rows = [{**problem.facts, "sigma": sigmas[row["step"]], **row} for row in distance_rows(runs, states, steps)]
+    tensors = {
+        space: torch.stack([torch.stack([sketch(v, KEPT) for v in found[space]]) for found in states]) for space in states[0]
+    }
+    facts: dict[str, Any] = {
+        "axes": {space: ["noise", "step", "feature"] for space in tensors}, "runs": runs, "steps": list(steps), "sigmas": sigmas,
+        "task": problem.task, "prompt": problem.call["prompt"],
+    }  # fmt: skip
+    return Unit(rows, tensors, facts)
+
+
+work = each_unit(measure)

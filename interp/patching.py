@@ -1,0 +1,310 @@
+"""Replaying a recorded run with patched activations, at the exact minimum of transformer blocks.
+
+Up to the first patched step nothing runs: the pipeline's loop is fed the recorded model outputs, so the scheduler (with
+its history) arrives in the same state bit for bit. In the first patched step a branch without a patch is fed from the
+recording too, and a patched branch starts at the patched layer from the recorded residual stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cos_interp.interp.cache import ActivationCache
+from cos_interp.interp.errors import InterpError
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.run.clock import Call
+from cos_interp.interp.run.engine import ExpertEngine, Skip, Visitor, streams
+from cos_interp.interp.run.stage import Stage
+from cos_interp.interp.trajectory import Run
+from cos_interp.interp.views import AXES, GRID, axes_of
+
+Donor = Callable[[int, str], Tensor]  # (step, branch) -> activation [1, ...] with named axes
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A run of one video with the residual stream after every block, from which patched runs start."""
+
+    run: Run
+    cache: ActivationCache
+
+    def residual(self, layer: int, step: int, branch: str) -> Tensor:
+        return self.cache[f"blocks.{layer}.hook_resid_post", step, branch]
+
+    def stream(self, site: str, layer: int, step: int, branch: str) -> Tensor | None:
+        """One of the streams after a block: ``hook_resid_post``, or text, audio or history where the family has them.
+
+        Where nothing reads it after the block, it is the stream of the block before, which has the same shape; None
+        where the family has no such stream.
+        """
+        names = (f"blocks.{n}.{site}" for n in range(layer, -1, -1))
+        return next((self.cache[name, step, branch] for name in names if (name, step, branch) in self.cache), None)
+
+    def donor(self, site: str) -> Donor:
+        """This recording's own activation at a site, as a donor."""
+        if site == "hook_x_t":
+            return lambda step, branch: self.run.x_t[step]
+        return lambda step, branch: self.cache[site, step, branch]
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One row of a patched batch: put the donor's activation at a site, in some steps, branches, tokens and heads."""
+
+    site: str
+    steps: tuple[int, ...]
+    donor: Donor
+    branches: tuple[str, ...] = ("cond",)
+    tokens: Tensor | None = None  # bool [frame, row, col]; None: all
+    heads: tuple[int, ...] | None = None
+
+    @property
+    def first_step(self) -> int:
+        return min(self.steps)
+
+    def touches(self, call: Call) -> bool:
+        return self.site != "hook_x_t" and call.step in self.steps and call.branch in self.branches
+
+    def apply(self, act: Tensor, step: int, branch: str, axes: tuple[str, ...]) -> Tensor:
+        """``act`` of one row ``[1, ...]`` with the donor's values where the patch says."""
+        given = self.donor(step, branch).to(act)
+        mask = torch.ones([1] * act.ndim, dtype=torch.bool, device=act.device)
+        if self.tokens is not None and "frame" in axes:
+            shape = [size if axis in GRID else 1 for axis, size in zip(axes, act.shape, strict=True)]
+            mask = mask & self.tokens.to(act.device).view(shape)
+        if self.heads is not None:
+            chosen = torch.zeros(act.shape[axes.index("head")], dtype=torch.bool, device=act.device)
+            chosen[list(self.heads)] = True
+            mask = mask & chosen.view([-1 if axis == "head" else 1 for axis in axes])
+        return torch.where(mask, given, act)
+
+
+def record(model: HookedVideoPipeline, names: Sequence[str] = (), **kwargs: Any) -> Recording:
+    """Run one video and keep what patching needs: the residual streams at every step, and the sites ``names``."""
+    kept = {*names, *(name for name in model.hook_names if ".hook_resid_post" in name)} - {"hook_x_t"}
+    return Recording(*model.run_with_cache(names=sorted(kept), **kwargs))
+
+
+def restart(model: HookedVideoPipeline, run: Run, step: int, latents: Tensor) -> Run:
+    """Finish a recorded run of one video from other latents ``[rows, channel, frame, row, col]`` before a step, a row each.
+
+    The steps before are fed from the recording, so the scheduler's history is that of the recorded run.
+    """
+    recording = Recording(run, ActivationCache())
+    patches = [Patch("hook_x_t", (step,), lambda s, b, r=row: latents[r : r + 1]) for row in range(len(latents))]
+    return replay_run(model, recording, patches)
+
+
+def start_layer(model: HookedVideoPipeline, patch: Patch) -> int:
+    """The first block that a patched call must run."""
+    if patch.site == "hook_x_t":
+        return 0
+    point = next(e.points[patch.site] for e in model.engines.values())
+    if point.layer is None:
+        return model.layers if patch.site == "hook_model_out" else 0
+    return point.layer + (".hook_resid_post" in patch.site)
+
+
+def minimal_blocks(model: HookedVideoPipeline, target: Recording, patch: Patch) -> int:
+    """Transformer blocks that a patched run cannot avoid: the rest of the patched calls of its first step, then all.
+
+    Where both branches run in one forward, both count: a forward of half the batch would round differently.
+    """
+    calls, first = target.run.calls, patch.first_step
+    later = sum(call.step > first for call in calls) * model.layers
+    touched = {c.forward for c in calls if c.step == first and (patch.touches(c) or patch.site == "hook_x_t")}
+    at_first = [c for c in calls if c.forward in touched]
+    return later + len(at_first) * (model.layers - start_layer(model, patch))
+
+
+def replay(model: HookedVideoPipeline, target: Recording, patches: Sequence[Patch]) -> Tensor:
+    """Final latents ``[len(patches), channel, frame, row, col]`` of the target's run, row i with patch i.
+
+    All patches must start at the same step. One row gives, bit for bit, what plain forward hooks give; several rows
+    differ from that by rounding, because matrix kernels depend on the batch.
+    """
+    return replay_run(model, target, patches).latents
+
+
+def replay_run(model: HookedVideoPipeline, target: Recording, patches: Sequence[Patch]) -> Run:
+    """As :func:`replay`, with the trajectory: row i of every tensor belongs to patch i."""
+    firsts = {patch.first_step for patch in patches}
+    if len(firsts) != 1:
+        raise InterpError(f"patches of one batch must start at one step, these start at {sorted(firsts)}: split them")
+    if len(target.run.latents) != 1:
+        rows = len(target.run.latents)
+        raise InterpError(f"a replay starts from the recording of one video, this one has {rows}: record each alone")
+    if len(patches) > 1 and model.adapter.one_video(model.pipe, target.run.kwargs):
+        return stacked([replay_run(model, target, [patch]) for patch in patches])
+    player = _Player(model, target, patches, firsts.pop())
+    stage = Stage(model.pipe, model.engines, player.call)
+    stage.edit_x_t = player.x_t
+    rows = len(patches)
+    stage.prepared_override = repeated(target.run.prepared, rows)
+    if len(stage.prepared_override) == 1:
+        stage.prepared_override = stage.prepared_override[0]
+    stage.encoded_override = repeated(target.run.encoded, rows)
+    stage.generator_states = target.run.generators
+    run = stage.play(**replay_arguments(target.run, rows))
+    run.decoder = model.decode
+    return run
+
+
+def stacked(runs: Sequence[Run]) -> Run:
+    """The same run of several videos, in one batch."""
+    joined = lambda tensors: [torch.cat(rows) for rows in zip(*tensors, strict=True)]
+    outputs = [tuple(joined(rows)) for rows in zip(*(run.outputs for run in runs), strict=True)]
+    x_t, v = joined([run.x_t for run in runs]), joined([run.v for run in runs])
+    return replace(runs[0], x_t=x_t, v=v, outputs=outputs, latents=torch.cat([run.latents for run in runs]))
+
+
+def repeated(value: Any, rows: int) -> Any:
+    """Everything of one video, in lists and tuples, repeated for a batch."""
+    if isinstance(value, Tensor):
+        return value.repeat(rows, *[1] * (value.ndim - 1)) if value.ndim and value.shape[0] == 1 else value
+    if isinstance(value, (list, tuple)):
+        return type(value)(repeated(item, rows) for item in value)
+    return value
+
+
+def replay_arguments(run: Run, rows: int) -> dict[str, Any]:
+    """The pipeline's keywords for a batch of copies of a run, which draws the noise of its scheduler again.
+
+    Raises InterpError for a run whose scheduler drew noise from PyTorch's global generator.
+    """
+    if run.unseeded:
+        raise InterpError(
+            "this run drew noise from PyTorch's global generator, so that no replay can be exact: give a seed, "
+            "or where the pipeline does not pass it on, load a deterministic scheduler"
+        )
+    kwargs = {k: v for k, v in run.kwargs.items() if k not in ("generator", "latents")}
+    if any(run.generators.values()):
+        made = [torch.Generator("cpu") for _ in range(rows)]
+        kwargs["generator"] = made if rows > 1 else made[0]  # some pipelines take no list
+    for name in ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2"):
+        if isinstance(kwargs.get(name), (str, list)):
+            text = kwargs[name] if isinstance(kwargs[name], str) else kwargs[name][0]
+            kwargs[name] = [text] * rows if rows > 1 else text
+    for name, value in kwargs.items():
+        if "embeds" in name or "attention_mask" in name:
+            kwargs[name] = repeated(value, rows)
+    return kwargs
+
+
+def batch_rows(engine: ExpertEngine, kwargs: Mapping[str, Any], where: list[int]) -> dict[str, Any]:
+    """A forward's arguments restricted to some rows of its batch."""
+    batch, whole = kwargs["hidden_states"].shape[0], engine.adapter.unbatched
+
+    def cut(value: Any, dims: int = 1) -> Any:
+        if isinstance(value, (list, tuple)):  # several texts, or residuals of a control network; rotary tables have 2 axes
+            return type(value)(cut(item, 3) for item in value)
+        return value[where] if isinstance(value, Tensor) and value.ndim >= dims and value.shape[0] == batch else value
+
+    return {k: v if k in whole else cut(v) for k, v in kwargs.items()}
+
+
+def returned(engine: ExpertEngine, out: tuple[Tensor, ...]) -> Any:
+    """Model outputs, one tensor for every latent, in the form in which the transformer returns them."""
+    return out[0] if engine.adapter.output_item is None else out
+
+
+def put_rows(out: tuple[Tensor, ...], where: list[int], found: Any) -> None:
+    """Write what a transformer returned for some rows of a batch into the whole batch's outputs."""
+    for whole, part in zip(out, streams(found), strict=True):
+        whole[where] = part
+
+
+class _Player:
+    """Answers the transformer calls of one patched batch."""
+
+    def __init__(self, model: HookedVideoPipeline, target: Recording, patches: Sequence[Patch], first: int):
+        self.model, self.target, self.patches, self.first = model, target, list(patches), first
+        self.start = [start_layer(model, patch) for patch in patches]
+
+    def x_t(self, step: int, x_t: Tensor) -> Tensor:
+        rows = [r for r, p in enumerate(self.patches) if p.site == "hook_x_t" and step in p.steps]
+        if not rows:
+            return x_t
+        out = x_t.clone()
+        for row in rows:
+            out[row : row + 1] = self.patches[row].apply(x_t[row : row + 1], step, "cond", AXES["latent"])
+        return out
+
+    def call(self, calls: tuple[Call, ...], engine: ExpertEngine, kwargs: dict[str, Any]) -> tuple:
+        step, everyone = calls[0].step, range(len(self.patches))
+        if step > self.first:
+            return engine((), kwargs, self._visits(engine, calls, everyone))
+        recorded = [self.target.run.outputs[call.index] for call in calls]
+        each = lambda part: part.repeat(len(everyone), *[1] * (part.ndim - 1))
+        out = tuple(torch.cat([each(part) for part in stream]) for stream in zip(*recorded, strict=True))
+        if step < self.first:
+            return returned(engine, out)
+        full = [r for r, p in enumerate(self.patches) if p.site == "hook_x_t"]
+        touched = [r for r, p in enumerate(self.patches) if any(p.touches(call) for call in calls)]
+        for layer in sorted({self.start[r] for r in touched}):
+            self._resume(out, engine, calls, kwargs, [r for r in touched if self.start[r] == layer], layer)
+        if full:
+            where = self._places(calls, full)
+            put_rows(out, where, engine((), batch_rows(engine, kwargs, where), {}))
+        return returned(engine, out)
+
+    def _places(self, calls: tuple[Call, ...], rows: Sequence[int]) -> list[int]:
+        """Where patched rows lie in the batch of a forward, which has one block of rows a branch."""
+        return [branch * len(self.patches) + row for branch in range(len(calls)) for row in rows]
+
+    def _resume(
+        self, out: tuple[Tensor, ...], engine: ExpertEngine, calls: tuple[Call, ...], kwargs: dict, rows: list[int], layer: int
+    ) -> None:
+        """Run the rows that start at a layer and put their results in place."""
+        visits, skip = self._visits(engine, calls, rows), None
+        if layer > 0:
+            visits = {name: visit for name, visit in visits.items() if not name.startswith(f"blocks.{layer - 1}.hook_resid_post")}
+            skip = Skip(layer, self._residuals(engine, calls, rows, layer - 1))
+        where = self._places(calls, rows)
+        put_rows(out, where, engine((), batch_rows(engine, kwargs, where), visits, skip))
+
+    def _residuals(self, engine: ExpertEngine, calls: tuple[Call, ...], rows: list[int], layer: int) -> dict[str, Tensor]:
+        """The recorded residual streams after a block by site, patched where a row says so."""
+        made = {}
+        for site in (s for s in engine.adapter.blocks(engine.module)[layer][1] if s.name.startswith("hook_resid_post")):
+            name, parts = f"blocks.{layer}.{site.name}", []
+            for call in calls:
+                stream = self.target.stream(site.name, layer, call.step, call.branch)
+                if stream is None:
+                    continue
+                for row in rows:
+                    patch = self.patches[row]
+                    mine = patch.site == name and patch.touches(call)
+                    parts.append(patch.apply(stream, call.step, call.branch, AXES[site.kind]) if mine else stream)
+            if parts:
+                made[site.name] = torch.cat(parts)
+        return made
+
+    def _visits(self, engine: ExpertEngine, calls: tuple[Call, ...], rows: Sequence[int]) -> dict[str, Visitor]:
+        """For each patched site of this forward: a visitor that edits the rows concerned (``rows`` are those in the batch)."""
+        sites = {self.patches[row].site for row in rows if any(self.patches[row].touches(call) for call in calls)}
+        return {site: self._visitor(site, calls, rows, engine.points[site].kind) for site in sites}
+
+    def _visitor(self, site: str, calls: tuple[Call, ...], rows: Sequence[int], kind: str) -> Visitor:
+        edits: dict[int, tuple[Patch, Call]] = {}
+        for branch, call in enumerate(calls):
+            for place, row in enumerate(rows):
+                if self.patches[row].site == site and self.patches[row].touches(call):
+                    edits[branch * len(rows) + place] = (self.patches[row], call)
+
+        def visit(act: Tensor, covered: slice) -> Tensor | None:
+            first = covered.start or 0
+            mine = {place - first: edit for place, edit in edits.items() if 0 <= place - first < act.shape[0]}
+            if not mine:
+                return None
+            out = act.clone()
+            for place, (patch, call) in mine.items():
+                out[place : place + 1] = patch.apply(act[place : place + 1], call.step, call.branch, axes_of(kind, act))
+            return out
+
+        return visit
