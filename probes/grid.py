@@ -142,7 +142,7 @@ class ProbeGrid:
         return grid_figure(self.scores)
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``cos_interp.probes.safetensors`` and ``card.json`` into a folder."""
+        """Write ``probes.safetensors`` and ``card.json`` into a folder."""
         from cos_interp.probes.persistence import save_grid
 
         return save_grid(self, Path(folder))

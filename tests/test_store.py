@@ -103,9 +103,9 @@ def test_atomic_write_survives_errors(tmp_path, monkeypatch):
 
 WRITER = """
 import sys, time, torch, pandas
-sys.path.insert(0, {root!r})
+sys.path.insert(0, {root!r} + "/src")
 from pathlib import Path
-from cos_interp.analyses.store import RunStore
+from cos_interp.analyses.driver.store import RunStore
 facts = {facts!r}
 store = RunStore.open(Path({folder!r}), facts)
 for i in range(12):
