@@ -11,18 +11,19 @@ import torch
 from PIL import Image
 
 from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig
-from cos_interp.analyses.chain_of_steps import measure as chain_of_steps
+from cos_interp.analyses.chain_of_steps import report as chain_of_steps_report
 from cos_interp.analyses.commitment import CommitmentConfig
 from cos_interp.analyses.commitment import measure as commitment
+from cos_interp.analyses.commitment import report as commitment_report
 from cos_interp.analyses.driver import experiment
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.ensemble import EnsembleConfig
 from cos_interp.analyses.ensemble import measure as ensemble
-from cos_interp.analyses.kit import screening
+from cos_interp.analyses.kit import readings, screening
 from cos_interp.analyses.kit.problems import problems
 from cos_interp.analyses.self_correction import SelfCorrectionConfig
-from cos_interp.analyses.self_correction import measure as self_correction
+from cos_interp.analyses.self_correction import report as self_correction_report
 from cos_interp.interp import EnsembleSampler, HookedVideoPipeline, InterpError
 from cos_interp.interp.ensemble import EnsembleRecipe, merge, run_ensemble
 from cos_interp.interp.run.prediction import Clean
@@ -43,7 +44,7 @@ def planted_rows(stages: list[np.ndarray], item) -> list[dict]:
         sigmas=[0.5] * count, x_t=latents[:-1], v=[torch.zeros_like(latents[0])] * count, clean=[Clean(1.0, -0.5, 0.5)] * count
     )
     run.latents = latents[-1]
-    return [{**problem.facts, "noise": 0, **row} for row in chain_of_steps.read_steps(problem, np.stack(stages), run)]
+    return [{**problem.facts, "noise": 0, **row} for row in readings.read_steps(problem, np.stack(stages), run)]
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +59,10 @@ def blend(item) -> np.ndarray:
 
 
 def test_commit_step_and_changes():
-    assert chain_of_steps.commit_step([None, "b", "a", None, "a", "a"]) == 4
-    assert chain_of_steps.commit_step(["a", "a"]) == 0
-    assert chain_of_steps.commit_step(["a", None]) is None and chain_of_steps.commit_step([]) is None
-    assert chain_of_steps.answer_changes([None, "b", "a", None, "a", "b"]) == 2
+    assert readings.commit_step([None, "b", "a", None, "a", "a"]) == 4
+    assert readings.commit_step(["a", "a"]) == 0
+    assert readings.commit_step(["a", None]) is None and readings.commit_step([]) is None
+    assert readings.answer_changes([None, "b", "a", None, "a", "b"]) == 2
 
 
 def test_a_planted_trajectory_is_read_as_it_was_made(ambiguous):
@@ -69,7 +70,7 @@ def test_a_planted_trajectory_is_read_as_it_was_made(ambiguous):
     rows = pd.DataFrame(planted_rows([blend(ambiguous), other.video, ambiguous.video, ambiguous.video], ambiguous))
     assert rows.status.tolist() == ["undecided", "solved", "solved", "solved"]
     assert rows.candidates.tolist() == [2, 1, 1, 1]
-    found = chain_of_steps.commitments(rows).iloc[0]
+    found = chain_of_steps_report.commitments(rows).iloc[0]
     assert (found.commit, found.changes, bool(found["unique"])) == (2, 1, False)
     assert rows[[c for c in rows if c.startswith("frame_")]].iloc[1:].all().all()  # both are right answers in every frame
     assert not rows["frame_8"].iloc[0] and rows["frame_0"].iloc[0]
@@ -80,22 +81,22 @@ def test_frames_that_form_one_after_the_other_count_as_frames(ambiguous):
     """A Chain-of-Frames trajectory: at step k the first frames are final, the others still the first frame."""
     final, frozen = ambiguous.video, np.repeat(ambiguous.video[:1], 9, 0)
     stages = [np.concatenate([final[:k], frozen[k:]]) for k in (1, 3, 5, 9)]
-    table = chain_of_steps.steps_against_frames(pd.DataFrame(planted_rows(stages, ambiguous)))
+    table = chain_of_steps_report.steps_against_frames(pd.DataFrame(planted_rows(stages, ambiguous)))
     assert table.loc[1].tolist()[:2] == [1.0, 1.0] and table.loc[1].tolist()[-1] == 0.0
     assert table.loc[3].eq(1).all() and table.loc[0].tolist()[-1] == 0.0
 
 
 def test_flips_and_what_becomes_of_a_wrong_answer(ambiguous):
-    assert self_correction.flips(["wrong", "undecided", "solved", "wrong", "solved"]) == (2, 1)
+    assert self_correction_report.flips(["wrong", "undecided", "solved", "wrong", "solved"]) == (2, 1)
     frozen = np.repeat(ambiguous.video[:1], 9, 0)
     good = pd.DataFrame(planted_rows([frozen, blend(ambiguous), ambiguous.video, ambiguous.video], ambiguous))
     bad = pd.DataFrame(planted_rows([ambiguous.video, ambiguous.video, frozen, frozen], ambiguous)).assign(problem="other")
     rows = pd.concat([good, bad])
-    given = self_correction.final_given(rows, "wrong").set_index("step")
+    given = self_correction_report.final_given(rows, "wrong").set_index("step")
     assert given.loc[0, "mean"] == 1.0 and given.loc[0, "n"] == 1 and given.loc[2, "mean"] == 0.0
-    each = self_correction.by_problem(rows).set_index("problem")
+    each = self_correction_report.by_problem(rows).set_index("problem")
     assert each.net.tolist() == [1, -1]
-    assert self_correction.lag_to_right(rows).value == 2.0
+    assert self_correction_report.lag_to_right(rows).value == 2.0
 
 
 def test_renoising_keeps_only_the_clean_estimate():
@@ -117,7 +118,7 @@ def test_committed_step_is_the_first_from_which_all_agree():
         for p, each in {"a": [(0, 1), (1, 0), (1, 1)], "b": [(1, 1), (1, 1), (1, 0)]}.items()
         for k, pair in zip((0, 5, 9), each, strict=True) for s in map(bool, pair)
     ])  # fmt: skip
-    found = commitment.committed_step(rows)
+    found = commitment_report.committed_step(rows)
     assert found["a"] == 9 and np.isnan(found["b"])
 
 
@@ -142,7 +143,7 @@ def test_a_perfect_look_finds_the_good_seed_and_a_blind_one_does_not():
     table = screening.screening_table(pd.DataFrame(rows), 10).groupby("step")[["single", "screened"]].mean()
     assert table.loc[5, "screened"] == 1.0 and table.loc[5, "single"] == 0.25
     assert abs(table.loc[0, "screened"] - 0.25) < 0.15
-    area = commitment.auc_by_step(pd.DataFrame(rows)).set_index("step")
+    area = commitment_report.auc_by_step(pd.DataFrame(rows)).set_index("step")
     assert area.loc[5, "mean"] == 1.0 and area.loc[0, "low"] < 0.5 < area.loc[0, "high"]
 
 

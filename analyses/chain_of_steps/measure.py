@@ -6,7 +6,6 @@ frames first (Chain-of-Frames); one that forms along the steps becomes right in 
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig
@@ -14,16 +13,8 @@ from cos_interp.analyses.driver.experiment import Unit, each_unit
 from cos_interp.analyses.kit.problems import Problem, generate, problems
 from cos_interp.analyses.kit.readings import clean_videos, read_steps
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.tasks import get_task, reader
 
 Piece = tuple[Problem, int]  # a problem and the number of its noise
-
-
-def frames_right(problem: Problem, clip: np.ndarray) -> np.ndarray:
-    """For each pixel frame: does it read as that frame of a true video of any right answer? bool ``[frame]``."""
-    read = reader.read(clip)
-    videos = get_task(problem.task).right_videos(problem.item)
-    return np.max([(read == video).all((1, 2)) for video in videos], 0)
 
 
 def pieces(config: ChainOfStepsConfig) -> list[tuple[Piece, list[str]]]:

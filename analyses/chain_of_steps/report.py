@@ -16,9 +16,6 @@ from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.readings import answer_changes, commit_step
 from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels, step_ticks
 
-VISIBLE = 0.15  # a candidate counts as shown from this share on
-
-
 FRAMES_CAPTION = (
     "A frame is right when all its cells read as that frame of a right answer's video. Chain-of-Frames would fill from the left, "
     "Chain-of-Steps from below."

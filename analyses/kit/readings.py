@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from cos_interp.analyses.chain_of_steps.measure import frames_right
-from cos_interp.analyses.chain_of_steps.report import VISIBLE
 from cos_interp.analyses.driver.statistics import distance
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.problems import Problem, judge, verdict_columns
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.trajectory import Run
-from cos_interp.tasks import get_task
+from cos_interp.tasks import get_task, reader
+
+VISIBLE = 0.15  # a candidate counts as shown from this share on
 
 
 def commit_step(answers: Sequence[str | None]) -> int | None:
@@ -58,3 +58,10 @@ def read_steps(problem: Problem, clips: np.ndarray, run: Run) -> list[Row]:
             row |= {f"frame_{f}": bool(right) for f, right in enumerate(frames_right(problem, clip))}
         rows.append(row)
     return rows
+
+
+def frames_right(problem: Problem, clip: np.ndarray) -> np.ndarray:
+    """For each pixel frame: does it read as that frame of a true video of any right answer? bool ``[frame]``."""
+    read = reader.read(clip)
+    videos = get_task(problem.task).right_videos(problem.item)
+    return np.max([(read == video).all((1, 2)) for video in videos], 0)
