@@ -4,16 +4,26 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint bench models findings clean
+.PHONY: demo test test-slow check kernels bench models findings clean
 
 demo: $(VENV)/installed
 	$(BIN)/cos analyze patching --out runs/demo
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -m "not slow" --durations=20
 
-lint: $(VENV)/installed-test
+test-slow: $(VENV)/installed-test
+	$(BIN)/python -m pytest -n 2 -m slow --durations=20
+
+check: $(VENV)/installed-test
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest --doctest-modules src/cos_interp
+
+# the tests that compare numbers, under other kernels than this processor's best ones
+kernels: $(VENV)/installed-test
+	OPENBLAS_CORETYPE=Haswell ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=SSE41 $(BIN)/python -m pytest -n 2 -m "not slow"
+	OPENBLAS_CORETYPE=Nehalem ATEN_CPU_CAPABILITY=avx2 DNNL_MAX_CPU_ISA=AVX $(BIN)/python -m pytest -n 2 -m "not slow"
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/hooks.py
