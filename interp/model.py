@@ -50,6 +50,11 @@ class HookedVideoPipeline:
         self._hooks: list[tuple[Address, EditFn]] = []
         self._lock = threading.Lock()
 
+    def __repr__(self) -> str:
+        experts, family = "/".join(self.engines), self.adapter.family
+        kind = f"{type(self.pipe).__name__}, {family}, {experts}, {self.layers} layers, {len(self.hook_names)} hook names"
+        return f"HookedVideoPipeline({self.name}: {kind})"
+
     @classmethod
     def from_pretrained(cls, name: str | Path, **kwargs: Any) -> HookedVideoPipeline:
         """Load ``"organism"``, a local folder in the diffusers format, or a hub id (pass ``revision``).

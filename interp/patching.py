@@ -33,6 +33,9 @@ class Recording:
     run: Run
     cache: ActivationCache
 
+    def __repr__(self) -> str:
+        return f"Recording({self.run}, {self.cache})"
+
     def residual(self, layer: int, step: int, branch: str) -> Tensor:
         return self.cache[f"blocks.{layer}.hook_resid_post", step, branch]
 
@@ -62,6 +65,12 @@ class Patch:
     branches: tuple[str, ...] = ("cond",)
     tokens: Tensor | None = None  # bool [frame, row, col]; None: all
     heads: tuple[int, ...] | None = None
+
+    def __repr__(self) -> str:
+        steps = "/".join(map(str, self.steps if len(self.steps) < 4 else (self.steps[0], "..", self.steps[-1])))
+        tokens = "" if self.tokens is None else f", {int(self.tokens.sum())} of {self.tokens.numel()} tokens"
+        heads = "" if self.heads is None else f", heads {'/'.join(map(str, self.heads))}"
+        return f"Patch({self.site} @ step={steps}, branch={'/'.join(self.branches)}{tokens}{heads})"
 
     @property
     def first_step(self) -> int:
