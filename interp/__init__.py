@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cos_interp.interp.model import HookedVideoPipeline
     from cos_interp.interp.patching import Patch, Recording, record, replay, restart
     from cos_interp.interp.run.clock import Hook
+    from cos_interp.interp.sweeping import sweep
     from cos_interp.interp.trajectory import Run
 
 _HOME = {
@@ -29,6 +30,7 @@ _HOME = {
     "model": ("HookedVideoPipeline",),
     "patching": ("Patch", "Recording", "record", "replay", "restart"),
     "run.clock": ("Hook",),
+    "sweeping": ("sweep",),
     "trajectory": ("Run",),
 }
 
@@ -54,6 +56,7 @@ __all__ = [
     "register",
     "replay",
     "restart",
+    "sweep",
     "tiny",
 ]
 

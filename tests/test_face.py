@@ -16,7 +16,7 @@ FACES = (*LAZY, "cos_interp.tasks")
 INSTRUMENT = {
     "HookedVideoPipeline", "Run", "ActivationCache", "Address", "Hook", "record", "replay", "restart", "Patch", "Recording",
     "EnsembleSampler", "check_adapter", "Adapter", "Site", "Stack", "register", "tiny", "InterpError", "UnknownHook",
-    "BudgetExceeded", "NoAdapter", "AddressError",
+    "BudgetExceeded", "NoAdapter", "AddressError", "sweep",
 }  # fmt: skip
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         register,
         replay,
         restart,
+        sweep,
         tiny,
     )
 
@@ -66,6 +67,7 @@ __all__ = [
     "replay",
     "reports",
     "restart",
+    "sweep",
     "tasks",
     "tiny",
 ]
