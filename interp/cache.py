@@ -205,14 +205,19 @@ def as_reduce(reduce: str | Reduce | None) -> Reduce | None:
     return reduce
 
 
+def grid_mask(tokens: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """``tokens`` when it is a boolean mask over (frame, row, col); else InterpError."""
+    if tokens.shape != shape or tokens.dtype != torch.bool:
+        raise InterpError(f"tokens: a bool mask of shape {shape} is needed, got {tokens.dtype} {tuple(tokens.shape)}")
+    return tokens
+
+
 def token_mask(tokens: Tensor | dict[str, Iterable[int]] | None, shape: tuple[int, int, int]) -> Tensor | None:
     """A boolean mask over (frame, row, col), from a mask or from ``{"frame": [0, 1], "row": [2]}``."""
     if tokens is None:
         return None
     if isinstance(tokens, Tensor):
-        if tokens.shape != shape or tokens.dtype != torch.bool:
-            raise InterpError(f"tokens: a bool mask of shape {shape} is needed, got {tokens.dtype} {tuple(tokens.shape)}")
-        return tokens
+        return grid_mask(tokens, shape)
     mask = torch.ones(shape, dtype=torch.bool)
     for axis, name in enumerate(GRID):
         if name in tokens:

@@ -24,7 +24,7 @@ def content_digest(tensors: Mapping[str, Tensor], axes: str) -> str:
     for key in sorted(tensors):
         value = tensors[key].contiguous()
         total.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
-        total.update(memoryview(value.flatten().view(uint8).numpy()))
+        total.update(value.flatten().view(uint8).numpy().data)
     return total.hexdigest()
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cos_interp.interp.address import known_layers
 from cos_interp.interp.batch import chunks
-from cos_interp.interp.cache import token_mask
+from cos_interp.interp.cache import grid_mask
 from cos_interp.interp.errors import InterpError, unknown_hook
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.patching import Patch, Recording, replay
@@ -77,7 +77,7 @@ def spanned(step: int, steps: int, span: Span) -> tuple[int, ...]:
 def _check_runs(target: Recording, donor: Recording, branches: Sequence[str]) -> None:
     for what, ours, theirs in (
         ("steps", target.run.steps, donor.run.steps),
-        ("latents", list(target.run.latents.shape), list(donor.run.latents.shape)),
+        ("latents", list(target.run.x_t[0].shape), list(donor.run.x_t[0].shape)),
     ):
         if ours != theirs:
             raise InterpError(f"the target has {what} {ours}, the donor {theirs}: record both with the same keywords")
@@ -132,7 +132,7 @@ def _cells(
 def _mask(model: HookedVideoPipeline, target: Recording, donor: Recording, name: str, mask: Tensor) -> Tensor:
     """A group's mask, over latent cells where the site is a latent."""
     latents = target.run.x_t[0]
-    mask = token_mask(mask, model.token_grid(latents).shape)
+    mask = grid_mask(mask, model.token_grid(latents).shape)
     axes = ("channel", "frame") if name == "hook_x_t" else donor.cache.axes[name]
     if "frame" not in axes:
         raise InterpError(f"{name} has the axes {', '.join(axes)}: no group of video tokens can be patched there, only all of it")
