@@ -2,39 +2,74 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cos_interp.interp.address import Address
+    from cos_interp.interp.address import Address, AddressError
     from cos_interp.interp.cache import ActivationCache
+    from cos_interp.interp.check.proof import check_adapter
+    from cos_interp.interp.ensemble import EnsembleSampler
     from cos_interp.interp.errors import BudgetExceeded, InterpError, UnknownHook
+    from cos_interp.interp.families import register, tiny
+    from cos_interp.interp.families.adapter import Adapter, NoAdapter, Site, Stack
     from cos_interp.interp.model import HookedVideoPipeline
+    from cos_interp.interp.patching import Patch, Recording, record, replay, restart
     from cos_interp.interp.run.clock import Hook
+    from cos_interp.interp.sweeping import sweep
     from cos_interp.interp.trajectory import Run
 
 _HOME = {
-    "Address": "address", "ActivationCache": "cache", "Hook": "run.clock", "BudgetExceeded": "errors",
-    "EnsembleSampler": "ensemble",
-    "InterpError": "errors", "UnknownHook": "errors", "HookedVideoPipeline": "model", "Run": "trajectory",
-}  # fmt: skip
+    "address": ("Address", "AddressError"),
+    "cache": ("ActivationCache",),
+    "check.proof": ("check_adapter",),
+    "ensemble": ("EnsembleSampler",),
+    "errors": ("BudgetExceeded", "InterpError", "UnknownHook"),
+    "families": ("register",),
+    "families.adapter": ("Adapter", "NoAdapter", "Site", "Stack"),
+    "model": ("HookedVideoPipeline",),
+    "patching": ("Patch", "Recording", "record", "replay", "restart"),
+    "run.clock": ("Hook",),
+    "sweeping": ("sweep",),
+    "trajectory": ("Run",),
+}
 
 __all__ = [
     "ActivationCache",
+    "Adapter",
     "Address",
+    "AddressError",
     "BudgetExceeded",
     "EnsembleSampler",
     "Hook",
     "HookedVideoPipeline",
     "InterpError",
+    "NoAdapter",
+    "Patch",
+    "Recording",
     "Run",
+    "Site",
+    "Stack",
     "UnknownHook",
+    "check_adapter",
+    "record",
+    "register",
+    "replay",
+    "restart",
+    "sweep",
+    "tiny",
 ]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     """Import on first use: the command line answers before torch is loaded."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'interp' has no attribute {name!r}")
-    from importlib import import_module
+    if name == "tiny":
+        return import_module("cos_interp.interp.families.tiny")
+    home = next((home for home, names in _HOME.items() if name in names), None)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(f"{__name__}.{home}"), name)
 
-    return getattr(import_module(f"cos_interp.interp.{_HOME[name]}"), name)
+
+def __dir__() -> list[str]:
+    return __all__

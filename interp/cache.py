@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, ValuesView
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 import torch
 from torch import Tensor
 
+from cos_interp.interp import cache_file
 from cos_interp.interp.errors import BudgetExceeded, InterpError
 from cos_interp.interp.views import GRID, axes_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DEFAULT_BUDGET = 4 << 30  # bytes
 
@@ -20,16 +26,36 @@ REDUCTIONS: dict[str, Reduce] = {
 }
 
 
+class OverSteps(NamedTuple):
+    """One name's activations at several steps: ``values`` ``[step, ...]``, the names of its axes, and which steps they are."""
+
+    values: Tensor
+    axes: tuple[str, ...]
+    steps: tuple[int, ...]
+
+
 @dataclass
 class ActivationCache:
-    """``cache[name, step]`` or ``cache[name, step, "uncond"]``; ``cache.axes[name]`` names the axes."""
+    """``cache[name, step]`` or ``cache[name, step, "uncond"]``; ``cache.axes[name]`` names the axes.
+
+    A mapping from (name, step, branch) to tensors; the branch is None for the trajectory's own names (``hook_x_t``), and
+    ``cond`` where none is given. ``cache[name, 2:8]`` stacks the kept steps of a range.
+    """
 
     store: dict[tuple[str, int, str | None], Tensor] = field(default_factory=dict)
     axes: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def __getitem__(self, key: tuple) -> Tensor:
+    @overload
+    def __getitem__(self, key: tuple[str, int] | tuple[str, int, str | None]) -> Tensor: ...
+
+    @overload
+    def __getitem__(self, key: tuple[str, slice] | tuple[str, slice, str | None]) -> OverSteps: ...
+
+    def __getitem__(self, key: tuple) -> Tensor | OverSteps:
         name, step, *rest = key
         branch = rest[0] if rest else "cond"
+        if isinstance(step, slice):
+            return self.stack(name, step, branch)
         for candidate in ((name, step, branch), (name, step, None)):
             if candidate in self.store:
                 return self.store[candidate]
@@ -47,12 +73,78 @@ class ActivationCache:
     def __len__(self) -> int:
         return len(self.store)
 
+    def __repr__(self) -> str:
+        names, steps = list(self.axes), sorted({step for _, step, _ in self.store})
+        shown = ", ".join(names if len(names) < 3 else (names[0], "..", names[-1]))
+        span = f"{len(steps)} steps ({steps[0]} to {steps[-1]})" if steps else "0 steps"
+        branches = "/".join(sorted({b for _, _, b in self.store if b is not None}))
+        return f"ActivationCache({len(names)} names: {shown}; {span}; {branches or 'no branch'}; {self.nbytes / 1e6:.1f} MB)"
+
+    def keys(self) -> KeysView[tuple[str, int, str | None]]:
+        """All (name, step, branch)."""
+        return self.store.keys()
+
+    def values(self) -> ValuesView[Tensor]:
+        """All activations."""
+        return self.store.values()
+
+    def items(self) -> ItemsView[tuple[str, int, str | None], Tensor]:
+        """All ((name, step, branch), activation)."""
+        return self.store.items()
+
     def branches(self, name: str) -> list[str | None]:
+        """The branches in which a name was kept; ``[None]`` for the trajectory's own names."""
         return sorted({b for n, _, b in self.store if n == name}, key=str)
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all activations."""
         return sum(t.numel() * t.element_size() for t in self.store.values())
+
+    def stack(self, name: str, steps: slice = slice(None), branch: str | None = "cond") -> OverSteps:
+        """One name at all kept steps, or those of a range of step numbers, ``[step, ...]`` with named axes.
+
+        Raises KeyError, which says what there is, for a name, branch or range of which nothing was kept, and InterpError
+        for a range that counts from the end: a cache does not know how many steps its run had.
+        """
+        if min(steps.start or 0, steps.stop or 0, steps.step or 0) < 0:
+            raise InterpError(f"steps {steps.start}:{steps.stop}: a cache counts steps from the start, give numbers from 0 on")
+        mine = self.branches(name)
+        kept = sorted(s for n, s, b in self.store if n == name and b == (branch if branch in mine else None))
+        wanted = [s for s in kept if s in range(*steps.indices(kept[-1] + 1))] if kept else []
+        if not wanted:
+            held = f"{name!r} has branches {mine}, steps {kept}" if mine else f"the cache holds the names {sorted(self.axes)}"
+            raise KeyError(f"{name!r}, branch {branch!r} was not kept at steps {steps.start}:{steps.stop}; {held}")
+        values = torch.stack([self.store[name, s, branch if branch in mine else None] for s in wanted])
+        return OverSteps(values, ("step", *self.axes[name]), tuple(wanted))
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A row a (name, step, branch): ``norm`` (L2, of all its numbers), ``mean``, ``std`` and ``max`` (of absolute values)."""
+        import pandas as pd
+
+        rows = []
+        for (name, step, branch), act in self.store.items():
+            layer = int(name.split(".")[1]) if name.startswith("blocks.") else None
+            of = act.double()
+            numbers = {"norm": of.norm(), "mean": of.mean(), "std": of.std(correction=0), "max": of.abs().max()}
+            where = {"name": name, "layer": layer, "step": step, "branch": branch}
+            rows.append(where | {key: float(value) for key, value in numbers.items()})
+        columns = ["name", "layer", "step", "branch", "norm", "mean", "std", "max"]
+        return pd.DataFrame(rows, columns=columns).astype({"layer": "Int64"})
+
+    def to(self, device: str | torch.device) -> ActivationCache:
+        """Move all activations to a device, in place; returns the cache."""
+        self.store = {key: act.to(device) for key, act in self.store.items()}
+        return self
+
+    def save(self, path: str | Path) -> None:
+        """Write the cache to one safetensors file, with its axes and a digest in the header."""
+        cache_file.write(Path(path), self.store, self.axes)
+
+    @classmethod
+    def load(cls, path: str | Path) -> ActivationCache:
+        """Read what :meth:`save` wrote, onto the CPU. InterpError for a file that is damaged, or is no cache."""
+        return cls(*cache_file.read(Path(path)))
 
     def keep(self, name: str, kind: str, step: int, branch: str | None, act: Tensor, plan: CachePlan) -> None:
         """Select, reduce, copy."""
@@ -113,14 +205,19 @@ def as_reduce(reduce: str | Reduce | None) -> Reduce | None:
     return reduce
 
 
+def grid_mask(tokens: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """``tokens`` when it is a boolean mask over (frame, row, col); else InterpError."""
+    if tokens.shape != shape or tokens.dtype != torch.bool:
+        raise InterpError(f"tokens: a bool mask of shape {shape} is needed, got {tokens.dtype} {tuple(tokens.shape)}")
+    return tokens
+
+
 def token_mask(tokens: Tensor | dict[str, Iterable[int]] | None, shape: tuple[int, int, int]) -> Tensor | None:
     """A boolean mask over (frame, row, col), from a mask or from ``{"frame": [0, 1], "row": [2]}``."""
     if tokens is None:
         return None
     if isinstance(tokens, Tensor):
-        if tokens.shape != shape or tokens.dtype != torch.bool:
-            raise InterpError(f"tokens: a bool mask of shape {shape} is needed, got {tokens.dtype} {tuple(tokens.shape)}")
-        return tokens
+        return grid_mask(tokens, shape)
     mask = torch.ones(shape, dtype=torch.bool)
     for axis, name in enumerate(GRID):
         if name in tokens:

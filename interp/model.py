@@ -20,6 +20,7 @@ from cos_interp.interp.families.adapter import Adapter, Point
 from cos_interp.interp.families.decoding import to_frames
 from cos_interp.interp.families.unsupported import PIPELINES
 from cos_interp.interp.run.clock import Call, Hook
+from cos_interp.interp.run.door import CallTracer, TracedCall
 from cos_interp.interp.run.engine import ExpertEngine, split_visitor
 from cos_interp.interp.run.stage import EXPERTS, CallHandler, Stage
 from cos_interp.interp.trajectory import Run
@@ -49,6 +50,11 @@ class HookedVideoPipeline:
         pipe.set_progress_bar_config(disable=True)
         self._hooks: list[tuple[Address, EditFn]] = []
         self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        experts, family = "/".join(self.engines), self.adapter.family
+        kind = f"{type(self.pipe).__name__}, {family}, {experts}, {self.layers} layers, {len(self.hook_names)} hook names"
+        return f"HookedVideoPipeline({self.name}: {kind})"
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **kwargs: Any) -> HookedVideoPipeline:
@@ -153,6 +159,22 @@ class HookedVideoPipeline:
         what it returns is written back, None changes nothing."""
         with self.hooks(fwd_hooks=fwd_hooks):
             return self.run(**kwargs)
+
+    def trace_call(
+        self, step: int, branch: str | None = "cond", expert: str | None = None, **kwargs: Any
+    ) -> contextlib.AbstractContextManager[TracedCall]:
+        """Plain nnsight inside one transformer call: ``with model.trace_call(step=4, prompt=...) as call:``.
+
+        In the block ``call`` is the transformer's nnsight envoy in the call of that step and branch of a run of the pipeline
+        with these keywords: ``call.blocks[3].output``, ``.input``, ``.source``, in the model's own names and layouts. Values are
+        kept with ``nnsight.save(x)``; after the block ``call.run`` is the finished run. Where both branches share a forward,
+        the block sees and edits the rows of its branch alone; ``branch=None`` means the whole forward of the step. Raises
+        InterpError when the run is over and the call never came.
+        """
+        for what, asked, there in (("branch", branch, BRANCHES), ("expert", expert, tuple(self.engines))):
+            if asked is not None and asked not in there:
+                raise InterpError(f"{what}={asked!r}: there are {', '.join(there)}")
+        return CallTracer(lambda handler: self.run(handler=handler, **kwargs), step, branch, expert)
 
     @contextlib.contextmanager
     def hooks(self, fwd_hooks: Sequence[FwdHook]) -> Iterator[HookedVideoPipeline]:

@@ -7,6 +7,7 @@ recording too, and a patched branch starts at the patched layer from the recorde
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,6 +34,9 @@ class Recording:
     run: Run
     cache: ActivationCache
 
+    def __repr__(self) -> str:
+        return f"Recording({self.run}, {self.cache})"
+
     def residual(self, layer: int, step: int, branch: str) -> Tensor:
         return self.cache[f"blocks.{layer}.hook_resid_post", step, branch]
 
@@ -46,9 +50,12 @@ class Recording:
         return next((self.cache[name, step, branch] for name in names if (name, step, branch) in self.cache), None)
 
     def donor(self, site: str) -> Donor:
-        """This recording's own activation at a site, as a donor."""
+        """This recording's own activation at a site, as a donor. InterpError for a site that was not recorded."""
         if site == "hook_x_t":
             return lambda step, branch: self.run.x_t[step]
+        if site not in self.cache.axes:
+            pattern = re.sub(r"^blocks\.\d+\.", "blocks.*.", site)
+            raise InterpError(f"{site} was not recorded: record it with record(model, names=[{pattern!r}], ...)")
         return lambda step, branch: self.cache[site, step, branch]
 
 
@@ -62,6 +69,12 @@ class Patch:
     branches: tuple[str, ...] = ("cond",)
     tokens: Tensor | None = None  # bool [frame, row, col]; None: all
     heads: tuple[int, ...] | None = None
+
+    def __repr__(self) -> str:
+        steps = "/".join(map(str, self.steps if len(self.steps) < 4 else (self.steps[0], "..", self.steps[-1])))
+        tokens = "" if self.tokens is None else f", {int(self.tokens.sum())} of {self.tokens.numel()} tokens"
+        heads = "" if self.heads is None else f", heads {'/'.join(map(str, self.heads))}"
+        return f"Patch({self.site} @ step={steps}, branch={'/'.join(self.branches)}{tokens}{heads})"
 
     @property
     def first_step(self) -> int:
@@ -84,8 +97,12 @@ class Patch:
         return torch.where(mask, given, act)
 
 
-def record(model: HookedVideoPipeline, names: Sequence[str] = (), **kwargs: Any) -> Recording:
-    """Run one video and keep what patching needs: the residual streams at every step, and the sites ``names``."""
+def record(model: HookedVideoPipeline, names: str | Sequence[str] = (), **kwargs: Any) -> Recording:
+    """Run one video and keep what patching needs: the residual streams at every step, and the sites ``names``.
+
+    ``names`` may hold ``*``. Other keywords are those of ``model.run_with_cache``.
+    """
+    names = [names] if isinstance(names, str) else names
     kept = {*names, *(name for name in model.hook_names if ".hook_resid_post" in name)} - {"hook_x_t"}
     return Recording(*model.run_with_cache(names=sorted(kept), **kwargs))
 

@@ -54,8 +54,15 @@ class Run:
     kwargs: dict[str, Any] = field(default_factory=dict)
     decoder: Callable[[Tensor], np.ndarray] | None = None
 
+    def __repr__(self) -> str:
+        levels = f", sigma {self.sigmas[0]:.3f} to {self.sigmas[-1]:.3f}" if self.sigmas else ""
+        experts = "/".join(dict.fromkeys(call.expert for call in self.calls))
+        shape = None if self.latents is None else list(self.latents.shape)
+        return f"Run({self.steps} steps{levels}; branches {'/'.join(self.branches)}; {experts}; latents {shape})"
+
     @property
     def steps(self) -> int:
+        """How many denoising steps were run."""
         return len(self.x_t)
 
     @property

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cos_interp.probes.dataset import ProbeDataset
@@ -19,10 +20,12 @@ _HOME = {
 __all__ = ["Clip", "LinearProbe", "ProbeDataset", "ProbeError", "ProbeGrid", "Target", "register"]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     """Import on first use: the command line answers before scikit-learn is loaded."""
     if name not in _HOME:
-        raise AttributeError(f"module 'probes' has no attribute {name!r}")
-    from importlib import import_module
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
 
-    return getattr(import_module(f"cos_interp.probes.{_HOME[name]}"), name)
+
+def __dir__() -> list[str]:
+    return __all__

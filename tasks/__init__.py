@@ -18,3 +18,7 @@ def get_task(name: str) -> Task:
     if name not in TASKS:
         raise ValueError(f"unknown task {name!r}; the tasks are {', '.join(TASKS)}")
     return TASKS[name]
+
+
+def __dir__() -> list[str]:
+    return __all__

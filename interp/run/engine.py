@@ -132,6 +132,10 @@ class ExpertEngine:
         return out
 
     def _trace(self, args: tuple, kwargs: Mapping[str, Any], plan: Plan, skip: Skip | None, grid: TokenGrid, dims: Any) -> tuple:
+        if self.env.interleaver.interleaving:
+            raise InterpError(
+                f"{plan[0][0].name} is edited by model.hooks(...) in the call of model.trace_call(...): edit it in that block"
+            )
         places = [list(group) for _, group in groupby(plan, key=lambda pv: (pv[0].path, pv[0].key))]
         returned = self._skipped(skip, grid)
         with self.env.trace(*args, **kwargs) as tracer:

@@ -11,17 +11,76 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cos_interp.interp import *  # noqa: F403
+    from cos_interp import analyses, interp, organism, probes, reports, tasks
+    from cos_interp.interp import (
+        ActivationCache,
+        Adapter,
+        Address,
+        AddressError,
+        BudgetExceeded,
+        EnsembleSampler,
+        Hook,
+        HookedVideoPipeline,
+        InterpError,
+        NoAdapter,
+        Patch,
+        Recording,
+        Run,
+        Site,
+        Stack,
+        UnknownHook,
+        check_adapter,
+        record,
+        register,
+        replay,
+        restart,
+        sweep,
+        tiny,
+    )
 
 ROOMS = ("analyses", "interp", "organism", "probes", "reports", "tasks")
+
+__all__ = [
+    "ActivationCache",
+    "Adapter",
+    "Address",
+    "AddressError",
+    "BudgetExceeded",
+    "EnsembleSampler",
+    "Hook",
+    "HookedVideoPipeline",
+    "InterpError",
+    "NoAdapter",
+    "Patch",
+    "Recording",
+    "Run",
+    "Site",
+    "Stack",
+    "UnknownHook",
+    "analyses",
+    "check_adapter",
+    "interp",
+    "organism",
+    "probes",
+    "record",
+    "register",
+    "replay",
+    "reports",
+    "restart",
+    "sweep",
+    "tasks",
+    "tiny",
+]
 
 
 def __getattr__(name: str) -> Any:
     """Rooms and the instrument's names, imported on first use: the command line answers before torch is loaded."""
     if name in ROOMS:
         return import_module(f"cos_interp.{name}")
-    from cos_interp import interp
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module("cos_interp.interp"), name)
 
-    if name in interp.__all__:
-        return getattr(interp, name)
-    raise AttributeError(f"module 'cos_interp' has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,161 @@
+"""Activation patching over a grid of sites, layers, steps and tokens, one replay a cell, as a tidy table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import Tensor
+
+from cos_interp.interp.address import known_layers
+from cos_interp.interp.batch import chunks
+from cos_interp.interp.cache import grid_mask
+from cos_interp.interp.errors import InterpError, unknown_hook
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.patching import Patch, Recording, replay
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Metric = Callable[[Tensor], float | Mapping[str, float]]
+Span = Literal["single", "from", "until"]
+COLUMNS = ("site", "layer", "step", "sigma", "group", "span")
+Cell = tuple[dict[str, Any], Patch]
+
+
+def sweep(
+    model: HookedVideoPipeline,
+    target: Recording,
+    donor: Recording,
+    *,
+    metric: Metric,
+    sites: str | Sequence[str] = "hook_resid_post",
+    steps: Iterable[int] | None = None,
+    layers: Iterable[int] | None = None,
+    tokens: Mapping[str, Tensor | None] | None = None,
+    span: Span = "single",
+    branches: Sequence[str] = ("cond",),
+    batch: int = 1,
+) -> pd.DataFrame:
+    """Put the donor's activations into the target's run, one cell of the grid at a time, and measure what comes out.
+
+    ``sites`` are names inside a block (``attn.hook_z``) or whole ones outside (``hook_x_t``); ``steps`` and ``layers`` are all
+    for None (those that have the site). ``tokens`` names groups of tokens, each a bool mask ``[frame, row, col]`` over the token
+    grid or None for all. ``span``: a patch acts at its step alone, from it on, or until it, itself included. ``metric`` gets
+    the final latents ``[1, channel, frame, row, col]`` of a cell; ``model.decode`` makes pixels of them.
+
+    Returns a row a cell: ``site``, ``layer`` (missing outside the blocks), ``step``, ``sigma`` (noise level), ``group``, ``span``
+    and ``value``, or a column for every key where the metric returns a mapping. At ``batch=1`` each equals a forward hook on the
+    pipeline, bit for bit, and with the target as its own donor all are exactly the target; more rows a forward round otherwise.
+    Raises InterpError for runs that do not fit, for what they do not have, and for a site that ``donor`` does not hold.
+    """
+    import pandas as pd
+
+    _check_runs(target, donor, branches)
+    cells = [
+        cell
+        for site, layer, name in _places(model, [sites] if isinstance(sites, str) else sites, layers)
+        for step in _known_steps(steps, target.run.steps)
+        for cell in _cells(model, target, donor, (site, layer, name), step, tokens or {"all": None}, span, tuple(branches))
+    ]
+    if not cells:
+        raise InterpError(f"nothing to patch: sites={sites}, steps={steps}, layers={layers} select no cell")
+    found = {place: _measured(metric, latents) for place, latents in _played(model, target, cells, batch)}
+    rows = [where | found[place] for place, (where, _) in enumerate(cells)]
+    return pd.DataFrame(rows).astype({"layer": "Int64"})
+
+
+def spanned(step: int, steps: int, span: Span) -> tuple[int, ...]:
+    """The steps in which a patch of a step acts. InterpError for an unknown span."""
+    found = {"single": (step,), "from": tuple(range(step, steps)), "until": tuple(range(step + 1))}
+    if span not in found:
+        raise InterpError(f"span={span!r}: there are {', '.join(found)}")
+    return found[span]
+
+
+def _check_runs(target: Recording, donor: Recording, branches: Sequence[str]) -> None:
+    for what, ours, theirs in (
+        ("steps", target.run.steps, donor.run.steps),
+        ("latents", list(target.run.x_t[0].shape), list(donor.run.x_t[0].shape)),
+    ):
+        if ours != theirs:
+            raise InterpError(f"the target has {what} {ours}, the donor {theirs}: record both with the same keywords")
+    unknown = [b for b in branches if b not in target.run.branches]
+    if unknown or isinstance(branches, str) or not branches:
+        had = ", ".join(target.run.branches)
+        raise InterpError(f"branches={branches!r}: a list of branches that the run has is needed; it has {had}")
+
+
+def _known_steps(asked: Iterable[int] | None, steps: int) -> list[int]:
+    found = list(range(steps) if asked is None else asked)
+    bad = [step for step in found if not 0 <= step < steps]
+    if bad:
+        raise InterpError(f"step {bad[0]} was asked for; the run has steps 0 to {steps - 1}")
+    return found
+
+
+def _places(
+    model: HookedVideoPipeline, sites: Sequence[str], layers: Iterable[int] | None
+) -> Iterator[tuple[str, int | None, str]]:
+    """(site, layer, hook name) of all places; UnknownHook for one that the model does not have."""
+    known, asked = set(model.hook_names), known_layers(layers, model.layers)
+    for site in sites:
+        if site in known:
+            yield site, None, site
+            continue
+        names = [(layer, f"blocks.{layer}.{site}") for layer in asked]
+        found = [(layer, name) for layer, name in names if name in known]
+        if not found or (layers is not None and len(found) < len(names)):
+            raise unknown_hook(next(name for _, name in names if name not in known), model.hook_names)
+        yield from ((site, layer, name) for layer, name in found)
+
+
+def _cells(
+    model: HookedVideoPipeline,
+    target: Recording,
+    donor: Recording,
+    place: tuple[str, int | None, str],
+    step: int,
+    tokens: Mapping[str, Tensor | None],
+    span: Span,
+    branches: tuple[str, ...],
+) -> Iterator[Cell]:
+    """The cells of one place and step, one a group of tokens."""
+    site, layer, name = place
+    steps, given = spanned(step, target.run.steps, span), donor.donor(name)
+    for group, mask in tokens.items():
+        where = {"site": site, "layer": layer, "step": step, "sigma": target.run.sigmas[step], "group": group, "span": span}
+        yield where, Patch(name, steps, given, branches, None if mask is None else _mask(model, target, donor, name, mask))
+
+
+def _mask(model: HookedVideoPipeline, target: Recording, donor: Recording, name: str, mask: Tensor) -> Tensor:
+    """A group's mask, over latent cells where the site is a latent."""
+    latents = target.run.x_t[0]
+    mask = grid_mask(mask, model.token_grid(latents).shape)
+    axes = ("channel", "frame") if name == "hook_x_t" else donor.cache.axes[name]
+    if "frame" not in axes:
+        raise InterpError(f"{name} has the axes {', '.join(axes)}: no group of video tokens can be patched there, only all of it")
+    if "channel" in axes:
+        for axis, cells in enumerate(model.patch(latents)):
+            mask = mask.repeat_interleave(cells, axis)
+    return mask
+
+
+def _played(model: HookedVideoPipeline, target: Recording, cells: Sequence[Cell], batch: int) -> Iterator[tuple[int, Tensor]]:
+    """Each cell's place in the list and its final latents; cells that start at one step share forwards of ``batch`` rows."""
+    first = lambda place: cells[place][1].first_step
+    for _, together in groupby(sorted(range(len(cells)), key=first), key=first):
+        for part in chunks(list(together), batch):
+            latents = replay(model, target, [cells[place][1] for place in part])
+            yield from zip(part, latents.split(1), strict=True)
+
+
+def _measured(metric: Metric, latents: Tensor) -> dict[str, float]:
+    found = metric(latents)
+    if not isinstance(found, Mapping):
+        return {"value": float(found)}
+    taken = [name for name in found if name in COLUMNS]
+    if taken:
+        raise InterpError(f"the metric returns {taken[0]!r}, which is a column of the grid: give it another name")
+    return {name: float(value) for name, value in found.items()}

@@ -1,0 +1,134 @@
+"""The cache as a mapping, over steps, as a table and as a file; what the objects of the face say of themselves."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from conftest import build_tiny, tiny_call
+
+from cos_interp.interp import ActivationCache, HookedVideoPipeline, InterpError, Patch, record
+from cos_interp.tasks import get_task
+
+NAMES = ["blocks.*.hook_resid_post", "hook_x_t"]
+
+
+@pytest.fixture(scope="module")
+def kept():
+    model = HookedVideoPipeline.from_pipeline(build_tiny("wan21-t2v"))
+    return model.run_with_cache(names=NAMES, steps=[0, 1, 3], seed=0, **tiny_call("wan21-t2v", steps=4))
+
+
+def test_the_cache_is_a_mapping(kept):
+    _, cache = kept
+    assert len(cache) == len(list(cache)) == len(cache.keys()) == 3 * (3 * 2 + 1)  # steps x (layers x branches + the latent)
+    assert ("blocks.1.hook_resid_post", 3, "uncond") in cache and ("blocks.1.hook_resid_post", 2) not in cache
+    assert ("hook_x_t", 3, None) in cache.keys()  # noqa: SIM118
+    for key, value in cache.items():
+        assert cache[key] is value
+    assert sum(value.numel() for value in cache.values()) * 4 == cache.nbytes
+
+
+def test_steps_are_stacked_with_their_axes(kept):
+    run, cache = kept
+    name = "blocks.1.hook_resid_post"
+    values, axes, steps = cache.stack(name, branch="uncond")
+    assert steps == (0, 1, 3) and axes == ("step", "batch", "frame", "row", "col", "d_model")
+    assert all(torch.equal(values[i], cache[name, k, "uncond"]) for i, k in enumerate(steps))
+    assert cache[name, 1:].steps == (1, 3) and torch.equal(cache[name, 1:].values[1], cache[name, 3])
+    assert cache[name, 0:4:2, "uncond"].steps == (0,)
+    assert torch.equal(cache.stack("hook_x_t").values, torch.stack([run.x_t[k] for k in (0, 1, 3)]))
+
+
+def test_what_was_not_kept_is_named(kept):
+    _, cache = kept
+    one = ActivationCache({k: v for k, v in cache.items() if k[2] != "cond"}, cache.axes)
+    with pytest.raises(KeyError, match=r"branch 'cond' was not kept.*branches \['uncond'\]"):
+        one.stack("blocks.1.hook_resid_post")
+    with pytest.raises(KeyError, match=r"steps 4:9; .*steps \[0, 1, 3\]"):
+        cache.stack("blocks.1.hook_resid_post", slice(4, 9))
+    with pytest.raises(KeyError, match="the cache holds the names"):
+        cache["blocks.9.hook_resid_post", :]
+    with pytest.raises(InterpError, match="counts steps from the start"):
+        cache["blocks.1.hook_resid_post", -2:]
+
+
+def test_the_table_has_a_row_an_activation(kept):
+    _, cache = kept
+    table = cache.to_dataframe()
+    assert len(table) == len(cache)
+    row = table[(table.name == "blocks.2.hook_resid_post") & (table.step == 3) & (table.branch == "uncond")].iloc[0]
+    act = cache["blocks.2.hook_resid_post", 3, "uncond"].double()
+    assert (
+        row.layer == 2 and math.isclose(row.norm, float(act.pow(2).sum()) ** 0.5) and math.isclose(row["mean"], float(act.mean()))
+    )
+    assert math.isclose(row["std"], float(((act - act.mean()) ** 2).mean()) ** 0.5) and row["max"] == float(act.abs().max())
+    assert table[table.name == "hook_x_t"].layer.isna().all()
+    assert list(ActivationCache().to_dataframe().columns) == list(table.columns)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_saved_cache_comes_back_bit_for_bit(kept, tmp_path, dtype):
+    _, cache = kept
+    cache = ActivationCache({key: act.to(dtype) for key, act in cache.items()}, cache.axes)
+    cache.save(tmp_path / "cache.safetensors")
+    found = ActivationCache.load(tmp_path / "cache.safetensors")
+    assert found.axes == cache.axes and set(found) == set(cache)
+    assert all(found[key].dtype == dtype and torch.equal(found[key], cache[key]) for key in cache)
+    assert [p.name for p in tmp_path.iterdir()] == ["cache.safetensors"]
+
+
+def test_a_view_is_saved_as_what_it_shows(tmp_path):
+    act = torch.arange(24.0).view(2, 3, 4).movedim(0, 2)[:, ::2]
+    ActivationCache({("a", 0, "cond"): act}, {"a": ("x", "y", "z")}).save(tmp_path / "c")
+    assert torch.equal(ActivationCache.load(tmp_path / "c")["a", 0], act)
+
+
+def test_a_damaged_file_is_refused(kept, tmp_path):
+    path = tmp_path / "cache.safetensors"
+    kept[1].save(path)
+    good = path.read_bytes()
+    header = int.from_bytes(good[:8], "little")
+    names = good[8 : 8 + header]
+    damaged = {
+        "a flipped bit": good[:-5] + bytes([good[-5] ^ 1]) + good[-4:],
+        "cut short": good[: len(good) // 2],
+        "another axis": good[:8] + names.replace(b"frame", b"phase", 1) + good[8 + header :],
+        "another step": good[:8] + names.replace(b", 3, ", b", 2, ", 1) + good[8 + header :],
+    }
+    for what, data in damaged.items():
+        assert data != good
+        path.write_bytes(data)
+        with pytest.raises(InterpError, match="is damaged"):
+            ActivationCache.load(path)
+            pytest.fail(what)
+    from safetensors.torch import save
+
+    path.write_bytes(save({"a": torch.ones(2)}))
+    with pytest.raises(InterpError, match="holds no activation cache"):
+        ActivationCache.load(path)
+    assert json.loads(names)["__metadata__"]["format"].startswith("cos-interp")
+
+
+def test_a_cache_moves_in_place(kept):
+    cache = ActivationCache(dict(kept[1].items()), kept[1].axes)
+    assert cache.to("meta") is cache and {act.device.type for act in cache.values()} == {"meta"}
+
+
+def test_what_the_organism_says_of_itself_is_short_and_true(organism):
+    item = get_task("maze").sample(seed=8, difficulty=5, unique=False, split="test")
+    from PIL import Image
+
+    recording = record(organism, prompt=item.prompt, image=Image.fromarray(item.first_frame), seed=0, num_inference_steps=2)
+    patch = Patch("blocks.3.hook_resid_post", tuple(range(7)), lambda s, b: None, tokens=torch.eye(9).bool().view(9, 3, 3))
+    for value, said in (
+        (organism, ["HookedVideoPipeline(organism: Wan", f"{organism.layers} layers"]),
+        (recording.run, ["Run(2 steps, sigma ", "branches cond", f"latents {list(recording.run.latents.shape)}"]),
+        (recording.cache, ["2 steps (0 to 1)", "blocks.0.hook_resid_post, .., blocks.", " MB)"]),
+        (patch, ["Patch(blocks.3.hook_resid_post @ step=0/../6, branch=cond, 9 of 81 tokens)"]),
+        (recording, ["Recording(Run(2 steps", "ActivationCache("]),
+        (ActivationCache(), ["ActivationCache(0 names"]),
+    ):
+        assert len(repr(value)) < 300 and all(part in repr(value) for part in said), repr(value)

@@ -1,0 +1,81 @@
+"""What the packages show: the lists agree, every name resolves and says what it is, and asking loads nothing heavy."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LAZY = {"cos_interp": "src/cos_interp", "cos_interp.interp": "interp", "cos_interp.probes": "probes"}
+FACES = (*LAZY, "cos_interp.tasks")
+INSTRUMENT = {
+    "HookedVideoPipeline", "Run", "ActivationCache", "Address", "Hook", "record", "replay", "restart", "Patch", "Recording",
+    "EnsembleSampler", "check_adapter", "Adapter", "Site", "Stack", "register", "tiny", "InterpError", "UnknownHook",
+    "BudgetExceeded", "NoAdapter", "AddressError", "sweep",
+}  # fmt: skip
+
+
+def for_type_checkers(folder: str) -> set[str]:
+    """The names that the TYPE_CHECKING block of a package imports."""
+    tree = ast.parse((ROOT / folder / "__init__.py").read_text())
+    blocks = [n for n in tree.body if isinstance(n, ast.If) and isinstance(n.test, ast.Name) and n.test.id == "TYPE_CHECKING"]
+    imports = [n for block in blocks for n in block.body if isinstance(n, ast.ImportFrom)]
+    return {alias.asname or alias.name for n in imports for alias in n.names}
+
+
+def test_every_lazy_package_is_looked_at():
+    found = {path.parent for path in ROOT.glob("*/__init__.py") if "def __getattr__" in path.read_text()}
+    assert found | {ROOT / "src/cos_interp"} == {ROOT / folder for folder in LAZY.values()}
+
+
+@pytest.mark.parametrize("package", LAZY)
+def test_the_lists_of_a_lazy_package_agree(package):
+    module = importlib.import_module(package)
+    assert for_type_checkers(LAZY[package]) == set(module.__all__) == set(dir(module))
+    assert list(module.__all__) == sorted(module.__all__)
+
+
+@pytest.mark.parametrize("package", FACES)
+def test_every_public_name_is_there_and_says_what_it_is(package):
+    module = importlib.import_module(package)
+    assert set(dir(module)) == set(module.__all__)
+    for name in module.__all__:
+        value = getattr(module, name)
+        if isinstance(value, dict):
+            continue  # a table
+        assert value.__doc__ and not value.__doc__.startswith(f"{name}("), f"{package}.{name} has no docstring of its own"
+    with pytest.raises(AttributeError, match=f"{package!r} has no attribute 'nonsense'"):
+        module.nonsense  # noqa: B018
+
+
+def test_the_instrument_is_shown_by_its_room_and_by_the_package():
+    import cos_interp
+    from cos_interp import interp
+
+    assert set(interp.__all__) == INSTRUMENT
+    assert set(cos_interp.__all__) == INSTRUMENT | set(cos_interp.ROOMS)
+    assert all(getattr(cos_interp, name) is getattr(interp, name) for name in INSTRUMENT)
+
+
+def test_a_name_stays_what_it_is_when_its_module_was_imported_first():
+    """A module of the name of a function would take the function's place."""
+    from cos_interp import interp
+
+    modules = {path.stem for path in (ROOT / "interp").iterdir()}
+    assert not modules & set(interp.__all__)
+
+
+def test_looking_at_the_face_loads_nothing_heavy():
+    code = (
+        "import sys, cos_interp, cos_interp.interp, cos_interp.probes\n"
+        "dir(cos_interp), dir(cos_interp.interp), dir(cos_interp.probes)\n"
+        "heavy = {'torch', 'diffusers', 'numpy', 'pandas', 'sklearn', 'nnsight'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
