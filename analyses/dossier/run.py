@@ -86,7 +86,7 @@ def run_and_report(
         if store.unit(entry.name) is None:
             _one(entry, config, store, model, workers, left * weights[0] / sum(weights))
         left -= time.monotonic() - began
-    result = AnalysisResult(NAME, config.model_dump(mode="json"), _claims(entries, store), store.facts() or {})
+    result = AnalysisResult(NAME, config, _claims(entries, store), store.facts() or {})
     result.units = {entry.name: store.unit(entry.name)[1] for entry in entries}
     store.write_results(result.rows.drop(columns=["number", "control"], errors="ignore"))
     report = build(result)

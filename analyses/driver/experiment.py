@@ -122,7 +122,7 @@ def collect(experiment: Experiment, config: AnalysisConfig, store: RunStore) -> 
         for name in names:
             found, units[name] = store.unit(name)
             rows += found
-    return AnalysisResult(experiment.name, config.model_dump(mode="json"), pd.DataFrame(rows), store.facts() or {}, units)
+    return AnalysisResult(experiment.name, config, pd.DataFrame(rows), store.facts() or {}, units)
 
 
 def run_and_report(experiment: Experiment, config: AnalysisConfig, folder: Path, **options: Any) -> tuple[AnalysisResult, Report]:
