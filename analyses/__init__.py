@@ -1,36 +1,73 @@
-"""The experiments: ``EXPERIMENTS`` says what there is, :func:`run` runs one, :func:`load` reads a finished run."""
+"""The experiments: ``EXPERIMENTS`` says what there is, :func:`run` runs one, :func:`load` reads a finished run.
+
+>>> from cos_interp import analyses
+>>> analyses.EXPERIMENTS["recovery"].about
+'Inject a wrong answer at a step; is the right one back, and when?'
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from cos_interp.analyses import dossier
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.registry import entries
 
 if TYPE_CHECKING:
     from cos_interp.analyses.driver.base import AnalysisResult
     from cos_interp.analyses.driver.experiment import Report
+    from cos_interp.analyses.driver.loaded import LoadedRun
+    from cos_interp.interp.model import HookedVideoPipeline
 
-__all__ = ["EXPERIMENTS", "runner"]
+__all__ = ["EXPERIMENTS", "load", "run", "runner"]
 
-
-def _all() -> dict[str, Entry]:
-    from cos_interp.analyses import dossier
-
-    return {**entries(), dossier.ENTRY.name: dossier.ENTRY}
+EXPERIMENTS: dict[str, Entry] = {**entries(), dossier.ENTRY.name: dossier.ENTRY}
 
 
-EXPERIMENTS = _all()
+def __dir__() -> list[str]:
+    return __all__
 
 
 def runner(name: str) -> Callable[..., tuple[AnalysisResult, Report]]:
     """``runner(name)(config, folder, fresh=..., workers=..., progress=...)``: run, report, and what was found."""
-    if name in entries():
-        from cos_interp.analyses.driver import experiment, registry
+    if name == dossier.ENTRY.name:
+        from cos_interp.analyses.dossier.run import run_and_report
 
-        return partial(experiment.run_and_report, registry.load(name))
-    from cos_interp.analyses.dossier.run import run_and_report
+        return run_and_report
+    from cos_interp.analyses.driver import experiment, registry
 
-    return run_and_report
+    return partial(experiment.run_and_report, registry.load(name))
+
+
+def run(
+    name: str,
+    *,
+    out: str | Path | None = None,
+    model: HookedVideoPipeline | str = "organism",
+    fresh: bool = False,
+    workers: int | None = None,
+    **settings: Any,
+) -> LoadedRun:
+    """Run an experiment, or continue it, write its report, and load what it left: ``run("recovery", items=20, out="runs/r")``.
+
+    ``settings`` are the fields of ``EXPERIMENTS[name].config``. ``model``: what ``--model`` takes, or a loaded model, which is
+    used as it is and named by its ``name``. ``out``: the run folder, ``runs/<name>`` by default. Raises ValueError for an unknown
+    experiment or setting (pydantic's, which names the field), RunError for a folder that holds another run.
+    """
+    if name not in EXPERIMENTS:
+        raise ValueError(f"no experiment {name!r}; there are {', '.join(EXPERIMENTS)}")
+    folder = Path("runs") / name if out is None else Path(out)
+    loaded = None if isinstance(model, str) else model
+    config = EXPERIMENTS[name].config(**{**settings, "model": model if isinstance(model, str) else model.name})
+    runner(name)(config, folder, model=loaded, fresh=fresh, workers=workers)
+    return load(folder)
+
+
+def load(folder: str | Path) -> LoadedRun:
+    """What a finished run left. Raises RunError for a folder that holds no finished run, or one that this version cannot read."""
+    from cos_interp.analyses.driver.loaded import read
+
+    return read(Path(folder), {name: entry.config for name, entry in EXPERIMENTS.items()})

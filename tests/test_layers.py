@@ -16,6 +16,7 @@ from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit import ablation
 from cos_interp.analyses.kit.ablation import Edit
 from cos_interp.analyses.kit.problems import arguments, problems
+from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.analyses.layers import LayersConfig
 from cos_interp.analyses.layers import measure as layers
 from cos_interp.analyses.layers import report as layers_report
@@ -94,7 +95,7 @@ def test_batched_ablations_equal_single_edits(organism):
     call, other = arguments(organism, config, problem), arguments(organism, config, layers.others(problem, config)[0])
     edits = [Edit(kind, (3,), (1,)) for kind in ("skip", "mean", "random", "resample", "own")]
     latents = ablation.ablate(organism, call, [other], edits, mean_over_items=False, batch=3)
-    seed = call["seed"] * 100_003 + 1009 + 3
+    seed = seed_for("ablation", call["seed"], 1, 3)
     _, cache = organism.run_with_cache(names=["blocks.3.hook_resid_p*"], steps=[1], **other)
     given = cache["blocks.3.hook_resid_post", 1] - cache["blocks.3.hook_resid_pre", 1]
     made = {

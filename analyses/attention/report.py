@@ -36,7 +36,7 @@ SHOWN_STEPS = 3
 
 def report(result: AnalysisResult, store: RunStore) -> Report:
     rows = result.rows
-    facts = next(iter(result.units.values()))
+    facts = result.first
     within, across, words = (rows[rows.kind == kind] for kind in ("self", "text", "word"))
     found = [local(within), *([spoken(words)] if len(words) else [])]
     notes = [] if len(words) else ["No verifier: where the words' objects stand is not known, so words are shown, not scored."]

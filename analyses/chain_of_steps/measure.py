@@ -30,7 +30,7 @@ def measure(model: HookedVideoPipeline, config: ChainOfStepsConfig, piece: Piece
     run = generate(model, config, problem, problem.noise(noise))
     clips = clean_videos(model, run)
     rows = [{**problem.facts, "noise": noise, **row} for row in read_steps(problem, clips, run)]
-    kept = {"frames": torch.from_numpy(clips)} if problem.name.endswith("-000") and noise == 0 else {}
+    kept = {"frames": torch.from_numpy(clips)} if problem.first and noise == 0 else {}
     axes = {"frames": ["step", "pixel_frame", "y", "x", "rgb"]} if kept else {}
     return Unit(rows, kept, {"axes": axes, "sigmas": run.sigmas, "prompt": problem.call["prompt"]})
 

@@ -105,7 +105,7 @@ def _exploration(rows: pd.DataFrame, ambiguous: pd.DataFrame, last: int) -> Find
 
 def report(result: AnalysisResult, store: RunStore) -> Report:
     rows = result.rows
-    sigmas = [*next(iter(result.units.values()))["sigmas"], 0.0]
+    sigmas = [*result.sigmas, 0.0]
     question = (
         "At which denoising step is the answer there? The clean estimate of every step is decoded and read by the verifier: "
         "solved, wrong, or undecided (not readable, for instance an average of two answers)."

@@ -18,6 +18,7 @@ from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.pairs import NoPair, find_pair, record_item
 from cos_interp.analyses.kit.problems import Problem, chosen_steps, generate, judge, needs_flow, problems, spread
 from cos_interp.analyses.kit.screening import look_score
+from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.patching import Patch, replay, restart
 from cos_interp.interp.trajectory import Run
@@ -70,7 +71,7 @@ def _problem(model: HookedVideoPipeline, config: CommitmentConfig, problem: Prob
 def _renoise(model: HookedVideoPipeline, problem: Problem, run: Run, final: Verdict | None, steps: tuple[int, ...]) -> list[Row]:
     rows = []
     for step in steps:
-        generator = torch.Generator().manual_seed(problem.seed * 100 + step)
+        generator = torch.Generator().manual_seed(seed_for("renoising", problem.seed, step))
         x0hat = run.x0hat[step]
         noise = torch.randn((DRAWS, *x0hat.shape[1:]), generator=generator).to(x0hat)
         again = restart(model, run, step, renoised(x0hat, run.sigmas[step], noise)).latents

@@ -86,11 +86,12 @@ def run_and_report(
         if store.unit(entry.name) is None:
             _one(entry, config, store, model, workers, left * weights[0] / sum(weights))
         left -= time.monotonic() - began
-    result = AnalysisResult(NAME, config.model_dump(mode="json"), _claims(entries, store), store.facts() or {})
+    result = AnalysisResult(NAME, config, _claims(entries, store), store.facts() or {})
     result.units = {entry.name: store.unit(entry.name)[1] for entry in entries}
     store.write_results(result.rows.drop(columns=["number", "control"], errors="ignore"))
     report = build(result)
     store.write("report.html", report.html.encode())
+    store.write_json("findings.json", [finding for unit in result.units.values() for finding in unit["findings"]])
     store.write("findings.md", report.data["markdown"].encode())
     store.complete({k: v for k, v in store.facts().items() if k != "status"})
     return result, report
@@ -102,7 +103,7 @@ def _one(
     """Run one experiment within ``allowed`` seconds: a small run first; when more fits, a larger one in its place."""
     folder = store.folder / entry.name
     made = load(entry.name)
-    facts: dict[str, Any] = {"about": entry.about, "lines": [], "findings": [], "error": "", "axes": {}}
+    facts: dict[str, Any] = {"about": entry.about, "lines": [], "findings": [], "error": "", "axes": {}, "figure": ""}
     began = time.monotonic()
     try:
         asked = _config_of(folder, entry) or configured(entry, config, PILOT)
@@ -114,22 +115,19 @@ def _one(
             _, report = experiment.run_and_report(made, asked, folder, model=model, fresh=True, workers=workers)
         facts |= {"command": command_line(entry.name, asked), "items": getattr(asked, size_field(entry))}
         facts |= {"lines": report.lines, "findings": report.data.get("findings", [])}
+        facts |= {"figure": _keep_figure(store, entry.name, report)}
     except (ValueError, RuntimeError) as error:  # one experiment that cannot run does not end the dossier
         facts |= {"error": str(error), "command": "", "items": 0}
-    facts["figure"] = _keep_figure(store, entry.name)
     facts["seconds"] = round(time.monotonic() - began, 1)
     store.add_unit(entry.name, [], {}, facts)
 
 
-def _keep_figure(store: RunStore, name: str) -> str:
-    """Copy the first figure of an experiment's page that is small enough to go into a text; its place, "" for none."""
-    folder = store.folder / name
-    html = (folder / "report.html").read_text() if (folder / "report.html").is_file() else ""
-    drawn = [p.read_text() for p in sorted((folder / "media").glob("*.svg")) if p.stat().st_size < LARGEST_FIGURE]
-    shown = [svg for svg in drawn if svg in html]
-    if not shown:
+def _keep_figure(store: RunStore, name: str, report: Report) -> str:
+    """Copy the first figure of a report that is small enough to go into a text; its place, "" for none."""
+    small = (report.media[figure] for figure in report.figures if len(report.media[figure]) < LARGEST_FIGURE)
+    if (drawn := next(small, None)) is None:
         return ""
-    store.write(f"media/{name}.svg", min(shown, key=html.index).encode())
+    store.write(f"media/{name}.svg", drawn)
     return f"media/{name}.svg"
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from graphlib import CycleError, TopologicalSorter
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ class Report:
     data: dict[str, Any]
     html: str
     media: dict[str, bytes] = field(default_factory=dict)
+    figures: tuple[str, ...] = ()  # names among ``media``, in the order of the page
 
 
 Work = Callable[[HookedVideoPipeline, Any, RunStore, Any], Iterator[str]]
@@ -45,8 +48,9 @@ Work = Callable[[HookedVideoPipeline, Any, RunStore, Any], Iterator[str]]
 
 @dataclass(frozen=True)
 class Experiment:
-    """``pieces``: independent parts of the work, each with the names of its units. ``work`` does one piece and yields the
-    name of each unit that is on disk. ``report`` is pure of models."""
+    """``pieces``: parts of the work, each with the names of its units. ``work`` does one piece and yields the name of each unit
+    that is on disk. ``needs``: the units of other pieces that must be on disk before a piece begins. ``report`` is pure of
+    models."""
 
     name: str
     config: type[AnalysisConfig]
@@ -54,6 +58,7 @@ class Experiment:
     work: Work
     report: Callable[[AnalysisResult, RunStore], Report]
     check: Callable[[Any, HookedVideoPipeline], None] = lambda config, model: None
+    needs: Callable[[Any, Any], Sequence[str]] = lambda config, piece: ()
     finish: Callable[[AnalysisResult], AnalysisResult] = lambda result: result
 
 
@@ -87,12 +92,42 @@ def load_model(config: AnalysisConfig) -> HookedVideoPipeline:
     return HookedVideoPipeline.from_pretrained(config.model, **({"revision": config.revision} if config.revision else {}))
 
 
+def waves(pieces: Sequence[tuple[Any, list[str]]], needs: Callable[[Any], Sequence[str]]) -> Iterator[list[Any]]:
+    """The pieces in groups: what a group needs was made by the groups before it. Within a group the order is kept.
+
+    Raises ValueError for a need that no piece makes, and for pieces that need each other.
+    """
+    maker = {unit: number for number, (_, units) in enumerate(pieces) for unit in units}
+    wanted = [list(needs(piece)) for piece, _ in pieces]
+    for number, units in enumerate(wanted):
+        if lacking := [unit for unit in units if unit not in maker]:
+            raise ValueError(f"piece {pieces[number][1][0]} needs unit {lacking[0]!r}, which no piece makes")
+    sorter = TopologicalSorter({number: {maker[unit] for unit in units} for number, units in enumerate(wanted)})
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        circle = " -> ".join(pieces[number][1][0] for number in error.args[1])
+        raise ValueError(f"pieces need each other in a circle: {circle}") from error
+    while sorter.is_active():
+        ready = sorted(sorter.get_ready())
+        yield [pieces[number][0] for number in ready]
+        sorter.done(*ready)
+
+
 def run(
     experiment: Experiment, config: AnalysisConfig, folder: Path, *, model: HookedVideoPipeline | None = None,
     fresh: bool = False, workers: int | None = None, progress: Progress = lambda done, total, what: None,
 ) -> AnalysisResult:  # fmt: skip
     """Compute, or continue, a run in ``folder``. Raises RunError for a folder that does not fit."""
+    return _computed(experiment, config, folder, model, fresh, workers, progress)[0]
+
+
+def _computed(
+    experiment: Experiment, config: AnalysisConfig, folder: Path, model: HookedVideoPipeline | None = None,
+    fresh: bool = False, workers: int | None = None, progress: Progress = lambda done, total, what: None,
+) -> tuple[AnalysisResult, RunStore]:  # fmt: skip
     pieces = list(experiment.pieces(config))
+    order = list(waves(pieces, partial(experiment.needs, config)))
     facts = {
         "analysis": experiment.name, "config": config.model_dump(mode="json"),
         "command": command_line(experiment.name, config), "model": model_facts(config), "versions": versions(),
@@ -102,16 +137,17 @@ def run(
     store = RunStore.open(folder, facts, fresh)
     total = sum(len(names) for _, names in pieces)
     progress(0, total, experiment.name)
-    count = min(default_workers() if workers is None else workers, len(pieces))
+    count = default_workers() if workers is None else workers
 
     def job(piece: Any) -> Iterator[str]:
         yield from experiment.work(model, config, store, piece)
 
-    for done, unit in enumerate(scatter(job, [piece for piece, _ in pieces], count), 1):
+    stored = (unit for wave in order for unit in scatter(job, wave, min(count, len(wave))))
+    for done, unit in enumerate(stored, 1):
         progress(done, total, unit)
     result = experiment.finish(collect(experiment, config, store))
     store.write_results(result.rows)
-    return result
+    return result, store
 
 
 def collect(experiment: Experiment, config: AnalysisConfig, store: RunStore) -> AnalysisResult:
@@ -122,16 +158,16 @@ def collect(experiment: Experiment, config: AnalysisConfig, store: RunStore) -> 
         for name in names:
             found, units[name] = store.unit(name)
             rows += found
-    return AnalysisResult(experiment.name, config.model_dump(mode="json"), pd.DataFrame(rows), store.facts() or {}, units)
+    return AnalysisResult(experiment.name, config, pd.DataFrame(rows), store.facts() or {}, units)
 
 
 def run_and_report(experiment: Experiment, config: AnalysisConfig, folder: Path, **options: Any) -> tuple[AnalysisResult, Report]:
     """Run, write the report and its media, and mark the run complete. Options as in :func:`run`."""
-    result = run(experiment, config, folder, **options)
-    store = RunStore(folder)
+    result, store = _computed(experiment, config, folder, **options)
     report = experiment.report(result, store)
     for name, data in report.media.items():
         store.write(f"media/{name}", data)
     store.write("report.html", report.html.encode())
+    store.write_json("findings.json", report.data.get("findings", []))
     store.complete({k: v for k, v in store.facts().items() if k != "status"})
     return result, report

@@ -46,7 +46,13 @@ class Finding:
         return f"{self.verdict}: {self.statement}: {self.number}; control, {self.control_name}: {self.control}"
 
     def data(self) -> dict[str, Any]:
+        """As plain data, for JSON; :meth:`of` reads it."""
         return asdict(self)
+
+    @classmethod
+    def of(cls, data: dict[str, Any]) -> Finding:
+        """The finding that :meth:`data` gave."""
+        return cls(**{**data, "number": Number(**data["number"]), "control": Number(**data["control"])})
 
 
 def decide(low: float, high: float, threshold: float = 0.0) -> Verdict:

@@ -58,7 +58,7 @@ def build(
     """The report of an experiment: page, lines for the terminal, data, media."""
     findings = [f.sized() for f in findings]
     media = {f"{_file(s.title)}-{_file(c.name)}.{'png' if c.still else 'mp4'}": c.data for s in sections for c in s.clips}
-    media |= {f"{_file(s.title)}.svg": s.figure.encode() for s in sections if s.figure}
+    figures = {f"{_file(s.title)}.svg": s.figure.encode() for s in sections if s.figure}
     html = render(
         "experiment.html",
         title=title, question=question, source=source, findings=findings, notes=notes or [], verdicts=VERDICT_STYLE,
@@ -66,7 +66,7 @@ def build(
         versions=result.facts["versions"], command=result.facts["command"],
     )  # fmt: skip
     lines = [f.line() for f in findings] + list(notes or [])
-    return Report(lines, {"findings": [f.data() for f in findings], "notes": notes or []}, html, media)
+    return Report(lines, {"findings": [f.data() for f in findings], "notes": notes or []}, html, media | figures, tuple(figures))
 
 
 def _section(section: Section) -> dict[str, Any]:

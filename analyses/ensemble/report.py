@@ -35,8 +35,8 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         "chosen, give a better answer than a single run, and than spending the same compute on independent runs?"
     )
     judged = rows[rows.solved.notna()]
-    seeds, steps = config["seeds"], ", ".join(map(str, config["steps"]))
-    notes = [f"{seeds} seeds, merged in steps {steps} ({config['combine']}); afterwards only the first seed goes on."]
+    seeds, steps = config.seeds, ", ".join(map(str, config.steps))
+    notes = [f"{seeds} seeds, merged in steps {steps} ({config.combine}); afterwards only the first seed goes on."]
     sections = []
     if judged.empty:
         notes.append("These problems have no verifier: only how far the result moves is shown.")

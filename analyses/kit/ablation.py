@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.interp.batch import chunks, joined
 from cos_interp.interp.model import FwdHook, HookedVideoPipeline
 from cos_interp.interp.run.clock import Hook
@@ -93,7 +94,7 @@ class Ablation:
         if kind == "own":
             return replaced(before, after, own)
         if kind == "random":
-            return replaced(before, after, random_like(own, self.seed * 100_003 + hook.step * 1009 + hook.layer))
+            return replaced(before, after, random_like(own, seed_for("ablation", self.seed, hook.step, hook.layer)))
         given = act[: self.references] - self._before[: self.references]
         if kind == "resample":
             return replaced(before, after, given[0])

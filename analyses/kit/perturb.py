@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cos_interp.analyses.kit.kinds import Mode
+from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.interp.address import Address, chosen
 
 ROTATING: tuple[Mode, ...] = ("replace", "renoise")  # a dose turns the old into the new at constant size; 1 is all new
@@ -113,10 +114,8 @@ def energy(before: Tensor, after: Tensor) -> float:
 
 def noise_like(x_t: Tensor, *seeds: int) -> Tensor:
     """Unit normal noise of the shape of ``x_t``, from numbers that name its place; the same on every device."""
-    seed = 0
-    for part in seeds:
-        seed = (seed * 1_000_003 + part + 1) % (2**63 - 1)
-    return torch.randn(x_t.shape, generator=torch.Generator("cpu").manual_seed(seed)).to(x_t)
+    generator = torch.Generator("cpu").manual_seed(seed_for("disturbance", *seeds))
+    return torch.randn(x_t.shape, generator=generator).to(x_t)
 
 
 def region(shape: Grid, frames: tuple[int, ...] | None = None, rows: str | None = None, cols: str | None = None) -> Tensor:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from cos_interp.analyses.driver.settings import SuiteConfig
+from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.run.prediction import is_flow
@@ -23,12 +24,19 @@ SIZE = {"height": grid.ROWS * grid.CELL, "width": grid.COLS * grid.CELL, "num_fr
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing to generate. ``call``: the pipeline's keywords; ``item``: None when there is no verifier."""
+    """One thing to generate. ``call``: the pipeline's keywords; ``item``: None when there is no verifier; ``index``: its place
+    among the items of its task, or among the user's own."""
 
     name: str
     call: dict[str, Any]
     seed: int
     item: Item | None = None
+    index: int = 0
+
+    @property
+    def first(self) -> bool:
+        """Whether it is the first of its task, the one that is shown."""
+        return self.index == 0
 
     @property
     def task(self) -> str:
@@ -36,7 +44,7 @@ class Problem:
 
     def noise(self, number: int) -> int:
         """The seed of the problem's noise ``number``; 0 is its own."""
-        return self.seed + 10_000 * number
+        return self.seed if number == 0 else seed_for("further noise", self.seed, number)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -51,12 +59,9 @@ def problems(config: SuiteConfig) -> list[Problem]:
     if config.prompts is not None:
         return _own(Path(config.prompts), config.seed)
     chosen = [(task, i, item) for task in config.tasks for i, item in enumerate(suite.task_items(task)[: config.items])]
-    return [Problem(f"{task}-{i:03d}", item_call(item), noise_seed(config.seed, task, i), item) for task, i, item in chosen]
-
-
-def noise_seed(seed: int, task: str, index: int) -> int:
-    """Seed of the noise of item ``index`` of a task."""
-    return seed * 1_000_000 + list(suite.STRATA).index(task) * 1000 + index
+    return [
+        Problem(f"{task}-{i:03d}", item_call(item), seed_for("noise", config.seed, task, i), item, i) for task, i, item in chosen
+    ]
 
 
 def item_call(item: Item) -> dict[str, Any]:
@@ -81,7 +86,7 @@ def _own(path: Path, seed: int) -> list[Problem]:
                 call["image"] = Image.open(path.parent / call["image"]).convert("RGB")
             except (OSError, UnidentifiedImageError) as error:
                 raise InterpError(f"--prompts {path}, line {number + 1}: image {call['image']!r}: {error}") from error
-        out.append(Problem(f"prompt-{number:03d}", call, seed * 1_000_000 + number))
+        out.append(Problem(f"prompt-{number:03d}", call, seed_for("noise", seed, "prompts", number), index=number))
     if not out:
         raise InterpError(f"--prompts {path} has no lines")
     return out

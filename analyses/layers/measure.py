@@ -7,7 +7,7 @@ noise. Therefore also the z-score within a layer, the block's update, and, as ev
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -175,14 +175,14 @@ def others(problem: Problem, config: LayersConfig) -> list[Problem]:
 
     With a single own prompt the others are the same prompt from other noises.
     """
-    index = int(problem.name.rsplit("-", 1)[1])
+    index = problem.index
     if problem.item is not None:
         everything = config.model_copy(update={"tasks": (problem.task,), "items": len(suite.task_items(problem.task))})
         made = problems(everything)
     else:
         made = problems(config)
         if len(made) == 1:
-            return [Problem(problem.name, problem.call, problem.seed + 1 + by) for by in range(config.references)]
+            return [replace(problem, seed=problem.noise(1 + by)) for by in range(config.references)]
     return [made[(index + 1 + by) % len(made)] for by in range(min(config.references, len(made) - 1))]
 
 
@@ -229,7 +229,7 @@ def measure(model: HookedVideoPipeline, config: LayersConfig, problem: Problem) 
     rows = [{**common, "measure": "energy", "sigma": plain.sigmas[row["step"]], **row} for row in energy]
     rows += [{**common, "measure": "ablation", **row} for row in ablated]
     tensors, axes = dict(maps), dict.fromkeys(maps, MAPS)
-    if problem.name.endswith("-000"):
+    if problem.first:
         tensors["frames"] = torch.from_numpy(model.decode(plain.latents)[0])
         axes["frames"] = ["pixel_frame", "y", "x", "rgb"]
     facts = {"axes": axes, "sigmas": plain.sigmas, "prompt": problem.call["prompt"]}

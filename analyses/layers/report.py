@@ -138,7 +138,7 @@ def identity_note(rows: pd.DataFrame) -> str:
 def report(result: AnalysisResult, store: RunStore) -> Report:
     rows = result.rows
     energy, ablations = energy_of(rows), ablations_of(rows)
-    over = "other items' tokens" if result.config["mean_over"] == "items" else "the run's own tokens"
+    over = "other items' tokens" if result.config.mean_over == "items" else "the run's own tokens"
     notes = [identity_note(rows), f"Mean ablation: the mean is over {over}, in the same layer and step."]
     judged = not ablations.solved.isna().all() if len(ablations) else False
     if not judged:

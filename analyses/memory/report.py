@@ -48,7 +48,7 @@ CUT = (
 
 def report(result: AnalysisResult, store: RunStore) -> Report:
     rows = result.rows
-    sigmas = next(iter(result.units.values()))["sigmas"]
+    sigmas = result.sigmas
     parts = {kind: rows[rows.kind == kind] for kind in ("attention", "similarity", "tracking", "knockout")}
     decoded = probe_table(result, store)
     found, notes = [], []

@@ -175,7 +175,7 @@ def measure(model: HookedVideoPipeline, config: NoiseConfig, problem: Problem) -
         rows.append(row | verdict_columns(None if problem.item is None else judge(problem, clip)))
         if kept:
             shown.append((f"{what.mode}: {_place(what)}", clip))
-    first = problem.name.endswith("-000")
+    first = problem.first
     facts = {"axes": {"frames": ["clip", "pixel_frame", "y", "x", "rgb"]} if first else {}, "sigmas": run.sigmas}
     facts |= {"prompt": problem.call["prompt"], "shown": [name for name, _ in shown], "latent": list(run.latents.shape)}
     facts["scheduler"] = type(model.pipe.scheduler).__name__
@@ -184,7 +184,7 @@ def measure(model: HookedVideoPipeline, config: NoiseConfig, problem: Problem) -
 
 def _shown(config: NoiseConfig, problem: Problem, what: Disturbance, frames: int) -> bool:
     """Videos of the first item of a task: the middle step and the middle frame of each mode, at the first dose."""
-    if not problem.name.endswith("-000") or what.nominal != config.doses[0]:
+    if not problem.first or what.nominal != config.doses[0]:
         return False
     steps, chosen = chosen_steps(config, STEPS), config.frames or tuple(range(frames))
     middle = what.kind == "step" and what.steps[0] == steps[len(steps) // 2]

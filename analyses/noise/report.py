@@ -99,8 +99,8 @@ def _frame_costs_less(mode: str, by: dict[str, pd.Series], label: str) -> Findin
 
 def report(result: AnalysisResult, store: RunStore) -> Report:
     rows, label = scored(result.rows)
-    config, facts = result.config, next(iter(result.units.values()))
-    modes, doses = tuple(config["modes"]), config["doses"]
+    config, facts = result.config, result.first
+    modes, doses = config.modes, config.doses
     found = findings(rows, modes, doses[0], label)
     sections = [
         _by_step(rows, modes, doses, "score", label, facts["sigmas"]),

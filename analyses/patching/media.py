@@ -25,7 +25,7 @@ def clips(result: AnalysisResult, store: RunStore) -> dict[str, list[Clip]]:
         out[key] = [
             (side, f"“{pair[side]['prompt']}”", encode_mp4(frames[f"{side}_frames"].numpy())) for side in ("corrupt", "clean")
         ]
-        strongest = strongest_row(result.rows[result.rows.pair == key], result.config["direction"])
+        strongest = strongest_row(result.rows[result.rows.pair == key], result.config.direction)
         if strongest is not None:
             step = int(strongest.step)
             place = f"layer {strongest.layer}" if pd.notna(strongest.layer) else "the latent"

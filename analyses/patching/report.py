@@ -23,10 +23,10 @@ def build(result: AnalysisResult, clips: dict[str, list[tuple[str, str, bytes]]]
     pairs = [_pair(p, clips.get(p["pair"], [])) for p in facts["pairs"]]
     return render(
         "patching.html",
-        title=f"Activation patching: {config['task']}",
+        title=f"Activation patching: {config.task}",
         model=facts["model"], config=config, versions=facts["versions"], pairs=pairs,
         headline=summary.headline(rows),
-        sections=_sections(rows, facts, config), exact=exact_controls(rows, config["direction"]),
+        sections=_sections(rows, facts, config), exact=exact_controls(rows, config.direction),
         best=summary.best_cells(rows), table=summary.table(rows),
         against=summary.against_controls(rows), command=facts["command"],
         block_calls=facts["block_calls"], block_calls_minimum=facts["block_calls_minimum"],

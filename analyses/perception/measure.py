@@ -150,7 +150,7 @@ def measure(model: HookedVideoPipeline, config: PerceptionConfig, problem: Probl
     clips = clean_videos(model, run) if problem.item is not None else None
     verdict = verdict_columns(None if clips is None else judge(problem, clips[-1]))
     rows = [{**problem.facts, **row, "final_status": verdict["status"]} for row in read_run(problem, run, clips)]
-    kept = {"frames": torch.from_numpy(clips)} if clips is not None and problem.name.endswith("-000") else {}
+    kept = {"frames": torch.from_numpy(clips)} if clips is not None and problem.first else {}
     axes = {"frames": ["step", "pixel_frame", "y", "x", "rgb"]} if kept else {}
     return Unit(rows, kept, {"axes": axes, "sigmas": run.sigmas, "prompt": problem.call["prompt"]})
 

@@ -36,7 +36,7 @@ LATENT = {"appearance": "what stays over time", "movement": "what changes over t
 
 def report(result: AnalysisResult, store: RunStore) -> Report:
     rows, found_lags = result.rows, lags(result.rows)
-    sigmas = [*next(iter(result.units.values()))["sigmas"], 0.0]
+    sigmas = [*result.sigmas, 0.0]
     known = "localised" in rows
     found = [lag_finding(found_lags)] if known else []
     found.append(latent_finding(found_lags))

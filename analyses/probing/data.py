@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -19,8 +18,6 @@ from cos_interp.probes.collect import collect_clip
 from cos_interp.probes.dataset import ClipData, ProbeDataset, Source, assemble
 from cos_interp.probes.estimator import LinearProbe
 from cos_interp.probes.targets import REGRESS, Target, resolve
-
-WAIT = 0.2  # seconds between looks for another worker's units
 
 
 def targets_of(config: ProbesConfig) -> list[Target]:
@@ -59,14 +56,6 @@ def collect_unit(model: HookedVideoPipeline, config: ProbesConfig, problem: Prob
     axes = {k: ["step", "token", "unit"] if k.startswith("act.") or k == "x_t" else ["token"] for k in tensors}
     facts = {"task": clip.task, "grid": list(clip.grid), "steps": list(clip.steps), "sigmas": list(clip.sigmas), "axes": axes}
     return Unit([{"table": "clip", **problem.facts, "tokens": len(clip.position)}], tensors, facts)
-
-
-def wait_for(store: RunStore, units: Iterable[str]) -> None:
-    """Return when other workers have stored these units. They come earlier in the queue, so someone is on them; a worker that
-    dies ends the whole run."""
-    for unit in units:
-        while not store.unit_path(unit).is_file():
-            time.sleep(WAIT)
 
 
 def read_clip(store: RunStore, unit: str) -> ClipData:

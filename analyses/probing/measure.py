@@ -16,7 +16,7 @@ from cos_interp.analyses.driver.experiment import Unit
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit.problems import Problem, problems
 from cos_interp.analyses.probing import ProbesConfig
-from cos_interp.analyses.probing.data import collect_unit, dataset, hook_names, probe_of, steps_of, targets_of, wait_for
+from cos_interp.analyses.probing.data import collect_unit, dataset, hook_names, probe_of, steps_of, targets_of
 from cos_interp.analyses.probing.use import used_unit
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.probes.dataset import ProbeDataset
@@ -43,14 +43,16 @@ def pieces(config: ProbesConfig) -> list[tuple[Piece, list[str]]]:
     return found
 
 
+def needs(config: ProbesConfig, piece: Piece) -> list[str]:
+    """Probes need all clips; what is made of the probes needs those of all steps."""
+    clips = [] if piece[0] == "clip" else clip_units(config)
+    return clips + (step_units(config) if piece[0] in ("transfer", "used") else [])
+
+
 def work(model: HookedVideoPipeline, config: ProbesConfig, store: RunStore, piece: Piece) -> Iterator[str]:
     what, about = piece
     name = f"clip-{about.name}" if isinstance(about, Problem) else f"step-{about:03d}" if what == "step" else f"{what}-{about}"
     if store.unit(name) is None:
-        if what != "clip":
-            wait_for(store, clip_units(config))
-        if what in ("transfer", "used"):
-            wait_for(store, step_units(config))
         unit = _make(model, config, store, what, about)
         store.add_unit(name, unit.rows, unit.tensors, unit.facts)
     yield name

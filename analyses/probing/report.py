@@ -12,7 +12,6 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.statistics import mean_number
 from cos_interp.analyses.driver.store import RunStore
-from cos_interp.analyses.probing import ProbesConfig
 from cos_interp.analyses.probing.data import dataset
 from cos_interp.analyses.probing.findings import Depth, depths, order_findings, use_findings
 from cos_interp.probes.dataset import ProbeDataset, layer_of
@@ -28,7 +27,7 @@ SOURCE = "CoS section 5.1; Hewitt & Liang 2019 (control task); Tenney et al. 201
 
 
 def report(result: AnalysisResult, store: RunStore) -> Report:
-    config = ProbesConfig(**result.config)
+    config = result.config
     rows = result.rows
     clips = [u for u in result.units if u.startswith("clip-")]
     data = dataset(store, config, clips)

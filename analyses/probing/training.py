@@ -33,7 +33,7 @@ def sources(model: HookedVideoPipeline, config: SuiteConfig, target: Target, ski
     if last > MOST:
         raise ProbeError(f"items {skip} to {last - 1} were asked for; a task has {MOST}")
     wanted = config.model_copy(update={"tasks": tasks, "items": last})
-    kept: list[Problem] = [p for p in problems(wanted) if int(p.name.rsplit("-", 1)[1]) >= skip]
+    kept: list[Problem] = [p for p in problems(wanted) if p.index >= skip]
     return in_turn([Source(p.name, arguments(model, config, p), p.item) for p in kept])
 
 

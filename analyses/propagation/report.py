@@ -104,10 +104,10 @@ def _peak(rows: pd.DataFrame, sigmas: dict[int, float], carried: pd.DataFrame, s
 
 
 def report(result: AnalysisResult, store: RunStore) -> Report:
-    config, facts = result.config, next(iter(result.units.values()))
-    kind = "debiased" if config["debiased"] else "dissimilarity"
+    config, facts = result.config, result.first
+    kind = "debiased" if config.debiased else "dissimilarity"
     rows = result.rows.assign(value=result.rows[kind])
-    steps, sigmas = config["num_inference_steps"], [*facts["sigmas"], 0.0]
+    steps, sigmas = config.num_inference_steps, [*facts["sigmas"], 0.0]
     tensors = [("x_t", "x_t", None), ("x0hat", "x0hat", None)]
     tensors += [(f"layer {int(k)}", "layer", int(k)) for k in sorted(rows.layer.dropna().unique())]
     sections = [
@@ -123,7 +123,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
 
 
 def notes(config: dict, facts: dict) -> list[str]:
-    out = [f"Disturbance: {config['mode']}, dose {config['dose']:g}. {METHOD}"]
+    out = [f"Disturbance: {config.mode}, dose {config.dose:g}. {METHOD}"]
     if facts["handoff"] is not None:
         out.append(
             f"This model hands over to its second expert at step {facts['handoff']} (sigma "

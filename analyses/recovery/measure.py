@@ -161,7 +161,7 @@ def measure(model: HookedVideoPipeline, config: RecoveryConfig, piece: Piece) ->
         asked = [Injection(donor, dose, step) for donor in found for dose in config.doses]
         for batch in chunks(asked, config.batch):
             made += inject(model, problem, run, batch)
-    kept = problem.name.endswith("-000") and problem.item is not None
+    kept = problem.first and problem.item is not None
     shown = [(_label(row), clip) for row, clip in made if clip is not None and row["dose"] in (None, config.doses[0])]
     tensors = {"frames": torch.from_numpy(np.stack([clip for _, clip in shown]))} if kept else {}
     facts: dict[str, Any] = {"axes": {"frames": ["clip", "pixel_frame", "y", "x", "rgb"]} if kept else {}, "sigmas": run.sigmas}

@@ -121,7 +121,7 @@ def findings(rows: pd.DataFrame, sigmas: Sequence[float], dose: float) -> list[F
 
 def report(result: AnalysisResult, store: RunStore) -> Report:
     rows, judged = with_right(result.rows)
-    config, facts = result.config, next(iter(result.units.values()))
+    config, facts = result.config, result.first
     sigmas = [*facts["sigmas"], 0.0]
     found = recoveries(rows)
     title, source = "Corruption and recovery", "CoS section 4 (self-correction)"
@@ -130,21 +130,19 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         return pages.build(result, title, QUESTION, source, [], [], [page])
     if not found.eligible.any():
         page = "No item is solved undisturbed with a donor that solves its own problem: there is nothing to lose or to get back."
-        concluded = findings(rows, sigmas, config["doses"][0])
+        concluded = findings(rows, sigmas, config.doses[0])
         return pages.build(result, title, QUESTION, source, concluded, [], [METHOD, page])
     sections = [
-        _shares(rows, found[found.eligible], config["doses"], sigmas, judged),
-        *_maps(rows[rows.eligible], config["doses"][0], sigmas, judged),
+        _shares(rows, found[found.eligible], config.doses, sigmas, judged),
+        *_maps(rows[rows.eligible], config.doses[0], sigmas, judged),
         pages.Section(
             "When it is back",
             caption="Step: the first from which the right answer is read to the end, over the runs that recover. First dose.",
-            table=back_table(found[found.eligible & (found.dose == config["doses"][0])], sigmas),
+            table=back_table(found[found.eligible & (found.dose == config.doses[0])], sigmas),
         ),
         pages.Section("Videos", caption="Rows: final videos. Columns: pixel frames.", clips=_clips(result, store)),
     ]
-    return pages.build(
-        result, title, QUESTION, source, findings(rows, sigmas, config["doses"][0]), sections, notes(judged, facts)
-    )
+    return pages.build(result, title, QUESTION, source, findings(rows, sigmas, config.doses[0]), sections, notes(judged, facts))
 
 
 def notes(judged: bool, facts: dict) -> list[str]:

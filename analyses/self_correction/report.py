@@ -98,7 +98,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     if rows.empty:
         note = "These problems have no verifier, and without one no answer can be called right or wrong."
         return pages.build(result, "Self-correction", question, "CoS section 4", [], [], [note])
-    sigmas = [*next(iter(result.units.values()))["sigmas"], 0.0]
+    sigmas = [*result.sigmas, 0.0]
     axis = {"along": "step", "xlabel": "step, sigma", "ticks": step_ticks(sigmas, 2), "bounds": (-0.03, 1.03)}
     given = [Curve(f"{s} at step k", final_given(rows, s)) for s in ("wrong", "undecided", "solved")]
     shares = rows.assign(**{s: (rows.status == s).astype(float) for s in ("wrong", "undecided", "solved")})

@@ -83,7 +83,7 @@ def _finding(apart: pd.DataFrame, control: pd.DataFrame, claim: str, statement: 
 
 def report(result: AnalysisResult, store: RunStore) -> Report:
     rows, runs = result.rows, runs_of(result)
-    sigmas = next(iter(result.units.values()))["sigmas"]
+    sigmas = result.sigmas
     judged = bool(rows.relation.notna().any())
     notes = ["Undecided runs count as not right; they have no answer."] if judged else [
         "These prompts have no verifier: the distances are shown for all pairs of runs, the maps without outcome and answer."
@@ -166,7 +166,7 @@ def mapped(result: AnalysisResult, store: RunStore) -> tuple[pd.DataFrame, dict[
         flat, share = embedding.pca(points)
         titles[f"PCA {space}"] = f"PCA, {space} ({share.sum():.0%} of the variance)"
         titles[f"UMAP {space}"] = f"UMAP, {space}"
-        near = embedding.umap(points, result.config["neighbours"])
+        near = embedding.umap(points, result.config.neighbours)
         parts += [labels.assign(map=f"PCA {space}", x=flat[:, 0], y=flat[:, 1])]
         parts += [labels.assign(map=f"UMAP {space}", x=near[:, 0], y=near[:, 1])]
     return pd.concat(parts, ignore_index=True), titles

@@ -1,0 +1,36 @@
+"""Which seeds are whose. A seed depends on what it is for and on nothing else: not on the order of tasks, items or workers.
+
+Every seed of an experiment has its purpose in the bits from 48 up, so that two purposes never share one, and below them 48 bits
+of a digest of what it is about. Seeds made elsewhere lie below 2**48 and meet none of these: the items of cos-500
+(tasks/suite.py), ``cos organism eval`` (its card says which), data sets of probes (probes/collect.py), training clips
+(organism/data.py, from 1,000,000,000 on).
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+PURPOSES = {
+    "noise": 1,  # a problem's own: about the run's --seed, the task's name ("prompts" for the user's own), the item's index
+    "further noise": 2,  # of the same problem: about its own seed and a number
+    "renoising": 3,  # of a clean estimate: about the run's noise and a step
+    "ablation": 4,  # random directions in place of a layer's update: about the run's noise, a step, a layer
+    "disturbance": 5,  # noise that is put into a state: about a seed and the place in the run
+    "pair item": 6,  # items that pairs are looked for among: about --seed, task, kind, index, attempt
+    "pair noise": 7,  # of the sides of a pair: about the item's seed and a number
+    "stranger": 8,  # the random donor, an item that has nothing to do with the pair, and its noise: about --seed, task, index
+    "same answer": 9,  # noises in which a second run with the same answer is looked for: about the run's noise and a number
+}
+BITS = 48  # with the purpose 52: exact in a float64 column, too
+
+
+def seed_for(purpose: str, *about: int | str) -> int:
+    """A seed in [2**48, 2**52) for a purpose and what it is about: the run's seed, the task's name, an index, a draw.
+
+    KeyError for an unknown purpose.
+
+    >>> seed_for("noise", 0, "maze", 3) == seed_for("noise", 0, "maze", 3) != seed_for("noise", 0, "maze", 4)
+    True
+    """
+    digest = hashlib.sha256(repr(about).encode()).digest()
+    return (PURPOSES[purpose] << BITS) | int.from_bytes(digest[: BITS // 8])

@@ -1,0 +1,63 @@
+"""The face of analyses: run an experiment from Python, load what it left, and errors that say what to do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from cos_interp import analyses
+from cos_interp.analyses.driver.store import RunError
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "corrections"
+    return analyses.run("self-correction", out=folder, items=1, num_inference_steps=3, tasks=("maze",), workers=1)
+
+
+def test_a_run_is_loaded_with_its_settings_rows_findings_and_tensors(finished):
+    assert finished.config.items == 1 and type(finished.config) is analyses.EXPERIMENTS["self-correction"].config
+    again = analyses.load(finished.folder)
+    pd.testing.assert_frame_equal(again.rows, pd.read_parquet(finished.folder / "results.parquet"))
+    assert again.findings == finished.findings and {f.verdict for f in again.findings} == {"not testable"}
+    assert again.units == ("maze-000",) and again.facts_of("maze-000")["sigmas"]
+    assert set(again.tensors("maze-000")) == set(again.facts_of("maze-000")["axes"])
+    assert len(repr(again)) < 300
+    with pytest.raises(KeyError, match="maze-000"):
+        again.tensors("maze-009")
+
+
+def test_a_loaded_model_is_used_as_it_is(organism, tmp_path):
+    before = organism.block_calls
+    small = {"items": 1, "num_inference_steps": 2, "tasks": ("maze",)}
+    run = analyses.run("self-correction", model=organism, out=tmp_path / "r", workers=1, **small)
+    assert organism.block_calls - before == 2 * organism.layers and run.config.model == organism.name
+
+
+def test_wrong_names_settings_and_folders_are_errors(finished, tmp_path):
+    with pytest.raises(ValueError, match="no experiment 'recoverry'; there are patching"):
+        analyses.run("recoverry")
+    with pytest.raises(ValueError, match="itemz"):
+        analyses.run("recovery", itemz=2, out=tmp_path / "x")
+    with pytest.raises(RunError, match="holds no run"):
+        analyses.load(tmp_path)
+    facts = json.loads((finished.folder / "run.json").read_text())
+    for change, message in (
+        ({"config": {**facts["config"], "gone": 1}}, "another version: its settings do not fit here .gone"),
+        ({"analysis": "old"}, "a run of 'old', which this version does not have"),
+        ({"status": "running"}, "continue it with the same command"),
+    ):
+        (finished.folder / "run.json").write_text(json.dumps({**facts, **change}))
+        with pytest.raises(RunError, match=message):
+            analyses.load(finished.folder)
+    (finished.folder / "run.json").write_text(json.dumps(facts))
+
+
+def test_the_face_is_listed_and_light():
+    code = "import sys\nfrom cos_interp import analyses\nprint(dir(analyses))\nassert not {'torch', 'pandas'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.strip() == str(sorted(analyses.__all__)), done.stderr
