@@ -92,7 +92,7 @@ class LinearProbe(BaseEstimator):
         return y
 
     def _activations(self, X: Any, reset: bool) -> np.ndarray:
-        X = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], ensure_all_finite=False)
+        X = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], order="C", ensure_all_finite=False)
         bad = ~np.isfinite(X).all(1)
         if bad.any():
             raise ProbeError(
@@ -109,7 +109,8 @@ class LinearProbe(BaseEstimator):
     def _scores(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
         X = self._activations(X, reset=False)
-        scores = X @ self.coef_.T + self.intercept_
+        # matrix kernels round by layout: one layout, so that a probe predicts the same bits wherever its coefficients came from
+        scores = X @ np.ascontiguousarray(self.coef_).T + self.intercept_
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
     def predict(self, X: Any) -> np.ndarray:

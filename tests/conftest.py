@@ -7,36 +7,13 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import json
 from functools import cache
 
 import pytest
 import torch
 
 torch.set_num_threads(1)
-
-TINY = {
-    "wan21-t2v": "wan2.1",
-    "wan21-i2v": "wan2.1-i2v",
-    "wan22-t2v": "wan2.2",
-    "wan22-i2v": "wan2.2-i2v",
-    "ti2v-5b": "wan2.2-ti2v-5b",
-}
-FAMILIES = tuple(TINY)
-
-
-def build_tiny(family: str, scheduler: str = "euler"):
-    """A fresh tiny pipeline: wan21-t2v, wan21-i2v (image encoder), wan22-t2v, wan22-i2v (two experts) or ti2v-5b."""
-    from cos_interp.interp.families import tiny
-    from cos_interp.interp.families.tiny.wan import flow
-
-    return tiny.build(TINY[family], flow(scheduler))
-
-
-def tiny_call(family: str, guidance: float = 3.0, steps: int = 4) -> dict:
-    """Pipeline keywords of a small generation."""
-    from cos_interp.interp.families import tiny
-
-    return tiny.call(TINY[family], steps=steps) | {"guidance_scale": guidance}
 
 
 @cache
@@ -50,3 +27,11 @@ def _organism():
 def organism():
     """The shipped organism, loaded once a process."""
     return _organism()
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    """A file with two prompts of the user's own."""
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("\n".join(json.dumps({"prompt": p}) for p in ("move the red circle", "a green box")))
+    return str(path)

@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from conftest import build_tiny, tiny_call
+from support import build_tiny, tiny_call
 
 from cos_interp.interp import ActivationCache, HookedVideoPipeline, InterpError, Patch, record
 from cos_interp.tasks import get_task

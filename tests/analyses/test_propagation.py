@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from support import hooked_tiny
 
 from cos_interp.analyses.driver.experiment import run_and_report
 from cos_interp.analyses.driver.findings import Number
@@ -18,7 +19,6 @@ from cos_interp.analyses.propagation import PropagationConfig, cka
 from cos_interp.analyses.propagation.measure import handoff, measure
 from cos_interp.analyses.propagation.report import PEAK_SIGMA, by_item, findings, inside, left_share, peak
 from cos_interp.interp import InterpError
-from tests.test_noise import prompts, tiny  # noqa: F401  (a fixture)
 
 
 def features(seed: int, rows: int = 20, columns: int = 6) -> torch.Tensor:
@@ -104,9 +104,9 @@ def test_findings_see_a_planted_peak_and_planted_persistence():
         assert found[1].control.value == pytest.approx(final)
 
 
-def test_a_model_that_repairs_nothing_shows_the_carried_displacement(prompts, monkeypatch):  # noqa: F811
+def test_a_model_that_repairs_nothing_shows_the_carried_displacement(prompts, monkeypatch):
     """Planted: a constant velocity. The final latent is exactly the control; the clean estimate is displaced for good."""
-    model = tiny()
+    model = hooked_tiny()
     monkeypatch.setattr(
         model.engines["transformer"].module, "forward", lambda hidden_states, **kw: (torch.ones_like(hidden_states),)
     )
@@ -121,9 +121,9 @@ def test_a_model_that_repairs_nothing_shows_the_carried_displacement(prompts, mo
     assert (spread < 1e-4).all()  # nothing grows, nothing shrinks
 
 
-def test_a_model_that_forgets_x_t_shows_nothing_in_its_estimates(prompts, monkeypatch):  # noqa: F811
+def test_a_model_that_forgets_x_t_shows_nothing_in_its_estimates(prompts, monkeypatch):
     """Planted null: the clean estimate is the same from everywhere, so 1 - CKA is 0 at every later step and at the end."""
-    model = tiny()
+    model = hooked_tiny()
     target = torch.randn(1, 4, 3, 4, 4, generator=torch.Generator().manual_seed(3))
 
     def forward(hidden_states, timestep, **kwargs):
@@ -158,8 +158,8 @@ def test_layers_that_do_not_exist_are_refused(organism, tmp_path):
         PropagationConfig(dose=2)
 
 
-def test_two_experts_without_a_verifier(prompts, tmp_path):  # noqa: F811
-    model = tiny("wan22-t2v")
+def test_two_experts_without_a_verifier(prompts, tmp_path):
+    model = hooked_tiny("wan22-t2v")
     config = PropagationConfig(prompts=prompts, num_inference_steps=4, guidance_scale=3.0)
     result, report = run_and_report(load("propagation"), config, tmp_path / "run", model=model, workers=1)
     assert RunStore(tmp_path / "run").verify() == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_hooks import plain
+from support import plain
 
 from cos_interp.interp import HookedVideoPipeline, InterpError, Patch, UnknownHook, record, sweep, tiny
 from cos_interp.interp.patching import replay_run

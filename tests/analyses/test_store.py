@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from cos_interp.analyses.driver.store import RunError, RunStore
 from cos_interp.interp import files
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 FACTS = {"analysis": "test", "config": {"a": 1}}
 
 

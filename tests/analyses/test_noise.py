@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from support import hooked_tiny
 
 from cos_interp.analyses.driver.experiment import run_and_report
 from cos_interp.analyses.driver.registry import load
@@ -19,7 +19,6 @@ from cos_interp.analyses.noise import NoiseConfig
 from cos_interp.analyses.noise.measure import Disturbance, Disturber, at_frames, at_steps, measure
 from cos_interp.analyses.noise.report import findings, lost_share, scored
 from cos_interp.interp import HookedVideoPipeline, InterpError
-from tests.conftest import build_tiny
 
 SHAPE = (1, 4, 3, 2, 2)
 SMALL = {"items": 1, "num_inference_steps": 4, "steps": (0, 2), "frames": (1, 4)}
@@ -27,19 +26,6 @@ SMALL = {"items": 1, "num_inference_steps": 4, "steps": (0, 2), "frames": (1, 4)
 
 def gaussian(seed: int) -> torch.Tensor:
     return torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed))
-
-
-@pytest.fixture
-def prompts(tmp_path):
-    path = tmp_path / "prompts.jsonl"
-    path.write_text("\n".join(json.dumps({"prompt": p}) for p in ("move the red circle", "a green box")))
-    return str(path)
-
-
-def tiny(family: str = "wan21-t2v", **kwargs) -> HookedVideoPipeline:
-    model = HookedVideoPipeline.from_pipeline(build_tiny(family, **kwargs))
-    model.defaults |= {"height": 32, "width": 32, "num_frames": 9, "max_sequence_length": 12}
-    return model
 
 
 def test_modes_against_their_formulas():
@@ -110,7 +96,7 @@ def test_disturbances_are_what_their_kinds_say():
 
 def test_a_model_that_repairs_nothing_keeps_exactly_the_displacement(prompts, monkeypatch):
     """Planted: a constant velocity. What is added at step s is there at the end, no more and no less."""
-    model = tiny()
+    model = hooked_tiny()
     module = model.engines["transformer"].module
     monkeypatch.setattr(module, "forward", lambda hidden_states, **kw: (torch.ones_like(hidden_states),))
     config = NoiseConfig(prompts=prompts, num_inference_steps=4, modes=("add",))
@@ -128,7 +114,7 @@ def test_a_model_that_repairs_nothing_keeps_exactly_the_displacement(prompts, mo
 
 def test_a_model_that_always_finds_its_target_is_not_hurt(prompts, monkeypatch):
     """Planted: the velocity leads to one target from everywhere. Only what comes with the last step's own noise is left."""
-    model = tiny()
+    model = hooked_tiny()
     engine = model.engines["transformer"]
     target = torch.randn(1, 4, 3, 4, 4, generator=torch.Generator().manual_seed(3))
 
@@ -213,7 +199,9 @@ def test_renoise_at_every_step_keeps_the_estimate_of_the_step_before(organism):
 @pytest.mark.parametrize("family", ["wan21-t2v", "wan22-t2v"])
 def test_a_pipeline_without_a_verifier(prompts, tmp_path, family):
     config = NoiseConfig(prompts=prompts, num_inference_steps=3, modes=("renoise", "shuffle"), guidance_scale=3.0)
-    result, report = run_and_report(load("noise"), config, tmp_path / "run", model=tiny(family, scheduler="unipc"), workers=1)
+    result, report = run_and_report(
+        load("noise"), config, tmp_path / "run", model=hooked_tiny(family, scheduler="unipc"), workers=1
+    )
     assert RunStore(tmp_path / "run").verify() == [] and result.rows.status.isna().all()
     assert (result.rows[result.rows.kind != "none"].distance > 0).all()
     assert any("no verifier" in line for line in report.lines) and any("UniPC" in line for line in report.lines)

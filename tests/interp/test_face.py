@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 LAZY = {"cos_interp": "src/cos_interp", "cos_interp.interp": "interp", "cos_interp.probes": "probes"}
 FACES = (*LAZY, "cos_interp.tasks")
 INSTRUMENT = {

@@ -31,7 +31,7 @@ from cos_interp.interp.families.shapes import joint_block, ordered, single_block
 from cos_interp.interp.patching import Patch, record, replay
 
 CALL = {"prompt": "a ball", "height": 32, "width": 48, "num_frames": 3, "num_inference_steps": 2}
-DOCS = Path(__file__).parent.parent / "docs" / "adding-a-family.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "adding-a-family.md"
 ORDER = ("hook_resid_mid_text", "hook_resid_mid", "hook_mlp_out_text", "hook_mlp_out")
 
 

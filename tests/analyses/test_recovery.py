@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from support import hooked_tiny
 
 from cos_interp.analyses.driver.experiment import run_and_report
 from cos_interp.analyses.driver.registry import load
@@ -16,7 +17,6 @@ from cos_interp.analyses.recovery.measure import Donor, Injection, injected, mea
 from cos_interp.analyses.recovery.report import findings, own_by, recoveries, share, stays_from, with_right
 from cos_interp.interp import HookedVideoPipeline
 from cos_interp.tasks import TASKS
-from tests.test_noise import prompts, tiny  # noqa: F401  (a fixture)
 
 SMALL = {"items": 1, "num_inference_steps": 4, "tasks": ("maze",), "steps": (0, 1, 3), "doses": (1.0,)}
 
@@ -163,9 +163,9 @@ def test_the_untrained_twin_has_nothing_to_recover(tmp_path):
     assert {f["verdict"] for f in report.data["findings"]} == {"not testable"}
 
 
-def test_a_pipeline_without_a_verifier(prompts, tmp_path):  # noqa: F811
+def test_a_pipeline_without_a_verifier(prompts, tmp_path):
     config = RecoveryConfig(prompts=prompts, num_inference_steps=3, guidance_scale=3.0)
-    result, report = run_and_report(load("recovery"), config, tmp_path / "run", model=tiny(), workers=1)
+    result, report = run_and_report(load("recovery"), config, tmp_path / "run", model=hooked_tiny(), workers=1)
     assert RunStore(tmp_path / "run").verify() == [] and result.rows.whose.isna().all()
     assert set(result.rows.donor.dropna()) == {"other", "noise"} and any("no verifier" in line for line in report.lines)
     assert TASKS and len(report.data["findings"]) == 1

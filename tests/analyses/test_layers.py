@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import build_tiny, tiny_call
+from support import build_tiny, tiny_call
 
 from cos_interp.analyses.driver import experiment
 from cos_interp.analyses.driver.registry import load

@@ -27,7 +27,7 @@ from cos_interp.interp import HookedVideoPipeline, InterpError
 from cos_interp.interp.patching import record
 from cos_interp.tasks import TASKS
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 STEPS = {"num_inference_steps": 4}
 SMALL = {"pairs": 1, "num_inference_steps": 6, "steps": (1, 4), "layers": (2, 7)}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import nnsight
 import pytest
 import torch
-from test_hooks import plain
+from support import plain
 
 from cos_interp.interp import HookedVideoPipeline, InterpError, tiny
 

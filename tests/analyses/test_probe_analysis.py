@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from support import build_tiny, tiny_call
 from typer.testing import CliRunner
 
 from cos_interp import cli
@@ -18,7 +19,6 @@ from cos_interp.analyses.probing.findings import Depth, order_findings, use_find
 from cos_interp.interp import HookedVideoPipeline
 from cos_interp.interp.errors import InterpError
 from cos_interp.probes.roles import Role
-from tests.conftest import build_tiny, tiny_call
 
 SMALL = {
     "tasks": ("maze",), "items": 5, "num_inference_steps": 2, "layers": (1, 4), "probe_tokens": 10, "folds": 2, "used_items": 1,

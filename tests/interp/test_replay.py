@@ -6,8 +6,7 @@ import random
 
 import pytest
 import torch
-from conftest import FAMILIES, build_tiny, tiny_call
-from test_hooks import plain
+from support import FAMILIES, build_tiny, plain, tiny_call
 
 from cos_interp.interp import HookedVideoPipeline
 from cos_interp.interp.patching import Patch, minimal_blocks, record, replay

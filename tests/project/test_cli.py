@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from cos_interp import cli
 from cos_interp.analyses.driver.command import floats, integers
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def cos(*args: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from support import build_tiny, tiny_call
 
 from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig
 from cos_interp.analyses.chain_of_steps import report as chain_of_steps_report
@@ -29,7 +30,6 @@ from cos_interp.interp.ensemble import EnsembleRecipe, merge, run_ensemble
 from cos_interp.interp.run.prediction import Clean
 from cos_interp.interp.trajectory import Run
 from cos_interp.tasks import TASKS, Verdict
-from tests.conftest import build_tiny, tiny_call
 
 SMALL = {"items": 1, "num_inference_steps": 4}
 

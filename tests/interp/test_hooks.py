@@ -5,18 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import FAMILIES, build_tiny, tiny_call
+from support import FAMILIES, build_tiny, plain, tiny_call
 
 from cos_interp.interp import BudgetExceeded, HookedVideoPipeline, InterpError, UnknownHook
 from cos_interp.interp.views import AXES
 
 CASES = [(f, s) for f in FAMILIES for s in ("euler", "unipc")]
-
-
-def plain(pipe, call, seed=0):
-    """Final latents of the untouched pipeline."""
-    generator = torch.Generator("cpu").manual_seed(seed)
-    return pipe(**call, generator=generator, output_type="latent", return_dict=False)[0]
 
 
 def forward_hooks(pipe, call, pick):

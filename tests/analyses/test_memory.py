@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import build_tiny
 from PIL import Image
+from support import build_tiny
 
 from cos_interp.analyses.driver.experiment import run_and_report
 from cos_interp.analyses.driver.registry import load

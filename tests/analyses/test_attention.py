@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import build_tiny
+from support import build_tiny
 
 from cos_interp.analyses.attention import AttentionConfig
 from cos_interp.analyses.attention.measure import self_statistics

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import build_tiny
+from support import build_tiny
 
 from cos_interp.analyses.driver.experiment import run_and_report
 from cos_interp.analyses.driver.registry import load
