@@ -58,12 +58,15 @@ class HookedVideoPipeline:
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **kwargs: Any) -> HookedVideoPipeline:
-        """Load ``"organism"``, a local folder in the diffusers format, or a hub id (pass ``revision``).
+        """Load ``"organism"``, a local folder in the diffusers format, a hub id (pass ``revision``), or ``tiny:NAME``: one of
+        the small random pipelines of :mod:`cos_interp.interp.families.tiny`, with its sizes as defaults.
 
         Keywords go to diffusers: ``torch_dtype``, ``device_map``, ``quantization_config``, ... Code of the repository does not
         run, unless you pass ``trust_remote_code=True`` yourself. LoRA weights, offloading and quantisation are a matter of
         ``.pipe``, before or after it is wrapped: see docs/loading.md. Raises InterpError when there is no pipeline to load.
         """
+        if str(name).startswith("tiny:"):
+            return cls._tiny(str(name))
         folder = ORGANISM if str(name) == "organism" else Path(name)
         local = folder.is_dir()
         if local and not (folder / "model_index.json").is_file():
@@ -71,7 +74,7 @@ class HookedVideoPipeline:
         if not local and (str(name) == "organism" or str(name).count("/") != 1 or str(name).startswith((".", "/"))):
             raise InterpError(
                 f"no model {str(name)!r}: give 'organism' (where it is installed), a folder that holds a diffusers "
-                "pipeline, or a hub id owner/name"
+                "pipeline, a hub id owner/name, or tiny:NAME"
             )
         from diffusers import DiffusionPipeline
         from diffusers.utils.logging import disable_progress_bar
@@ -84,6 +87,16 @@ class HookedVideoPipeline:
             raise InterpError(f"{name} could not be loaded: {(str(error).strip() or repr(error)).splitlines()[0]}") from error
         defaults = folder / DEFAULTS_FILE
         return cls(pipe, str(name), json.loads(defaults.read_text()) if local and defaults.is_file() else None)
+
+    @classmethod
+    def _tiny(cls, name: str) -> HookedVideoPipeline:
+        from cos_interp.interp.families import tiny
+
+        key = name.removeprefix("tiny:")
+        if key not in tiny.TINY:
+            raise InterpError(f"no model {name!r}: the tiny pipelines are {', '.join(tiny.TINY)}")
+        sizes = ("height", "width", "num_frames", "max_sequence_length")
+        return cls(tiny.build(key), name, {k: v for k, v in tiny.call(key).items() if k in sizes})
 
     @classmethod
     def from_pipeline(cls, pipe: Any) -> HookedVideoPipeline:

@@ -24,7 +24,7 @@ def chosen_items(limit: int | None, fresh: bool, seed: int) -> list[Item]:
         return [item for name in TASKS for item in suite.task_items(name)[:limit]]
     out = []
     for name in TASKS:
-        strata = suite.STRATA[name]
+        strata = TASKS[name].strata
         for i in range(limit or suite.SIZE):
             difficulty, unique = strata[i % len(strata)]
             out.append(TASKS[name].sample(FRESH + seed * 10_000 + i, difficulty, unique, split="test"))

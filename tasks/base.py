@@ -74,12 +74,27 @@ def split_of(first: np.ndarray) -> Literal["train", "test"]:
 
 
 class Task(ABC):
-    """A family of items with its verifier. It never looks at the model."""
+    """A family of items with its verifier. It never looks at the model.
+
+    ``strata``: what the items of a suite are spread over, (difficulty, unique answer; None where the task has only unique ones).
+    ``objects``: those of its :meth:`groups` that are things, not places on the way.
+    """
 
     name: str
     difficulties: range
     difficulty_unit: str
     errors: tuple[str, ...]
+    strata: tuple[tuple[int, bool | None], ...]
+    objects: tuple[str, ...]
+
+    @property
+    def several_answers(self) -> bool:
+        """Whether some items have several right answers."""
+        return any(unique is False for _, unique in self.strata)
+
+    def with_answer(self, item: Item, answer: str) -> Item:
+        """The item with another of its right answers as the true video; by default itself, since it has no other."""
+        return item
 
     @abstractmethod
     def propose(self, rng: np.random.Generator) -> Item | None:

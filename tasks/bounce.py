@@ -61,9 +61,13 @@ def path_name(path: list[Cell]) -> str:
 
 
 class Bounce(Task):
+    """A ball moves straight on and is reflected by the walls."""
+
     name = "bounce"
     difficulties = range(1, 9)
     difficulty_unit = "number of reflections"
+    strata = tuple((difficulty, None) for difficulty in range(2, 9))
+    objects = ("ball",)
     errors = (
         "first frame changed", "lost", "more than one ball", "through wall", "frozen", "wrong path", "wrong heading",
         "scene changed",
@@ -151,3 +155,6 @@ class Bounce(Task):
                 "donor_route": theirs,
             }
         )
+
+
+TASK = Bounce()

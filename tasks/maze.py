@@ -65,9 +65,16 @@ def parse_route(name: str) -> list[Cell]:
 
 
 class Maze(Task):
+    """An agent walks to the goal of the named colour, by a shortest route and around the walls."""
+
     name = "maze"
     difficulties = range(2, 9)
     difficulty_unit = "length of the shortest route, cells"
+    strata = (
+        *((2, True), (3, True), (3, False), (4, True), (4, False), (5, True), (5, False), (6, True), (6, False), (7, False)),
+        *((7, True), (8, False)),
+    )
+    objects = ("agent", "goals")
     errors = (
         "first frame changed", "lost", "more than one agent", "jumped", "wall crossed", "wrong goal", "late",
         "not arrived", "trail broken", "scene changed",
@@ -199,3 +206,6 @@ class Maze(Task):
 
 def _pick(rng: np.random.Generator, cells: list[Cell]) -> Cell:
     return cells[rng.integers(len(cells))]
+
+
+TASK = Maze()

@@ -50,9 +50,13 @@ def read_answer(cells: np.ndarray) -> str:
 
 
 class Occlusion(Task):
+    """Something passes behind a wall, or a board passes over things: what is hidden stays what and where it was."""
+
     name = "occlusion"
     difficulties = range(1, 4)
     difficulty_unit = "number of objects"
+    strata = tuple((difficulty, None) for difficulty in (1, 2, 3))
+    objects = ("object", "donor_object")
     errors = ("first frame changed", "frozen", "lost", "wrong identity", "wrong place", "late", "scene changed")
 
     def propose(self, rng: np.random.Generator) -> Item | None:
@@ -175,3 +179,6 @@ class Occlusion(Task):
                 "occluder": np.isin(first, [BOARD, WALL]),
             }
         )
+
+
+TASK = Occlusion()

@@ -44,9 +44,13 @@ def draw(first: np.ndarray, path: list[Cell]) -> np.ndarray:
 
 
 class Place(Task):
+    """The named object is moved to a cell in the named relation to the box."""
+
     name = "place"
     difficulties = range(1, 5)
     difficulty_unit = "number of objects besides the box"
+    strata = tuple((difficulty, unique) for difficulty in (1, 2, 3, 4) for unique in (True, False))
+    objects = ("object", "donor_object", "box")
     errors = (
         "first frame changed", "lost", "duplicated", "wrong object", "wrong side", "not moved", "jumped", "late",
         "scene changed",
@@ -162,3 +166,6 @@ class Place(Task):
         start, end = find(item.cells[0], CLASS_ID[item.metadata["object"]])[0], answer[-2:]
         path = sideways_first(start, (int(end[0]), int(end[1])))
         return replace(item, cells=draw(item.cells[0], path), answer=answer)
+
+
+TASK = Place()

@@ -44,7 +44,7 @@ def same(first: Verdict | None, second: Verdict | None) -> bool:
 def pieces(config: CommitmentConfig) -> list[tuple[Piece, list[str]]]:
     found: list[Piece] = [("problem", p) for p in problems(config)]
     if config.prompts is None:
-        found += [("pair", (t, i)) for t in config.tasks if hasattr(TASKS[t], "with_answer") for i in range(config.pairs)]
+        found += [("pair", (t, i)) for t in config.tasks if TASKS[t].several_answers for i in range(config.pairs)]
     return [(piece, [_name(piece)]) for piece in found]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-ALL_TASKS = ("maze", "occlusion", "bounce", "place")
+from cos_interp.tasks import NAMES
 
 
 class AnalysisConfig(BaseModel):
@@ -15,7 +15,7 @@ class AnalysisConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str = Field("organism", description="'organism', a folder in diffusers format, or a hub id.")
+    model: str = Field("organism", description="'organism', a folder in diffusers format, a hub id, or tiny:NAME.")
     revision: str | None = Field(None, description="Revision of a hub model.")
     num_inference_steps: int = Field(20, ge=2, description="Denoising steps of every run.")
     guidance_scale: float = Field(1.0, ge=1.0, description="Guidance scale; 1 is none.")
@@ -24,15 +24,15 @@ class AnalysisConfig(BaseModel):
 
 def known_task(value: str) -> str:
     """The name of a task; ValueError for another."""
-    if value not in ALL_TASKS:
-        raise ValueError(f"unknown task {value!r}; the tasks are {', '.join(ALL_TASKS)}")
+    if value not in NAMES:
+        raise ValueError(f"unknown task {value!r}; the tasks are {', '.join(NAMES)}")
     return value
 
 
 class SuiteConfig(AnalysisConfig):
     """Settings of analyses that go over problems: the suite's items, or the user's own prompts."""
 
-    tasks: tuple[str, ...] = Field(ALL_TASKS, min_length=1, description="Tasks, with commas.")
+    tasks: tuple[str, ...] = Field(NAMES, min_length=1, description="Tasks, with commas.")
     items: int = Field(10, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
     prompts: str | None = Field(None, description="Own inputs instead: a JSONL file, a line {'prompt': ..., 'image': path}.")
 

@@ -64,7 +64,7 @@ def _candidate(
     model: HookedVideoPipeline, task: Task, kind: PairKind, number: int, kwargs: dict[str, Any]
 ) -> tuple[Item, Item, int, int] | None:
     if kind == "seed":
-        if not hasattr(task, "with_answer"):
+        if not task.several_answers:
             raise NoPair(f"task {task.name!r} has one right answer an item, so it has no seed pairs; use maze or place")
         return _seed_pair(model, task, number, kwargs)
     item = task.sample(number, split="test")
@@ -76,7 +76,7 @@ def _candidate(
         verdict = verdict_of(side, model.run(**call_for(model, side, number, **kwargs)))
         if not verdict.solved:
             return None
-        solved.append(task.with_answer(side, verdict.answer) if hasattr(task, "with_answer") else side)
+        solved.append(task.with_answer(side, verdict.answer))
     return solved[0], solved[1], number, number
 
 

@@ -40,7 +40,7 @@ def settled(problem: Problem, run: Run) -> tuple[Problem, str | None]:
         return problem, None
     verdict = judge(problem, run.decode()[0])
     task = get_task(problem.item.task)
-    if verdict.solved and not problem.item.unique and hasattr(task, "with_answer"):
+    if verdict.solved and not problem.item.unique:
         problem = dataclasses.replace(problem, item=task.with_answer(problem.item, verdict.answer))
     return problem, verdict.status
 

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.settings import AnalysisConfig, known_task
 from cos_interp.analyses.kit.kinds import PairKind
+from cos_interp.tasks import NAMES
 
 AskedRange = Literal["auto", "single", "from", "until"]
 SITES = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_cross_attn_out", "hook_mlp_out")
@@ -20,7 +21,7 @@ CONTROLS = ("random", "same_answer")  # other donors: a random item, and another
 class PatchingConfig(AnalysisConfig):
     """Activation patching between counterfactual pairs."""
 
-    task: str = Field("maze", description="maze, occlusion, bounce or place.")
+    task: str = Field("maze", description=f"One of {', '.join(NAMES)}.")
     pair_kinds: tuple[PairKind, ...] = Field(("prompt", "seed"), description="Kinds of pairs: prompt, image, seed.")
     pairs: int = Field(3, ge=1, description="Pairs of each kind.")
     num_inference_steps: int = Field(8, ge=2, description="Denoising steps of every run.")

@@ -9,12 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from cos_interp.interp.terminal import Failure, Json, progress_bar
+from cos_interp.tasks import NAMES
 
 probe_app = typer.Typer(no_args_is_help=True, help="Linear probes that are kept: train, test, look at, apply.")
 
-EVERY = "maze,occlusion,bounce,place"
+EVERY = ",".join(NAMES)
 KINDS = "logistic, ridge-classifier, mean-difference, linear-svm, pca+logistic."
-Model = Annotated[str, typer.Option(help="'organism', a folder in diffusers format, or a hub id.")]
+Model = Annotated[str, typer.Option(help="'organism', a folder in diffusers format, a hub id, or tiny:NAME.")]
 Tasks = Annotated[str, typer.Option(help="Tasks, with commas.")]
 Items = Annotated[int, typer.Option(help="Items of cos-500 of each task.")]
 Steps = Annotated[int, typer.Option("--num-steps", help="Denoising steps of every run.")]
@@ -168,7 +169,7 @@ def probe_show(folder: Probes, as_json: Json = False) -> None:
 def probe_apply(
     folder: Probes,
     out: Annotated[Path, typer.Option(help="The overlay video (mp4).")],
-    task: Annotated[str, typer.Option(help="maze, occlusion, bounce or place.")] = "maze",
+    task: Annotated[str, typer.Option(help=f"One of {', '.join(NAMES)}.")] = "maze",
     item: Annotated[int, typer.Option(help="Number of the item of cos-500.")] = 0,
     layer: Annotated[int | None, typer.Option(help="Layer; with --step. The best probe by default.")] = None,
     step: Annotated[int | None, typer.Option(help="Step; with --layer.")] = None,

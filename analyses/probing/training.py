@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cos_interp.analyses.driver.experiment import load_model
-from cos_interp.analyses.driver.settings import ALL_TASKS, SuiteConfig
+from cos_interp.analyses.driver.settings import SuiteConfig
 from cos_interp.analyses.driver.statistics import mean_number
 from cos_interp.analyses.kit.problems import Problem, arguments, problems
 from cos_interp.interp.model import HookedVideoPipeline
@@ -20,6 +20,7 @@ from cos_interp.probes.overlay import overlay
 from cos_interp.probes.persistence import read_card, saved
 from cos_interp.probes.scoring import class_tally, interval, value_tally
 from cos_interp.probes.targets import CLASSIFY, TARGETS, Target, resolve
+from cos_interp.tasks import NAMES
 
 MOST = 125
 
@@ -156,6 +157,6 @@ def suite_config(**given: Any) -> SuiteConfig:
     from cos_interp.analyses.driver.command import explain
 
     try:
-        return SuiteConfig(**{"tasks": ALL_TASKS, **given})
+        return SuiteConfig(**{"tasks": NAMES, **given})
     except ValidationError as error:
         raise ProbeError("; ".join(explain(e) for e in error.errors())) from error

@@ -33,10 +33,6 @@ SITES = {
     "mlp": "hook_mlp_out",
 }  # fmt: skip
 # token groups of each task that are the objects the question is about, in the target's and in the donor's scene
-OBJECTS = {
-    "maze": ("agent", "goals"), "occlusion": ("object", "donor_object"), "place": ("object", "donor_object", "box"),
-    "bounce": ("ball",),
-}  # fmt: skip
 FRAME_AXES = ["pixel_frame", "y", "x", "rgb"]
 
 
@@ -97,7 +93,7 @@ def patch_of(cell: Cell, target: Recording, donor: Recording, mask: Tensor | Non
 def object_mask(target: Item, donor: Item) -> Tensor:
     """Tokens of the objects that the question is about, in either scene, bool ``[frame, row, col]``."""
     groups = get_task(target.task).groups(target, donor)
-    found = [groups[name] for name in OBJECTS[target.task] if name in groups]
+    found = [groups[name] for name in get_task(target.task).objects if name in groups]
     return torch.from_numpy(np.any(found, 0))
 
 

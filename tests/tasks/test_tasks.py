@@ -305,8 +305,8 @@ def test_suite_is_fixed_stratified_and_apart_from_training(name):
     found = suite.task_items(name)
     assert len(found) == 125
     assert all(split_of(i.cells[0]) == "test" for i in found)
-    counts = {(i.difficulty, i.unique if u is not None else None) for i, (_, u) in zip(found, suite.STRATA[name] * 125)}
-    assert counts == set(suite.STRATA[name])
+    counts = {(i.difficulty, i.unique if u is not None else None) for i, (_, u) in zip(found, TASKS[name].strata * 125)}
+    assert counts == set(TASKS[name].strata)
     from cos_interp.organism import data
 
     assert all(data.item(i).split == "train" for i in range(40))

@@ -1,0 +1,107 @@
+"""``cos organism``. Heavy libraries are imported inside the commands, so that help answers at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cos_interp.interp.terminal import Failure, Json, progress_bar
+
+organism_app = typer.Typer(no_args_is_help=True, help="The small trained model that ships with the tool.")
+
+
+@organism_app.command("train")
+def organism_train(
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints and the finished pipeline.")] = Path("runs/organism"),
+    workers: Annotated[int | None, typer.Option(help="Processes (CPU). One a core by default.")] = None,
+    dit_steps: Annotated[int | None, typer.Option(help="Steps of the transformer; the recipe's by default.")] = None,
+    vae_steps: Annotated[int | None, typer.Option(help="Steps of each autoencoder stage; the recipe's by default.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile the blocks (1.7 times as fast).")] = True,
+    start_from: Annotated[Path | None, typer.Option(help="Start from these weights; the decoder too, with --vae-steps.")] = None,
+    autoencoder: Annotated[Path | None, typer.Option(help="Pipeline folder whose autoencoder is used as it is.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the transformer's first weights and its samples.")] = 0,
+) -> None:
+    """Train the organism from scratch: autoencoder, then transformer. Run it again to continue after a kill.
+
+    Examples:
+
+      cos organism train --out runs/organism
+
+      cos organism train --device cuda --dit-steps 40000 --out runs/organism-gpu
+
+      cos organism train --start-from organism/weights --dit-steps 2000 --out runs/longer
+
+      cos organism train --autoencoder organism/weights --seed 1 --workers 1 --out runs/seed1
+    """
+    from cos_interp.organism.train import Plan, train
+
+    folder = train(Plan(out, workers, dit_steps, vae_steps, device, compiled, start_from, autoencoder, seed))
+    typer.echo(f"Pipeline: {folder.resolve()}\nMeasure it: cos organism eval --model {folder}")
+
+
+@organism_app.command("eval")
+def organism_eval(
+    model: Annotated[str, typer.Option(help="'organism' or a pipeline folder.")] = "organism",
+    num_steps: Annotated[int, typer.Option(help="Denoising steps.")] = 20,
+    guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.0,
+    limit: Annotated[int | None, typer.Option(help="First items of each task only.")] = None,
+    seed: Annotated[int, typer.Option(help="Noise seed of item i is seed * 1,000,000 + i.")] = 0,
+    fresh_items: Annotated[bool, typer.Option("--fresh-items", help="New test items instead of cos-500.")] = False,
+    every_step: Annotated[bool, typer.Option("--every-step", help="Also score the clean estimate of every step.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Processes. One a core by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the figures to this JSON file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Accuracy on cos-500, per task, with intervals, from fresh noise.
+
+    Examples:
+
+      cos organism eval
+
+      cos organism eval --every-step --seed 7 --fresh-items --limit 50
+    """
+    from cos_interp.organism.evaluate import evaluate
+    from cos_interp.tasks.tally import as_lines
+
+    bar, move = progress_bar()
+    with bar:
+        found = evaluate(model, num_steps, guidance, limit, seed, fresh_items, every_step, workers, move)
+    if out is not None:
+        out.write_text(json.dumps(found, indent=1) + "\n")
+    if as_json:
+        print(json.dumps(found))
+        return
+    for line in as_lines(found["final"]):
+        typer.echo(line)
+
+
+@organism_app.command("untrained")
+def organism_untrained(
+    folder: Annotated[Path, typer.Argument(help="Where to write the pipeline.")],
+    seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
+) -> None:
+    """Write the untrained twin: the same shapes with random weights, the null model.
+
+    Example: cos organism untrained runs/twin --seed 1
+    """
+    from cos_interp.organism.package import save, untrained_twin
+
+    save(untrained_twin(seed), folder)
+    typer.echo(f"Pipeline: {folder.resolve()}")
+
+
+@organism_app.command("card")
+def organism_card(as_json: Json = False) -> None:
+    """What the shipped organism is, how it was trained and what it can do.
+
+    Example: cos organism card
+    """
+    folder = Path(__file__).resolve().parent / "weights"
+    path = folder / ("card.json" if as_json else "README.md")
+    if not path.is_file():
+        raise Failure(f"{path} is missing: this installation has no organism; train one with cos organism train")
+    typer.echo(path.read_text())

@@ -1,0 +1,128 @@
+"""``cos tasks``. Heavy libraries are imported inside the commands, so that help answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cos_interp.interp.terminal import Json, progress_bar
+from cos_interp.tasks import NAMES
+
+tasks_app = typer.Typer(no_args_is_help=True, help="The controlled video-reasoning tasks and their verifiers.")
+
+
+@tasks_app.command("list")
+def tasks_list(as_json: Json = False) -> None:
+    """The tasks, their difficulty scales and the errors that their verifiers name.
+
+    Example: cos tasks list --json
+    """
+    from cos_interp.tasks import TASKS
+
+    rows = [
+        {
+            "task": t.name, "about": sys.modules[type(t).__module__].__doc__.strip().splitlines()[0],
+            "difficulty": f"{t.difficulties.start}-{t.difficulties.stop - 1}: {t.difficulty_unit}", "errors": list(t.errors),
+        }
+        for t in TASKS.values()
+    ]  # fmt: skip
+    if as_json:
+        print(json.dumps(rows))
+        return
+    for row in rows:
+        typer.echo(f"{row['about']}\n  difficulty {row['difficulty']}\n  errors: {', '.join(row['errors'])}")
+
+
+@tasks_app.command("show")
+def tasks_show(
+    task: Annotated[str, typer.Argument(help=f"One of {', '.join(NAMES)}.")],
+    seed: Annotated[int, typer.Option(help="The item's seed.")] = 0,
+    difficulty: Annotated[int | None, typer.Option(help="Restrict to a difficulty.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the true video here (mp4).")] = None,
+    as_json: Json = False,
+) -> None:
+    """One item: prompt, answer, the video as text, and optionally as a file.
+
+    Example: cos tasks show maze --seed 3 --difficulty 6 --out maze.mp4
+    """
+    from cos_interp.tasks import get_task
+    from cos_interp.tasks.text import as_text
+
+    item = get_task(task).sample(seed, difficulty)
+    facts = {"prompt": item.prompt, "answers": list(item.answers), "answer": item.answer, "difficulty": item.difficulty}
+    facts |= {"split": item.split, **item.metadata}
+    if out is not None:
+        from cos_interp.tasks.video import encode_mp4
+
+        out.write_bytes(encode_mp4(item.video))
+    if as_json:
+        print(json.dumps(facts))
+        return
+    for key, value in facts.items():
+        typer.echo(f"{key}: {value}")
+    typer.echo(as_text(item.cells))
+
+
+@tasks_app.command("export")
+def tasks_export(
+    folder: Annotated[Path, typer.Argument(help="Where to write.")],
+    task: Annotated[str | None, typer.Option(help="One task only.")] = None,
+    suite: Annotated[str, typer.Option(help="The suite.")] = "cos-500",
+) -> None:
+    """Write a suite in the layout of VBVR-Bench, for any video model.
+
+    Example: cos tasks export data/cos-500, then generate MODEL/cos-500/maze/00000.mp4 and so on
+    """
+    from cos_interp.tasks import vbvr
+
+    typer.echo(f"{vbvr.export(folder, _suite_items(suite, task), suite)} items written to {folder}")
+
+
+@tasks_app.command("score")
+def tasks_score(
+    video_dir: Annotated[Path, typer.Argument(help="The model's folder: <split>/<task>/<00000>.mp4 below it.")],
+    task: Annotated[str | None, typer.Option(help="One task only.")] = None,
+    suite: Annotated[str, typer.Option(help="The suite.")] = "cos-500",
+    as_json: Json = False,
+) -> None:
+    """Score generated videos with the verifiers: solved, wrong (with the error) or undecided. A missing video is not solved.
+
+    Example: cos tasks score outputs/my-model --json
+    """
+    from cos_interp.tasks import vbvr
+    from cos_interp.tasks.tally import as_lines, tally
+
+    bar, move = progress_bar()
+    items = _suite_items(suite, task)
+    with bar:
+        done = iter(range(1, len(items) + 1))
+        scored = vbvr.score(video_dir, items, suite, lambda: move(next(done), len(items), "scoring"))
+    summary = tally([(item, verdict) for item, _, verdict in scored])
+    if as_json:
+        each = [
+            {
+                "file": str(p),
+                "status": v.status if v else "missing",
+                "error": v.error if v else "",
+                "answer": v.answer if v else "",
+            }
+            for _, p, v in scored
+        ]
+        print(json.dumps({"summary": summary, "items": each}))
+        return
+    for line in as_lines(summary):
+        typer.echo(line)
+
+
+def _suite_items(suite: str, task: str | None) -> tuple:
+    from cos_interp.tasks import get_task
+    from cos_interp.tasks import suite as suites
+
+    if task is None:
+        return suites.load(suite)
+    get_task(task)
+    return tuple(item for item in suites.task_items(task) if suite == suites.NAME) or suites.load(suite)
