@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-LAZY = {"cos_interp": "src/cos_interp", "cos_interp.interp": "interp", "cos_interp.probes": "probes"}
-FACES = (*LAZY, "cos_interp.tasks")
+LAZY = {"cos_interp": "src/cos_interp", "cos_interp.interp": "interp", "cos_interp.probes": "probes", "cos_interp.tasks": "tasks"}
+FACES = tuple(LAZY)
 INSTRUMENT = {
     "HookedVideoPipeline", "Run", "ActivationCache", "Address", "Hook", "record", "replay", "restart", "Patch", "Recording",
     "EnsembleSampler", "check_adapter", "Adapter", "Site", "Stack", "register", "tiny", "InterpError", "UnknownHook",
