@@ -18,10 +18,10 @@ from cos_interp.analyses.driver import experiment
 from cos_interp.analyses.driver.command import command_line
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
-from cos_interp.analyses.kit.pairs import NoPair, Pair, find_pair
-from cos_interp.analyses.kit.problems import call_for
-from cos_interp.analyses.patching.measure import PairWork, PatchingConfig
-from cos_interp.analyses.patching.report import exact_controls
+from cos_interp.analyses.kit.pairs import NoPair, Pair, Recorder, Side, find_pair
+from cos_interp.analyses.kit.problems import Problem, call_for, item_call
+from cos_interp.analyses.patching.measure import PairGrid, PatchingConfig, Piece
+from cos_interp.analyses.patching.report import exact_controls, pairs_of
 from cos_interp.analyses.patching.summary import against_controls, expected, headline, profile, table
 from cos_interp.interp import HookedVideoPipeline, InterpError
 from cos_interp.interp.patching import record
@@ -41,7 +41,7 @@ def small_run(tmp_path_factory):
     return config, folder, result, report
 
 
-def planted_work(organism, layer: int, step: int, group: str, **config) -> PairWork:
+def planted_work(organism, layer: int, step: int, group: str, **config) -> PairGrid:
     """A pair whose clean run differs from the corrupt one by one planted edit: a vector added at (layer, step, group)."""
     item = TASKS["maze"].sample(11, unique=False, difficulty=4)
     other = TASKS["maze"].with_answer(item, next(a for a in item.answers if a != item.answer))
@@ -55,15 +55,15 @@ def planted_work(organism, layer: int, step: int, group: str, **config) -> PairW
     corrupt = record(organism, **call)
     with organism.hooks([(f"blocks.{layer}.hook_resid_post @ step={step}", plant)]):
         clean = record(organism, **call)
-    pair = Pair("seed", item, other, 0, 0, 1)
+    sides = [Side(Problem("planted", item_call(i), 0, i), made) for i, made in ((item, corrupt), (other, clean))]
     settings = PatchingConfig(**{"pairs": 1, "num_inference_steps": 4, "controls": False, "span": "single", **config})
-    return PairWork(organism, settings, 0, pair, corrupt, clean, {})
+    return PairGrid.of(Recorder(organism, settings), settings, Piece("seed", 0), Pair("seed", *sides))
 
 
 def test_a_planted_effect_is_found_there_and_nowhere_before(organism):
     layer, step, group = 4, 1, "donor_route"
     work = planted_work(organism, layer, step, group)
-    rows = pd.DataFrame([row for k in range(step + 1) for row in work.step_unit(k)[0]])
+    rows = pd.DataFrame([row for k in range(step + 1) for row in work.at(k).rows])
     effect = rows.set_index(["step", "layer", "group"]).effect
     assert (effect.loc[step, layer, group], effect.loc[step, layer, "all"]) == (1.0, 1.0)
     assert (rows[rows.step < step].effect == 0).all()  # before the step: exactly nothing
@@ -77,14 +77,14 @@ def test_a_planted_effect_is_found_there_and_nowhere_before(organism):
 def test_noising_breaks_exactly_what_denoising_restores(organism):
     groups = ("all", "target_route", "donor_route")  # the receiving run is the clean one: its route is the planted one
     work = planted_work(organism, 4, 1, "donor_route", direction="noising", layers=(4,), tokens=groups, steps=(1,))
-    rows = {row["group"]: row["effect"] for row in work.step_unit(1)[0]}
+    rows = {row["group"]: row["effect"] for row in work.at(1).rows}
     assert rows == {"all": 0.0, "target_route": 0.0, "donor_route": 1.0}
 
 
 def test_spans_cover_what_they_say(organism):
     for span, at, value in (("from", 0, 1.0), ("until", 3, 1.0), ("until", 0, 0.0), ("from", 2, None)):
         work = planted_work(organism, 4, 1, "donor_route", span=span, layers=(4,), tokens=("all",))
-        effect = work.step_unit(at)[0][0]["effect"]
+        effect = work.at(at).rows[0]["effect"]
         assert effect == pytest.approx(value, abs=1e-6) if value is not None else effect < 1
 
 
@@ -94,19 +94,20 @@ def test_the_untrained_twin_flips_no_answers():
 
     model = HookedVideoPipeline(untrained_twin(), "untrained", CALL_DEFAULTS)
     with pytest.raises(NoPair, match="must solve both sides"):
-        find_pair(model, "maze", "prompt", 0, 0, num_inference_steps=2)
+        find_pair(Recorder(model, PatchingConfig(num_inference_steps=2)), "maze", "prompt", 0)
     item = TASKS["maze"].sample(3)
     other = TASKS["maze"].counterfactual(item, "prompt", np.random.default_rng(0))
-    runs = [record(model, **call_for(model, i, 0, **STEPS)) for i in (item, other)]
     config = PatchingConfig(pairs=1, num_inference_steps=4, controls=False, layers=(0, 7))
-    work = PairWork(model, config, 0, Pair("prompt", item, other, 0, 0, 1), *runs, {})
-    outcomes = {row["outcome"] for step in (0, 3) for row in work.step_unit(step)[0]}
+    recorder = Recorder(model, config)
+    sides = [recorder(Problem("untrained", item_call(i), 0, i)) for i in (item, other)]
+    work = PairGrid.of(recorder, config, Piece("prompt", 0), Pair("prompt", *sides))
+    outcomes = {row["outcome"] for step in (0, 3) for row in work.at(step).rows}
     assert outcomes == {"undecided"}
 
 
 def test_seed_pairs_need_a_task_with_several_answers(organism):
     with pytest.raises(NoPair, match="use maze or place"):
-        find_pair(organism, "bounce", "seed", 0, 0)
+        find_pair(Recorder(organism, PatchingConfig()), "bounce", "seed", 0)
 
 
 def test_a_run_holds_its_controls_and_costs_the_minimum(small_run):
@@ -114,9 +115,10 @@ def test_a_run_holds_its_controls_and_costs_the_minimum(small_run):
     rows = result.rows
     assert set(rows.pair_kind) == {"prompt", "seed"} and set(rows.step) == {1, 4} and set(rows.layer.dropna()) == {2, 7}
     assert result.facts["block_calls"] == result.facts["block_calls_minimum"] > 0
-    for check in exact_controls(rows, "denoising"):
+    exact = exact_controls(rows, "denoising", [pair["pair"] for pair in pairs_of(result) if pair["whole_state"]])
+    for check in exact:
         assert check["ok"], check
-    assert len(exact_controls(rows, "denoising")) == 2
+    assert len(exact) == 2
     assert {"clean", "random", "self"} <= set(rows.donor)
     named = rows[(rows.donor == "random") & (rows.group != "all")]  # one layer a step: of layers 2 and 7 the rotated one
     assert set(zip(named.step, named.layer)) == {(1, 2), (4, 7)}
