@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,8 +19,12 @@ from cos_interp.analyses.driver import experiment
 from cos_interp.analyses.driver.command import command_line
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.kit import pairs
 from cos_interp.analyses.kit.pairs import NoPair, Pair, Recorder, Side, find_pair
 from cos_interp.analyses.kit.problems import Problem, call_for, item_call
+from cos_interp.analyses.patching import measure
+from cos_interp.analyses.patching.findings import best, compared
+from cos_interp.analyses.patching.findings import findings as conclude
 from cos_interp.analyses.patching.measure import PairGrid, PatchingConfig, Piece
 from cos_interp.analyses.patching.report import exact_controls, pairs_of
 from cos_interp.analyses.patching.summary import against_controls, expected, headline, profile, table
@@ -239,3 +244,88 @@ def test_the_command_in_the_report_makes_the_same_configuration():
     finally:
         module.run_and_report = kept
     assert seen == [config]
+
+
+def test_the_headline_is_right_by_an_independent_sum(small_run):
+    """All numbers of the sentence are of one step, and are those of results.parquet."""
+    _, folder, _, report = small_run
+    rows = pd.read_parquet(folder / "results.parquet")
+    lines = [line for line in report.lines if "pairs (n =" in line and "tokens all" in line]
+    assert len(lines) == 2
+    for line in lines:
+        kind, step = line.split()[0], int(re.search(r" step (\d+) \(sigma", line)[1])
+        here = rows.query("donor == 'clean' and site == 'hook_resid_post' and group == 'all'")
+        here = here[(here.pair_kind == kind) & (here.step == step)]
+        by_layer = here.groupby("layer").effect.mean()
+        shape = r"effect (\S+) \(n = 1\), mean over 2 layers; at this step from (\S+) .*? layer (\d) to (\S+) .*? layer (\d)"
+        said = re.search(shape, line)
+        assert said, line
+        assert float(said[1]) == pytest.approx(here.effect.mean(), abs=0.0051)
+        assert float(said[2]) == pytest.approx(by_layer.min(), abs=0.0051) and int(said[3]) == by_layer.idxmin()
+        assert float(said[4]) == pytest.approx(by_layer.max(), abs=0.0051) and int(said[5]) == by_layer.idxmax()
+        assert float(said[2]) <= float(said[1]) <= float(said[4])
+
+
+def test_a_pair_that_is_not_solved_is_left_out_and_named(organism, tmp_path, monkeypatch):
+    def sometimes(recorder, task, kind, index):
+        if index == 0:
+            raise NoPair("not solved")
+        return find_pair(recorder, task, kind, index)
+
+    monkeypatch.setattr(measure, "find_pair", sometimes)
+    config = PatchingConfig(pairs=2, pair_kinds=("prompt",), num_inference_steps=4, steps=(1,), layers=(4,))
+    result, report = experiment.run_and_report(load("patching"), config, tmp_path / "run", model=organism, workers=1)
+    assert set(result.rows.pair) == {"prompt-001"} and "1 pair(s) left out, prompt-000: not solved" in report.lines
+    assert "prompt-000: not solved" in report.html and RunStore(tmp_path / "run").verify() == []
+
+
+def test_a_model_that_solves_nothing_gives_a_page_that_says_so(tmp_path, monkeypatch):
+    from cos_interp.organism.package import untrained_twin
+    from cos_interp.organism.shapes import CALL_DEFAULTS
+
+    monkeypatch.setattr(pairs, "TRIES", 3)
+    model = HookedVideoPipeline(untrained_twin(), "untrained", CALL_DEFAULTS)
+    config = PatchingConfig(pairs=1, num_inference_steps=2, steps=(0,))
+    result, report = experiment.run_and_report(load("patching"), config, tmp_path / "run", model=model, workers=1)
+    assert result.rows.empty and [f["verdict"] for f in report.data["findings"]] == ["not testable"] * 2
+    assert "must solve both sides" in report.html and RunStore(tmp_path / "run").verify() == []
+
+
+def test_a_misspelt_model_is_named_before_anything_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(measure, "possible_groups", lambda task: pytest.fail("tasks were sampled first"))
+    with pytest.raises(InterpError, match="no model"):
+        experiment.run(load("patching"), PatchingConfig(model="orgnism", tokens=("goals",)), tmp_path / "run", workers=1)
+
+
+def grid_of_effects(count: int, effects: dict[tuple[str, int], float], control: float = 0.0) -> pd.DataFrame:
+    """Rows of pairs: ``(group, step) -> effect`` of the pair's donor, one layer a step, and of the random one."""
+    return pd.DataFrame([
+        {
+            "pair": f"prompt-{i:03d}", "pair_kind": "prompt", "site": "hook_resid_post", "donor": donor, "group": group,
+            "step": step, "sigma": 1 - step / 10, "layer": step, "head": None, "frame": None,
+            "effect": (effect if donor == "clean" else control) + 0.01 * (i % 3), "outcome": "target",
+        }
+        for i in range(count) for (group, step), effect in effects.items() for donor in ("clean", "random")
+    ])  # fmt: skip
+
+
+def test_the_finding_is_about_named_tokens_against_the_random_donor_in_the_same_cell():
+    effects = {("all", 0): 1.0, ("goals", 0): 0.1, ("goals", 1): 0.6, ("rest", 1): 0.2}
+    found = conclude(grid_of_effects(6, effects), ("prompt",), noising=False)[0]
+    assert found.verdict == "reproduced" and found.number.value == pytest.approx(0.6) and found.number.n == 6
+    assert "tokens goals in layer 1 at step 1 (sigma 0.90)" in found.statement and found.control.value == pytest.approx(0.01)
+    nothing = conclude(grid_of_effects(6, effects, control=0.6), ("prompt",), noising=False)[0]
+    assert nothing.verdict == "not reproduced" and nothing.number.value == pytest.approx(0)
+    noised = conclude(grid_of_effects(6, {k: 1 - v for k, v in effects.items()}, control=1.0), ("prompt",), noising=True)[0]
+    assert noised.verdict == "reproduced" and noised.number.value == pytest.approx(0.6)
+    single = conclude(grid_of_effects(1, effects), ("prompt", "seed"), noising=False)
+    assert [f.verdict for f in single] == ["not testable"] * 2
+
+
+def test_choosing_the_best_of_many_cells_finds_nothing_in_noise():
+    rng = np.random.default_rng(0)
+    rows = grid_of_effects(12, {(f"group {g}", k): 0.0 for g in range(20) for k in range(8)})
+    rows["effect"] = rng.normal(0, 0.2, len(rows))
+    cells = compared(rows, noising=False)
+    assert best(cells).iloc[0] > 0.15  # the best of 160 cells looks large
+    assert abs(conclude(rows, ("prompt",), noising=False)[0].number.value) < 0.15  # and is not, on pairs that did not choose it
