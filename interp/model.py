@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -200,12 +201,15 @@ class HookedVideoPipeline:
         finally:
             self._hooks = kept
 
-    def decode(self, latents: Tensor) -> Any:
-        """Pixels uint8 ``[batch, pixel frame, height, width, 3]`` of final or estimated latents."""
+    def decode(self, latents: Tensor, batch: int = 16) -> np.ndarray:
+        """Pixels uint8 ``[batch, pixel frame, height, width, 3]`` of final or estimated latents, ``batch`` videos at a time."""
+        parts = []
         with torch.no_grad():
-            pixels = self.adapter.decode(self.pipe, latents.to(getattr(self.pipe, "_execution_device", latents.device)))
+            for part in latents.split(batch):
+                pixels = self.adapter.decode(self.pipe, part.to(getattr(self.pipe, "_execution_device", part.device)))
+                parts.append(to_frames(self.pipe, pixels))
             self.pipe.maybe_free_model_hooks()  # offloads the VAE where offloading is on
-            return to_frames(self.pipe, pixels)
+        return np.concatenate(parts)
 
     # --- inside ------------------------------------------------------------------------------------------------
 

@@ -13,17 +13,17 @@ from torch import Tensor
 
 from cos_interp.analyses.commitment import CommitmentConfig
 from cos_interp.analyses.driver.experiment import Unit, each_unit
-from cos_interp.analyses.driver.statistics import distance, projection
+from cos_interp.analyses.driver.statistics import distance
 from cos_interp.analyses.driver.store import Row
-from cos_interp.analyses.kit.pairs import NoPair, find_pair, record_item
+from cos_interp.analyses.kit.grid import EVERYWHERE, X_T, Cell, Grid
+from cos_interp.analyses.kit.pairs import NoPair, Recorder, find_pair
 from cos_interp.analyses.kit.problems import Problem, chosen_steps, generate, judge, needs_flow, problems, spread
 from cos_interp.analyses.kit.screening import look_score
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.interp.patching import Patch, replay, restart
+from cos_interp.interp.patching import restart
 from cos_interp.interp.trajectory import Run
-from cos_interp.tasks import TASKS, Verdict
-from cos_interp.tasks.base import outcome
+from cos_interp.tasks import TASKS, Verdict, get_task
 
 DRAWS = 2  # fresh noises a re-noised step
 Piece = tuple[str, Problem | tuple[str, int]]  # ("problem", problem) or ("pair", (task, index))
@@ -107,31 +107,26 @@ def _looks(
 
 def _transplants(model: HookedVideoPipeline, config: CommitmentConfig, task: str, index: int) -> Unit:
     """x_t of token groups, all of x_t, and layer states of a run with another right answer, put in at one step."""
-    generation = {"num_inference_steps": config.num_inference_steps, "guidance_scale": config.guidance_scale}
-    name = f"pair-{task}-{index:02d}"
     try:
-        pair = find_pair(model, task, "seed", index, config.seed, **generation)
+        pair = find_pair(Recorder(model, config), task, "seed", index)
     except NoPair as error:
         return Unit([], facts={"sigmas": [], "missing": str(error)})
-    layers = sorted({0, model.layers // 2, model.layers - 1})
-    sites = [f"blocks.{layer}.hook_resid_post" for layer in layers]
-    target = record_item(model, pair.corrupt, pair.corrupt_seed, sites, **generation)
-    donor = record_item(model, pair.clean, pair.clean_seed, sites, **generation)
-    groups = {g: torch.from_numpy(m) for g, m in pair.task.groups(pair.corrupt, pair.clean).items()}
+    item, sigmas = pair.corrupt.item, pair.corrupt.recording.run.sigmas
+    groups = {g: torch.from_numpy(m) for g, m in get_task(task).groups(item, pair.clean.item).items()}
+    grid = Grid(model, pair.corrupt, pair.clean, masks={EVERYWHERE: None, **groups})
+    about = {"problem": _name(("pair", (task, index))), "task": task, "difficulty": item.difficulty, "unique": False}
     rows = []
     for step in spread(config.num_inference_steps, 5):
-        cells = [("hook_x_t", group, mask) for group, mask in [("all", None), *groups.items()]]
-        cells += [(site, "all", None) for site in sites]
-        branches = target.run.branches
-        for site, group, mask in cells:
-            latent = replay(model, target, [Patch(site, (step,), donor.donor(site), branches, mask)])
-            rows.append({
-                "problem": name, "task": task, "difficulty": pair.corrupt.difficulty, "unique": False, "kind": "transplant",
-                "step": step, "sigma": target.run.sigmas[step], "site": site, "group": group,
-                "effect": projection(latent, target.run.latents, donor.run.latents),
-                "outcome": outcome(pair.task, pair.corrupt, pair.clean, model.decode(latent)[0]),
-            })  # fmt: skip
-    return Unit(rows, facts={"sigmas": target.run.sigmas})
+        cells = [Cell("clean", X_T, step, group=group) for group in grid.masks]
+        cells += [Cell("clean", "hook_resid_post", step, layer) for layer in sorted({0, model.layers // 2, model.layers - 1})]
+        rows += [
+            {
+                **about, "kind": "transplant", "step": step, "sigma": found.sigma, "site": found.cell.hook,
+                "group": found.cell.group, "effect": found.effect, "outcome": found.outcome,
+            }
+            for found in grid.measure(cells)
+        ]  # fmt: skip
+    return Unit(rows, facts={"sigmas": sigmas})
 
 
 work = each_unit(measure, _name)

@@ -1,16 +1,17 @@
-"""Counterfactual pairs that the model itself solves on both sides, found by a fixed rule from seeds."""
+"""Counterfactual pairs that the model itself solves on both sides, found by a fixed rule from seeds, with their recordings."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cos_interp.analyses.kit.problems import call_for
+from cos_interp.analyses.driver.settings import AnalysisConfig
+from cos_interp.analyses.kit.problems import Problem, arguments, item_call
+from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.patching import Recording, record
-from cos_interp.interp.trajectory import Run
 from cos_interp.tasks import Item, Task, Verdict, get_task
 from cos_interp.tasks.base import PairKind
 
@@ -23,84 +24,129 @@ class NoPair(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Pair:
-    """``corrupt`` and ``clean`` are items with different answers; the model solves both with these noise seeds."""
+class Side:
+    """One side of a pair: what was generated, from which noise, and the recording of that run."""
 
-    kind: PairKind
-    corrupt: Item
-    clean: Item
-    corrupt_seed: int
-    clean_seed: int
-    tried: int
+    problem: Problem
+    recording: Recording
 
     @property
-    def task(self) -> Task:
-        return get_task(self.corrupt.task)
+    def item(self) -> Item:
+        """The item of a side that has one (a pair of the user's own has none)."""
+        assert self.problem.item is not None
+        return self.problem.item
+
+    def verdict(self) -> Verdict:
+        """The verifier's verdict on the side's own video."""
+        return get_task(self.item.task).verify(self.item, self.recording.run.decode()[0])
 
 
-def verdict_of(item: Item, run: Run) -> Verdict:
-    """The verifier's verdict on a run of one video."""
-    return get_task(item.task).verify(item, run.decode()[0])
+@dataclass(frozen=True)
+class Recorder:
+    """How the runs of a pair are made: the settings of every run, and what of it is kept (sites, steps; None: all steps)."""
+
+    model: HookedVideoPipeline
+    config: AnalysisConfig
+    sites: Sequence[str] = ()
+    steps: Sequence[int] | None = None
+
+    def __call__(self, problem: Problem) -> Side:
+        kept = None if self.steps is None else list(self.steps)
+        return Side(problem, record(self.model, self.sites, steps=kept, **arguments(self.model, self.config, problem)))
 
 
-def find_pair(model: HookedVideoPipeline, task: str, kind: PairKind, index: int, seed: int, **kwargs: Any) -> Pair:
+@dataclass(frozen=True)
+class Pair:
+    """Two sides with different answers. ``tried``: the candidates until both were solved, the last one counted."""
+
+    kind: PairKind | str
+    corrupt: Side
+    clean: Side
+    tried: int = 1
+
+    @property
+    def one_noise(self) -> bool:
+        """Whether both sides started from the same noise."""
+        return self.corrupt.problem.seed == self.clean.problem.seed
+
+    @property
+    def one_condition(self) -> bool:
+        """Whether both sides have the same prompt, picture and size, and differ in the noise alone."""
+        return self.corrupt.problem.call == self.clean.problem.call
+
+
+def find_pair(recorder: Recorder, task: str, kind: PairKind, index: int) -> Pair:
     """Pair ``index`` of a kind: the first of its candidate items for which the model solves both sides.
 
     Raises NoPair when none of TRIES candidates does, or when the task has no pairs of the kind.
     """
+    made, name = get_task(task), f"{task}-{kind}-{index:03d}"
+    if kind == "seed" and not made.several_answers:
+        raise NoPair(f"task {task!r} has one right answer an item, so it has no seed pairs; use maze or place")
     for attempt in range(TRIES):
-        number = seed * 1_000_000 + index * 1000 + attempt
-        found = _candidate(model, get_task(task), kind, number, kwargs)
-        if found is not None:
-            corrupt, clean, corrupt_seed, clean_seed = found
-            return Pair(kind, corrupt, clean, corrupt_seed, clean_seed, attempt + 1)
+        number = seed_for("pair item", recorder.config.seed, task, kind, index, attempt)
+        sides = _seed_sides(recorder, made, number, name) if kind == "seed" else _sides(recorder, made, kind, number, name)
+        if sides is not None:
+            return Pair(kind, *sides, attempt + 1)
     raise NoPair(
         f"no {kind} pair of task {task!r} in {TRIES} candidate items: the model must solve both sides"
         + (", with two different right answers from two noises" if kind == "seed" else "")
     )
 
 
-def _candidate(
-    model: HookedVideoPipeline, task: Task, kind: PairKind, number: int, kwargs: dict[str, Any]
-) -> tuple[Item, Item, int, int] | None:
-    if kind == "seed":
-        if not task.several_answers:
-            raise NoPair(f"task {task.name!r} has one right answer an item, so it has no seed pairs; use maze or place")
-        return _seed_pair(model, task, number, kwargs)
+def _problem(name: str, item: Item, seed: int) -> Problem:
+    return Problem(name, item_call(item), seed, item)
+
+
+def _solved(side: Side) -> Side | None:
+    """The side with the answer that the model gave as its item's own; None when that is not a right one."""
+    verdict, task = side.verdict(), get_task(side.item.task)
+    if not verdict.solved:
+        return None
+    item = task.with_answer(side.item, verdict.answer)
+    return replace(side, problem=replace(side.problem, item=item))
+
+
+def _sides(recorder: Recorder, task: Task, kind: PairKind, number: int, name: str) -> tuple[Side, Side] | None:
     item = task.sample(number, split="test")
     other = task.counterfactual(item, kind, np.random.default_rng([number, 1]))
     if other is None or set(other.answers) & set(item.answers):
         return None
-    solved = []
-    for side in (item, other):
-        verdict = verdict_of(side, model.run(**call_for(model, side, number, **kwargs)))
-        if not verdict.solved:
-            return None
-        solved.append(task.with_answer(side, verdict.answer))
-    return solved[0], solved[1], number, number
+    noise = seed_for("pair noise", number)
+    corrupt = _solved(recorder(_problem(name, item, noise)))
+    clean = None if corrupt is None else _solved(recorder(_problem(name, other, noise)))
+    return None if corrupt is None or clean is None else (corrupt, clean)
 
 
-def _seed_pair(model: HookedVideoPipeline, task: Task, number: int, kwargs: dict[str, Any]) -> tuple[Item, Item, int, int] | None:
+def _seed_sides(recorder: Recorder, task: Task, number: int, name: str) -> tuple[Side, Side] | None:
     item = task.sample(number, unique=False, split="test")
-    answers: dict[str, int] = {}
-    for noise in range(number * 10, number * 10 + NOISES):
-        verdict = verdict_of(item, model.run(**call_for(model, item, noise, **kwargs)))
-        if verdict.solved:
-            answers.setdefault(verdict.answer, noise)
-        if len(answers) == 2:
-            (first, a), (second, b) = answers.items()
-            return task.with_answer(item, first), task.with_answer(item, second), a, b
+    found: dict[str, Side] = {}
+    for draw in range(NOISES):
+        side = _solved(recorder(_problem(name, item, seed_for("pair noise", number, draw))))
+        if side is not None:
+            found.setdefault(side.item.answer, side)
+        if len(found) == 2:
+            corrupt, clean = found.values()
+            return corrupt, clean
     return None
 
 
-def same_answer_seed(model: HookedVideoPipeline, item: Item, used: int, **kwargs: Any) -> int | None:
-    """Another noise with which the model gives the item's own answer; None when there is none in a few tries."""
-    for seed in range(used + 500_000, used + 500_000 + 2 * NOISES):
-        verdict = verdict_of(item, model.run(**call_for(model, item, seed, **kwargs)))
-        if verdict.solved and verdict.answer == item.answer:
-            return seed
+def same_answer(recorder: Recorder, side: Side) -> Side | None:
+    """The side's item from another noise with which the model gives the same answer; None when a few tries find none."""
+    for seed in other_noises(side.problem.seed):
+        again = recorder(replace(side.problem, seed=seed))
+        verdict = again.verdict()
+        if verdict.solved and verdict.answer == side.item.answer:
+            return again
     return None
 
 
-def record_item(model: HookedVideoPipeline, item: Item, seed: int, sites: list[str], **kwargs: Any) -> Recording:
-    return record(model, sites, **call_for(model, item, seed, **kwargs))
+def other_noises(seed: int) -> list[int]:
+    """Noises for another run of a problem that ran from ``seed``, in the order in which they are tried."""
+    return [seed_for("same answer", seed, draw) for draw in range(2 * NOISES)]
+
+
+def stranger(task: str, seed: int, index: int) -> Problem:
+    """A random other item with a noise of its own, the donor of pair ``index``'s control."""
+    number = seed_for("stranger", seed, task, index)
+    return _problem(f"{task}-random-{index:03d}", get_task(task).sample(number, split="test"), number)

@@ -208,8 +208,7 @@ def solved_share(model: HookedVideoPipeline, problem: Problem, latents: Tensor) 
     """1 or 0 for each row of final latents; None where the problem has no verifier, and then nothing is decoded."""
     if problem.item is None:
         return [None] * len(latents)
-    clips = np.concatenate([model.decode(part) for part in latents.split(16)])
-    return [float(judge(problem, clip).solved) for clip in clips]
+    return [float(judge(problem, clip).solved) for clip in model.decode(latents)]
 
 
 # --- the experiment --------------------------------------------------------------------------------------------------

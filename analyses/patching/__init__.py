@@ -12,10 +12,9 @@ from cos_interp.analyses.kit.kinds import PairKind
 from cos_interp.tasks import NAMES
 
 AskedRange = Literal["auto", "single", "from", "until"]
+PAIRS = 3  # of each kind, where no number was asked for
 SITES = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_cross_attn_out", "hook_mlp_out")
 HEAD_SITES = ("attn.hook_z", "cross_attn.hook_z")
-EVERYWHERE = "all"  # the group of all tokens
-CONTROLS = ("random", "same_answer")  # other donors: a random item, and another noise with the receiving run's answer
 
 
 class PatchingConfig(AnalysisConfig):
@@ -23,7 +22,10 @@ class PatchingConfig(AnalysisConfig):
 
     task: str = Field("maze", description=f"One of {', '.join(NAMES)}.")
     pair_kinds: tuple[PairKind, ...] = Field(("prompt", "seed"), description="Kinds of pairs: prompt, image, seed.")
-    pairs: int = Field(3, ge=1, description="Pairs of each kind.")
+    pairs: int | None = Field(None, ge=1, description="Pairs of each kind. 3, or all of --pair-file, by default.")
+    pair_file: str | None = Field(
+        None, description="Own pairs instead: a JSONL file, a line {'clean': {'prompt', 'image', 'seed'}, 'corrupt': {...}}."
+    )
     num_inference_steps: int = Field(8, ge=2, description="Denoising steps of every run.")
     steps: tuple[int, ...] | None = Field(None, description="Patched steps: 0,4,8 or 0:8:2. All by default.")
     layers: tuple[int, ...] | None = Field(None, description="Patched layers. All by default.")
@@ -33,7 +35,7 @@ class PatchingConfig(AnalysisConfig):
     frames: tuple[int, ...] | None = Field(None, description="Latent frames, each patched alone. Together by default.")
     direction: Literal["denoising", "noising"] = Field("denoising", description="denoising or noising: which run receives.")
     span: AskedRange = Field(
-        "auto", description="single, from (step k on), until (up to step k), or auto: from, for seed pairs single."
+        "auto", description="single, from (step k on), until (up to step k), or auto: from, between two noises single."
     )
     branch: Literal["cond", "uncond", "both"] = Field("both", description="Guidance branches that are patched.")
     controls: bool = Field(True, description="Random donor, same-answer donor, self, whole x_t.")
@@ -69,6 +71,7 @@ ENTRY = Entry(
         "cos analyze patching --task place --pair-kind prompt --pairs 8 --out runs/place",
         "cos analyze patching --sites attn.hook_z --heads 0,1,2,3 --steps 0:10:3 --tokens goals,donor_route",
         "cos analyze patching --range single --direction noising --out runs/single",
+        "cos analyze patching --model ./my-model --pair-file pairs.jsonl --num-steps 20 --steps 0:20:5 --out runs/own",
     ),
     seconds=160,
 )

@@ -7,206 +7,246 @@ and the run is finished. Effect 0: nothing changed; 1: the clean run's final lat
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel
 from torch import Tensor
 
 from cos_interp.analyses.driver.base import AnalysisResult
-from cos_interp.analyses.driver.statistics import projection
+from cos_interp.analyses.driver.experiment import Unit
 from cos_interp.analyses.driver.store import Row, RunStore
-from cos_interp.analyses.kit.pairs import Pair, find_pair, record_item, same_answer_seed
-from cos_interp.analyses.kit.problems import chosen_steps
-from cos_interp.analyses.patching import CONTROLS, EVERYWHERE, HEAD_SITES, PatchingConfig
-from cos_interp.interp.batch import chunks
+from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, X_T, Cell, Grid, Patched, Span, token_shape
+from cos_interp.analyses.kit.pairs import NoPair, Pair, Recorder, Side, find_pair, other_noises, same_answer, stranger
+from cos_interp.analyses.kit.problems import Problem, chosen_steps
+from cos_interp.analyses.patching import HEAD_SITES, PAIRS, PatchingConfig, pair_file
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.interp.patching import Patch, Recording, minimal_blocks, replay
 from cos_interp.interp.views import AXES
-from cos_interp.tasks import TASKS, Item
-from cos_interp.tasks.base import outcome
+from cos_interp.tasks import TASKS, get_task
 from cos_interp.tasks.grid import LATENT_FRAMES
 
-Range = Literal["single", "from", "until"]
+OWN = "own"  # the kind of pairs from a file
+CONTROLS = ("random", "same_answer", "same_prompt")  # other donors; the last one for pairs without an item
 PIXELS = ("pixel_frame", "y", "x", "rgb")
-UNIT_AXES = {"latents": ("patch", *AXES["latent"][1:]), "frames": ("patch", *PIXELS)}
-PAIR_AXES = {"corrupt": AXES["latent"], "clean": AXES["latent"], "corrupt_frames": PIXELS, "clean_frames": PIXELS}
+TENSOR_AXES = {
+    "latents": ("patch", *AXES["latent"][1:]), "frames": ("patch", *PIXELS),
+    **dict.fromkeys(("corrupt", "clean"), AXES["latent"]), **dict.fromkeys(("corrupt_frames", "clean_frames"), PIXELS),
+}  # fmt: skip
 
 
-class Cell(BaseModel, frozen=True):
-    """One point of the grid."""
+@dataclass(frozen=True)
+class Piece:
+    """One pair. Of a pair from a file: its sides, clean and corrupt, and the donor of its random control."""
 
-    donor: str  # clean, random, same_answer, self
-    site: str
-    step: int
-    layer: int | None
-    head: int | None
-    group: str
-    frame: int | None
+    kind: str
+    index: int
+    sides: pair_file.Sides | None = None
+    stranger: Problem | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}-{self.index:03d}"
+
+    def unit(self, step: int | None = None) -> str:
+        """The name of the unit of a step, or of the pair itself."""
+        return f"{self.name}-pair" if step is None else f"{self.name}-step-{step:03d}"
 
 
-def spanned(step: int, steps: int, span: Range) -> tuple[int, ...]:
-    """Steps that a patch at ``step`` covers."""
-    return {"single": (step,), "from": tuple(range(step, steps)), "until": tuple(range(step + 1))}[span]
+def pieces(config: PatchingConfig) -> list[tuple[Piece, list[str]]]:
+    """A piece a pair; its units are the pair and its steps."""
+    steps = (None, *chosen_steps(config, config.num_inference_steps))
+    if config.pair_file is None:
+        made = [Piece(kind, index) for kind in config.pair_kinds for index in range(config.pairs or PAIRS)]
+    else:
+        found = pair_file.read(Path(config.pair_file), config.seed)
+        made = [Piece(OWN, i, sides, _stranger(found, i)) for i, sides in enumerate(found[: config.pairs])]
+    return [(piece, [piece.unit(step) for step in steps]) for piece in made]
 
 
-def span_of(config: PatchingConfig, pair_kind: str) -> Range:
-    """The range of steps of a pair kind. ``auto``: from step k on, but single steps for seed pairs.
+def _stranger(found: list[pair_file.Sides], index: int) -> Problem | None:
+    """The clean side of the next pair of a file that is on neither side of this one, from the noise of this one's."""
+    clean, corrupt = found[index]
+    for other, _ in [*found[index + 1 :], *found[:index]]:
+        sizes = [{k: v for k, v in side.call.items() if k not in pair_file.OWN} for side in (clean, other)]
+        if other.call not in (clean.call, corrupt.call) and sizes[0] == sizes[1]:
+            return replace(other, seed=clean.seed)
+    return None
 
-    The donor of a seed pair started from another noise, which its activations carry: held in place over many steps they
-    give the velocity of another x_t, and the result leaves the data.
+
+# --- the grid --------------------------------------------------------------------------------------------------------
+
+
+def span_of(config: PatchingConfig, pair: Pair) -> Span:
+    """The range of steps of a pair. ``auto``: from step k on, but single steps between two noises.
+
+    A donor that started from another noise carries it in its activations: held in place over many steps they give the
+    velocity of another x_t, and the result leaves the data.
     """
     if config.span != "auto":
         return config.span
-    return "single" if pair_kind == "seed" else "from"
+    return "from" if pair.one_noise else "single"
 
 
-def hook_name(cell: Cell) -> str:
-    return cell.site if cell.layer is None else f"blocks.{cell.layer}.{cell.site}"
+def cells(config: PatchingConfig, step: int, layers: int, groups: list[str], whole_state: bool) -> Iterator[Cell]:
+    """The grid at one step: the patches, then the controls (on named groups a random donor at one layer a step).
 
-
-def needed_sites(config: PatchingConfig) -> list[str]:
-    return [f"blocks.*.{site}" for site in config.sites if site != "hook_x_t"]
-
-
-def cells(config: PatchingConfig, step: int, layers: int, groups: list[str], pair_kind: str) -> Iterator[Cell]:
-    """The grid at one step: the patches, then the controls (on named groups a random donor at one layer a step)."""
+    ``whole_state``: with the control that all of x_t of the clean run turns the target into it.
+    """
     chosen_layers = list(config.layers if config.layers is not None else range(layers))
     rotated = chosen_layers[(step + len(chosen_layers) // 2) % len(chosen_layers)]  # the middle layer at step 0
     for site in config.sites:
-        for layer in [None] if site == "hook_x_t" else chosen_layers:
+        for layer in [None] if site == X_T else chosen_layers:
             heads = config.heads if site in HEAD_SITES and config.heads else (None,)
-            point = {"site": site, "step": step, "layer": layer}
             for head in heads:
                 for group in groups:
                     for frame in config.frames or (None,):
-                        yield Cell(donor="clean", head=head, group=group, frame=frame, **point)
+                        yield Cell("clean", site, step, layer, head, group, frame)
             for group in groups if config.controls else ():
                 sampled = ("random",) if layer in (None, rotated) else ()
                 for donor in CONTROLS if group == EVERYWHERE else sampled:
-                    yield Cell(donor=donor, head=None, group=group, frame=None, **point)
+                    yield Cell(donor, site, step, layer, group=group)
     if config.controls:
-        site = config.sites[0]
-        layer = None if site == "hook_x_t" else rotated
-        yield Cell(donor="self", site=site, step=step, layer=layer, head=None, group=EVERYWHERE, frame=None)
-        if pair_kind == "seed" and "hook_x_t" not in config.sites:
-            yield Cell(donor="clean", site="hook_x_t", step=step, layer=None, head=None, group=EVERYWHERE, frame=None)
+        yield Cell(SELF, config.sites[0], step, None if config.sites[0] == X_T else rotated)
+        if whole_state and X_T not in config.sites:
+            yield Cell("clean", X_T, step)
 
 
-@dataclass
-class PairWork:
-    """The recordings of one pair, and its grid step by step. ``controls`` are recordings of other donors by name."""
+def token_groups(model: HookedVideoPipeline, config: PatchingConfig, target: Side, donor: Side) -> dict[str, Tensor | None]:
+    """The asked token groups by name. Only all tokens without items, or where the model's tokens are not the scene's cells."""
+    made: dict[str, Tensor | None] = {EVERYWHERE: None}
+    if target.problem.item is not None and donor.problem.item is not None:
+        masks = get_task(target.item.task).groups(target.item, donor.item)
+        if all(mask.shape == token_shape(model, target) for mask in masks.values()):
+            made |= {name: torch.from_numpy(mask) for name, mask in masks.items()}
+    return {name: mask for name, mask in made.items() if config.tokens is None or name in config.tokens}
 
-    model: HookedVideoPipeline
+
+def whole_state(model: HookedVideoPipeline, pair: Pair) -> bool:
+    """Whether x_t is all that the two runs differ in: one condition, and a scheduler without a history (Euler)."""
+    return pair.one_condition and "FlowMatchEuler" in type(model.pipe.scheduler).__name__
+
+
+# --- one pair --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PairGrid:
+    """The recordings of one pair, and its grid step by step."""
+
     config: PatchingConfig
-    index: int
+    name: str
     pair: Pair
-    corrupt: Recording
-    clean: Recording
-    controls: dict[str, Recording]
-
-    def __post_init__(self) -> None:
-        sides = (self.corrupt, self.pair.corrupt), (self.clean, self.pair.clean)
-        (self.target, self.target_item), (donor, self.donor_item) = sides if self.denoising else sides[::-1]
-        self.donors = {"clean": donor, "self": self.target, **self.controls}
-        masks = self.pair.task.groups(self.target_item, self.donor_item)
-        self.groups: dict[str, Tensor | None] = {EVERYWHERE: None, **{k: torch.from_numpy(v) for k, v in masks.items()}}
-        wanted = self.config.tokens or tuple(self.groups)
-        self.names = [g for g in self.groups if g in wanted]
+    grid: Grid
 
     @classmethod
-    def prepare(cls, model: HookedVideoPipeline, config: PatchingConfig, kind: str, index: int) -> PairWork:
-        """Find the pair and record both runs and the donors of the controls."""
-        generation = {"num_inference_steps": config.num_inference_steps, "guidance_scale": config.guidance_scale}
-        pair = find_pair(model, config.task, kind, index, config.seed, **generation)
-        sites = needed_sites(config)
-        corrupt = record_item(model, pair.corrupt, pair.corrupt_seed, sites, **generation)
-        clean = record_item(model, pair.clean, pair.clean_seed, sites, **generation)
-        work = cls(model, config, index, pair, corrupt, clean, {})
-        if config.controls:
-            number = config.seed * 1_000_000 + index * 1000 + 999
-            stranger = pair.task.sample(number, split="test")
-            work.donors["random"] = record_item(model, stranger, number, sites, **generation)
-            again = same_answer_seed(model, work.target_item, work.target_seed, **generation)
-            if again is not None:
-                work.donors["same_answer"] = record_item(model, work.target_item, again, sites, **generation)
-        return work
+    def of(cls, recorder: Recorder, config: PatchingConfig, piece: Piece, pair: Pair) -> PairGrid:
+        """The grid of a recorded pair; records the donors of its controls."""
+        sides = (pair.corrupt, pair.clean)
+        target, donor = sides if config.direction == "denoising" else sides[::-1]
+        others = _others(recorder, config, piece, target) if config.controls else {}
+        grid = Grid(
+            recorder.model, target, donor, others, token_groups(recorder.model, config, target, donor),
+            span=span_of(config, pair), branches=None if config.branch == "both" else (config.branch,),
+            noising=config.direction == "noising", batch=config.batch,
+        )  # fmt: skip
+        return cls(config, piece.name, pair, grid)
 
-    @property
-    def kind(self) -> str:
-        return self.pair.kind
+    def cells(self, step: int) -> list[Cell]:
+        model = self.grid.model
+        made = cells(self.config, step, model.layers, list(self.grid.masks), whole_state(model, self.pair))
+        return [cell for cell in made if cell.donor in self.grid.donors]
 
-    @property
-    def denoising(self) -> bool:
-        return self.config.direction == "denoising"
+    def about(self) -> Unit:
+        """What the report says and shows of the pair."""
+        sides = {"corrupt": self.pair.corrupt, "clean": self.pair.clean}
+        tensors = {name: side.recording.run.latents for name, side in sides.items()}
+        tensors |= {f"{name}_frames": torch.from_numpy(side.recording.run.decode()[0]) for name, side in sides.items()}
+        facts = {
+            "pair": self.name, "kind": self.pair.kind, "tried": self.pair.tried, "span": self.grid.span,
+            "sigmas": [*self.grid.target.recording.run.sigmas, 0.0], "controls": sorted(self.grid.donors),
+            "whole_state": whole_state(self.grid.model, self.pair),
+            **{name: _describe(side.problem) for name, side in sides.items()},
+        }  # fmt: skip
+        return Unit([], tensors, facts | {"axes": {name: TENSOR_AXES[name] for name in tensors}})
 
-    @property
-    def target_seed(self) -> int:
-        return self.pair.corrupt_seed if self.denoising else self.pair.clean_seed
-
-    @property
-    def key(self) -> str:
-        return f"{self.kind}-{self.index:03d}"
-
-    def patch(self, cell: Cell) -> Patch:
-        branches = self.target.run.branches if self.config.branch == "both" else (self.config.branch,)
-        mask = self.groups[cell.group]
-        if cell.frame is not None:
-            shape = self.target.run.x_t[0].shape[2:]
-            only = torch.zeros(shape, dtype=torch.bool)
-            only[cell.frame] = True
-            mask = only if mask is None else mask & only
-        steps = spanned(cell.step, self.target.run.steps, span_of(self.config, self.kind))
-        donor = self.donors[cell.donor].donor(hook_name(cell))
-        return Patch(hook_name(cell), steps, donor, branches, mask, None if cell.head is None else (cell.head,))
-
-    def step_unit(self, step: int) -> tuple[list[Row], dict[str, Tensor], dict[str, Any]]:
+    def at(self, step: int) -> Unit:
         """All cells of one step: rows, final latents, and the count of block calls against the minimum."""
-        grid = [c for c in cells(self.config, step, self.model.layers, self.names, self.kind) if c.donor in self.donors]
-        patches = [self.patch(cell) for cell in grid]
-        before = self.model.block_calls
-        latents = torch.cat([replay(self.model, self.target, part) for part in chunks(patches, self.config.batch)])
-        used = self.model.block_calls - before
-        frames = np.concatenate([self.model.decode(part) for part in latents.split(16)])
-        rows = [self._row(cell, latents[i : i + 1], frames[i]) for i, cell in enumerate(grid)]
-        least = sum(minimal_blocks(self.model, self.target, patch) for patch in patches)
-        facts = {"block_calls": used, "block_calls_minimum": least, "axes": UNIT_AXES}
-        return rows, {"latents": latents, "frames": torch.from_numpy(frames)}, facts
+        asked, model = self.cells(step), self.grid.model
+        before = model.block_calls
+        found = self.grid.measure(asked)
+        counts = {"block_calls": model.block_calls - before, "block_calls_minimum": self.grid.minimal_blocks(asked)}
+        tensors = {"latents": torch.cat([cell.latent for cell in found])}
+        if self.grid.judged:
+            tensors["frames"] = torch.from_numpy(np.stack([cell.frames for cell in found]))
+        return Unit([self._row(cell) for cell in found], tensors, counts | {"axes": {k: TENSOR_AXES[k] for k in tensors}})
 
-    def _row(self, cell: Cell, latent: Tensor, frames: np.ndarray) -> Row:
-        corrupt, clean = self.corrupt.run, self.clean.run
-        verdict = outcome(self.pair.task, self.target_item, self.donor_item, frames)
+    def _row(self, found: Patched) -> Row:
+        cell = found.cell
         return {
-            "pair": self.key, "pair_kind": self.kind, "span": span_of(self.config, self.kind), **cell.model_dump(),
-            "sigma": self.target.run.sigmas[cell.step],
-            "effect": projection(latent, corrupt.latents, clean.latents), "outcome": verdict,
+            "pair": self.name, "pair_kind": self.pair.kind, "span": self.grid.span, "donor": cell.donor, "site": cell.site,
+            "step": cell.step, "layer": cell.layer, "head": cell.head, "group": cell.group, "frame": cell.frame,
+            "sigma": found.sigma, "effect": found.effect, "outcome": found.outcome,
         }  # fmt: skip
 
-    def facts(self) -> dict[str, Any]:
-        """What the report says of the pair."""
-        return {
-            "pair": self.key, "kind": self.kind, "tried": self.pair.tried, "sigmas": [*self.target.run.sigmas, 0.0],
-            "corrupt": _describe(self.pair.corrupt, self.pair.corrupt_seed),
-            "clean": _describe(self.pair.clean, self.pair.clean_seed),
-            "controls": sorted(self.donors),
-            "axes": PAIR_AXES,
-        }  # fmt: skip
 
-    def clips(self) -> dict[str, np.ndarray]:
-        return {"corrupt": self.corrupt.run.decode()[0], "clean": self.clean.run.decode()[0]}
+def _others(recorder: Recorder, config: PatchingConfig, piece: Piece, target: Side) -> dict[str, Side]:
+    """The donors of the controls: something else, and the target's own problem from another noise."""
+    if piece.sides is not None:
+        made = {} if piece.stranger is None else {"random": recorder(piece.stranger)}
+        return made | {"same_prompt": recorder(replace(target.problem, seed=other_noises(target.problem.seed)[0]))}
+    made = {"random": recorder(stranger(config.task, config.seed, piece.index))}
+    again = same_answer(recorder, target)
+    return made if again is None else made | {"same_answer": again}
 
 
-def _describe(item: Item, seed: int) -> dict[str, Any]:
-    return {
-        "prompt": item.prompt,
-        "answer": item.answer,
-        "seed": seed,
-        "item_seed": item.seed,
-        "difficulty": item.difficulty,
-    }
+def _describe(problem: Problem) -> dict[str, Any]:
+    item = problem.item
+    about = {"answer": item.answer, "item_seed": item.seed, "difficulty": item.difficulty} if item else {"answer": None}
+    return {"prompt": problem.call["prompt"], "seed": problem.seed, **about}
+
+
+def find(recorder: Recorder, config: PatchingConfig, piece: Piece) -> Pair:
+    """The recorded pair of a piece; NoPair when the model does not solve one, or makes one video of both sides of a file's."""
+    if piece.sides is None:
+        return find_pair(recorder, config.task, piece.kind, piece.index)
+    clean, corrupt = (recorder(problem) for problem in piece.sides)
+    if torch.equal(clean.recording.run.latents, corrupt.recording.run.latents):
+        raise NoPair("the model makes the same video of both sides, so there is no difference to move along")
+    return Pair(OWN, corrupt, clean)
+
+
+# --- the experiment --------------------------------------------------------------------------------------------------
+
+
+def work(model: HookedVideoPipeline, config: PatchingConfig, store: RunStore, piece: Piece) -> Iterator[str]:
+    """Do what is missing of one pair; yields the name of each unit as it is on disk."""
+    steps = (None, *chosen_steps(config, config.num_inference_steps))
+    missing = {step for step in steps if store.unit(piece.unit(step)) is None}
+    made = _prepared(model, config, piece) if missing else ""
+    for step in steps:
+        if step in missing:
+            unit = _unit(made, step)
+            store.add_unit(piece.unit(step), unit.rows, unit.tensors, unit.facts)
+        yield piece.unit(step)
+
+
+def _prepared(model: HookedVideoPipeline, config: PatchingConfig, piece: Piece) -> PairGrid | str:
+    """A pair's grid, or the reason why there is none."""
+    recorder = Recorder(model, config, [f"blocks.*.{site}" for site in config.sites if site != X_T])
+    try:
+        pair = find(recorder, config, piece)
+    except NoPair as error:
+        return str(error)
+    return PairGrid.of(recorder, config, piece, pair)
+
+
+def _unit(made: PairGrid | str, step: int | None) -> Unit:
+    if isinstance(made, str):
+        return Unit([], facts={"axes": {}} | ({"missing": made} if step is None else {}))
+    return made.about() if step is None else made.at(step)
 
 
 def possible_groups(task: str) -> list[str]:
@@ -219,65 +259,37 @@ def possible_groups(task: str) -> list[str]:
     return list(names)
 
 
-def units(config: PatchingConfig) -> list[tuple[str, int, tuple[int, ...]]]:
-    """(pair kind, pair index, steps) of all work, one entry a pair."""
-    steps = chosen_steps(config, config.num_inference_steps)
-    unknown = [g for g in config.tokens or () if g not in possible_groups(config.task)]
-    if unknown:
-        raise InterpError(f"unknown token group {unknown[0]!r}; {config.task} has {', '.join(possible_groups(config.task))}")
-    return [(kind, index, steps) for kind in config.pair_kinds for index in range(config.pairs)]
-
-
 def check(config: PatchingConfig, model: HookedVideoPipeline) -> None:
-    """InterpError when layers, heads or frames were asked for that the model does not have."""
+    """InterpError when token groups, layers, heads or frames were asked for that there are not."""
+    _known_groups(config)
     _, heads = model.adapter.width(next(iter(model.engines.values())).module)
     limits = {"layers": model.layers, "heads": heads}
     for field, limit in limits.items():
         bad = [n for n in getattr(config, field) or () if not 0 <= n < limit]
         if bad:
             raise InterpError(f"{field} {bad[0]} was asked for; {config.model} has {field} 0 to {limit - 1}")
-    bad = [n for n in config.frames or () if not 0 <= n < LATENT_FRAMES]
+    most = LATENT_FRAMES if config.pair_file is None else None  # of own pairs their recordings tell
+    bad = [n for n in config.frames or () if n < 0 or (most is not None and n >= most)]
     if bad:
         raise InterpError(f"frame {bad[0]} was asked for; the tasks' videos have latent frames 0 to {LATENT_FRAMES - 1}")
     if config.heads and not set(config.sites) & set(HEAD_SITES):
         raise InterpError(f"heads were given, and no site has heads: use --sites {HEAD_SITES[0]}")
 
 
-def run_pair(
-    model: HookedVideoPipeline, config: PatchingConfig, store: RunStore, kind: str, index: int, steps: tuple[int, ...]
-) -> Iterator[str]:
-    """Do what is missing of one pair; yields the name of each unit as it is on disk."""
-    names = {step: f"{kind}-{index:03d}-step-{step:03d}" for step in steps}
-    about = f"{kind}-{index:03d}-pair"
-    missing = [step for step in steps if store.unit(names[step]) is None]
-    if missing or store.unit(about) is None:
-        work = PairWork.prepare(model, config, kind, index)
-        latents = {"corrupt": work.corrupt.run.latents, "clean": work.clean.run.latents}
-        clips = {f"{side}_frames": torch.from_numpy(frames) for side, frames in work.clips().items()}
-        store.add_unit(about, [], latents | clips, work.facts())
-        for step in steps:
-            if step in missing:
-                store.add_unit(names[step], *work.step_unit(step))
-            yield names[step]
-    else:
-        yield from names.values()
-
-
-Piece = tuple[str, int, tuple[int, ...]]  # pair kind, pair index, steps
-
-
-def pieces(config: PatchingConfig) -> list[tuple[Piece, list[str]]]:
-    return [(piece, [f"{piece[0]}-{piece[1]:03d}-step-{step:03d}" for step in piece[2]]) for piece in units(config)]
-
-
-def work(model: HookedVideoPipeline, config: PatchingConfig, store: RunStore, piece: Piece) -> Iterator[str]:
-    yield from run_pair(model, config, store, *piece)
+def _known_groups(config: PatchingConfig) -> None:
+    if config.tokens is None:
+        return
+    known = possible_groups(config.task) if config.pair_file is None else [EVERYWHERE]
+    unknown = [group for group in config.tokens if group not in known]
+    if unknown:
+        whose = config.task if config.pair_file is None else "a pair of a file"
+        raise InterpError(f"unknown token group {unknown[0]!r}; {whose} has {', '.join(known)}")
 
 
 def finish(result: AnalysisResult) -> AnalysisResult:
-    """Add what was counted, and what the pairs were."""
+    """Add what was counted; whole numbers stay whole where some rows have none."""
     counts = {
         key: sum(unit[key] for unit in result.units.values() if key in unit) for key in ("block_calls", "block_calls_minimum")
     }
-    rows = result.rows.astype({"layer": "Int64", "head": "Int64", "frame": "Int64"})
-    return AnalysisResult(result.name, result.config, rows, {**result.facts, **counts}, result.units)
+    rows = result.rows if result.rows.empty else result.rows.astype({"layer": "Int64", "head": "Int64", "frame": "Int64"})
+    return replace(result, rows=rows, facts={**result.facts, **counts})

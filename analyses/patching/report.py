@@ -1,92 +1,155 @@
-"""The report of a patching run."""
+"""The page of a patching run. Knows rows, not models."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, X_T
 from cos_interp.analyses.patching import summary
+from cos_interp.analyses.patching.findings import findings
+from cos_interp.analyses.patching.measure import OWN
 from cos_interp.analyses.patching.media import clips
-from cos_interp.analyses.patching.summary import against_controls, headline, table
 from cos_interp.reports import figures
-from cos_interp.reports.html import data_uri, drawing, render
 
-
-def build(result: AnalysisResult, clips: dict[str, list[tuple[str, str, bytes]]]) -> str:
-    """The page. ``clips`` has for every pair a list of (name, caption, mp4)."""
-    rows, facts, config = result.rows, result.facts, result.config
-    pairs = [_pair(p, clips.get(p["pair"], [])) for p in facts["pairs"]]
-    return render(
-        "patching.html",
-        title=f"Activation patching: {config.task}",
-        model=facts["model"], config=config, versions=facts["versions"], pairs=pairs,
-        headline=summary.headline(rows),
-        sections=_sections(rows, facts, config), exact=exact_controls(rows, config.direction),
-        best=summary.best_cells(rows), table=summary.table(rows),
-        against=summary.against_controls(rows), command=facts["command"],
-        block_calls=facts["block_calls"], block_calls_minimum=facts["block_calls_minimum"],
-    )  # fmt: skip
-
-
+QUESTION = (
+    "At which denoising step, in which layer and in which tokens is the answer decided? Two runs with different answers are "
+    "recorded. Activations of one are put into the other at one place, the run is finished, and the result is compared: effect "
+    "0, the patch did nothing; 1, the final latent moved all the way along the difference of the two runs. The verifier reads "
+    "from the decoded frames whose answer the patched video gives."
+)
+SOURCE = "CoS section 5.2; activation patching between counterfactual pairs"
 SPANS = {"single": "single steps", "from": "from step k on", "until": "up to step k"}
+NO_VERIFIER = "These pairs have no verifier: there is an effect on the final latent, but nobody says whose answer a video gives."
+EFFECT = (
+    "Mean effect over {n} pairs, by layer (up) and step (right, with its sigma), one map a token group: 'all' are all tokens, "
+    "the others are disjoint groups of the receiving run's grid cells, in all latent frames."
+)
+FLIPS = "Share of pairs whose patched video gives the donor's answer, read by the verifier."
+DONORS = (
+    "The controls on all tokens, on the scale of the effects above: the clean donor, the donor of a random other item, and "
+    "another noise with the receiving run's own answer (of pairs from a file: with its own prompt)."
+)
+PROFILE = (
+    "Effect of patching all tokens by step, averaged over layers, with 95 % bootstrap bands over pairs. Dashed: what a run that "
+    "merely re-reads its condition at every step would show. Only the difference from it is commitment."
+)
+AGAINST = (
+    "Random: a run of another item; same answer: a run of the receiving item from another noise with the same answer. On all "
+    "tokens every cell has both; a named group has the random one in one layer a step: the middle one at step 0, the next one at "
+    "the next step, round again after the last. A group acts by what its tokens say, not by being disturbed, where the "
+    "difference is away from 0."
+)
+NUMBERS = (
+    "The effect is averaged over the cells of a pair, its interval is over pairs; with one pair there is none. The interval of "
+    "flipped pairs is Wilson's. Final latents of every patched run: shards/."
+)
+PAIRS = "A pair is the first of its candidate items (test split, drawn by seed) that the model solves on both sides."
 
 
-def _pair(facts: dict[str, Any], clips: list[tuple[str, str, bytes]]) -> dict[str, Any]:
-    shown = [{"name": name, "text": text, "uri": data_uri(mp4, "video/mp4")} for name, text, mp4 in clips]
-    return {**facts, "key": facts["pair"], "clips": shown}
+def report(result: AnalysisResult, store: RunStore) -> Report:
+    noising = result.config.direction == "noising"
+    return page(result, clips(result, store, pairs_of(result), noising))
 
 
-def _sections(rows: pd.DataFrame, facts: dict[str, Any], config: dict[str, Any]) -> list[dict[str, Any]]:
-    """One section a (pair kind, site); with single heads or frames, one for each of them."""
+def pairs_of(result: AnalysisResult) -> list[dict[str, Any]]:
+    """What the run says of each of its pairs, without those that were left out."""
+    return [facts for facts in result.units.values() if "pair" in facts]
+
+
+def page(result: AnalysisResult, shown: list[pages.Clip]) -> Report:
+    config, rows, pairs = result.config, result.rows, pairs_of(result)
+    kinds = config.pair_kinds if config.pair_file is None else (OWN,)
+    title = f"Activation patching: {config.task if config.pair_file is None else 'own pairs'}"
+    found = findings(rows, kinds, config.direction == "noising")
+    if rows.empty:
+        return pages.build(result, title, QUESTION, SOURCE, found, [], missing_notes(result))
+    notes = [*summary.headline(rows), *missing_notes(result), cost_note(result.facts)]
+    if rows.outcome.isna().all():
+        notes.append(NO_VERIFIER)
+    whole = [pair["pair"] for pair in pairs if pair["whole_state"]]
+    sections = [
+        *_maps(rows, pairs), _exact(exact_controls(rows, config.direction, whole)), _best(rows), *_against(rows), _numbers(rows),
+        pages.Section("The pairs", caption=PAIRS if config.pair_file is None else "", table=_pairs(pairs), clips=shown),
+    ]  # fmt: skip
+    made = pages.build(result, title, QUESTION, SOURCE, found, sections, notes)
+    tables = {"table": summary.table(rows), "against_controls": summary.against_controls(rows)}
+    return replace(made, data={**made.data, "headline": summary.headline(rows), **tables})
+
+
+def missing_notes(result: AnalysisResult) -> list[str]:
+    """One line for each reason why pairs are missing, with their names."""
+    missing: dict[str, list[str]] = {}
+    for name, facts in result.units.items():
+        if "missing" in facts:
+            missing.setdefault(facts["missing"], []).append(name.removesuffix("-pair"))
+    return [f"{len(names)} pair(s) left out, {', '.join(names)}: {reason}" for reason, names in missing.items()]
+
+
+def cost_note(facts: dict[str, Any]) -> str:
+    ran, least = facts["block_calls"], facts["block_calls_minimum"]
+    verdict = "minimal" if ran == least else "not minimal"
+    return f"{ran} transformer blocks were run for the grid; the exact minimum is {least}: {verdict}."
+
+
+# --- figures ---------------------------------------------------------------------------------------------------------
+
+
+def _maps(rows: pd.DataFrame, pairs: list[dict[str, Any]]) -> list[pages.Section]:
+    """The figures of each (pair kind, site, range of steps); with single heads or frames, of each of them."""
     out = []
-    main = summary.main_rows(rows)
-    for (kind, site, head, frame), at in main.groupby(["pair_kind", "site", "head", "frame"], dropna=False, sort=False):
+    keys = ["pair_kind", "site", "span", "head", "frame"]
+    for (kind, site, span, head, frame), at in summary.main_rows(rows).groupby(keys, dropna=False, sort=False):
         if at.layer.isna().all():
             continue
-        sigmas = dict(zip(at.step.astype(int), at.sigma, strict=True))
-        maps = [(group, summary.map_of(part, "effect")) for group, part in at.groupby("group", sort=False)]
-        flips = [(group, summary.map_of(part, "flipped")) for group, part in at.groupby("group", sort=False)]
-        limit = max(0.05, float(np.nanmax([np.abs(m.to_numpy(float)).max() for _, m in maps])))
         marks = [f"head {head}" if pd.notna(head) else "", f"latent frame {frame}" if pd.notna(frame) else ""]
-        whole = rows[(rows.site == site) & (rows.pair_kind == kind) & (rows.group == "all")]
-        controls = [(d, summary.map_of(p, "effect")) for d, p in whole[whole.donor != "self"].groupby("donor", sort=False)]
-        some_flip = any(m.to_numpy(float).max() > 0 for _, m in flips)
-        out.append({
-            "title": " · ".join(filter(None, [f"{kind} pairs, {site}, {SPANS[at.span.iloc[0]]}", *marks])),
-            "n": at.pair.nunique(),
-            "effect": drawing(figures.heat_maps(maps, sigmas, "effect", limit)),
-            "flips": drawing(figures.heat_maps(flips, sigmas, "share", share=True)) if some_flip else "",
-            "controls": drawing(figures.heat_maps(controls, sigmas, "effect", limit)) if len(controls) > 1 else "",
-            "profile": drawing(_profile(at, whole, facts, config, kind)),
-        })  # fmt: skip
+        name = ", ".join(filter(None, [f"{kind} pairs", *marks, site, SPANS[span]]))
+        whole = rows[(rows.site == site) & (rows.pair_kind == kind) & (rows.span == span) & (rows.group == EVERYWHERE)]
+        sigmas = next(pair["sigmas"] for pair in pairs if pair["kind"] == kind)
+        out += _figures(name, at, whole[whole.donor != SELF], sigmas)
     return out
 
 
-def _profile(at: pd.DataFrame, whole: pd.DataFrame, facts: dict[str, Any], config: dict[str, Any], kind: str) -> str:
-    base = at[at.group == "all"] if (at.group == "all").any() else at
+def _figures(name: str, at: pd.DataFrame, whole: pd.DataFrame, sigmas: list[float]) -> list[pages.Section]:
+    """Effects, flips and controls as maps, and the profile over steps. ``whole``: cells of all tokens, all donors."""
+    ticks = dict(zip(at.step.astype(int), at.sigma, strict=True))
+    maps, flips = ([(g, summary.map_of(p, v)) for g, p in at.groupby("group", sort=False)] for v in ("effect", "flipped"))
+    limit = max(0.05, float(np.nanmax([np.abs(m.to_numpy(float)).max() for _, m in maps])))
+    out = [pages.Section(f"Effect: {name}", figures.heat_maps(maps, ticks, "effect", limit), EFFECT.format(n=at.pair.nunique()))]
+    if any(m.to_numpy(float).max() > 0 for _, m in flips):
+        out.append(pages.Section(f"Flips: {name}", figures.heat_maps(flips, ticks, "share", share=True), FLIPS))
+    controls = [(donor, summary.map_of(part, "effect")) for donor, part in whole.groupby("donor", sort=False)]
+    if len(controls) > 1:
+        out.append(pages.Section(f"Controls: {name}", figures.heat_maps(controls, ticks, "effect", limit), DONORS))
+    base = at[at.group == EVERYWHERE] if (at.group == EVERYWHERE).any() else at
     curves = [("clean donor", summary.profile(base))]
-    for donor, part in whole.groupby("donor", sort=False):
-        if donor in ("random", "same_answer"):
-            curves.append((f"{donor.replace('_', '-')} donor", summary.profile(part)))
+    others = whole[whole.donor != "clean"].groupby("donor", sort=True)
+    curves += [(f"{donor.replace('_', '-')} donor", summary.profile(part)) for donor, part in others]
     steps = [int(k) for k in curves[0][1].step]
-    sigmas = next(p["sigmas"] for p in facts["pairs"] if p["kind"] == kind)
-    return figures.profiles(curves, summary.expected(sigmas, steps, at.span.iloc[0]), steps)
+    figure = figures.profiles(curves, summary.expected(sigmas, steps, at.span.iloc[0]), steps)
+    return [*out, pages.Section(f"By step: {name}", figure, PROFILE)]
 
 
-def exact_controls(rows: pd.DataFrame, direction: str) -> list[dict[str, Any]]:
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def exact_controls(rows: pd.DataFrame, direction: str, whole: Collection[str]) -> list[dict[str, Any]]:
     """Controls whose value is known: donor = self leaves the receiving run as it is; all of x_t from a run with the same
-    condition turns it into that run. When noising, the receiving run is the clean one, whose effect is 1."""
+    condition (in the pairs ``whole``) turns it into that run. When noising, the clean run receives, whose effect is 1."""
     out = []
     stays, turns = (0.0, 1.0) if direction == "denoising" else (1.0, 0.0)
-    whole = rows[(rows.donor == "clean") & (rows.site == "hook_x_t") & (rows.group == "all") & (rows.pair_kind == "seed")]
+    state = rows[(rows.donor == "clean") & (rows.site == X_T) & (rows.group == EVERYWHERE) & rows.pair.isin(whole)]
     for name, must, at in (
-        ("donor = the receiving run itself", stays, rows[rows.donor == "self"]),
-        ("all of x_t between two noises of one item", turns, whole),
+        ("donor = the receiving run itself", stays, rows[rows.donor == SELF]),
+        ("all of x_t between two noises of one item", turns, state[state.frame.isna()]),
     ):
         if len(at):
             low, high = float(at.effect.min()), float(at.effect.max())
@@ -95,15 +158,72 @@ def exact_controls(rows: pd.DataFrame, direction: str) -> list[dict[str, Any]]:
     return out
 
 
-def report(result: AnalysisResult, store: RunStore) -> Report:
-    names = dict.fromkeys(unit.rsplit("-step-", 1)[0] for unit in result.units)
-    result.facts["pairs"] = [store.unit(f"{name}-pair")[1] for name in names]
-    shown = clips(result, store)
-    media = {f"{pair}-{name.replace(' ', '-')}.mp4": mp4 for pair, each in shown.items() for name, _, mp4 in each}
-    lines = headline(result.rows)
-    return Report(
-        lines,
-        {"headline": lines, "table": table(result.rows), "against_controls": against_controls(result.rows)},
-        build(result, shown),
-        media,
-    )
+def _exact(found: list[dict[str, Any]]) -> pages.Section:
+    rows = [
+        {
+            "control": c["name"], "must be": c["must"], "measured, smallest": repr(c["low"]), "largest": repr(c["high"]),
+            "cells": c["n"], "": "holds" if c["ok"] else "broken",
+        }
+        for c in found
+    ]  # fmt: skip
+    return pages.Section("The controls that must hold exactly", table=pd.DataFrame(rows))
+
+
+def _interval(low: float, high: float, digits: int = 2) -> str:
+    return "–" if low != low else f"{low:.{digits}f} to {high:.{digits}f}"
+
+
+def _share(value: float) -> str:
+    return "–" if value != value else f"{100 * value:.1f} %"
+
+
+def _best(rows: pd.DataFrame) -> pages.Section:
+    table = [
+        {
+            "pairs": r["pair_kind"], "site": r["site"], "tokens": r["group"], "step": r["step"], "sigma": f"{r['sigma']:.3f}",
+            "layer": r["layer"], "effect": r["effect"], "95 %": _interval(r["low"], r["high"]),
+            "flips": "–" if r["flips"] is None else f"{r['flips']} of {r['n']}",
+        }
+        for r in summary.best_cells(rows)
+    ]  # fmt: skip
+    return pages.Section("The largest effects", table=pd.DataFrame(table))
+
+
+def _against(rows: pd.DataFrame) -> list[pages.Section]:
+    table = [
+        {
+            "pairs": r["pair_kind"], "site": r["site"], "tokens": r["group"], "other donor": r["donor"].replace("_", " "),
+            "n pairs": r["pairs"], "n cells": r["cells"], "effect": f"{r['effect']:.3f}",
+            "other donor's effect": f"{r['control']:.3f}", "difference": f"{r['difference']:.3f}",
+            "95 %": _interval(r["low"], r["high"], 3), "flips": _share(r["flipped"]),
+            "other donor's flips": _share(r["control_flipped"]),
+        }
+        for r in summary.against_controls(rows)
+    ]  # fmt: skip
+    title = "The pair's donor against other donors, in the same cells"
+    return [pages.Section(title, caption=AGAINST, table=pd.DataFrame(table))] if table else []
+
+
+def _numbers(rows: pd.DataFrame) -> pages.Section:
+    table = [
+        {
+            "pairs": r["pair_kind"], "site": r["site"], "donor": r["donor"], "tokens": r["group"], "n pairs": r["pairs"],
+            "n cells": r["cells"], "mean effect": f"{r['effect']:.3f}", "95 %": _interval(r["low"], r["high"]),
+            "largest": r["largest"], "cells flipped": _share(r["flipped_cells"]),
+            "cells undecided": _share(r["undecided_cells"]), "pairs flipped": r["flipped_pairs"],
+            "95 % of these": _interval(r["flip_low"], r["flip_high"]),
+        }
+        for r in summary.table(rows)
+    ]  # fmt: skip
+    return pages.Section("All numbers", caption=NUMBERS, table=pd.DataFrame(table))
+
+
+def _pairs(pairs: list[dict[str, Any]]) -> pd.DataFrame:
+    return pd.DataFrame([
+        {
+            "pair": pair["pair"], "candidate": pair["tried"], "corrupt": f"“{pair['corrupt']['prompt']}”",
+            "its noise": pair["corrupt"]["seed"], "clean": f"“{pair['clean']['prompt']}”", "noise": pair["clean"]["seed"],
+            "difficulty": pair["corrupt"].get("difficulty"), "controls": ", ".join(c for c in pair["controls"] if c != "clean"),
+        }
+        for pair in pairs
+    ])  # fmt: skip

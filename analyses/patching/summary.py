@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cos_interp.analyses.driver.statistics import bootstrap_mean, remaining_share, reread_share
-from cos_interp.analyses.patching import CONTROLS, EVERYWHERE
+from cos_interp.analyses.driver.findings import Number
+from cos_interp.analyses.driver.statistics import bootstrap_mean, by_item, remaining_share, reread_share
+from cos_interp.analyses.kit.grid import EVERYWHERE, X_T
+from cos_interp.analyses.patching.measure import CONTROLS
 from cos_interp.tasks.tally import wilson
 
 
 def main_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """The grid itself: patches from the clean run, without the whole-x_t control."""
-    return rows[(rows.donor == "clean") & ~((rows.site == "hook_x_t") & (rows.site.nunique() > 1))]
+    return rows[(rows.donor == "clean") & ~((rows.site == X_T) & (rows.site.nunique() > 1))]
 
 
 def map_of(rows: pd.DataFrame, value: str) -> pd.DataFrame:
@@ -55,8 +57,9 @@ def table(rows: pd.DataFrame) -> list[dict[str, Any]]:
     for (kind, site, donor, group), at in full.groupby(["pair_kind", "site", "donor", "group"], sort=False):
         by_pair = at.groupby("pair")
         mean, low, high = bootstrap_mean(by_pair.effect.mean().to_numpy())
-        flipped = int(by_pair.outcome.apply(lambda o: (o == "donor").any()).sum())
-        flip_low, flip_high = wilson(flipped, at.pair.nunique())
+        judged = at[at.outcome.notna()]
+        flipped = int((judged.outcome == "donor").groupby(judged.pair).any().sum())
+        flip_low, flip_high = wilson(flipped, judged.pair.nunique())
         out.append(
             {
                 "pair_kind": kind,
@@ -69,8 +72,8 @@ def table(rows: pd.DataFrame) -> list[dict[str, Any]]:
                 "low": low,
                 "high": high,
                 "largest": float(at.effect.max()),
-                "flipped_cells": float((at.outcome == "donor").mean()),
-                "undecided_cells": float((at.outcome == "undecided").mean()),
+                "flipped_cells": float((judged.outcome == "donor").mean()),
+                "undecided_cells": float((judged.outcome == "undecided").mean()),
                 "flipped_pairs": flipped,
                 "flip_low": flip_low,
                 "flip_high": flip_high,
@@ -92,7 +95,7 @@ def against_controls(rows: pd.DataFrame) -> list[dict[str, Any]]:
     for (kind, site, group, donor), at in measured.groupby(["pair_kind", "site", "group", "donor_control"], sort=False):
         pairs = at.groupby("pair")[["effect", "effect_control"]].mean()
         mean, low, high = bootstrap_mean((pairs.effect - pairs.effect_control).to_numpy())
-        flips, control_flips = (float((at[c] == "donor").mean()) for c in ("outcome", "outcome_control"))
+        flips, control_flips = (float((at[c].dropna() == "donor").mean()) for c in ("outcome", "outcome_control"))
         means = {"effect": float(pairs.effect.mean()), "control": float(pairs.effect_control.mean())}
         out.append({
             "pair_kind": kind, "site": site, "group": group, "donor": donor, "pairs": len(pairs), "cells": len(at), **means,
@@ -102,49 +105,57 @@ def against_controls(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def best_cells(rows: pd.DataFrame, count: int = 5) -> list[dict[str, Any]]:
-    """The (kind, site, group, step, layer) points with the largest mean effect over pairs, single groups only."""
+    """The (kind, site, group, step, layer) points with the largest mean effect over pairs, of named groups if there are any."""
     keys = ["pair_kind", "site", "group", "step", "sigma", "layer"]
-    grouped = main_rows(rows).query("group != 'all'").groupby(keys, dropna=False)
+    main = main_rows(rows)
+    named = main[main.group != EVERYWHERE]
+    grouped = (named if len(named) else main).groupby(keys, dropna=False)
     out = []
     for key, at in grouped:
         mean, low, high = bootstrap_mean(at.effect.to_numpy())
-        flips = int((at.outcome == "donor").sum())
+        flips = None if at.outcome.isna().any() else int((at.outcome == "donor").sum())
         out.append({**dict(zip(keys, key, strict=True)), "effect": mean, "low": low, "high": high, "flips": flips, "n": len(at)})
     return sorted(out, key=lambda r: -np.nan_to_num(r["effect"], nan=-9))[:count]
 
 
-def decisive(by_step: pd.DataFrame, span: str) -> tuple[pd.Series | None, str]:
-    """The step that a profile points at, and what is said of it (None: the profile never reaches one half)."""
+def decisive(by_step: pd.DataFrame, span: str) -> tuple[pd.Series, str]:
+    """The step that a profile points at, and what is said of it."""
     half = by_step[by_step["mean"] >= 0.5]
+    largest = by_step.loc[by_step["mean"].idxmax()]
     if span == "single":
-        return by_step.loc[by_step["mean"].idxmax()], "the single step with the largest effect is"
+        return largest, "the single step with the largest effect is"
     if half.empty:
-        return None, "the effect stays under one half at every step"
+        return largest, "the effect stays under one half at every step; it is largest at"
     if span == "from":
         return half.iloc[-1], "patching from step k on still carries most of the answer up to"
     return half.iloc[0], "patching up to step k carries most of the answer from"
 
 
-def interval(row: pd.Series) -> str:
-    """Mean with its interval, or with the reason why there is none."""
-    return f"{row['mean']:.2f} " + (f"[{row.low:.2f}, {row.high:.2f}]" if row.n > 1 else "(one pair: no interval)")
-
-
-def headline(result_rows: pd.DataFrame) -> list[str]:
-    """Plain sentences with numbers, one a pair kind."""
+def headline(rows: pd.DataFrame) -> list[str]:
+    """Plain sentences with numbers, one a pair kind, site and range of steps. All numbers of a sentence are of one step."""
     out = []
-    rows = main_rows(result_rows)
-    for kind, at in rows.groupby("pair_kind", sort=False):
-        whole = at[at.group == "all"] if (at.group == "all").any() else at
-        row, words = decisive(profile(whole), whole.span.iloc[0])
-        by_layer = whole.groupby("layer").effect.mean()
-        flips = (at.outcome == "donor").groupby(at.pair).any()
-        place = (
-            "" if row is None else f" step {int(row.step)} (sigma {row.sigma:.3f}), effect {interval(row)} averaged over layers"
-        )
-        spread = f"; between layers it varies from {by_layer.min():.2f} to {by_layer.max():.2f}" if len(by_layer) else ""
+    for (kind, site, span), at in main_rows(rows).groupby(["pair_kind", "site", "span"], sort=False):
+        whole = at[at.group == EVERYWHERE] if (at.group == EVERYWHERE).any() else at[at.group == at.group.iloc[0]]
+        row, words = decisive(profile(whole), span)
+        here = whole[whole.step == row.step]
         out.append(
-            f"{kind} pairs (n = {at.pair.nunique()}), tokens {whole.group.iloc[0]}: {words}{place}{spread}; "
-            f"some patch flipped the answer to the donor's in {int(flips.sum())} of {len(flips)} pairs."
+            f"{kind} pairs (n = {at.pair.nunique()}), {site}, tokens {whole.group.iloc[0]}: {words} step {int(row.step)} "
+            f"(sigma {row.sigma:.3f}), with effect {by_item(here, 'effect', 'pair')}{_by_layer(here)}{_flips(at)}."
         )
     return out
+
+
+def _by_layer(here: pd.DataFrame) -> str:
+    """The layers with the smallest and the largest mean effect of one step, where there are several."""
+    found: dict[int, Number] = {int(layer): by_item(part, "effect", "pair") for layer, part in here.groupby("layer")}
+    if len(found) < 2:
+        return f" in layer {next(iter(found))}" if found else ""
+    low, high = (choose(found, key=lambda layer: found[layer].value) for choose in (min, max))
+    return f", mean over {len(found)} layers; at this step from {found[low]} in layer {low} to {found[high]} in layer {high}"
+
+
+def _flips(at: pd.DataFrame) -> str:
+    if at.outcome.isna().any():
+        return ""
+    flips = (at.outcome == "donor").groupby(at.pair).any()
+    return f"; some patch flipped the answer to the donor's in {int(flips.sum())} of {len(flips)} pairs"

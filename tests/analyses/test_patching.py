@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,10 +19,14 @@ from cos_interp.analyses.driver import experiment
 from cos_interp.analyses.driver.command import command_line
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
-from cos_interp.analyses.kit.pairs import NoPair, Pair, find_pair
-from cos_interp.analyses.kit.problems import call_for
-from cos_interp.analyses.patching.measure import PairWork, PatchingConfig
-from cos_interp.analyses.patching.report import exact_controls
+from cos_interp.analyses.kit import pairs
+from cos_interp.analyses.kit.pairs import NoPair, Pair, Recorder, Side, find_pair
+from cos_interp.analyses.kit.problems import Problem, call_for, item_call
+from cos_interp.analyses.patching import measure
+from cos_interp.analyses.patching.findings import best, compared
+from cos_interp.analyses.patching.findings import findings as conclude
+from cos_interp.analyses.patching.measure import PairGrid, PatchingConfig, Piece
+from cos_interp.analyses.patching.report import exact_controls, pairs_of
 from cos_interp.analyses.patching.summary import against_controls, expected, headline, profile, table
 from cos_interp.interp import HookedVideoPipeline, InterpError
 from cos_interp.interp.patching import record
@@ -41,7 +46,7 @@ def small_run(tmp_path_factory):
     return config, folder, result, report
 
 
-def planted_work(organism, layer: int, step: int, group: str, **config) -> PairWork:
+def planted_work(organism, layer: int, step: int, group: str, **config) -> PairGrid:
     """A pair whose clean run differs from the corrupt one by one planted edit: a vector added at (layer, step, group)."""
     item = TASKS["maze"].sample(11, unique=False, difficulty=4)
     other = TASKS["maze"].with_answer(item, next(a for a in item.answers if a != item.answer))
@@ -55,15 +60,15 @@ def planted_work(organism, layer: int, step: int, group: str, **config) -> PairW
     corrupt = record(organism, **call)
     with organism.hooks([(f"blocks.{layer}.hook_resid_post @ step={step}", plant)]):
         clean = record(organism, **call)
-    pair = Pair("seed", item, other, 0, 0, 1)
+    sides = [Side(Problem("planted", item_call(i), 0, i), made) for i, made in ((item, corrupt), (other, clean))]
     settings = PatchingConfig(**{"pairs": 1, "num_inference_steps": 4, "controls": False, "span": "single", **config})
-    return PairWork(organism, settings, 0, pair, corrupt, clean, {})
+    return PairGrid.of(Recorder(organism, settings), settings, Piece("seed", 0), Pair("seed", *sides))
 
 
 def test_a_planted_effect_is_found_there_and_nowhere_before(organism):
     layer, step, group = 4, 1, "donor_route"
     work = planted_work(organism, layer, step, group)
-    rows = pd.DataFrame([row for k in range(step + 1) for row in work.step_unit(k)[0]])
+    rows = pd.DataFrame([row for k in range(step + 1) for row in work.at(k).rows])
     effect = rows.set_index(["step", "layer", "group"]).effect
     assert (effect.loc[step, layer, group], effect.loc[step, layer, "all"]) == (1.0, 1.0)
     assert (rows[rows.step < step].effect == 0).all()  # before the step: exactly nothing
@@ -77,14 +82,14 @@ def test_a_planted_effect_is_found_there_and_nowhere_before(organism):
 def test_noising_breaks_exactly_what_denoising_restores(organism):
     groups = ("all", "target_route", "donor_route")  # the receiving run is the clean one: its route is the planted one
     work = planted_work(organism, 4, 1, "donor_route", direction="noising", layers=(4,), tokens=groups, steps=(1,))
-    rows = {row["group"]: row["effect"] for row in work.step_unit(1)[0]}
+    rows = {row["group"]: row["effect"] for row in work.at(1).rows}
     assert rows == {"all": 0.0, "target_route": 0.0, "donor_route": 1.0}
 
 
 def test_spans_cover_what_they_say(organism):
     for span, at, value in (("from", 0, 1.0), ("until", 3, 1.0), ("until", 0, 0.0), ("from", 2, None)):
         work = planted_work(organism, 4, 1, "donor_route", span=span, layers=(4,), tokens=("all",))
-        effect = work.step_unit(at)[0][0]["effect"]
+        effect = work.at(at).rows[0]["effect"]
         assert effect == pytest.approx(value, abs=1e-6) if value is not None else effect < 1
 
 
@@ -94,19 +99,20 @@ def test_the_untrained_twin_flips_no_answers():
 
     model = HookedVideoPipeline(untrained_twin(), "untrained", CALL_DEFAULTS)
     with pytest.raises(NoPair, match="must solve both sides"):
-        find_pair(model, "maze", "prompt", 0, 0, num_inference_steps=2)
+        find_pair(Recorder(model, PatchingConfig(num_inference_steps=2)), "maze", "prompt", 0)
     item = TASKS["maze"].sample(3)
     other = TASKS["maze"].counterfactual(item, "prompt", np.random.default_rng(0))
-    runs = [record(model, **call_for(model, i, 0, **STEPS)) for i in (item, other)]
     config = PatchingConfig(pairs=1, num_inference_steps=4, controls=False, layers=(0, 7))
-    work = PairWork(model, config, 0, Pair("prompt", item, other, 0, 0, 1), *runs, {})
-    outcomes = {row["outcome"] for step in (0, 3) for row in work.step_unit(step)[0]}
+    recorder = Recorder(model, config)
+    sides = [recorder(Problem("untrained", item_call(i), 0, i)) for i in (item, other)]
+    work = PairGrid.of(recorder, config, Piece("prompt", 0), Pair("prompt", *sides))
+    outcomes = {row["outcome"] for step in (0, 3) for row in work.at(step).rows}
     assert outcomes == {"undecided"}
 
 
 def test_seed_pairs_need_a_task_with_several_answers(organism):
     with pytest.raises(NoPair, match="use maze or place"):
-        find_pair(organism, "bounce", "seed", 0, 0)
+        find_pair(Recorder(organism, PatchingConfig()), "bounce", "seed", 0)
 
 
 def test_a_run_holds_its_controls_and_costs_the_minimum(small_run):
@@ -114,9 +120,10 @@ def test_a_run_holds_its_controls_and_costs_the_minimum(small_run):
     rows = result.rows
     assert set(rows.pair_kind) == {"prompt", "seed"} and set(rows.step) == {1, 4} and set(rows.layer.dropna()) == {2, 7}
     assert result.facts["block_calls"] == result.facts["block_calls_minimum"] > 0
-    for check in exact_controls(rows, "denoising"):
+    exact = exact_controls(rows, "denoising", [pair["pair"] for pair in pairs_of(result) if pair["whole_state"]])
+    for check in exact:
         assert check["ok"], check
-    assert len(exact_controls(rows, "denoising")) == 2
+    assert len(exact) == 2
     assert {"clean", "random", "self"} <= set(rows.donor)
     named = rows[(rows.donor == "random") & (rows.group != "all")]  # one layer a step: of layers 2 and 7 the rotated one
     assert set(zip(named.step, named.layer)) == {(1, 2), (4, 7)}
@@ -237,3 +244,88 @@ def test_the_command_in_the_report_makes_the_same_configuration():
     finally:
         module.run_and_report = kept
     assert seen == [config]
+
+
+def test_the_headline_is_right_by_an_independent_sum(small_run):
+    """All numbers of the sentence are of one step, and are those of results.parquet."""
+    _, folder, _, report = small_run
+    rows = pd.read_parquet(folder / "results.parquet")
+    lines = [line for line in report.lines if "pairs (n =" in line and "tokens all" in line]
+    assert len(lines) == 2
+    for line in lines:
+        kind, step = line.split()[0], int(re.search(r" step (\d+) \(sigma", line)[1])
+        here = rows.query("donor == 'clean' and site == 'hook_resid_post' and group == 'all'")
+        here = here[(here.pair_kind == kind) & (here.step == step)]
+        by_layer = here.groupby("layer").effect.mean()
+        shape = r"effect (\S+) \(n = 1\), mean over 2 layers; at this step from (\S+) .*? layer (\d) to (\S+) .*? layer (\d)"
+        said = re.search(shape, line)
+        assert said, line
+        assert float(said[1]) == pytest.approx(here.effect.mean(), abs=0.0051)
+        assert float(said[2]) == pytest.approx(by_layer.min(), abs=0.0051) and int(said[3]) == by_layer.idxmin()
+        assert float(said[4]) == pytest.approx(by_layer.max(), abs=0.0051) and int(said[5]) == by_layer.idxmax()
+        assert float(said[2]) <= float(said[1]) <= float(said[4])
+
+
+def test_a_pair_that_is_not_solved_is_left_out_and_named(organism, tmp_path, monkeypatch):
+    def sometimes(recorder, task, kind, index):
+        if index == 0:
+            raise NoPair("not solved")
+        return find_pair(recorder, task, kind, index)
+
+    monkeypatch.setattr(measure, "find_pair", sometimes)
+    config = PatchingConfig(pairs=2, pair_kinds=("prompt",), num_inference_steps=4, steps=(1,), layers=(4,))
+    result, report = experiment.run_and_report(load("patching"), config, tmp_path / "run", model=organism, workers=1)
+    assert set(result.rows.pair) == {"prompt-001"} and "1 pair(s) left out, prompt-000: not solved" in report.lines
+    assert "prompt-000: not solved" in report.html and RunStore(tmp_path / "run").verify() == []
+
+
+def test_a_model_that_solves_nothing_gives_a_page_that_says_so(tmp_path, monkeypatch):
+    from cos_interp.organism.package import untrained_twin
+    from cos_interp.organism.shapes import CALL_DEFAULTS
+
+    monkeypatch.setattr(pairs, "TRIES", 3)
+    model = HookedVideoPipeline(untrained_twin(), "untrained", CALL_DEFAULTS)
+    config = PatchingConfig(pairs=1, num_inference_steps=2, steps=(0,))
+    result, report = experiment.run_and_report(load("patching"), config, tmp_path / "run", model=model, workers=1)
+    assert result.rows.empty and [f["verdict"] for f in report.data["findings"]] == ["not testable"] * 2
+    assert "must solve both sides" in report.html and RunStore(tmp_path / "run").verify() == []
+
+
+def test_a_misspelt_model_is_named_before_anything_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(measure, "possible_groups", lambda task: pytest.fail("tasks were sampled first"))
+    with pytest.raises(InterpError, match="no model"):
+        experiment.run(load("patching"), PatchingConfig(model="orgnism", tokens=("goals",)), tmp_path / "run", workers=1)
+
+
+def grid_of_effects(count: int, effects: dict[tuple[str, int], float], control: float = 0.0) -> pd.DataFrame:
+    """Rows of pairs: ``(group, step) -> effect`` of the pair's donor, one layer a step, and of the random one."""
+    return pd.DataFrame([
+        {
+            "pair": f"prompt-{i:03d}", "pair_kind": "prompt", "site": "hook_resid_post", "donor": donor, "group": group,
+            "step": step, "sigma": 1 - step / 10, "layer": step, "head": None, "frame": None,
+            "effect": (effect if donor == "clean" else control) + 0.01 * (i % 3), "outcome": "target",
+        }
+        for i in range(count) for (group, step), effect in effects.items() for donor in ("clean", "random")
+    ])  # fmt: skip
+
+
+def test_the_finding_is_about_named_tokens_against_the_random_donor_in_the_same_cell():
+    effects = {("all", 0): 1.0, ("goals", 0): 0.1, ("goals", 1): 0.6, ("rest", 1): 0.2}
+    found = conclude(grid_of_effects(6, effects), ("prompt",), noising=False)[0]
+    assert found.verdict == "reproduced" and found.number.value == pytest.approx(0.6) and found.number.n == 6
+    assert "tokens goals in layer 1 at step 1 (sigma 0.90)" in found.statement and found.control.value == pytest.approx(0.01)
+    nothing = conclude(grid_of_effects(6, effects, control=0.6), ("prompt",), noising=False)[0]
+    assert nothing.verdict == "not reproduced" and nothing.number.value == pytest.approx(0)
+    noised = conclude(grid_of_effects(6, {k: 1 - v for k, v in effects.items()}, control=1.0), ("prompt",), noising=True)[0]
+    assert noised.verdict == "reproduced" and noised.number.value == pytest.approx(0.6)
+    single = conclude(grid_of_effects(1, effects), ("prompt", "seed"), noising=False)
+    assert [f.verdict for f in single] == ["not testable"] * 2
+
+
+def test_choosing_the_best_of_many_cells_finds_nothing_in_noise():
+    rng = np.random.default_rng(0)
+    rows = grid_of_effects(12, {(f"group {g}", k): 0.0 for g in range(20) for k in range(8)})
+    rows["effect"] = rng.normal(0, 0.2, len(rows))
+    cells = compared(rows, noising=False)
+    assert best(cells).iloc[0] > 0.15  # the best of 160 cells looks large
+    assert abs(conclude(rows, ("prompt",), noising=False)[0].number.value) < 0.15  # and is not, on pairs that did not choose it

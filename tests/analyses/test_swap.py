@@ -14,14 +14,16 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit import pairs
-from cos_interp.analyses.kit.problems import arguments
+from cos_interp.analyses.kit.grid import Grid, delta_donor
+from cos_interp.analyses.kit.pairs import Side
+from cos_interp.analyses.kit.problems import Problem, item_call
 from cos_interp.analyses.swap import SwapConfig
 from cos_interp.analyses.swap import measure as swap
 from cos_interp.analyses.swap import report as swap_report
-from cos_interp.analyses.swap import sides as swap_pairs
+from cos_interp.analyses.swap.sides import Sides
 from cos_interp.interp import HookedVideoPipeline, InterpError
 from cos_interp.interp.cache import ActivationCache
-from cos_interp.interp.patching import Recording, record
+from cos_interp.interp.patching import Recording
 from cos_interp.interp.trajectory import Run
 from cos_interp.tasks import TASKS
 
@@ -37,10 +39,10 @@ def recording(*states: float) -> Recording:
 
 def test_a_delta_swap_adds_the_donors_update_to_the_targets_state():
     target, donor = recording(1.0, 3.0, 7.0), recording(10.0, 15.0, 16.0)
-    assert swap.delta_donor(target, donor, 0)(0, "cond").unique().item() == 1 + 5
-    assert swap.delta_donor(target, donor, 1)(0, "cond").unique().item() == 3 + 1
+    assert delta_donor(target, donor, 0)(0, "cond").unique().item() == 1 + 5
+    assert delta_donor(target, donor, 1)(0, "cond").unique().item() == 3 + 1
     odd = recording(0.1, 0.3, 1e7)
-    assert torch.equal(swap.delta_donor(odd, odd, 1)(0, "cond"), odd.residual(1, 0, "cond"))  # exactly, whatever rounding does
+    assert torch.equal(delta_donor(odd, odd, 1)(0, "cond"), odd.residual(1, 0, "cond"))  # exactly, whatever rounding does
 
 
 def test_random_tokens_are_as_many_and_others():
@@ -60,35 +62,32 @@ def test_flip_rate_and_the_middle_layer():
     assert swap_report.middle_layer(rows) == 20
 
 
-def planted(organism, layer: int) -> swap.Work:
+def planted(organism, layer: int) -> Grid:
     """A pair whose donor run is the target's with a vector planted on the object's tokens in one layer of step 1."""
     item = TASKS["maze"].sample(11, unique=False, difficulty=4)
     other = TASKS["maze"].with_answer(item, next(a for a in item.answers if a != item.answer))
     mask = swap.object_mask(item, other)
     vector = 3 * torch.randn(128, generator=torch.Generator().manual_seed(5))
     config = SwapConfig(steps=(1,), num_inference_steps=4, batch=1)
-    problems = [swap_pairs.problem_of("maze-prompt-000", i, 0) for i in (item, other)]
-    sites = sorted({f"blocks.*.{s}" for s in swap.SITES.values()} | {"blocks.0.hook_resid_pre"})
-    call = arguments(organism, config, problems[0])
-    target = record(organism, sites, **call)
+    problems = [Problem("maze-prompt-000", item_call(i), 0, i) for i in (item, other)]
+    recorder = swap.recorder(organism, config)
+    target = recorder(problems[0])
     with organism.hooks([(f"blocks.{layer}.hook_resid_post @ step=1", lambda act, hook: act + mask[None, ..., None] * vector)]):
-        donor = record(organism, sites, **call)
-    sides = swap_pairs.Sides("maze-prompt-000", "prompt", problems[0], {"pair": problems[1]})
-    masks = {"all": None, "object": mask, "random": swap.random_mask(mask, 0)}
-    return swap.Work(organism, config, sides, target, {"pair": donor, "self": target}, masks)
+        donor = Side(problems[1], recorder(problems[0]).recording)
+    grid = swap.grid_of(organism, config, Sides("maze-prompt-000", "prompt", target, {"pair": donor}))
+    assert torch.equal(grid.masks["object"], mask) and torch.equal(grid.masks["random"], swap.random_mask(mask, 0))
+    return grid
 
 
 def test_a_planted_difference_is_found_in_its_layer_and_tokens(organism):
     layer = 4
-    cells = [swap.Cell("pair", v, at, "all", 1) for v, at in (
+    cells = [swap.cell("pair", v, at, "all", 1) for v, at in (
         ("block", 3), ("block", 4), ("block", 6), ("delta", 3), ("delta", 4), ("attention", 4), ("mlp", 3),
     )]  # fmt: skip
-    cells += [swap.Cell("pair", "block", layer, group, 1) for group in ("object", "random")]
-    cells += [swap.Cell("self", variant, 5, "all", 1) for variant in swap.SITES]
-    work = planted(organism, layer)
-    latents = work.latents(cells)
-    effect = {cell: work._row(cell, latents[i : i + 1], None)["effect"] for i, cell in enumerate(cells)}
-    by = {(c.variant, c.layer, c.group): e for c, e in effect.items() if c.donor == "pair"}
+    cells += [swap.cell("pair", "block", layer, group, 1) for group in ("object", "random")]
+    cells += [swap.cell("self", variant, 5, "all", 1) for variant in swap.VARIANTS]
+    effect = {found.cell: found.effect for found in planted(organism, layer).measure(cells)}
+    by = {(swap.variant_of(c), c.layer, c.group): e for c, e in effect.items() if c.donor == "pair"}
     assert by["block", 3, "all"] == by["delta", 3, "all"] == by["mlp", 3, "all"] == 0  # below the layer: exactly nothing
     assert by["attention", 4, "all"] == 0  # the plant comes after the block's attention
     assert by["block", 4, "all"] == by["block", 6, "all"] == by["block", 4, "object"] == 1

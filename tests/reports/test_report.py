@@ -7,12 +7,14 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.pages import Clip
 from cos_interp.analyses.patching.measure import PatchingConfig
-from cos_interp.analyses.patching.report import build
+from cos_interp.analyses.patching.report import page
 from cos_interp.reports import figures
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>{{7*7}}</svg>&amp;'
@@ -49,24 +51,29 @@ def made_up_result(text: str) -> AnalysisResult:
     frame = pd.DataFrame(rows).astype({"layer": "Int64", "head": "Int64", "frame": "Int64"})
     frame.loc[frame.donor == "self", "effect"] = 0.0
     side = {"prompt": text, "answer": text, "seed": 1, "item_seed": 1, "difficulty": 3}
-    pairs = [
-        {"pair": f"{kind}-{i:03d}", "kind": kind, "tried": 1, "sigmas": [1.0, 0.6, 0.0], "corrupt": side,
-         "clean": side, "controls": []}
+    pairs = {
+        f"{kind}-{i:03d}-pair": {
+            "pair": f"{kind}-{i:03d}", "kind": kind, "tried": 1, "sigmas": [1.0, 0.6, 0.0], "corrupt": side, "clean": side,
+            "controls": [text], "whole_state": False,
+        }
         for kind in ("prompt", "seed") for i in range(2)
-    ]  # fmt: skip
+    }  # fmt: skip
+    pairs["prompt-002-pair"] = {"missing": text}
     facts = {
-        "pairs": pairs, "block_calls": 5, "block_calls_minimum": 5, "model": {"name": text, "digest": None},
+        "block_calls": 5, "block_calls_minimum": 5, "model": {"name": text, "digest": None, "revision": text},
         "versions": {"torch": text}, "command": f"cos analyze patching --model {text}",
     }  # fmt: skip
-    return AnalysisResult("patching", PatchingConfig(model=text, num_inference_steps=2).model_dump(mode="json"), frame, facts)
+    config = PatchingConfig(model=text, num_inference_steps=2).model_dump(mode="json")
+    return AnalysisResult("patching", config, frame, facts, pairs)
 
 
-def clips(text: str) -> dict:
-    return {"prompt-000": [("corrupt", text, b"not really a video")]}
+def build(text: str) -> str:
+    """The page of a made-up result, with one clip."""
+    return page(made_up_result(text), [Clip(f"prompt-000 {text}", text, np.zeros((9, 16, 16, 3), np.uint8))]).html
 
 
 def test_hostile_text_stays_text():
-    plain, hostile = (parsed(build(made_up_result(t), clips(t))) for t in ("word", HOSTILE))
+    plain, hostile = (parsed(build(t)) for t in ("word", HOSTILE))
     assert [t for t in hostile.tags if t not in ("path", "g", "use", "defs")] == [
         t for t in plain.tags if t not in ("path", "g", "use", "defs")
     ]
@@ -75,8 +82,8 @@ def test_hostile_text_stays_text():
 
 
 def test_nothing_is_loaded_from_elsewhere_and_bytes_repeat():
-    text = build(made_up_result("word"), clips("word"))
-    assert text == build(made_up_result("word"), clips("word"))
+    text = build("word")
+    assert text == build("word")
     for name, value in parsed(text).attributes:
         if name in ("src", "href", "xlink:href", "poster", "data", "action") and value:
             assert value.startswith(("data:", "#")), (name, value[:80])
@@ -85,7 +92,7 @@ def test_nothing_is_loaded_from_elsewhere_and_bytes_repeat():
 
 
 def test_the_numbers_on_the_page_are_those_of_the_rows():
-    text = build(made_up_result("word"), {})
+    text = build("word")
     for words in (
         "n = 2",
         "exactly 0",
@@ -107,7 +114,7 @@ def test_the_colour_scale_is_symmetric_and_the_sigma_is_on_the_axis():
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium on this machine")
 def test_it_opens_in_a_browser_from_disk(tmp_path):
     page = tmp_path / "report.html"
-    page.write_text(build(made_up_result(HOSTILE), clips(HOSTILE)))
+    page.write_text(build(HOSTILE))
     flags = [
         "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync",
         "--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=3000",

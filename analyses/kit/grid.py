@@ -1,0 +1,178 @@
+"""One engine for every grid of patches between recorded runs: sides -> cells -> patched runs -> readings.
+
+A cell says which run gives (the donor), what (a site of a layer, in some tokens, one head) and at which step. The target's
+run is finished with each cell's patch, and read in two ways: how far the final latent moved along the difference of the two
+runs of the pair, and whose answer the video gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from cos_interp.analyses.driver.statistics import projection
+from cos_interp.analyses.kit.pairs import Side
+from cos_interp.interp.batch import chunks
+from cos_interp.interp.errors import InterpError
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.patching import Donor, Patch, Recording, minimal_blocks, replay
+from cos_interp.tasks import get_task
+from cos_interp.tasks.base import outcome
+
+EVERYWHERE = "all"  # the group of all tokens
+SELF = "self"  # the target as its own donor: nothing may change
+X_T = "hook_x_t"
+Span = Literal["single", "from", "until"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of a grid. ``site`` has no layer in its name; ``update``: the donor's update by the block, not its state."""
+
+    donor: str
+    site: str
+    step: int
+    layer: int | None = None
+    head: int | None = None
+    group: str = EVERYWHERE
+    frame: int | None = None
+    update: bool = False
+
+    @property
+    def hook(self) -> str:
+        return self.site if self.layer is None else f"blocks.{self.layer}.{self.site}"
+
+    @property
+    def known(self) -> bool:
+        """Whether its result is known beforehand: it is finished alone, because one row is exact to the bit."""
+        return self.donor == SELF or (self.site == X_T and self.group == EVERYWHERE and self.frame is None)
+
+
+@dataclass(frozen=True)
+class Patched:
+    """What one cell gave. ``effect``: 0 as the corrupt run, 1 as the clean one; ``outcome``, ``frames``: None without items."""
+
+    cell: Cell
+    sigma: float
+    latent: Tensor  # [1, channel, frame, row, col]
+    frames: np.ndarray | None  # uint8 [pixel frame, height, width, 3]
+    effect: float
+    outcome: str | None
+
+    @property
+    def flipped(self) -> bool | None:
+        """Whether the video gives the donor's answer."""
+        return None if self.outcome is None else self.outcome == "donor"
+
+
+def spanned(step: int, steps: int, span: Span) -> tuple[int, ...]:
+    """Steps that a patch at ``step`` covers in a run of ``steps``."""
+    return {"single": (step,), "from": tuple(range(step, steps)), "until": tuple(range(step + 1))}[span]
+
+
+def delta_donor(target: Recording, donor: Recording, layer: int) -> Donor:
+    """The target's state before the block plus the donor's update by the block, ``[1, frame, row, col, d_model]``.
+
+    Written as the target's own result plus the difference of the two updates, so that a run given its own update is
+    exactly unchanged.
+    """
+
+    def update(recording: Recording, step: int, branch: str) -> Tensor:
+        before = f"blocks.{layer - 1}.hook_resid_post" if layer else "blocks.0.hook_resid_pre"
+        return recording.residual(layer, step, branch) - recording.cache[before, step, branch]
+
+    def given(step: int, branch: str) -> Tensor:
+        return target.residual(layer, step, branch) + (update(donor, step, branch) - update(target, step, branch))
+
+    return given
+
+
+def token_shape(model: HookedVideoPipeline, side: Side) -> tuple[int, int, int]:
+    """Frames, rows and columns of the tokens of a side's run."""
+    return model.token_grid(side.recording.run.latents).shape
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The target of a pair and all that may be put into it.
+
+    ``donor`` is the pair's other side, by which effects and outcomes are read; ``others`` are the donors of controls.
+    ``masks``: token groups, bool ``[frame, row, col]``, None for all tokens. ``branches``: None for all of the run's.
+    ``noising``: the target is the clean side, whose own effect is 1.
+    """
+
+    model: HookedVideoPipeline
+    target: Side
+    donor: Side
+    others: dict[str, Side] = field(default_factory=dict)
+    masks: dict[str, Tensor | None] = field(default_factory=lambda: {EVERYWHERE: None})
+    donor_name: str = "clean"
+    span: Span = "single"
+    branches: tuple[str, ...] | None = None
+    noising: bool = False
+    batch: int = 1
+
+    @property
+    def donors(self) -> dict[str, Side]:
+        """Who can give, by name."""
+        return {self.donor_name: self.donor, SELF: self.target, **self.others}
+
+    @property
+    def judged(self) -> bool:
+        """Whether there is a verifier to say whose answer a video gives."""
+        return self.target.problem.item is not None and self.donor.problem.item is not None
+
+    def patch(self, cell: Cell) -> Patch:
+        """A cell as a patch of the target's run."""
+        target, donor = self.target.recording, self.donors[cell.donor].recording
+        given = delta_donor(target, donor, cell.layer) if cell.update and cell.layer is not None else donor.donor(cell.hook)
+        steps = spanned(cell.step, target.run.steps, self.span)
+        heads = None if cell.head is None else (cell.head,)
+        return Patch(cell.hook, steps, given, self.branches or target.run.branches, self._tokens(cell), heads)
+
+    def _tokens(self, cell: Cell) -> Tensor | None:
+        mask, latents = self.masks[cell.group], self.target.recording.run.latents
+        if cell.frame is not None:
+            only = torch.zeros(token_shape(self.model, self.target), dtype=torch.bool)
+            if cell.frame >= len(only):
+                raise InterpError(f"frame {cell.frame} was asked for; this run has latent frames 0 to {len(only) - 1}")
+            only[cell.frame] = True
+            mask = only if mask is None else mask & only
+        if mask is None or cell.site != X_T:
+            return mask
+        return interpolate(mask[None, None].float(), tuple(latents.shape[2:]))[0, 0].bool()  # a token is several latent cells
+
+    def latents(self, cells: Sequence[Cell]) -> Tensor:
+        """Final latents ``[cells, channel, frame, row, col]``. All cells must start at one step."""
+        made: dict[Cell, Tensor] = {}
+        alone, together = [[c] for c in cells if c.known], [c for c in cells if not c.known]
+        for part in [*alone, *chunks(together, self.batch)]:
+            rows = replay(self.model, self.target.recording, [self.patch(cell) for cell in part])
+            made |= dict(zip(part, rows.split(1), strict=True))
+        return torch.cat([made[cell] for cell in cells])
+
+    def measure(self, cells: Sequence[Cell]) -> list[Patched]:
+        """Finish and read every cell, in order; they must start at one step."""
+        latents = self.latents(cells)
+        run = self.target.recording.run
+        clips = self.model.decode(run.shown(latents)) if self.judged else [None] * len(cells)
+        return [self.read(cell, latents[i : i + 1], clips[i]) for i, cell in enumerate(cells)]
+
+    def read(self, cell: Cell, latent: Tensor, frames: np.ndarray | None) -> Patched:
+        ends = [side.recording.run for side in (self.target, self.donor)]
+        corrupt, clean = ends[::-1] if self.noising else ends
+        whose = None
+        if frames is not None:
+            whose = outcome(get_task(self.target.item.task), self.target.item, self.donor.item, frames)
+        effect = projection(latent, corrupt.latents, clean.latents)
+        return Patched(cell, ends[0].sigmas[cell.step], latent, frames, effect, whose)
+
+    def minimal_blocks(self, cells: Sequence[Cell]) -> int:
+        """Transformer blocks that the cells cannot avoid."""
+        return sum(minimal_blocks(self.model, self.target.recording, self.patch(cell)) for cell in cells)

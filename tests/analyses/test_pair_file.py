@@ -1,0 +1,132 @@
+"""Pairs of the user's own: a whole run on another family, and every malformed line named."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from support import tiny_call
+
+from cos_interp.analyses.driver import experiment
+from cos_interp.analyses.driver.registry import load
+from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.patching import PatchingConfig, pair_file
+from cos_interp.interp import HookedVideoPipeline, InterpError
+from cos_interp.interp.families import tiny
+
+RED, BLUE = {"prompt": "a red ball"}, {"prompt": "a blue ball"}
+SIZE = {k: v for k, v in tiny_call("wan21-t2v").items() if k in ("height", "width", "num_frames", "max_sequence_length")}
+
+
+def written(folder, *pairs) -> str:
+    path = folder / "pairs.jsonl"
+    path.write_text("\n".join(pair if isinstance(pair, str) else json.dumps(pair) for pair in pairs))
+    return str(path)
+
+
+def test_own_pairs_on_another_pipeline_from_its_folder(tmp_path):
+    tiny.build("wan2.1").save_pretrained(tmp_path / "model")
+    one = {"clean": RED | SIZE, "corrupt": BLUE | SIZE}
+    two = {"clean": {"prompt": "two goals", "seed": 3} | SIZE, "corrupt": BLUE | SIZE}
+    same = {name: {"prompt": "a box", "negative_prompt": name} | SIZE for name in ("clean", "corrupt")}
+    config = PatchingConfig(
+        model=str(tmp_path / "model"), pair_file=written(tmp_path, one, two, same), num_inference_steps=3, steps=(0, 2),
+        layers=(0, 1),
+    )  # fmt: skip
+    result, report = experiment.run_and_report(load("patching"), config, tmp_path / "run", workers=1)
+    rows = result.rows
+    assert set(rows.pair) == {"own-000", "own-001"}  # without guidance the negative prompt of the third changes nothing
+    assert any("1 pair(s) left out, own-002" in line and "same video" in line for line in report.lines)
+    assert set(rows.donor) == {"clean", "self", "random", "same_prompt"} and set(rows.group) == {"all"}
+    assert rows.outcome.isna().all() and rows.effect.notna().all() and (rows[rows.donor == "self"].effect == 0).all()
+    assert dict(zip(rows.pair, rows.span, strict=True)) == {"own-000": "from", "own-001": "single"}  # the second: two noises
+    first = rows[(rows.pair == "own-000") & (rows.step == 0) & (rows.donor == "clean")]
+    assert (first.effect > 0).all()  # towards the clean run; how far is checked below by plain hooks
+    assert result.facts["block_calls"] == result.facts["block_calls_minimum"]
+    assert any("no verifier" in line for line in report.lines) and RunStore(tmp_path / "run").verify() == []
+    assert [f["verdict"] for f in report.data["findings"]] == ["not testable"]
+
+
+def test_the_number_of_pairs_is_the_files_or_what_was_asked(tmp_path):
+    from cos_interp.analyses.patching.measure import pieces
+
+    file = written(tmp_path, *[{"clean": RED, "corrupt": BLUE | {"seed": n}} for n in range(5)])
+    assert len(pieces(PatchingConfig(pair_file=file))) == 5 and len(pieces(PatchingConfig(pair_file=file, pairs=2))) == 2
+    assert len(pieces(PatchingConfig())) == 6
+
+
+def test_images_are_found_beside_the_file_and_noises_are_shared(tmp_path):
+    Image.fromarray(np.full((8, 8, 3), 7, np.uint8)).save(tmp_path / "a.png")
+    (clean, corrupt), later = pair_file.read(
+        tmp_path / written(tmp_path, {"clean": RED | {"image": "a.png"}, "corrupt": BLUE}, "", {"clean": RED, "corrupt": BLUE}), 2
+    )
+    assert clean.call["image"].getpixel((3, 3)) == (7, 7, 7) and clean.seed == corrupt.seed == 2_000_000
+    assert later[0].seed == later[1].seed == 2_000_001
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 2 is not JSON"), ("[]", "line 2 must have exactly the sides"), ({"clean": RED}, "it has clean"),
+        ({"clean": RED, "corrupt": BLUE, "note": 1}, "it has clean, corrupt, note"),
+        ({"clean": RED, "corrupt": "blue"}, "line 2, corrupt: give an object with a 'prompt'"),
+        ({"clean": {}, "corrupt": BLUE}, "line 2, clean: give an object with a 'prompt'"),
+        ({"clean": RED, "corrupt": RED}, "line 2: both sides are equal"),
+        ({"clean": RED | {"image": "none.png"}, "corrupt": BLUE}, "line 2, clean: image 'none.png' cannot be read"),
+        ({"clean": RED | {"image": "pairs.jsonl"}, "corrupt": BLUE}, "cannot be read"),
+        ({"clean": RED | {"image": 3}, "corrupt": BLUE}, "must be the path of a picture"),
+        ({"clean": RED | {"seed": "1"}, "corrupt": BLUE}, "seed '1' must be a whole number"),
+        ({"clean": RED | {"seed": True}, "corrupt": BLUE}, "seed True must be"),
+        ({"clean": RED | {"height": 32}, "corrupt": BLUE}, "height differs between the sides"),
+        ({"clean": RED | {"num_inference_steps": 3}, "corrupt": BLUE}, "give --num-steps"),
+    ],
+)  # fmt: skip
+def test_every_malformed_line_is_named(line, message, tmp_path):
+    with pytest.raises(InterpError, match=message):
+        pair_file.read(tmp_path / written(tmp_path, {"clean": RED, "corrupt": BLUE}, line), 0)
+
+
+def test_a_file_without_pairs_and_no_file(tmp_path):
+    with pytest.raises(InterpError, match="has no lines"):
+        pair_file.read(tmp_path / written(tmp_path, "", "  "), 0)
+    with pytest.raises(InterpError, match="No such file"):
+        pair_file.read(tmp_path / "nowhere.jsonl", 0)
+    (tmp_path / "bytes.jsonl").write_bytes(b"\xff\xfe")
+    with pytest.raises(InterpError, match="decode"):
+        pair_file.read(tmp_path / "bytes.jsonl", 0)
+
+
+def test_groups_and_frames_that_own_pairs_do_not_have_are_named(tmp_path):
+    model = HookedVideoPipeline.from_pipeline(tiny.build("wan2.1"))
+    file = written(tmp_path, {"clean": RED | SIZE, "corrupt": BLUE | SIZE})
+    for change, message in (({"tokens": ("goals",)}, "a pair of a file has all"), ({"frames": (40,)}, "latent frames 0 to 2")):
+        config = PatchingConfig(pair_file=file, num_inference_steps=2, **change)
+        with pytest.raises(InterpError, match=message):
+            experiment.run(load("patching"), config, tmp_path / message[:5], model=model, workers=1)
+
+
+def test_the_effect_of_own_pairs_is_recomputed_by_plain_hooks(tmp_path):
+    """One cell of a two-step run, finished with an ordinary edit of the whole run: the same latent to the bit."""
+    import torch
+
+    from cos_interp.analyses.driver.statistics import projection
+    from cos_interp.analyses.patching.measure import pieces, work
+
+    model = HookedVideoPipeline.from_pipeline(tiny.build("wan2.1"))
+    config = PatchingConfig(
+        pair_file=written(tmp_path, {"clean": RED | SIZE, "corrupt": BLUE | SIZE}), num_inference_steps=3, steps=(1,), layers=(1,)
+    )
+    (piece, _), store = pieces(config)[0], RunStore(tmp_path)
+    (tmp_path / "shards").mkdir()
+    list(work(model, config, store, piece))
+    rows, _ = store.unit("own-000-step-001")
+    name, run = "blocks.1.hook_resid_post", {"num_inference_steps": 3, "guidance_scale": 1.0, "seed": 0, **SIZE}
+    donor, cache = model.run_with_cache(names=name, **run, **RED)
+    edit = lambda act, hook: cache[name, hook.step, "cond"]
+    patched = model.run_with_hooks(fwd_hooks=[(f"{name} @ step=1:3", edit)], **run, **BLUE).latents
+    place = next(i for i, row in enumerate(rows) if row["donor"] == "clean")
+    assert torch.equal(store.tensors("own-000-step-001")["latents"][place : place + 1], patched)
+    corrupt = model.run(**run, **BLUE).latents
+    assert rows[place]["effect"] == projection(patched, corrupt, donor.latents)
