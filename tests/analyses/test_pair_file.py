@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from support import tiny_call
 
+from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.analyses.driver import experiment
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
@@ -62,8 +63,8 @@ def test_images_are_found_beside_the_file_and_noises_are_shared(tmp_path):
     (clean, corrupt), later = pair_file.read(
         tmp_path / written(tmp_path, {"clean": RED | {"image": "a.png"}, "corrupt": BLUE}, "", {"clean": RED, "corrupt": BLUE}), 2
     )
-    assert clean.call["image"].getpixel((3, 3)) == (7, 7, 7) and clean.seed == corrupt.seed == 2_000_000
-    assert later[0].seed == later[1].seed == 2_000_001
+    assert clean.call["image"].getpixel((3, 3)) == (7, 7, 7) and clean.seed == corrupt.seed == seed_for("noise", 2, "pairs", 0)
+    assert later[0].seed == later[1].seed == seed_for("noise", 2, "pairs", 1)
 
 
 @pytest.mark.parametrize(

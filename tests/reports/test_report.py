@@ -63,7 +63,7 @@ def made_up_result(text: str) -> AnalysisResult:
         "block_calls": 5, "block_calls_minimum": 5, "model": {"name": text, "digest": None, "revision": text},
         "versions": {"torch": text}, "command": f"cos analyze patching --model {text}",
     }  # fmt: skip
-    config = PatchingConfig(model=text, num_inference_steps=2).model_dump(mode="json")
+    config = PatchingConfig(model=text, num_inference_steps=2)
     return AnalysisResult("patching", config, frame, facts, pairs)
 
 
