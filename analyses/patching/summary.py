@@ -151,6 +151,8 @@ def _by_layer(here: pd.DataFrame) -> str:
     if len(found) < 2:
         return f" in layer {next(iter(found))}" if found else ""
     low, high = (choose(found, key=lambda layer: found[layer].value) for choose in (min, max))
+    if found[low].value == found[high].value:
+        return f", the same in each of {len(found)} layers"
     return f", mean over {len(found)} layers; at this step from {found[low]} in layer {low} to {found[high]} in layer {high}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,6 +66,14 @@ def test_images_are_found_beside_the_file_and_noises_are_shared(tmp_path):
     )
     assert clean.call["image"].getpixel((3, 3)) == (7, 7, 7) and clean.seed == corrupt.seed == seed_for("noise", 2, "pairs", 0)
     assert later[0].seed == later[1].seed == seed_for("noise", 2, "pairs", 1)
+
+
+def test_the_example_of_the_documentation_is_read(tmp_path):
+    page = (Path(__file__).resolve().parent.parent / "docs/patching.md").read_text()
+    (tmp_path / "pairs.jsonl").write_text(page.split("```json\n")[1].split("```")[0])
+    Image.new("RGB", (8, 8)).save(tmp_path / "ball.png")
+    (left, right), (seven, eight) = pair_file.read(tmp_path / "pairs.jsonl", 0)
+    assert "left" in left.call["prompt"] and left.seed == right.seed and (seven.seed, eight.seed) == (7, 8)
 
 
 @pytest.mark.parametrize(
