@@ -9,7 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from PIL import Image
 
-from cos_interp.interp import HookedVideoPipeline
+from cos_interp import HookedVideoPipeline
 from cos_interp.tasks import get_task
 
 model = HookedVideoPipeline.from_pretrained("organism")
