@@ -69,7 +69,7 @@ def test_images_are_found_beside_the_file_and_noises_are_shared(tmp_path):
 
 
 def test_the_example_of_the_documentation_is_read(tmp_path):
-    page = (Path(__file__).resolve().parent.parent / "docs/patching.md").read_text()
+    page = (Path(__file__).resolve().parents[2] / "docs/patching.md").read_text()
     (tmp_path / "pairs.jsonl").write_text(page.split("```json\n")[1].split("```")[0])
     Image.new("RGB", (8, 8)).save(tmp_path / "ball.png")
     (left, right), (seven, eight) = pair_file.read(tmp_path / "pairs.jsonl", 0)
@@ -132,7 +132,10 @@ def test_the_effect_of_own_pairs_is_recomputed_by_plain_hooks(tmp_path):
     (tmp_path / "shards").mkdir()
     list(work(model, config, store, piece))
     rows, _ = store.unit("own-000-step-001")
-    name, run = "blocks.1.hook_resid_post", {"num_inference_steps": 3, "guidance_scale": 1.0, "seed": 0, **SIZE}
+    name, run = (
+        "blocks.1.hook_resid_post",
+        {"num_inference_steps": 3, "guidance_scale": 1.0, "seed": seed_for("noise", 0, "pairs", 0), **SIZE},
+    )
     donor, cache = model.run_with_cache(names=name, **run, **RED)
     edit = lambda act, hook: cache[name, hook.step, "cond"]
     patched = model.run_with_hooks(fwd_hooks=[(f"{name} @ step=1:3", edit)], **run, **BLUE).latents
