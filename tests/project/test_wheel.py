@@ -26,9 +26,9 @@ def wheel(tmp_path_factory) -> Path:
 
 
 def tree() -> set[str]:
-    """The files under version control that belong into the package, by their place in it."""
-    listed = subprocess.run(["git", "ls-files", *ROOMS], cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    return {*listed.split(), "cli.py", "__init__.py", "py.typed"}
+    """The files that belong into the package, by their place in it."""
+    rooms = {path.relative_to(ROOT) for room in ROOMS for path in (ROOT / room).rglob("*") if path.is_file()}
+    return {path.as_posix() for path in rooms if "__pycache__" not in path.parts} | {"cli.py", "__init__.py", "py.typed"}
 
 
 def test_the_wheel_holds_the_tree_both_ways(wheel):
