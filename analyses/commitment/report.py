@@ -93,7 +93,7 @@ def _column(frames: list[pd.DataFrame], name: str) -> np.ndarray:
 
 def report(result: AnalysisResult, store: RunStore) -> Report:
     rows = result.rows
-    sigmas = next(unit["sigmas"] for unit in result.units.values() if unit["sigmas"])
+    sigmas = result.sigmas
     judged = rows.task.ne("prompts").any()
     notes = [unit["missing"] for unit in result.units.values() if "missing" in unit]
     if not judged:

@@ -31,8 +31,8 @@ class AnalysisResult(Generic[Config]):
 
     @property
     def sigmas(self) -> list[float]:
-        """Noise level of every denoising step."""
-        return self.first["sigmas"]
+        """Noise level of every denoising step, as the first unit that says them has them."""
+        return next(unit["sigmas"] for unit in self.units.values() if unit.get("sigmas"))
 
 
 Progress = Callable[[int, int, str], None]  # units done, units in all, what is running

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import torch
@@ -22,13 +21,13 @@ from cos_interp.interp.batch import chunks
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.patching import Donor, Patch, Recording, minimal_blocks, replay
+from cos_interp.interp.sweeping import Span, spanned
 from cos_interp.tasks import get_task
 from cos_interp.tasks.base import outcome
 
 EVERYWHERE = "all"  # the group of all tokens
 SELF = "self"  # the target as its own donor: nothing may change
 X_T = "hook_x_t"
-Span = Literal["single", "from", "until"]
 
 
 @dataclass(frozen=True)
@@ -69,11 +68,6 @@ class Patched:
     def flipped(self) -> bool | None:
         """Whether the video gives the donor's answer."""
         return None if self.outcome is None else self.outcome == "donor"
-
-
-def spanned(step: int, steps: int, span: Span) -> tuple[int, ...]:
-    """Steps that a patch at ``step`` covers in a run of ``steps``."""
-    return {"single": (step,), "from": tuple(range(step, steps)), "until": tuple(range(step + 1))}[span]
 
 
 def delta_donor(target: Recording, donor: Recording, layer: int) -> Donor:

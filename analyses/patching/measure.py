@@ -18,12 +18,13 @@ from torch import Tensor
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import Unit
 from cos_interp.analyses.driver.store import Row, RunStore
-from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, X_T, Cell, Grid, Patched, Span, token_shape
+from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, X_T, Cell, Grid, Patched, token_shape
 from cos_interp.analyses.kit.pairs import NoPair, Pair, Recorder, Side, find_pair, other_noises, same_answer, stranger
 from cos_interp.analyses.kit.problems import Problem, chosen_steps
 from cos_interp.analyses.patching import HEAD_SITES, PAIRS, PatchingConfig, pair_file
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.sweeping import Span
 from cos_interp.interp.views import AXES
 from cos_interp.tasks import TASKS, get_task
 from cos_interp.tasks.grid import LATENT_FRAMES

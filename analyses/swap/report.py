@@ -152,7 +152,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     rows, notes = result.rows, missing_notes(result)
     if rows.empty:
         return pages.build(result, TITLE, QUESTION, SOURCE, [], [], notes)
-    sigmas = next(facts["sigmas"] for facts in result.units.values() if "sigmas" in facts)
+    sigmas = result.sigmas
     notes = [self_note(rows), share_note(rows, sigmas), *notes]
     if rows.flipped.isna().all():
         notes.append("These prompts have no verifier: there is an effect on the final latent but no flip rate.")
