@@ -1,8 +1,8 @@
-"""Kept activations, addressed by (name, step, branch), with a byte budget that is checked before the first call."""
+"""Kept activations, addressed by (name, step, branch)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, ValuesView
+from collections.abc import ItemsView, Iterator, KeysView, ValuesView
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, overload
@@ -11,19 +11,12 @@ import torch
 from torch import Tensor
 
 from cos_interp.interp import cache_file
-from cos_interp.interp.errors import BudgetExceeded, InterpError
+from cos_interp.interp.cache_plan import CachePlan
+from cos_interp.interp.errors import InterpError
 from cos_interp.interp.views import GRID, axes_of
 
 if TYPE_CHECKING:
     import pandas as pd
-
-DEFAULT_BUDGET = 4 << 30  # bytes
-
-Reduce = Callable[[Tensor], Tensor]
-REDUCTIONS: dict[str, Reduce] = {
-    "mean": lambda act: act.mean(dim=(1, 2, 3)),  # over tokens
-    "norm": lambda act: act.float().norm(dim=-1),  # energy map: L2 over channels (CoS section 5.1)
-}
 
 
 class OverSteps(NamedTuple):
@@ -164,64 +157,3 @@ def joined_rows(above: Tensor, below: Tensor) -> Tensor:
     """Rows of one batch that came one by one (Mochi's attention); the shorter one's last axis (keys) is filled with 0."""
     width = max(above.shape[-1], below.shape[-1])
     return torch.cat([torch.nn.functional.pad(rows, (0, width - rows.shape[-1])) for rows in (above, below)])
-
-
-@dataclass(frozen=True)
-class CachePlan:
-    """What to keep: hook names, steps, branches, tokens (bool mask over the grid), and a reduction."""
-
-    names: tuple[str, ...]
-    steps: frozenset[int]
-    branches: tuple[str, ...] | None
-    tokens: Tensor | None
-    reduce: Reduce | None
-    budget: int
-
-    def wants(self, name: str, step: int, branch: str | None) -> bool:
-        in_branch = self.branches is None or branch is None or branch in self.branches
-        return name in self.names and step in self.steps and in_branch
-
-    def check_budget(self, bytes_each: dict[str, int], branches: int, tokens: int) -> None:
-        """BudgetExceeded, with a selection that would fit, when the plan is too large. Sizes are upper bounds."""
-        if self.reduce is not None:
-            return
-        share = 1.0 if self.tokens is None else float(self.tokens.sum()) / tokens
-        kept = len(self.branches) if self.branches is not None else branches
-        total = round(sum(bytes_each[n] for n in self.names) * len(self.steps) * kept * share)
-        if total > self.budget:
-            fits = max(1, int(len(self.steps) * self.budget / total))
-            raise BudgetExceeded(
-                f"the cache would hold {total / 1e9:.2f} GB ({len(self.names)} names x {len(self.steps)} steps x {kept} "
-                f"branches), the budget is {self.budget / 1e9:.2f} GB: ask for {fits} steps, for fewer names, for some "
-                f"tokens, for reduce='norm', or pass a larger max_bytes"
-            )
-
-
-def as_reduce(reduce: str | Reduce | None) -> Reduce | None:
-    if isinstance(reduce, str):
-        if reduce not in REDUCTIONS:
-            raise InterpError(f"unknown reduction {reduce!r}; there are {', '.join(REDUCTIONS)}, or pass a function")
-        return REDUCTIONS[reduce]
-    return reduce
-
-
-def grid_mask(tokens: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """``tokens`` when it is a boolean mask over (frame, row, col); else InterpError."""
-    if tokens.shape != shape or tokens.dtype != torch.bool:
-        raise InterpError(f"tokens: a bool mask of shape {shape} is needed, got {tokens.dtype} {tuple(tokens.shape)}")
-    return tokens
-
-
-def token_mask(tokens: Tensor | dict[str, Iterable[int]] | None, shape: tuple[int, int, int]) -> Tensor | None:
-    """A boolean mask over (frame, row, col), from a mask or from ``{"frame": [0, 1], "row": [2]}``."""
-    if tokens is None:
-        return None
-    if isinstance(tokens, Tensor):
-        return grid_mask(tokens, shape)
-    mask = torch.ones(shape, dtype=torch.bool)
-    for axis, name in enumerate(GRID):
-        if name in tokens:
-            chosen = torch.zeros(shape[axis], dtype=torch.bool)
-            chosen[list(tokens[name])] = True
-            mask &= chosen.view([-1 if a == axis else 1 for a in range(3)])
-    return mask

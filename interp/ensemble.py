@@ -17,11 +17,12 @@ from torch import Tensor
 from cos_interp.interp.address import known_layers
 from cos_interp.interp.batch import joined
 from cos_interp.interp.errors import InterpError
-from cos_interp.interp.model import FwdHook, HookedVideoPipeline
+from cos_interp.interp.hooking import FwdHook
+from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.patching import batch_rows, returned
 from cos_interp.interp.run.clock import Call, Hook
+from cos_interp.interp.run.director import Around, Director
 from cos_interp.interp.run.engine import ExpertEngine, streams
-from cos_interp.interp.run.stage import CallHandler
 from cos_interp.interp.trajectory import Run
 
 Merged = Literal["hidden", "v", "x0hat", "x_t"]
@@ -71,26 +72,30 @@ def ensemble_hooks(recipe: EnsembleRecipe, layers: int, steps: int) -> list[FwdH
     return [(f"{name} @ {at}", edit) for name in recipe.names(layers)]
 
 
+class _FirstRowLater(Around):
+    """After the last merged step a forward runs the first of its members alone; the others' rows repeat what it gives."""
+
+    def __init__(self, inner: Director, members: int, last_step: int):
+        super().__init__(inner)
+        self.members, self.last_step = members, last_step
+
+    def call(self, calls: tuple[Call, ...], engine: ExpertEngine, kwargs: dict[str, Any]) -> Any:
+        if calls[0].step <= self.last_step or kwargs["hidden_states"].shape[0] != self.members * len(calls):
+            return self.inner.call(calls, engine, kwargs)
+        first = [branch * self.members for branch in range(len(calls))]
+        out = streams(self.inner.call(calls, engine, batch_rows(engine, kwargs, first)))
+        return returned(engine, tuple(stream.repeat_interleave(self.members, 0) for stream in out))
+
+
 def run_ensemble(model: HookedVideoPipeline, recipe: EnsembleRecipe, seeds: Sequence[int], **kwargs: Any) -> Run:
     """Run the members until the last merged step, then only the first one. Row 0 of the run is the result.
 
     Costs ``len(seeds)`` rows up to the last merged step and one row after it.
     """
-    count = len(seeds)
     steps = kwargs.get("num_inference_steps") or model.default("num_inference_steps")
-
-    def first_row_later(handler: CallHandler) -> CallHandler:
-        def call(calls: tuple[Call, ...], engine: ExpertEngine, arguments: dict[str, Any]) -> Any:
-            if calls[0].step <= max(recipe.steps) or arguments["hidden_states"].shape[0] != count * len(calls):
-                return handler(calls, engine, arguments)
-            first = [branch * count for branch in range(len(calls))]
-            out = streams(handler(calls, engine, batch_rows(engine, arguments, first)))
-            return returned(engine, tuple(stream.repeat_interleave(count, 0) for stream in out))
-
-        return call
-
+    first_row_later = lambda inner: _FirstRowLater(inner, len(seeds), max(recipe.steps))
     with model.hooks(ensemble_hooks(recipe, model.layers, steps)):
-        return model.run(handler=first_row_later, **joined([{**kwargs, "seed": seed} for seed in seeds]))
+        return model.run_directed(first_row_later, **joined([{**kwargs, "seed": seed} for seed in seeds]))
 
 
 @dataclasses.dataclass

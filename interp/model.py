@@ -14,23 +14,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cos_interp.interp.address import BRANCHES, Address, as_index, chosen
-from cos_interp.interp.cache import DEFAULT_BUDGET, ActivationCache, CachePlan, as_reduce, token_mask
+from cos_interp.interp.address import BRANCHES, Address
+from cos_interp.interp.cache import ActivationCache
+from cos_interp.interp.cache_plan import DEFAULT_BUDGET, CacheRequest, Reduce, Steps, Tokens, as_reduce
 from cos_interp.interp.errors import InterpError, unknown_hook
-from cos_interp.interp.families.adapter import Adapter, Point
+from cos_interp.interp.families.adapter import Adapter
 from cos_interp.interp.families.decoding import to_frames
 from cos_interp.interp.families.unsupported import PIPELINES
-from cos_interp.interp.run.clock import Call, Hook
+from cos_interp.interp.hooking import EditFn, FwdHook, Hooked, kind_of
+from cos_interp.interp.image_batch import Prepared, prepared_each
+from cos_interp.interp.run.director import Director
 from cos_interp.interp.run.door import CallTracer, TracedCall
-from cos_interp.interp.run.engine import ExpertEngine, split_visitor
-from cos_interp.interp.run.stage import EXPERTS, CallHandler, Stage
+from cos_interp.interp.run.engine import ExpertEngine
+from cos_interp.interp.run.stage import EXPERTS, Stage
 from cos_interp.interp.trajectory import Run
-from cos_interp.interp.views import AXES, TokenGrid, axes_of, put, region, select
+from cos_interp.interp.views import AXES, TokenGrid
 
-EditFn = Callable[[Tensor, Hook], Tensor | None]
-FwdHook = tuple[str, EditFn]
-TRAJECTORY = {"hook_x_t": "latent", "hook_x0hat": "latent"}  # between calls; served by the stage, not by a transformer
-TEXT = 512  # keys that a joint attention has for its text, at most in the released models' defaults
 DEFAULTS_FILE = "call_defaults.json"
 ORGANISM = Path(__file__).resolve().parent.parent / "organism" / "weights"
 
@@ -140,23 +139,22 @@ class HookedVideoPipeline:
 
     # --- running -----------------------------------------------------------------------------------------------
 
-    def run(self, *, handler: Callable[[CallHandler], CallHandler] | None = None, **kwargs: Any) -> Run:
+    def run(self, **kwargs: Any) -> Run:
         """Generate. Keywords go to the pipeline, on top of the model's own defaults.
 
         ``seed``: an integer for one video, a list of integers for a batch (one a row, so that a row does not depend on
-        its neighbours). ``prompt`` and ``image`` may be lists of one length: one video each. ``handler`` wraps what answers
-        the transformer calls (see interp.ensemble).
+        its neighbours). ``prompt`` and ``image`` may be lists of one length: one video each.
         """
-        return self._play(kwargs, None, handler)[0]
+        return self._hooked(kwargs)[0]
 
     def run_with_cache(
         self,
         *,
         names: str | Sequence[str] = "blocks.*.hook_resid_post",
-        steps: int | range | slice | Sequence[int] | str | None = None,
+        steps: Steps = None,
         branches: str | Sequence[str] | None = None,
-        tokens: Tensor | dict[str, Iterable[int]] | None = None,
-        reduce: str | Callable[[Tensor], Tensor] | None = None,
+        tokens: Tokens = None,
+        reduce: str | Reduce | None = None,
         max_bytes: int = DEFAULT_BUDGET,
         **kwargs: Any,
     ) -> tuple[Run, ActivationCache]:
@@ -165,8 +163,12 @@ class HookedVideoPipeline:
         ``tokens`` is a bool mask over (frame, row, col) or ``{"frame": [...], ...}``; ``reduce`` is ``"norm"``, ``"mean"``
         or a function. Raises BudgetExceeded before the first transformer call when more than ``max_bytes`` would be kept.
         """
-        spec = {"names": names, "steps": steps, "branches": branches, "tokens": tokens, "reduce": reduce}
-        return self._play(kwargs, spec | {"budget": max_bytes})
+        in_branches = (branches,) if isinstance(branches, str) else None if branches is None else tuple(branches)
+        for branch in in_branches or ():
+            if branch not in BRANCHES:
+                raise InterpError(f"unknown branch {branch!r}; there are {', '.join(BRANCHES)}")
+        request = CacheRequest(tuple(self.matching(names)), steps, in_branches, tokens, as_reduce(reduce), max_bytes)
+        return self._hooked(kwargs, request)
 
     def run_with_hooks(self, *, fwd_hooks: Sequence[FwdHook], **kwargs: Any) -> Run:
         """Generate with edits. A function gets ``(activation, hook)``: a copy of the addressed region with all axes kept;
@@ -188,7 +190,19 @@ class HookedVideoPipeline:
         for what, asked, there in (("branch", branch, BRANCHES), ("expert", expert, tuple(self.engines))):
             if asked is not None and asked not in there:
                 raise InterpError(f"{what}={asked!r}: there are {', '.join(there)}")
-        return CallTracer(lambda handler: self.run(handler=handler, **kwargs), step, branch, expert)
+        return CallTracer(lambda around: self.run_directed(around, **kwargs), step, branch, expert)
+
+    def run_directed(self, around: Callable[[Director], Director], **kwargs: Any) -> Run:
+        """Generate as :meth:`run` does, with another director around the one that serves this model's hooks.
+
+        See :mod:`cos_interp.interp.run.director`.
+        """
+        return self._hooked(kwargs, around=around)[0]
+
+    def play(self, director: Director, **kwargs: Any) -> Run:
+        """Run the pipeline with keywords of its own under a director: neither the model's defaults nor its hooks have a part."""
+        with self._alone():
+            return self._played(director, kwargs)
 
     @contextlib.contextmanager
     def hooks(self, fwd_hooks: Sequence[FwdHook]) -> Iterator[HookedVideoPipeline]:
@@ -226,14 +240,10 @@ class HookedVideoPipeline:
         if address.expert is not None and address.expert not in self.engines:
             raise InterpError(f"{address}: this model has no expert {address.expert!r}, only {', '.join(self.engines)}")
         for key in ("frame", "row", "col", "head"):
-            if getattr(address, key) is not None and not any(key in AXES[self._kind(n)] for n in names):
-                raise InterpError(f"{address}: {names[0]} has the axes {AXES[self._kind(names[0])]}, not {key}")
+            axes = [AXES[kind_of(self.engines, name)] for name in names]
+            if getattr(address, key) is not None and not any(key in some for some in axes):
+                raise InterpError(f"{address}: {names[0]} has the axes {axes[0]}, not {key}")
         return address
-
-    def _kind(self, name: str) -> str:
-        if name in TRAJECTORY:
-            return TRAJECTORY[name]
-        return next(e.points[name].kind for e in self.engines.values() if name in e.points)
 
     def call_arguments(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The pipeline's keywords: the model's defaults, then the caller's; ``seed`` becomes generators."""
@@ -253,156 +263,34 @@ class HookedVideoPipeline:
             kwargs["generator"] = made if isinstance(prompt, list) or len(made) > 1 else made[0]
         return kwargs
 
-    def _play(
-        self, kwargs: dict[str, Any], cache_spec: dict | None, handler: Callable[[CallHandler], CallHandler] | None = None
-    ) -> tuple[Run, ActivationCache]:
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Around a run. InterpError while another one is on."""
         if not self._lock.acquire(blocking=False):
             raise InterpError("this model is running already; use one model a thread")
         try:
-            kwargs = self.call_arguments(kwargs)
-            steps = kwargs.get("num_inference_steps") or self.default("num_inference_steps")
-            session = _Session(self, steps, cache_spec)
-            stage = session.stage = Stage(self.pipe, self.engines, handler(session.call) if handler else session.call)
-            stage.edit_x_t, stage.edit_x0hat, stage.on_prepared = session.x_t, session.x0hat, session.prepared
-            images = kwargs.get("image")
-            if isinstance(images, list):
-                stage.prepared_override, kwargs = self._prepare_each(kwargs)
-            run = stage.play(**kwargs)
-            run.kwargs, run.decoder = kwargs, self.decode
-            return run, session.cache
+            yield
         finally:
             self._lock.release()
 
-    def _prepare_each(self, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        """Latents and conditions of a batch with an image a row: the pipeline itself encodes one image only."""
-        if not hasattr(self.pipe.config, "expand_timesteps"):
-            raise InterpError(f"only Wan's image-to-video takes a list of images, {type(self.pipe).__name__} takes one a run")
-        images, generators = kwargs["image"], kwargs.get("generator") or [None] * len(kwargs["image"])
-        given = kwargs.get("latents")
-        height, width, frames = (kwargs.get(k) or self.default(k) for k in ("height", "width", "num_frames"))
-        rows = []
-        for row, (image, generator) in enumerate(zip(images, generators, strict=True)):
-            pixels = self.pipe.video_processor.preprocess(image, height=height, width=width)
-            rows.append(
-                self.pipe.prepare_latents(
-                    pixels.float(), 1, self.pipe.vae.config.z_dim, height, width, frames,
-                    torch.float32, self.pipe._execution_device, generator, None if given is None else given[row : row + 1],
-                )
-            )  # fmt: skip
-        shared = bool(self.pipe.config.expand_timesteps)  # TI2V-5B: the last item is one mask for all rows
-        joined = [torch.cat(parts) for parts in zip(*rows, strict=True)]
-        if shared:
-            joined[-1] = rows[0][-1]
-        return tuple(joined), {**kwargs, "image": images[0], "generator": None}
+    def _played(self, director: Director, kwargs: dict[str, Any]) -> Run:
+        run = Stage(self.pipe, self.engines, director).play(**kwargs)
+        run.kwargs, run.decoder = kwargs, self.decode
+        return run
 
-
-class _Session:
-    """The hooks and the cache of one run."""
-
-    def __init__(self, model: HookedVideoPipeline, steps: int, spec: dict | None):
-        self.model, self.steps, self.cache = model, steps, ActivationCache()
-        self.stage: Stage | None = None
-        self.edits = list(model._hooks)
-        self.spec, self.plan = spec, None
-        if spec is not None:
-            names, found = model.matching(spec["names"]), self._asked_steps(spec["steps"])
-            branches = (spec["branches"],) if isinstance(spec["branches"], str) else spec["branches"]
-            for branch in branches or ():
-                if branch not in BRANCHES:
-                    raise InterpError(f"unknown branch {branch!r}; there are {', '.join(BRANCHES)}")
-            self.plan = CachePlan(
-                tuple(names), found, None if branches is None else tuple(branches), None, as_reduce(spec["reduce"]),
-                spec["budget"],
-            )  # fmt: skip
-
-    def _asked_steps(self, asked: Any) -> frozenset[int]:
-        found = frozenset(chosen(slice(None) if asked is None or asked == "all" else as_index(asked), self.steps))
-        if not found:
-            raise InterpError(f"steps={asked}: the run has steps 0 to {self.steps - 1}")
-        return found
-
-    def prepared(self, latents: Tensor, steps: int | None) -> None:
-        """Shapes are known now and no transformer has run: settle the steps, the token mask and the byte budget."""
-        self.steps = self.steps if steps is None else steps
-        if self.plan is None:
-            return
-        engine = next(iter(self.model.engines.values()))
-        grid = self.model.token_grid(latents)
-        mask = token_mask(self.spec["tokens"], grid.shape)
-        self.plan = CachePlan(**{**self.plan.__dict__, "tokens": mask, "steps": self._asked_steps(self.spec["steps"])})
-        width, heads = engine.adapter.width(engine.module)
-        per_token = grid.tokens * engine.module.dtype.itemsize * latents.shape[0]
-        joint = any(n.endswith("_text") for n in engine.points)
-        row = {"pattern": heads * (grid.tokens + TEXT * joint), "text_pattern": heads * (grid.tokens + TEXT)}
-        row["audio_pattern"] = heads * TEXT  # that many audio queries, with a key a video token
-        sizes = {
-            n: per_token * row.get(self.model._kind(n), 4 * width if "mlp.hook_post" in n else width) for n in self.plan.names
-        }
-        guided = getattr(self.model.pipe, "do_classifier_free_guidance", True)
-        self.plan.check_budget(sizes, len(BRANCHES) if guided else 1, grid.tokens)
-
-    def call(self, calls: tuple[Call, ...], engine: ExpertEngine, kwargs: dict[str, Any]) -> tuple:
-        visits = {}
-        for name, point in engine.points.items():
-            parts = [self._part(name, point, call) for call in calls]
-            if any(parts):
-                visits[name] = split_visitor(parts, kwargs["hidden_states"].shape[0] // len(calls))
-        return engine((), kwargs, visits)
-
-    def _part(self, name: str, point: Point, call: Call) -> Callable[[Tensor], Tensor | None] | None:
-        """What to do with the activation of one branch; None for nothing."""
-        hooks = self._hooks_at(name, call.step, call.branch, call.expert)
-        kept = self.plan is not None and self.plan.wants(name, call.step, call.branch)
-        if not hooks and not kept:
-            return None
-        context = Hook(name, point.layer, call.step, call.sigma, call.timestep, call.branch, call.expert)
-        return lambda act: self._visit(act, hooks, context, kept, point.kind)
-
-    def _hooks_at(self, name: str, step: int, branch: str | None, expert: str | None) -> list[tuple[Address, EditFn]]:
-        return [
-            (address, function)
-            for address, function in self.edits
-            if address.matches(name) and address.selects(step=step, steps=self.steps, branch=branch, expert=expert)
-        ]
-
-    def _visit(self, act: Tensor, hooks: list, context: Hook, kept: bool, kind: str) -> Tensor | None:
-        changed = None
-        for address, function in hooks:
-            current = act if changed is None else changed
-            new = apply_edit(current, address, function, context, axes_of(kind, act))
-            changed = changed if new is None else new
-        if kept:
-            value = act if changed is None else changed
-            self.cache.keep(context.name, kind, context.step, context.branch, value, self.plan)
-        return changed
-
-    def _between(self, name: str, step: int, value: Tensor) -> Tensor | None:
-        hooks = self._hooks_at(name, step, None, None)
-        kept = self.plan is not None and self.plan.wants(name, step, None)
-        if not hooks and not kept:
-            return None
-        sigma, timestep = self.stage.level(step)
-        return self._visit(value, hooks, Hook(name, None, step, sigma, timestep, None, None), kept, TRAJECTORY[name])
-
-    def x_t(self, step: int, value: Tensor) -> Tensor:
-        new = self._between("hook_x_t", step, value)
-        return value if new is None else new
-
-    def x0hat(self, step: int, value: Tensor) -> Tensor | None:
-        return self._between("hook_x0hat", step, value)
-
-
-def apply_edit(act: Tensor, address: Address, function: EditFn, hook: Hook, axes: tuple[str, ...]) -> Tensor | None:
-    """Give the addressed region to the function and write back what it returns."""
-    where = region(address, axes, tuple(act.shape))
-    given = select(act, where)
-    new = function(given, hook)
-    if new is None:
-        return None
-    if not isinstance(new, Tensor) or new.shape != given.shape:
-        found = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
-        raise InterpError(
-            f"the hook at {hook.name}, step {hook.step} returned {found}; it got {tuple(given.shape)} with axes {axes} and "
-            "must return the same shape, or None"
-        )
-    return put(act, where, new)
+    def _hooked(
+        self,
+        kwargs: dict[str, Any],
+        request: CacheRequest | None = None,
+        around: Callable[[Director], Director] = lambda director: director,
+    ) -> tuple[Run, ActivationCache]:
+        """A run with the hooks of this model, and what it kept."""
+        with self._alone():
+            kwargs = self.call_arguments(kwargs)
+            steps = kwargs.get("num_inference_steps") or self.default("num_inference_steps")
+            hooked = Hooked(self.pipe, self.engines, self._hooks, steps, request)
+            director = around(hooked)
+            if isinstance(kwargs.get("image"), list):
+                prepared, kwargs = prepared_each(self.pipe, kwargs, self.default)
+                director = Prepared(director, prepared)
+            return self._played(director, kwargs), hooked.cache

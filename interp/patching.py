@@ -18,9 +18,9 @@ from torch import Tensor
 from cos_interp.interp.cache import ActivationCache
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.interp.run.clock import Call
+from cos_interp.interp.run.clock import Call, Step
+from cos_interp.interp.run.director import Director, When
 from cos_interp.interp.run.engine import ExpertEngine, Skip, Visitor, streams
-from cos_interp.interp.run.stage import Stage
 from cos_interp.interp.trajectory import Run
 from cos_interp.interp.views import AXES, GRID, axes_of
 
@@ -158,18 +158,8 @@ def replay_run(model: HookedVideoPipeline, target: Recording, patches: Sequence[
         raise InterpError(f"a replay starts from the recording of one video, this one has {rows}: record each alone")
     if len(patches) > 1 and model.adapter.one_video(model.pipe, target.run.kwargs):
         return stacked([replay_run(model, target, [patch]) for patch in patches])
-    player = _Player(model, target, patches, firsts.pop())
-    stage = Stage(model.pipe, model.engines, player.call)
-    stage.edit_x_t = player.x_t
-    rows = len(patches)
-    stage.prepared_override = repeated(target.run.prepared, rows)
-    if len(stage.prepared_override) == 1:
-        stage.prepared_override = stage.prepared_override[0]
-    stage.encoded_override = repeated(target.run.encoded, rows)
-    stage.generator_states = target.run.generators
-    run = stage.play(**replay_arguments(target.run, rows))
-    run.decoder = model.decode
-    return run
+    director = _Replay(model, target, patches, firsts.pop())
+    return model.play(director, **replay_arguments(target.run, len(patches)))
 
 
 def stacked(runs: Sequence[Run]) -> Run:
@@ -236,20 +226,30 @@ def put_rows(out: tuple[Tensor, ...], where: list[int], found: Any) -> None:
         whole[where] = part
 
 
-class _Player:
-    """Answers the transformer calls of one patched batch."""
+class _Replay(Director):
+    """Feeds a recording to the pipeline, and runs from it what the patches of a batch change."""
 
     def __init__(self, model: HookedVideoPipeline, target: Recording, patches: Sequence[Patch], first: int):
-        self.model, self.target, self.patches, self.first = model, target, list(patches), first
+        self.target, self.patches, self.first = target, list(patches), first
         self.start = [start_layer(model, patch) for patch in patches]
 
-    def x_t(self, step: int, x_t: Tensor) -> Tensor:
-        rows = [r for r, p in enumerate(self.patches) if p.site == "hook_x_t" and step in p.steps]
+    def encode(self, place: int, encode: Callable[[], Any]) -> Any:
+        return repeated(self.target.run.encoded[place], len(self.patches))
+
+    def prepare(self, prepare: Callable[[], Any]) -> Any:
+        found = repeated(self.target.run.prepared, len(self.patches))
+        return found if len(found) > 1 else found[0]
+
+    def generator_states(self, when: When) -> Sequence[Tensor]:
+        return self.target.run.generators.get(when, ())
+
+    def edit_x_t(self, step: Step, x_t: Tensor) -> Tensor:
+        rows = [r for r, p in enumerate(self.patches) if p.site == "hook_x_t" and step.index in p.steps]
         if not rows:
             return x_t
         out = x_t.clone()
         for row in rows:
-            out[row : row + 1] = self.patches[row].apply(x_t[row : row + 1], step, "cond", AXES["latent"])
+            out[row : row + 1] = self.patches[row].apply(x_t[row : row + 1], step.index, "cond", AXES["latent"])
         return out
 
     def call(self, calls: tuple[Call, ...], engine: ExpertEngine, kwargs: dict[str, Any]) -> tuple:

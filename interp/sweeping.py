@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cos_interp.interp.address import known_layers
 from cos_interp.interp.batch import chunks
-from cos_interp.interp.cache import grid_mask
+from cos_interp.interp.cache_plan import grid_mask
 from cos_interp.interp.errors import InterpError, unknown_hook
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.patching import Patch, Recording, replay

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from cos_interp.interp.errors import InterpError
 from cos_interp.interp.families.layouts import Dims
 from cos_interp.interp.run.clock import Call
 from cos_interp.interp.run.prediction import Clean
@@ -21,6 +22,10 @@ def clean_estimate(x_t: Tensor, v: Tensor, sigma: float | Tensor) -> Tensor:
     ``Run.x0hat`` is right for every kind of prediction; this is the formula of flow alone.
     """
     return x_t - sigma * v
+
+
+def _no_decoder(latents: Tensor) -> np.ndarray:
+    raise InterpError("this run was not made by a model, so nothing can decode it: give its latents to model.decode(latents)")
 
 
 @dataclass
@@ -42,23 +47,23 @@ class Run:
     v: list[Tensor] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     outputs: list[tuple[Tensor, ...]] = field(default_factory=list)
-    latents: Tensor | None = None
+    latents: Tensor = field(default_factory=lambda: torch.empty(0))  # empty until the run is over
     lead: Tensor | None = None
     beside: tuple[Any, ...] = ()
     prepared: Any = None
-    dims: Dims | None = None  # latent frames, rows, columns
+    dims: Dims = (0, 0, 0)  # latent frames, rows, columns
     encoded: list[Any] = field(default_factory=list)  # what encode_prompt and Adapter.recalls returned, in order
     generators: dict[str, list[Tensor]] = field(default_factory=dict)  # states: prepared latents, first step of the scheduler
     unseeded: bool = False  # the pipeline or its scheduler drew noise from PyTorch's global generator
-    prompt_embeds: tuple[Tensor, Tensor | None] | None = None
+    prompt_embeds: tuple[Tensor | None, Tensor | None] = (None, None)  # cond, uncond
     kwargs: dict[str, Any] = field(default_factory=dict)
-    decoder: Callable[[Tensor], np.ndarray] | None = None
+    decoder: Callable[[Tensor], np.ndarray] = _no_decoder
 
     def __repr__(self) -> str:
         levels = f", sigma {self.sigmas[0]:.3f} to {self.sigmas[-1]:.3f}" if self.sigmas else ""
         experts = "/".join(dict.fromkeys(call.expert for call in self.calls))
-        shape = None if self.latents is None else list(self.latents.shape)
-        return f"Run({self.steps} steps{levels}; branches {'/'.join(self.branches)}; {experts}; latents {shape})"
+        latents = list(self.latents.shape)
+        return f"Run({self.steps} steps{levels}; branches {'/'.join(self.branches)}; {experts}; latents {latents})"
 
     @property
     def steps(self) -> int:
@@ -91,7 +96,7 @@ class Run:
         return next(c for c in self.calls if c.step == step and c.branch == branch)
 
 
-class _Estimates(Sequence):
+class _Estimates(Sequence[Tensor]):
     """The clean estimates of a run."""
 
     def __init__(self, run: Run):
@@ -99,6 +104,12 @@ class _Estimates(Sequence):
 
     def __len__(self) -> int:
         return self.run.steps
+
+    @overload
+    def __getitem__(self, step: int) -> Tensor: ...
+
+    @overload
+    def __getitem__(self, step: slice) -> list[Tensor]: ...
 
     def __getitem__(self, step: int | slice) -> Tensor | list[Tensor]:
         if isinstance(step, slice):

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cos_interp.interp.model import EditFn, HookedVideoPipeline
+from cos_interp.interp.hooking import EditFn
+from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.trajectory import Run
 from cos_interp.probes.errors import ProbeError
 from cos_interp.probes.estimator import LinearProbe

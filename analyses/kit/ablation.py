@@ -15,7 +15,8 @@ from torch import Tensor
 
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.interp.batch import chunks, joined
-from cos_interp.interp.model import FwdHook, HookedVideoPipeline
+from cos_interp.interp.hooking import FwdHook
+from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.run.clock import Hook
 
 Kind = Literal["mean", "resample", "skip", "random", "own"]

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from cos_interp.analyses.kit.attention_maths import Grid
 from cos_interp.interp.address import known_layers
-from cos_interp.interp.model import FwdHook, HookedVideoPipeline
+from cos_interp.interp.hooking import FwdHook
+from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.run.clock import Hook
 
 MOST_QUERIES = 512  # of larger grids every n-th token is read as a query

@@ -21,7 +21,8 @@ from cos_interp.analyses.kit.ablation import Edit, ablate, identity, thirds
 from cos_interp.analyses.kit.problems import Problem, arguments, each_problem, judge, problems
 from cos_interp.analyses.layers import LayersConfig
 from cos_interp.interp.address import known_layers
-from cos_interp.interp.model import FwdHook, HookedVideoPipeline
+from cos_interp.interp.hooking import FwdHook
+from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.run.clock import Hook
 from cos_interp.interp.trajectory import Run
 from cos_interp.tasks import Item, grid, suite

@@ -18,7 +18,8 @@ from cos_interp.analyses.kit.tracks import Track, nearest_sprites, tracks
 from cos_interp.analyses.memory import MemoryConfig
 from cos_interp.interp.batch import chunks, joined
 from cos_interp.interp.errors import InterpError
-from cos_interp.interp.model import EditFn, HookedVideoPipeline
+from cos_interp.interp.hooking import EditFn
+from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.run.clock import Hook
 from cos_interp.interp.trajectory import Run
 

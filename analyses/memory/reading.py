@@ -18,7 +18,8 @@ from cos_interp.analyses.memory import MemoryConfig
 from cos_interp.analyses.memory.decoding import Point, probe_points, token_of, x_t_features
 from cos_interp.analyses.memory.tracking import tracking_rows
 from cos_interp.interp.errors import InterpError
-from cos_interp.interp.model import FwdHook, HookedVideoPipeline
+from cos_interp.interp.hooking import FwdHook
+from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.run.clock import Hook
 from cos_interp.interp.trajectory import Run
 

@@ -9,7 +9,8 @@ from cos_interp.analyses.driver.experiment import Unit
 from cos_interp.analyses.kit.problems import Problem, arguments, judge, problems
 from cos_interp.analyses.probing import ProbesConfig
 from cos_interp.analyses.probing.data import probe_of
-from cos_interp.interp.model import EditFn, HookedVideoPipeline
+from cos_interp.interp.hooking import EditFn
+from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.trajectory import Run
 from cos_interp.probes.crossval import ask
 from cos_interp.probes.dataset import ProbeDataset

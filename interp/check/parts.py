@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -13,12 +13,23 @@ from cos_interp.interp.families.adapter import Point
 from cos_interp.interp.families.contract import latents_of
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.run.clock import Call
+from cos_interp.interp.run.director import Director
 from cos_interp.interp.run.engine import ExpertEngine, Visitor, streams
-from cos_interp.interp.run.stage import Stage
 from cos_interp.interp.views import TokenGrid, take
 
 Outcome = Iterator[tuple[int, str | None]]
 CELL = (1, 2, 1)  # the latent cell that is perturbed: frame, row, column
+
+
+class _FirstCall(Director):
+    """Keeps what the first call gives the transformer."""
+
+    arguments: dict[str, Any]
+
+    def call(self, calls: tuple[Call, ...], engine: ExpertEngine, kwargs: dict[str, Any]) -> Any:
+        if calls[0].index == 0:
+            self.arguments = dict(kwargs)
+        return super().call(calls, engine, kwargs)
 
 
 class Probe:
@@ -37,17 +48,9 @@ class Probe:
     @cached_property
     def arguments(self) -> dict[str, Any]:
         """What the first call gives the transformer."""
-        kept: list[dict[str, Any]] = []
-
-        def keep(calls: tuple[Call, ...], engine: ExpertEngine, kwargs: dict[str, Any]) -> Any:
-            kept.append(dict(kwargs))
-            return engine((), kwargs, {})
-
-        self._play(keep)
-        return kept[0]
-
-    def _play(self, handler: Callable) -> Any:
-        return Stage(self.model.pipe, self.model.engines, handler).play(**self.model.call_arguments(dict(self.call)))
+        director = _FirstCall()
+        self.model.play(director, **self.model.call_arguments(dict(self.call)))
+        return director.arguments
 
     def untouched(self) -> Tensor:
         """Final latents of the pipeline without the instrument, in the canonical layout."""

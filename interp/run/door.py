@@ -17,8 +17,8 @@ from nnsight.tracing.tracer import Tracer, push_result, skip_context, skippable
 
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.run.clock import Call
+from cos_interp.interp.run.director import Around, Director
 from cos_interp.interp.run.engine import ExpertEngine
-from cos_interp.interp.run.stage import CallHandler
 from cos_interp.interp.trajectory import Run
 
 _OUTSIDE = "the transformer is there only inside the `with model.trace_call(...)` block"
@@ -64,13 +64,11 @@ class BranchRows(Batcher):
 class CallTracer(Tracer):
     """Captures a ``with`` block and runs it inside one call of a run of the pipeline.
 
-    ``play`` runs the pipeline with something around the handler of its transformer calls; ``step``, ``branch`` (None for the
-    whole forward of a step) and ``expert`` (None for the one that runs) say which call.
+    ``play`` runs the pipeline with another director around its own; ``step``, ``branch`` (None for the whole forward of a
+    step) and ``expert`` (None for the one that runs) say which call.
     """
 
-    def __init__(
-        self, play: Callable[[Callable[[CallHandler], CallHandler]], Run], step: int, branch: str | None, expert: str | None
-    ):
+    def __init__(self, play: Callable[[Callable[[Director], Director]], Run], step: int, branch: str | None, expert: str | None):
         super().__init__()
         self.play, self.step, self.branch, self.expert = play, step, branch, expert
         self.call, self.reached = TracedCall(), False
@@ -85,27 +83,18 @@ class CallTracer(Tracer):
     def execute(self, code: CodeType) -> None:
         """Run the pipeline, with the block's code inside its call."""
         self.reached = False
-
-        def around(inner: CallHandler) -> CallHandler:
-            def answer(calls: tuple[Call, ...], engine: ExpertEngine, kwargs: dict[str, Any]) -> Any:
-                if not self._means(calls):
-                    return inner(calls, engine, kwargs)
-                return self._interleaved(code, calls, engine, lambda: inner(calls, engine, kwargs), len(kwargs["hidden_states"]))
-
-            return answer
-
-        run = self.play(around)
+        run = self.play(lambda inner: _Interleaving(inner, self, code))
         if not self.reached:
             raise self._missing(run)
         self.call.__dict__["_run"] = run
 
-    def _means(self, calls: tuple[Call, ...]) -> bool:
+    def means(self, calls: tuple[Call, ...]) -> bool:
         """Whether this forward is the one asked for."""
         branches = [call.branch for call in calls]
         first = calls[0]
         return first.step == self.step and self.branch in (None, *branches) and self.expert in (None, first.expert)
 
-    def _interleaved(
+    def interleaved(
         self, code: CodeType, calls: tuple[Call, ...], engine: ExpertEngine, forward: Callable[[], Any], rows: int
     ) -> Any:
         """One forward with the block's code beside it; what it returns."""
@@ -136,6 +125,20 @@ class CallTracer(Tracer):
         return InterpError(
             f"the run had no call at {asked}: it had steps 0 to {run.steps - 1}, branches {', '.join(run.branches)}{experts}"
         )
+
+
+class _Interleaving(Around):
+    """Runs a block's code beside the one call that its tracer means."""
+
+    def __init__(self, inner: Director, tracer: CallTracer, code: CodeType):
+        super().__init__(inner)
+        self.tracer, self.block = tracer, code
+
+    def call(self, calls: tuple[Call, ...], engine: ExpertEngine, kwargs: dict[str, Any]) -> Any:
+        forward = lambda: self.inner.call(calls, engine, kwargs)
+        if not self.tracer.means(calls):
+            return forward()
+        return self.tracer.interleaved(self.block, calls, engine, forward, len(kwargs["hidden_states"]))
 
 
 def rows_of(branch: str, calls: tuple[Call, ...], engine: ExpertEngine, rows: int) -> list[int]:

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from cos_interp.interp.errors import InterpError
+
+
+class GlobalNoise:
+    """Watches PyTorch's global generator while the pipeline has control: noise from there cannot be drawn again."""
+
+    def __init__(self) -> None:
+        self.drawn = False
+        self.leave()
+
+    def leave(self) -> None:
+        """The pipeline gets control."""
+        self._state = torch.get_rng_state()
+
+    def enter(self) -> None:
+        """The pipeline calls us; ``drawn`` says whether it has drawn since :meth:`leave`, now or earlier."""
+        self.drawn |= not torch.equal(self._state, torch.get_rng_state())
 
 
 def listed(generator: Any) -> list[torch.Generator]:
@@ -17,7 +34,7 @@ def listed(generator: Any) -> list[torch.Generator]:
     return list(generator) if isinstance(generator, (list, tuple)) else [generator]
 
 
-def restore(found: list[torch.Generator], states: list[Tensor]) -> None:
+def restore(found: Sequence[torch.Generator], states: Sequence[Tensor]) -> None:
     """Set generators to the recorded states; those of one recorded video serve every row of a batch."""
     if not found or not states:
         return

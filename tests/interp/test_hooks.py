@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from support import FAMILIES, build_tiny, plain, tiny_call
 
 from cos_interp.interp import BudgetExceeded, HookedVideoPipeline, InterpError, UnknownHook
+from cos_interp.interp.hooking import kind_of
 from cos_interp.interp.views import AXES
 
 CASES = [(f, s) for f in FAMILIES for s in ("euler", "unipc")]
@@ -56,7 +57,7 @@ def test_every_name_fires_matters_and_leaves_the_run_alone_when_unchanged(family
     _, cache = model.run_with_cache(names="*", seed=0, **call)
     assert {name for name, _, _ in cache} == set(model.hook_names)
     for name in model.hook_names:
-        assert cache[name, 0].ndim == len(AXES[model._kind(name)]) or family == "ti2v-5b"
+        assert cache[name, 0].ndim == len(AXES[kind_of(model.engines, name)]) or family == "ti2v-5b"
         same = model.run_with_hooks(fwd_hooks=[(name, lambda act, hook: act)], seed=0, **call)
         if name in {"hook_x0hat"}:  # (x - (x - s v)) / s rounds
             torch.testing.assert_close(same.latents, base.latents)
