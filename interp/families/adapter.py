@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,66 +16,10 @@ from cos_interp.interp.errors import InterpError
 from cos_interp.interp.families import decoding
 from cos_interp.interp.families.contract import check_sites, check_stacks
 from cos_interp.interp.families.layouts import VIDEO, Dims, Layout
+from cos_interp.interp.families.sites import DEAD, Block, Point, Site, Stack, has
 from cos_interp.interp.views import TokenGrid
 
-
-@dataclass(frozen=True)
-class Site:
-    """One place in a block (or outside the blocks): its public name, and the nnsight location ``path`` + ``key``.
-
-    ``name`` is what follows ``blocks.{i}.`` (or the whole name, outside the blocks). ``path`` is the module, relative to the
-    block, with ``""`` for the block itself. ``key`` is ``input`` or ``output`` of that module, ``source.LABEL`` for an
-    assignment in its forward (nnsight's label), for attentions ``hook_q``, ``hook_k``, ``hook_v``, ``hook_pattern``, ``hook_z``.
-
-    ``kind`` is a key of :data:`cos_interp.interp.views.AXES` and says what the model's own tensor is: ``tokens``, ``text``
-    ``[batch, token, d]``; ``heads``, ``text_heads`` ``[batch, head, token, d_head]``; ``pattern`` ``[batch, head, query, key]``;
-    ``embed`` ``[batch, d, frame, row, col]``; ``grid`` ``[batch, frame, row, col, d]``; ``vector`` ``[batch, d]``. ``item`` picks
-    from a tuple that is returned, or one of all arguments by its position (without it the first).
-
-    ``part`` is the stretch of the token axis that is meant where the video shares one with others: ``lead`` and ``trail``
-    are the video's tokens at the start and at the end, ``after`` and ``before`` the text around them, ``history`` earlier
-    frames before ``lead``. ``fold`` says that frames (``spatial``) or positions (``temporal``) are folded into the batch axis.
-    ``wanted`` leaves a site out of blocks that lack it.
-    """
-
-    name: str
-    kind: str
-    path: str
-    key: str
-    item: int | None = None
-    part: str | None = None
-    fold: str | None = None
-    wanted: Callable[[nn.Module], bool] | None = None
-
-
-@dataclass(frozen=True)
-class Point:
-    """A site of a real transformer: its full name and path, and its place in the order of execution."""
-
-    name: str
-    site: Site
-    path: str
-    order: int
-    layer: int | None = None
-
-    @property
-    def kind(self) -> str:
-        return self.site.kind
-
-    @property
-    def key(self) -> str:
-        return self.site.key
-
-
-Block = tuple[Site, ...]
-
-
-@dataclass(frozen=True)
-class Stack:
-    """A list of equal blocks: the attribute that holds it, and the sites of one block in order of execution."""
-
-    attribute: str
-    sites: Block
+__all__ = ["Adapter", "Block", "NoAdapter", "Point", "Site", "Stack", "has"]
 
 
 def patch_size(config: Any) -> tuple[int, int, int]:
@@ -146,11 +89,6 @@ def no_history(config: Any, call: Mapping[str, Any]) -> int:
 
 def every_step(scheduler: Any, arguments: Mapping[str, Any]) -> bool:
     return True
-
-
-# what text and history compute after their last keys and values went into the video: nothing reads it
-DEAD = ("hook_q_text", "hook_pattern_text", "hook_z_text", "hook_attn_out_text", "hook_resid_mid_text", "hook_mlp_out_text",
-        "hook_block_out_text", "hook_post_text", "hook_resid_post_text", "hook_resid_post_history")  # fmt: skip
 
 
 def no_breaks(transformer: nn.Module) -> set[int]:
@@ -280,15 +218,3 @@ class Adapter:
 
 class NoAdapter(InterpError):
     """A transformer class that no adapter names."""
-
-
-def has(attribute: str) -> Callable[[nn.Module], bool]:
-    """Whether a block has something: a dotted attribute that is there and not None."""
-    return partial(_has, attribute)
-
-
-def _has(attribute: str, block: nn.Module) -> bool:
-    found: Any = block
-    for part in attribute.split("."):
-        found = getattr(found, part, None)
-    return found is not None

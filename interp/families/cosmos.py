@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from cos_interp.interp.families import register
-from cos_interp.interp.families.adapter import Adapter, Block, Site, Stack
-from cos_interp.interp.families.shapes import cross_block, has
+from cos_interp.interp.families.adapter import Adapter, Block, Site, Stack, has
+from cos_interp.interp.families.shapes import cross_block
 
 EDM = ("EDMEulerScheduler",)
 

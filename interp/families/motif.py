@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from cos_interp.interp.families import decoding, register
-from cos_interp.interp.families.adapter import Adapter, Block, Site, Stack
-from cos_interp.interp.families.shapes import has, joint_block, parallel_block
+from cos_interp.interp.families.adapter import Adapter, Block, Site, Stack, has
+from cos_interp.interp.families.shapes import joint_block, parallel_block
 
 
 def with_cross(block: Block) -> Block:
