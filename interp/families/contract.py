@@ -64,7 +64,7 @@ def check_output(transformer: nn.Module, out: Any, item: int | None) -> None:
     first = out[0] if isinstance(out, tuple) and out else out
     if isinstance(first, Tensor) and isinstance(out, tuple) == (item is not None):
         return
-    remedy = "give the Adapter output_item=None" if isinstance(out, Tensor) else "return a tensor, or a tuple of tensors"
+    remedy = "give the adapter output_item = None" if isinstance(out, Tensor) else "return a tensor, or a tuple of tensors"
     raise InterpError(
         f"the forward of {type(transformer).__name__} returned {type(out).__name__}, the adapter says "
         f"{'a tensor' if item is None else 'a tuple with the output first'} (output_item={item}): {remedy}; {PAGE}"
@@ -104,6 +104,21 @@ def wrong_tensor(value: Any, site: Any, grid: TokenGrid) -> str | None:
         f"{given}, and the video has {grid.tokens} tokens ({grid.frames} frames x {grid.rows} rows x {grid.cols} columns); "
         "look at item (video or text of a tuple), part (both on one axis), fold, and the adapter's patch and layout"
     )
+
+
+def check_declaration(adapter: type, base: type) -> None:
+    """InterpError where a subclass of ``base`` lacks what it must say, or has a name that ``base`` does not know."""
+    known = {*dir(base), *base.__annotations__}
+    own = [name for part in adapter.__mro__ if part not in base.__mro__ for name in vars(part)]
+    missing = [name for name in base.__annotations__ if not hasattr(adapter, name)]
+    unknown = [name for name in own if name not in known and not name.startswith("_")]
+    if missing:
+        raise InterpError(f"the adapter {adapter.__name__} has no {', '.join(missing)}; {TABLE}")
+    if unknown:
+        raise InterpError(
+            f"the adapter {adapter.__name__} has {', '.join(unknown)}, which nothing reads; an Adapter has "
+            f"{', '.join(sorted(name for name in known if not name.startswith('_')))}, and names of your own start with _"
+        )
 
 
 def check_sites(family: str, transformer: nn.Module, sites: Iterable[tuple[str, Any]]) -> None:

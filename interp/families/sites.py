@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import nn
 
+Transformer = Any  # of diffusers, which has no types: an nn.Module with a configuration `config`
+
 # what text and history compute after their last keys and values went into the video: nothing reads it
 DEAD = ("hook_q_text", "hook_pattern_text", "hook_z_text", "hook_attn_out_text", "hook_resid_mid_text", "hook_mlp_out_text",
         "hook_block_out_text", "hook_post_text", "hook_resid_post_text", "hook_resid_post_history")  # fmt: skip

@@ -273,16 +273,12 @@ class Stage:
             self.run.prepared, self.rows = (latents.clone(), *rest), latents.shape[0]  # some pipelines write into theirs
             self.run.dims = self.adapter.layout.prepared_dims(latents, arguments, self.pipe)
             canonical = self.canonical(latents)
-            channels = self.adapter.channels
-            count = canonical.shape[1] if channels is None else channels(self.pipe.transformer.config)
+            config = self.pipe.transformer.config
+            count = self.adapter.channels(config, canonical.shape[1])
             state = canonical[:, :count]
             self.on_prepared(state, self.planned)
             edited = self.edit_x_t(0, state)
-            self.given = (
-                edited.clone()
-                if channels
-                else self.canonical(self.adapter.given(self.pipe.transformer.config, self.run.prepared))
-            )
+            self.given = self.adapter.given(config, edited, self.run.prepared).clone()
             if edited is not state:
                 latents = self.native(torch.cat([edited, canonical[:, count:]], dim=1), latents)
             self.noise_state = torch.get_rng_state()
@@ -371,12 +367,13 @@ class Stage:
 
     def _final(self, out: Tensor) -> Tensor:
         """The final latents, from what the pipeline returned."""
-        if self.adapter.returned is not None:
-            return self.whole(self.last, self.given)
+        own = self.whole(self.last, self.given)
+        if self.adapter.returned(self.pipe, own) is not own:  # in another scale
+            return own
         final = self.canonical(out)
         before = final.shape[2] - self.run.dims[0]
         if before < 0:  # some pipelines do not return their condition's frame
-            return self.whole(self.last, self.given)
+            return own
         if before > 0:
             self.run.lead = final[:, :, :before].clone()
         return final[:, :, before:]
