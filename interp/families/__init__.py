@@ -1,11 +1,12 @@
 """Families of video transformers: one small file each, found by the class name of the transformer.
 
-A new family is one file with a registered subclass of :class:`Adapter`, see docs/adding-a-family.md.
+A new family is one file here with a registered subclass of :class:`Adapter`, found by itself, see docs/adding-a-family.md.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import TypeVar
 
 from torch import nn
@@ -14,10 +15,6 @@ from cos_interp.interp.families.adapter import Adapter, NoAdapter
 from cos_interp.interp.families.contract import check_declaration
 from cos_interp.interp.families.unsupported import REASONS
 
-MODULES = (
-    "wan", "ltx", "ltx2", "cogvideox", "hunyuan", "mochi", "allegro", "latte", "cosmos", "easyanimate", "sana", "kandinsky",
-    "motif", "framepack",
-)  # fmt: skip
 AdapterClass = TypeVar("AdapterClass", bound=Adapter)
 _REGISTRY: dict[str, Adapter] = {}
 
@@ -35,8 +32,6 @@ def register(adapter: type[AdapterClass]) -> type[AdapterClass]:
 
 def registry() -> dict[str, Adapter]:
     """Adapters by the class name of the transformer."""
-    for module in MODULES:
-        import_module(f"cos_interp.interp.families.{module}")
     return dict(_REGISTRY)
 
 
@@ -50,3 +45,8 @@ def adapter_for(transformer: nn.Module) -> Adapter:
     raise NoAdapter(
         f"{name} has no adapter{reason}. Supported families: {', '.join(families)}; docs/adding-a-family.md shows how to add one"
     )
+
+
+for _file in iter_modules(__path__):  # now, so that an adapter of your own, registered later, is the one that is used
+    if not _file.ispkg:
+        import_module(f"{__name__}.{_file.name}")
