@@ -20,7 +20,7 @@ class EasyAnimate(Adapter):
     stacks = (Stack("transformer_blocks", joint_block(text="first", text_mlp="txt_ff")),)
     ends = (
         Site("hook_time_emb", "vector", "time_embedding", "output"),
-        Site("hook_embed", "frame_embed", "proj", "output", fold="spatial"),
+        Site("hook_embed", "embed", "proj", "output", fold="spatial"),
     )
     recalls = ("prepare_mask_latents", "prepare_control_latents")
     notes = (

@@ -24,10 +24,8 @@ class Site:
     block, with ``""`` for the block itself. ``key`` is ``input`` or ``output`` of that module, ``source.LABEL`` for an
     assignment in its forward (nnsight's label), for attentions ``hook_q``, ``hook_k``, ``hook_v``, ``hook_pattern``, ``hook_z``.
 
-    ``kind`` is a key of :data:`cos_interp.interp.views.AXES` and says what the model's own tensor is: ``tokens``, ``text``
-    ``[batch, token, d]``; ``heads``, ``text_heads`` ``[batch, head, token, d_head]``; ``pattern`` ``[batch, head, query, key]``;
-    ``embed`` ``[batch, d, frame, row, col]``; ``grid`` ``[batch, frame, row, col, d]``; ``vector`` ``[batch, d]``. ``item`` picks
-    from a tuple that is returned, or one of all arguments by its position (without it the first).
+    ``kind`` is a key of :data:`cos_interp.interp.views.KINDS`, which say what axes the model's own tensor has, and those that
+    users see. ``item`` picks from a tuple that is returned, or one of all arguments by its position (without it the first).
 
     ``part`` is the stretch of the token axis that is meant where the video shares one with others: ``lead`` and ``trail``
     are the video's tokens at the start and at the end, ``after`` and ``before`` the text around them, ``history`` earlier

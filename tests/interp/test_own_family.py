@@ -267,6 +267,10 @@ def test_a_wrong_table_fails_the_check_that_the_docs_name(title, problem, change
         ("no patch_size, only channels.*patch.self, config", {"patch": Adapter.patch}),
         ("no num_attention_heads .*sizes.self, config", {"sizes": Adapter.sizes}),
         ("PACKED and TwinPipeline has no vae_temporal_compression_ratio", {"layout": PACKED}),
+        (
+            "part='lead' cuts an axis.* 'embed'",
+            {"ends": (Site("e", "embed", "patchify", "output", part="lead"),)},
+        ),
         ("there is no kind 'pixels', there are tokens", {"ends": (Site("hook_embed", "pixels", "patchify", "output"),)}),
     ],
 )
