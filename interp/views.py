@@ -5,33 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from cos_interp.interp.address import NUMERIC, Address, chosen
 
 GRID = ("frame", "row", "col")
-AXES: dict[str, tuple[str, ...]] = {
-    "tokens": ("batch", *GRID, "d_model"),
-    "embed": ("batch", *GRID, "d_model"),
-    "grid": ("batch", *GRID, "d_model"),
-    "frame_embed": ("batch", *GRID, "d_model"),
-    "heads": ("batch", *GRID, "head", "d_head"),
-    "flat_heads": ("batch", *GRID, "d_model"),
-    "text": ("batch", "text", "d_model"),
-    "text_heads": ("batch", "text", "head", "d_head"),
-    "audio": ("batch", "audio", "d_model"),
-    "audio_heads": ("batch", "audio", "head", "d_head"),
-    "history": ("batch", "history", "d_model"),
-    "history_heads": ("batch", "history", "head", "d_head"),
-    "frame_text_heads": ("batch", "frame", "text", "head", "d_head"),
-    "pattern": ("batch", "head", *GRID, "key"),
-    "text_pattern": ("batch", "head", "text", "key"),
-    "audio_pattern": ("batch", "head", "audio", "key"),
-    "vector": ("batch", "d_model"),
-    "latent": ("batch", "channel", *GRID),
-}
-LISTED_HEADS = ("text_heads", "audio_heads", "history_heads")  # heads of tokens that lie in no grid
-_TOKEN_AXIS = dict.fromkeys(("heads", *LISTED_HEADS, "frame_text_heads", "pattern", "text_pattern"), 2)  # else 1
+LISTS = ("token", "text", "audio", "history")
 
 
 @dataclass(frozen=True)
@@ -53,11 +33,87 @@ class TokenGrid:
         return self.frames * self.rows * self.cols
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What a tensor is, by its axes: those of the model's own, and those that users see.
+
+    In ``native`` the video's tokens lie on one axis, ``token``, in the order (frame, row, col), or on the three of
+    :data:`GRID`; an axis that both have is the same one. ``varies`` says that models have other forms of it, too.
+    """
+
+    native: tuple[str, ...]
+    axes: tuple[str, ...]
+    varies: bool = False
+
+    @property
+    def listed(self) -> int:
+        """The axis of the model's own tensor that lists tokens of video, text, audio or history."""
+        return next(place for place, axis in enumerate(self.native) if axis in LISTS)
+
+    @property
+    def _apart(self) -> tuple[str, ...]:
+        return tuple(part for axis in self.native for part in (GRID if axis == "token" else (axis,)))
+
+    def to_axes(self, value: Tensor, grid: TokenGrid) -> Tensor:
+        """The model's tensor with the axes that users see (a view)."""
+        if "token" in self.native:
+            value = value.unflatten(self.listed, grid.shape)
+        return value.permute([self._apart.index(axis) for axis in self.axes])
+
+    def from_axes(self, new: Tensor, like: Tensor) -> Tensor:
+        """The inverse of :meth:`to_axes`; ``like`` is the model's own tensor."""
+        value = new.permute([self.axes.index(axis) for axis in self._apart])
+        return value.flatten(self.listed, self.listed + 2) if "token" in self.native else value
+
+    def axes_of(self, value: Tensor) -> tuple[str, ...]:
+        """The axes of a value that users see."""
+        return self.axes
+
+
+class Times(Kind):
+    """A vector for each row or, where each has a time of its own (TI2V-5B), for each token or frame of a row."""
+
+    def to_axes(self, value: Tensor, grid: TokenGrid) -> Tensor:
+        if value.ndim == 2 and grid.batch is not None and len(value) != grid.batch:
+            value = value.unflatten(0, (grid.batch, -1))  # some models fold them into the batch axis
+        return value.unflatten(1, grid.shape) if value.ndim == 3 and value.shape[1] == grid.tokens else value
+
+    def from_axes(self, new: Tensor, like: Tensor) -> Tensor:
+        return new.reshape(like.shape)
+
+    def axes_of(self, value: Tensor) -> tuple[str, ...]:
+        return {2: self.axes, 3: ("batch", "frame", "d_model"), 5: ("batch", *GRID, "d_model")}[value.ndim]
+
+
+def _kind(native: str, axes: str) -> Kind:
+    return Kind(tuple(native.split()), tuple(axes.split()))
+
+
+KINDS: dict[str, Kind] = {
+    "tokens": _kind("batch token d_model", "batch frame row col d_model"),
+    "embed": _kind("batch d_model frame row col", "batch frame row col d_model"),
+    "grid": _kind("batch frame row col d_model", "batch frame row col d_model"),
+    "heads": _kind("batch head token d_head", "batch frame row col head d_head"),
+    "flat_heads": _kind("batch token d_model", "batch frame row col d_model"),
+    "text": _kind("batch text d_model", "batch text d_model"),
+    "text_heads": _kind("batch head text d_head", "batch text head d_head"),
+    "audio": _kind("batch audio d_model", "batch audio d_model"),
+    "audio_heads": _kind("batch head audio d_head", "batch audio head d_head"),
+    "history": _kind("batch history d_model", "batch history d_model"),
+    "history_heads": _kind("batch head history d_head", "batch history head d_head"),
+    "frame_text_heads": _kind("batch frame head text d_head", "batch frame text head d_head"),
+    "pattern": _kind("batch head token key", "batch head frame row col key"),
+    "text_pattern": _kind("batch head text key", "batch head text key"),
+    "audio_pattern": _kind("batch head audio key", "batch head audio key"),
+    "vector": Times(("batch", "d_model"), ("batch", "d_model"), varies=True),
+    "latent": Kind(("batch", "channel", *GRID), ("batch", "channel", *GRID), varies=True),  # see families.layouts
+}
+AXES = {name: kind.axes for name, kind in KINDS.items()}
+
+
 def axes_of(kind: str, value: Tensor) -> tuple[str, ...]:
-    """Axis names of a value; a time embedding has those of tokens or frames where each has a time of its own (TI2V-5B)."""
-    if kind == "vector" and value.ndim > 2:
-        return AXES["tokens"] if value.ndim == 5 else ("batch", "frame", "d_model")
-    return AXES[kind]
+    """Axis names of a value of a kind."""
+    return KINDS[kind].axes_of(value)
 
 
 def stretch(part: str, length: int, grid: TokenGrid) -> slice:
@@ -72,95 +128,45 @@ def stretch(part: str, length: int, grid: TokenGrid) -> slice:
     }[part]
 
 
+def _cut(value: Tensor, kind: Kind, grid: TokenGrid, part: str) -> Tensor:
+    where = stretch(part, value.shape[kind.listed], grid)
+    return value.narrow(kind.listed, where.start, where.stop - where.start)
+
+
 def take(value: Tensor, kind: str, grid: TokenGrid, part: str | None = None, fold: str | None = None) -> Tensor:
     """The model's tensor as ``AXES[kind]``: unfolded from the batch axis, cut from the shared token axis."""
-    if fold is not None:
-        value = unfolded(value, kind, grid, fold)
-    if part is not None:
-        axis = _TOKEN_AXIS.get(kind, 1)
-        where = stretch(part, value.shape[axis], grid)
-        value = value.narrow(axis, where.start, where.stop - where.start)
-    return to_axes(value, kind, grid)
+    what = KINDS[kind]
+    value = value if fold is None else unfolded(value, what, grid, fold)
+    return what.to_axes(value if part is None else _cut(value, what, grid, part), grid)
 
 
 def give(value: Tensor, new: Tensor, kind: str, grid: TokenGrid, part: str | None = None, fold: str | None = None) -> Tensor:
     """The inverse of :func:`take`: the model's tensor ``value`` with ``new`` in its place."""
-    new = new.reshape(value.shape) if kind == "vector" else from_axes(new, kind)
+    what = KINDS[kind]
+    new = what.from_axes(new, value)
     if part is not None:
-        axis = _TOKEN_AXIS.get(kind, 1)
-        where = stretch(part, value.shape[axis], grid)
         whole = value.clone()
-        whole.narrow(axis, where.start, where.stop - where.start).copy_(new)
+        _cut(whole, what, grid, part).copy_(new)
         new = whole
-    return new if fold is None else folded(new, kind, grid, fold)
+    return new if fold is None else folded(new, what, grid, fold)
 
 
-def unfolded(value: Tensor, kind: str, grid: TokenGrid, fold: str) -> Tensor:
-    """Frames (``spatial``) or positions (``temporal``) moved from the batch axis to the token axis."""
-    axis = _TOKEN_AXIS.get(kind, 1)
-    outer = grid.frames if fold == "spatial" else grid.rows * grid.cols
-    value = value.unflatten(0, (-1, outer))
-    if kind in ("frame_text_heads", "frame_embed"):  # every frame has its own: the axis stays
-        return value
-    value = value.movedim(1, axis) if fold == "spatial" else value.movedim(1, axis + 1)
-    return value.flatten(axis, axis + 1)
+def unfolded(value: Tensor, kind: Kind, grid: TokenGrid, fold: str) -> Tensor:
+    """Frames (``spatial``) or positions (``temporal``) moved from the batch axis to that of the tokens, or of the frames."""
+    value = value.unflatten(0, (-1, grid.frames if fold == "spatial" else grid.rows * grid.cols))
+    if "frame" in kind.native:
+        return value.movedim(1, kind.native.index("frame"))
+    at = kind.listed
+    return value.movedim(1, at if fold == "spatial" else at + 1).flatten(at, at + 1)
 
 
-def folded(value: Tensor, kind: str, grid: TokenGrid, fold: str) -> Tensor:
+def folded(value: Tensor, kind: Kind, grid: TokenGrid, fold: str) -> Tensor:
     """The inverse of :func:`unfolded`."""
-    axis = _TOKEN_AXIS.get(kind, 1)
-    if kind in ("frame_text_heads", "frame_embed"):
-        return value.flatten(0, 1)
-    value = value.unflatten(axis, (grid.frames, grid.rows * grid.cols))
-    value = value.movedim(axis, 1) if fold == "spatial" else value.movedim(axis + 1, 1)
-    return value.flatten(0, 1)
-
-
-def to_axes(value: Tensor, kind: str, grid: TokenGrid) -> Tensor:
-    """The model's tensor as ``AXES[kind]`` (a view)."""
-    if kind == "vector":
-        return _times(value, grid)
-    if kind in ("tokens", "flat_heads"):
-        return value.unflatten(1, grid.shape)
-    if kind == "embed":
-        return value.movedim(1, -1)
-    if kind == "frame_embed":
-        return value.movedim(2, -1)
-    if kind == "heads":
-        return value.transpose(1, 2).unflatten(1, grid.shape)
-    if kind in LISTED_HEADS:
-        return value.transpose(1, 2)
-    if kind == "frame_text_heads":
-        return value.transpose(2, 3)
-    if kind == "pattern":
-        return value.unflatten(2, grid.shape)
-    return value
-
-
-def _times(value: Tensor, grid: TokenGrid) -> Tensor:
-    """One time for each row, or for each token or frame of a row, which some models fold into the batch axis."""
-    if value.ndim == 2 and grid.batch is not None and len(value) != grid.batch:
-        value = value.unflatten(0, (grid.batch, -1))
-    return value.unflatten(1, grid.shape) if value.ndim == 3 and value.shape[1] == grid.tokens else value
-
-
-def from_axes(value: Tensor, kind: str) -> Tensor:
-    """The inverse of :func:`to_axes`."""
-    if kind in ("tokens", "flat_heads"):
-        return value.flatten(1, 3)
-    if kind == "embed":
-        return value.movedim(-1, 1)
-    if kind == "frame_embed":
-        return value.movedim(-1, 2)
-    if kind == "heads":
-        return value.flatten(1, 3).transpose(1, 2)
-    if kind in LISTED_HEADS:
-        return value.transpose(1, 2)
-    if kind == "frame_text_heads":
-        return value.transpose(2, 3)
-    if kind == "pattern":
-        return value.flatten(2, 4)
-    return value
+    if "frame" in kind.native:
+        return value.movedim(kind.native.index("frame"), 1).flatten(0, 1)
+    at = kind.listed
+    value = value.unflatten(at, (grid.frames, grid.rows * grid.cols))
+    return value.movedim(at if fold == "spatial" else at + 1, 1).flatten(0, 1)
 
 
 def region(address: Address, axes: tuple[str, ...], shape: tuple[int, ...]) -> tuple[slice | list[int], ...] | None:
@@ -200,8 +206,6 @@ def put(value: Tensor, where: tuple[slice | list[int], ...] | None, new: Tensor)
 
 
 def _index(numbers: list[int], like: Tensor) -> Tensor:
-    import torch
-
     return torch.tensor(numbers, device=like.device, dtype=torch.long)
 
 

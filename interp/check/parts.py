@@ -61,8 +61,7 @@ class Probe:
 
     def as_returned(self) -> Tensor:
         """The run's final latents as the pipeline returns them."""
-        latents, returned = self.run.shown(self.run.latents), self.engine.adapter.returned
-        return latents if returned is None else returned(self.model.pipe, latents)
+        return self.engine.adapter.returned(self.model.pipe, self.run.shown(self.run.latents))
 
     @torch.no_grad()
     def outputs(self, visits: Mapping[str, Visitor], hidden: Tensor | None = None) -> tuple[Tensor, ...]:

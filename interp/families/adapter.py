@@ -1,202 +1,53 @@
 """What a family of video transformers must declare, so that the instrument can name its activations.
 
-An :class:`Adapter` is a table: the lists of blocks with the sites inside one block, the sites outside the blocks, and the
-layout of latents. Everything else (tracing, caching, replay, guidance) is shared.
+An :class:`Adapter` says where the blocks lie and the sites inside one, the sites outside the blocks, and the layout of
+latents. Everything else (tracing, caching, replay, guidance) is shared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.families import decoding
 from cos_interp.interp.families.contract import check_sites, check_stacks
 from cos_interp.interp.families.layouts import VIDEO, Dims, Layout
+from cos_interp.interp.families.sites import DEAD, Block, Point, Site, Stack, Transformer, has
 from cos_interp.interp.views import TokenGrid
 
-
-@dataclass(frozen=True)
-class Site:
-    """One place in a block (or outside the blocks): its public name, and the nnsight location ``path`` + ``key``.
-
-    ``name`` is what follows ``blocks.{i}.`` (or the whole name, outside the blocks). ``path`` is the module, relative to the
-    block, with ``""`` for the block itself. ``key`` is ``input`` or ``output`` of that module, ``source.LABEL`` for an
-    assignment in its forward (nnsight's label), for attentions ``hook_q``, ``hook_k``, ``hook_v``, ``hook_pattern``, ``hook_z``.
-
-    ``kind`` is a key of :data:`cos_interp.interp.views.AXES` and says what the model's own tensor is: ``tokens``, ``text``
-    ``[batch, token, d]``; ``heads``, ``text_heads`` ``[batch, head, token, d_head]``; ``pattern`` ``[batch, head, query, key]``;
-    ``embed`` ``[batch, d, frame, row, col]``; ``grid`` ``[batch, frame, row, col, d]``; ``vector`` ``[batch, d]``. ``item`` picks
-    from a tuple that is returned, or one of all arguments by its position (without it the first).
-
-    ``part`` is the stretch of the token axis that is meant where the video shares one with others: ``lead`` and ``trail``
-    are the video's tokens at the start and at the end, ``after`` and ``before`` the text around them, ``history`` earlier
-    frames before ``lead``. ``fold`` says that frames (``spatial``) or positions (``temporal``) are folded into the batch axis.
-    ``wanted`` leaves a site out of blocks that lack it.
-    """
-
-    name: str
-    kind: str
-    path: str
-    key: str
-    item: int | None = None
-    part: str | None = None
-    fold: str | None = None
-    wanted: Callable[[nn.Module], bool] | None = None
+__all__ = ["Adapter", "Block", "NoAdapter", "Point", "Site", "Stack", "has"]
 
 
-@dataclass(frozen=True)
-class Point:
-    """A site of a real transformer: its full name and path, and its place in the order of execution."""
-
-    name: str
-    site: Site
-    path: str
-    order: int
-    layer: int | None = None
-
-    @property
-    def kind(self) -> str:
-        return self.site.kind
-
-    @property
-    def key(self) -> str:
-        return self.site.key
+class NoAdapter(InterpError):
+    """A transformer class that no adapter names."""
 
 
-Block = tuple[Site, ...]
-
-
-@dataclass(frozen=True)
-class Stack:
-    """A list of equal blocks: the attribute that holds it, and the sites of one block in order of execution."""
-
-    attribute: str
-    sites: Block
-
-
-def patch_size(config: Any) -> tuple[int, int, int]:
-    """Latent frames, rows and columns of one token, from the ways configurations say it.
-
-    ``patch_size`` is ``(frames, rows, columns)``, or a number for rows and columns beside ``patch_size_t`` for frames (1
-    where it is missing). Raises InterpError where there is no ``patch_size``: give the adapter its own ``patch``.
-    """
-    if not hasattr(config, "patch_size"):
-        raise InterpError(
-            f"the configuration has no patch_size, only {_fields(config)}: give the Adapter patch=lambda config: (frames, rows, "
-            "columns) of one token, in latent cells"
-        )
-    size, by_frame = config.patch_size, getattr(config, "patch_size_t", None)
-    if not isinstance(size, int):
-        return tuple(size)
-    return (by_frame or 1, size, size)
-
-
-def widths(config: Any) -> tuple[int, int]:
-    """``d_model`` and the number of heads, from the ways configurations say it.
-
-    ``num_attention_heads`` and ``attention_head_dim``, or ``model_dim`` and ``axes_dims`` (Kandinsky). Raises InterpError where
-    a configuration has neither: give the adapter its own ``sizes``.
-    """
-    if hasattr(config, "num_attention_heads") and hasattr(config, "attention_head_dim"):
-        return config.num_attention_heads * config.attention_head_dim, config.num_attention_heads
-    if hasattr(config, "model_dim") and hasattr(config, "axes_dims"):
-        return config.model_dim, config.model_dim // sum(config.axes_dims)
-    raise InterpError(
-        f"the configuration has no num_attention_heads and attention_head_dim, only {_fields(config)}: give the Adapter "
-        "sizes=lambda config: (d_model, number of heads)"
-    )
-
-
-def _fields(config: Any) -> str:
-    return ", ".join(name for name in config if not name.startswith("_")) or "nothing"
-
-
-def nothing(config: Any) -> str | None:
-    return None
-
-
-def first_prepared(config: Any, prepared: tuple[Any, ...]) -> Tensor:
-    return prepared[0]
-
-
-def never(transformer: nn.Module) -> bool:
-    return False
-
-
-def any_call(pipe: Any, call: Mapping[str, Any]) -> str | None:
-    return None
-
-
-def any_number(pipe: Any, call: Mapping[str, Any]) -> bool:
-    return False
-
-
-def one(pipe: Any, call: Mapping[str, Any]) -> bool:
-    return True
-
-
-def no_history(config: Any, call: Mapping[str, Any]) -> int:
-    return 0
-
-
-def every_step(scheduler: Any, arguments: Mapping[str, Any]) -> bool:
-    return True
-
-
-# what text and history compute after their last keys and values went into the video: nothing reads it
-DEAD = ("hook_q_text", "hook_pattern_text", "hook_z_text", "hook_attn_out_text", "hook_resid_mid_text", "hook_mlp_out_text",
-        "hook_block_out_text", "hook_post_text", "hook_resid_post_text", "hook_resid_post_history")  # fmt: skip
-
-
-def no_breaks(transformer: nn.Module) -> set[int]:
-    return set()
-
-
-def no_blocks(transformer: nn.Module, call: Mapping[str, Any]) -> set[int]:
-    return set()
-
-
-@dataclass(frozen=True)
 class Adapter:
-    """One family. See docs/adding-a-family.md.
+    """One family: a subclass says what is particular about it, and all that it leaves out has the plain answer given here.
+
+    Its facts are class attributes, the first three are needed:
 
     - ``family``: its name. ``classes``: class names of the transformer. ``stacks``: its lists of blocks.
     - ``ends``: sites outside the blocks, before them (``hook_model_out`` is added after them).
     - ``layout``: the axes of the pipeline's latents, see :mod:`cos_interp.interp.families.layouts`.
     - ``output_item``: where the prediction lies in the tuple that the transformer returns; None where it returns a tensor.
-    - ``patch``: latent frames, rows and columns of one token, from the transformer's configuration.
-    - ``sizes``: ``d_model`` and the number of heads, from the transformer's configuration.
-    - ``decode``: ``(pipe, latents)`` to pixels, see :mod:`cos_interp.interp.families.decoding`.
-    - ``per_sample_attention``: the attention runs once for every row of the batch.
     - ``doubled``: which branch comes first where a pipeline runs both in one forward of twice the batch.
     - ``in_turn``: which branch comes first where a pipeline runs them as two forwards and does not say which by
       ``transformer.cache_context("cond")``.
     - ``interleaved``: two stacks whose blocks take turns.
+    - ``per_sample_attention``: the attention runs once for every row of the batch.
     - ``unbatched``: arguments of the transformer whose first axis is not the batch.
-    - ``breaks``: blocks whose input is not the output of the block before, because the family adds something between.
-    - ``last_text``: blocks, besides the last one, after which nothing reads the text stream any more; text sites there
-      would change nothing and get no name.
-    - ``adds_before_attention``: whether blocks add more than the attention between ``hook_resid_pre`` and ``hook_resid_mid``.
-    - ``adds_after_mlp``: blocks that add more than the MLP between ``hook_resid_mid2`` and ``hook_resid_post``, from the
-      transformer and the arguments of a call.
-    - ``refuses``: why a configuration of the family cannot be served, or None.
-    - ``channels``: of the latents, where the pipeline's first latents carry further ones.
-    - ``given``: the latents whose first frames stay, where the scheduler sees only the later ones, from the transformer's
-      configuration and what ``prepare_latents`` returned.
-    - ``is_step``: whether a call of the scheduler's step, by its arguments, is the one that ends a denoising step.
-    - ``history``: tokens before the video's, from the transformer's configuration and the arguments of a call.
     - ``recalls``: methods of the pipeline, besides ``encode_prompt``, that draw noise or encode conditions outside
       ``prepare_latents``; a replay takes their results from the recording.
     - ``needs``: keywords that the pipeline must be given, since its defaults cannot be followed.
-    - ``one_video``: whether a call of the pipeline, by its keywords, makes one video at a time; rows of a replay run one after
-      the other.
-    - ``refuses_call``: why a call of the pipeline, by its keywords, cannot be followed, or None.
-    - ``returned``: what the pipeline returns for its final latents, where that is something else (LTX-2 scales them).
+    - ``notes``: what a user should know, for docs/models.md.
+
+    What depends on the model or on the call is a method: ``config`` is the transformer's configuration, ``call`` the keywords
+    of the pipeline or of the transformer, layers are counted through all stacks. See docs/adding-a-family.md.
     """
 
     family: str
@@ -210,36 +61,119 @@ class Adapter:
     interleaved: bool = False
     per_sample_attention: bool = False
     unbatched: tuple[str, ...] = ()
-    last_text: Callable[[nn.Module], set[int]] = no_breaks
-    patch: Callable[[Any], tuple[int, int, int]] = patch_size
-    sizes: Callable[[Any], tuple[int, int]] = widths
-    breaks: Callable[[nn.Module], set[int]] = no_breaks
-    channels: Callable[[Any], int] | None = None
-    adds_before_attention: Callable[[nn.Module], bool] = never
-    adds_after_mlp: Callable[[nn.Module, Mapping[str, Any]], set[int]] = no_blocks
-    refuses: Callable[[Any], str | None] = nothing
-    given: Callable[[Any, tuple[Any, ...]], Tensor] = first_prepared
-    is_step: Callable[[Any, Mapping[str, Any]], bool] = every_step
-    history: Callable[[Any, Mapping[str, Any]], int] = no_history
     recalls: tuple[str, ...] = ()
-    needs: Mapping[str, Any] = field(default_factory=dict)
-    one_video: Callable[[Any, Mapping[str, Any]], bool] = any_number
-    refuses_call: Callable[[Any, Mapping[str, Any]], str | None] = any_call
-    returned: Callable[[Any, Tensor], Tensor] | None = None
-    decode: Callable[[Any, Tensor], Any] = decoding.by_statistics
+    needs: Mapping[str, Any] = {}
     notes: str = ""
 
-    def blocks(self, transformer: nn.Module) -> list[tuple[str, Block]]:
+    # --- the configuration ---------------------------------------------------------------------------------------
+
+    def refuses(self, config: Any) -> str | None:
+        """Why a configuration of the family cannot be served."""
+        return None
+
+    def patch(self, config: Any) -> tuple[int, int, int]:
+        """Latent frames, rows and columns of one token.
+
+        Here from ``patch_size``: ``(frames, rows, columns)``, or a number for rows and columns beside ``patch_size_t`` for
+        frames (1 where it is missing). Raises InterpError where there is no ``patch_size``.
+        """
+        if not hasattr(config, "patch_size"):
+            raise InterpError(
+                f"the configuration has no patch_size, only {_fields(config)}: give the adapter a method patch(self, config) "
+                "that returns (frames, rows, columns) of one token, in latent cells"
+            )
+        size, by_frame = config.patch_size, getattr(config, "patch_size_t", None)
+        if isinstance(size, int):
+            return by_frame or 1, size, size
+        frames, rows, cols = size
+        return frames, rows, cols
+
+    def sizes(self, config: Any) -> tuple[int, int]:
+        """``d_model`` and the number of heads.
+
+        Here from ``num_attention_heads`` and ``attention_head_dim``, or ``model_dim`` and ``axes_dims`` (Kandinsky). Raises
+        InterpError where a configuration has neither.
+        """
+        if hasattr(config, "num_attention_heads") and hasattr(config, "attention_head_dim"):
+            return config.num_attention_heads * config.attention_head_dim, config.num_attention_heads
+        if hasattr(config, "model_dim") and hasattr(config, "axes_dims"):
+            return config.model_dim, config.model_dim // sum(config.axes_dims)
+        raise InterpError(
+            f"the configuration has no num_attention_heads and attention_head_dim, only {_fields(config)}: give the adapter a "
+            "method sizes(self, config) that returns (d_model, number of heads)"
+        )
+
+    # --- the blocks ----------------------------------------------------------------------------------------------
+
+    def breaks(self, transformer: Transformer) -> set[int]:
+        """Layers whose input is not the output of the layer before, because the family adds something between."""
+        return set()
+
+    def last_text(self, transformer: Transformer) -> set[int]:
+        """Layers, besides the last one, after which nothing reads the text stream any more.
+
+        Text sites there would change nothing and get no name.
+        """
+        return set()
+
+    def adds_before_attention(self, transformer: Transformer) -> bool:
+        """Whether blocks add more than the attention between ``hook_resid_pre`` and ``hook_resid_mid``."""
+        return False
+
+    def adds_after_mlp(self, transformer: Transformer, call: Mapping[str, Any]) -> set[int]:
+        """Layers that add more than the MLP between ``hook_resid_mid2`` and ``hook_resid_post`` in a transformer call."""
+        return set()
+
+    def history(self, config: Any, call: Mapping[str, Any]) -> int:
+        """Tokens before the video's in a transformer call."""
+        return 0
+
+    # --- the pipeline --------------------------------------------------------------------------------------------
+
+    def refuses_call(self, pipe: Any, call: Mapping[str, Any]) -> str | None:
+        """Why a call of the pipeline cannot be followed."""
+        return None
+
+    def one_video(self, pipe: Any, call: Mapping[str, Any]) -> bool:
+        """Whether a call of the pipeline makes one video at a time; rows of a replay run one after the other."""
+        return False
+
+    def is_step(self, scheduler: Any, arguments: Mapping[str, Any]) -> bool:
+        """Whether a call of the scheduler's ``step``, by its arguments, is the one that ends a denoising step."""
+        return True
+
+    def channels(self, config: Any, prepared: int) -> int:
+        """Channels that are denoised, the first of those that ``prepare_latents`` returned; the others are conditions."""
+        return prepared
+
+    def given(self, config: Any, latents: Tensor, prepared: tuple[Any, ...]) -> Tensor:
+        """Latents ``[batch, channel, frame, row, col]`` whose first frames stay, where the scheduler sees only later ones.
+
+        ``latents`` are those that the loop starts from, ``prepared`` all that ``prepare_latents`` returned.
+        """
+        return latents
+
+    def returned(self, pipe: Any, latents: Tensor) -> Tensor:
+        """What the pipeline returns for its final latents: where it scales them, a new tensor."""
+        return latents
+
+    def decode(self, pipe: Any, latents: Tensor) -> Tensor:
+        """Pixels of latents, see :mod:`cos_interp.interp.families.decoding`; here as for the Wan VAE."""
+        return decoding.by_statistics(pipe, latents)
+
+    # --- what follows from the above -----------------------------------------------------------------------------
+
+    def blocks(self, transformer: Transformer) -> list[tuple[str, Block]]:
         """Path and sites of every block, in order of execution."""
         check_stacks(self.family, transformer, (stack.attribute for stack in self.stacks))
         each = [
             [(f"{stack.attribute}.{i}", stack.sites) for i in range(len(getattr(transformer, stack.attribute)))]
             for stack in self.stacks
         ]
-        order = zip(*each, strict=True) if self.interleaved else each
+        order: Iterable[Iterable[tuple[str, Block]]] = zip(*each, strict=True) if self.interleaved else each
         return [block for some in order for block in some]
 
-    def points(self, transformer: nn.Module) -> dict[str, Point]:
+    def points(self, transformer: Transformer) -> dict[str, Point]:
         """All hook points by name, in order of execution."""
         made: list[Point] = []
         add = lambda name, site, path, layer: made.append(Point(name, site, path, len(made), layer))
@@ -259,12 +193,12 @@ class Adapter:
         check_sites(self.family, transformer, ((point.name, point) for point in made))
         return {point.name: point for point in made}
 
-    def grid(self, transformer: nn.Module, dims: Dims) -> TokenGrid:
+    def grid(self, transformer: Transformer, dims: Dims) -> TokenGrid:
         """The token grid of a latent of ``(frames, rows, columns)``; a last incomplete patch of frames counts."""
         frames, rows, cols = self.patch(transformer.config)
         return TokenGrid(-(-dims[0] // frames), dims[1] // rows, dims[2] // cols)
 
-    def call_grid(self, transformer: nn.Module, call: Mapping[str, Any]) -> TokenGrid:
+    def call_grid(self, transformer: Transformer, call: Mapping[str, Any]) -> TokenGrid:
         """The token grid of a transformer call, with the rows of its batch and the tokens before the video's."""
         history = self.history(transformer.config, call)
         return replace(self.grid(transformer, self.dims(call)), batch=call["hidden_states"].shape[0], history=history)
@@ -273,22 +207,10 @@ class Adapter:
         """Latent frames, rows and columns of a transformer call."""
         return self.layout.dims(call)
 
-    def width(self, transformer: nn.Module) -> tuple[int, int]:
+    def width(self, transformer: Transformer) -> tuple[int, int]:
         """``d_model`` and the number of heads."""
         return self.sizes(transformer.config)
 
 
-class NoAdapter(InterpError):
-    """A transformer class that no adapter names."""
-
-
-def has(attribute: str) -> Callable[[nn.Module], bool]:
-    """Whether a block has something: a dotted attribute that is there and not None."""
-    return partial(_has, attribute)
-
-
-def _has(attribute: str, block: nn.Module) -> bool:
-    found: Any = block
-    for part in attribute.split("."):
-        found = getattr(found, part, None)
-    return found is not None
+def _fields(config: Any) -> str:
+    return ", ".join(name for name in config if not name.startswith("_")) or "nothing"

@@ -4,54 +4,40 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from cos_interp.interp.families import register
 from cos_interp.interp.families.adapter import Adapter, Site, Stack
 from cos_interp.interp.families.layouts import FRAMES_FIRST
 from cos_interp.interp.families.shapes import joint_block
-
-BLOCK = joint_block(text="first", text_mlp=None)
-ENDS = (
-    Site("hook_time_emb", "vector", "time_embedding", "output"),
-    Site("hook_embed_text", "text", "patch_embed", "output", part="before"),
-    Site("hook_embed", "tokens", "patch_embed", "output", part="trail"),
-)
+from cos_interp.interp.families.sites import Transformer
 
 
-def decode(pipe: Any, latents: Tensor) -> Tensor:
-    """As the pipeline, which takes frames before channels."""
-    return pipe.decode_latents(latents.to(pipe.vae.dtype).permute(0, 2, 1, 3, 4))
-
-
-COGVIDEOX = register(
-    Adapter(
-        "CogVideoX",
-        ("CogVideoXTransformer3DModel",),
-        (Stack("transformer_blocks", BLOCK),),
-        ENDS,
-        layout=FRAMES_FIRST,
-        recalls=("prepare_control_latents",),
-        decode=decode,
+@register
+class CogVideoX(Adapter):
+    family = "CogVideoX"
+    classes = ("CogVideoXTransformer3DModel",)
+    stacks = (Stack("transformer_blocks", joint_block(text="first", text_mlp=None)),)
+    ends = (
+        Site("hook_time_emb", "vector", "time_embedding", "output"),
+        Site("hook_embed_text", "text", "patch_embed", "output", part="before"),
+        Site("hook_embed", "tokens", "patch_embed", "output", part="trail"),
     )
-)
+    layout = FRAMES_FIRST
+    recalls = ("prepare_control_latents",)
+
+    def decode(self, pipe: Any, latents: Tensor) -> Tensor:
+        """As the pipeline, which takes frames before channels."""
+        return pipe.decode_latents(latents.to(pipe.vae.dtype).permute(0, 2, 1, 3, 4))
 
 
-def face_breaks(transformer: nn.Module) -> set[int]:
-    """Blocks after which the face's cross-attention is added."""
-    if not transformer.config.is_train_face:
-        return set()
-    return {layer + 1 for layer in range(0, len(transformer.transformer_blocks), transformer.config.cross_attn_interval)}
+@register
+class ConsisID(CogVideoX):
+    family = "ConsisID"
+    classes = ("ConsisIDTransformer3DModel",)
 
-
-CONSISID = register(
-    Adapter(
-        "ConsisID",
-        ("ConsisIDTransformer3DModel",),
-        (Stack("transformer_blocks", BLOCK),),
-        ENDS,
-        layout=FRAMES_FIRST,
-        breaks=face_breaks,
-        decode=decode,
-    )
-)
+    def breaks(self, transformer: Transformer) -> set[int]:
+        """The face's cross-attention is added after some blocks."""
+        if not transformer.config.is_train_face:
+            return set()
+        return {layer + 1 for layer in range(0, len(transformer.transformer_blocks), transformer.config.cross_attn_interval)}

@@ -9,14 +9,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from cos_interp.interp.errors import InterpError
+from cos_interp.interp.families.sites import Point, Site
 from cos_interp.interp.run.sdpa import INNER
-from cos_interp.interp.views import AXES, LISTED_HEADS, TokenGrid
+from cos_interp.interp.views import KINDS, LISTS, TokenGrid
 
 PAGE = "see 'What the pipeline must have' in docs/adding-a-family.md"
 TABLE = "see 'The file' in docs/adding-a-family.md"
 
 
-def takes(function: Callable, name: str) -> bool:
+def takes(function: Callable[..., Any], name: str) -> bool:
     """Whether a function has a parameter of that name, or takes any keyword."""
     parameters = inspect.signature(function).parameters
     return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -64,41 +65,31 @@ def check_output(transformer: nn.Module, out: Any, item: int | None) -> None:
     first = out[0] if isinstance(out, tuple) and out else out
     if isinstance(first, Tensor) and isinstance(out, tuple) == (item is not None):
         return
-    remedy = "give the Adapter output_item=None" if isinstance(out, Tensor) else "return a tensor, or a tuple of tensors"
+    remedy = "give the adapter output_item = None" if isinstance(out, Tensor) else "return a tensor, or a tuple of tensors"
     raise InterpError(
         f"the forward of {type(transformer).__name__} returned {type(out).__name__}, the adapter says "
         f"{'a tensor' if item is None else 'a tuple with the output first'} (output_item={item}): {remedy}; {PAGE}"
     )
 
 
-# the model's own axes of a kind
-_NATIVE: dict[str, str] = {
-    **dict.fromkeys(("tokens", "flat_heads", "text", "audio", "history"), "[batch, token, d]"),
-    **dict.fromkeys(("heads", *LISTED_HEADS, "frame_text_heads"), "[batch, head, token, d_head]"),
-    **dict.fromkeys(("pattern", "text_pattern", "audio_pattern"), "[batch, head, query, key]"),
-    **dict.fromkeys(("embed", "frame_embed"), "[batch, d, frame, row, col]"),
-    "grid": "[batch, frame, row, col, d]",
-}
-_VIDEO_AXIS = {"tokens": 1, "flat_heads": 1, "heads": 2, "pattern": 2}  # where the video's tokens are counted
-
-
-def wrong_tensor(value: Any, site: Any, grid: TokenGrid) -> str | None:
-    """Why what was found at a :class:`~interp.families.adapter.Site` cannot be of its kind; None if it can."""
+def wrong_tensor(value: Any, site: Site, grid: TokenGrid) -> str | None:
+    """Why what was found at a site cannot be of its kind; None if it can."""
     if not isinstance(value, Tensor):
         return f"found {type(value).__name__}, not a tensor; Site.item picks one from a tuple"
-    if site.kind not in _NATIVE:
+    kind = KINDS[site.kind]
+    if kind.varies:
         return None
-    axes, shape = _NATIVE[site.kind], list(value.shape)
-    given = f"a site of kind {site.kind!r} needs {axes}, found {shape}"
-    if site.kind in ("embed", "frame_embed") and site.fold is not None:
-        return None
-    if value.ndim != axes.count(",") + 1:
+    axes, shape = [axis for axis in kind.native if site.fold is None or axis != "frame"], list(value.shape)
+    given = f"a site of kind {site.kind!r} needs [{', '.join(axes)}], found {shape}"
+    if value.ndim != len(axes):
         return f"{given}; another kind or item is meant"
     if site.fold is not None:
         outer = grid.frames if site.fold == "spatial" else grid.rows * grid.cols
         return f"{given}; fold={site.fold!r} needs a batch axis that {outer} divides" if shape[0] % outer else None
-    axis = _VIDEO_AXIS.get(site.kind)
-    if axis is None or shape[axis] == grid.tokens or (site.part is not None and shape[axis] > grid.tokens):
+    if "token" not in axes:
+        return None
+    found = shape[kind.listed]
+    if found == grid.tokens or (site.part is not None and found > grid.tokens):
         return None
     return (
         f"{given}, and the video has {grid.tokens} tokens ({grid.frames} frames x {grid.rows} rows x {grid.cols} columns); "
@@ -106,8 +97,23 @@ def wrong_tensor(value: Any, site: Any, grid: TokenGrid) -> str | None:
     )
 
 
-def check_sites(family: str, transformer: nn.Module, sites: Iterable[tuple[str, Any]]) -> None:
-    """InterpError for the first site that cannot be; ``sites`` are (full name, :class:`~interp.families.adapter.Point`)."""
+def check_declaration(adapter: type, base: type) -> None:
+    """InterpError where a subclass of ``base`` lacks what it must say, or has a name that ``base`` does not know."""
+    known = {*dir(base), *base.__annotations__}
+    own = [name for part in adapter.__mro__ if part not in base.__mro__ for name in vars(part)]
+    missing = [name for name in base.__annotations__ if not hasattr(adapter, name)]
+    unknown = [name for name in own if name not in known and not name.startswith("_")]
+    if missing:
+        raise InterpError(f"the adapter {adapter.__name__} has no {', '.join(missing)}; {TABLE}")
+    if unknown:
+        raise InterpError(
+            f"the adapter {adapter.__name__} has {', '.join(unknown)}, which nothing reads; an Adapter has "
+            f"{', '.join(sorted(name for name in known if not name.startswith('_')))}, and names of your own start with _"
+        )
+
+
+def check_sites(family: str, transformer: nn.Module, sites: Iterable[tuple[str, Point]]) -> None:
+    """InterpError for the first site that cannot be; ``sites`` are (full name, point)."""
     modules = dict(transformer.named_modules())
     for name, point in sites:
         problem = _wrong_site(transformer, modules, point)
@@ -115,11 +121,13 @@ def check_sites(family: str, transformer: nn.Module, sites: Iterable[tuple[str, 
             raise InterpError(f"{name} of the {family} adapter: {problem}; {TABLE}")
 
 
-def _wrong_site(transformer: nn.Module, modules: Mapping[str, nn.Module], point: Any) -> str | None:
-    if point.kind not in AXES:
-        return f"there is no kind {point.kind!r}, there are {', '.join(AXES)}"
+def _wrong_site(transformer: nn.Module, modules: Mapping[str, nn.Module], point: Point) -> str | None:
+    if point.kind not in KINDS:
+        return f"there is no kind {point.kind!r}, there are {', '.join(KINDS)}"
     if point.key not in ("input", "output", *INNER) and not point.key.startswith("source."):
         return f"there is no key {point.key!r}, there are 'input', 'output', 'source.LABEL' and {', '.join(sorted(INNER))}"
+    if point.site.part is not None and not set(KINDS[point.kind].native) & set(LISTS):
+        return f"part={point.site.part!r} cuts an axis of tokens, and a site of kind {point.kind!r} has none"
     if point.path not in modules:
         return f"there is no module {point.path!r}; {_nearest(transformer, modules, point.path)}"
     return None

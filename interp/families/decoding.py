@@ -19,8 +19,8 @@ def _statistics(pipe: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
     config = pipe.vae.config
     if getattr(config, "latents_mean", None) is None or getattr(config, "latents_std", None) is None:
         raise InterpError(
-            f"the configuration of {type(pipe.vae).__name__} has no latents_mean and latents_std: give the Adapter another "
-            "decode, by_scaling_factor or a function (pipe, latents) -> pixels of your own"
+            f"the configuration of {type(pipe.vae).__name__} has no latents_mean and latents_std: give the adapter a "
+            "method decode(self, pipe, latents) that returns by_scaling_factor(pipe, latents), or pixels of your own"
         )
     shape = (1, -1, 1, 1, 1)
     mean = torch.as_tensor(config.latents_mean).view(shape).to(latents)
@@ -39,8 +39,8 @@ def by_scaling_factor(pipe: Any, latents: Tensor) -> Tensor:
     """``latents / scaling_factor``."""
     if getattr(pipe.vae.config, "scaling_factor", None) is None:
         raise InterpError(
-            f"the configuration of {type(pipe.vae).__name__} has no scaling_factor: give the Adapter a decode of your own, a "
-            "function (pipe, latents) -> pixels"
+            f"the configuration of {type(pipe.vae).__name__} has no scaling_factor: give the adapter a method "
+            "decode(self, pipe, latents) that returns pixels"
         )
     latents = latents.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor
     return pipe.vae.decode(latents, return_dict=False)[0]

@@ -10,19 +10,15 @@ from dataclasses import replace
 from math import ceil, prod
 from typing import Any
 
+from torch import Tensor
+
 from cos_interp.interp.families import decoding, register
-from cos_interp.interp.families.adapter import Adapter, Block, Site, Stack, one
+from cos_interp.interp.families.adapter import Adapter, Block, Site, Stack
 from cos_interp.interp.families.hunyuan import DUAL, EMBED
 from cos_interp.interp.families.shapes import parallel_block
 
 # what the transformer is told of the frames so far, and the patches (frame, row, column) in which it reads them
 HISTORY = {"latents_clean": (1, 2, 2), "latents_history_2x": (2, 4, 4), "latents_history_4x": (4, 8, 8)}
-
-
-def history(config: Any, call: Mapping[str, Any]) -> int:
-    """Tokens before the video's."""
-    given = [(call[name].shape[2:], patch) for name, patch in HISTORY.items() if call.get(name) is not None]
-    return sum(prod(ceil(size / cells) for size, cells in zip(shape, patch, strict=True)) for shape, patch in given)
 
 
 def after_history(block: Block) -> Block:
@@ -37,30 +33,38 @@ def after_history(block: Block) -> Block:
     return tuple(made)
 
 
-def refuses_call(pipe: Any, call: Mapping[str, Any]) -> str | None:
-    """Sections are denoised one after the other, so that a step of the run would have several addresses."""
-    window, asked = call["latent_window_size"], call["num_frames"]
-    fits = (window - 1) * pipe.vae_scale_factor_temporal + 1
-    if asked <= fits:
-        return None
-    return (
-        f"num_frames={asked} makes {-(-asked // fits)} sections, each with a denoising loop of its own, and one can be followed: "
-        f"give num_frames={fits}, which is one section of latent_window_size={window}"
+@register
+class FramePack(Adapter):
+    family = "FramePack"
+    classes = ("HunyuanVideoFramepackTransformer3DModel",)
+    stacks = (
+        Stack("transformer_blocks", after_history(DUAL)),
+        Stack("single_transformer_blocks", after_history(parallel_block())),
+    )
+    ends = (EMBED, Site("hook_time_emb", "vector", "time_text_embed", "output", item=0))
+    recalls = ("encode_image", "prepare_image_latents")
+    notes = (
+        "one section of the video (num_frames up to the window of latent_window_size latent frames); keys of a pattern: "
+        "history, video, text; Run.decode shows the picture's frame first"
     )
 
+    def history(self, config: Any, call: Mapping[str, Any]) -> int:
+        given = [(call[name].shape[2:], patch) for name, patch in HISTORY.items() if call.get(name) is not None]
+        return sum(prod(ceil(size / cells) for size, cells in zip(shape, patch, strict=True)) for shape, patch in given)
 
-FRAMEPACK = register(
-    Adapter(
-        "FramePack",
-        ("HunyuanVideoFramepackTransformer3DModel",),
-        (Stack("transformer_blocks", after_history(DUAL)), Stack("single_transformer_blocks", after_history(parallel_block()))),
-        (EMBED, Site("hook_time_emb", "vector", "time_text_embed", "output", item=0)),
-        history=history,
-        recalls=("encode_image", "prepare_image_latents"),
-        refuses_call=refuses_call,
-        one_video=one,
-        decode=decoding.by_scaling_factor,
-        notes="one section of the video (num_frames up to the window of latent_window_size latent frames); keys of a pattern: "
-        "history, video, text; Run.decode shows the picture's frame first",
-    )
-)
+    def one_video(self, pipe: Any, call: Mapping[str, Any]) -> bool:
+        return True
+
+    def refuses_call(self, pipe: Any, call: Mapping[str, Any]) -> str | None:
+        """Sections are denoised one after the other, so that a step of the run would have several addresses."""
+        window, asked = call["latent_window_size"], call["num_frames"]
+        fits = (window - 1) * pipe.vae_scale_factor_temporal + 1
+        if asked <= fits:
+            return None
+        return (
+            f"num_frames={asked} makes {-(-asked // fits)} sections, each with a denoising loop of its own, and one can be "
+            f"followed: give num_frames={fits}, which is one section of latent_window_size={window}"
+        )
+
+    def decode(self, pipe: Any, latents: Tensor) -> Tensor:
+        return decoding.by_scaling_factor(pipe, latents)

@@ -14,34 +14,30 @@ DUAL = joint_block(attn="attn", text="last")
 EMBED = Site("hook_embed", "tokens", "x_embedder", "output")
 
 
-def decode(pipe: Any, latents: Tensor) -> Tensor:
-    """By the scaling factor; image conditioning by channels has a first latent frame that is not shown."""
-    pixels = decoding.by_scaling_factor(pipe, latents)
-    hidden = getattr(pipe.transformer.config, "image_condition_type", None) == "latent_concat"
-    return pixels[:, :, 4:] if hidden else pixels
+@register
+class HunyuanVideo(Adapter):
+    family = "HunyuanVideo"
+    classes = ("HunyuanVideoTransformer3DModel",)
+    stacks = (Stack("transformer_blocks", DUAL), Stack("single_transformer_blocks", parallel_block()))
+    ends = (Site("hook_time_emb", "vector", "time_text_embed", "output", item=0), EMBED)
+
+    def given(self, config: Any, latents: Tensor, prepared: tuple[Any, ...]) -> Tensor:
+        """Where the first frame's tokens are replaced by the image's, its latent stays what it is."""
+        return prepared[1] if config.image_condition_type == "token_replace" else latents
+
+    def decode(self, pipe: Any, latents: Tensor) -> Tensor:
+        """By the scaling factor; image conditioning by channels has a first latent frame that is not shown."""
+        pixels = decoding.by_scaling_factor(pipe, latents)
+        hidden = getattr(pipe.transformer.config, "image_condition_type", None) == "latent_concat"
+        return pixels[:, :, 4:] if hidden else pixels
 
 
-def given(config: Any, prepared: tuple[Any, ...]) -> Tensor:
-    """Where the first frame's tokens are replaced by the image's, its latent stays what it is."""
-    return prepared[1] if config.image_condition_type == "token_replace" else prepared[0]
+@register
+class HunyuanVideo15(Adapter):
+    family = "HunyuanVideo 1.5"
+    classes = ("HunyuanVideo15Transformer3DModel",)
+    stacks = (Stack("transformer_blocks", DUAL),)
+    ends = (Site("hook_time_emb", "vector", "time_embed", "output"), EMBED)
 
-
-HUNYUAN = register(
-    Adapter(
-        "HunyuanVideo",
-        ("HunyuanVideoTransformer3DModel",),
-        (Stack("transformer_blocks", DUAL), Stack("single_transformer_blocks", parallel_block())),
-        (Site("hook_time_emb", "vector", "time_text_embed", "output", item=0), EMBED),
-        decode=decode,
-        given=given,
-    )
-)
-HUNYUAN15 = register(
-    Adapter(
-        "HunyuanVideo 1.5",
-        ("HunyuanVideo15Transformer3DModel",),
-        (Stack("transformer_blocks", DUAL),),
-        (Site("hook_time_emb", "vector", "time_embed", "output"), EMBED),
-        decode=decoding.by_scaling_factor,
-    )
-)
+    def decode(self, pipe: Any, latents: Tensor) -> Tensor:
+        return decoding.by_scaling_factor(pipe, latents)

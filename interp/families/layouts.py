@@ -53,7 +53,7 @@ class Layout:
             if None in found:
                 raise InterpError(
                     "the layout is PACKED and the transformer was called without num_frames, height and width (of the latents): "
-                    "pass them, or give the Adapter another layout"
+                    "pass them, or give the adapter another layout"
                 )
             return tuple(found)
         return tuple(self.to_canonical(call["hidden_states"]).shape[2:])
@@ -68,7 +68,7 @@ class Layout:
         ]:
             raise InterpError(
                 f"the layout is PACKED and {type(pipe).__name__} has no {missing[0]} (of the pipeline: {', '.join(needed)}; of "
-                "prepare_latents: num_frames, height, width in pixels): add it, or give the Adapter another layout"
+                "prepare_latents: num_frames, height, width in pixels): add it, or give the adapter another layout"
             )
         by_frame, by_pixel = pipe.vae_temporal_compression_ratio, pipe.vae_spatial_compression_ratio
         frames = (arguments["num_frames"] - 1) // by_frame + 1

@@ -20,28 +20,22 @@ def scaled(pipe: Any, latents: Tensor) -> Tensor:
     return latents * std / vae.config.scaling_factor + mean
 
 
-def decode(pipe: Any, latents: Tensor) -> Tensor:
-    """With the VAE's statistics; a VAE that is told a timestep gets 0 (the pipeline's default) and no noise."""
-    vae = pipe.vae
-    latents = scaled(pipe, latents).to(vae.dtype)
-    time = torch.zeros(len(latents), dtype=latents.dtype, device=latents.device) if vae.config.timestep_conditioning else None
-    return vae.decode(latents, time, return_dict=False)[0]
+@register
+class LTX(Adapter):
+    family = "LTX-Video"
+    classes = ("LTXVideoTransformer3DModel",)
+    stacks = (Stack("transformer_blocks", cross_block()),)
+    ends = (Site("hook_embed", "tokens", "proj_in", "output"), Site("hook_time_emb", "vector", "time_embed", "output", item=1))
+    layout = PACKED
+    notes = "patch sizes of 1 only, as in every released model"
 
+    def refuses(self, config: Any) -> str | None:
+        return None if (config.patch_size, config.patch_size_t) == (1, 1) else "its patch sizes are not 1"
 
-def patches(config: Any) -> str | None:
-    return None if (config.patch_size, config.patch_size_t) == (1, 1) else "its patch sizes are not 1"
-
-
-LTX = register(
-    Adapter(
-        "LTX-Video",
-        ("LTXVideoTransformer3DModel",),
-        (Stack("transformer_blocks", cross_block()),),
-        (Site("hook_embed", "tokens", "proj_in", "output"), Site("hook_time_emb", "vector", "time_embed", "output", item=1)),
-        layout=PACKED,
-        patch=lambda config: (1, 1, 1),
-        refuses=patches,
-        decode=decode,
-        notes="patch sizes of 1 only, as in every released model",
-    )
-)
+    def decode(self, pipe: Any, latents: Tensor) -> Tensor:
+        """With the VAE's statistics; a VAE that is told a timestep gets 0 (the pipeline's default) and no noise."""
+        vae = pipe.vae
+        latents = scaled(pipe, latents).to(vae.dtype)
+        told = vae.config.timestep_conditioning
+        time = torch.zeros(len(latents), dtype=latents.dtype, device=latents.device) if told else None
+        return vae.decode(latents, time, return_dict=False)[0]

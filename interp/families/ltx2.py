@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from cos_interp.interp.families import register
-from cos_interp.interp.families.adapter import Adapter, Block, Site, Stack
-from cos_interp.interp.families.layouts import PACKED
-from cos_interp.interp.families.ltx import decode, patches, scaled
+from cos_interp.interp.families.adapter import Block, Site, Stack
+from cos_interp.interp.families.ltx import LTX, scaled
 
 # kinds of one stream's heads
 VIDEO_HEADS, AUDIO_HEADS, TEXT_HEADS = "heads", "audio_heads", "text_heads"
@@ -49,34 +50,32 @@ BLOCK: Block = (
 )
 
 
-def refuses_call(pipe: Any, call: Mapping[str, Any]) -> str | None:
-    """Two of the pipeline's guidances, both on by default, run forwards in which parts of the blocks are left out."""
-    given = {name: call.get(name) or 0 for name in OTHER_GUIDANCE}
-    if all(given[name] <= off for name, off in OTHER_GUIDANCE.items()):
-        return None
-    off = ", ".join(f"{name}={value}" for name, value in OTHER_GUIDANCE.items())
-    return f"spatio-temporal and modality guidance run parts of the blocks only, so that names would be missing: give {off}"
+@register
+class LTX2(LTX):
+    """Packs and decodes latents as LTX-Video does."""
 
-
-LTX2 = register(
-    Adapter(
-        "LTX-2",
-        ("LTX2VideoTransformer3DModel",),
-        (Stack("transformer_blocks", BLOCK),),
-        (
-            Site("hook_embed", "tokens", "proj_in", "output"),
-            Site("hook_embed_audio", "audio", "audio_proj_in", "output"),
-            Site("hook_time_emb", "vector", "time_embed", "output", item=1),
-        ),
-        layout=PACKED,
-        patch=lambda config: (1, 1, 1),
-        refuses=patches,
-        refuses_call=refuses_call,
-        recalls=("prepare_audio_latents",),
-        needs=OTHER_GUIDANCE,
-        returned=scaled,
-        decode=decode,
-        notes="names of the audio stream end in _audio; hook_x_t, hook_x0hat and hook_model_out are the video's; a replay from "
-        "another x_t keeps the audio's state; classifier-free guidance only; patch sizes of 1 only",
+    family = "LTX-2"
+    classes = ("LTX2VideoTransformer3DModel",)
+    stacks = (Stack("transformer_blocks", BLOCK),)
+    ends = (
+        Site("hook_embed", "tokens", "proj_in", "output"),
+        Site("hook_embed_audio", "audio", "audio_proj_in", "output"),
+        Site("hook_time_emb", "vector", "time_embed", "output", item=1),
     )
-)
+    recalls = ("prepare_audio_latents",)
+    needs = OTHER_GUIDANCE
+    notes = (
+        "names of the audio stream end in _audio; hook_x_t, hook_x0hat and hook_model_out are the video's; a replay from "
+        "another x_t keeps the audio's state; classifier-free guidance only; patch sizes of 1 only"
+    )
+
+    def refuses_call(self, pipe: Any, call: Mapping[str, Any]) -> str | None:
+        """Two of the pipeline's guidances, both on by default, run forwards in which parts of the blocks are left out."""
+        given = {name: call.get(name) or 0 for name in OTHER_GUIDANCE}
+        if all(given[name] <= off for name, off in OTHER_GUIDANCE.items()):
+            return None
+        off = ", ".join(f"{name}={value}" for name, value in OTHER_GUIDANCE.items())
+        return f"spatio-temporal and modality guidance run parts of the blocks only, so that names would be missing: give {off}"
+
+    def returned(self, pipe: Any, latents: Tensor) -> Tensor:
+        return scaled(pipe, latents)

@@ -30,27 +30,23 @@ def block() -> Block:
     )
 
 
-def decode(pipe: Any, latents: Tensor) -> Tensor:
-    """``latents * std / scaling_factor + mean``."""
-    config, shape = pipe.vae.config, (1, -1, 1, 1, 1)
-    latents = latents.to(pipe.vae.dtype)
-    if config.latents_mean is None or config.latents_std is None:
-        return pipe.vae.decode(latents / config.scaling_factor, return_dict=False)[0]
-    mean, std = (torch.as_tensor(v).view(shape).to(latents) for v in (config.latents_mean, config.latents_std))
-    return pipe.vae.decode(latents * std / config.scaling_factor + mean, return_dict=False)[0]
-
-
-MOCHI = register(
-    Adapter(
-        "Mochi",
-        ("MochiTransformer3DModel",),
-        (Stack("transformer_blocks", block()),),
-        (
-            Site("hook_time_emb", "vector", "time_embed", "output", item=0),
-            Site("hook_embed", "tokens", "patch_embed", "output", fold="spatial"),
-        ),
-        per_sample_attention=True,
-        decode=decode,
-        notes="keys of a pattern: video, then the row's valid text",
+@register
+class Mochi(Adapter):
+    family = "Mochi"
+    classes = ("MochiTransformer3DModel",)
+    stacks = (Stack("transformer_blocks", block()),)
+    ends = (
+        Site("hook_time_emb", "vector", "time_embed", "output", item=0),
+        Site("hook_embed", "tokens", "patch_embed", "output", fold="spatial"),
     )
-)
+    per_sample_attention = True
+    notes = "keys of a pattern: video, then the row's valid text"
+
+    def decode(self, pipe: Any, latents: Tensor) -> Tensor:
+        """``latents * std / scaling_factor + mean``."""
+        config, shape = pipe.vae.config, (1, -1, 1, 1, 1)
+        latents = latents.to(pipe.vae.dtype)
+        if config.latents_mean is None or config.latents_std is None:
+            return pipe.vae.decode(latents / config.scaling_factor, return_dict=False)[0]
+        mean, std = (torch.as_tensor(v).view(shape).to(latents) for v in (config.latents_mean, config.latents_std))
+        return pipe.vae.decode(latents * std / config.scaling_factor + mean, return_dict=False)[0]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from torch import nn
-
-from cos_interp.interp.families import decoding, register
-from cos_interp.interp.families.adapter import Adapter, Block, Site, Stack
-from cos_interp.interp.families.shapes import has, joint_block, parallel_block
+from cos_interp.interp.families import register
+from cos_interp.interp.families.adapter import Adapter, Block, Site, Stack, has
+from cos_interp.interp.families.shapes import joint_block, parallel_block
+from cos_interp.interp.families.sites import Transformer
 
 
 def with_cross(block: Block) -> Block:
@@ -21,28 +20,21 @@ DUAL = with_cross(joint_block(attn="attn", text="last"))
 SINGLE = with_cross(parallel_block())
 
 
-def breaks(transformer: nn.Module) -> set[int]:
-    """The first decoder block: it starts from the embedded latents again."""
-    layers = len(transformer.transformer_blocks) + len(transformer.single_transformer_blocks)
-    decoders = transformer.config.num_decoder_layers
-    return {layers - decoders} if decoders else set()
+@register
+class MotifVideo(Adapter):
+    family = "Motif-Video"
+    classes = ("MotifVideoTransformer3DModel",)
+    stacks = (Stack("transformer_blocks", DUAL), Stack("single_transformer_blocks", SINGLE))
+    ends = (Site("hook_time_emb", "vector", "time_text_embed", "output"), Site("hook_embed", "tokens", "x_embedder", "output"))
+    recalls = ("_prepare_first_frame_conditioning",)
+    notes = "in decoder blocks the second stream (_text) is the encoder's video"
 
+    def breaks(self, transformer: Transformer) -> set[int]:
+        """The first decoder block: it starts from the embedded latents again."""
+        layers = len(transformer.transformer_blocks) + len(transformer.single_transformer_blocks)
+        decoders = transformer.config.num_decoder_layers
+        return {layers - decoders} if decoders else set()
 
-def last_text(transformer: nn.Module) -> set[int]:
-    """The last encoder block: the decoder reads its video, not its text."""
-    return {layer - 1 for layer in breaks(transformer)}
-
-
-MOTIF = register(
-    Adapter(
-        "Motif-Video",
-        ("MotifVideoTransformer3DModel",),
-        (Stack("transformer_blocks", DUAL), Stack("single_transformer_blocks", SINGLE)),
-        (Site("hook_time_emb", "vector", "time_text_embed", "output"), Site("hook_embed", "tokens", "x_embedder", "output")),
-        breaks=breaks,
-        last_text=last_text,
-        recalls=("_prepare_first_frame_conditioning",),
-        decode=decoding.by_statistics,
-        notes="in decoder blocks the second stream (_text) is the encoder's video",
-    )
-)
+    def last_text(self, transformer: Transformer) -> set[int]:
+        """The last encoder block: the decoder reads its video, not its text."""
+        return {layer - 1 for layer in self.breaks(transformer)}

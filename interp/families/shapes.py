@@ -7,7 +7,7 @@ Sites without a module boundary (the residual stream between the sub-layers) are
 from __future__ import annotations
 
 from cos_interp.interp.errors import InterpError
-from cos_interp.interp.families.adapter import Block, Site, has
+from cos_interp.interp.families.sites import Block, Site, has
 
 
 def ordered(block: Block, *names: str) -> Block:

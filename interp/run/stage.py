@@ -120,13 +120,12 @@ class Stage:
         self.run.prepared = (latents.clone(), *rest)  # some pipelines write into theirs
         self.clock.rows = latents.shape[0]
         self.run.dims = layout.prepared_dims(latents, arguments, self.pipe)
-        whole, channels = canonical(latents, layout, self.run.dims), self.adapter.channels
-        count = whole.shape[1] if channels is None else channels(config)
+        whole = canonical(latents, layout, self.run.dims)
+        count = self.adapter.channels(config, whole.shape[1])
         state = whole[:, :count]
         self.director.prepared(state, self.clock.planned)
         edited = self.director.edit_x_t(self.clock.at(0), state)
-        given = edited.clone() if channels else canonical(self.adapter.given(config, self.run.prepared), layout, self.run.dims)
-        self.view = LatentView(layout, self.run.dims, given)
+        self.view = LatentView(layout, self.run.dims, self.adapter.given(config, edited, self.run.prepared).clone())
         if edited is state:
             return latents
         return native(torch.cat([edited, whole[:, count:]], dim=1), latents, layout)
@@ -208,12 +207,13 @@ class Stage:
 
     def _final(self, out: Tensor) -> Tensor:
         """The final latents, from what the pipeline returned."""
-        if self.adapter.returned is not None:
-            return self.view.whole(self.last)
+        own = self.view.whole(self.last)
+        if self.adapter.returned(self.pipe, own) is not own:  # in another scale
+            return own
         final = self.view.canonical(out)
         before = final.shape[2] - self.view.dims[0]
         if before < 0:  # some pipelines do not return their condition's frame
-            return self.view.whole(self.last)
+            return own
         if before > 0:
             self.run.lead = final[:, :, :before].clone()
         return final[:, :, before:]

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from cos_interp.interp import HookedVideoPipeline, InterpError
 from cos_interp.interp.check.proof import check_adapter
 from cos_interp.interp.families import adapter_for, register, tiny
-from cos_interp.interp.families.adapter import Adapter, NoAdapter, Stack
-from cos_interp.interp.families.hunyuan import EMBED, HUNYUAN
+from cos_interp.interp.families.adapter import NoAdapter, Stack
+from cos_interp.interp.families.hunyuan import EMBED, HunyuanVideo
 from cos_interp.interp.families.shapes import joint_block, parallel_block
 from cos_interp.interp.patching import Patch, record, replay
 
@@ -164,10 +164,10 @@ def wrong_hunyuan(**block):
     dual = joint_block(attn="attn", **block)
     stacks = (Stack("transformer_blocks", dual), Stack("single_transformer_blocks", parallel_block()))
     try:
-        register(Adapter("Wrong", HUNYUAN.classes, stacks, (EMBED,)))
+        register(type("Wrong", (HunyuanVideo,), {"stacks": stacks, "ends": (EMBED,)}))
         return check_adapter(tiny.build("hunyuan"), **tiny.call("hunyuan", steps=2))
     finally:
-        register(HUNYUAN)
+        register(HunyuanVideo)
 
 
 def test_a_wrong_adapter_is_found_out():

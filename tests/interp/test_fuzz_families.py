@@ -13,7 +13,7 @@ import torch
 from cos_interp.interp import HookedVideoPipeline, InterpError
 from cos_interp.interp.families import tiny
 from cos_interp.interp.families.tiny import text
-from cos_interp.interp.families.tiny.joint import hunyuan_embeddings
+from cos_interp.interp.families.tiny.hunyuan import hunyuan_embeddings
 from cos_interp.interp.patching import Patch, record, replay
 
 STEPS, HEADS = 3, 4

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -165,22 +164,29 @@ def block(**words):
     return ordered(joint_block(**{**own, **where, **words}), *ORDER)
 
 
-TWIN = register(
-    Adapter(
-        "Twin",
-        ("TwinTransformer3D",),
-        (Stack("blocks", block()),),
-        (Site("hook_embed", "embed", "patchify", "output"), Site("hook_time_emb", "vector", "time", "output")),
-        output_item=None,
-        patch=lambda config: (1, config.spatial_patch, config.spatial_patch),
-        sizes=lambda config: (config.width, config.heads),
-        decode=by_scaling_factor,
-    )
-)
+@register
+class Twin(Adapter):
+    family = "Twin"
+    classes = ("TwinTransformer3D",)
+    stacks = (Stack("blocks", block()),)
+    ends = (Site("hook_embed", "embed", "patchify", "output"), Site("hook_time_emb", "vector", "time", "output"))
+    output_item = None
+
+    def patch(self, config):
+        return 1, config.spatial_patch, config.spatial_patch
+
+    def sizes(self, config):
+        return config.width, config.heads
+
+    def decode(self, pipe, latents):
+        return by_scaling_factor(pipe, latents)
 
 
-SINGLE = single_block(attn="attention", text="first", mlp="mlp", mid="x_0")
-register(replace(TWIN, family="Single", classes=("SingleTransformer3D",), stacks=(Stack("blocks", SINGLE),)))
+@register
+class Single(Twin):
+    family = "Single"
+    classes = ("SingleTransformer3D",)
+    stacks = (Stack("blocks", single_block(attn="attention", text="first", mlp="mlp", mid="x_0")),)
 
 
 def twin(transformer=TwinTransformer3D):
@@ -191,10 +197,10 @@ def twin(transformer=TwinTransformer3D):
 def checked(**changes):
     """The report on the pipeline with a changed adapter."""
     try:
-        register(replace(TWIN, **changes))
+        register(type("Changed", (Twin,), changes))
         return check_adapter(twin(), **CALL)
     finally:
-        register(TWIN)
+        register(Twin)
 
 
 def failing(report):
@@ -235,7 +241,7 @@ def test_a_patch_of_the_video_and_of_the_text_is_replayed():
     [
         ("one perturbed latent cell", "blocks.0.attn.hook_q: tokens", {"stacks": (Stack("blocks", block(text="last")),)}),
         ("algebraic identities", "hook_resid_mid is not", {"stacks": (Stack("blocks", block(mid="change_0")),)}),
-        ("values have the axes", "head is 2, not 4", {"sizes": lambda config: (config.width, 2 * config.heads)}),
+        ("values have the axes", "head is 2, not 4", {"sizes": lambda self, config: (config.width, 2 * config.heads)}),
         ("another prompt changes cond", "Adapter.doubled", {"doubled": ("cond", "uncond")}),
     ],
 )
@@ -258,15 +264,31 @@ def test_a_wrong_table_fails_the_check_that_the_docs_name(title, problem, change
         ("there is no module 'blocks.0.attn'; .* has gates, norm, attention", {"stacks": (Stack("blocks", block(attn="attn")),)}),
         ("resid_pre .* found .2, 7, 16.*72 tokens .3 frames x 4 rows x 6", {"stacks": (Stack("blocks", block(takes=0)),)}),
         ("output_item=0 picks from a tuple, found Tensor", {"output_item": 0}),
-        ("no patch_size, only channels.*patch=lambda", {"patch": Adapter.patch}),
-        ("no num_attention_heads .*sizes=lambda", {"sizes": Adapter.sizes}),
+        ("no patch_size, only channels.*patch.self, config", {"patch": Adapter.patch}),
+        ("no num_attention_heads .*sizes.self, config", {"sizes": Adapter.sizes}),
         ("PACKED and TwinPipeline has no vae_temporal_compression_ratio", {"layout": PACKED}),
+        (
+            "part='lead' cuts an axis.* 'embed'",
+            {"ends": (Site("e", "embed", "patchify", "output", part="lead"),)},
+        ),
         ("there is no kind 'pixels', there are tokens", {"ends": (Site("hook_embed", "pixels", "patchify", "output"),)}),
     ],
 )
 def test_errors_say_what_is_missing_and_what_to_write(message, changes):
     with pytest.raises(InterpError, match=message):
         checked(**changes)
+
+
+@pytest.mark.parametrize(
+    ("message", "bases", "changes"),
+    [
+        ("the adapter Wrong has no classes, stacks; see", (Adapter,), {"family": "Wrong"}),
+        ("the adapter Wrong has end, output, which nothing reads; an Adapter has", (Twin,), {"end": (), "output": 0}),
+    ],
+)
+def test_a_declaration_is_read_when_it_is_registered(message, bases, changes):
+    with pytest.raises(InterpError, match=message):
+        register(type("Wrong", bases, changes))
 
 
 def test_a_pipeline_is_told_all_that_it_lacks_at_once():
@@ -288,11 +310,11 @@ def test_an_unknown_transformer_and_a_decoder_that_does_not_fit():
     with pytest.raises(NoAdapter, match="adding-a-family"):
         HookedVideoPipeline.from_pipeline(TwinPipeline(**{**twin().components, "transformer": Other()}))
     try:
-        register(replace(TWIN, decode=Adapter.decode))
+        register(type("Changed", (Twin,), {"decode": Adapter.decode}))
         with pytest.raises(InterpError, match="TwinVAE has no latents_mean"):
             HookedVideoPipeline.from_pipeline(twin()).run(**CALL, seed=0).decode()
     finally:
-        register(TWIN)
+        register(Twin)
 
 
 def _rows(header):

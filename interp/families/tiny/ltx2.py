@@ -1,4 +1,4 @@
-"""A tiny LTX-2 pipeline: video and audio transformer, both VAEs, the text connectors and the vocoder."""
+"""Tiny pipelines of LTX-2: video and audio transformer, both VAEs, the text connectors and the vocoder."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from typing import Any
 
 import torch
 
+from cos_interp.interp.families.ltx2 import OTHER_GUIDANCE
 from cos_interp.interp.families.tiny import text
+from cos_interp.interp.families.tiny.record import PLAIN, SHORT, Keywords, Tiny, image, new, picture
 from cos_interp.interp.families.tiny.wan import flow
 
 LAYERS = 1  # of the text encoder
 
 
 def _transformer() -> Any:
-    from diffusers import LTX2VideoTransformer3DModel
-
     torch.manual_seed(0)
-    return LTX2VideoTransformer3DModel(
+    return new(
+        "LTX2VideoTransformer3DModel",
         in_channels=4,
         out_channels=4,
         num_attention_heads=2,
@@ -56,10 +57,9 @@ def _connectors() -> Any:
 
 
 def _vae() -> Any:
-    from diffusers import AutoencoderKLLTX2Video
-
     torch.manual_seed(1)
-    vae = AutoencoderKLLTX2Video(
+    vae = new(
+        "AutoencoderKLLTX2Video",
         in_channels=3,
         out_channels=3,
         latent_channels=4,
@@ -88,11 +88,11 @@ def _vae() -> Any:
 
 def _audio() -> tuple[Any, Any]:
     """The audio VAE, and the vocoder that turns its mel spectrograms into sound."""
-    from diffusers import AutoencoderKLLTX2Audio
     from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder
 
     torch.manual_seed(3)
-    vae = AutoencoderKLLTX2Audio(
+    vae = new(
+        "AutoencoderKLLTX2Audio",
         base_channels=4,
         ch_mult=(1,),
         num_res_blocks=1,
@@ -113,10 +113,9 @@ def _audio() -> tuple[Any, Any]:
 
 
 def pipeline(name: str) -> Any:
-    import diffusers
-
     audio_vae, vocoder = _audio()
-    return getattr(diffusers, name)(
+    return new(
+        name,
         scheduler=flow(),
         vae=_vae(),
         audio_vae=audio_vae,
@@ -134,3 +133,22 @@ def ltx2() -> Any:
 
 def ltx2_image() -> Any:
     return pipeline("LTX2ImageToVideoPipeline")
+
+
+def ltx2_condition() -> Any:
+    return pipeline("LTX2ConditionPipeline")
+
+
+def first_frame(size: int, frames: int) -> Keywords:
+    from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
+
+    return {"conditions": [LTX2VideoCondition(frames=image(size), index=0, crf=0)]}
+
+
+KEYWORDS = SHORT | OTHER_GUIDANCE
+GUIDANCE = (PLAIN[0], {"guidance_scale": 1.0, "audio_guidance_scale": 1.0})
+TINY = {
+    "ltx2": Tiny(ltx2, KEYWORDS, guidance=GUIDANCE),
+    "ltx2-i2v": Tiny(ltx2_image, KEYWORDS | {"image_crf": 0}, picture, GUIDANCE),
+    "ltx2-condition": Tiny(ltx2_condition, KEYWORDS, first_frame, GUIDANCE),
+}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 WORDS = tuple("move the red blue green circle box square above below left right of a video ball goal to and on".split())
 SPECIAL = ("<pad>", "</s>", "<unk>", "<s>")
@@ -18,6 +17,7 @@ WIDTH = 16
 
 def tokenizer(start: bool = False, **settings: Any) -> Any:
     """Lower-case words; anything else becomes ``<unk>``; ``</s>`` closes the prompt."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     vocabulary = {word: i for i, word in enumerate([*SPECIAL, *WORDS])}

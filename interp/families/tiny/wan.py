@@ -1,4 +1,4 @@
-"""Tiny pipelines of the Wan family and of the models built from its blocks."""
+"""Tiny pipelines of the Wan family and of the models built from its blocks; others use its VAE and its scheduler."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from cos_interp.interp.families.tiny import text
+from cos_interp.interp.families.tiny.record import LONG, SHORT, Keywords, Tiny, new, picture, video
 
 BLOCK = {
     "patch_size": (1, 2, 2), "num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 4, "out_channels": 4,
@@ -15,11 +16,9 @@ BLOCK = {
 
 
 def vae() -> Any:
-    from diffusers import AutoencoderKLWan
-
     torch.manual_seed(1)
-    return AutoencoderKLWan(
-        base_dim=4, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True],
+    return new(
+        "AutoencoderKLWan", base_dim=4, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True],
         latents_mean=[0.1, 0.0, -0.1, 0.2], latents_std=[1.0, 1.1, 0.9, 1.2],
     )  # fmt: skip
 
@@ -34,10 +33,8 @@ def flow(name: str = "euler") -> Any:
 
 
 def transformer(class_name: str, seed: int = 0, **overrides: Any) -> Any:
-    import diffusers
-
     torch.manual_seed(seed)
-    return getattr(diffusers, class_name)(**BLOCK | overrides).eval()
+    return new(class_name, **BLOCK | overrides).eval()
 
 
 def parts(scheduler: Any) -> dict[str, Any]:
@@ -94,6 +91,23 @@ def vace() -> Any:
     return WanVACEPipeline(transformer=vace_transformer(), **parts(flow()))
 
 
+def vace22() -> Any:
+    """Wan 2.2 VACE: two experts."""
+    from diffusers import WanVACEPipeline
+
+    experts = [vace_transformer(seed) for seed in (0, 1)]
+    return WanVACEPipeline(transformer=experts[0], transformer_2=experts[1], boundary_ratio=0.85, **parts(flow("unipc")))
+
+
+def lucy() -> Any:
+    """The video to edit comes as further channels of a Wan 2.2 5B transformer."""
+    from diffusers import LucyEditPipeline
+
+    return LucyEditPipeline(
+        transformer=transformer("WanTransformer3DModel", in_channels=8), expand_timesteps=True, **parts(flow())
+    )
+
+
 def animate() -> Any:
     from diffusers import WanAnimatePipeline
 
@@ -137,3 +151,26 @@ def chronoedit() -> Any:
         "ChronoEditTransformer3DModel", in_channels=12, image_dim=16, added_kv_proj_dim=24, rope_temporal_skip_len=8
     )
     return ChronoEditPipeline(transformer=made, image_encoder=encoder, image_processor=processor, **parts(flow()))
+
+
+def performer(size: int, frames: int) -> Keywords:
+    """A picture, and the videos whose movement it takes."""
+    clip = video(size, frames)["video"]
+    return picture(size, frames) | {"pose_video": clip, "face_video": clip}
+
+
+TINY = {
+    "wan2.1": Tiny(wan21, SHORT),
+    "wan2.1-i2v": Tiny(wan21_image, LONG, picture),
+    "wan2.1-v2v": Tiny(wan_video, SHORT | {"strength": 0.8}, video, frames=None),
+    "wan2.2": Tiny(wan22, SHORT),
+    "wan2.2-i2v": Tiny(wan22_image, SHORT, picture),
+    "wan2.2-ti2v-5b": Tiny(ti2v_5b, SHORT, picture),
+    "wan-vace": Tiny(vace, SHORT),
+    "wan2.2-vace": Tiny(vace22, SHORT),
+    "wan-lucy-edit": Tiny(lucy, SHORT, video, frames=None),
+    "wan-animate": Tiny(animate, LONG | {"segment_frame_length": 9}, performer, frames=None),
+    "skyreels-v2": Tiny(skyreels, SHORT),
+    "skyreels-v2-i2v": Tiny(skyreels_image, LONG, picture),
+    "chronoedit": Tiny(chronoedit, LONG, picture),
+}
