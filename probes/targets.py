@@ -4,55 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 
-from cos_interp.interp.trajectory import Run
+from cos_interp.probes.clip import Clip
 from cos_interp.probes.errors import ProbeError
-from cos_interp.tasks import Item, Verdict, get_task, grid, reader
+from cos_interp.probes.inputs import as_tokens
+from cos_interp.tasks import grid
 
 Family = Literal["perception", "reasoning", "consolidation"]
-Shape = tuple[int, int, int]  # token grid: frames, rows, cols
 CLASSIFY, REGRESS = "classes", "values"
-
-
-@dataclass(frozen=True)
-class Clip:
-    """One generated video, as target functions see it. ``item`` is None for prompts of the user's own."""
-
-    name: str
-    run: Run
-    item: Item | None
-    grid: Shape
-
-    @cached_property
-    def frames(self) -> np.ndarray:
-        """The final video, uint8 ``[pixel frame, height, width, 3]``."""
-        return self.run.decode()[0]
-
-    @cached_property
-    def cells(self) -> np.ndarray:
-        """The final video as cell classes ``[pixel frame, row, col]``, -1 where unreadable."""
-        return reader.read(self.frames)
-
-    @cached_property
-    def verdict(self) -> Verdict:
-        return get_task(self.item.task).verify(self.item, self.frames)
-
-    @cached_property
-    def told(self) -> Item | None:
-        """The item with the answer that this run gives: where several answers are right, the run's own one; None when
-        the run took none of them, because then there is no fact of which of them it worked on."""
-        if self.item.unique:
-            return self.item
-        return get_task(self.item.task).with_answer(self.item, self.verdict.answer) if self.verdict.solved else None
-
-    @cached_property
-    def labels(self) -> dict[str, np.ndarray]:
-        """The task's token labels for :attr:`told`; empty without one."""
-        return {} if self.told is None else get_task(self.item.task).labels(self.told)
 
 
 @dataclass(frozen=True)
@@ -125,8 +87,6 @@ def _table(part: int) -> np.ndarray:
 
 
 def _final_latent(clip: Clip) -> np.ndarray:
-    from cos_interp.probes.inputs import as_tokens
-
     return as_tokens(clip.run.latents[0], clip.grid)
 
 

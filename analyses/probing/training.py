@@ -12,8 +12,9 @@ from cos_interp.analyses.driver.settings import SuiteConfig
 from cos_interp.analyses.driver.statistics import mean_number
 from cos_interp.analyses.kit.problems import Problem, arguments, problems
 from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.probes.clip import Source
 from cos_interp.probes.collect import collect_clip, in_turn
-from cos_interp.probes.dataset import ProbeDataset, Source, layer_of
+from cos_interp.probes.dataset import ProbeDataset, layer_of
 from cos_interp.probes.errors import ProbeError
 from cos_interp.probes.grid import ProbeGrid
 from cos_interp.probes.overlay import overlay
