@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from cos_interp.interp.trajectory import Run
-from cos_interp.tasks import Item, Verdict, get_task, reader
+from cos_interp.probes.errors import ProbeError
+from cos_interp.tasks import Item, Task, Verdict, get_task, reader
 
 Shape = tuple[int, int, int]  # token grid: frames, rows, cols
 
@@ -43,21 +44,40 @@ class Clip:
         return reader.read(self.frames)
 
     @cached_property
+    def task(self) -> Task:
+        """The task of the item. ProbeError for a prompt of the user's own."""
+        return get_task(self._item.task)
+
+    @property
+    def _item(self) -> Item:
+        if self.item is None:
+            raise ProbeError(
+                f"clip {self.name} is a prompt of your own: without a task it has no verdict and no labels; use final_latent"
+            )
+        return self.item
+
+    @cached_property
     def verdict(self) -> Verdict:
-        return get_task(self.item.task).verify(self.item, self.frames)
+        return self.task.verify(self._item, self.frames)
 
     @cached_property
     def told(self) -> Item | None:
         """The item with the answer that this run gives: where several answers are right, the run's own one; None when
         the run took none of them, because then there is no fact of which of them it worked on."""
-        if self.item.unique:
-            return self.item
-        return get_task(self.item.task).with_answer(self.item, self.verdict.answer) if self.verdict.solved else None
+        if self._item.unique:
+            return self._item
+        return self.task.with_answer(self._item, self.verdict.answer) if self.verdict.solved else None
 
-    @cached_property
+    def label(self, name: str) -> np.ndarray | None:
+        """One of the task's labels: of :attr:`told`, unless the first frame decides it; None where there is none."""
+        found = next((label for label in self.task.readable if label.name == name), None)
+        item = self.item if found is not None and found.given else self.told
+        return None if found is None or item is None else found.read(item)
+
+    @property
     def labels(self) -> dict[str, np.ndarray]:
-        """The task's token labels for :attr:`told`; empty without one."""
-        return {} if self.told is None else get_task(self.item.task).labels(self.told)
+        """All of the task's labels for :attr:`told`; empty without one."""
+        return {} if self.told is None else self.task.labels(self.told)
 
 
 @dataclass(frozen=True)
