@@ -6,15 +6,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cos_interp.probes.clip import Clip
     from cos_interp.probes.dataset import ProbeDataset
     from cos_interp.probes.errors import ProbeError
     from cos_interp.probes.estimator import LinearProbe
     from cos_interp.probes.grid import ProbeGrid
-    from cos_interp.probes.targets import Clip, Target, register
+    from cos_interp.probes.targets import Target, register
 
 _HOME = {
     "ProbeDataset": "dataset", "ProbeError": "errors", "LinearProbe": "estimator", "ProbeGrid": "grid",
-    "Clip": "targets", "Target": "targets", "register": "targets",
+    "Clip": "clip", "Target": "targets", "register": "targets",
 }  # fmt: skip
 
 __all__ = ["Clip", "LinearProbe", "ProbeDataset", "ProbeError", "ProbeGrid", "Target", "register"]

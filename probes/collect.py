@@ -1,24 +1,26 @@
-"""Running a model on clips and keeping, by token, what probes read."""
+"""Running a model on clips and keeping, by token, what probes read. It knows no data set: a data set collects."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.trajectory import Run
-from cos_interp.probes.dataset import ClipData, Source
+from cos_interp.probes.clip import Clip, ClipData, Shape, Source
 from cos_interp.probes.errors import ProbeError
 from cos_interp.probes.inputs import as_tokens, first_frame
-from cos_interp.probes.targets import Clip, Shape, Target
+from cos_interp.probes.targets import Target
 
 TOKEN_KINDS = ("tokens", "embed", "heads")
 Tokens = str | int | Sequence[tuple[int, int, int]]
+Progress = Callable[[int, int], None]
 
 
 def sources(model: HookedVideoPipeline, suite: Iterable[Any], n: int | None, seed: int, call: dict[str, Any]) -> list[Source]:
@@ -79,6 +81,17 @@ def token_names(model: HookedVideoPipeline, names: str | Sequence[str]) -> list[
     return found
 
 
+def collect_clips(
+    model: HookedVideoPipeline, chosen: Sequence[Source], names: str | Sequence[str], steps: Any, targets: Sequence[Target],
+    tokens: Tokens, seed: int, progress: Progress,
+) -> Iterator[ClipData]:  # fmt: skip
+    """:func:`collect_clip` of every source in turn; each draws its tokens by a seed of its own."""
+    for i, source in enumerate(chosen):
+        progress(i, len(chosen))
+        yield collect_clip(model, source, names, steps, targets, tokens, seed + i)
+    progress(len(chosen), len(chosen))
+
+
 def collect_clip(
     model: HookedVideoPipeline, source: Source, names: str | Sequence[str], steps: Any, targets: Sequence[Target], tokens: Tokens,
     seed: int,
@@ -131,8 +144,6 @@ def model_facts(model: HookedVideoPipeline) -> dict[str, Any]:
 
 def model_digest(model: HookedVideoPipeline) -> str:
     """sha256 over the names, dtypes and bytes of all transformer weights, as loaded. Some 20 s for 14 B parameters."""
-    import torch
-
     total = hashlib.sha256()
     for expert, engine in model.engines.items():
         for name, weight in sorted(engine.module.state_dict().items()):

@@ -10,38 +10,12 @@ from typing import Any
 import numpy as np
 
 from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.probes.clip import ClipData, Shape
+from cos_interp.probes.collect import Progress, Tokens, collect_clips, model_facts, sources
 from cos_interp.probes.errors import ProbeError
 from cos_interp.probes.inputs import INPUTS, one_hot_position
 from cos_interp.probes.storage import DEFAULT_BYTES, Storage
-from cos_interp.probes.targets import CLASSIFY, Shape, Target, resolve
-
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Source:
-    """One clip to generate: the pipeline's keywords with their seed, and the task item where there is one."""
-
-    name: str
-    call: dict[str, Any]
-    item: Any = None
-
-
-@dataclass(frozen=True)
-class ClipData:
-    """What one run leaves: activations ``[step, token, d_model]`` by hook name, labels ``[token]`` (or ``[token, k]``) by target,
-    inputs ``x_t [step, token, k]`` and ``first frame [token, k]`` (or None), positions ``[token, 3]``."""
-
-    name: str
-    task: str
-    activations: dict[str, np.ndarray]
-    labels: dict[str, np.ndarray]
-    x_t: np.ndarray
-    first: np.ndarray | None
-    position: np.ndarray
-    steps: tuple[int, ...]
-    sigmas: tuple[float, ...]
-    grid: Shape
+from cos_interp.probes.targets import CLASSIFY, Target, resolve
 
 
 @dataclass
@@ -75,7 +49,7 @@ class ProbeDataset:
         names: str | Sequence[str] = "blocks.*.hook_resid_post",
         steps: int | range | slice | Sequence[int] | str = "all",
         targets: Sequence[str | Target] = ("cell_class", "on_path", "goal"),
-        tokens: str | int | Sequence[tuple[int, int, int]] = "all",
+        tokens: Tokens = "all",
         n: int | None = None,
         seed: int = 0,
         max_bytes: int = DEFAULT_BYTES,
@@ -85,17 +59,16 @@ class ProbeDataset:
     ) -> ProbeDataset:
         """Generate ``n`` items of ``suite`` (tasks in turn) and keep their activations and labels.
 
-        ``suite``: items with ``prompt``, ``first_frame``, ``task`` and ``seed``, or :class:`Source` objects. ``tokens``: "all",
+        ``suite``: items with ``prompt``, ``first_frame``, ``task`` and ``seed``, or ``clip.Source`` objects. ``tokens``: "all",
         a number (so many a clip, drawn at random, the same draw at every layer and step), or a list of (frame, row, col).
         Over ``max_bytes`` the activations go to files in ``folder`` (a temporary one by default). ``call``: keywords of the
         pipeline, e.g. ``num_inference_steps``.
         """
-        from cos_interp.probes.collect import collect_clip, model_facts, sources
-
         chosen = sources(model, suite, n, seed, call)
         found = resolve(targets)
-        made = _each(model, chosen, names, steps, found, tokens, seed, collect_clip, progress)
-        data = assemble(made, len(chosen), found, max_bytes, folder)
+        data = assemble(
+            collect_clips(model, chosen, names, steps, found, tokens, seed, progress), len(chosen), found, max_bytes, folder
+        )
         data.model = model_facts(model)
         return data
 
@@ -195,13 +168,6 @@ def layer_of(name: str) -> int | None:
     """
     parts = name.split(".")
     return int(parts[1]) if parts[0] == "blocks" else None
-
-
-def _each(model, chosen, names, steps, targets, tokens, seed, collect_clip, progress) -> Iterator[ClipData]:
-    for i, source in enumerate(chosen):
-        progress(i, len(chosen))
-        yield collect_clip(model, source, names, steps, targets, tokens, seed + i)
-    progress(len(chosen), len(chosen))
 
 
 def assemble(

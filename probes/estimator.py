@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.metrics import balanced_accuracy_score, r2_score
 from sklearn.utils import ClassifierTags, RegressorTags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
 
 from cos_interp.probes.errors import ProbeError
-from cos_interp.probes.solvers import fit_affine, raw_units
+from cos_interp.probes.solvers import Kind, Recipe, as_classifier, as_regressor, fit_affine, raw_units
 from cos_interp.probes.strength import choose
 
-Kind = Literal["logistic", "ridge", "ridge-classifier", "mean-difference", "linear-svm", "pca+logistic"]
-KINDS: tuple[str, ...] = ("logistic", "ridge", "ridge-classifier", "mean-difference", "linear-svm", "pca+logistic")
-STRENGTHS = (0.1, 1.0, 10.0, 100.0)  # the penalty; scikit-learn's C is its inverse
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 def _has_probabilities(probe: LinearProbe) -> bool:
@@ -47,8 +46,13 @@ class LinearProbe(BaseEstimator):
         self.random_state = random_state
 
     @property
+    def recipe(self) -> Recipe:
+        """What the solvers need to know."""
+        return Recipe(self.kind, self.scale, self.balanced, self.components, self.random_state)
+
+    @property
     def classifies(self) -> bool:
-        return self.kind != "ridge"
+        return self.recipe.classifies
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -67,9 +71,9 @@ class LinearProbe(BaseEstimator):
             raise ProbeError(f"unknown kind of probe {self.kind!r}; there are {', '.join(KINDS)}")
         X = self._activations(X, reset=True)
         y = self._targets(X, y)
-        self.strength_ = choose(self, X, y, groups) if self.strength == "auto" else float(self.strength)
-        map_ = fit_affine(self, X, y, self.strength_)
-        self.coef_, self.intercept_ = raw_units(map_)
+        auto = self.strength == "auto"
+        self.strength_ = choose(self.recipe, X, y, groups, self.inner) if auto else float(self.strength)
+        self.coef_, self.intercept_ = raw_units(fit_affine(self.recipe, X, y, self.strength_))
         return self
 
     def _targets(self, X: np.ndarray, y: Any) -> np.ndarray:
@@ -131,8 +135,6 @@ class LinearProbe(BaseEstimator):
 
     def score(self, X: Any, y: Any) -> float:
         """Balanced accuracy, or R2 for ridge."""
-        from sklearn.metrics import balanced_accuracy_score, r2_score
-
         return float((balanced_accuracy_score if self.classifies else r2_score)(y, self.predict(X)))
 
     def direction(self, towards: Any = None) -> np.ndarray:
@@ -156,6 +158,7 @@ class LinearProbe(BaseEstimator):
 
     def to_sklearn(self) -> Any:
         """The same map as a plain scikit-learn estimator."""
-        from cos_interp.probes.solvers import as_sklearn
-
-        return as_sklearn(self)
+        check_is_fitted(self)
+        if self.classifies:
+            return as_classifier(self.recipe, self.strength_, self.coef_, self.intercept_, self.classes_)
+        return as_regressor(self.recipe, self.strength_, self.coef_, self.intercept_, self.outputs_ == 1)

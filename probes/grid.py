@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,14 @@ import pandas as pd
 from sklearn.base import clone
 
 from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.probes.collect import Progress
 from cos_interp.probes.crossval import Question, ask, cross_tally, fitting_kind, input_tallies, majority, stream_tally
 from cos_interp.probes.dataset import ProbeDataset, layer_of
 from cos_interp.probes.errors import ProbeError
 from cos_interp.probes.estimator import LinearProbe
+from cos_interp.probes.persistence import Cell, load_probes, save_probes
 from cos_interp.probes.scoring import draws, interval, resampled, score
 from cos_interp.probes.streaming import fit_stream
-
-Cell = tuple[str, int]  # hook name and step
-Progress = Callable[[int, int], None]
 
 
 class ProbeGrid:
@@ -143,13 +143,14 @@ class ProbeGrid:
 
     def save(self, folder: str | Path) -> Path:
         """Write ``probes.safetensors`` and ``card.json`` into a folder."""
-        from cos_interp.probes.persistence import save_grid
-
-        return save_grid(self, Path(folder))
+        scores = json.loads(self.scores.to_json(orient="records"))
+        return save_probes(Path(folder), self.probes, {**self.card, "scores": scores})
 
     @classmethod
     def load(cls, folder: str | Path, model: HookedVideoPipeline | None = None, force: bool = False) -> ProbeGrid:
         """Read a saved grid. With a ``model`` of other weights than the probes were trained on: refused unless ``force``."""
-        from cos_interp.probes.persistence import load_grid
-
-        return load_grid(Path(folder), model, force)
+        probes, card = load_probes(Path(folder), model, force)
+        grid = cls(card["target"]["name"], **card["probe"])
+        grid.probes, grid.scores = probes, pd.DataFrame(card["scores"])
+        grid.card = {k: card[k] for k in ("target", "probe", "data", "model")}
+        return grid

@@ -1,52 +1,47 @@
-"""Probes on disk: coefficients in safetensors, everything about them in a JSON card. No pickle."""
+"""Probes on disk: coefficients in safetensors, everything about them in a JSON card. No pickle. It knows probes, not grids."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import safetensors
 from safetensors.numpy import load, save
 
 from cos_interp.interp.files import write_atomic
 from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.probes.collect import model_digest
 from cos_interp.probes.errors import ProbeError
 from cos_interp.probes.estimator import LinearProbe
 
-if TYPE_CHECKING:
-    from cos_interp.probes.grid import ProbeGrid
-
+Cell = tuple[str, int]  # hook name and step
 CARD, COEFFICIENTS = "card.json", "probes.safetensors"
 FORMAT = 1
 
 
 def versions() -> dict[str, str]:
-    from importlib.metadata import version
-
     return {p: version(p) for p in ("scikit-learn", "numpy", "torch", "diffusers")}
 
 
-def save_grid(grid: ProbeGrid, folder: Path) -> Path:
-    """Write a fitted grid, the card last, so that a folder with a card is whole. Returns the folder."""
-    if not grid.probes:
+def save_probes(folder: Path, probes: dict[Cell, LinearProbe], about: dict[str, Any]) -> Path:
+    """Write fitted probes with what the card says ``about`` them, the card last, so that a folder with a card is whole."""
+    if not probes:
         raise ProbeError("this grid holds no fitted probes: call fit with refit=True before save")
-    tensors, cells = {}, []
-    for number, ((name, step), probe) in enumerate(grid.probes.items()):
+    tensors: dict[str, np.ndarray] = {}
+    cells = []
+    for number, ((name, step), probe) in enumerate(probes.items()):
         key = f"{number:05d}"
         tensors |= {f"{key}.{k}": np.ascontiguousarray(v) for k, v in _arrays(probe).items()}
         cells.append({"key": key, "name": name, "step": step, **_facts(probe)})
     data = save(tensors)
+    facts = {"versions": versions(), "cells": cells, "sha256": hashlib.sha256(data).hexdigest()}
     folder.mkdir(parents=True, exist_ok=True)
-    card = {
-        "format": FORMAT, **grid.card, "versions": versions(), "cells": cells, "sha256": hashlib.sha256(data).hexdigest(),
-        "scores": json.loads(grid.scores.to_json(orient="records")),
-    }  # fmt: skip
     write_atomic(folder / COEFFICIENTS, data)
-    write_atomic(folder / CARD, (json.dumps(card, indent=1) + "\n").encode())
+    write_atomic(folder / CARD, (json.dumps({"format": FORMAT, **about, **facts}, indent=1) + "\n").encode())
     return folder
 
 
@@ -77,21 +72,15 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
-def load_grid(folder: Path, model: HookedVideoPipeline | None = None, force: bool = False) -> ProbeGrid:
-    """Read probes; ProbeError for a damaged file, a wrong shape, or a model with other weights (unless ``force``)."""
-    from cos_interp.probes.grid import ProbeGrid
-
+def load_probes(
+    folder: Path, model: HookedVideoPipeline | None = None, force: bool = False
+) -> tuple[dict[Cell, LinearProbe], dict[str, Any]]:
+    """Probes and their card; ProbeError for a damaged file, a wrong shape, or a model with other weights (unless ``force``)."""
     card = read_card(folder)
     if model is not None and not force:
         _same_model(card, model, folder)
     tensors = _tensors(folder, card)
-    options = {k: v for k, v in card["probe"].items() if k not in ("kind", "folds", "seed")}
-    grid = ProbeGrid(card["target"]["name"], card["probe"]["kind"], card["probe"]["folds"], seed=card["probe"]["seed"], **options)
-    grid.scores = pd.DataFrame(card["scores"])
-    grid.card = {k: card[k] for k in ("target", "probe", "data", "model")}
-    for cell in card["cells"]:
-        grid.probes[cell["name"], cell["step"]] = _probe(cell, tensors, folder)
-    return grid
+    return {(cell["name"], cell["step"]): _probe(cell, tensors, folder) for cell in card["cells"]}, card
 
 
 def _tensors(folder: Path, card: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -126,8 +115,6 @@ def _probe(cell: dict[str, Any], tensors: dict[str, np.ndarray], folder: Path) -
 
 
 def _same_model(card: dict[str, Any], model: HookedVideoPipeline, folder: Path) -> None:
-    from cos_interp.probes.collect import model_digest
-
     wanted, found = card["model"].get("digest"), model_digest(model)
     if wanted != found:
         raise ProbeError(

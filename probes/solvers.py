@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from sklearn.decomposition import PCA
@@ -11,8 +11,22 @@ from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.svm import LinearSVC
 
-if TYPE_CHECKING:
-    from cos_interp.probes.estimator import LinearProbe
+Kind = Literal["logistic", "ridge", "ridge-classifier", "mean-difference", "linear-svm", "pca+logistic"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a probe is fitted, its penalty aside. The fields are the parameters of :class:`LinearProbe`, which explains them."""
+
+    kind: Kind
+    scale: bool
+    balanced: bool
+    components: int
+    random_state: int
+
+    @property
+    def classifies(self) -> bool:
+        return self.kind != "ridge"
 
 
 @dataclass(frozen=True)
@@ -42,54 +56,60 @@ def standard(X: np.ndarray, scale: bool) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.where(spread > 1e-12 * np.maximum(np.abs(mean), 1), spread, 1.0)
 
 
-def class_means(X: np.ndarray, y: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Nearest-class-mean as a linear map: for two classes the difference of means with the threshold halfway."""
-    means = np.stack([X[y == c].mean(0) for c in classes])
+def nearest_mean(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The linear map that names the nearest of the ``means [class, d_model]``; of two, their difference with the threshold
+    halfway."""
     coef, intercept = 2 * means, -(means**2).sum(1)
-    if len(classes) == 2:
+    if len(means) == 2:
         return (coef[1:] - coef[:1]) / 2, (intercept[1:] - intercept[:1]) / 2
     return coef, intercept
 
 
-def fit_affine(probe: LinearProbe, X: np.ndarray, y: np.ndarray, strength: float) -> Affine:
+def fit_affine(recipe: Recipe, X: np.ndarray, y: np.ndarray, strength: float) -> Affine:
     """Fit one probe with a fixed penalty. Scaling is estimated on these rows only."""
     X = X.astype(np.float64, copy=False)
-    mean, scale = standard(X, probe.scale and probe.kind != "mean-difference")
+    mean, scale = standard(X, recipe.scale and recipe.kind != "mean-difference")
     Z = (X - mean) / scale
-    if probe.kind == "mean-difference":
-        return Affine(*class_means(Z, y, probe.classes_), mean, scale)
-    if probe.kind == "pca+logistic":
-        pca = PCA(min(probe.components, *Z.shape), random_state=probe.random_state).fit(Z)
-        inner = solver(probe, strength).fit(pca.transform(Z), y)
+    if recipe.kind == "mean-difference":
+        return Affine(*nearest_mean(np.stack([Z[y == c].mean(0) for c in np.unique(y)])), mean, scale)
+    if recipe.kind == "pca+logistic":
+        pca = PCA(min(recipe.components, *Z.shape), random_state=recipe.random_state).fit(Z)
+        inner = solver(recipe, strength).fit(pca.transform(Z), y)
         coef = inner.coef_ @ pca.components_
         return Affine(coef, inner.intercept_ - coef @ pca.mean_, mean, scale)
-    inner = solver(probe, strength).fit(Z, y)
+    inner = solver(recipe, strength).fit(Z, y)
     return Affine(np.atleast_2d(inner.coef_), np.atleast_1d(inner.intercept_), mean, scale)
 
 
-def solver(probe: LinearProbe, strength: float) -> Any:
+def solver(recipe: Recipe, strength: float) -> Any:
     """The scikit-learn estimator of a kind, for scaled activations."""
-    weight = "balanced" if probe.balanced else None
-    if probe.kind == "ridge":
+    weight = "balanced" if recipe.balanced else None
+    if recipe.kind == "ridge":
         return Ridge(alpha=strength)
-    if probe.kind == "ridge-classifier":
+    if recipe.kind == "ridge-classifier":
         return RidgeClassifier(alpha=strength, class_weight=weight)
-    if probe.kind == "linear-svm":
-        return LinearSVC(C=1 / strength, class_weight=weight, dual="auto", random_state=probe.random_state, max_iter=5000)
-    return LogisticRegression(C=1 / strength, class_weight=weight, max_iter=1000, random_state=probe.random_state)
+    if recipe.kind == "linear-svm":
+        return LinearSVC(C=1 / strength, class_weight=weight, dual="auto", random_state=recipe.random_state, max_iter=5000)
+    return LogisticRegression(C=1 / strength, class_weight=weight, max_iter=1000, random_state=recipe.random_state)
 
 
-def as_sklearn(probe: LinearProbe) -> Any:
-    """A fitted scikit-learn estimator with the probe's coefficients. Kinds without one of their own become a LinearSVC,
-    which predicts by the sign or the largest score, as the probe does."""
-    kind = {"mean-difference": "linear-svm", "pca+logistic": "logistic"}.get(probe.kind, probe.kind)
-    out = solver(type(probe)(**{**probe.get_params(), "kind": kind}), probe.strength_)
-    out.coef_, out.intercept_, out.n_features_in_ = probe.coef_, probe.intercept_, probe.n_features_in_
-    if kind == "ridge":
-        if probe.outputs_ == 1:
-            out.coef_, out.intercept_ = probe.coef_[0], probe.intercept_[0]
-        return out
-    out.n_iter_, out.classes_ = np.array([1]), probe.classes_
-    if kind == "ridge-classifier":
-        out._label_binarizer = LabelBinarizer(pos_label=1, neg_label=-1).fit(probe.classes_)
+# kinds without a scikit-learn estimator of their own, and the one that predicts as they do: by the sign or the largest score
+EXPORTED: dict[Kind, Kind] = {"mean-difference": "linear-svm", "pca+logistic": "logistic"}
+
+
+def as_classifier(recipe: Recipe, strength: float, coef: np.ndarray, intercept: np.ndarray, classes: np.ndarray) -> Any:
+    """A fitted scikit-learn classifier with these coefficients ``[output, d_model]``."""
+    out = solver(replace(recipe, kind=EXPORTED.get(recipe.kind, recipe.kind)), strength)
+    out.coef_, out.intercept_, out.n_features_in_ = coef, intercept, coef.shape[1]
+    out.n_iter_, out.classes_ = np.array([1]), classes
+    if recipe.kind == "ridge-classifier":
+        out._label_binarizer = LabelBinarizer(pos_label=1, neg_label=-1).fit(classes)
+    return out
+
+
+def as_regressor(recipe: Recipe, strength: float, coef: np.ndarray, intercept: np.ndarray, flat: bool) -> Any:
+    """A fitted scikit-learn ridge with these coefficients; ``flat``: it predicts ``[row]`` and not ``[row, k]``."""
+    out = solver(recipe, strength)
+    out.coef_, out.intercept_ = (coef[0], intercept[0]) if flat else (coef, intercept)
+    out.n_features_in_ = coef.shape[1]
     return out

@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from cos_interp.probes.errors import ProbeError
 from cos_interp.probes.estimator import LinearProbe
-from cos_interp.probes.solvers import Affine, raw_units
+from cos_interp.probes.solvers import Affine, nearest_mean, raw_units
 
 Batches = Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]  # starts a new pass over (X, y)
 EPOCHS = 10
@@ -77,11 +77,7 @@ def _means(probe: LinearProbe, batches: Batches, units: tuple) -> tuple[np.ndarr
         for i, c in enumerate(probe.classes_):
             sums[i] += Z[y == c].sum(0)
             counts[i] += (y == c).sum()
-    means = sums / counts[:, None]
-    coef, intercept = 2 * means, -(means**2).sum(1)
-    if len(means) == 2:
-        return (coef[1:] - coef[:1]) / 2, (intercept[1:] - intercept[:1]) / 2
-    return coef, intercept
+    return nearest_mean(sums / counts[:, None])
 
 
 def _ridge(probe: LinearProbe, batches: Batches, units: tuple, strength: float, weights: dict) -> tuple[np.ndarray, np.ndarray]:

@@ -4,55 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 
-from cos_interp.interp.trajectory import Run
+from cos_interp.probes.clip import Clip
 from cos_interp.probes.errors import ProbeError
-from cos_interp.tasks import Item, Verdict, get_task, grid, reader
+from cos_interp.probes.inputs import as_tokens
+from cos_interp.tasks import TASKS, Label, grid
+from cos_interp.tasks.labels import FAMILIES, Family
 
-Family = Literal["perception", "reasoning", "consolidation"]
-Shape = tuple[int, int, int]  # token grid: frames, rows, cols
-CLASSIFY, REGRESS = "classes", "values"
-
-
-@dataclass(frozen=True)
-class Clip:
-    """One generated video, as target functions see it. ``item`` is None for prompts of the user's own."""
-
-    name: str
-    run: Run
-    item: Item | None
-    grid: Shape
-
-    @cached_property
-    def frames(self) -> np.ndarray:
-        """The final video, uint8 ``[pixel frame, height, width, 3]``."""
-        return self.run.decode()[0]
-
-    @cached_property
-    def cells(self) -> np.ndarray:
-        """The final video as cell classes ``[pixel frame, row, col]``, -1 where unreadable."""
-        return reader.read(self.frames)
-
-    @cached_property
-    def verdict(self) -> Verdict:
-        return get_task(self.item.task).verify(self.item, self.frames)
-
-    @cached_property
-    def told(self) -> Item | None:
-        """The item with the answer that this run gives: where several answers are right, the run's own one; None when
-        the run took none of them, because then there is no fact of which of them it worked on."""
-        if self.item.unique:
-            return self.item
-        return get_task(self.item.task).with_answer(self.item, self.verdict.answer) if self.verdict.solved else None
-
-    @cached_property
-    def labels(self) -> dict[str, np.ndarray]:
-        """The task's token labels for :attr:`told`; empty without one."""
-        return {} if self.told is None else get_task(self.item.task).labels(self.told)
+Form = Literal["classes", "values"]
+CLASSIFY: Form = "classes"
+REGRESS: Form = "values"
 
 
 @dataclass(frozen=True)
@@ -65,7 +29,7 @@ class Target:
     about: str
     label: Callable[[Clip], Any]
     tasks: tuple[str, ...] | None = None
-    form: Literal["classes", "values"] = CLASSIFY
+    form: Form = CLASSIFY
     names: tuple[str, ...] = ()
 
     def read(self, clip: Clip) -> np.ndarray:
@@ -84,94 +48,56 @@ class Target:
         return found
 
 
-TARGETS: dict[str, Target] = {}
+OWN: dict[str, Target] = {}  # registered by users
+
+
+def known() -> dict[str, Target]:
+    """All targets by name: the tasks' labels, what a clip's own final video shows, and those that users registered."""
+    return {t.name: t for t in (*_labels_of_tasks(), *_final(tuple(TASKS)))} | OWN
 
 
 def register(target: Target) -> Target:
     """Make a target known by its name, for ``collect`` and the command line. ProbeError for a name that is taken."""
-    if TARGETS.get(target.name, target) is not target:
+    if known().get(target.name, target) is not target:
         raise ProbeError(f"there is a target {target.name!r} already: choose another name")
-    TARGETS[target.name] = target
+    OWN[target.name] = target
     return target
 
 
 def resolve(targets: Iterable[str | Target]) -> list[Target]:
     """Targets by name or as they are."""
-    out = []
+    there, out = known(), []
     for target in [targets] if isinstance(targets, (str, Target)) else targets:
-        if isinstance(target, str) and target not in TARGETS:
-            raise ProbeError(f"unknown target {target!r}; there are {', '.join(TARGETS)}, or pass a probes.Target of your own")
-        out.append(TARGETS[target] if isinstance(target, str) else target)
+        if isinstance(target, str) and target not in there:
+            raise ProbeError(f"unknown target {target!r}; there are {', '.join(there)}, or pass a probes.Target of your own")
+        out.append(there[target] if isinstance(target, str) else target)
     return out
 
 
-# --- the tasks' targets --------------------------------------------------------------------------------------------
+def _labels_of_tasks() -> list[Target]:
+    """One target a label, families in order; tasks whose labels have one name share it."""
+    having: dict[str, list[str]] = {}
+    labels: dict[str, Label] = {}
+    for task in TASKS.values():
+        for label in task.readable:
+            labels.setdefault(label.name, label)
+            having.setdefault(label.name, []).append(task.name)
+    ordered = sorted(labels.values(), key=lambda label: FAMILIES.index(label.family))
+    return [Target(x.name, x.family, x.about, _reading(x.name), tuple(having[x.name]), names=x.names) for x in ordered]
 
 
-def _spread(cells: np.ndarray) -> np.ndarray:
-    """A property of the cells ``[row, col]`` for the tokens of all latent frames."""
-    return np.broadcast_to(cells, (grid.LATENT_FRAMES, *cells.shape))
+def _reading(name: str) -> Callable[[Clip], np.ndarray | None]:
+    return lambda clip: clip.label(name)
 
 
-def _table(part: int) -> np.ndarray:
-    """Class -> index of its colour (part 0) or shape (part 1); -1 for sprites that have none."""
-    out = np.full(len(grid.CLASSES), -1)
-    for i, name in enumerate(grid.CLASSES):
-        words = name.split()
-        if len(words) == 2 and words[0] in grid.COLOURS:
-            names = (list(grid.COLOURS), ["goal", *grid.SHAPES])[part]
-            out[i] = names.index(words[part])
-    return out
-
-
-def _final_latent(clip: Clip) -> np.ndarray:
-    from cos_interp.probes.inputs import as_tokens
-
-    return as_tokens(clip.run.latents[0], clip.grid)
-
-
-def _task_label(name: str) -> Callable[[Clip], np.ndarray | None]:
-    return lambda clip: clip.labels.get(name)
-
-
-ALL = ("maze", "occlusion", "bounce", "place")
-CELLS = tuple(str(i) for i in range(grid.ROWS * grid.COLS))
-
-OBJECTS = ("maze", "occlusion", "place")
-
-for _target in (
-    Target("cell_class", "perception", "what the cell shows at the token's time", _task_label("cell_class"), ALL,
-           names=grid.CLASSES),
-    Target("first_class", "perception", "what the cell shows in the given first frame",
-           lambda clip: _spread(clip.item.cells[0]), ALL, names=grid.CLASSES),
-    Target("first_colour", "perception", "colour of what stands in the cell in the first frame",
-           lambda clip: _spread(_table(0)[clip.item.cells[0]]), OBJECTS, names=tuple(grid.COLOURS)),
-    Target("first_shape", "perception", "shape of what stands in the cell in the first frame",
-           lambda clip: _spread(_table(1)[clip.item.cells[0]]), OBJECTS, names=("goal", *grid.SHAPES)),
-    Target("on_path", "reasoning", "is the cell on the solution path", _task_label("on_path"), ("maze", "bounce", "place"),
-           names=("off", "on")),
-    Target("next_direction", "reasoning", "where the route leads from the cell", _task_label("next_direction"), ("maze",),
-           names=("up", "down", "left", "right")),
-    Target("goal", "reasoning", "colour of the named goal (whole clip)", _task_label("goal"), ("maze",),
-           names=tuple(grid.COLOURS)),
-    Target("hidden_identity", "reasoning", "what is out of sight at the token's time", _task_label("hidden_identity"),
-           ("occlusion",), names=grid.CLASSES),
-    Target("object", "reasoning", "the object that is moved or hidden (whole clip)", _task_label("object"),
-           ("occlusion", "place"), names=grid.CLASSES),
-    Target("return_place", "reasoning", "cell where the hidden object ends (whole clip)", _task_label("return_place"),
-           ("occlusion",), names=CELLS),
-    Target("ball_position", "reasoning", "cell of the ball at the token's time", _task_label("ball_position"), ("bounce",),
-           names=CELLS),
-    Target("manner", "reasoning", "forward or backward (whole clip)", _task_label("manner"), ("bounce",),
-           names=("forward", "backward")),
-    Target("object_position", "reasoning", "cell of the object at the token's time", _task_label("object_position"),
-           ("place",), names=CELLS),
-    Target("final_position", "consolidation", "cell where it ends (whole clip)", _task_label("final_position"),
-           ("bounce", "place"), names=CELLS),
-    Target("final_class", "consolidation", "what the cell shows in the last frame of the model's own video",
-           lambda clip: _spread(clip.cells[-1]), ALL, names=grid.CLASSES),
-    Target("solved", "consolidation", "did this run solve the problem (whole clip)", lambda clip: int(clip.verdict.solved), ALL,
-           names=("no", "yes")),
-    Target("final_latent", "consolidation", "the final latent of the token, by regression", _final_latent, None, REGRESS),
-):  # fmt: skip
-    register(_target)
+def _final(tasks: tuple[str, ...]) -> list[Target]:
+    """What is read from the video that the model itself made."""
+    return [
+        Target("final_class", "consolidation", "what the cell shows in the last frame of the model's own video",
+               lambda clip: np.broadcast_to(clip.cells[-1], (grid.LATENT_FRAMES, grid.ROWS, grid.COLS)), tasks,
+               names=grid.CLASSES),
+        Target("solved", "consolidation", "did this run solve the problem (whole clip)", lambda clip: int(clip.verdict.solved),
+               tasks, names=("no", "yes")),
+        Target("final_latent", "consolidation", "the final latent of the token, by regression",
+               lambda clip: as_tokens(clip.run.latents[0], clip.grid), None, REGRESS),
+    ]  # fmt: skip

@@ -8,13 +8,12 @@ import numpy as np
 import pandas as pd
 from sklearn.base import clone
 
-from cos_interp.probes.crossval import Question, ask, fitting_kind
+from cos_interp.probes.crossval import Question, ask, cross_tally, fitting_kind
 from cos_interp.probes.dataset import ProbeDataset, layer_of
 from cos_interp.probes.errors import ProbeError
 from cos_interp.probes.estimator import LinearProbe
+from cos_interp.probes.persistence import Cell
 from cos_interp.probes.scoring import class_tally, interval, score, value_tally
-
-Cell = tuple[str, int]
 
 
 def all_cells(data: ProbeDataset) -> list[Cell]:
@@ -92,8 +91,6 @@ def _probeable(data: ProbeDataset, target: str, folds: int, task: str) -> bool:
 
 
 def _within(probe: LinearProbe, data: ProbeDataset, question: Question, cell: Cell) -> np.ndarray:
-    from cos_interp.probes.crossval import cross_tally
-
     return cross_tally(probe, _rows(data, question, cell, np.arange(len(question.rows))), question)[0]
 
 

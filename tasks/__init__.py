@@ -6,22 +6,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cos_interp.tasks.base import Item, Task, Verdict
-    from cos_interp.tasks.registry import TASKS, get_task
+    from cos_interp.tasks.base import Task
+    from cos_interp.tasks.item import Item, Verdict
+    from cos_interp.tasks.labels import Label
+    from cos_interp.tasks.registry import TASKS, get_task, register
 
 NAMES = ("maze", "occlusion", "bounce", "place")  # modules of this package, each with its TASK
 
-_HOME = {"base": ("Item", "Task", "Verdict"), "registry": ("TASKS", "get_task")}
+_HOME = {
+    "TASKS": "registry", "Item": "item", "Label": "labels", "Task": "base", "Verdict": "item", "get_task": "registry",
+    "register": "registry",
+}  # fmt: skip
 
-__all__ = ["TASKS", "Item", "Task", "Verdict", "get_task"]
+__all__ = ["TASKS", "Item", "Label", "Task", "Verdict", "get_task", "register"]
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use: the command line knows the names of the tasks before numpy is loaded."""
-    for module, names in _HOME.items():
-        if name in names:
-            return getattr(import_module(f"cos_interp.tasks.{module}"), name)
-    raise AttributeError(f"module 'cos_interp.tasks' has no attribute {name!r}")
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:

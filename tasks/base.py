@@ -2,99 +2,51 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
-from cos_interp.tasks import grid
+from cos_interp.tasks import grid, reader
+from cos_interp.tasks.item import Item, Verdict
+from cos_interp.tasks.labels import SEEN, Label
 
-Status = Literal["solved", "wrong", "undecided"]
 PairKind = Literal["prompt", "image", "seed"]
-TEST_SHARE = 8  # one scene in so many belongs to the test split
-
-
-@dataclass(frozen=True)
-class Item:
-    """One problem with its true video.
-
-    ``cells`` is the true video as classes ``[FRAMES, ROWS, COLS]``; ``answer`` names what the true video does;
-    ``answers`` are all answers that count as right (more than one: the item is ambiguous).
-    """
-
-    task: str
-    seed: int
-    prompt: str
-    cells: np.ndarray
-    difficulty: int
-    answer: str
-    answers: tuple[str, ...]
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def unique(self) -> bool:
-        return len(self.answers) == 1
-
-    @property
-    def first_frame(self) -> np.ndarray:
-        """uint8 ``[height, width, 3]``."""
-        return grid.render(self.cells[0])
-
-    @property
-    def video(self) -> np.ndarray:
-        """The true video, uint8 ``[FRAMES, height, width, 3]``."""
-        return grid.render(self.cells)
-
-    @property
-    def split(self) -> Literal["train", "test"]:
-        """Decided by the first frame alone, so that no training clip shares its scene with a test item."""
-        return split_of(self.cells[0])
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a verifier read: ``error`` is empty unless wrong; ``readings`` are graded numbers in [0, 1] or counts."""
-
-    status: Status
-    error: str = ""
-    answer: str = ""
-    readings: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def solved(self) -> bool:
-        return self.status == "solved"
-
-
-def split_of(first: np.ndarray) -> Literal["train", "test"]:
-    digest = hashlib.sha256(np.ascontiguousarray(first, np.int8).tobytes()).digest()
-    return "test" if digest[0] % TEST_SHARE == 0 else "train"
 
 
 class Task(ABC):
-    """A family of items with its verifier. It never looks at the model.
+    """A family of items with its verifier. It says all about itself in one file and never looks at a model.
 
-    ``strata``: what the items of a suite are spread over, (difficulty, unique answer; None where the task has only unique ones).
-    ``objects``: those of its :meth:`groups` that are things, not places on the way.
+    ``about``: a line for a user. ``difficulties``, ``difficulty_unit``: the scale and what it counts. ``errors``: what its
+    verifier can name. ``strata``: what the items of a suite are spread over, (difficulty, unique answer; None where the task
+    has only unique ones). ``objects``: those of its :meth:`groups` that are things, not places on the way. ``readable``: the
+    labels that a probe may be asked for.
     """
 
     name: str
+    about: str
     difficulties: range
     difficulty_unit: str
     errors: tuple[str, ...]
     strata: tuple[tuple[int, bool | None], ...]
     objects: tuple[str, ...]
+    readable: tuple[Label, ...] = SEEN
 
     @property
     def several_answers(self) -> bool:
         """Whether some items have several right answers."""
         return any(unique is False for _, unique in self.strata)
 
-    def with_answer(self, item: Item, answer: str) -> Item:
-        """The item with another of its right answers as the true video; by default itself, since it has no other."""
-        return item
+    def with_answer(self, item: Item, answer: str) -> Item | None:
+        """The item with another of its right answers as the true video; None for an answer that is not right."""
+        if answer not in item.answers:
+            return None
+        return item if answer == item.answer else replace(item, cells=self.show(item, answer), answer=answer)
+
+    def show(self, item: Item, answer: str) -> np.ndarray:
+        """The true video of another right answer, ``[FRAMES, ROWS, COLS]``. Needed where items have several."""
+        raise NotImplementedError(f"{self.name}: an item has several right answers, so the task needs show(item, answer)")
 
     @abstractmethod
     def propose(self, rng: np.random.Generator) -> Item | None:
@@ -108,9 +60,9 @@ class Task(ABC):
     def counterfactual(self, item: Item, kind: PairKind, rng: np.random.Generator) -> Item | None:
         """An item with another answer: other prompt on the same first frame, or other first frame with the same prompt."""
 
-    @abstractmethod
     def labels(self, item: Item) -> dict[str, np.ndarray]:
-        """Token labels, each an int array ``[LATENT_FRAMES, ROWS, COLS]`` (-1: no label) for the true video."""
+        """Token labels by name, each an int array ``[LATENT_FRAMES, ROWS, COLS]`` (-1: no label) for the true video."""
+        return {label.name: label.read(item) for label in self.readable}
 
     @abstractmethod
     def groups(self, item: Item, donor: Item) -> dict[str, np.ndarray]:
@@ -125,8 +77,6 @@ class Task(ABC):
 
         By default: where the moving thing stands in the last frame, ``{"row col": share of its sprite}``.
         """
-        from cos_interp.tasks import reader
-
         moving = self.moving(item)
         last = reader.tiles(reader.as_float(frames[-1:]))[0]
         near = [reader.nearest(last, (grid.FLOOR, c)) < reader.MAX_ERROR for c in moving]
@@ -139,7 +89,7 @@ class Task(ABC):
 
     def right_videos(self, item: Item) -> list[np.ndarray]:
         """The true videos of all right answers, each ``[FRAMES, ROWS, COLS]``."""
-        return [item.cells]
+        return [item.cells if answer == item.answer else self.show(item, answer) for answer in item.answers]
 
     def sample(self, seed: int, difficulty: int | None = None, unique: bool | None = None, split: str | None = None) -> Item:
         """The item of a seed; the other arguments restrict it. Deterministic and independent of other items."""
@@ -167,8 +117,6 @@ class Task(ABC):
         Every cell of every frame must be readable, else the verdict is *undecided*: an average of two answers is
         neither. Raises ValueError for a video of another length or a picture that is no multiple of the grid.
         """
-        from cos_interp.tasks import reader
-
         read = reader.read(frames)
         readings = self.readings(item, frames) | {"unreadable_cells": float((read == grid.UNREADABLE).sum())}
         if (read == grid.UNREADABLE).any():
@@ -222,8 +170,3 @@ def disjoint(groups: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     if not taken.all():
         out["rest"] = np.broadcast_to(~taken, (grid.LATENT_FRAMES, grid.ROWS, grid.COLS)).copy()
     return out
-
-
-def class_labels(cells: np.ndarray) -> np.ndarray:
-    """Cell classes at the last pixel frame of each latent frame, ``[LATENT_FRAMES, ROWS, COLS]``."""
-    return cells[::2].astype(np.int64)

@@ -8,12 +8,15 @@ from __future__ import annotations
 import numpy as np
 
 from cos_interp.tasks import grid
-from cos_interp.tasks.base import Item, PairKind, Task, Verdict, class_labels, disjoint, find, one_hot_mask
+from cos_interp.tasks.base import PairKind, Task, disjoint, find, one_hot_mask
 from cos_interp.tasks.grid import CLASS_ID, FLOOR, FRAMES, HEADINGS, WALL
+from cos_interp.tasks.item import Item, Verdict
+from cos_interp.tasks.labels import CELLS, SEEN, Label, by_cell, by_frame, last_pixel_frames, whole_clip
 
 Cell = tuple[int, int]
 BALLS = {CLASS_ID[f"ball {name}"]: heading for name, heading in HEADINGS.items()}
 BALL_OF = {heading: ball for ball, heading in BALLS.items()}
+MANNERS = ("forward", "backward")
 
 
 def _blocked(first: np.ndarray, row: int, col: int) -> bool:
@@ -60,14 +63,31 @@ def path_name(path: list[Cell]) -> str:
     return ">".join(f"{r}{c}" for r, c in path)
 
 
+def ball_cells(item: Item) -> np.ndarray:
+    """Number of the ball's cell by pixel frame."""
+    return np.isin(item.cells, list(BALLS)).reshape(FRAMES, -1).argmax(1)
+
+
 class Bounce(Task):
     """A ball moves straight on and is reflected by the walls."""
 
     name = "bounce"
+    about = "a ball rolls diagonally, one cell a pixel frame, and reflects off walls and the border"
     difficulties = range(1, 9)
     difficulty_unit = "number of reflections"
     strata = tuple((difficulty, None) for difficulty in range(2, 9))
     objects = ("ball",)
+    readable = (
+        *SEEN,
+        Label("on_path", "reasoning", "is the cell on the solution path", ("off", "on"),
+              lambda item: by_cell(np.isin(item.cells[1:], list(BALLS)).any(0))),
+        Label("ball_position", "reasoning", "cell of the ball at the token's time", CELLS,
+              lambda item: by_frame(last_pixel_frames(ball_cells(item)))),
+        Label("manner", "reasoning", "forward or backward (whole clip)", MANNERS,
+              lambda item: whole_clip(MANNERS.index(item.metadata["manner"]))),
+        Label("final_position", "consolidation", "cell where it ends (whole clip)", CELLS,
+              lambda item: whole_clip(int(ball_cells(item)[-1]))),
+    )  # fmt: skip
     errors = (
         "first frame changed", "lost", "more than one ball", "through wall", "frozen", "wrong path", "wrong heading",
         "scene changed",
@@ -79,7 +99,7 @@ class Bounce(Task):
         walls = rng.integers(0, 8)
         first.reshape(-1)[cells[1 : 1 + walls]] = WALL
         first.reshape(-1)[cells[0]] = list(BALLS)[rng.integers(4)]
-        return self.build(first, ("forward", "backward")[rng.integers(2)])
+        return self.build(first, MANNERS[rng.integers(2)])
 
     def build(self, first: np.ndarray, manner: str) -> Item | None:
         """The item of a first frame and a manner of rolling, or None when the ball cannot roll on."""
@@ -130,19 +150,6 @@ class Bounce(Task):
             turned[at] = rng.choice([ball for ball in BALLS if ball != first[at]])
             found = self.build(turned, manner)
         return found if found is not None and found.answer != item.answer else None
-
-    def labels(self, item: Item) -> dict[str, np.ndarray]:
-        later = np.isin(item.cells, list(BALLS))
-        visits = [later[1:].any(0)] * grid.LATENT_FRAMES
-        position = np.array([int(np.argmax(later[2 * f])) for f in range(grid.LATENT_FRAMES)])
-        shape = (grid.LATENT_FRAMES, grid.ROWS, grid.COLS)
-        return {
-            "cell_class": class_labels(item.cells),
-            "on_path": np.stack(visits).astype(np.int64),
-            "ball_position": np.broadcast_to(position[:, None, None], shape).copy(),
-            "final_position": np.full(shape, position[-1]),
-            "manner": np.full(shape, int(item.metadata["manner"] == "backward")),
-        }
 
     def groups(self, item: Item, donor: Item) -> dict[str, np.ndarray]:
         own, theirs = (np.isin(i.cells, list(BALLS)).any(0) for i in (item, donor))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +24,7 @@ def tasks_list(as_json: Json = False) -> None:
 
     rows = [
         {
-            "task": t.name, "about": sys.modules[type(t).__module__].__doc__.strip().splitlines()[0],
+            "task": t.name, "about": t.about,
             "difficulty": f"{t.difficulties.start}-{t.difficulties.stop - 1}: {t.difficulty_unit}", "errors": list(t.errors),
         }
         for t in TASKS.values()
@@ -34,7 +33,7 @@ def tasks_list(as_json: Json = False) -> None:
         print(json.dumps(rows))
         return
     for row in rows:
-        typer.echo(f"{row['about']}\n  difficulty {row['difficulty']}\n  errors: {', '.join(row['errors'])}")
+        typer.echo(f"{row['task']}: {row['about']}\n  difficulty {row['difficulty']}\n  errors: {', '.join(row['errors'])}")
 
 
 @tasks_app.command("show")

@@ -6,18 +6,18 @@ along the denoising steps: the first clean estimate is their average, later step
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from cos_interp.tasks import grid, reader
-from cos_interp.tasks.base import Item, PairKind, Task, Verdict, class_labels, disjoint, find, one_hot_mask
+from cos_interp.tasks.base import PairKind, Task, disjoint, find, one_hot_mask
 from cos_interp.tasks.grid import AGENT, CLASS_ID, COLOURS, FLOOR, FRAMES, TRAIL, WALL
+from cos_interp.tasks.item import Item, Verdict
+from cos_interp.tasks.labels import COLOURED, SEEN, Label, by_cell, whole_clip
 
 Cell = tuple[int, int]
 MAX_ROUTES = 24
 GOALS = {colour: CLASS_ID[f"{colour} goal"] for colour in COLOURS}
-DIRECTIONS = {(-1, 0): 0, (1, 0): 1, (0, -1): 2, (0, 1): 3}
+DIRECTIONS = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}
 
 
 def distances(first: np.ndarray, start: Cell, blocked: Cell | None = None) -> dict[Cell, int]:
@@ -64,10 +64,20 @@ def parse_route(name: str) -> list[Cell]:
     return [(int(part[0]), int(part[1])) for part in name.split(">")]
 
 
+def next_direction(item: Item) -> np.ndarray:
+    """Where the route leads from each of its cells."""
+    route, moves = parse_route(item.answer), list(DIRECTIONS.values())
+    out = np.full((grid.ROWS, grid.COLS), -1)
+    for here, following in zip(route, route[1:], strict=False):
+        out[here] = moves.index((following[0] - here[0], following[1] - here[1]))
+    return by_cell(out)
+
+
 class Maze(Task):
     """An agent walks to the goal of the named colour, by a shortest route and around the walls."""
 
     name = "maze"
+    about = "walk to the named goal over free cells, by any shortest route, leaving a trail"
     difficulties = range(2, 9)
     difficulty_unit = "length of the shortest route, cells"
     strata = (
@@ -75,6 +85,14 @@ class Maze(Task):
         *((7, True), (8, False)),
     )
     objects = ("agent", "goals")
+    readable = (
+        *SEEN, *COLOURED,
+        Label("on_path", "reasoning", "is the cell on the solution path", ("off", "on"),
+              lambda item: by_cell(one_hot_mask(parse_route(item.answer)))),
+        Label("next_direction", "reasoning", "where the route leads from the cell", tuple(DIRECTIONS), next_direction),
+        Label("goal", "reasoning", "colour of the named goal (whole clip)", tuple(COLOURS),
+              lambda item: whole_clip(list(COLOURS).index(item.metadata["colour"]))),
+    )  # fmt: skip
     errors = (
         "first frame changed", "lost", "more than one agent", "jumped", "wall crossed", "wrong goal", "late",
         "not arrived", "trail broken", "scene changed",
@@ -159,9 +177,6 @@ class Maze(Task):
     def moving(self, item: Item) -> list[int]:
         return [AGENT]
 
-    def right_videos(self, item: Item) -> list[np.ndarray]:
-        return [draw(item.cells[0], tuple(parse_route(answer))) for answer in item.answers]
-
     def counterfactual(self, item: Item, kind: PairKind, rng: np.random.Generator) -> Item | None:
         first, named = item.cells[0], item.metadata["colour"]
         goals = {colour: find(first, GOALS[colour]) for colour in COLOURS}
@@ -171,21 +186,6 @@ class Maze(Task):
         swapped = first.copy()
         swapped[goals[named][0]], swapped[goals[other][0]] = GOALS[other], GOALS[named]
         return self.build(swapped, named, rng)
-
-    def labels(self, item: Item) -> dict[str, np.ndarray]:
-        route = parse_route(item.answer)
-        shape = (grid.LATENT_FRAMES, grid.ROWS, grid.COLS)
-        direction, on_path = np.full(shape, -1), np.zeros(shape, np.int64)
-        for here, following in zip(route, route[1:], strict=False):
-            direction[:, here[0], here[1]] = DIRECTIONS[following[0] - here[0], following[1] - here[1]]
-        on_path[:, one_hot_mask(route)] = 1
-        goal = list(COLOURS).index(item.metadata["colour"])
-        return {
-            "cell_class": class_labels(item.cells),
-            "on_path": on_path,
-            "next_direction": direction,
-            "goal": np.full(shape, goal),
-        }
 
     def groups(self, item: Item, donor: Item) -> dict[str, np.ndarray]:
         own, theirs = parse_route(item.answer), parse_route(donor.answer)
@@ -199,9 +199,8 @@ class Maze(Task):
             }
         )
 
-    def with_answer(self, item: Item, answer: str) -> Item:
-        """The same problem with another of its right answers as the true video."""
-        return replace(item, cells=draw(item.cells[0], tuple(parse_route(answer))), answer=answer)
+    def show(self, item: Item, answer: str) -> np.ndarray:
+        return draw(item.cells[0], tuple(parse_route(answer)))
 
 
 def _pick(rng: np.random.Generator, cells: list[Cell]) -> Cell:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import numpy as np
 
 from cos_interp.tasks import grid
-from cos_interp.tasks.base import Item, PairKind, Task, Verdict, class_labels, disjoint, find, one_hot_mask
+from cos_interp.tasks.base import PairKind, Task, disjoint, find, one_hot_mask
 from cos_interp.tasks.grid import BOARD, CLASS_ID, COLS, FLOOR, FRAMES, OBJECTS, WALL
+from cos_interp.tasks.item import Item, Verdict
+from cos_interp.tasks.labels import CELLS, COLOURED, SEEN, Label, by_frame, last_pixel_frames, whole_clip
 
 OBJECT_IDS = [CLASS_ID[name] for name in OBJECTS]
 SIDE = COLS  # the grid is square, so that scenes can be turned
@@ -49,14 +51,38 @@ def read_answer(cells: np.ndarray) -> str:
     return f"board {board}; {objects}" if len(before) or len(after) else objects
 
 
+def hidden_now(item: Item) -> np.ndarray:
+    """Class of the object that is out of sight, by pixel frame; -1 while all are seen."""
+    out = np.full(FRAMES, -1)
+    for name in item.metadata["hidden"]:
+        unseen = ~(item.cells == CLASS_ID[name]).any((1, 2))
+        out[unseen] = CLASS_ID[name]
+    return out
+
+
+def first_hidden(item: Item) -> int:
+    """Class of the first of the hidden objects."""
+    return CLASS_ID[item.metadata["hidden"][0]]
+
+
 class Occlusion(Task):
     """Something passes behind a wall, or a board passes over things: what is hidden stays what and where it was."""
 
     name = "occlusion"
+    about = "an object is hidden for part of the clip and must come back right and on time (working memory)"
     difficulties = range(1, 4)
     difficulty_unit = "number of objects"
     strata = tuple((difficulty, None) for difficulty in (1, 2, 3))
     objects = ("object", "donor_object")
+    readable = (
+        *SEEN, *COLOURED,
+        Label("hidden_identity", "reasoning", "what is out of sight at the token's time", grid.CLASSES,
+              lambda item: by_frame(last_pixel_frames(hidden_now(item)))),
+        Label("object", "reasoning", "the object that is moved or hidden (whole clip)", grid.CLASSES,
+              lambda item: whole_clip(first_hidden(item))),
+        Label("return_place", "reasoning", "cell where the hidden object ends (whole clip)", CELLS,
+              lambda item: whole_clip(int(np.argmax(item.cells[-1] == first_hidden(item))))),
+    )  # fmt: skip
     errors = ("first frame changed", "frozen", "lost", "wrong identity", "wrong place", "late", "scene changed")
 
     def propose(self, rng: np.random.Generator) -> Item | None:
@@ -130,7 +156,7 @@ class Occlusion(Task):
         return "late" if np.array_equal(last, true) else "scene changed"
 
     def moving(self, item: Item) -> list[int]:
-        return [CLASS_ID[item.metadata["hidden"][0]]]
+        return [first_hidden(item)]
 
     def counterfactual(self, item: Item, kind: PairKind, rng: np.random.Generator) -> Item | None:
         first, what = item.cells[0], item.metadata["what"]
@@ -143,29 +169,8 @@ class Occlusion(Task):
             mirrored = first[::-1, ::-1]
             return self.build(np.ascontiguousarray(mirrored), what)
         changed = first.copy()
-        old = CLASS_ID[item.metadata["hidden"][0]]
-        changed[first == old] = rng.choice([i for i in OBJECT_IDS if not (first == i).any()])
+        changed[first == first_hidden(item)] = rng.choice([i for i in OBJECT_IDS if not (first == i).any()])
         return self.build(changed, what)
-
-    def _hidden_now(self, item: Item) -> np.ndarray:
-        """Class of the object that is out of sight, by pixel frame; -1 while all are seen."""
-        out = np.full(FRAMES, -1)
-        for name in item.metadata["hidden"]:
-            unseen = ~(item.cells == CLASS_ID[name]).any((1, 2))
-            out[unseen] = CLASS_ID[name]
-        return out
-
-    def labels(self, item: Item) -> dict[str, np.ndarray]:
-        shape = (grid.LATENT_FRAMES, grid.ROWS, grid.COLS)
-        hidden = self._hidden_now(item)[::2]
-        identity = CLASS_ID[item.metadata["hidden"][0]]
-        place = np.argmax((item.cells[-1] == identity).reshape(-1))
-        return {
-            "cell_class": class_labels(item.cells),
-            "hidden_identity": np.broadcast_to(hidden[:, None, None], shape).copy(),
-            "object": np.full(shape, identity),
-            "return_place": np.full(shape, place),
-        }
 
     def groups(self, item: Item, donor: Item) -> dict[str, np.ndarray]:
         first, last = item.cells[0], item.cells[-1]

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from cos_interp.tasks import grid
-from cos_interp.tasks.base import Item, PairKind, Task, Verdict, class_labels, disjoint, find, one_hot_mask
+from cos_interp.tasks.base import PairKind, Task, disjoint, find, one_hot_mask
 from cos_interp.tasks.grid import BOX, CLASS_ID, FLOOR, FRAMES, OBJECTS
+from cos_interp.tasks.item import Item, Verdict
+from cos_interp.tasks.labels import CELLS, COLOURED, SEEN, Label, by_cell, by_frame, last_pixel_frames, whole_clip
 
 Cell = tuple[int, int]
 OBJECT_IDS = [CLASS_ID[name] for name in OBJECTS]
@@ -43,14 +43,36 @@ def draw(first: np.ndarray, path: list[Cell]) -> np.ndarray:
     return cells
 
 
+def named(item: Item) -> int:
+    """Class of the object that the prompt names."""
+    return CLASS_ID[item.metadata["object"]]
+
+
+def object_cells(item: Item) -> np.ndarray:
+    """Number of the named object's cell by pixel frame."""
+    return (item.cells == named(item)).reshape(FRAMES, -1).argmax(1)
+
+
 class Place(Task):
     """The named object is moved to a cell in the named relation to the box."""
 
     name = "place"
+    about = "bring the named object into a relation with the box; everything else stays"
     difficulties = range(1, 5)
     difficulty_unit = "number of objects besides the box"
     strata = tuple((difficulty, unique) for difficulty in (1, 2, 3, 4) for unique in (True, False))
     objects = ("object", "donor_object", "box")
+    readable = (
+        *SEEN, *COLOURED,
+        Label("on_path", "reasoning", "is the cell on the solution path", ("off", "on"),
+              lambda item: by_cell((item.cells == named(item)).any(0))),
+        Label("object", "reasoning", "the object that is moved or hidden (whole clip)", grid.CLASSES,
+              lambda item: whole_clip(named(item))),
+        Label("object_position", "reasoning", "cell of the object at the token's time", CELLS,
+              lambda item: by_frame(last_pixel_frames(object_cells(item)))),
+        Label("final_position", "consolidation", "cell where it ends (whole clip)", CELLS,
+              lambda item: whole_clip(int(object_cells(item)[-1]))),
+    )  # fmt: skip
     errors = (
         "first frame changed", "lost", "duplicated", "wrong object", "wrong side", "not moved", "jumped", "late",
         "scene changed",
@@ -91,10 +113,9 @@ class Place(Task):
         return Verdict("wrong", error, answer) if error else Verdict("solved", "", answer)
 
     def _error(self, item: Item, cells: np.ndarray, moved: list[int]) -> str:
-        named = CLASS_ID[item.metadata["object"]]
-        if any(i != named for i in moved):
+        if any(i != named(item) for i in moved):
             return "wrong object"
-        seen = [find(frame, named) for frame in cells]
+        seen = [find(frame, named(item)) for frame in cells]
         if any(len(at) != 1 for at in seen):
             return "duplicated" if any(len(at) > 1 for at in seen) else "lost"
         path = [at[0] for at in seen]
@@ -111,17 +132,15 @@ class Place(Task):
         return "" if np.array_equal(cells, draw(cells[0], path[: shortest + 1])) else "scene changed"
 
     def moving(self, item: Item) -> list[int]:
-        return [CLASS_ID[item.metadata["object"]]]
-
-    def right_videos(self, item: Item) -> list[np.ndarray]:
-        return [self.with_answer(item, answer).cells for answer in item.answers]
+        return [named(item)]
 
     def counterfactual(self, item: Item, kind: PairKind, rng: np.random.Generator) -> Item | None:
         first, name, relation = item.cells[0], item.metadata["object"], item.metadata["relation"]
         if kind == "prompt":
             present = [n for n in OBJECTS if (first == CLASS_ID[n]).any()]
             choices = [(n, r) for n in present for r in RELATIONS if (n, r) != (name, relation)]
-            built = [self.build(first, *choices[i], rng) for i in rng.permutation(len(choices))]
+            shuffled = [choices[i] for i in rng.permutation(len(choices))]
+            built = [self.build(first, n, r, rng) for n, r in shuffled]
         else:
             box = find(first, BOX)[0]
             built = []
@@ -132,22 +151,8 @@ class Place(Task):
         other = (b for b in built if b is not None and not set(b.answers) & set(item.answers))
         return next(other, None)
 
-    def labels(self, item: Item) -> dict[str, np.ndarray]:
-        shape = (grid.LATENT_FRAMES, grid.ROWS, grid.COLS)
-        named = CLASS_ID[item.metadata["object"]]
-        track = item.cells == named
-        end = int(np.argmax(track[-1].reshape(-1)))
-        position = np.argmax(track[::2].reshape(grid.LATENT_FRAMES, -1), -1)
-        return {
-            "cell_class": class_labels(item.cells),
-            "on_path": np.broadcast_to(track.any(0), shape).astype(np.int64),
-            "object": np.full(shape, named),
-            "object_position": np.broadcast_to(position[:, None, None], shape).copy(),
-            "final_position": np.full(shape, end),
-        }
-
     def groups(self, item: Item, donor: Item) -> dict[str, np.ndarray]:
-        own, theirs = (CLASS_ID[i.metadata["object"]] for i in (item, donor))
+        own, theirs = named(item), named(donor)
         first = item.cells[0]
         return disjoint(
             {
@@ -161,11 +166,9 @@ class Place(Task):
             }
         )
 
-    def with_answer(self, item: Item, answer: str) -> Item:
-        """The same problem with another of its right answers as the true video."""
-        start, end = find(item.cells[0], CLASS_ID[item.metadata["object"]])[0], answer[-2:]
-        path = sideways_first(start, (int(end[0]), int(end[1])))
-        return replace(item, cells=draw(item.cells[0], path), answer=answer)
+    def show(self, item: Item, answer: str) -> np.ndarray:
+        start, end = find(item.cells[0], named(item))[0], answer[-2:]
+        return draw(item.cells[0], sideways_first(start, (int(end[0]), int(end[1]))))
 
 
 TASK = Place()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from cos_interp.tasks import TASKS, Item, get_task
+from cos_interp.tasks import NAMES, Item, get_task
 
 SIZE = 125  # items a task
 NAME = "cos-500"
@@ -35,4 +35,4 @@ def load(name: str = NAME) -> tuple[Item, ...]:
     """The items of a suite; ValueError for an unknown one."""
     if name != NAME:
         raise ValueError(f"unknown suite {name!r}; there is {NAME}")
-    return tuple(item for task in TASKS for item in task_items(task))
+    return tuple(item for task in NAMES for item in task_items(task))

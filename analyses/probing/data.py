@@ -14,8 +14,9 @@ from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps
 from cos_interp.analyses.probing import ProbesConfig
 from cos_interp.interp.address import known_layers
 from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.probes.clip import ClipData, Source
 from cos_interp.probes.collect import collect_clip
-from cos_interp.probes.dataset import ClipData, ProbeDataset, Source, assemble
+from cos_interp.probes.dataset import ProbeDataset, assemble
 from cos_interp.probes.estimator import LinearProbe
 from cos_interp.probes.targets import REGRESS, Target, resolve
 

@@ -12,8 +12,8 @@ from cos_interp.analyses.driver.statistics import mean_number
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.probes.roles import Role, expected_layer, role
 from cos_interp.probes.scoring import draws, resampled, score
+from cos_interp.tasks.labels import FAMILIES
 
-FAMILIES = ("perception", "reasoning", "consolidation")
 SATURATED = 0.8  # above this loss by the control there is no room left to see an effect of meaning
 CLAIM = "Early layers perceive, middle layers reason, late layers consolidate (5.1)"
 

@@ -12,14 +12,15 @@ from cos_interp.analyses.driver.settings import SuiteConfig
 from cos_interp.analyses.driver.statistics import mean_number
 from cos_interp.analyses.kit.problems import Problem, arguments, problems
 from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.probes.clip import Source
 from cos_interp.probes.collect import collect_clip, in_turn
-from cos_interp.probes.dataset import ProbeDataset, Source, layer_of
+from cos_interp.probes.dataset import ProbeDataset, layer_of
 from cos_interp.probes.errors import ProbeError
 from cos_interp.probes.grid import ProbeGrid
 from cos_interp.probes.overlay import overlay
 from cos_interp.probes.persistence import read_card, saved
 from cos_interp.probes.scoring import class_tally, interval, value_tally
-from cos_interp.probes.targets import CLASSIFY, TARGETS, Target, resolve
+from cos_interp.probes.targets import CLASSIFY, Target, known, resolve
 from cos_interp.tasks import NAMES
 
 MOST = 125
@@ -110,7 +111,7 @@ def listing(folder: Path) -> list[dict[str, Any]]:
 def target_list() -> list[dict[str, str]]:
     return [
         {"target": t.name, "family": t.family, "about": t.about, "tasks": ", ".join(t.tasks or ("any video",))}
-        for t in TARGETS.values()
+        for t in known().values()
     ]
 
 

@@ -14,8 +14,9 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from cos_interp.interp.views import pixel_to_latent
 from cos_interp.probes import LinearProbe, ProbeDataset, ProbeError, ProbeGrid, Target
+from cos_interp.probes.clip import ClipData
 from cos_interp.probes.crossval import ask
-from cos_interp.probes.dataset import ClipData, assemble
+from cos_interp.probes.dataset import assemble
 from cos_interp.probes.estimator import KINDS
 from cos_interp.probes.overlay import overlay
 from cos_interp.probes.roles import expected_layer, role

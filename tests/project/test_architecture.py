@@ -21,7 +21,7 @@ def module(path: str) -> str:
 MODULES = {module(path): file for path, file in FILES.items()} | {"cli": ROOT / "cli.py"}
 
 
-def targets(node: ast.stmt) -> set[str]:
+def targets(node: ast.AST) -> set[str]:
     """The modules of the project that an import statement names, without ``cos_interp.``."""
     if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("cos_interp"):
         return set()
@@ -30,24 +30,23 @@ def targets(node: ast.stmt) -> set[str]:
     return {name if name in MODULES else base for name in deeper} - {""}
 
 
-def imports(name: str, everywhere: bool) -> set[str]:
-    """What a module imports: at its own level, or also inside functions and for type checkers."""
-    tree = ast.parse(MODULES[name].read_text())
-    nodes = ast.walk(tree) if everywhere else tree.body
-    return {target for node in nodes for target in targets(node)} - {name}
+def imports(name: str) -> set[str]:
+    """What a module imports, also inside functions and for type checkers."""
+    return {target for node in ast.walk(ast.parse(MODULES[name].read_text())) for target in targets(node)} - {name}
 
 
 def test_the_picture_has_the_arrows_of_the_imports():
     page = (ROOT / "docs" / "architecture.md").read_text()
     drawn = set(re.findall(r"^  (\w+)(?:\[.*?\])? --> (\w+)", page, re.M))
-    found = {(name.split(".")[0], target.split(".")[0]) for name in MODULES for target in imports(name, everywhere=True)}
+    found = {(name.split(".")[0], target.split(".")[0]) for name in MODULES for target in imports(name)}
     assert {(a, b) for a, b in found if a != b} == drawn
     TopologicalSorter({a: {b for x, b in drawn if x == a} for a, _ in drawn}).prepare()
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_no_circle_at_module_level(room):
-    inside = {name: imports(name, everywhere=False) for name in MODULES if name.split(".")[0] == room}
+def test_no_circle(room):
+    """Faces aside, which import on first use; imports inside functions and for type checkers count."""
+    inside = {name: imports(name) for name in MODULES if name.split(".")[0] == room}
     packages = {name for name in inside if MODULES[name].name == "__init__.py"}
     TopologicalSorter({name: found - packages for name, found in inside.items() if name not in packages}).prepare()
 
@@ -58,7 +57,7 @@ def test_inside_analyses_imports_point_to_the_kit_and_the_driver():
         parts = name.split(".")
         if parts[0] != "analyses" or len(parts) == 1 or name == "analyses.commands":
             continue
-        for target in imports(name, everywhere=True):
+        for target in imports(name):
             other = target.split(".")
             if other[0] == "analyses" and len(other) > 1 and other[1] != parts[1]:
                 assert floors.get(other[1], 9) < floors.get(parts[1], 2), f"{name} imports {target}"

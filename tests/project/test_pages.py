@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,33 @@ def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
         assert len(found["table"]) == 2 * 2 * 2 and found["table"]["value"].notna().all()
         assert set(found["by_group"]["group"]) == {"all", *found["groups"]}
         assert found["item"].prompt == "move the green square left of the box"  # the page says so
+
+
+# what the file and the line come to inside the repository: a module of the package, and its name in NAMES
+INSIDE = """
+from cos_interp import tasks
+tasks.__path__.append({folder!r})
+tasks.NAMES = (*tasks.NAMES, "fall")
+from cos_interp.probes.targets import resolve
+from cos_interp.tasks import get_task, suite
+assert resolve(["height"])[0].tasks == ("fall",) and "fall" in resolve(["first_colour"])[0].tasks
+assert all(get_task("fall").verify(item, item.video).solved for item in suite.task_items("fall"))
+"""
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_stranger_adds_a_task(inside, tmp_path):
+    """In a process of its own, since a task that is known stays known."""
+    page = python_of("docs/adding-a-task.md")
+    if inside:
+        (tmp_path / "fall.py").write_text(page[: page.index("register(TASK)")])
+        page = INSIDE.format(folder=str(tmp_path))
+    script = tmp_path / "page.py"
+    script.write_text(page)
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert inside or "(375, 128)" in done.stdout
 
 
 @pytest.mark.parametrize("example", sorted(path.name for path in (ROOT / "examples").glob("*.py")))

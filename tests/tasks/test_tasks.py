@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cos_interp.tasks import TASKS, Verdict, grid, reader, suite, vbvr
-from cos_interp.tasks.base import find, outcome, split_of
+from cos_interp.tasks import TASKS, Label, Verdict, grid, reader, registry, suite, vbvr
+from cos_interp.tasks.base import find, outcome
 from cos_interp.tasks.grid import AGENT, BOX, CLASS_ID, FLOOR, OBJECTS, TRAIL, WALL
-from cos_interp.tasks.maze import GOALS, draw, parse_route, route_name, shortest_routes
+from cos_interp.tasks.item import split_of
+from cos_interp.tasks.maze import GOALS, Maze, draw, parse_route, route_name, shortest_routes
 from cos_interp.tasks.tally import tally
 
 SEEDS = range(60)
@@ -139,6 +140,26 @@ def test_another_right_answer_is_solved_too():
                 other = TASKS[name].with_answer(item, answer)
                 verdict = TASKS[name].verify(item, other.video)
                 assert verdict.solved and verdict.answer == answer
+    for task in TASKS.values():
+        item = task.sample(0)
+        assert task.with_answer(item, item.answer) is item and task.with_answer(item, "nothing") is None
+
+
+class Other(Maze):
+    name = "other"
+
+
+def test_tasks_of_ones_own_are_known_by_name(monkeypatch):
+    monkeypatch.setattr(registry, "TASKS", dict(TASKS))
+    task = registry.register(Other())
+    assert registry.register(task) is task is registry.get_task("other")
+    assert len(suite.load()) == 500  # the suite is of the tasks in the box
+    with pytest.raises(ValueError, match="choose another name"):
+        registry.register(Other())
+    odd = Other()
+    odd.name, odd.readable = "odd", (Label("on_path", "reasoning", "", ("no", "yes"), lambda item: item.cells),)
+    with pytest.raises(ValueError, match=r"'on_path' \(reasoning: no, yes\) differs from that of maze"):
+        registry.register(odd)
 
 
 # --- named errors ----------------------------------------------------------------------------------------------------
