@@ -70,4 +70,4 @@ def load(folder: str | Path) -> LoadedRun:
     """What a finished run left. Raises RunError for a folder that holds no finished run, or one that this version cannot read."""
     from cos_interp.analyses.driver.loaded import read
 
-    return read(Path(folder), {name: entry.config for name, entry in EXPERIMENTS.items()})
+    return read(Path(folder), EXPERIMENTS)

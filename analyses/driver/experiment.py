@@ -16,8 +16,9 @@ from torch import Tensor
 
 from cos_interp.analyses.driver.base import AnalysisResult, Progress
 from cos_interp.analyses.driver.command import command_line
+from cos_interp.analyses.driver.facts import Facts
 from cos_interp.analyses.driver.settings import AnalysisConfig
-from cos_interp.analyses.driver.store import Row, RunStore
+from cos_interp.analyses.driver.store import FORMAT, Row, RunStore
 from cos_interp.analyses.driver.workers import default_workers, scatter
 from cos_interp.interp.files import weights_digest
 from cos_interp.interp.model import ORGANISM, HookedVideoPipeline
@@ -25,11 +26,11 @@ from cos_interp.interp.model import ORGANISM, HookedVideoPipeline
 
 @dataclass(frozen=True)
 class Unit:
-    """What one finished unit leaves: result rows, tensors with named axes (``facts["axes"]``), facts."""
+    """What one finished unit leaves: result rows, tensors (``facts.axes`` names their axes), facts."""
 
     rows: list[Row]
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ Work = Callable[[HookedVideoPipeline, Any, RunStore, Any], Iterator[str]]
 class Experiment:
     """``pieces``: parts of the work, each with the names of its units. ``work`` does one piece and yields the name of each unit
     that is on disk. ``needs``: the units of other pieces that must be on disk before a piece begins. ``report`` is pure of
-    models."""
+    models. ``facts``: the records that its units leave, beside the common ones."""
 
     name: str
     config: type[AnalysisConfig]
@@ -60,6 +61,7 @@ class Experiment:
     check: Callable[[Any, HookedVideoPipeline], None] = lambda config, model: None
     needs: Callable[[Any, Any], Sequence[str]] = lambda config, piece: ()
     finish: Callable[[AnalysisResult], AnalysisResult] = lambda result: result
+    facts: Sequence[type[Facts]] = ()
 
 
 def each_unit(measure: Callable[[HookedVideoPipeline, Any, Any], Unit], name: Callable[[Any], str] = attrgetter("name")) -> Work:
@@ -86,6 +88,14 @@ def model_facts(config: AnalysisConfig) -> dict[str, Any]:
     folder = ORGANISM if config.model == "organism" else Path(config.model)
     digest = weights_digest(folder) if folder.is_dir() else None
     return {"name": config.model, "digest": digest, "revision": config.revision}
+
+
+def run_facts(name: str, config: AnalysisConfig) -> dict[str, Any]:
+    """What ``run.json`` says of a run: all that decides its numbers."""
+    return {
+        "format": FORMAT, "analysis": name, "config": config.model_dump(mode="json"), "command": command_line(name, config),
+        "model": model_facts(config), "versions": versions(),
+    }  # fmt: skip
 
 
 def load_model(config: AnalysisConfig) -> HookedVideoPipeline:
@@ -128,13 +138,10 @@ def _computed(
 ) -> tuple[AnalysisResult, RunStore]:  # fmt: skip
     pieces = list(experiment.pieces(config))
     order = list(waves(pieces, partial(experiment.needs, config)))
-    facts = {
-        "analysis": experiment.name, "config": config.model_dump(mode="json"),
-        "command": command_line(experiment.name, config), "model": model_facts(config), "versions": versions(),
-    }  # fmt: skip
+    facts = run_facts(experiment.name, config)
     model = model or load_model(config)
     experiment.check(config, model)
-    store = RunStore.open(folder, facts, fresh)
+    store = RunStore.open(folder, facts, fresh, experiment.facts)
     total = sum(len(names) for _, names in pieces)
     progress(0, total, experiment.name)
     count = default_workers() if workers is None else workers
@@ -156,7 +163,7 @@ def collect(experiment: Experiment, config: AnalysisConfig, store: RunStore) -> 
     units = {}
     for _, names in experiment.pieces(config):
         for name in names:
-            found, units[name] = store.unit(name)
+            found, units[name] = store.finished(name)
             rows += found
     return AnalysisResult(experiment.name, config, pd.DataFrame(rows), store.facts() or {}, units)
 

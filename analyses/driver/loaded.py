@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ import pandas as pd
 from pydantic import ValidationError
 from torch import Tensor
 
+from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.facts import Facts
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.settings import AnalysisConfig
 from cos_interp.analyses.driver.store import RunError, RunStore
@@ -29,17 +31,15 @@ class LoadedRun:
     findings: tuple[Finding, ...]
     facts: Mapping[str, Any]
     units: tuple[str, ...]
+    kinds: tuple[type[Facts], ...] = field(repr=False)
 
     def tensors(self, unit: str) -> dict[str, Tensor]:
-        """The tensors of a unit, read now; ``facts_of(unit)["axes"]`` names their axes. KeyError for a unit it does not have."""
+        """The tensors of a unit, read now; ``facts_of(unit).axes`` names their axes. KeyError for a unit it does not have."""
         return RunStore(self.folder).tensors(self._known(unit))
 
-    def facts_of(self, unit: str) -> dict[str, Any]:
+    def facts_of(self, unit: str) -> Facts:
         """What a unit says about itself beside its rows. KeyError for a unit that the run does not have."""
-        found = RunStore(self.folder).unit(self._known(unit))
-        if found is None:
-            raise RunError(f"unit {unit} of {self.folder} is damaged: run the same command again")
-        return found[1]
+        return RunStore(self.folder, self.kinds).finished(self._known(unit))[1]
 
     def _known(self, unit: str) -> str:
         if unit not in self.units:
@@ -51,8 +51,8 @@ class LoadedRun:
         return f"<{self.name} in {self.folder}: {len(self.rows)} rows, {len(self.units)} units; {verdicts}>"
 
 
-def read(folder: Path, settings: Mapping[str, type[AnalysisConfig]]) -> LoadedRun:
-    """Read a run folder; ``settings`` are the settings classes by the name of the experiment.
+def read(folder: Path, entries: Mapping[str, Entry]) -> LoadedRun:
+    """Read a run folder; ``entries`` are the experiments by name.
 
     Raises RunError for a folder without a finished run, for one that changed since, and for settings that this version does not
     know.
@@ -63,14 +63,14 @@ def read(folder: Path, settings: Mapping[str, type[AnalysisConfig]]) -> LoadedRu
     facts = store.facts()
     assert facts is not None  # verified
     name = facts["analysis"]
-    if name not in settings:
-        raise RunError(f"{folder} holds a run of {name!r}, which this version does not have; it has {', '.join(settings)}")
+    if name not in entries:
+        raise RunError(f"{folder} holds a run of {name!r}, which this version does not have; it has {', '.join(entries)}")
     try:
-        config = settings[name](**facts["config"])
+        config = entries[name].config(**facts["config"])
     except ValidationError as error:
         wrong = ", ".join(str(e["loc"][0]) if e["loc"] else e["msg"] for e in error.errors())
         raise RunError(f"{folder} was made by another version: its settings do not fit here ({wrong})") from error
     rows = pd.read_parquet(io.BytesIO((folder / "results.parquet").read_bytes()))
     findings = tuple(Finding.of(data) for data in json.loads((folder / "findings.json").read_text()))
     units = tuple(sorted(path.stem for path in (folder / "shards").glob("*.safetensors")))
-    return LoadedRun(folder, name, config, rows, findings, facts, units)
+    return LoadedRun(folder, name, config, rows, findings, facts, units, entries[name].facts)

@@ -24,8 +24,8 @@ def test_a_run_is_loaded_with_its_settings_rows_findings_and_tensors(finished):
     again = analyses.load(finished.folder)
     pd.testing.assert_frame_equal(again.rows, pd.read_parquet(finished.folder / "results.parquet"))
     assert again.findings == finished.findings and {f.verdict for f in again.findings} == {"not testable"}
-    assert again.units == ("maze-000",) and again.facts_of("maze-000")["sigmas"]
-    assert set(again.tensors("maze-000")) == set(again.facts_of("maze-000")["axes"])
+    assert again.units == ("maze-000",) and again.facts_of("maze-000").sigmas
+    assert set(again.tensors("maze-000")) == set(again.facts_of("maze-000").axes)
     assert len(repr(again)) < 300
     with pytest.raises(KeyError, match="maze-000"):
         again.tensors("maze-009")
