@@ -64,11 +64,15 @@ class RunStore:
         return store
 
     def facts(self) -> dict[str, Any] | None:
+        """What ``run.json`` says of the run; None where there is none. RunError when it is damaged, or another program's."""
         path = self.folder / "run.json"
         try:
-            return json.loads(path.read_text()) if path.is_file() else None
-        except json.JSONDecodeError as error:
+            held = json.loads(path.read_bytes()) if path.is_file() else None
+        except (ValueError, RecursionError) as error:
             raise RunError(f"{path} is damaged ({error}); start again with --fresh") from error
+        if held is not None and not (isinstance(held, dict) and isinstance(held.get("status"), str)):
+            raise RunError(f"{path} is no run's: it holds {_shortly(held)}, and no object with a status; give a run folder")
+        return held
 
     def write_json(self, name: str, value: Any) -> None:
         self.write(name, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
@@ -165,17 +169,26 @@ class RunStore:
             return [f"{self.folder} holds no run"]
         if facts["status"] != "complete":
             return [f"the run is {facts['status']}: continue it with the same command"]
-        problems = []
         try:
-            lines = [json.loads(line) for line in (self.folder / "manifest.jsonl").read_text().splitlines()]
-        except (OSError, json.JSONDecodeError) as error:
-            return [f"manifest.jsonl is missing or damaged: {error}"]
-        for line in lines:
-            path = (self.folder / line["file"]).resolve()
-            if not path.is_relative_to(self.folder.resolve()):
-                problems.append(f"{line['file']} leads out of the run folder")
-            elif not path.is_file():
-                problems.append(f"{line['file']} is missing")
-            elif digest(path) != line["sha256"]:
-                problems.append(f"{line['file']} has been changed since the run")
-        return problems
+            lines = [json.loads(line) for line in (self.folder / "manifest.jsonl").read_bytes().splitlines()]
+            listed = [(str(line["file"]), line["sha256"]) for line in lines]
+        except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
+            return [f"manifest.jsonl is missing or damaged: {error!r}"]
+        return [problem for name, sha256 in listed if (problem := self._problem(name, sha256))]
+
+    def _problem(self, name: str, sha256: str) -> str | None:
+        """What is wrong with a listed file; None when it is as it was."""
+        try:
+            path = (self.folder / name).resolve()
+        except ValueError:
+            return f"{name!r} is no file's name"
+        if not path.is_relative_to(self.folder.resolve()):
+            return f"{name} leads out of the run folder"
+        if not path.is_file():
+            return f"{name} is missing"
+        return None if digest(path) == sha256 else f"{name} has been changed since the run"
+
+
+def _shortly(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 80 else f"{text[:80]}..."
