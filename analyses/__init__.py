@@ -54,8 +54,9 @@ def run(
     """Run an experiment, or continue it, write its report, and load what it left: ``run("recovery", items=20, out="runs/r")``.
 
     ``settings`` are the fields of ``EXPERIMENTS[name].config``. ``model``: what ``--model`` takes, or a loaded model, which is
-    used as it is and named by its ``name``. ``out``: the run folder, ``runs/<name>`` by default. Raises ValueError for an unknown
-    experiment or setting (pydantic's, which names the field), RunError for a folder that holds another run.
+    used as it is; the run then says that it was given, with the digest of its weights in memory. ``out``: the run folder,
+    ``runs/<name>`` by default. Raises ValueError for an unknown experiment or setting (pydantic's, which names the field),
+    RunError for a folder that holds another run.
     """
     if name not in EXPERIMENTS:
         raise ValueError(f"no experiment {name!r}; there are {', '.join(EXPERIMENTS)}")

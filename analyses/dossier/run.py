@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,6 +18,7 @@ from cos_interp.analyses.driver.command import command_line
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding, Number, Verdict
+from cos_interp.analyses.driver.identity import given, named, run_facts
 from cos_interp.analyses.driver.registry import entries as known
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.settings import AnalysisConfig
@@ -29,6 +31,7 @@ PILOT = 2  # items of the first run, whose time tells how many fit
 LARGEST = 125
 LARGEST_FIGURE = 200_000  # bytes
 UNITS = {"s": 1, "m": 60, "h": 3600}
+Runner = Callable[..., tuple[AnalysisResult, Report]]  # run_and_report with the dossier's model
 
 
 def seconds(text: str) -> float:
@@ -72,16 +75,17 @@ def run_and_report(
 ) -> tuple[AnalysisResult, Report]:  # fmt: skip
     """Run, or continue, a dossier. Each experiment is a run folder of its own below ``folder``."""
     budget, entries = seconds(config.budget), chosen(config)
-    facts = experiment.run_facts(NAME, config)
-    model = model or experiment.load_model(config)
-    store = RunStore.open(folder, facts, fresh, ENTRY.facts)
+    loaded = model or experiment.load_model(config)
+    identity = named(config) if model is None else given(model)
+    store = RunStore.open(folder, run_facts(NAME, config, identity), fresh, ENTRY.facts)
+    run = partial(experiment.run_and_report, model=loaded, identity=identity, workers=workers)
     left = budget
     for done, entry in enumerate(entries):
         progress(done, len(entries), entry.name)
         weights = [e.seconds for e in entries[done:]]
         began = time.monotonic()
         if store.unit(entry.name) is None:
-            _one(entry, config, store, model, workers, left * weights[0] / sum(weights))
+            _one(entry, config, store, run, left * weights[0] / sum(weights))
         left -= time.monotonic() - began
     units = {entry.name: store.finished(entry.name)[1] for entry in entries}
     result = AnalysisResult(NAME, config, pd.DataFrame(), store.facts() or {}, units)
@@ -97,9 +101,7 @@ def run_and_report(
     return result, report
 
 
-def _one(
-    entry: Entry, config: DossierConfig, store: RunStore, model: HookedVideoPipeline, workers: int | None, allowed: float
-) -> None:
+def _one(entry: Entry, config: DossierConfig, store: RunStore, run: Runner, allowed: float) -> None:
     """Run one experiment within ``allowed`` seconds: a small run first; when more fits, a larger one in its place."""
     folder = store.folder / entry.name
     made = load(entry.name)
@@ -107,12 +109,12 @@ def _one(
     began = time.monotonic()
     try:
         asked = _config_of(folder, entry) or configured(entry, config, PILOT)
-        _, report = experiment.run_and_report(made, asked, folder, model=model, workers=workers)
+        _, report = run(made, asked, folder)
         spent = time.monotonic() - began
         fitting = fitting_items(allowed - spent, spent)
         if getattr(asked, size_field(entry)) == PILOT < fitting:
             asked = configured(entry, config, fitting)
-            _, report = experiment.run_and_report(made, asked, folder, model=model, fresh=True, workers=workers)
+            _, report = run(made, asked, folder, fresh=True)
         said |= {"command": command_line(entry.name, asked), "items": getattr(asked, size_field(entry))}
         said |= {"lines": tuple(report.lines), "findings": tuple(map(Finding.of, report.data.get("findings", [])))}
         said |= {"figure": _keep_figure(store, entry.name, report)}

@@ -12,6 +12,7 @@ from cos_interp.analyses.driver import experiment
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.experiment import Experiment, Report, Unit, each_unit
 from cos_interp.analyses.driver.findings import Finding, Number, decide
+from cos_interp.analyses.driver.identity import given, run_facts
 from cos_interp.analyses.driver.pages import build
 from cos_interp.analyses.driver.settings import SuiteConfig
 from cos_interp.analyses.driver.store import RunStore
@@ -103,7 +104,7 @@ def test_few_items_decide_nothing():
 
 def test_a_killed_experiment_is_continued_at_its_own_size(counted, organism, tmp_path):
     config = DossierConfig(budget="1h")
-    store = RunStore.open(tmp_path / "run", experiment.run_facts("all", config))
+    store = RunStore.open(tmp_path / "run", run_facts("all", config, given(organism)))
     asked = CountConfig(items=7)
     experiment.run(EXPERIMENT, asked, store.folder / "count", model=organism, workers=1)
     result, _ = dossier.run_and_report(config, tmp_path / "run", model=organism, workers=1)

@@ -61,7 +61,7 @@ def made_up_result(text: str) -> AnalysisResult:
     }  # fmt: skip
     pairs["prompt-002-pair"] = LeftOut(reason=text)
     facts = {
-        "block_calls": 5, "block_calls_minimum": 5, "model": {"name": text, "digest": None, "revision": text},
+        "block_calls": 5, "block_calls_minimum": 5, "model": {"name": text, "digest": None, "revision": text, "given": True},
         "versions": {"torch": text}, "command": f"cos analyze patching --model {text}",
     }  # fmt: skip
     config = PatchingConfig(model=text, num_inference_steps=2)
