@@ -54,8 +54,9 @@ def run(
     """Run an experiment, or continue it, write its report, and load what it left: ``run("recovery", items=20, out="runs/r")``.
 
     ``settings`` are the fields of ``EXPERIMENTS[name].config``. ``model``: what ``--model`` takes, or a loaded model, which is
-    used as it is and named by its ``name``. ``out``: the run folder, ``runs/<name>`` by default. Raises ValueError for an unknown
-    experiment or setting (pydantic's, which names the field), RunError for a folder that holds another run.
+    used as it is; the run then says that it was given, with the digest of its weights in memory. ``out``: the run folder,
+    ``runs/<name>`` by default. Raises ValueError for an unknown experiment or setting (pydantic's, which names the field),
+    RunError for a folder that holds another run.
     """
     if name not in EXPERIMENTS:
         raise ValueError(f"no experiment {name!r}; there are {', '.join(EXPERIMENTS)}")
@@ -70,4 +71,4 @@ def load(folder: str | Path) -> LoadedRun:
     """What a finished run left. Raises RunError for a folder that holds no finished run, or one that this version cannot read."""
     from cos_interp.analyses.driver.loaded import read
 
-    return read(Path(folder), {name: entry.config for name, entry in EXPERIMENTS.items()})
+    return read(Path(folder), EXPERIMENTS)

@@ -98,10 +98,16 @@ def runs_list(folder: Annotated[Path, typer.Argument(help="Folder of runs.")] = 
 
     Example: cos runs list --json
     """
-    from cos_interp.analyses.driver.store import RunStore
+    from cos_interp.analyses.driver.store import RunError, RunStore
 
-    found = [RunStore(p.parent) for p in sorted(folder.glob("*/run.json"))]
-    rows = [{"run": str(s.folder), **{k: (s.facts() or {}).get(k) for k in ("analysis", "status")}} for s in found]
+    def state(path: Path) -> dict[str, str | None]:
+        try:
+            facts = RunStore(path).facts() or {}
+        except RunError:  # one foreign folder does not hide the others; `cos runs verify` says what is wrong with it
+            facts = {"status": "unreadable"}
+        return {"run": str(path), **{key: facts.get(key) for key in ("analysis", "status")}}
+
+    rows = [state(path.parent) for path in sorted(folder.glob("*/run.json"))]
     if as_json:
         print(json.dumps(rows))
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, field_validator
 
 from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.facts import RunFacts
 from cos_interp.analyses.driver.settings import SuiteConfig
 
 
@@ -28,6 +29,15 @@ class AttentionConfig(SuiteConfig):
         return value
 
 
+class AttentionFacts(RunFacts):
+    """``steps``, ``layers``: what was read; ``query``: frame, row and column of the maps' query; ``words``: of the word maps."""
+
+    steps: tuple[int, ...]
+    layers: tuple[int, ...]
+    query: tuple[int, int, int]
+    words: tuple[str, ...]
+
+
 ENTRY = Entry(
     "attention",
     AttentionConfig,
@@ -37,4 +47,5 @@ ENTRY = Entry(
         "cos analyze attention --layers 2,3 --heads 0,1 --query 4,2,3 --words red --out runs/maps",
     ),
     seconds=25,
+    facts=(AttentionFacts,),
 )

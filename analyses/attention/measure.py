@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cos_interp.analyses.attention import AttentionConfig
+from cos_interp.analyses.attention import AttentionConfig, AttentionFacts
 from cos_interp.analyses.attention.words import Word, chosen_words, prompt_words, word_cells
 from cos_interp.analyses.driver.experiment import Unit, each_unit
 from cos_interp.analyses.driver.store import Row
@@ -139,19 +139,16 @@ def measure(model: HookedVideoPipeline, config: AttentionConfig, problem: Proble
     hooks += query_key_hooks(model, "cross_attn", layers, steps, reader.across)
     run = model.run_with_hooks(fwd_hooks=hooks, **call)
     tensors = {"self": stacked(reader.self_maps, steps, layers)}
-    axes = {"self": ["step", "layer", "head", "frame", "row", "col"]}
+    axes: dict[str, tuple[str, ...]] = {"self": ("step", "layer", "head", "frame", "row", "col")}
     if words:
         tensors["words"] = stacked(reader.word_maps, steps, layers)
-        axes["words"] = ["step", "layer", "word", "frame", "row", "col"]
-    facts = {
-        "axes": axes, "sigmas": run.sigmas, "steps": list(steps), "layers": layers, "query": list(reader.query),
-        "words": [w.text for w in words], "prompt": call["prompt"], "grid": list(wan_grid(model, run.latents)),
-    }  # fmt: skip
+        axes["words"] = ("step", "layer", "word", "frame", "row", "col")
+    assert reader.query is not None  # every run has self-attention
+    facts = AttentionFacts(
+        axes=axes, sigmas=tuple(run.sigmas), prompt=call["prompt"], steps=steps, layers=tuple(layers), query=reader.query,
+        words=tuple(w.text for w in words),
+    )  # fmt: skip
     return Unit([{**problem.facts, **row} for row in reader.rows], tensors, facts)
-
-
-def wan_grid(model: HookedVideoPipeline, latents: Tensor) -> Grid:
-    return model.token_grid(latents).shape
 
 
 def text_length(model: HookedVideoPipeline, call: dict) -> int:

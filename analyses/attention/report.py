@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from cos_interp.analyses.attention import AttentionFacts
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import Report
@@ -36,7 +37,7 @@ SHOWN_STEPS = 3
 
 def report(result: AnalysisResult, store: RunStore) -> Report:
     rows = result.rows
-    facts = result.first
+    facts = result.first(AttentionFacts)
     within, across, words = (rows[rows.kind == kind] for kind in ("self", "text", "word"))
     found = [local(within), *([spoken(words)] if len(words) else [])]
     notes = [] if len(words) else ["No verifier: where the words' objects stand is not known, so words are shown, not scored."]
@@ -45,7 +46,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
             "Heads", head_maps(within, STATISTICS), "Self-attention, mean over queries, steps and items, by layer and head."
         ),
         pages.Section(
-            "Along the steps", along_steps(within, facts["sigmas"]), "Self-attention, mean over queries, heads and items."
+            "Along the steps", along_steps(within, facts.sigmas), "Self-attention, mean over queries, heads and items."
         ),
         pages.Section("Text attention", head_maps(across, TEXT), "From tokens to the prompt, by layer and head."),
         *([word_section(words)] if len(words) else []),
@@ -129,35 +130,31 @@ def word_section(words: pd.DataFrame) -> pages.Section:
     )
 
 
-def first_of_each_task(result: AnalysisResult) -> dict[str, dict]:
-    names = result.rows.drop_duplicates("task").problem
-    return {name: result.units[name] for name in names}
+def first_of_each_task(result: AnalysisResult) -> dict[str, AttentionFacts]:
+    units = result.units_of(AttentionFacts)
+    return {name: units[name] for name in result.rows.drop_duplicates("task").problem}
 
 
-def map_section(store: RunStore, unit: str, facts: dict) -> pages.Section:
+def map_section(store: RunStore, unit: str, facts: AttentionFacts) -> pages.Section:
     """Maps of one item: its query by layer at the middle step and by step at the middle layer; then its words."""
     tensors = store.tensors(unit)
-    query = tuple(facts["query"])
-    made = grid_maps(self_lines(tensors["self"], facts), "attention of the crossed token, by latent frame", query)
+    made = grid_maps(self_lines(tensors["self"], facts), "attention of the crossed token, by latent frame", facts.query)
     if "words" in tensors:
-        middle = len(facts["layers"]) // 2
-        last = tensors["words"][len(facts["steps"]) // 2, middle]
-        lines = [(word, last[i].numpy()) for i, word in enumerate(facts["words"])]
-        made += grid_maps(
-            lines, f"attention to each word, layer {facts['layers'][middle]}, step {facts['steps'][len(facts['steps']) // 2]}"
-        )
-    return pages.Section(f"Maps: {unit}", made, f"“{facts['prompt']}”. Each line is scaled to its own largest value.")
+        step, layer = len(facts.steps) // 2, len(facts.layers) // 2
+        lines = [(word, tensors["words"][step, layer, i].numpy()) for i, word in enumerate(facts.words)]
+        made += grid_maps(lines, f"attention to each word, layer {facts.layers[layer]}, step {facts.steps[step]}")
+    return pages.Section(f"Maps: {unit}", made, f"“{facts.prompt}”. Each line is scaled to its own largest value.")
 
 
-def self_lines(maps: Tensor, facts: dict) -> list[tuple[str, np.ndarray]]:
+def self_lines(maps: Tensor, facts: AttentionFacts) -> list[tuple[str, np.ndarray]]:
     """Named maps ``[frame, row, col]`` from ``[step, layer, head, frame, row, col]``."""
-    steps, layers = facts["steps"], facts["layers"]
+    steps, layers = facts.steps, facts.layers
     chosen = [(s, len(layers) // 2) for s in range(len(steps))]
     chosen += [(len(steps) // 2, i) for i in sorted({round(x) for x in np.linspace(0, len(layers) - 1, 4)})]
     lines = []
     for s, i in dict.fromkeys(chosen):
         for head in range(maps.shape[2]):
-            name = f"step {steps[s]} ({facts['sigmas'][steps[s]]:.2f}), layer {layers[i]}"
+            name = f"step {steps[s]} ({facts.sigmas[steps[s]]:.2f}), layer {layers[i]}"
             name += f", head {head + 1} of those asked" if maps.shape[2] > 1 else ""
             lines.append((name, maps[s, i, head].numpy()))
     return lines

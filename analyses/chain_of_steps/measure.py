@@ -10,6 +10,7 @@ import torch
 
 from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig
 from cos_interp.analyses.driver.experiment import Unit, each_unit
+from cos_interp.analyses.driver.facts import PIXELS, RunFacts
 from cos_interp.analyses.kit.problems import Problem, generate, problems
 from cos_interp.analyses.kit.readings import clean_videos, read_steps
 from cos_interp.interp.model import HookedVideoPipeline
@@ -31,8 +32,8 @@ def measure(model: HookedVideoPipeline, config: ChainOfStepsConfig, piece: Piece
     clips = clean_videos(model, run)
     rows = [{**problem.facts, "noise": noise, **row} for row in read_steps(problem, clips, run)]
     kept = {"frames": torch.from_numpy(clips)} if problem.first and noise == 0 else {}
-    axes = {"frames": ["step", "pixel_frame", "y", "x", "rgb"]} if kept else {}
-    return Unit(rows, kept, {"axes": axes, "sigmas": run.sigmas, "prompt": problem.call["prompt"]})
+    axes = dict.fromkeys(kept, ("step", *PIXELS))
+    return Unit(rows, kept, RunFacts(axes=axes, sigmas=tuple(run.sigmas), prompt=problem.call["prompt"]))
 
 
 work = each_unit(measure, _name)

@@ -10,6 +10,7 @@ import pandas as pd
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import Report
+from cos_interp.analyses.driver.facts import RunFacts
 from cos_interp.analyses.driver.findings import Finding, Number, decide
 from cos_interp.analyses.driver.statistics import by_item, curve, entropy, mean_number, paired
 from cos_interp.analyses.driver.store import RunStore
@@ -114,7 +115,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     found, notes = findings(judged) if len(judged) else [], []
     if judged.empty:
         notes = ["These problems have no verifier: only the distance of the estimates to the final latent is shown."]
-    strips = [_strip(store, unit, facts) for unit, facts in result.units.items() if facts["axes"]]
+    strips = [_strip(store, unit, facts) for unit, facts in result.units_of(RunFacts).items() if facts.axes]
     shown = "Rows: spread steps, the final video last. Columns: pixel frames."
     sections = [
         *(_judged_sections(judged, sigmas) if len(judged) else []),
@@ -173,8 +174,8 @@ def _distance(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
     return pages.Section("Distance of the estimate to the final latent", panels([panel]))
 
 
-def _strip(store: RunStore, unit: str, facts: dict) -> pages.Clip:
+def _strip(store: RunStore, unit: str, facts: RunFacts) -> pages.Clip:
     frames = store.tensors(unit)["frames"].numpy()
     steps = sorted({round(k) for k in np.linspace(0, len(frames) - 1, 8)})
-    text = f"“{facts['prompt']}”, steps {', '.join(map(str, steps))}"
+    text = f"“{facts.prompt}”, steps {', '.join(map(str, steps))}"
     return pages.Clip(unit, text, pages.strip(frames[steps]))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cos_interp.analyses.commitment import CommitmentConfig
 from cos_interp.analyses.driver.experiment import Unit, each_unit
+from cos_interp.analyses.driver.facts import LeftOut, RunFacts
 from cos_interp.analyses.driver.statistics import distance
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.grid import EVERYWHERE, X_T, Cell, Grid
@@ -65,7 +66,9 @@ def _problem(model: HookedVideoPipeline, config: CommitmentConfig, problem: Prob
     rows = [*_renoise(model, problem, runs[0], finals[0], steps), *_independent(runs, finals)]
     if problem.item is not None:
         rows += [row for n, run in enumerate(runs) for row in _looks(model, problem, run, finals[n], n, steps)]
-    return Unit([{**problem.facts, **row} for row in rows], facts={"sigmas": runs[0].sigmas})
+    return Unit(
+        [{**problem.facts, **row} for row in rows], facts=RunFacts(sigmas=tuple(runs[0].sigmas), prompt=problem.call["prompt"])
+    )
 
 
 def _renoise(model: HookedVideoPipeline, problem: Problem, run: Run, final: Verdict | None, steps: tuple[int, ...]) -> list[Row]:
@@ -110,8 +113,8 @@ def _transplants(model: HookedVideoPipeline, config: CommitmentConfig, task: str
     try:
         pair = find_pair(Recorder(model, config), task, "seed", index)
     except NoPair as error:
-        return Unit([], facts={"sigmas": [], "missing": str(error)})
-    item, sigmas = pair.corrupt.item, pair.corrupt.recording.run.sigmas
+        return Unit([], facts=LeftOut(reason=str(error)))
+    item, sigmas = pair.corrupt.item, tuple(pair.corrupt.recording.run.sigmas)
     groups = {g: torch.from_numpy(m) for g, m in get_task(task).groups(item, pair.clean.item).items()}
     grid = Grid(model, pair.corrupt, pair.clean, masks={EVERYWHERE: None, **groups})
     about = {"problem": _name(("pair", (task, index))), "task": task, "difficulty": item.difficulty, "unique": False}
@@ -126,7 +129,7 @@ def _transplants(model: HookedVideoPipeline, config: CommitmentConfig, task: str
             }
             for found in grid.measure(cells)
         ]  # fmt: skip
-    return Unit(rows, facts={"sigmas": sigmas})
+    return Unit(rows, facts=RunFacts(sigmas=sigmas, prompt=pair.corrupt.problem.call["prompt"]))
 
 
 work = each_unit(measure, _name)

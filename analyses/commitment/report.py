@@ -9,6 +9,7 @@ from cos_interp.analyses.commitment.measure import DRAWS
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import Report
+from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.findings import Finding, decide
 from cos_interp.analyses.driver.statistics import auc, bootstrap, by_item, curve, mean_number, paired
 from cos_interp.analyses.driver.store import RunStore
@@ -95,7 +96,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     rows = result.rows
     sigmas = result.sigmas
     judged = rows.task.ne("prompts").any()
-    notes = [unit["missing"] for unit in result.units.values() if "missing" in unit]
+    notes = [left.reason for left in result.units_of(LeftOut).values()]
     if not judged:
         notes.append("These problems have no verifier: only the distance of the re-noised results is shown.")
     sections = [_renoise_section(rows, sigmas, judged)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.facts import Facts
+from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.settings import AnalysisConfig
 
 
@@ -16,6 +18,19 @@ class DossierConfig(AnalysisConfig):
     prompts: str | None = Field(None, description="Own inputs instead: a JSONL file, a line {'prompt': ..., 'image': path}.")
 
 
+class ExperimentFacts(Facts):
+    """Of one experiment of a dossier: as its page says it, with the command that made it. ``error``: why it could not run."""
+
+    about: str
+    command: str = ""
+    items: int = 0
+    lines: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    figure: str = ""
+    error: str = ""
+    seconds: float
+
+
 ENTRY = Entry(
     "all",
     DossierConfig,
@@ -24,4 +39,5 @@ ENTRY = Entry(
         "cos analyze all",
         "cos analyze all --budget 2h --model path/to/model --only chain-of-steps,commitment --out runs/mine",
     ),
+    facts=(ExperimentFacts,),
 )

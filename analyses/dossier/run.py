@@ -5,18 +5,20 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import pandas as pd
 
-from cos_interp.analyses.dossier import DossierConfig
+from cos_interp.analyses.dossier import ENTRY, DossierConfig, ExperimentFacts
 from cos_interp.analyses.driver import experiment
 from cos_interp.analyses.driver.base import AnalysisResult, Progress
 from cos_interp.analyses.driver.command import command_line
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.experiment import Report
-from cos_interp.analyses.driver.findings import Number, Verdict
+from cos_interp.analyses.driver.findings import Finding, Number, Verdict
+from cos_interp.analyses.driver.identity import given, named, run_facts
 from cos_interp.analyses.driver.registry import entries as known
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.settings import AnalysisConfig
@@ -24,11 +26,12 @@ from cos_interp.analyses.driver.store import RunStore
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.reports.html import render
 
-NAME = "all"
+NAME = ENTRY.name
 PILOT = 2  # items of the first run, whose time tells how many fit
 LARGEST = 125
 LARGEST_FIGURE = 200_000  # bytes
 UNITS = {"s": 1, "m": 60, "h": 3600}
+Runner = Callable[..., tuple[AnalysisResult, Report]]  # run_and_report with the dossier's model
 
 
 def seconds(text: str) -> float:
@@ -72,53 +75,52 @@ def run_and_report(
 ) -> tuple[AnalysisResult, Report]:  # fmt: skip
     """Run, or continue, a dossier. Each experiment is a run folder of its own below ``folder``."""
     budget, entries = seconds(config.budget), chosen(config)
-    facts = {
-        "analysis": NAME, "config": config.model_dump(mode="json"), "command": command_line(NAME, config),
-        "model": experiment.model_facts(config), "versions": experiment.versions(),
-    }  # fmt: skip
-    model = model or experiment.load_model(config)
-    store = RunStore.open(folder, facts, fresh)
+    loaded = model or experiment.load_model(config)
+    identity = named(config) if model is None else given(model)
+    store = RunStore.open(folder, run_facts(NAME, config, identity), fresh, ENTRY.facts)
+    run = partial(experiment.run_and_report, model=loaded, identity=identity, workers=workers)
     left = budget
     for done, entry in enumerate(entries):
         progress(done, len(entries), entry.name)
         weights = [e.seconds for e in entries[done:]]
         began = time.monotonic()
         if store.unit(entry.name) is None:
-            _one(entry, config, store, model, workers, left * weights[0] / sum(weights))
+            _one(entry, config, store, run, left * weights[0] / sum(weights))
         left -= time.monotonic() - began
-    result = AnalysisResult(NAME, config, _claims(entries, store), store.facts() or {})
-    result.units = {entry.name: store.unit(entry.name)[1] for entry in entries}
+    units = {entry.name: store.finished(entry.name)[1] for entry in entries}
+    result = AnalysisResult(NAME, config, pd.DataFrame(), store.facts() or {}, units)
+    result.rows = _claims(result.units_of(ExperimentFacts))
     store.write_results(result.rows.drop(columns=["number", "control"], errors="ignore"))
     report = build(result)
     store.write("report.html", report.html.encode())
-    store.write_json("findings.json", [finding for unit in result.units.values() for finding in unit["findings"]])
+    store.write_json(
+        "findings.json", [finding.data() for unit in result.units_of(ExperimentFacts).values() for finding in unit.findings]
+    )
     store.write("findings.md", report.data["markdown"].encode())
     store.complete({k: v for k, v in store.facts().items() if k != "status"})
     return result, report
 
 
-def _one(
-    entry: Entry, config: DossierConfig, store: RunStore, model: HookedVideoPipeline, workers: int | None, allowed: float
-) -> None:
+def _one(entry: Entry, config: DossierConfig, store: RunStore, run: Runner, allowed: float) -> None:
     """Run one experiment within ``allowed`` seconds: a small run first; when more fits, a larger one in its place."""
     folder = store.folder / entry.name
     made = load(entry.name)
-    facts: dict[str, Any] = {"about": entry.about, "lines": [], "findings": [], "error": "", "axes": {}, "figure": ""}
+    said: dict[str, Any] = {}
     began = time.monotonic()
     try:
         asked = _config_of(folder, entry) or configured(entry, config, PILOT)
-        _, report = experiment.run_and_report(made, asked, folder, model=model, workers=workers)
+        _, report = run(made, asked, folder)
         spent = time.monotonic() - began
         fitting = fitting_items(allowed - spent, spent)
         if getattr(asked, size_field(entry)) == PILOT < fitting:
             asked = configured(entry, config, fitting)
-            _, report = experiment.run_and_report(made, asked, folder, model=model, fresh=True, workers=workers)
-        facts |= {"command": command_line(entry.name, asked), "items": getattr(asked, size_field(entry))}
-        facts |= {"lines": report.lines, "findings": report.data.get("findings", [])}
-        facts |= {"figure": _keep_figure(store, entry.name, report)}
+            _, report = run(made, asked, folder, fresh=True)
+        said |= {"command": command_line(entry.name, asked), "items": getattr(asked, size_field(entry))}
+        said |= {"lines": tuple(report.lines), "findings": tuple(map(Finding.of, report.data.get("findings", [])))}
+        said |= {"figure": _keep_figure(store, entry.name, report)}
     except (ValueError, RuntimeError) as error:  # one experiment that cannot run does not end the dossier
-        facts |= {"error": str(error), "command": "", "items": 0}
-    facts["seconds"] = round(time.monotonic() - began, 1)
+        said = {"error": str(error)}
+    facts = ExperimentFacts(about=entry.about, seconds=round(time.monotonic() - began, 1), **said)
     store.add_unit(entry.name, [], {}, facts)
 
 
@@ -137,14 +139,14 @@ def _config_of(folder: Path, entry: Entry) -> AnalysisConfig | None:
     return None if held is None else entry.config(**held["config"])
 
 
-def _claims(entries: list[Entry], store: RunStore) -> pd.DataFrame:
+def _claims(units: dict[str, ExperimentFacts]) -> pd.DataFrame:
     rows = []
-    for entry in entries:
-        for finding in store.unit(entry.name)[1]["findings"]:
+    for name, unit in units.items():
+        for finding in (made.data() for made in unit.findings):
             numbers = {
                 f"{key}_{part}": finding[key][part] for key in ("number", "control") for part in ("value", "low", "high", "n")
             }
-            rows.append({"experiment": entry.name, **finding, **numbers})
+            rows.append({"experiment": name, **finding, **numbers})
     return pd.DataFrame(rows)
 
 
@@ -154,7 +156,7 @@ def _shown(number: dict[str, Any]) -> str:
 
 def build(result: AnalysisResult) -> Report:
     """The index page, the same as Markdown, and a line for each claim."""
-    units, facts = result.units, result.facts
+    units, facts = result.units_of(ExperimentFacts), result.facts
     claims = result.rows.to_dict("records")
     for claim in claims:
         claim["number"], claim["control"] = _shown(claim["number"]), _shown(claim["control"])
@@ -167,7 +169,7 @@ def build(result: AnalysisResult) -> Report:
         config=result.config, versions=facts["versions"], command=facts["command"], verdicts=VERDICT_STYLE,
     )  # fmt: skip
     lines = [f"{c['experiment']}: {c['verdict']}: {c['claim']}: {c['number']}" for c in claims]
-    lines += [f"{name}: could not run: {unit['error']}" for name, unit in units.items() if unit["error"]]
+    lines += [f"{name}: could not run: {unit.error}" for name, unit in units.items() if unit.error]
     data = {"summary": summary, "claims": claims, "markdown": markdown(claims, units, facts, summary)}
     return Report([summary, *lines], data, html)
 
@@ -178,17 +180,17 @@ PREFACE = (
 )
 
 
-def markdown(claims: list[dict[str, Any]], units: dict[str, Any], facts: dict[str, Any], summary: str) -> str:
+def markdown(claims: list[dict[str, Any]], units: dict[str, ExperimentFacts], facts: dict[str, Any], summary: str) -> str:
     """The verdicts as Markdown, with the command that gives each number."""
     out = ["# Findings", "", f"Written by `{facts['command']}`, with the command of each experiment at its size.", ""]
     out += [f"Model `{facts['model']['name']}`, weights {(facts['model']['digest'] or 'hub')[:12]}: {summary}.", "", PREFACE, ""]
     for name, unit in units.items():
-        ran = f"`{unit['command']}`" if unit["command"] else f"Could not run: {unit['error']}"
-        out += [f"## {name}", "", unit["about"], "", ran, ""]
+        ran = f"`{unit.command}`" if unit.command else f"Could not run: {unit.error}"
+        out += [f"## {name}", "", unit.about, "", ran, ""]
         for c in (c for c in claims if c["experiment"] == name):
             out.append(f"- **{c['verdict']}**: {c['claim']}. {c['statement'][:1].upper()}{c['statement'][1:]} {c['number']}.")
             out.append(f"  Control, {c['control_name']}: {c['control']}. Rule: {c['rule']}.")
-        if unit["figure"]:
-            out += ["", f"![{name}]({unit['figure']})", ""]
-        out += [f"- {line}" for line in unit["lines"] if not line.startswith(get_args(Verdict))] + [""]
+        if unit.figure:
+            out += ["", f"![{name}]({unit.figure})", ""]
+        out += [f"- {line}" for line in unit.lines if not line.startswith(get_args(Verdict))] + [""]
     return "\n".join(out)

@@ -8,31 +8,36 @@ from typing import Any, Generic, TypeVar
 
 import pandas as pd
 
+from cos_interp.analyses.driver.facts import Facts, RunFacts
 from cos_interp.analyses.driver.settings import AnalysisConfig
 
 Config = TypeVar("Config", bound=AnalysisConfig)
+Kind = TypeVar("Kind", bound=Facts)
 
 
 @dataclass
 class AnalysisResult(Generic[Config]):
-    """``config``: the settings, as typed. ``rows``: one measured value a row. ``facts``: what the run was. ``units``: facts of
-    each unit by name."""
+    """``config``: the settings, as typed. ``rows``: one measured value a row. ``facts``: what the run was. ``units``: the
+    facts of each unit by name."""
 
     name: str
     config: Config
     rows: pd.DataFrame
     facts: dict[str, Any] = field(default_factory=dict)
-    units: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    units: Mapping[str, Facts] = field(default_factory=dict)
 
-    @property
-    def first(self) -> dict[str, Any]:
-        """Facts of the first unit. For what is the same in all: the steps' noise levels, the axes of tensors."""
-        return next(iter(self.units.values()))
+    def units_of(self, kind: type[Kind]) -> dict[str, Kind]:
+        """The units whose facts are of a kind, by name."""
+        return {name: facts for name, facts in self.units.items() if isinstance(facts, kind)}
+
+    def first(self, kind: type[Kind]) -> Kind:
+        """Facts of the first unit of a kind. For what is the same in all, like the steps' noise levels."""
+        return next(iter(self.units_of(kind).values()))
 
     @property
     def sigmas(self) -> list[float]:
-        """Noise level of every denoising step, as the first unit that says them has them."""
-        return next(unit["sigmas"] for unit in self.units.values() if unit.get("sigmas"))
+        """Noise level of every denoising step."""
+        return list(self.first(RunFacts).sigmas)
 
 
 Progress = Callable[[int, int, str], None]  # units done, units in all, what is running

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cos_interp.analyses.driver.facts import Facts
 from cos_interp.analyses.driver.settings import AnalysisConfig
 
 
@@ -11,7 +12,8 @@ from cos_interp.analyses.driver.settings import AnalysisConfig
 class Entry:
     """One experiment: its command, settings, a line about it, examples of use.
 
-    ``seconds``: what its default size takes on two cores, its share of a dossier's budget.
+    ``seconds``: what its default size takes on two cores, its share of a dossier's budget. ``facts``: the records that its units
+    leave beside rows and tensors, where the common ones of :mod:`driver.facts` do not say enough.
     """
 
     name: str
@@ -19,6 +21,7 @@ class Entry:
     about: str
     examples: tuple[str, ...]
     seconds: int = 60
+    facts: tuple[type[Facts], ...] = ()
 
     @property
     def folder(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,21 +14,21 @@ import pandas as pd
 from torch import Tensor
 
 from cos_interp.analyses.driver.base import AnalysisResult, Progress
-from cos_interp.analyses.driver.command import command_line
+from cos_interp.analyses.driver.facts import Facts
+from cos_interp.analyses.driver.identity import given, named, run_facts
 from cos_interp.analyses.driver.settings import AnalysisConfig
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.driver.workers import default_workers, scatter
-from cos_interp.interp.files import weights_digest
-from cos_interp.interp.model import ORGANISM, HookedVideoPipeline
+from cos_interp.interp.model import HookedVideoPipeline
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What one finished unit leaves: result rows, tensors with named axes (``facts["axes"]``), facts."""
+    """What one finished unit leaves: result rows, tensors (``facts.axes`` names their axes), facts."""
 
     rows: list[Row]
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ Work = Callable[[HookedVideoPipeline, Any, RunStore, Any], Iterator[str]]
 class Experiment:
     """``pieces``: parts of the work, each with the names of its units. ``work`` does one piece and yields the name of each unit
     that is on disk. ``needs``: the units of other pieces that must be on disk before a piece begins. ``report`` is pure of
-    models."""
+    models. ``facts``: the records that its units leave, beside the common ones."""
 
     name: str
     config: type[AnalysisConfig]
@@ -60,6 +59,7 @@ class Experiment:
     check: Callable[[Any, HookedVideoPipeline], None] = lambda config, model: None
     needs: Callable[[Any, Any], Sequence[str]] = lambda config, piece: ()
     finish: Callable[[AnalysisResult], AnalysisResult] = lambda result: result
+    facts: Sequence[type[Facts]] = ()
 
 
 def each_unit(measure: Callable[[HookedVideoPipeline, Any, Any], Unit], name: Callable[[Any], str] = attrgetter("name")) -> Work:
@@ -72,20 +72,6 @@ def each_unit(measure: Callable[[HookedVideoPipeline, Any, Any], Unit], name: Ca
         yield name(piece)
 
     return work
-
-
-def versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    packages = ("torch", "diffusers", "nnsight", "transformers", "numpy")
-    return {"python": sys.version.split()[0]} | {p: version(p) for p in packages}
-
-
-def model_facts(config: AnalysisConfig) -> dict[str, Any]:
-    """The resolved model: where it is from, and the digest of its weights or the hub's revision."""
-    folder = ORGANISM if config.model == "organism" else Path(config.model)
-    digest = weights_digest(folder) if folder.is_dir() else None
-    return {"name": config.model, "digest": digest, "revision": config.revision}
 
 
 def load_model(config: AnalysisConfig) -> HookedVideoPipeline:
@@ -114,33 +100,32 @@ def waves(pieces: Sequence[tuple[Any, list[str]]], needs: Callable[[Any], Sequen
         sorter.done(*ready)
 
 
-def run(
-    experiment: Experiment, config: AnalysisConfig, folder: Path, *, model: HookedVideoPipeline | None = None,
-    fresh: bool = False, workers: int | None = None, progress: Progress = lambda done, total, what: None,
-) -> AnalysisResult:  # fmt: skip
-    """Compute, or continue, a run in ``folder``. Raises RunError for a folder that does not fit."""
-    return _computed(experiment, config, folder, model, fresh, workers, progress)[0]
+def run(experiment: Experiment, config: AnalysisConfig, folder: Path, **options: Any) -> AnalysisResult:
+    """Compute, or continue, a run in ``folder``. Raises RunError for a folder that does not fit.
+
+    Options: ``model``, a loaded one that is used as it is; ``identity``, what ``run.json`` says of it, where that is known
+    better than from its weights in memory; ``fresh``, ``workers``, ``progress``.
+    """
+    return _computed(experiment, config, folder, **options)[0]
 
 
 def _computed(
     experiment: Experiment, config: AnalysisConfig, folder: Path, model: HookedVideoPipeline | None = None,
-    fresh: bool = False, workers: int | None = None, progress: Progress = lambda done, total, what: None,
+    identity: dict[str, Any] | None = None, fresh: bool = False, workers: int | None = None,
+    progress: Progress = lambda done, total, what: None,
 ) -> tuple[AnalysisResult, RunStore]:  # fmt: skip
+    loaded = model or load_model(config)  # before the pieces: a name that no model has costs no work
+    identity = identity or (named(config) if model is None else given(model))
+    experiment.check(config, loaded)
     pieces = list(experiment.pieces(config))
     order = list(waves(pieces, partial(experiment.needs, config)))
-    facts = {
-        "analysis": experiment.name, "config": config.model_dump(mode="json"),
-        "command": command_line(experiment.name, config), "model": model_facts(config), "versions": versions(),
-    }  # fmt: skip
-    model = model or load_model(config)
-    experiment.check(config, model)
-    store = RunStore.open(folder, facts, fresh)
+    store = RunStore.open(folder, run_facts(experiment.name, config, identity), fresh, experiment.facts)
     total = sum(len(names) for _, names in pieces)
     progress(0, total, experiment.name)
     count = default_workers() if workers is None else workers
 
     def job(piece: Any) -> Iterator[str]:
-        yield from experiment.work(model, config, store, piece)
+        yield from experiment.work(loaded, config, store, piece)
 
     stored = (unit for wave in order for unit in scatter(job, wave, min(count, len(wave))))
     for done, unit in enumerate(stored, 1):
@@ -156,7 +141,7 @@ def collect(experiment: Experiment, config: AnalysisConfig, store: RunStore) -> 
     units = {}
     for _, names in experiment.pieces(config):
         for name in names:
-            found, units[name] = store.unit(name)
+            found, units[name] = store.finished(name)
             rows += found
     return AnalysisResult(experiment.name, config, pd.DataFrame(rows), store.facts() or {}, units)
 

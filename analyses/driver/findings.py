@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 MIN_ITEMS = 5
 Verdict = Literal["reproduced", "not reproduced", "contradicted", "not testable"]
 
@@ -51,8 +53,8 @@ class Finding:
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> Finding:
-        """The finding that :meth:`data` gave."""
-        return cls(**{**data, "number": Number(**data["number"]), "control": Number(**data["control"])})
+        """The finding that :meth:`data` gave. pydantic's ValidationError for data that is none."""
+        return TypeAdapter(cls).validate_python(data)
 
 
 def decide(low: float, high: float, threshold: float = 0.0) -> Verdict:

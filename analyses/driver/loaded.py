@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ import pandas as pd
 from pydantic import ValidationError
 from torch import Tensor
 
+from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.facts import Facts
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.settings import AnalysisConfig
-from cos_interp.analyses.driver.store import RunError, RunStore
+from cos_interp.analyses.driver.store import FORMAT, RunError, RunStore
 
 
 @dataclass(frozen=True)
@@ -29,17 +31,15 @@ class LoadedRun:
     findings: tuple[Finding, ...]
     facts: Mapping[str, Any]
     units: tuple[str, ...]
+    kinds: tuple[type[Facts], ...] = field(repr=False)
 
     def tensors(self, unit: str) -> dict[str, Tensor]:
-        """The tensors of a unit, read now; ``facts_of(unit)["axes"]`` names their axes. KeyError for a unit it does not have."""
+        """The tensors of a unit, read now; ``facts_of(unit).axes`` names their axes. KeyError for a unit it does not have."""
         return RunStore(self.folder).tensors(self._known(unit))
 
-    def facts_of(self, unit: str) -> dict[str, Any]:
+    def facts_of(self, unit: str) -> Facts:
         """What a unit says about itself beside its rows. KeyError for a unit that the run does not have."""
-        found = RunStore(self.folder).unit(self._known(unit))
-        if found is None:
-            raise RunError(f"unit {unit} of {self.folder} is damaged: run the same command again")
-        return found[1]
+        return RunStore(self.folder, self.kinds).finished(self._known(unit))[1]
 
     def _known(self, unit: str) -> str:
         if unit not in self.units:
@@ -51,26 +51,62 @@ class LoadedRun:
         return f"<{self.name} in {self.folder}: {len(self.rows)} rows, {len(self.units)} units; {verdicts}>"
 
 
-def read(folder: Path, settings: Mapping[str, type[AnalysisConfig]]) -> LoadedRun:
-    """Read a run folder; ``settings`` are the settings classes by the name of the experiment.
+def read(folder: Path, entries: Mapping[str, Entry]) -> LoadedRun:
+    """Read a run folder; ``entries`` are the experiments by name.
 
-    Raises RunError for a folder without a finished run, for one that changed since, and for settings that this version does not
-    know.
+    Raises RunError, which names the file, for a folder without a finished run, for one that changed since, and for files that
+    this version did not write.
     """
     store = RunStore(folder)
     if problems := store.verify():
         raise RunError(f"{folder} cannot be loaded: {problems[0]}")
-    facts = store.facts()
-    assert facts is not None  # verified
-    name = facts["analysis"]
-    if name not in settings:
-        raise RunError(f"{folder} holds a run of {name!r}, which this version does not have; it has {', '.join(settings)}")
+    facts = store.facts() or {}
+    entry = _entry(folder, facts, entries)
+    config = _config(folder, facts, entry)
+    units = tuple(sorted(path.stem for path in (folder / "shards").glob("*.safetensors")))
+    return LoadedRun(folder, entry.name, config, _rows(folder), _findings(folder), facts, units, entry.facts)
+
+
+AGAIN = "run the same command again with --fresh"
+
+
+def _entry(folder: Path, facts: Mapping[str, Any], entries: Mapping[str, Entry]) -> Entry:
+    """The experiment that made a run."""
+    name, made = facts.get("analysis"), facts.get("format", 1)
+    if not isinstance(name, str) or name not in entries:
+        raise RunError(f"{folder} holds a run of {name!r}, which this version does not have; it has {', '.join(entries)}")
+    if made != FORMAT:
+        raise RunError(f"{folder} is a run folder of format {made!r}, and this version reads format {FORMAT}: {AGAIN}")
+    return entries[name]
+
+
+def _config(folder: Path, facts: Mapping[str, Any], entry: Entry) -> AnalysisConfig:
     try:
-        config = settings[name](**facts["config"])
+        return entry.config.model_validate(facts.get("config"))
     except ValidationError as error:
         wrong = ", ".join(str(e["loc"][0]) if e["loc"] else e["msg"] for e in error.errors())
-        raise RunError(f"{folder} was made by another version: its settings do not fit here ({wrong})") from error
-    rows = pd.read_parquet(io.BytesIO((folder / "results.parquet").read_bytes()))
-    findings = tuple(Finding.of(data) for data in json.loads((folder / "findings.json").read_text()))
-    units = tuple(sorted(path.stem for path in (folder / "shards").glob("*.safetensors")))
-    return LoadedRun(folder, name, config, rows, findings, facts, units)
+        raise RunError(f"{folder} was made by another version: its settings do not fit here ({wrong}); {AGAIN}") from error
+
+
+def _rows(folder: Path) -> pd.DataFrame:
+    path = folder / "results.parquet"
+    try:
+        return pd.read_parquet(io.BytesIO(path.read_bytes()))
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        raise RunError(f"{path} is missing or no table ({error}): {AGAIN}") from error
+
+
+def _findings(folder: Path) -> tuple[Finding, ...]:
+    path = folder / "findings.json"
+    try:
+        held = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{path} is missing or no JSON ({error}): {AGAIN}") from error
+    if not isinstance(held, list):
+        raise RunError(f"{path} holds {type(held).__name__}, not a list of findings: {AGAIN}")
+    try:
+        return tuple(map(Finding.of, held))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "a finding"
+        raise RunError(f"{path} was made by another version ({where}: {first['msg']}): {AGAIN}") from error

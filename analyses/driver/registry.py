@@ -29,7 +29,7 @@ def load(name: str) -> Experiment:
     """An experiment, put together from its ``measure.py`` and ``report.py``. KeyError for an unknown name."""
     from cos_interp.analyses.driver.experiment import Experiment
 
-    folder = entries()[name].folder
-    measure, report = (import_module(f"{folder}.{part}") for part in ("measure", "report"))
+    entry = entries()[name]
+    measure, report = (import_module(f"{entry.folder}.{part}") for part in ("measure", "report"))
     parts = {part: getattr(measure, part) for part in _PARTS if hasattr(measure, part)}
-    return Experiment(name, entries()[name].config, report=report.report, **parts)
+    return Experiment(name, entry.config, report=report.report, facts=entry.facts, **parts)

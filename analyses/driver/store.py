@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import safetensors
+from pydantic import ValidationError
 from safetensors.torch import save
 from torch import Tensor
 
+from cos_interp.analyses.driver.facts import COMMON, Facts
 from cos_interp.interp.files import digest, write_atomic
 
 Row = dict[str, Any]
+FORMAT = 2  # of a run folder: a run of another is not read
 
 
 class RunError(RuntimeError):
@@ -26,15 +30,19 @@ class RunError(RuntimeError):
 
 
 class RunStore:
-    """One run folder. ``open`` continues a run of the same configuration, or starts a new one."""
+    """One run folder. ``open`` continues a run of the same configuration, or starts a new one.
 
-    def __init__(self, folder: Path):
+    ``kinds``: the records of facts that its units may hold beside the common ones.
+    """
+
+    def __init__(self, folder: Path, kinds: Sequence[type[Facts]] = ()):
         self.folder = folder
+        self.kinds = {kind.__name__: kind for kind in (*COMMON, *kinds)}
 
     @classmethod
-    def open(cls, folder: Path, facts: dict[str, Any], fresh: bool = False) -> RunStore:
+    def open(cls, folder: Path, facts: dict[str, Any], fresh: bool = False, kinds: Sequence[type[Facts]] = ()) -> RunStore:
         """``facts`` say what the run computes; RunError when the folder holds a run of other facts, unless ``fresh``."""
-        store = cls(folder)
+        store = cls(folder, kinds)
         try:
             if fresh and (folder / "run.json").is_file():
                 shutil.rmtree(folder)
@@ -56,11 +64,15 @@ class RunStore:
         return store
 
     def facts(self) -> dict[str, Any] | None:
+        """What ``run.json`` says of the run; None where there is none. RunError when it is damaged, or another program's."""
         path = self.folder / "run.json"
         try:
-            return json.loads(path.read_text()) if path.is_file() else None
-        except json.JSONDecodeError as error:
+            held = json.loads(path.read_bytes()) if path.is_file() else None
+        except (ValueError, RecursionError) as error:
             raise RunError(f"{path} is damaged ({error}); start again with --fresh") from error
+        if held is not None and not (isinstance(held, dict) and isinstance(held.get("status"), str)):
+            raise RunError(f"{path} is no run's: it holds {_shortly(held)}, and no object with a status; give a run folder")
+        return held
 
     def write_json(self, name: str, value: Any) -> None:
         self.write(name, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
@@ -77,24 +89,46 @@ class RunStore:
     def unit_path(self, unit: str) -> Path:
         return self.folder / "shards" / f"{unit}.safetensors"
 
-    def add_unit(self, unit: str, rows: list[Row], tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Store a finished unit: one file, complete or absent. ``facts["axes"]`` names the axes of each tensor."""
-        header = {"unit": json.dumps({"rows": rows, "facts": facts})}  # one key: the order of several is not fixed
+    def add_unit(self, unit: str, rows: list[Row], tensors: dict[str, Tensor], facts: Facts) -> None:
+        """Store a finished unit: one file, complete or absent."""
+        said = {"rows": rows, "kind": type(facts).__name__, "facts": facts.model_dump(mode="json")}
+        header = {"unit": json.dumps(said)}  # one key: the order of several is not fixed
         packed = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         self.write(f"shards/{unit}.safetensors", save(packed, metadata=header))
 
-    def unit(self, unit: str) -> tuple[list[Row], dict[str, Any]] | None:
-        """Rows and facts of a finished unit; None when it is missing or damaged (it will be computed again)."""
+    def unit(self, unit: str) -> tuple[list[Row], Facts] | None:
+        """Rows and facts of a finished unit; None when it is missing or damaged (it will be computed again).
+
+        RunError for facts of a kind, or with fields, that this version does not have.
+        """
         path = self.unit_path(unit)
         if not path.is_file():
             return None
         try:
             with safetensors.safe_open(path, "pt") as handle:
                 held = json.loads(handle.metadata()["unit"])
-            return held["rows"], held["facts"]
+            rows, kind, facts = held["rows"], held["kind"], held["facts"]
         except (safetensors.SafetensorError, KeyError, TypeError, json.JSONDecodeError):
             path.unlink()
             return None
+        return rows, self._facts(unit, kind, facts)
+
+    def finished(self, unit: str) -> tuple[list[Row], Facts]:
+        """Rows and facts of a unit that must be there. RunError when it is missing or damaged."""
+        found = self.unit(unit)
+        if found is None:
+            raise RunError(f"unit {unit} of {self.folder} is missing or damaged: run the same command again")
+        return found
+
+    def _facts(self, unit: str, kind: str, held: Any) -> Facts:
+        again = "run the same command again with --fresh"
+        if kind not in self.kinds:
+            raise RunError(f"unit {unit} of {self.folder} holds {kind}, and can hold {', '.join(self.kinds)}: {again}")
+        try:
+            return self.kinds[kind].model_validate(held)
+        except ValidationError as error:
+            wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or kind}: {e['msg']}" for e in error.errors())
+            raise RunError(f"unit {unit} of {self.folder} does not hold what {kind} says ({wrong}): {again}") from error
 
     def tensors(self, unit: str) -> dict[str, Tensor]:
         from safetensors.torch import load_file
@@ -121,7 +155,7 @@ class RunStore:
             if path.suffix == ".safetensors":
                 with safetensors.safe_open(path, "pt") as handle:
                     parts = {key: handle.get_slice(key) for key in handle.keys()}  # noqa: SIM118
-                    axes = json.loads(handle.metadata()["unit"])["facts"].get("axes", {})
+                    axes = json.loads(handle.metadata()["unit"])["facts"]["axes"]
                     line["tensors"] = {
                         k: {"dtype": v.get_dtype(), "shape": v.get_shape(), "axes": axes.get(k)} for k, v in parts.items()
                     }
@@ -135,17 +169,26 @@ class RunStore:
             return [f"{self.folder} holds no run"]
         if facts["status"] != "complete":
             return [f"the run is {facts['status']}: continue it with the same command"]
-        problems = []
         try:
-            lines = [json.loads(line) for line in (self.folder / "manifest.jsonl").read_text().splitlines()]
-        except (OSError, json.JSONDecodeError) as error:
-            return [f"manifest.jsonl is missing or damaged: {error}"]
-        for line in lines:
-            path = (self.folder / line["file"]).resolve()
-            if not path.is_relative_to(self.folder.resolve()):
-                problems.append(f"{line['file']} leads out of the run folder")
-            elif not path.is_file():
-                problems.append(f"{line['file']} is missing")
-            elif digest(path) != line["sha256"]:
-                problems.append(f"{line['file']} has been changed since the run")
-        return problems
+            lines = [json.loads(line) for line in (self.folder / "manifest.jsonl").read_bytes().splitlines()]
+            listed = [(str(line["file"]), line["sha256"]) for line in lines]
+        except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
+            return [f"manifest.jsonl is missing or damaged: {error!r}"]
+        return [problem for name, sha256 in listed if (problem := self._problem(name, sha256))]
+
+    def _problem(self, name: str, sha256: str) -> str | None:
+        """What is wrong with a listed file; None when it is as it was."""
+        try:
+            path = (self.folder / name).resolve()
+        except ValueError:
+            return f"{name!r} is no file's name"
+        if not path.is_relative_to(self.folder.resolve()):
+            return f"{name} leads out of the run folder"
+        if not path.is_file():
+            return f"{name} is missing"
+        return None if digest(path) == sha256 else f"{name} has been changed since the run"
+
+
+def _shortly(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 80 else f"{text[:80]}..."

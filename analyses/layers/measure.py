@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from cos_interp.analyses.driver.experiment import Unit, each_unit
+from cos_interp.analyses.driver.facts import PIXELS, RunFacts
 from cos_interp.analyses.driver.statistics import distance
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.ablation import Edit, ablate, identity, thirds
@@ -231,9 +232,8 @@ def measure(model: HookedVideoPipeline, config: LayersConfig, problem: Problem) 
     tensors, axes = dict(maps), dict.fromkeys(maps, MAPS)
     if problem.first:
         tensors["frames"] = torch.from_numpy(model.decode(plain.latents)[0])
-        axes["frames"] = ["pixel_frame", "y", "x", "rgb"]
-    facts = {"axes": axes, "sigmas": plain.sigmas, "prompt": problem.call["prompt"]}
-    return Unit(rows, tensors, facts)
+        axes["frames"] = PIXELS
+    return Unit(rows, tensors, RunFacts(axes=axes, sigmas=tuple(plain.sigmas), prompt=problem.call["prompt"]))
 
 
 pieces = each_problem

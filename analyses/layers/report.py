@@ -10,6 +10,7 @@ import pandas as pd
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import Report
+from cos_interp.analyses.driver.facts import RunFacts
 from cos_interp.analyses.driver.findings import Finding, Number, decide
 from cos_interp.analyses.driver.statistics import by_item, curve, mean_number, paired
 from cos_interp.analyses.driver.store import RunStore
@@ -243,8 +244,8 @@ def _frozen(ablations: pd.DataFrame, judged: bool) -> pages.Section:
 def _maps(result: AnalysisResult, store: RunStore) -> list[pages.Section]:
     """Energy maps of the first item of each task: layers down, latent frames across, at one early and one late step."""
     sections = []
-    for unit, facts in result.units.items():
-        if "frames" not in facts["axes"]:
+    for unit, facts in result.units_of(RunFacts).items():
+        if "frames" not in facts.axes:
             continue
         tensors = store.tensors(unit)
         energy = tensors["energy"].numpy()
@@ -254,7 +255,7 @@ def _maps(result: AnalysisResult, store: RunStore) -> list[pages.Section]:
             [(f"layer {at}", _row_of_maps(energy[step, at])) for at in layers], "frame and column", "row", "z-score"
         )
         caption = (
-            f"“{facts['prompt']}”: energy, z-scored within a layer, step {step} (sigma {facts['sigmas'][step]:.2f}); latent "
+            f"“{facts.prompt}”: energy, z-scored within a layer, step {step} (sigma {facts.sigmas[step]:.2f}); latent "
             "frames from left to right."
         )
         sections.append(pages.Section(f"Energy maps, {unit}", figure, caption, clips=[_clip(unit, tensors["frames"].numpy())]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, field_validator
 
 from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.facts import RunFacts
 from cos_interp.analyses.driver.settings import SuiteConfig
 
 
@@ -26,6 +27,12 @@ class MemoryConfig(SuiteConfig):
         return value
 
 
+class MemoryFacts(RunFacts):
+    """``steps``: those that were read."""
+
+    steps: tuple[int, ...]
+
+
 ENTRY = Entry(
     "memory",
     MemoryConfig,
@@ -35,4 +42,5 @@ ENTRY = Entry(
         "cos analyze memory --tasks occlusion --items 125 --knocked 60 --out runs/memory-occlusion",
     ),
     seconds=180,
+    facts=(MemoryFacts,),
 )

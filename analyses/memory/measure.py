@@ -10,7 +10,7 @@ import dataclasses
 
 from cos_interp.analyses.driver.experiment import Unit, each_unit
 from cos_interp.analyses.kit.problems import Problem, generate, judge, problems
-from cos_interp.analyses.memory import MemoryConfig
+from cos_interp.analyses.memory import MemoryConfig, MemoryFacts
 from cos_interp.analyses.memory.knockout import knocked_rows
 from cos_interp.analyses.memory.reading import read_run, token_shape
 from cos_interp.interp.model import HookedVideoPipeline
@@ -53,9 +53,11 @@ def measure(model: HookedVideoPipeline, config: MemoryConfig, piece: Piece) -> U
     rows = [{**row, "run_status": status} for row in reading.rows]
     if knocked:
         rows += knocked_rows(model, config, problem, run, reading.keys, reading.shape)
-    axes = {"residual": ["step", "layer", "point", "d_model"], "x_t": ["step", "point", "feature"], "label": ["point"]}
-    facts = {"axes": {name: axes[name] for name in tensors}, "sigmas": run.sigmas, "grid": list(reading.shape)}
-    facts["steps"] = sorted({row["step"] for row in reading.rows})
+    axes = {"residual": ("step", "layer", "point", "d_model"), "x_t": ("step", "point", "feature"), "label": ("point",)}
+    facts = MemoryFacts(
+        axes={name: axes[name] for name in tensors}, sigmas=tuple(run.sigmas), prompt=problem.call["prompt"],
+        steps=tuple(sorted({row["step"] for row in reading.rows})),
+    )  # fmt: skip
     return Unit([{**problem.facts, **row} for row in rows], tensors, facts)
 
 

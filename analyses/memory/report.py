@@ -11,8 +11,8 @@ from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding, Number, decide
 from cos_interp.analyses.driver.statistics import by_item, curve, mean_number, paired
 from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.memory import MemoryFacts, tracking
 from cos_interp.analyses.memory import decoding as memory_probes
-from cos_interp.analyses.memory import tracking
 from cos_interp.analyses.memory.knockout import CUTS, SETS
 from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
 from cos_interp.reports.grouped import grouped_points
@@ -140,10 +140,11 @@ def decodable(decoded: pd.DataFrame) -> Finding:
 
 def probe_table(result: AnalysisResult, store: RunStore) -> pd.DataFrame:
     """Accuracy per item of every probe: columns ``target, source, step, layer, problem, accuracy`` (layer -1: x_t)."""
-    held = {unit: store.tensors(unit) for unit, facts in result.units.items() if "label" in facts["axes"]}
+    units = result.units_of(MemoryFacts)
+    held = {unit: store.tensors(unit) for unit, facts in units.items() if "label" in facts.axes}
     if not held:
         return pd.DataFrame()
-    steps = next(result.units[unit]["steps"] for unit in held)
+    steps = next(units[unit].steps for unit in held)
     labels = np.concatenate([t["label"].numpy() for t in held.values()])
     groups = np.concatenate([[unit] * len(t["label"]) for unit, t in held.items()])
     residual = np.concatenate([t["residual"].numpy() for t in held.values()], axis=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.facts import RunFacts
 from cos_interp.analyses.driver.settings import SuiteConfig
 from cos_interp.analyses.kit.kinds import Mode, known_dose
 
@@ -29,6 +30,13 @@ class NoiseConfig(SuiteConfig):
         return self
 
 
+class NoiseFacts(RunFacts):
+    """``shown``: what each of the kept clips is; ``scheduler``: the name of its class."""
+
+    shown: tuple[str, ...]
+    scheduler: str
+
+
 ENTRY = Entry(
     "noise",
     NoiseConfig,
@@ -38,4 +46,5 @@ ENTRY = Entry(
         "cos analyze noise --tasks maze --modes renoise --doses 0.25,0.5,1 --out runs/doses",
     ),
     seconds=170,
+    facts=(NoiseFacts,),
 )

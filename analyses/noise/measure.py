@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from cos_interp.analyses.driver.experiment import Unit, each_unit
+from cos_interp.analyses.driver.facts import PIXELS
 from cos_interp.analyses.driver.statistics import distance
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit import perturb
@@ -30,7 +31,7 @@ from cos_interp.analyses.kit.problems import (
     spread,
     verdict_columns,
 )
-from cos_interp.analyses.noise import NoiseConfig
+from cos_interp.analyses.noise import NoiseConfig, NoiseFacts
 from cos_interp.interp.batch import chunks, joined
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
@@ -175,11 +176,12 @@ def measure(model: HookedVideoPipeline, config: NoiseConfig, problem: Problem) -
         rows.append(row | verdict_columns(None if problem.item is None else judge(problem, clip)))
         if kept:
             shown.append((f"{what.mode}: {_place(what)}", clip))
-    first = problem.first
-    facts = {"axes": {"frames": ["clip", "pixel_frame", "y", "x", "rgb"]} if first else {}, "sigmas": run.sigmas}
-    facts |= {"prompt": problem.call["prompt"], "shown": [name for name, _ in shown], "latent": list(run.latents.shape)}
-    facts["scheduler"] = type(model.pipe.scheduler).__name__
-    return Unit(rows, {"frames": torch.from_numpy(np.stack([c for _, c in shown]))} if first else {}, facts)
+    tensors = {"frames": torch.from_numpy(np.stack([c for _, c in shown]))} if problem.first else {}
+    facts = NoiseFacts(
+        axes=dict.fromkeys(tensors, ("clip", *PIXELS)), sigmas=tuple(run.sigmas), prompt=problem.call["prompt"],
+        shown=tuple(name for name, _ in shown), scheduler=type(model.pipe.scheduler).__name__,
+    )  # fmt: skip
+    return Unit(rows, tensors, facts)
 
 
 def _shown(config: NoiseConfig, problem: Problem, what: Disturbance, frames: int) -> bool:

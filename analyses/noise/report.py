@@ -10,6 +10,7 @@ from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding, Number, decide
 from cos_interp.analyses.driver.statistics import bootstrap, by_item, curve, mean_number, paired
 from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.noise import NoiseFacts
 from cos_interp.reports.figures import Curve, Panel, panels
 
 NAMES = {
@@ -99,27 +100,27 @@ def _frame_costs_less(mode: str, by: dict[str, pd.Series], label: str) -> Findin
 
 def report(result: AnalysisResult, store: RunStore) -> Report:
     rows, label = scored(result.rows)
-    config, facts = result.config, result.first
+    config, facts = result.config, result.first(NoiseFacts)
     modes, doses = config.modes, config.doses
     found = findings(rows, modes, doses[0], label)
     sections = [
-        _by_step(rows, modes, doses, "score", label, facts["sigmas"]),
+        _by_step(rows, modes, doses, "score", label, facts.sigmas),
         _by_frame(rows, modes, doses, label),
         pages.Section("Doses", caption="Energy: summed square of all displacements, per element.", table=dose_table(rows)),
-        _by_step(rows, modes, doses, "distance", "|final - undisturbed| / |undisturbed|", facts["sigmas"]),
+        _by_step(rows, modes, doses, "distance", "|final - undisturbed| / |undisturbed|", facts.sigmas),
         pages.Section("Videos", caption="Rows: disturbances. Columns: pixel frames.", clips=_clips(result, store)),
     ]
     title, source = "Noise at a step, noise at a frame", "CoS section 3.2, figures 3a and 3b"
     return pages.build(result, title, QUESTION, source, found, sections, notes(label, facts))
 
 
-def notes(label: str, facts: dict) -> list[str]:
+def notes(label: str, facts: NoiseFacts) -> list[str]:
     out = [MODES, LAST]
     if label != "solved":
         out.append("These problems have no verifier: the score is the closeness of the final latent to the undisturbed one.")
-    if "FlowMatchEuler" not in facts["scheduler"]:
+    if "FlowMatchEuler" not in facts.scheduler:
         out.append(
-            f"{facts['scheduler']} keeps earlier model outputs, which are not disturbed and repair part of the damage; "
+            f"{facts.scheduler} keeps earlier model outputs, which are not disturbed and repair part of the damage; "
             "load FlowMatchEulerDiscreteScheduler for the plain effect."
         )
     return out
@@ -171,8 +172,8 @@ def dose_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _clips(result: AnalysisResult, store: RunStore) -> list[pages.Clip]:
     clips = []
-    for unit, facts in result.units.items():
-        if facts["axes"]:
-            text = f"“{facts['prompt']}”. From above: {'; '.join(facts['shown'])}"
+    for unit, facts in result.units_of(NoiseFacts).items():
+        if facts.axes:
+            text = f"“{facts.prompt}”. From above: {'; '.join(facts.shown)}"
             clips.append(pages.Clip(unit, text, pages.strip(store.tensors(unit)["frames"].numpy())))
     return clips

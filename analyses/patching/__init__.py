@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.facts import Facts
 from cos_interp.analyses.driver.settings import AnalysisConfig, known_task
 from cos_interp.analyses.kit.kinds import PairKind
 from cos_interp.tasks import NAMES
@@ -62,6 +63,37 @@ class PatchingConfig(AnalysisConfig):
         return value
 
 
+class SideFacts(BaseModel):
+    """One side of a pair. The last three are None for a side without an item."""
+
+    prompt: str
+    seed: int
+    answer: str | None = None
+    item_seed: int | None = None
+    difficulty: int | None = None
+
+
+class PairFacts(Facts):
+    """Of the unit of a pair. ``sigmas``: with the final 0; ``controls``: names of the donors; ``tried``: candidates it took;
+    ``whole_state``: whether x_t is all that the sides differ in."""
+
+    pair: str
+    kind: str
+    tried: int
+    sigmas: tuple[float, ...]
+    controls: tuple[str, ...]
+    whole_state: bool
+    corrupt: SideFacts
+    clean: SideFacts
+
+
+class StepFacts(Facts):
+    """Of one step of a pair: transformer blocks that ran for it, and how few could have."""
+
+    block_calls: int
+    block_calls_minimum: int
+
+
 ENTRY = Entry(
     "patching",
     PatchingConfig,
@@ -74,4 +106,5 @@ ENTRY = Entry(
         "cos analyze patching --model ./my-model --pair-file pairs.jsonl --num-steps 20 --steps 0:20:5 --out runs/own",
     ),
     seconds=160,
+    facts=(PairFacts, StepFacts),
 )

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +16,12 @@ from torch import Tensor
 
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import Unit
+from cos_interp.analyses.driver.facts import Facts, LeftOut
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, X_T, Cell, Grid, Patched, token_shape
 from cos_interp.analyses.kit.pairs import NoPair, Pair, Recorder, Side, find_pair, other_noises, same_answer, stranger
 from cos_interp.analyses.kit.problems import Problem, chosen_steps
-from cos_interp.analyses.patching import HEAD_SITES, PAIRS, PatchingConfig, pair_file
+from cos_interp.analyses.patching import HEAD_SITES, PAIRS, PairFacts, PatchingConfig, SideFacts, StepFacts, pair_file
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.sweeping import Span
@@ -165,24 +165,26 @@ class PairGrid:
         sides = {"corrupt": self.pair.corrupt, "clean": self.pair.clean}
         tensors = {name: side.recording.run.latents for name, side in sides.items()}
         tensors |= {f"{name}_frames": torch.from_numpy(side.recording.run.decode()[0]) for name, side in sides.items()}
-        facts = {
-            "pair": self.name, "kind": self.pair.kind, "tried": self.pair.tried, "span": self.grid.span,
-            "sigmas": [*self.grid.target.recording.run.sigmas, 0.0], "controls": sorted(self.grid.donors),
-            "whole_state": whole_state(self.grid.model, self.pair),
-            **{name: _describe(side.problem) for name, side in sides.items()},
-        }  # fmt: skip
-        return Unit([], tensors, facts | {"axes": {name: TENSOR_AXES[name] for name in tensors}})
+        facts = PairFacts(
+            axes={name: TENSOR_AXES[name] for name in tensors}, pair=self.name, kind=self.pair.kind, tried=self.pair.tried,
+            sigmas=(*self.grid.target.recording.run.sigmas, 0.0), controls=tuple(sorted(self.grid.donors)),
+            whole_state=whole_state(self.grid.model, self.pair),
+            corrupt=_describe(self.pair.corrupt.problem), clean=_describe(self.pair.clean.problem),
+        )  # fmt: skip
+        return Unit([], tensors, facts)
 
     def at(self, step: int) -> Unit:
         """All cells of one step: rows, final latents, and the count of block calls against the minimum."""
         asked, model = self.cells(step), self.grid.model
         before = model.block_calls
         found = self.grid.measure(asked)
-        counts = {"block_calls": model.block_calls - before, "block_calls_minimum": self.grid.minimal_blocks(asked)}
+        ran = model.block_calls - before
         tensors = {"latents": torch.cat([cell.latent for cell in found])}
         if self.grid.judged:
             tensors["frames"] = torch.from_numpy(np.stack([cell.frames for cell in found]))
-        return Unit([self._row(cell) for cell in found], tensors, counts | {"axes": {k: TENSOR_AXES[k] for k in tensors}})
+        axes = {name: TENSOR_AXES[name] for name in tensors}
+        facts = StepFacts(axes=axes, block_calls=ran, block_calls_minimum=self.grid.minimal_blocks(asked))
+        return Unit([self._row(cell) for cell in found], tensors, facts)
 
     def _row(self, found: Patched) -> Row:
         cell = found.cell
@@ -203,10 +205,10 @@ def _others(recorder: Recorder, config: PatchingConfig, piece: Piece, target: Si
     return made if again is None else made | {"same_answer": again}
 
 
-def _describe(problem: Problem) -> dict[str, Any]:
+def _describe(problem: Problem) -> SideFacts:
     item = problem.item
-    about = {"answer": item.answer, "item_seed": item.seed, "difficulty": item.difficulty} if item else {"answer": None}
-    return {"prompt": problem.call["prompt"], "seed": problem.seed, **about}
+    about = {} if item is None else {"answer": item.answer, "item_seed": item.seed, "difficulty": item.difficulty}
+    return SideFacts(prompt=problem.call["prompt"], seed=problem.seed, **about)
 
 
 def find(recorder: Recorder, config: PatchingConfig, piece: Piece) -> Pair:
@@ -246,7 +248,7 @@ def _prepared(model: HookedVideoPipeline, config: PatchingConfig, piece: Piece) 
 
 def _unit(made: PairGrid | str, step: int | None) -> Unit:
     if isinstance(made, str):
-        return Unit([], facts={"axes": {}} | ({"missing": made} if step is None else {}))
+        return Unit([], facts=LeftOut(reason=made) if step is None else Facts())
     return made.about() if step is None else made.at(step)
 
 
@@ -289,8 +291,7 @@ def _known_groups(config: PatchingConfig) -> None:
 
 def finish(result: AnalysisResult) -> AnalysisResult:
     """Add what was counted; whole numbers stay whole where some rows have none."""
-    counts = {
-        key: sum(unit[key] for unit in result.units.values() if key in unit) for key in ("block_calls", "block_calls_minimum")
-    }
+    steps = result.units_of(StepFacts).values()
+    counts = {key: sum(getattr(step, key) for step in steps) for key in ("block_calls", "block_calls_minimum")}
     rows = result.rows if result.rows.empty else result.rows.astype({"layer": "Int64", "head": "Int64", "frame": "Int64"})
     return replace(result, rows=rows, facts={**result.facts, **counts})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import torch
@@ -12,19 +10,20 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.pages import Clip
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.grid import EVERYWHERE
+from cos_interp.analyses.patching import PairFacts
 from cos_interp.analyses.patching.measure import Piece
 from cos_interp.analyses.patching.summary import main_rows
 
 
-def clips(result: AnalysisResult, store: RunStore, pairs: list[dict[str, Any]], noising: bool) -> list[Clip]:
+def clips(result: AnalysisResult, store: RunStore, pairs: list[PairFacts], noising: bool) -> list[Clip]:
     """For every pair: corrupt, clean, and the strongest patched video."""
     out = []
     for pair in pairs:
-        piece = Piece(pair["kind"], int(pair["pair"].rsplit("-", 1)[1]))
+        piece = Piece(pair.kind, int(pair.pair.rsplit("-", 1)[1]))
         frames = store.tensors(piece.unit())
         out += [
-            Clip(f"{piece.name} {side}", f"“{pair[side]['prompt']}”", frames[f"{side}_frames"].numpy())
-            for side in ("corrupt", "clean")
+            Clip(f"{piece.name} {name}", f"“{side.prompt}”", frames[f"{name}_frames"].numpy())
+            for name, side in (("corrupt", pair.corrupt), ("clean", pair.clean))
         ]
         strongest = strongest_row(result.rows[result.rows.pair == piece.name], noising)
         if strongest is not None:
@@ -50,7 +49,7 @@ def _patched(store: RunStore, piece: Piece, row: pd.Series) -> Clip:
 
 
 def _decoded(store: RunStore, unit: str, row: pd.Series) -> np.ndarray:
-    rows, _ = store.unit(unit)
+    rows, _ = store.finished(unit)
     fields = ("donor", "site", "layer", "head", "group", "frame")
     wanted = {f: (None if pd.isna(row[f]) else row[f]) for f in fields}
     place = next(i for i, r in enumerate(rows) if all(r[f] == wanted[f] for f in fields))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +12,10 @@ import pandas as pd
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import Report
+from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, X_T
-from cos_interp.analyses.patching import summary
+from cos_interp.analyses.patching import PairFacts, summary
 from cos_interp.analyses.patching.findings import findings
 from cos_interp.analyses.patching.measure import OWN
 from cos_interp.analyses.patching.media import clips
@@ -60,9 +61,9 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     return page(result, clips(result, store, pairs_of(result), noising))
 
 
-def pairs_of(result: AnalysisResult) -> list[dict[str, Any]]:
+def pairs_of(result: AnalysisResult) -> list[PairFacts]:
     """What the run says of each of its pairs, without those that were left out."""
-    return [facts for facts in result.units.values() if "pair" in facts]
+    return list(result.units_of(PairFacts).values())
 
 
 def page(result: AnalysisResult, shown: list[pages.Clip]) -> Report:
@@ -75,7 +76,7 @@ def page(result: AnalysisResult, shown: list[pages.Clip]) -> Report:
     notes = [*summary.headline(rows), *missing_notes(result), cost_note(result.facts)]
     if rows.outcome.isna().all():
         notes.append(NO_VERIFIER)
-    whole = [pair["pair"] for pair in pairs if pair["whole_state"]]
+    whole = [pair.pair for pair in pairs if pair.whole_state]
     sections = [
         *_maps(rows, pairs), _exact(exact_controls(rows, config.direction, whole)), _best(rows), *_against(rows), _numbers(rows),
         pages.Section("The pairs", caption=PAIRS if config.pair_file is None else "", table=_pairs(pairs), clips=shown),
@@ -88,9 +89,8 @@ def page(result: AnalysisResult, shown: list[pages.Clip]) -> Report:
 def missing_notes(result: AnalysisResult) -> list[str]:
     """One line for each reason why pairs are missing, with their names."""
     missing: dict[str, list[str]] = {}
-    for name, facts in result.units.items():
-        if "missing" in facts:
-            missing.setdefault(facts["missing"], []).append(name.removesuffix("-pair"))
+    for name, left in result.units_of(LeftOut).items():
+        missing.setdefault(left.reason, []).append(name.removesuffix("-pair"))
     return [f"{len(names)} pair(s) left out, {', '.join(names)}: {reason}" for reason, names in missing.items()]
 
 
@@ -103,7 +103,7 @@ def cost_note(facts: dict[str, Any]) -> str:
 # --- figures ---------------------------------------------------------------------------------------------------------
 
 
-def _maps(rows: pd.DataFrame, pairs: list[dict[str, Any]]) -> list[pages.Section]:
+def _maps(rows: pd.DataFrame, pairs: list[PairFacts]) -> list[pages.Section]:
     """The figures of each (pair kind, site, range of steps); with single heads or frames, of each of them."""
     out = []
     keys = ["pair_kind", "site", "span", "head", "frame"]
@@ -113,12 +113,12 @@ def _maps(rows: pd.DataFrame, pairs: list[dict[str, Any]]) -> list[pages.Section
         marks = [f"head {head}" if pd.notna(head) else "", f"latent frame {frame}" if pd.notna(frame) else ""]
         name = ", ".join(filter(None, [f"{kind} pairs", *marks, site, SPANS[span]]))
         whole = rows[(rows.site == site) & (rows.pair_kind == kind) & (rows.span == span) & (rows.group == EVERYWHERE)]
-        sigmas = next(pair["sigmas"] for pair in pairs if pair["kind"] == kind)
+        sigmas = next(pair.sigmas for pair in pairs if pair.kind == kind)
         out += _figures(name, at, whole[whole.donor != SELF], sigmas)
     return out
 
 
-def _figures(name: str, at: pd.DataFrame, whole: pd.DataFrame, sigmas: list[float]) -> list[pages.Section]:
+def _figures(name: str, at: pd.DataFrame, whole: pd.DataFrame, sigmas: Sequence[float]) -> list[pages.Section]:
     """Effects, flips and controls as maps, and the profile over steps. ``whole``: cells of all tokens, all donors."""
     ticks = dict(zip(at.step.astype(int), at.sigma, strict=True))
     maps, flips = ([(g, summary.map_of(p, v)) for g, p in at.groupby("group", sort=False)] for v in ("effect", "flipped"))
@@ -218,12 +218,12 @@ def _numbers(rows: pd.DataFrame) -> pages.Section:
     return pages.Section("All numbers", caption=NUMBERS, table=pd.DataFrame(table))
 
 
-def _pairs(pairs: list[dict[str, Any]]) -> pd.DataFrame:
+def _pairs(pairs: list[PairFacts]) -> pd.DataFrame:
     return pd.DataFrame([
         {
-            "pair": pair["pair"], "candidate": pair["tried"], "corrupt": f"“{pair['corrupt']['prompt']}”",
-            "its noise": pair["corrupt"]["seed"], "clean": f"“{pair['clean']['prompt']}”", "noise": pair["clean"]["seed"],
-            "difficulty": pair["corrupt"].get("difficulty"), "controls": ", ".join(c for c in pair["controls"] if c != "clean"),
+            "pair": pair.pair, "candidate": pair.tried, "corrupt": f"“{pair.corrupt.prompt}”",
+            "its noise": pair.corrupt.seed, "clean": f"“{pair.clean.prompt}”", "noise": pair.clean.seed,
+            "difficulty": pair.corrupt.difficulty, "controls": ", ".join(c for c in pair.controls if c != "clean"),
         }
         for pair in pairs
     ])  # fmt: skip

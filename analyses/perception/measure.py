@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from cos_interp.analyses.driver.experiment import Unit, each_unit
+from cos_interp.analyses.driver.facts import PIXELS, RunFacts
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.problems import Problem, each_problem, generate, judge, verdict_columns
 from cos_interp.analyses.kit.readings import clean_videos
@@ -151,8 +152,8 @@ def measure(model: HookedVideoPipeline, config: PerceptionConfig, problem: Probl
     verdict = verdict_columns(None if clips is None else judge(problem, clips[-1]))
     rows = [{**problem.facts, **row, "final_status": verdict["status"]} for row in read_run(problem, run, clips)]
     kept = {"frames": torch.from_numpy(clips)} if clips is not None and problem.first else {}
-    axes = {"frames": ["step", "pixel_frame", "y", "x", "rgb"]} if kept else {}
-    return Unit(rows, kept, {"axes": axes, "sigmas": run.sigmas, "prompt": problem.call["prompt"]})
+    axes = dict.fromkeys(kept, ("step", *PIXELS))
+    return Unit(rows, kept, RunFacts(axes=axes, sigmas=tuple(run.sigmas), prompt=problem.call["prompt"]))
 
 
 pieces = each_problem

@@ -8,6 +8,7 @@ import pandas as pd
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import Report
+from cos_interp.analyses.driver.facts import RunFacts
 from cos_interp.analyses.driver.findings import Finding, Number, decide
 from cos_interp.analyses.driver.statistics import by_item, curve, mean_number
 from cos_interp.analyses.driver.store import RunStore
@@ -41,7 +42,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     found = [lag_finding(found_lags)] if known else []
     found.append(latent_finding(found_lags))
     notes = [] if known else ["These problems have no verifier: only the verifier-free readings of the latents are given."]
-    strips = [strip(store, unit, facts) for unit, facts in result.units.items() if facts["axes"]]
+    strips = [strip(store, unit, facts) for unit, facts in result.units_of(RunFacts).items() if facts.axes]
     sections = [
         *([pages.Section("Readings along the steps", reading_panels(rows, sigmas, NAMES), READ)] if known else []),
         pages.Section("The lag", "", LAGS, lag_table(found_lags)),
@@ -110,7 +111,7 @@ def short(number: Number) -> str:
     return "–" if number.n == 0 else str(number)
 
 
-def strip(store: RunStore, unit: str, facts: dict) -> pages.Clip:
+def strip(store: RunStore, unit: str, facts: RunFacts) -> pages.Clip:
     frames = store.tensors(unit)["frames"].numpy()
     steps = [*range(min(6, len(frames) - 1)), len(frames) - 1]
-    return pages.Clip(unit, f"“{facts['prompt']}”, steps {', '.join(map(str, steps))}", pages.strip(np.asarray(frames[steps])))
+    return pages.Clip(unit, f"“{facts.prompt}”, steps {', '.join(map(str, steps))}", pages.strip(np.asarray(frames[steps])))

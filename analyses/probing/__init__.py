@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.facts import Facts
 from cos_interp.analyses.driver.settings import SuiteConfig
 
 
@@ -30,6 +31,21 @@ class ProbesConfig(SuiteConfig):
     views: bool = Field(True, description="PCA and UMAP views of the probed activations.")
 
 
+class ClipFacts(Facts):
+    """Of one clip. ``grid``: latent frames, rows and columns; ``steps``: those that are probed, ``sigmas`` theirs."""
+
+    task: str
+    grid: tuple[int, int, int]
+    steps: tuple[int, ...]
+    sigmas: tuple[float, ...]
+
+
+class TransferFacts(Facts):
+    """``cells``: the place of each row and column of the matrix, as name of the hook and step."""
+
+    cells: tuple[tuple[str, int], ...]
+
+
 ENTRY = Entry(
     "probes",
     ProbesConfig,
@@ -39,4 +55,5 @@ ENTRY = Entry(
         "cos analyze probes --tasks maze --targets first_class,next_direction,solved --kind logistic --out runs/maze-probes",
     ),
     seconds=145,
+    facts=(ClipFacts, TransferFacts),
 )

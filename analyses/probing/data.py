@@ -11,7 +11,7 @@ import torch
 from cos_interp.analyses.driver.experiment import Unit
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps
-from cos_interp.analyses.probing import ProbesConfig
+from cos_interp.analyses.probing import ClipFacts, ProbesConfig
 from cos_interp.interp.address import known_layers
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.probes.clip import ClipData, Source
@@ -54,18 +54,19 @@ def collect_unit(model: HookedVideoPipeline, config: ProbesConfig, problem: Prob
     tensors |= {"x_t": torch.from_numpy(clip.x_t), "position": torch.from_numpy(clip.position)}
     if clip.first is not None:
         tensors["first"] = torch.from_numpy(clip.first.copy())
-    axes = {k: ["step", "token", "unit"] if k.startswith("act.") or k == "x_t" else ["token"] for k in tensors}
-    facts = {"task": clip.task, "grid": list(clip.grid), "steps": list(clip.steps), "sigmas": list(clip.sigmas), "axes": axes}
+    axes = {k: ("step", "token", "unit") if k.startswith("act.") or k == "x_t" else ("token",) for k in tensors}
+    facts = ClipFacts(axes=axes, task=clip.task, grid=clip.grid, steps=clip.steps, sigmas=clip.sigmas)
     return Unit([{"table": "clip", **problem.facts, "tokens": len(clip.position)}], tensors, facts)
 
 
 def read_clip(store: RunStore, unit: str) -> ClipData:
-    _, facts = store.unit(unit)
+    _, facts = store.finished(unit)
+    assert isinstance(facts, ClipFacts)
     held = {k: v.numpy() for k, v in store.tensors(unit).items()}
     part = lambda head: {k.removeprefix(head): v for k, v in held.items() if k.startswith(head)}
     return ClipData(
-        unit, facts["task"], part("act."), part("label."), held["x_t"], held.get("first"), held["position"],
-        tuple(facts["steps"]), tuple(facts["sigmas"]), tuple(facts["grid"]),
+        unit, facts.task, part("act."), part("label."), held["x_t"], held.get("first"), held["position"],
+        facts.steps, facts.sigmas, facts.grid,
     )  # fmt: skip
 
 

@@ -13,9 +13,10 @@ import pandas as pd
 import torch
 
 from cos_interp.analyses.driver.experiment import Unit
+from cos_interp.analyses.driver.facts import Facts
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit.problems import Problem, problems
-from cos_interp.analyses.probing import ProbesConfig
+from cos_interp.analyses.probing import ProbesConfig, TransferFacts
 from cos_interp.analyses.probing.data import collect_unit, dataset, hook_names, probe_of, steps_of, targets_of
 from cos_interp.analyses.probing.use import used_unit
 from cos_interp.interp.model import HookedVideoPipeline
@@ -64,7 +65,7 @@ def _make(model: HookedVideoPipeline, config: ProbesConfig, store: RunStore, wha
     data = dataset(store, config, clip_units(config))
     if what == "step":
         return fit_step(config, data, about)
-    scores = pd.DataFrame([row for unit in step_units(config) for row in store.unit(unit)[0]])
+    scores = pd.DataFrame([row for unit in step_units(config) for row in store.finished(unit)[0]])
     return transfer_unit(config, data, about, scores) if what == "transfer" else used_unit(model, config, data, about, scores)
 
 
@@ -83,22 +84,21 @@ def fit_step(config: ProbesConfig, data: ProbeDataset, step: int) -> Unit:
         for kind, tallies in (("score", grid.tallies), ("control", grid.control_tallies)):
             key = f"{kind}.{target.name}"
             tensors[key] = torch.stack([torch.from_numpy(tallies[name, step]) for name in data.names], 1)
-            axes[key] = ["clip", "layer", "true", "predicted"]
-    return Unit(rows, tensors, {"axes": axes, "sigma": data.sigmas[data.at(step)]})
+            axes[key] = ("clip", "layer", "true", "predicted")
+    return Unit(rows, tensors, Facts(axes=axes))
 
 
 def transfer_unit(config: ProbesConfig, data: ProbeDataset, target: str, scores: pd.DataFrame) -> Unit:
     """One fold of the matrix over all cells, and the best cell's probe on other tasks."""
     if "score" not in scores or not (found := scores[(scores.table == "score") & (scores.target == target)]).shape[0]:
-        return Unit([], {}, {"axes": {}})
+        return Unit([])
     probe = probe_of(config, data.targets[target]).set_params(strength=10.0)  # not chosen: one of each cell, on scaled data
     matrix = temporal_generalisation(data, target, probe, folds=config.folds, used=1)
     best = found.loc[found.score.idxmax()]
     table = task_transfer(data, target, probe, [(best["name"], int(best.step))], config.folds)
     rows = [{"table": "task transfer", "target": target, **row} for row in table.to_dict("records")]
-    axes = {"matrix": ["train cell", "test cell"]}
-    cells = [[name, step] for name, step in all_cells(data)]
-    return Unit(rows, {"matrix": torch.from_numpy(matrix)}, {"axes": axes, "cells": cells})
+    facts = TransferFacts(axes={"matrix": ("train cell", "test cell")}, cells=tuple(all_cells(data)))
+    return Unit(rows, {"matrix": torch.from_numpy(matrix)}, facts)
 
 
 def check(config: ProbesConfig, model: HookedVideoPipeline) -> None:

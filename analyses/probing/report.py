@@ -12,6 +12,7 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.statistics import mean_number
 from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.probing import TransferFacts
 from cos_interp.analyses.probing.data import dataset
 from cos_interp.analyses.probing.findings import Depth, depths, order_findings, use_findings
 from cos_interp.probes.dataset import ProbeDataset, layer_of
@@ -130,11 +131,11 @@ def _balance(found: Sequence[Depth], data: ProbeDataset) -> pages.Section:
 
 def _transfer(result: AnalysisResult, store: RunStore, data: ProbeDataset, scores: pd.DataFrame) -> list[pages.Section]:
     steps, layers = [], []
+    units = result.units_of(TransferFacts)
     for target, part in scores.groupby("target", sort=False):
-        facts = result.units[f"transfer-{target}"]
         matrix = store.tensors(f"transfer-{target}")["matrix"].numpy()
         best = part.loc[part.score.idxmax()]
-        cells = facts["cells"]
+        cells = units[f"transfer-{target}"].cells
         along = [i for i, (name, _) in enumerate(cells) if name == best["name"]]
         down = [i for i, (_, step) in enumerate(cells) if step == best.step]
         ticks, depth = list(_labels(data).values()), [layer_of(cells[i][0]) for i in down]

@@ -28,7 +28,7 @@ def fresh_problems(config: ProbesConfig) -> list[Problem]:
 
 def used_unit(model: HookedVideoPipeline, config: ProbesConfig, data: ProbeDataset, target: str, scores: pd.DataFrame) -> Unit:
     """Rows by clip and edit. The layer is the best one that has layers after it, which could read what is erased."""
-    nothing = Unit([], {}, {"axes": {}})
+    nothing = Unit([])
     if config.prompts is not None or config.used_items == 0 or "score" not in scores:
         return nothing
     found = scores[(scores.table == "score") & (scores.target == target)]
@@ -43,8 +43,7 @@ def used_unit(model: HookedVideoPipeline, config: ProbesConfig, data: ProbeDatas
         return float(judge(chosen[i], run.decode()[0]).solved)
 
     rows = is_it_used(model, name, step_edits(config, data, target, name), [arguments(model, config, p) for p in chosen], solved)
-    facts = {"axes": {}, "name": name, "target": target, "peak": float(best.score)}
-    return Unit([{"table": "use", "target": target, "name": name, **chosen[r["clip"]].facts, **r} for r in rows], {}, facts)
+    return Unit([{"table": "use", "target": target, "name": name, **chosen[r["clip"]].facts, **r} for r in rows])
 
 
 def _has(data: ProbeDataset, target: str, problem: Problem) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.facts import RunFacts
 from cos_interp.analyses.driver.settings import SuiteConfig
 from cos_interp.analyses.kit.kinds import Mode, known_dose
 
@@ -26,6 +27,13 @@ class PropagationConfig(SuiteConfig):
         return self
 
 
+class PropagationFacts(RunFacts):
+    """``scheduler``: the name of its class; ``handoff``: the first step of another expert than before it, if there is one."""
+
+    scheduler: str
+    handoff: int | None
+
+
 ENTRY = Entry(
     "propagation",
     PropagationConfig,
@@ -35,4 +43,5 @@ ENTRY = Entry(
         "cos analyze propagation --mode add --layers 0,3,7 --out runs/add",
     ),
     seconds=90,
+    facts=(PropagationFacts,),
 )

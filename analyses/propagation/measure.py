@@ -14,7 +14,7 @@ from cos_interp.analyses.driver.experiment import Unit, each_unit
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit import perturb
 from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps, each_problem, generate, needs_flow
-from cos_interp.analyses.propagation import PropagationConfig, cka
+from cos_interp.analyses.propagation import PropagationConfig, PropagationFacts, cka
 from cos_interp.interp.address import known_layers
 from cos_interp.interp.batch import chunks, joined
 from cos_interp.interp.model import HookedVideoPipeline
@@ -103,7 +103,10 @@ def measure(model: HookedVideoPipeline, config: PropagationConfig, problem: Prob
         rows += comparison.rows + final_rows(run, batch.latents, comparison.states)
     for row in rows:
         row["disturbed_sigma"] = run.sigmas[row["disturbed"]]
-    facts = {"axes": {}, "sigmas": run.sigmas, "scheduler": type(model.pipe.scheduler).__name__, "handoff": handoff(run)}
+    facts = PropagationFacts(
+        sigmas=tuple(run.sigmas), prompt=problem.call["prompt"], scheduler=type(model.pipe.scheduler).__name__,
+        handoff=handoff(run),
+    )  # fmt: skip
     return Unit([{**problem.facts, **row} for row in rows], {}, facts)
 
 

@@ -11,6 +11,7 @@ from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding, Number, Verdict, decide
 from cos_interp.analyses.driver.statistics import bootstrap, curve
 from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.propagation import PropagationConfig, PropagationFacts
 from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
 
 PEAK_SHARE = (0.4, 0.6)  # steps 20 to 30 of 50
@@ -104,10 +105,10 @@ def _peak(rows: pd.DataFrame, sigmas: dict[int, float], carried: pd.DataFrame, s
 
 
 def report(result: AnalysisResult, store: RunStore) -> Report:
-    config, facts = result.config, result.first
+    config, facts = result.config, result.first(PropagationFacts)
     kind = "debiased" if config.debiased else "dissimilarity"
     rows = result.rows.assign(value=result.rows[kind])
-    steps, sigmas = config.num_inference_steps, [*facts["sigmas"], 0.0]
+    steps, sigmas = config.num_inference_steps, [*facts.sigmas, 0.0]
     tensors = [("x_t", "x_t", None), ("x0hat", "x0hat", None)]
     tensors += [(f"layer {int(k)}", "layer", int(k)) for k in sorted(rows.layer.dropna().unique())]
     sections = [
@@ -122,16 +123,16 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     )
 
 
-def notes(config: dict, facts: dict) -> list[str]:
+def notes(config: PropagationConfig, facts: PropagationFacts) -> list[str]:
     out = [f"Disturbance: {config.mode}, dose {config.dose:g}. {METHOD}"]
-    if facts["handoff"] is not None:
+    if facts.handoff is not None:
         out.append(
-            f"This model hands over to its second expert at step {facts['handoff']} (sigma "
-            f"{facts['sigmas'][facts['handoff']]:.2f}). A peak near there may be the hand-off and not the reasoning; the paper's "
+            f"This model hands over to its second expert at step {facts.handoff} (sigma "
+            f"{facts.sigmas[facts.handoff]:.2f}). A peak near there may be the hand-off and not the reasoning; the paper's "
             "own peak is open to the same doubt. Move the boundary, or compare with a model of one expert."
         )
-    if "FlowMatchEuler" not in facts["scheduler"]:
-        out.append(f"{facts['scheduler']} keeps earlier model outputs, which repair part of a disturbance by themselves.")
+    if "FlowMatchEuler" not in facts.scheduler:
+        out.append(f"{facts.scheduler} keeps earlier model outputs, which repair part of a disturbance by themselves.")
     return out
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.facts import RunFacts
 from cos_interp.analyses.driver.settings import SuiteConfig
 
 
@@ -29,6 +30,14 @@ class RecoveryConfig(SuiteConfig):
         return tuple(dict.fromkeys(value))
 
 
+class RecoveryFacts(RunFacts):
+    """``shown``: what each of the kept clips is; ``donor_prompts``: by donor; ``scheduler``: the name of its class."""
+
+    shown: tuple[str, ...]
+    donor_prompts: dict[str, str]
+    scheduler: str
+
+
 ENTRY = Entry(
     "recovery",
     RecoveryConfig,
@@ -38,4 +47,5 @@ ENTRY = Entry(
         "cos analyze recovery --donors prompt --steps 0:20:2 --doses 1 --out runs/prompt",
     ),
     seconds=160,
+    facts=(RecoveryFacts,),
 )

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cos_interp.analyses.driver.experiment import Unit, each_unit
+from cos_interp.analyses.driver.facts import PIXELS
 from cos_interp.analyses.driver.statistics import distance, projection
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit import perturb
 from cos_interp.analyses.kit.problems import Problem, chosen_steps, generate, judge, needs_flow, problems, spread
-from cos_interp.analyses.recovery import RecoveryConfig
+from cos_interp.analyses.recovery import RecoveryConfig, RecoveryFacts
 from cos_interp.analyses.recovery.report import CLAIM_AT
 from cos_interp.interp.batch import chunks
 from cos_interp.interp.model import HookedVideoPipeline
@@ -164,10 +164,11 @@ def measure(model: HookedVideoPipeline, config: RecoveryConfig, piece: Piece) ->
     kept = problem.first and problem.item is not None
     shown = [(_label(row), clip) for row, clip in made if clip is not None and row["dose"] in (None, config.doses[0])]
     tensors = {"frames": torch.from_numpy(np.stack([clip for _, clip in shown]))} if kept else {}
-    facts: dict[str, Any] = {"axes": {"frames": ["clip", "pixel_frame", "y", "x", "rgb"]} if kept else {}, "sigmas": run.sigmas}
-    facts |= {"prompt": problem.call["prompt"], "shown": [name for name, _ in shown]}
-    facts["donor_prompts"] = {d.name: d.problem.call["prompt"] for d in found if d.problem is not None}
-    facts["scheduler"] = type(model.pipe.scheduler).__name__
+    facts = RecoveryFacts(
+        axes=dict.fromkeys(tensors, ("clip", *PIXELS)), sigmas=tuple(run.sigmas), prompt=problem.call["prompt"],
+        shown=tuple(name for name, _ in shown), scheduler=type(model.pipe.scheduler).__name__,
+        donor_prompts={d.name: d.problem.call["prompt"] for d in found if d.problem is not None},
+    )  # fmt: skip
     return Unit([{**problem.facts, **row} for row, _ in made], tensors, facts)
 
 

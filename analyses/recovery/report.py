@@ -13,6 +13,7 @@ from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding, Number, decide
 from cos_interp.analyses.driver.statistics import by_item, curve, mean_number
 from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.recovery import RecoveryFacts
 from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
 from cos_interp.tasks.tally import wilson
 
@@ -121,8 +122,8 @@ def findings(rows: pd.DataFrame, sigmas: Sequence[float], dose: float) -> list[F
 
 def report(result: AnalysisResult, store: RunStore) -> Report:
     rows, judged = with_right(result.rows)
-    config, facts = result.config, result.first
-    sigmas = [*facts["sigmas"], 0.0]
+    config, facts = result.config, result.first(RecoveryFacts)
+    sigmas = [*facts.sigmas, 0.0]
     found = recoveries(rows)
     title, source = "Corruption and recovery", "CoS section 4 (self-correction)"
     if found.empty:
@@ -145,15 +146,15 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     return pages.build(result, title, QUESTION, source, findings(rows, sigmas, config.doses[0]), sections, notes(judged, facts))
 
 
-def notes(judged: bool, facts: dict) -> list[str]:
+def notes(judged: bool, facts: RecoveryFacts) -> list[str]:
     out = [METHOD]
     if not judged:
         out.append(
             "These problems have no verifier: 'right' means nearer to the undisturbed final latent than to the donor's, along "
             "their difference; noise, which has no answer, is left out of the shares."
         )
-    if "FlowMatchEuler" not in facts["scheduler"]:
-        out.append(f"{facts['scheduler']} keeps earlier outputs of the undisturbed run, which pull the state back.")
+    if "FlowMatchEuler" not in facts.scheduler:
+        out.append(f"{facts.scheduler} keeps earlier outputs of the undisturbed run, which pull the state back.")
     return out
 
 
@@ -214,12 +215,12 @@ def back_table(found: pd.DataFrame, sigmas: list[float]) -> pd.DataFrame:
 
 def _clips(result: AnalysisResult, store: RunStore) -> list[pages.Clip]:
     clips = []
-    for unit, facts in result.units.items():
-        if facts["axes"]:
-            frames, shown = store.tensors(unit)["frames"].numpy(), facts["shown"]
+    for unit, facts in result.units_of(RecoveryFacts).items():
+        if facts.axes:
+            frames, shown = store.tensors(unit)["frames"].numpy(), facts.shown
             for donor in ("prompt", "other", "noise"):
                 picked = [i for i, name in enumerate(shown) if donor in name or name == "undisturbed"]
                 if len(picked) > 1:
-                    text = f"“{facts['prompt']}”. From above: {'; '.join(shown[i] for i in picked)}"
+                    text = f"“{facts.prompt}”. From above: {'; '.join(shown[i] for i in picked)}"
                     clips.append(pages.Clip(f"{unit}, {DONORS[donor]}", text, pages.strip(frames[picked])))
     return clips

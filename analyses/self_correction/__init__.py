@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.facts import RunFacts
 from cos_interp.analyses.driver.settings import SuiteConfig
 
 
@@ -12,6 +13,13 @@ class SelfCorrectionConfig(SuiteConfig):
     """Answers that change without any injection."""
 
     items: int = Field(25, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
+
+
+class CorrectionFacts(RunFacts):
+    """``wrong``: the steps that read as wrong; ``corrected``: whether there are some and the final video is right."""
+
+    wrong: tuple[int, ...]
+    corrected: bool
 
 
 ENTRY = Entry(
@@ -23,4 +31,5 @@ ENTRY = Entry(
         "cos analyze self-correction --tasks maze,place --items 125 --out runs/corrections",
     ),
     seconds=40,
+    facts=(CorrectionFacts,),
 )

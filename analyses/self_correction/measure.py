@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 
 from cos_interp.analyses.driver.experiment import Unit, each_unit
+from cos_interp.analyses.driver.facts import PIXELS
 from cos_interp.analyses.kit.problems import Problem, each_problem, generate
 from cos_interp.analyses.kit.readings import clean_videos, read_steps
-from cos_interp.analyses.self_correction import SelfCorrectionConfig
+from cos_interp.analyses.self_correction import CorrectionFacts, SelfCorrectionConfig
 from cos_interp.interp.model import HookedVideoPipeline
 
 EXAMPLES = 4  # shown corrections, the first ones in the suite's order
@@ -19,11 +20,13 @@ def measure(model: HookedVideoPipeline, config: SelfCorrectionConfig, problem: P
     rows = [{**problem.facts, **row} for row in read_steps(problem, clips, run)]
     wrong = [row["step"] for row in rows[:-1] if row["status"] == "wrong"]
     corrected = bool(wrong) and rows[-1]["status"] == "solved"
-    facts = {"sigmas": run.sigmas, "prompt": problem.call["prompt"], "wrong": wrong, "corrected": corrected, "axes": {}}
-    if not corrected:
-        return Unit(rows, facts=facts)
-    kept = torch.from_numpy(clips[[wrong[-1], wrong[-1] + 1, len(clips) - 1]])
-    return Unit(rows, {"frames": kept}, {**facts, "axes": {"frames": ["shown", "pixel_frame", "y", "x", "rgb"]}})
+    shown = [wrong[-1], wrong[-1] + 1, len(clips) - 1] if corrected else []
+    kept = {"frames": torch.from_numpy(clips[shown])} if shown else {}
+    facts = CorrectionFacts(
+        axes=dict.fromkeys(kept, ("shown", *PIXELS)), sigmas=tuple(run.sigmas), prompt=problem.call["prompt"],
+        wrong=tuple(wrong), corrected=corrected,
+    )  # fmt: skip
+    return Unit(rows, kept, facts)
 
 
 pieces = each_problem

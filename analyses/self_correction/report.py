@@ -11,6 +11,7 @@ from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding, Number, decide
 from cos_interp.analyses.driver.statistics import bootstrap, by_item, curve, mean_number, paired
 from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.self_correction import CorrectionFacts
 from cos_interp.analyses.self_correction.measure import EXAMPLES
 from cos_interp.reports.figures import Curve, Panel, panels, step_ticks
 
@@ -131,11 +132,10 @@ def _table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _examples(result: AnalysisResult, store: RunStore) -> pages.Section:
-    chosen = [name for name, unit in result.units.items() if unit["corrected"]][:EXAMPLES]
+    corrected = [(name, facts) for name, facts in result.units_of(CorrectionFacts).items() if facts.corrected]
     clips = []
-    for name in chosen:
-        unit = result.units[name]
-        text = f"“{unit['prompt']}”: last wrong step {unit['wrong'][-1]}, the step after it, the final video"
+    for name, facts in corrected[:EXAMPLES]:
+        text = f"“{facts.prompt}”: last wrong step {facts.wrong[-1]}, the step after it, the final video"
         clips.append(pages.Clip(name, text, pages.strip(store.tensors(name)["frames"].numpy())))
     caption = f"The first {EXAMPLES} corrected items in the suite's order; rows as named, columns: pixel frames."
     return pages.Section("Examples", caption=caption if clips else "No item was corrected.", clips=clips)

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.facts import RunFacts
 from cos_interp.analyses.driver.settings import SuiteConfig
 
 SwapKind = Literal["prompt", "image"]
@@ -30,6 +31,13 @@ class SwapConfig(SuiteConfig):
     batch: int = Field(8, ge=1, description="Swapped rows in one forward; 1 is exact to the bit.")
 
 
+class SwapFacts(RunFacts):
+    """Of one pair; sigmas and prompt are the target's. ``tried``: how many candidates it took to find the pair."""
+
+    donor_prompt: str
+    tried: int
+
+
 ENTRY = Entry(
     "swap",
     SwapConfig,
@@ -39,4 +47,5 @@ ENTRY = Entry(
         "cos analyze swap --tasks place --pair-kind image --steps 0,4,8 --variants block,cross --out runs/swap-place",
     ),
     seconds=200,
+    facts=(SwapFacts,),
 )

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from cos_interp.analyses.driver.experiment import Unit, each_unit
+from cos_interp.analyses.driver.facts import PIXELS, LeftOut
 from cos_interp.analyses.driver.statistics import remaining_share
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, Cell, Grid, Patched, token_shape
 from cos_interp.analyses.kit.pairs import NoPair, Recorder
 from cos_interp.analyses.kit.problems import chosen_steps, problems
-from cos_interp.analyses.swap import SwapConfig
+from cos_interp.analyses.swap import SwapConfig, SwapFacts
 from cos_interp.analyses.swap.sides import Piece, Sides, sides_of, unit_name
 from cos_interp.interp.address import known_layers
 from cos_interp.interp.errors import InterpError
@@ -31,8 +32,6 @@ VARIANTS = {
     "cross": ("hook_cross_attn_out", False), "mlp": ("hook_mlp_out", False),
 }  # fmt: skip
 NAMES = {given: variant for variant, given in VARIANTS.items()}
-# token groups of each task that are the objects the question is about, in the target's and in the donor's scene
-FRAME_AXES = ["pixel_frame", "y", "x", "rgb"]
 
 
 def cell(donor: str, variant: str, layer: int, group: str, step: int) -> Cell:
@@ -153,7 +152,7 @@ def measure(model: HookedVideoPipeline, config: SwapConfig, piece: Piece) -> Uni
     try:
         sides = sides_of(recorder(model, config), config, piece)
     except NoPair as error:
-        return Unit([], {}, {"axes": {}, "missing": str(error)})
+        return Unit([], facts=LeftOut(reason=str(error)))
     grid, layers = grid_of(model, config, sides), _layers(model, config)
     sigmas = [*sides.target.recording.run.sigmas, 0.0]
     rows: list[Row] = []
@@ -165,9 +164,11 @@ def measure(model: HookedVideoPipeline, config: SwapConfig, piece: Piece) -> Uni
             middle = min(layers, key=lambda at: abs(depth(at, model.layers) - 0.5))
             shown = cell("pair", config.variants[0], middle, EVERYWHERE, step)
             frames = _examples(grid, next(patched.latent for patched in found if patched.cell == shown))
-    prompts = {"prompt": sides.target.problem.call["prompt"], "donor_prompt": sides.donors["pair"].problem.call["prompt"]}
-    axes = dict.fromkeys(frames, FRAME_AXES)
-    return Unit(rows, frames, {"axes": axes, "sigmas": sigmas, "layers": model.layers, "tried": sides.tried, **prompts})
+    facts = SwapFacts(
+        axes=dict.fromkeys(frames, PIXELS), sigmas=tuple(sigmas[:-1]), prompt=sides.target.problem.call["prompt"],
+        donor_prompt=sides.donors["pair"].problem.call["prompt"], tried=sides.tried,
+    )  # fmt: skip
+    return Unit(rows, frames, facts)
 
 
 def _examples(grid: Grid, swapped: Tensor) -> dict[str, Tensor]:

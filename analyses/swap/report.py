@@ -8,9 +8,11 @@ import pandas as pd
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import Report
+from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.findings import Finding, Number, decide
 from cos_interp.analyses.driver.statistics import curve, mean_number, paired, remaining_share
 from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.swap import SwapFacts
 from cos_interp.interp.errors import InterpError
 from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
 from cos_interp.tasks.tally import wilson
@@ -144,7 +146,7 @@ def self_note(rows: pd.DataFrame) -> str:
 
 def missing_notes(result: AnalysisResult) -> list[str]:
     """One line for each reason why pairs are missing."""
-    reasons = pd.Series([facts["missing"] for facts in result.units.values() if "missing" in facts], dtype=object)
+    reasons = pd.Series([left.reason for left in result.units_of(LeftOut).values()], dtype=object)
     return [f"{count} pair(s) left out: {reason}" for reason, count in reasons.value_counts(sort=False).items()]
 
 
@@ -152,7 +154,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     rows, notes = result.rows, missing_notes(result)
     if rows.empty:
         return pages.build(result, TITLE, QUESTION, SOURCE, [], [], notes)
-    sigmas = result.sigmas
+    sigmas = [*result.sigmas, 0.0]
     notes = [self_note(rows), share_note(rows, sigmas), *notes]
     if rows.flipped.isna().all():
         notes.append("These prompts have no verifier: there is an effect on the final latent but no flip rate.")
@@ -260,11 +262,11 @@ def _flipped(part: pd.DataFrame) -> float:
 
 def _clips(result: AnalysisResult, store: RunStore) -> list[pages.Section]:
     clips = []
-    for unit, facts in result.units.items():
-        if facts["axes"]:
+    for unit, facts in result.units_of(SwapFacts).items():
+        if facts.axes:
             frames = store.tensors(unit)
             rows = np.stack([frames[name].numpy() for name in ("target", "donor", "swapped")])
-            text = f"target “{facts['prompt']}”, donor “{facts['donor_prompt']}”"
+            text = f"target “{facts.prompt}”, donor “{facts.donor_prompt}”"
             clips.append(pages.Clip(unit, text, pages.strip(rows)))
     caption = "Rows: target, donor, target with the donor's tokens in the middle layer. Columns: pixel frames."
     return [pages.Section("Examples", caption=caption, clips=clips)] if clips else []

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.facts import RunFacts
 from cos_interp.analyses.driver.settings import SuiteConfig
 
 
@@ -21,6 +22,14 @@ class TrajectoryConfig(SuiteConfig):
     neighbours: int = Field(15, ge=2, description="Neighbours of the UMAP.")
 
 
+class TrajectoryFacts(RunFacts):
+    """``runs``: noise and verdict of each run of the problem; ``steps``: those that were kept."""
+
+    task: str
+    runs: tuple[dict[str, Any], ...]
+    steps: tuple[int, ...]
+
+
 ENTRY = Entry(
     "trajectory",
     TrajectoryConfig,
@@ -30,4 +39,5 @@ ENTRY = Entry(
         "cos analyze trajectory --tasks maze --items 60 --noises 6 --out runs/trajectory-maze",
     ),
     seconds=80,
+    facts=(TrajectoryFacts,),
 )

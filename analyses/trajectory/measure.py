@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from torch import Tensor
 from cos_interp.analyses.driver.experiment import Unit, each_unit
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps, each_problem, judge, verdict_columns
-from cos_interp.analyses.trajectory import TrajectoryConfig
+from cos_interp.analyses.trajectory import TrajectoryConfig, TrajectoryFacts
 from cos_interp.analyses.trajectory.separation import relation, relative_distance, same_answer
 from cos_interp.interp.address import known_layers
 from cos_interp.interp.model import HookedVideoPipeline
@@ -101,10 +100,10 @@ def measure(model: HookedVideoPipeline, config: TrajectoryConfig, problem: Probl
     tensors = {
         space: torch.stack([torch.stack([sketch(v, KEPT) for v in found[space]]) for found in states]) for space in states[0]
     }
-    facts: dict[str, Any] = {
-        "axes": {space: ["noise", "step", "feature"] for space in tensors}, "runs": runs, "steps": list(steps), "sigmas": sigmas,
-        "task": problem.task, "prompt": problem.call["prompt"],
-    }  # fmt: skip
+    facts = TrajectoryFacts(
+        axes=dict.fromkeys(tensors, ("noise", "step", "feature")), sigmas=tuple(sigmas), prompt=problem.call["prompt"],
+        task=problem.task, runs=tuple(runs), steps=steps,
+    )  # fmt: skip
     return Unit(rows, tensors, facts)
 
 

@@ -13,7 +13,7 @@ from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding, Number, decide
 from cos_interp.analyses.driver.statistics import curve, mean_number, paired
 from cos_interp.analyses.driver.store import RunStore
-from cos_interp.analyses.trajectory import embedding
+from cos_interp.analyses.trajectory import TrajectoryFacts, embedding
 from cos_interp.analyses.trajectory.separation import chance_separation, separation
 from cos_interp.reports.figures import Curve, Panel, panels, scatters, step_ticks
 
@@ -35,8 +35,8 @@ def middle_space(spaces: list[str]) -> str | None:
     return layers[len(layers) // 2] if layers else None
 
 
-def runs_of(result: AnalysisResult) -> dict[str, list[dict]]:
-    return {unit: facts["runs"] for unit, facts in result.units.items()}
+def runs_of(result: AnalysisResult) -> dict[str, tuple[dict, ...]]:
+    return {unit: facts.runs for unit, facts in result.units_of(TrajectoryFacts).items()}
 
 
 # --- findings --------------------------------------------------------------------------------------------------------
@@ -152,9 +152,9 @@ def mapped(result: AnalysisResult, store: RunStore) -> tuple[pd.DataFrame, dict[
     """Coordinates of every run and step in the mapped spaces by PCA and UMAP, and a title for each map."""
     states: dict[str, list[np.ndarray]] = {}
     about: list[pd.DataFrame] = []
-    for unit, facts in result.units.items():
+    for unit, facts in result.units_of(TrajectoryFacts).items():
         tensors = store.tensors(unit)
-        spaces = list(facts["axes"])
+        spaces = list(facts.axes)
         for space in ("x_t", "x0hat", middle_space(sorted(spaces, key=_order))):
             if space is not None:
                 states.setdefault(space, []).append(tensors[space].flatten(0, 1).numpy())
@@ -176,14 +176,14 @@ def _order(space: str) -> int:
     return int(space.removeprefix("layer ")) if space.startswith("layer ") else -1
 
 
-def _labels(unit: str, facts: dict) -> pd.DataFrame:
+def _labels(unit: str, facts: TrajectoryFacts) -> pd.DataFrame:
     """A row for each run and step, in the order of the stored states."""
     rows = []
-    for run in facts["runs"]:
+    for run in facts.runs:
         answer = run["answer"] if run["answer"] and run["status"] != "undecided" else None
         ends = f"row {answer[-2]}" if answer and answer[-2:].isdigit() else "unreadable"
-        common = {"problem": unit, "task": facts["task"], "noise": run["noise"], "outcome": run["status"], "answer": answer}
-        rows += [{**common, "ends": ends, "step": k, "sigma": facts["sigmas"][k]} for k in facts["steps"]]
+        common = {"problem": unit, "task": facts.task, "noise": run["noise"], "outcome": run["status"], "answer": answer}
+        rows += [{**common, "ends": ends, "step": k, "sigma": facts.sigmas[k]} for k in facts.steps]
     return pd.DataFrame(rows)
 
 

@@ -8,9 +8,12 @@ import sys
 
 import pandas as pd
 import pytest
+import torch
 
 from cos_interp import analyses
+from cos_interp.analyses.driver.identity import given
 from cos_interp.analyses.driver.store import RunError
+from cos_interp.interp import HookedVideoPipeline
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +27,8 @@ def test_a_run_is_loaded_with_its_settings_rows_findings_and_tensors(finished):
     again = analyses.load(finished.folder)
     pd.testing.assert_frame_equal(again.rows, pd.read_parquet(finished.folder / "results.parquet"))
     assert again.findings == finished.findings and {f.verdict for f in again.findings} == {"not testable"}
-    assert again.units == ("maze-000",) and again.facts_of("maze-000")["sigmas"]
-    assert set(again.tensors("maze-000")) == set(again.facts_of("maze-000")["axes"])
+    assert again.units == ("maze-000",) and again.facts_of("maze-000").sigmas
+    assert set(again.tensors("maze-000")) == set(again.facts_of("maze-000").axes)
     assert len(repr(again)) < 300
     with pytest.raises(KeyError, match="maze-000"):
         again.tensors("maze-009")
@@ -36,6 +39,19 @@ def test_a_loaded_model_is_used_as_it_is(organism, tmp_path):
     small = {"items": 1, "num_inference_steps": 2, "tasks": ("maze",)}
     run = analyses.run("self-correction", model=organism, out=tmp_path / "r", workers=1, **small)
     assert organism.block_calls - before == 2 * organism.layers and run.config.model == organism.name
+    assert run.facts["model"] == given(organism) and run.facts["command"].endswith("# with a model given from Python")
+    assert "given from Python" in (tmp_path / "r" / "report.html").read_text()
+
+
+def test_a_given_model_is_known_by_its_weights_in_memory_and_not_by_its_name():
+    model = HookedVideoPipeline.from_pretrained("tiny:wan2.1")
+    before = given(model)
+    assert given(model) == before and before["digest"] is not None
+    with torch.no_grad():
+        next(model.pipe.vae.parameters()).add_(1)
+    assert given(model)["name"] == before["name"] and given(model)["digest"] != before["digest"]
+    model.pipe.transformer.to("meta")
+    assert given(model)["digest"] is None
 
 
 def test_wrong_names_settings_and_folders_are_errors(finished, tmp_path):

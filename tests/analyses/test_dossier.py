@@ -12,6 +12,7 @@ from cos_interp.analyses.driver import experiment
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.experiment import Experiment, Report, Unit, each_unit
 from cos_interp.analyses.driver.findings import Finding, Number, decide
+from cos_interp.analyses.driver.identity import given, run_facts
 from cos_interp.analyses.driver.pages import build
 from cos_interp.analyses.driver.settings import SuiteConfig
 from cos_interp.analyses.driver.store import RunStore
@@ -70,7 +71,7 @@ def test_every_experiment_can_be_configured():
 def test_a_dossier_grows_to_its_budget_and_is_not_repeated(counted, organism, tmp_path):
     config = DossierConfig(budget="1h")
     result, made = dossier.run_and_report(config, tmp_path / "run", model=organism, workers=1)
-    assert result.units["count"]["items"] == dossier.LARGEST and len(CALLS) == dossier.PILOT + dossier.LARGEST
+    assert result.units["count"].items == dossier.LARGEST and len(CALLS) == dossier.PILOT + dossier.LARGEST
     assert RunStore(tmp_path / "run").verify() == [] and RunStore(tmp_path / "run/count").verify() == []
     assert "1 reproduced" in made.lines[0] and "claim &lt;b&gt;" in made.html and 'href="count/report.html"' in made.html
     assert "--items 125" in (tmp_path / "run/findings.md").read_text()
@@ -82,7 +83,7 @@ def test_a_dossier_grows_to_its_budget_and_is_not_repeated(counted, organism, tm
 def test_a_small_budget_keeps_the_small_run(counted, organism, tmp_path, monkeypatch):
     monkeypatch.setattr(dossier, "fitting_items", lambda allowed, spent: dossier.PILOT)
     result, _ = dossier.run_and_report(DossierConfig(budget="1s"), tmp_path / "run", model=organism, workers=1)
-    assert result.units["count"]["items"] == len(CALLS) == dossier.PILOT
+    assert result.units["count"].items == len(CALLS) == dossier.PILOT
 
 
 def test_an_experiment_that_cannot_run_is_named_and_the_rest_goes_on(counted, organism, tmp_path):
@@ -103,10 +104,8 @@ def test_few_items_decide_nothing():
 
 def test_a_killed_experiment_is_continued_at_its_own_size(counted, organism, tmp_path):
     config = DossierConfig(budget="1h")
-    made_with = {"model": experiment.model_facts(config), "versions": experiment.versions()}
-    facts = {"analysis": "all", "config": config.model_dump(mode="json"), "command": "cos analyze all --budget 1h", **made_with}
-    store = RunStore.open(tmp_path / "run", facts)
+    store = RunStore.open(tmp_path / "run", run_facts("all", config, given(organism)))
     asked = CountConfig(items=7)
     experiment.run(EXPERIMENT, asked, store.folder / "count", model=organism, workers=1)
     result, _ = dossier.run_and_report(config, tmp_path / "run", model=organism, workers=1)
-    assert result.units["count"]["items"] == 7 and len(CALLS) == 7
+    assert result.units["count"].items == 7 and len(CALLS) == 7

@@ -41,7 +41,7 @@ def test_the_experiment_on_the_organism(organism, tmp_path):
     assert set(use.edit) == {"none", "erase", "leace", "steer", "erase, random", "leace, random", "steer, random"}
     assert set(use.problem) == {"maze-020"} and (use[use.edit == "leace"].moved > 0).all()  # an item that no probe has seen
     assert any("hidden_identity" in note for note in report.data["notes"])
-    assert result.units["transfer-on_path"]["axes"]["matrix"] == ["train cell", "test cell"]
+    assert result.units["transfer-on_path"].axes["matrix"] == ("train cell", "test cell")
     assert RunStore(tmp_path / "run").verify() == []
     page = (tmp_path / "run/report.html").read_text()
     assert "Is it used?" in page and "Selectivity" in page and "sigma" in page

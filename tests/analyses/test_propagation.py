@@ -15,7 +15,7 @@ from cos_interp.analyses.driver.findings import Number
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.problems import problems
-from cos_interp.analyses.propagation import PropagationConfig, cka
+from cos_interp.analyses.propagation import PropagationConfig, PropagationFacts, cka
 from cos_interp.analyses.propagation.measure import handoff, measure
 from cos_interp.analyses.propagation.report import PEAK_SIGMA, by_item, findings, inside, left_share, peak
 from cos_interp.interp import InterpError
@@ -163,7 +163,7 @@ def test_two_experts_without_a_verifier(prompts, tmp_path):
     config = PropagationConfig(prompts=prompts, num_inference_steps=4, guidance_scale=3.0)
     result, report = run_and_report(load("propagation"), config, tmp_path / "run", model=model, workers=1)
     assert RunStore(tmp_path / "run").verify() == []
-    step = next(iter(result.units.values()))["handoff"]
+    step = result.first(PropagationFacts).handoff
     run = model.run(prompt="x", seed=0, num_inference_steps=4, guidance_scale=3.0)
     assert 0 < step < 4 and handoff(run) == step and run.call(step).expert == "transformer_2"
     assert any(f"second expert at step {step}" in line for line in report.lines)

@@ -17,6 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cos_interp.analyses.driver.facts import Facts
 from cos_interp.analyses.driver.store import RunError, RunStore
 from cos_interp.interp import files
 
@@ -24,10 +25,14 @@ ROOT = Path(__file__).resolve().parents[2]
 FACTS = {"analysis": "test", "config": {"a": 1}}
 
 
+class Count(Facts):
+    n: int
+
+
 def filled(folder: Path, units: int = 3) -> RunStore:
-    store = RunStore.open(folder, FACTS)
+    store = RunStore.open(folder, FACTS, kinds=(Count,))
     for i in range(units):
-        store.add_unit(f"u{i}", [{"i": i}], {"latents": torch.full((2,), float(i))}, {"n": i})
+        store.add_unit(f"u{i}", [{"i": i}], {"latents": torch.full((2,), float(i))}, Count(n=i))
     store.write_results(pd.DataFrame({"i": range(units)}))
     store.complete(FACTS)
     return store
@@ -35,10 +40,40 @@ def filled(folder: Path, units: int = 3) -> RunStore:
 
 def test_units_come_back(tmp_path):
     store = filled(tmp_path / "run")
-    assert store.unit("u1") == ([{"i": 1}], {"n": 1})
+    assert store.unit("u1") == ([{"i": 1}], Count(n=1))
     assert torch.equal(store.tensors("u2")["latents"], torch.full((2,), 2.0))
     assert store.unit("other") is None
     assert store.verify() == []
+
+
+class Renamed(Facts):
+    number: int
+
+
+Renamed.__name__ = "Count"
+
+
+@pytest.mark.parametrize(
+    ("kinds", "said"),
+    [((), "u1 of .*run holds Count, and can hold Facts, "), ((Renamed,), "u1 of .*run does not hold .*number: Field required")],
+)
+def test_facts_that_do_not_fit_are_an_error_that_names_the_run_and_the_field(tmp_path, kinds, said):
+    store = filled(tmp_path / "run")
+    with pytest.raises(RunError, match=said):
+        RunStore(store.folder, kinds).unit("u1")
+    assert store.unit("u1") is not None  # it is not damaged: nothing is deleted
+
+
+def test_facts_are_as_they_were_whatever_numbers_they_hold(tmp_path):
+    class Level(Facts):
+        value: float
+
+    store = RunStore.open(tmp_path / "run", FACTS, kinds=(Level,))
+    store.add_unit("u0", [], {}, Level(value=float("nan")))
+    _, facts = store.finished("u0")
+    assert isinstance(facts, Level) and facts.value != facts.value
+    with pytest.raises(RunError, match=r"u7 of .* is missing or damaged: run the same command again"):
+        store.finished("u7")
 
 
 def test_a_run_of_other_settings_is_refused_unless_fresh(tmp_path):
@@ -105,12 +140,13 @@ WRITER = """
 import sys, time, torch, pandas
 sys.path.insert(0, {root!r} + "/src")
 from pathlib import Path
+from cos_interp.analyses.driver.facts import Facts
 from cos_interp.analyses.driver.store import RunStore
 facts = {facts!r}
 store = RunStore.open(Path({folder!r}), facts)
 for i in range(12):
     if store.unit(f"u{{i}}") is None:
-        store.add_unit(f"u{{i}}", [{{"i": i}}], {{"latents": torch.full((2000,), float(i))}}, {{}})
+        store.add_unit(f"u{{i}}", [{{"i": i}}], {{"latents": torch.full((2000,), float(i))}}, Facts())
         print(i, flush=True)
         time.sleep(0.02)
 store.write_results(pandas.DataFrame({{"i": range(12)}}))
@@ -146,12 +182,12 @@ def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_later(tmp_path):
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
         with pytest.raises(RunError, match=r"u0.*can be continued"):
-            store.add_unit("u0", [], {"latents": torch.zeros(4000)}, {})
+            store.add_unit("u0", [], {"latents": torch.zeros(4000)}, Facts())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
     assert store.unit("u0") is None and not list((store.folder / "shards").iterdir())
-    store.add_unit("u0", [], {"latents": torch.zeros(4000)}, {})
+    store.add_unit("u0", [], {"latents": torch.zeros(4000)}, Facts())
     assert store.unit("u0") is not None
 
 

@@ -11,6 +11,7 @@ from support import build_tiny, tiny_call
 
 from cos_interp.analyses.driver import experiment
 from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit import pairs
@@ -174,5 +175,5 @@ def test_a_layer_that_is_not_there_is_named(organism, tmp_path):
 
 
 def test_the_report_survives_missing_pairs():
-    result = AnalysisResult("swap", {}, pd.DataFrame(), {}, {"a": {"missing": "none"}, "b": {"missing": "none"}})
+    result = AnalysisResult("swap", {}, pd.DataFrame(), {}, {name: LeftOut(reason="none") for name in "ab"})
     assert swap_report.missing_notes(result) == ["2 pair(s) left out: none"]

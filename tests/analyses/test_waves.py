@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from cos_interp.analyses.driver import experiment
 from cos_interp.analyses.driver.experiment import Experiment, Report, Unit, waves
 from cos_interp.analyses.driver.settings import SuiteConfig
+from cos_interp.interp.errors import InterpError
 
 NEEDS = {"a": [], "b": [], "c": ["a", "b"], "d": ["c"], "e": ["b"]}
 
@@ -29,6 +30,16 @@ def test_a_missing_and_a_circular_need_are_errors_before_the_run():
         list(waves([("a", ["a"])], lambda piece: ["z"]))
     with pytest.raises(ValueError, match="in a circle: "):
         list(waves([("a", ["a"]), ("b", ["b"])], lambda piece: ["b" if piece == "a" else "a"]))
+
+
+def test_a_wrong_model_costs_no_work(tmp_path):
+    def pieces(config):
+        raise AssertionError("items were made before the model was looked for")
+
+    made = Experiment("early", SuiteConfig, pieces, work, lambda result, store: Report([], {}, ""))
+    with pytest.raises(InterpError, match="no model 'organsim'"):
+        experiment.run(made, SuiteConfig(model="organsim"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def work(model, config, store, piece):

@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 
 from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.facts import Facts, LeftOut
 from cos_interp.analyses.driver.pages import Clip
-from cos_interp.analyses.patching.measure import PatchingConfig
+from cos_interp.analyses.patching import PairFacts, PatchingConfig, SideFacts
 from cos_interp.analyses.patching.report import page
 from cos_interp.reports import figures
 
@@ -50,17 +51,17 @@ def made_up_result(text: str) -> AnalysisResult:
     ]  # fmt: skip
     frame = pd.DataFrame(rows).astype({"layer": "Int64", "head": "Int64", "frame": "Int64"})
     frame.loc[frame.donor == "self", "effect"] = 0.0
-    side = {"prompt": text, "answer": text, "seed": 1, "item_seed": 1, "difficulty": 3}
-    pairs = {
-        f"{kind}-{i:03d}-pair": {
-            "pair": f"{kind}-{i:03d}", "kind": kind, "tried": 1, "sigmas": [1.0, 0.6, 0.0], "corrupt": side, "clean": side,
-            "controls": [text], "whole_state": False,
-        }
+    side = SideFacts(prompt=text, answer=text, seed=1, item_seed=1, difficulty=3)
+    pairs: dict[str, Facts] = {
+        f"{kind}-{i:03d}-pair": PairFacts(
+            pair=f"{kind}-{i:03d}", kind=kind, tried=1, sigmas=(1.0, 0.6, 0.0), corrupt=side, clean=side, controls=(text,),
+            whole_state=False,
+        )
         for kind in ("prompt", "seed") for i in range(2)
     }  # fmt: skip
-    pairs["prompt-002-pair"] = {"missing": text}
+    pairs["prompt-002-pair"] = LeftOut(reason=text)
     facts = {
-        "block_calls": 5, "block_calls_minimum": 5, "model": {"name": text, "digest": None, "revision": text},
+        "block_calls": 5, "block_calls_minimum": 5, "model": {"name": text, "digest": None, "revision": text, "given": True},
         "versions": {"torch": text}, "command": f"cos analyze patching --model {text}",
     }  # fmt: skip
     config = PatchingConfig(model=text, num_inference_steps=2)
