@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from cos_interp.analyses.driver.settings import AnalysisConfig, SuiteConfig
-from cos_interp.analyses.kit import inputs
+from cos_interp.analyses.driver import inputs
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.interp.call import unfit
 from cos_interp.interp.errors import InterpError
@@ -83,7 +83,7 @@ def _own(config: SuiteConfig) -> list[Problem]:
 
 
 def settings_of(config: AnalysisConfig) -> dict[str, tuple[str, Any]]:
-    """What the command line says for all runs, as :func:`cos_interp.analyses.kit.inputs.keywords` takes it."""
+    """What the command line says for all runs, as :func:`cos_interp.analyses.driver.inputs.keywords` takes it."""
     options = {"num_inference_steps": "--num-steps", "guidance_scale": "--guidance"}
     return {key: (option, getattr(config, key)) for key, option in options.items()}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cos_interp.analyses.kit import inputs
+from cos_interp.analyses.driver import inputs
 from cos_interp.analyses.kit.problems import Problem, settings_of
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.analyses.patching import PatchingConfig

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +195,25 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def _beyond_16_bits(image: Image.Image) -> bool:
     low, high = image.getextrema()
     return low < 0 or high > 65535
+
+
+# --- content ---------------------------------------------------------------------------------------------------------
+
+
+def content(path: Path, option: str) -> dict[str, str]:
+    """sha256 of what a file of lines says, by entry and by picture that one names: how it is laid out does not count."""
+    found: dict[str, str] = {}
+    for place, (_, line) in enumerate(json_lines(path, option, "{}"), 1):
+        found[f"entry {place}"] = hashlib.sha256(json.dumps(line, sort_keys=True).encode()).hexdigest()
+        for name in _named_pictures(line):
+            found[f"picture {name}"] = hashlib.sha256(_bytes(path.parent / name, f"{option} {path}: {name}")).hexdigest()
+    return found
+
+
+def _named_pictures(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key in PICTURES and isinstance(inner, str):
+                yield inner
+            else:
+                yield from _named_pictures(inner)
