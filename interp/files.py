@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,15 @@ def read_sealed_json(data: bytes) -> dict[str, Any]:
     value = json.loads(data)
     del value["seal"]
     return value
+
+
+def plain(value: Any) -> Any:
+    """The value with None for numbers that JSON has no word for (NaN and the infinities)."""
+    if isinstance(value, Mapping):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 # --- digests -------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""What a complete run folder holds, and whether it still does. Everything in it is listed with its digest; the lists are sealed.
+"""What a complete run folder holds, and whether it still does. Every file is listed with its digest, and the lists are sealed.
 
-``run.json`` seals itself and holds the digest of ``manifest.jsonl``, which lists units and results. ``page.json`` seals itself and
-lists the page, its findings and its media: it is made again with the page, the others never.
+``run.json`` seals itself and holds the digest of ``manifest.jsonl``, which lists units and results. ``page.json`` seals itself
+and lists the page, its findings and its media: it is made again with the page, the others never.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from cos_interp.analyses.driver import older
+from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.lock import FILES
 from cos_interp.interp.files import digest, is_leftover, read_sealed_json, sealed_json
 
@@ -27,8 +28,8 @@ LISTS = (RUN, MANIFEST, PAGE)
 
 
 def entries(folder: Path) -> list[str]:
-    """Everything below a folder but its two own folders, as relative paths in order. No link is followed; of a run inside, which is
-    a part of a dossier, only its ``run.json`` counts, which stands for the rest."""
+    """Everything below a folder but its two own folders, as relative paths in order. No link is followed. Of a run inside, which
+    is a part of a dossier, only its ``run.json`` counts: it stands for the rest."""
     found = []
     for here, folders, files in os.walk(folder):
         at = Path(here).relative_to(folder)
@@ -43,10 +44,19 @@ def entries(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def own(folder: Path) -> list[str]:
-    """The files below a folder that a run writes: lists, results, page, units, listed media, the lock, what killed writes left."""
-    fixed = {*LISTS, RESULTS, REPORT, FINDINGS, *FILES, *_listed_media(folder)}
-    return [name for name in entries(folder) if name in fixed or _is_unit(name) or is_leftover(Path(name))]
+def own(folder: Path, parts: Collection[str] = ()) -> list[str]:
+    """The files below a folder that a run writes: lists, results, page, units, the lock, leftovers, and what the lists name.
+    ``parts``: runs inside, which are wholly its own."""
+    fixed = {*LISTS, RESULTS, REPORT, FINDINGS, *FILES, *_listed(folder)}
+    mine = [name for name in entries(folder) if name in fixed or _is_unit(name) or is_leftover(Path(name))]
+    return mine + [f"{part}/{name}" for part in parts for name in own(folder / part)]
+
+
+def strangers(folder: Path, parts: Collection[str] = ()) -> list[str]:
+    """What lies below a folder and is not of the run."""
+    inner = [f"{part}/{name}" for part in parts for name in strangers(folder / part)]
+    there = {name for name in entries(folder) if name not in {f"{part}/{RUN}" for part in parts}}
+    return sorted((there - set(own(folder))) | set(inner))
 
 
 def _is_unit(name: str) -> bool:
@@ -54,17 +64,18 @@ def _is_unit(name: str) -> bool:
     return path.parent.as_posix() == UNITS and path.suffix == ".safetensors" and not is_leftover(path)
 
 
-def _listed_media(folder: Path) -> Iterator[str]:
-    """Media that the lists of a run name, damaged or not: of this format in the page's list, of 0.1 in the manifest."""
-    for name in (PAGE, MANIFEST):
+def _listed(folder: Path) -> Iterator[str]:
+    """Files that the page's list names, damaged or not; in a run of 0.1, the manifest's."""
+    for name, pattern in ((PAGE, r'"([^"]+)": "[0-9a-f]{64}"'), (MANIFEST, r'"file": "([^"]+)"')):
         with contextlib.suppress(OSError):
-            yield from re.findall(r'"(media/[^"/]+)"', (folder / name).read_text(errors="replace"))
+            yield from re.findall(pattern, (folder / name).read_text(errors="replace"))
 
 
-def made(folder: Path) -> bytes:
+def made(folder: Path, parts: Collection[str] = ()) -> bytes:
     """The manifest of a finished run: its units, its results and the runs that are parts of it, with digests and sizes."""
-    names = [name for name in entries(folder) if _is_unit(name) or name == RESULTS or name.endswith(f"/{RUN}")]
-    lines = [{"file": name, "sha256": digest(folder / name), "bytes": (folder / name).stat().st_size} for name in names]
+    names = [name for name in entries(folder) if _is_unit(name) or name == RESULTS]
+    names += [f"{part}/{RUN}" for part in parts if (folder / part / RUN).is_file()]
+    lines = [{"file": name, "sha256": digest(folder / name), "bytes": (folder / name).stat().st_size} for name in sorted(names)]
     return "".join(json.dumps(line) + "\n" for line in lines).encode()
 
 
@@ -111,35 +122,44 @@ def _problems(folder: Path) -> Iterator[str]:
         yield f"the run is {facts.get('status')}: continue it with the same command"
         return
     wanted: dict[str, str] = {}
-    for name, read in ((MANIFEST, _of_the_run), (PAGE, _of_the_page)):
-        held = read(folder, facts)
-        if isinstance(held, str):
-            yield held
-        else:
-            wanted |= held
+    for read in (_of_the_run, _of_the_page):
+        try:
+            wanted |= read(folder, facts)
+        except RunError as error:
+            yield str(error)
     yield from _compared(folder, wanted)
 
 
-def _of_the_run(folder: Path, facts: Mapping[str, Any]) -> dict[str, str] | str:
-    """The digests of units and results, or what is wrong with their list."""
-    root, path = facts.get("root") or {}, folder / MANIFEST
-    if not path.is_file():
-        return f"{MANIFEST} is missing"
-    if digest(path) != root.get("sha256"):
-        return f"{MANIFEST} has been changed since the run: {RUN} holds another digest"
-    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
-    return {line["file"]: line["sha256"] for line in lines}
+def digests(folder: Path) -> dict[str, str]:
+    """The digests of all files that the lists of a finished run name. RunError where a list is missing or damaged."""
+    data = (folder / RUN).read_bytes()
+    if older.is_of_0_1(data):
+        return older.digests(folder)
+    return _of_the_run(folder, read_sealed_json(data)) | _of_the_page(folder, {})
 
 
-def _of_the_page(folder: Path, facts: Mapping[str, Any]) -> dict[str, str] | str:
-    """The digests of the page and its media, or what is wrong with their list."""
+def _of_the_run(folder: Path, facts: Mapping[str, Any]) -> dict[str, str]:
+    """The digests of units and results."""
+    path = folder / MANIFEST
+    try:
+        lines = path.read_bytes()
+    except OSError as error:
+        raise RunError(f"{MANIFEST} is missing ({error.strerror})") from error
+    if root(lines) != facts.get("root"):
+        raise RunError(f"{MANIFEST} has been changed since the run: {RUN} holds another digest")
+    held = [json.loads(line) for line in lines.splitlines()]
+    return {line["file"]: line["sha256"] for line in held}
+
+
+def _of_the_page(folder: Path, facts: Mapping[str, Any]) -> dict[str, str]:
+    """The digests of the page and its media."""
     again = f"draw the page again with cos report draw {folder}"
     try:
         return dict(read_sealed_json((folder / PAGE).read_bytes())["files"])
-    except FileNotFoundError:
-        return f"{PAGE} is missing: {again}"
+    except OSError as error:
+        raise RunError(f"{PAGE} is missing ({error.strerror}): {again}") from error
     except ValueError as error:
-        return f"{PAGE} is damaged ({error}): {again}"
+        raise RunError(f"{PAGE} is damaged ({error}): {again}") from error
 
 
 def _compared(folder: Path, wanted: Mapping[str, str]) -> Iterator[str]:

@@ -7,6 +7,7 @@ digest. A killed run continues with the units that are missing or damaged and en
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,31 +29,31 @@ Status = str  # running, failed, complete
 
 
 class RunStore:
-    """One run folder. ``kinds``: the records of facts that its units may hold beside the common ones.
+    """One run folder. ``kinds``: the records of facts that its units may hold beside the common ones. ``parts``: runs inside.
 
     :meth:`open` continues a run of the same identity, or starts a new one, and is its only writer; a plain store reads.
     """
 
-    def __init__(self, folder: Path, kinds: Sequence[type[Facts]] = (), writer: Writer | None = None):
-        self.folder, self.writer = folder, writer
+    def __init__(self, folder: Path, kinds: Sequence[type[Facts]] = (), writer: Writer | None = None, parts: Sequence[str] = ()):
+        self.folder, self.writer, self.parts = folder, writer, parts
         self.kinds = {kind.__name__: kind for kind in (*COMMON, *kinds)}
 
     @classmethod
     @contextlib.contextmanager
     def open(
         cls, folder: Path, asked: Mapping[str, Any], fresh: bool = False, kinds: Sequence[type[Facts]] = (),
-        accept_versions: bool = False, derived: Iterable[str] = (),
+        accept_versions: bool = False, derived: Iterable[str] = (), parts: Sequence[str] = (),
     ) -> Iterator[RunStore]:  # fmt: skip
         """The run of an identity (see :mod:`driver.identity`), as its only writer for the length of a block.
 
         An error in the block is kept in ``run.json``. Raises RunError for a folder that holds something else, names what
         differs, and changes nothing there; ``fresh`` takes a run of ours away first. Taken where another process writes.
-        ``derived``: units that are made of others, and so made again when the run has grown.
+        ``derived``: units that are made of others, and so made again when the run has grown. ``parts``: names of runs inside.
         """
         with contextlib.ExitStack() as stack:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                store = cls(folder, kinds, stack.enter_context(Writer(folder).holding()))
+                store = cls(folder, kinds, stack.enter_context(Writer(folder).holding()), parts)
                 store._begin(asked, fresh, accept_versions, derived)
             except OSError as error:
                 raise RunError(f"cannot write to {folder}: {error.strerror}") from error
@@ -93,7 +94,7 @@ class RunStore:
     def _refuse_strangers(self, fresh: bool) -> None:
         """RunError where the folder holds no run of ours, or, before it is cleared, something beside it."""
         path = self.folder / manifest.RUN
-        foreign = sorted(set(manifest.entries(self.folder)) - set(manifest.own(self.folder)))
+        foreign = manifest.strangers(self.folder, self.parts)
         if not path.is_file() and foreign:
             raise RunError(f"{self.folder} holds no run, but {foreign[0]}: choose another --out")
         if path.is_file() and not (is_sealed(path.read_bytes()) or older.is_of_0_1(path.read_bytes())):
@@ -102,8 +103,8 @@ class RunStore:
             raise RunError(f"--fresh would delete {foreign[0]} in {self.folder}, which is not of the run: move it away")
 
     def _clear(self) -> None:
-        for name in manifest.own(self.folder):
-            if Path(name).name not in manifest.FILES:  # the lock, which is held
+        for name in manifest.own(self.folder, self.parts):
+            if name not in manifest.FILES:  # the lock, which is held
                 (self.folder / name).unlink()
 
     # --- what the run says of itself ---------------------------------------------------------------------------
@@ -218,9 +219,20 @@ class RunStore:
 
     def complete(self) -> None:
         """List units and results with their digests, then mark the run complete, in this order."""
-        lines = manifest.made(self.folder)
+        lines = manifest.made(self.folder, self.parts)
         self.write(manifest.MANIFEST, lines)
         self.set_status("complete", root=manifest.root(lines))
+
+    def read(self, name: str) -> bytes:
+        """A file of a finished run that its lists name. RunError when it is missing or not what was written."""
+        wanted = manifest.digests(self.folder).get(name)
+        try:
+            data = (self.folder / name).read_bytes()
+        except OSError as error:
+            raise RunError(f"{self.folder / name} cannot be read: {error.strerror}") from error
+        if hashlib.sha256(data).hexdigest() != wanted:
+            raise RunError(f"{self.folder / name} has been changed since it was written: see cos runs verify {self.folder}")
+        return data
 
     def verify(self) -> list[str]:
         """Problems with the run's files; empty when the run is complete and everything in it is as it was written."""

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cos_interp.analyses.driver.settings import AnalysisConfig, SuiteConfig
 from cos_interp.analyses.driver import inputs
+from cos_interp.analyses.driver.settings import AnalysisConfig, SuiteConfig
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.interp.call import unfit
 from cos_interp.interp.errors import InterpError

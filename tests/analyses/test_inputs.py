@@ -13,10 +13,9 @@ from PIL import Image
 
 from cos_interp import analyses
 from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig
-from cos_interp.analyses.driver import experiment
+from cos_interp.analyses.driver import experiment, inputs
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.settings import SuiteConfig
-from cos_interp.analyses.driver import inputs
 from cos_interp.analyses.kit.problems import problems
 from cos_interp.interp import HookedVideoPipeline, InterpError
 from cos_interp.interp.families import tiny
