@@ -47,7 +47,7 @@ def changes(held: Mapping[str, Any], asked: Mapping[str, Any], accept_versions: 
     if held.get("analysis") != asked["analysis"]:
         found = [f"analysis: {held.get('analysis')}, now {asked['analysis']}", *found]
     found += _inputs(held.get("inputs", {}), asked["inputs"])
-    return found if accept_versions else found + _versions(held.get("versions", {}), asked["versions"])
+    return found if accept_versions else [*found, *_versions(held.get("versions", {}), asked["versions"])]
 
 
 def _settings(held: Mapping[str, Any], asked: Mapping[str, Any], files: Set[str]) -> Iterator[str]:

@@ -89,7 +89,7 @@ class RunStore:
                 (self.folder / name).unlink()
         same = held is not None and held.get("status") == "complete" and {**held, **asked} == held
         if not same:
-            self._write_facts({**asked, "status": "running"})
+            self._write_facts({**asked, "parts": list(self.parts), "status": "running"})
 
     def _refuse_strangers(self, fresh: bool) -> None:
         """RunError where the folder holds no run of ours, or, before it is cleared, something beside it."""
@@ -106,6 +106,22 @@ class RunStore:
         for name in manifest.own(self.folder, self.parts):
             if name not in manifest.FILES:  # the lock, which is held
                 (self.folder / name).unlink()
+
+    def remove(self) -> None:
+        """Delete the run: its own files, and its folders when they are empty then. RunError where there is none, or another
+        process writes it."""
+        if not (self.folder / manifest.RUN).is_file():
+            raise RunError(f"{self.folder} holds no run")
+        with Writer(self.folder).holding():
+            with contextlib.suppress(RunError):  # damaged: what it had inside stays
+                self.parts = (self.facts() or {}).get("parts", ())
+            self._refuse_strangers(fresh=False)
+            self._clear()
+        for path in sorted((p for p in self.folder.rglob("*") if p.is_dir()), reverse=True):
+            with contextlib.suppress(OSError):  # something else is in it
+                path.rmdir()
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
 
     # --- what the run says of itself ---------------------------------------------------------------------------
 
