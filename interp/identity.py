@@ -10,8 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# of a configuration: where it came from and who wrote it, which changes no number
-PROVENANCE = ("_name_or_path", "_diffusers_version", "transformers_version", "_commit_hash", "_class_name", "_use_default_values")
+# of a configuration: where it came from and who wrote it, and what the weights say themselves
+PROVENANCE = (
+    "architectures",
+    "dtype",
+    "_name_or_path",
+    "_diffusers_version",
+    "transformers_version",
+    "_commit_hash",
+    "_class_name",
+    "_use_default_values",
+)
 
 
 def identity(pipe: Any) -> dict[str, str]:

@@ -74,9 +74,9 @@ def run_and_report(
     """Run, or continue, a dossier. Each experiment is a run folder of its own below ``folder``."""
     budget, entries = seconds(config.budget), chosen(config)
     names = [entry.name for entry in entries]
-    model = model or experiment.load_model(config)
+    given, model = model is not None, model or experiment.load_model(config)
     with experiment.threads(1 if workers != 1 else None) as count:
-        asked = identity.of(NAME, config, model, count)
+        asked = identity.of(NAME, config, model, count, given)
         with RunStore.open(folder, asked, fresh, ENTRY.facts, accept_versions, parts=names) as store:
             failed = _each(entries, budget, config, store, model, workers, progress)
             units = {entry.name: store.finished(entry.name)[1] for entry in entries if entry.name not in failed} | failed

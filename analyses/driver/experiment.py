@@ -150,7 +150,7 @@ def _computed(
     workers = default_workers() if ways.workers is None else ways.workers
     derived = [unit for piece, units in pieces if experiment.needs(config, piece) for unit in units]
     with threads(1 if workers > 1 else None) as count:
-        asked = identity.of(experiment.name, config, model, count)
+        asked = identity.of(experiment.name, config, model, count, ways.model is not None)
         with RunStore.open(folder, asked, ways.fresh, experiment.facts, ways.accept_versions, derived) as store:
             _name_damaged(store, [unit for _, units in pieces for unit in units])
             _compute(experiment, config, store, model, pieces, order, workers, ways.progress)

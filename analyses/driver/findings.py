@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -12,7 +13,7 @@ Verdict = Literal["reproduced", "not reproduced", "contradicted", "not testable"
 
 
 # JSON has no NaN and says null
-Measured = Annotated[float, BeforeValidator(lambda value: float("nan") if value is None else value)]
+Measured = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class Number:
     """A value with its 95 % interval over ``n`` items (NaN bounds: no interval)."""
 
     value: Measured
-    low: Measured = float("nan")
-    high: Measured = float("nan")
+    low: Measured = math.nan
+    high: Measured = math.nan
     n: int = 0
 
     def __str__(self) -> str:

@@ -19,12 +19,16 @@ LIBRARIES = ("torch", "diffusers", "nnsight", "transformers", "numpy", "scikit-l
 GROWING = ("items", "pairs")  # settings that may grow: what is there is a part of what is asked
 
 
-def of(name: str, config: AnalysisConfig, model: HookedVideoPipeline, threads: int) -> dict[str, Any]:
-    """What ``run.json`` says of a run beside its state: all that decides its numbers."""
+def of(
+    name: str, config: AnalysisConfig, model: HookedVideoPipeline, threads: int, given: bool = False
+) -> dict[str, Any]:  # fmt: skip
+    """What ``run.json`` says of a run beside its state: all that decides its numbers. ``given``: the model came from Python."""
     parts = content.identity(model.pipe)
+    known = {"name": model.name, "digest": content.combined(parts), "parts": parts, "revision": config.revision, "given": given}
+    command = command_line(name, config) + ("  # with a model given from Python" if given else "")
     return {
-        "format": FORMAT, "analysis": name, "config": config.model_dump(mode="json"), "command": command_line(name, config),
-        "model": {"name": model.name, "digest": content.combined(parts), "parts": parts},
+        "format": FORMAT, "analysis": name, "config": config.model_dump(mode="json"), "command": command,
+        "model": known,
         "inputs": {flag(field): inputs.content(Path(getattr(config, field)), flag(field)) for field in files_of(config)},
         "versions": versions() | {"threads": str(threads)},
     }  # fmt: skip

@@ -61,8 +61,10 @@ def read(folder: Path, entries: Mapping[str, Entry]) -> LoadedRun:
     """
     store = RunStore(folder)
     facts = store.facts()
-    if facts is None or facts.get("status") != "complete":
-        raise RunError(f"{folder} holds no finished run ({'no run.json' if facts is None else facts.get('status')})")
+    if facts is None:
+        raise RunError(f"{folder} holds no run: it has no {manifest.RUN}")
+    if facts.get("status") != "complete":
+        raise RunError(f"the run in {folder} is {facts.get('status')}: continue it with the same command")
     entry = _entry(folder, facts, entries)
     config = _config(folder, facts, entry)
     units = tuple(sorted(path.stem for path in (folder / "shards").glob("*.safetensors")))

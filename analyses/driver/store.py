@@ -241,7 +241,10 @@ class RunStore:
 
     def read(self, name: str) -> bytes:
         """A file of a finished run that its lists name. RunError when it is missing or not what was written."""
-        wanted = manifest.digests(self.folder).get(name)
+        try:
+            wanted = manifest.digests(self.folder).get(name)
+        except RunError as error:
+            raise RunError(f"{self.folder}: {error}") from error
         try:
             data = (self.folder / name).read_bytes()
         except OSError as error:
