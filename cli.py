@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from typing import Annotated
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # parallelism is by processes; a thread pool would not survive the fork
 for quiet in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
@@ -15,7 +16,7 @@ for talkative in ("torchao", "torch.utils._pytree"):  # diffusers imports torcha
 
 import typer
 
-from cos_interp.analyses.commands import analyze, runs_app
+from cos_interp.analyses.commands import analyze, report_app, runs_app
 from cos_interp.analyses.probing.commands import probe_app
 from cos_interp.interp.check.commands import models_app
 from cos_interp.interp.terminal import Failure
@@ -29,9 +30,19 @@ app = typer.Typer(
 )  # fmt: skip
 GROUPS = {
     "analyze": analyze, "probe": probe_app, "models": models_app, "tasks": tasks_app, "organism": organism_app, "runs": runs_app,
+    "report": report_app,
 }  # fmt: skip
 for name, group in GROUPS.items():
     app.add_typer(group, name=name)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        from importlib.metadata import version as of
+
+        typer.echo(of("cos-interp"))
+        raise typer.Exit
 
 
 def main() -> None:

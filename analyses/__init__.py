@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cos_interp.analyses.driver.loaded import LoadedRun
     from cos_interp.interp.model import HookedVideoPipeline
 
-__all__ = ["EXPERIMENTS", "load", "run", "runner"]
+__all__ = ["EXPERIMENTS", "draw", "load", "run", "runner"]
 
 EXPERIMENTS: dict[str, Entry] = {**entries(), dossier.ENTRY.name: dossier.ENTRY}
 
@@ -72,3 +72,11 @@ def load(folder: str | Path) -> LoadedRun:
     from cos_interp.analyses.driver.loaded import read
 
     return read(Path(folder), EXPERIMENTS)
+
+
+def draw(folder: str | Path) -> Path:
+    """Draw the page of a finished run again from what it left, without a model; returns the page. Raises RunError as
+    :func:`load` does, and for a dossier, whose experiments are drawn one by one."""
+    from cos_interp.analyses.driver.drawing import draw_again
+
+    return draw_again(load(folder))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,13 +10,14 @@ from typing import Annotated, Any
 import typer
 from pydantic.fields import FieldInfo
 
-from cos_interp.analyses import EXPERIMENTS, runner
+from cos_interp.analyses import EXPERIMENTS, draw, load, runner
 from cos_interp.analyses.driver.command import as_text, explain, flag, reader
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.settings import AnalysisConfig
-from cos_interp.interp.terminal import Failure, Json, progress_bar
+from cos_interp.interp.terminal import Failure, Json, print_json, progress_bar
 
 analyze = typer.Typer(no_args_is_help=True, help="Experiments. Each writes a run folder with an HTML report.")
+report_app = typer.Typer(no_args_is_help=True, help="Pages of finished runs.")
 runs_app = typer.Typer(no_args_is_help=True, help="Finished and interrupted runs.")
 
 
@@ -38,6 +38,7 @@ def _common(name: str) -> list[inspect.Parameter]:
         "workers": (int | None, None, typer.Option(help="Processes. One a core by default.")),
         "out": (Path, Path("runs") / name, typer.Option(help="Run folder.")),
         "fresh": (bool, False, typer.Option("--fresh", help="Delete a run that is in the folder and start again.")),
+        "accept_versions": (bool, False, typer.Option("--accept-versions", help="Continue a run of other library versions.")),
         "as_json": (bool, False, typer.Option("--json", help="Print machine-readable JSON.")),
     }
     keyword = inspect.Parameter.KEYWORD_ONLY
@@ -64,18 +65,20 @@ def _configured(entry: Entry, given: dict[str, Any]) -> AnalysisConfig:
 def _analysis(entry: Entry) -> Callable[..., None]:
     """The command of one analysis: its options are the fields of its settings."""
 
-    def command(*, workers: int | None, out: Path, fresh: bool, as_json: bool, **given: Any) -> None:
+    def command(*, workers: int | None, out: Path, fresh: bool, accept_versions: bool, as_json: bool, **given: Any) -> None:
         config = _configured(entry, given)
         bar, move = progress_bar()
         try:
             with bar:
-                _, report = runner(entry.name)(config, out, fresh=fresh, workers=workers, progress=move)
+                _, report = runner(entry.name)(
+                    config, out, fresh=fresh, workers=workers, progress=move, accept_versions=accept_versions
+                )
         except KeyboardInterrupt:
             typer.echo("interrupted; run the same command again to continue", err=True)
             raise typer.Exit(130) from None
         page = (out / "report.html").resolve()
         if as_json:
-            print(json.dumps({"report": str(out / "report.html"), **report.data}))
+            print_json({"report": str(out / "report.html"), **report.data})
             return
         for line in report.lines:
             typer.echo(f"- {line}")
@@ -94,32 +97,57 @@ for entry in EXPERIMENTS.values():
 
 @runs_app.command("list")
 def runs_list(folder: Annotated[Path, typer.Argument(help="Folder of runs.")] = Path("runs"), as_json: Json = False) -> None:
-    """The runs below a folder and their state.
+    """The runs below a folder: when last written, size, experiment, model, items, state.
 
     Example: cos runs list --json
     """
-    from cos_interp.analyses.driver.store import RunError, RunStore
+    from cos_interp.analyses.driver.overview import overview
 
-    def state(path: Path) -> dict[str, str | None]:
-        try:
-            facts = RunStore(path).facts() or {}
-        except RunError:  # one foreign folder does not hide the others; `cos runs verify` says what is wrong with it
-            facts = {"status": "unreadable"}
-        return {"run": str(path), **{key: facts.get(key) for key in ("analysis", "status")}}
-
-    rows = [state(path.parent) for path in sorted(folder.glob("*/run.json"))]
+    rows = [overview(path.parent) for path in sorted(folder.glob("*/run.json"))]
     if as_json:
-        print(json.dumps(rows))
+        print_json([row.data() for row in rows])
         return
     for row in rows:
-        typer.echo(f"{row['run']}  {row['analysis']}  {row['status']}")
+        typer.echo(row.line())
     if not rows:
         typer.echo(f"no runs below {folder}")
 
 
+@runs_app.command("show")
+def runs_show(run: Annotated[Path, typer.Argument(help="Run folder.")], as_json: Json = False) -> None:
+    """What a run was asked, with which model and versions, its state, and its verdicts.
+
+    Example: cos runs show runs/recovery
+    """
+    from cos_interp.analyses.driver.overview import overview
+    from cos_interp.analyses.driver.store import RunError, RunStore
+
+    facts = RunStore(run).facts()
+    if facts is None:
+        raise Failure(f"{run} holds no run")
+    try:
+        findings = load(run).findings
+    except RunError:  # of an unfinished run there are none
+        findings = ()
+    if as_json:
+        print_json({**facts, "findings": [finding.data() for finding in findings]})
+        return
+    typer.echo(overview(run).line())
+    typer.echo(f"{facts['command']}")
+    for key in ("error", "model", "versions"):
+        if key in facts:
+            typer.echo(f"{key}: {_inline(facts[key])}")
+    for finding in findings:
+        typer.echo(f"- {finding.line()}")
+
+
+def _inline(value: Any) -> str:
+    return ", ".join(f"{k} {v}" for k, v in value.items() if not isinstance(v, dict)) if isinstance(value, dict) else str(value)
+
+
 @runs_app.command("verify")
 def runs_verify(run: Annotated[Path, typer.Argument(help="Run folder.")], as_json: Json = False) -> None:
-    """Check that a run is complete and that every file still has its digest.
+    """Check that a run is complete, that every file is as it was written, and that none was added.
 
     Example: cos runs verify runs/patching
     """
@@ -127,10 +155,31 @@ def runs_verify(run: Annotated[Path, typer.Argument(help="Run folder.")], as_jso
 
     problems = RunStore(run).verify()
     if as_json:
-        print(json.dumps({"run": str(run), "problems": problems}))
+        print_json({"run": str(run), "problems": problems})
     elif not problems:
-        typer.echo(f"{run}: complete, every digest holds")
+        typer.echo(f"{run}: complete, every file is as it was written")
     if problems and not as_json:
         raise Failure("; ".join(problems))
     if problems:
         raise typer.Exit(1)
+
+
+@runs_app.command("rm")
+def runs_rm(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
+    """Delete a run: its own files, and the folder when nothing else is in it.
+
+    Example: cos runs rm runs/recovery
+    """
+    from cos_interp.analyses.driver.store import RunStore
+
+    RunStore(run).remove()
+    typer.echo(f"{run} is deleted")
+
+
+@report_app.command("draw")
+def report_draw(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
+    """Draw the page of a finished run again, without a model. Units and results stay as they are.
+
+    Example: cos report draw runs/recovery
+    """
+    typer.echo(f"Report: {draw(run).resolve()}")

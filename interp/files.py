@@ -1,17 +1,27 @@
-"""Atomic files: a reader never sees half of one."""
+"""Files that a reader can trust: written whole or not at all, and sealed with their own digest."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import os
+import secrets
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+SEAL = "seal:"
+BLANK = SEAL + "0" * 64  # what a file holds in place of its seal while its digest is taken
+TEMPORARY = ".cos-{}.tmp"  # what an interrupted write leaves behind
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write beside, sync, rename, sync the folder. On any error the old file is intact and nothing is left behind."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    """Write beside under a name of its own, sync, rename, sync the folder. On any error the old file is intact and nothing is
+    left behind; writers of one path do not disturb each other, and the last one stays."""
+    temporary = path.with_name(TEMPORARY.format(secrets.token_hex(8)))
     try:
-        with temporary.open("wb") as handle:
+        with temporary.open("xb") as handle:
             handle.write(data)
             handle.flush()
             os.fsync(handle.fileno())
@@ -19,11 +29,76 @@ def write_atomic(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the disk keep the names in a folder."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a file is what a write that was killed left behind."""
+    return path.match(TEMPORARY.format("*"))
+
+
+# --- seals ---------------------------------------------------------------------------------------------------------
+
+
+def sealed(data: bytes) -> bytes:
+    """``data`` with its own digest in place of the first ``BLANK`` in it. ValueError where it holds none."""
+    place = data.index(BLANK.encode())
+    return _stamped(data, place, hashlib.sha256(data).hexdigest())
+
+
+def is_sealed(data: bytes) -> bool:
+    """Whether the bytes were sealed once, whatever became of them since."""
+    return SEAL.encode() in data
+
+
+def is_intact(data: bytes) -> bool:
+    """Whether the bytes are those that were sealed: any changed, missing or added byte says no."""
+    place = data.find(SEAL.encode())
+    if place < 0:
+        return False
+    held = data[place + len(SEAL) : place + len(BLANK)]
+    blank = _stamped(data, place, "0" * 64)
+    return hashlib.sha256(blank).hexdigest().encode() == held
+
+
+def _stamped(data: bytes, place: int, digits: str) -> bytes:
+    return data[:place] + (SEAL + digits).encode() + data[place + len(BLANK) :]
+
+
+def sealed_json(value: dict[str, Any]) -> bytes:
+    """A JSON object as the bytes of a file, with its seal as the first key. ValueError for what JSON cannot hold (NaN too)."""
+    ordered = {"seal": BLANK, **{key: value[key] for key in sorted(value) if key != "seal"}}
+    return sealed((json.dumps(ordered, indent=1, allow_nan=False) + "\n").encode())
+
+
+def read_sealed_json(data: bytes) -> dict[str, Any]:
+    """The object in the bytes of :func:`sealed_json`, without its seal. ValueError when they are not what was sealed."""
+    if not is_intact(data):
+        raise ValueError("its seal does not fit its content: it was changed or cut, or another program wrote it")
+    value = json.loads(data)
+    del value["seal"]
+    return value
+
+
+def plain(value: Any) -> Any:
+    """The value with None for numbers that JSON has no word for (NaN and the infinities)."""
+    if isinstance(value, Mapping):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# --- digests -------------------------------------------------------------------------------------------------------
 
 
 def digest(path: Path) -> str:

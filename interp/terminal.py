@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 import typer
+
+from cos_interp.interp.files import plain
 
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")]
 
 
 class Failure(Exception):
     """A message for the user; exit code 1."""
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON; null stands for what has no number (NaN)."""
+    print(json.dumps(plain(value), allow_nan=False))
 
 
 def progress_bar() -> tuple[Any, Any]:

@@ -17,7 +17,7 @@ from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit import attention_maths as maths
 from cos_interp.analyses.kit.attention_maths import Grid
 from cos_interp.analyses.kit.attention_reader import checked_layers, query_key_hooks, some_queries
-from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps, each_problem
+from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps, each_problem, fits
 from cos_interp.analyses.kit.tracks import tokens_of, tracks
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
@@ -163,3 +163,4 @@ def stacked(maps: dict[tuple[int, int], Tensor], steps: tuple[int, ...], layers:
 
 pieces = each_problem
 work = each_unit(measure)
+check = fits

@@ -11,7 +11,7 @@ import torch
 from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig
 from cos_interp.analyses.driver.experiment import Unit, each_unit
 from cos_interp.analyses.driver.facts import PIXELS, RunFacts
-from cos_interp.analyses.kit.problems import Problem, generate, problems
+from cos_interp.analyses.kit.problems import Problem, fits, generate, problems
 from cos_interp.analyses.kit.readings import clean_videos, read_steps
 from cos_interp.interp.model import HookedVideoPipeline
 
@@ -37,3 +37,4 @@ def measure(model: HookedVideoPipeline, config: ChainOfStepsConfig, piece: Piece
 
 
 work = each_unit(measure, _name)
+check = fits

@@ -13,6 +13,8 @@ from cos_interp.analyses.driver.settings import AnalysisConfig
 class DossierConfig(AnalysisConfig):
     """Every experiment at a size that fits a time budget."""
 
+    FILES = ("prompts",)
+
     budget: str = Field("20m", description="Time for all together: 90s, 20m, 1h. The sizes are chosen to fit.")
     only: tuple[str, ...] | None = Field(None, description="These experiments only, with commas.")
     prompts: str | None = Field(None, description="Own inputs instead: a JSONL file, a line {'prompt': ..., 'image': path}.")

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import pandas as pd
 
 from cos_interp.analyses.dossier import ENTRY, DossierConfig, ExperimentFacts
-from cos_interp.analyses.driver import experiment
+from cos_interp.analyses.driver import experiment, identity
 from cos_interp.analyses.driver.base import AnalysisResult, Progress
 from cos_interp.analyses.driver.command import command_line
 from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding, Number, Verdict
-from cos_interp.analyses.driver.identity import given, named, run_facts
 from cos_interp.analyses.driver.registry import entries as known
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.settings import AnalysisConfig
@@ -31,7 +30,6 @@ PILOT = 2  # items of the first run, whose time tells how many fit
 LARGEST = 125
 LARGEST_FIGURE = 200_000  # bytes
 UNITS = {"s": 1, "m": 60, "h": 3600}
-Runner = Callable[..., tuple[AnalysisResult, Report]]  # run_and_report with the dossier's model
 
 
 def seconds(text: str) -> float:
@@ -71,66 +69,82 @@ def chosen(config: DossierConfig) -> list[Entry]:
 
 def run_and_report(
     config: DossierConfig, folder: Path, *, model: HookedVideoPipeline | None = None, fresh: bool = False,
-    workers: int | None = None, progress: Progress = lambda done, total, what: None,
+    workers: int | None = None, progress: Progress = lambda done, total, what: None, accept_versions: bool = False,
 ) -> tuple[AnalysisResult, Report]:  # fmt: skip
     """Run, or continue, a dossier. Each experiment is a run folder of its own below ``folder``."""
     budget, entries = seconds(config.budget), chosen(config)
-    loaded = model or experiment.load_model(config)
-    identity = named(config) if model is None else given(model)
-    store = RunStore.open(folder, run_facts(NAME, config, identity), fresh, ENTRY.facts)
-    run = partial(experiment.run_and_report, model=loaded, identity=identity, workers=workers)
-    left = budget
+    names = [entry.name for entry in entries]
+    given, model = model is not None, model or experiment.load_model(config)
+    with experiment.threads(1 if workers != 1 else None) as count:
+        asked = identity.of(NAME, config, model, count, given)
+        with RunStore.open(folder, asked, fresh, ENTRY.facts, accept_versions, parts=names) as store:
+            failed = _each(entries, budget, config, store, model, workers, progress)
+            units = {entry.name: store.finished(entry.name)[1] for entry in entries if entry.name not in failed} | failed
+            result = AnalysisResult(NAME, config, pd.DataFrame(), store.facts() or {}, units)
+            result.rows = _claims(result.units_of(ExperimentFacts))
+            store.write_results(result.rows.drop(columns=["number", "control"], errors="ignore"))
+            report = build(result)
+            texts = {"findings.md": report.data["markdown"].encode()}
+            store.write_page(report.files() | texts | _figures(folder, result.units_of(ExperimentFacts)))
+            if failed:
+                raise RunError(f"{', '.join(failed)} failed and may succeed next time: run the same command again")
+            store.complete()
+    return result, report
+
+
+def _each(
+    entries: Sequence[Entry], left: float, config: DossierConfig, store: RunStore, model: HookedVideoPipeline,
+    workers: int | None, progress: Progress,
+) -> dict[str, ExperimentFacts]:  # fmt: skip
+    """Run what is missing within the time that is left; the experiments that failed for a reason that may pass."""
+    failed = {}
     for done, entry in enumerate(entries):
         progress(done, len(entries), entry.name)
         weights = [e.seconds for e in entries[done:]]
         began = time.monotonic()
         if store.unit(entry.name) is None:
-            _one(entry, config, store, run, left * weights[0] / sum(weights))
+            facts, passing = _one(entry, config, store, model, workers, left * weights[0] / sum(weights))
+            if passing:
+                failed[entry.name] = facts
+            else:
+                store.add_unit(entry.name, [], {}, facts)
         left -= time.monotonic() - began
-    units = {entry.name: store.finished(entry.name)[1] for entry in entries}
-    result = AnalysisResult(NAME, config, pd.DataFrame(), store.facts() or {}, units)
-    result.rows = _claims(result.units_of(ExperimentFacts))
-    store.write_results(result.rows.drop(columns=["number", "control"], errors="ignore"))
-    report = build(result)
-    store.write("report.html", report.html.encode())
-    store.write_json(
-        "findings.json", [finding.data() for unit in result.units_of(ExperimentFacts).values() for finding in unit.findings]
-    )
-    store.write("findings.md", report.data["markdown"].encode())
-    store.complete({k: v for k, v in store.facts().items() if k != "status"})
-    return result, report
+    return failed
 
 
-def _one(entry: Entry, config: DossierConfig, store: RunStore, run: Runner, allowed: float) -> None:
-    """Run one experiment within ``allowed`` seconds: a small run first; when more fits, a larger one in its place."""
-    folder = store.folder / entry.name
-    made = load(entry.name)
+def _one(
+    entry: Entry, config: DossierConfig, store: RunStore, model: HookedVideoPipeline, workers: int | None, allowed: float
+) -> tuple[ExperimentFacts, bool]:
+    """One experiment within ``allowed`` seconds: a small run first, which grows when more fits. With it, whether it failed for a
+    reason that may pass: a lost worker or a full disk, not a model that does not fit."""
+    folder, made = store.folder / entry.name, load(entry.name)
     said: dict[str, Any] = {}
-    began = time.monotonic()
+    passing, began = False, time.monotonic()
     try:
         asked = _config_of(folder, entry) or configured(entry, config, PILOT)
-        _, report = run(made, asked, folder)
+        _, report = experiment.run_and_report(made, asked, folder, model=model, workers=workers)
         spent = time.monotonic() - began
         fitting = fitting_items(allowed - spent, spent)
         if getattr(asked, size_field(entry)) == PILOT < fitting:
             asked = configured(entry, config, fitting)
-            _, report = run(made, asked, folder, fresh=True)
+            _, report = experiment.run_and_report(made, asked, folder, model=model, workers=workers)
         said |= {"command": command_line(entry.name, asked), "items": getattr(asked, size_field(entry))}
         said |= {"lines": tuple(report.lines), "findings": tuple(map(Finding.of, report.data.get("findings", [])))}
-        said |= {"figure": _keep_figure(store, entry.name, report)}
-    except (ValueError, RuntimeError) as error:  # one experiment that cannot run does not end the dossier
-        said = {"error": str(error)}
-    facts = ExperimentFacts(about=entry.about, seconds=round(time.monotonic() - began, 1), **said)
-    store.add_unit(entry.name, [], {}, facts)
+        said |= {"figure": _small_figure(report)}
+    except (ValueError, RuntimeError, OSError) as error:  # one experiment that cannot run does not end the dossier
+        said, passing = {"error": str(error)}, not isinstance(error, ValueError)
+    return ExperimentFacts(about=entry.about, seconds=round(time.monotonic() - began, 1), **said), passing
 
 
-def _keep_figure(store: RunStore, name: str, report: Report) -> str:
-    """Copy the first figure of a report that is small enough to go into a text; its place, "" for none."""
-    small = (report.media[figure] for figure in report.figures if len(report.media[figure]) < LARGEST_FIGURE)
-    if (drawn := next(small, None)) is None:
-        return ""
-    store.write(f"media/{name}.svg", drawn)
-    return f"media/{name}.svg"
+def _small_figure(report: Report) -> str:
+    """The first figure of a report that is small enough to go into a text, "" for none."""
+    return next((figure for figure in report.figures if len(report.media[figure]) < LARGEST_FIGURE), "")
+
+
+def _figures(folder: Path, units: Mapping[str, ExperimentFacts]) -> dict[str, bytes]:
+    """The figures that the text shows, each from the run of its experiment."""
+    shown = {name: unit.figure for name, unit in units.items() if unit.figure}
+    return {f"media/{name}.svg": RunStore(folder / name).read(f"media/{figure}") for name, figure in shown.items()}
 
 
 def _config_of(folder: Path, entry: Entry) -> AnalysisConfig | None:
@@ -191,6 +205,6 @@ def markdown(claims: list[dict[str, Any]], units: dict[str, ExperimentFacts], fa
             out.append(f"- **{c['verdict']}**: {c['claim']}. {c['statement'][:1].upper()}{c['statement'][1:]} {c['number']}.")
             out.append(f"  Control, {c['control_name']}: {c['control']}. Rule: {c['rule']}.")
         if unit.figure:
-            out += ["", f"![{name}]({unit.figure})", ""]
+            out += ["", f"![{name}](media/{name}.svg)", ""]
         out += [f"- {line}" for line in unit.lines if not line.startswith(get_args(Verdict))] + [""]
     return "\n".join(out)

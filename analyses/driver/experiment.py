@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,12 +16,13 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
+from cos_interp.analyses.driver import identity, manifest
 from cos_interp.analyses.driver.base import AnalysisResult, Progress
 from cos_interp.analyses.driver.facts import Facts
-from cos_interp.analyses.driver.identity import given, named, run_facts
 from cos_interp.analyses.driver.settings import AnalysisConfig
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.driver.workers import default_workers, scatter
+from cos_interp.interp.files import plain
 from cos_interp.interp.model import HookedVideoPipeline
 
 
@@ -40,6 +44,12 @@ class Report:
     html: str
     media: dict[str, bytes] = field(default_factory=dict)
     figures: tuple[str, ...] = ()  # names among ``media``, in the order of the page
+
+    def files(self) -> dict[str, bytes]:
+        """What is written to the run folder, by name."""
+        findings = json.dumps(plain(self.data.get("findings", [])), indent=1, allow_nan=False) + "\n"
+        media = {f"{manifest.MEDIA}/{name}": data for name, data in self.media.items()}
+        return {manifest.REPORT: self.html.encode(), manifest.FINDINGS: findings.encode(), **media}
 
 
 Work = Callable[[HookedVideoPipeline, Any, RunStore, Any], Iterator[str]]
@@ -100,43 +110,93 @@ def waves(pieces: Sequence[tuple[Any, list[str]]], needs: Callable[[Any], Sequen
         sorter.done(*ready)
 
 
-def run(experiment: Experiment, config: AnalysisConfig, folder: Path, **options: Any) -> AnalysisResult:
-    """Compute, or continue, a run in ``folder``. Raises RunError for a folder that does not fit.
+@dataclass(frozen=True)
+class Ways:
+    """How a run is computed, which changes no number. ``model``: a loaded one instead of the settings' own."""
 
-    Options: ``model``, a loaded one that is used as it is; ``identity``, what ``run.json`` says of it, where that is known
-    better than from its weights in memory; ``fresh``, ``workers``, ``progress``.
+    model: HookedVideoPipeline | None = None
+    fresh: bool = False
+    workers: int | None = None
+    progress: Progress = lambda done, total, what: None
+    accept_versions: bool = False
+
+
+def run(experiment: Experiment, config: AnalysisConfig, folder: Path, **ways: Any) -> AnalysisResult:
+    """Compute, or continue, a run in ``folder``, without a page; ``ways`` are the fields of :class:`Ways`.
+
+    Raises RunError for a folder that does not fit.
     """
-    return _computed(experiment, config, folder, **options)[0]
+    with _computed(experiment, config, folder, Ways(**ways)) as (result, _):
+        return result
 
 
+def run_and_report(experiment: Experiment, config: AnalysisConfig, folder: Path, **ways: Any) -> tuple[AnalysisResult, Report]:
+    """As :func:`run`, then draw the page and mark the run complete."""
+    with _computed(experiment, config, folder, Ways(**ways)) as (result, store):
+        report = experiment.report(result, store)
+        store.write_page(report.files())
+        store.complete()
+        return result, report
+
+
+@contextlib.contextmanager
 def _computed(
-    experiment: Experiment, config: AnalysisConfig, folder: Path, model: HookedVideoPipeline | None = None,
-    identity: dict[str, Any] | None = None, fresh: bool = False, workers: int | None = None,
-    progress: Progress = lambda done, total, what: None,
-) -> tuple[AnalysisResult, RunStore]:  # fmt: skip
-    loaded = model or load_model(config)  # before the pieces: a name that no model has costs no work
-    identity = identity or (named(config) if model is None else given(model))
-    experiment.check(config, loaded)
+    experiment: Experiment, config: AnalysisConfig, folder: Path, ways: Ways
+) -> Iterator[tuple[AnalysisResult, RunStore]]:
+    model = ways.model or load_model(config)  # first: a name without a model is the cheapest mistake
     pieces = list(experiment.pieces(config))
     order = list(waves(pieces, partial(experiment.needs, config)))
-    store = RunStore.open(folder, run_facts(experiment.name, config, identity), fresh, experiment.facts)
+    experiment.check(config, model)
+    workers = default_workers() if ways.workers is None else ways.workers
+    derived = [unit for piece, units in pieces if experiment.needs(config, piece) for unit in units]
+    with threads(1 if workers > 1 else None) as count:
+        asked = identity.of(experiment.name, config, model, count, ways.model is not None)
+        with RunStore.open(folder, asked, ways.fresh, experiment.facts, ways.accept_versions, derived) as store:
+            _name_damaged(store, [unit for _, units in pieces for unit in units])
+            _compute(experiment, config, store, model, pieces, order, workers, ways.progress)
+            result = experiment.finish(collect(experiment, config, store))
+            store.write_results(result.rows)
+            yield result, store
+
+
+@contextlib.contextmanager
+def threads(wanted: int | None) -> Iterator[int]:
+    """So many of torch's threads for the length of a block; None leaves them. Yields their number, on which rounding depends."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(wanted or before)
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+
+
+def _name_damaged(store: RunStore, units: Sequence[str]) -> None:
+    """Say which units are not what was written; they are computed again."""
+    for unit in store.damaged(units):
+        path = store.unit_path(unit)
+        warnings.warn(f"{path} is damaged: it is not used, and computed again", stacklevel=3)
+        path.unlink()
+
+
+def _compute(
+    experiment: Experiment, config: AnalysisConfig, store: RunStore, model: HookedVideoPipeline,
+    pieces: Sequence[tuple[Any, list[str]]], order: Sequence[Sequence[Any]], workers: int, progress: Progress,
+) -> None:  # fmt: skip
     total = sum(len(names) for _, names in pieces)
     progress(0, total, experiment.name)
-    count = default_workers() if workers is None else workers
 
     def job(piece: Any) -> Iterator[str]:
-        yield from experiment.work(loaded, config, store, piece)
+        yield from experiment.work(model, config, store, piece)
 
-    stored = (unit for wave in order for unit in scatter(job, wave, min(count, len(wave))))
+    stored = (unit for wave in order for unit in scatter(job, wave, min(workers, len(wave))))
     for done, unit in enumerate(stored, 1):
         progress(done, total, unit)
-    result = experiment.finish(collect(experiment, config, store))
-    store.write_results(result.rows)
-    return result, store
 
 
 def collect(experiment: Experiment, config: AnalysisConfig, store: RunStore) -> AnalysisResult:
-    """Read all units of a finished run, in the order of the pieces."""
+    """Read all units of a finished run, in the order of the pieces. RunError for one that is missing or damaged."""
     rows: list[Row] = []
     units = {}
     for _, names in experiment.pieces(config):
@@ -146,13 +206,8 @@ def collect(experiment: Experiment, config: AnalysisConfig, store: RunStore) -> 
     return AnalysisResult(experiment.name, config, pd.DataFrame(rows), store.facts() or {}, units)
 
 
-def run_and_report(experiment: Experiment, config: AnalysisConfig, folder: Path, **options: Any) -> tuple[AnalysisResult, Report]:
-    """Run, write the report and its media, and mark the run complete. Options as in :func:`run`."""
-    result, store = _computed(experiment, config, folder, **options)
-    report = experiment.report(result, store)
-    for name, data in report.media.items():
-        store.write(f"media/{name}", data)
-    store.write("report.html", report.html.encode())
-    store.write_json("findings.json", report.data.get("findings", []))
-    store.complete({k: v for k, v in store.facts().items() if k != "status"})
-    return result, report
+def draw(experiment: Experiment, config: AnalysisConfig, store: RunStore) -> Report:
+    """Draw the page of a finished run again, from what it left, without a model. ``store`` must be its writer."""
+    report = experiment.report(experiment.finish(collect(experiment, config, store)), store)
+    store.write_page(report.files())
+    return report

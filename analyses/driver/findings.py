@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import TypeAdapter
+from pydantic import BeforeValidator, TypeAdapter
 
 MIN_ITEMS = 5
 Verdict = Literal["reproduced", "not reproduced", "contradicted", "not testable"]
+
+
+# JSON has no NaN and says null
+Measured = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 
 
 @dataclass(frozen=True)
 class Number:
     """A value with its 95 % interval over ``n`` items (NaN bounds: no interval)."""
 
-    value: float
-    low: float = float("nan")
-    high: float = float("nan")
+    value: Measured
+    low: Measured = math.nan
+    high: Measured = math.nan
     n: int = 0
 
     def __str__(self) -> str:

@@ -1,63 +1,84 @@
-"""Which model, settings and versions made a run: what ``run.json`` says."""
+"""What a run is, by content: two runs of one identity end with the same bytes."""
 
 from __future__ import annotations
 
-import hashlib
 import sys
+from collections.abc import Iterator, Mapping, Set
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from cos_interp.analyses.driver.command import command_line
+from cos_interp.analyses.driver import inputs
+from cos_interp.analyses.driver.command import command_line, flag
 from cos_interp.analyses.driver.settings import AnalysisConfig
-from cos_interp.analyses.driver.store import FORMAT
-from cos_interp.interp.files import weights_digest
-from cos_interp.interp.model import ORGANISM, HookedVideoPipeline
+from cos_interp.interp import identity as content
+from cos_interp.interp.model import HookedVideoPipeline
+
+FORMAT = 2  # of a run folder
+LIBRARIES = ("torch", "diffusers", "nnsight", "transformers", "numpy", "scikit-learn", "umap-learn")
+GROWING = ("items", "pairs")  # settings that may grow: what is there is a part of what is asked
 
 
-def run_facts(name: str, config: AnalysisConfig, model: dict[str, Any]) -> dict[str, Any]:
-    """All that decides the numbers of a run; ``model`` as :func:`named` or :func:`given` say it."""
-    command = command_line(name, config) + ("  # with a model given from Python" if model["given"] else "")
+def of(
+    name: str, config: AnalysisConfig, model: HookedVideoPipeline, threads: int, given: bool = False
+) -> dict[str, Any]:  # fmt: skip
+    """What ``run.json`` says of a run beside its state: all that decides its numbers. ``given``: the model came from Python."""
+    parts = content.identity(model.pipe)
+    known = {"name": model.name, "digest": content.combined(parts), "parts": parts, "revision": config.revision, "given": given}
+    command = command_line(name, config) + ("  # with a model given from Python" if given else "")
     return {
-        "format": FORMAT, "analysis": name, "config": config.model_dump(mode="json"), "command": command, "model": model,
-        "versions": versions(),
+        "format": FORMAT, "analysis": name, "config": config.model_dump(mode="json"), "command": command,
+        "model": known,
+        "inputs": {flag(field): inputs.content(Path(getattr(config, field)), flag(field)) for field in files_of(config)},
+        "versions": versions() | {"threads": str(threads)},
     }  # fmt: skip
 
 
+def files_of(config: AnalysisConfig) -> list[str]:
+    """The settings that name a file of the user's."""
+    return [name for name in type(config).FILES if getattr(config, name) is not None]
+
+
 def versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    packages = ("torch", "diffusers", "nnsight", "transformers", "numpy")
-    return {"python": sys.version.split()[0]} | {p: version(p) for p in packages}
+    """Of this package, the libraries that compute, and Python."""
+    return {"cos-interp": version("cos-interp"), "python": sys.version.split()[0]} | {p: version(p) for p in LIBRARIES}
 
 
-def named(config: AnalysisConfig) -> dict[str, Any]:
-    """A model that is loaded by its name: the digest of its folder, or the hub's revision."""
-    folder = ORGANISM if config.model == "organism" else Path(config.model)
-    digest = weights_digest(folder) if folder.is_dir() else None
-    return {"name": config.model, "digest": digest, "revision": config.revision, "given": False}
+def changes(held: Mapping[str, Any], asked: Mapping[str, Any], accept_versions: bool = False) -> list[str]:
+    """What differs between the identity of a run on disk and the one that is asked for, in words; what may differ is left out."""
+    files = {*held.get("inputs", {}), *asked["inputs"]}
+    found = [*_settings(held.get("config", {}), asked["config"], files), *_model(held.get("model", {}), asked["model"])]
+    if held.get("analysis") != asked["analysis"]:
+        found = [f"analysis: {held.get('analysis')}, now {asked['analysis']}", *found]
+    found += _inputs(held.get("inputs", {}), asked["inputs"])
+    return found if accept_versions else [*found, *_versions(held.get("versions", {}), asked["versions"])]
 
 
-def given(model: HookedVideoPipeline) -> dict[str, Any]:
-    """A loaded model that is used as it is: the digest of what it holds now, which no name or folder vouches for."""
-    return {"name": model.name, "digest": memory_digest(model.pipe), "revision": None, "given": True}
+def _settings(held: Mapping[str, Any], asked: Mapping[str, Any], files: Set[str]) -> Iterator[str]:
+    """Names of files and of the model do not count: what they lead to is compared."""
+    for key in sorted(key for key in {*held, *asked} - {"model", "revision"} if flag(key) not in files):
+        was, now = held.get(key), asked.get(key)
+        grown = key in GROWING and isinstance(was, int) and isinstance(now, int) and now >= was
+        if was != now and not grown:
+            yield f"{flag(key)}: {was}, now {now}"
 
 
-def memory_digest(pipe: Any) -> str | None:
-    """sha256 over the weights of a pipeline's parts, as they are in memory, and its scheduler's settings.
+def _model(held: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
+    was, now = held.get("parts", {}), asked["parts"]
+    if different := sorted(part for part in {*was, *now} if was.get(part) != now.get(part)):
+        yield f"the model: other {', '.join(different)}"
 
-    None where weights cannot be read as plain tensors: offloaded (on the meta device) or packed by a quantiser.
-    """
-    settings = sorted(item for item in pipe.scheduler.config.items() if not item[0].startswith("_"))
-    total = hashlib.sha256(f"{type(pipe.scheduler).__name__} {settings}".encode())
-    for part, module in sorted(pipe.components.items()):
-        if not isinstance(module, torch.nn.Module):
-            continue
-        for name, weight in sorted(module.state_dict().items()):
-            if type(weight) is not Tensor or weight.is_meta:
-                return None
-            total.update(f"{part}.{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
-            total.update(weight.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()
+
+def _inputs(held: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
+    for option in sorted({*held, *asked}):
+        was, now = held.get(option, {}), asked.get(option, {})
+        for place in dict.fromkeys((*was, *now)):
+            if was.get(place) != now.get(place):
+                how = "is new" if place not in was else "is gone" if place not in now else "has changed"
+                yield f"{option}: {place} {how}"
+
+
+def _versions(held: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
+    for key in sorted({*held, *asked}):
+        if held.get(key) != asked.get(key):
+            yield f"version of {key}: {held.get(key)}, now {asked.get(key)} (go on with --accept-versions)"

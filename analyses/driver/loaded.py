@@ -13,11 +13,13 @@ import pandas as pd
 from pydantic import ValidationError
 from torch import Tensor
 
+from cos_interp.analyses.driver import manifest
 from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.facts import Facts
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.settings import AnalysisConfig
-from cos_interp.analyses.driver.store import FORMAT, RunError, RunStore
+from cos_interp.analyses.driver.store import RunStore
 
 
 @dataclass(frozen=True)
@@ -52,19 +54,21 @@ class LoadedRun:
 
 
 def read(folder: Path, entries: Mapping[str, Entry]) -> LoadedRun:
-    """Read a run folder; ``entries`` are the experiments by name.
+    """Read a run folder; ``entries`` are the experiments by name. Results and findings are checked now, units when they are read.
 
     Raises RunError, which names the file, for a folder without a finished run, for one that changed since, and for files that
     this version did not write.
     """
     store = RunStore(folder)
-    if problems := store.verify():
-        raise RunError(f"{folder} cannot be loaded: {problems[0]}")
-    facts = store.facts() or {}
+    facts = store.facts()
+    if facts is None:
+        raise RunError(f"{folder} holds no run: it has no {manifest.RUN}")
+    if facts.get("status") != "complete":
+        raise RunError(f"the run in {folder} is {facts.get('status')}: continue it with the same command")
     entry = _entry(folder, facts, entries)
     config = _config(folder, facts, entry)
     units = tuple(sorted(path.stem for path in (folder / "shards").glob("*.safetensors")))
-    return LoadedRun(folder, entry.name, config, _rows(folder), _findings(folder), facts, units, entry.facts)
+    return LoadedRun(folder, entry.name, config, _rows(store), _findings(store), facts, units, entry.facts)
 
 
 AGAIN = "run the same command again with --fresh"
@@ -72,11 +76,9 @@ AGAIN = "run the same command again with --fresh"
 
 def _entry(folder: Path, facts: Mapping[str, Any], entries: Mapping[str, Entry]) -> Entry:
     """The experiment that made a run."""
-    name, made = facts.get("analysis"), facts.get("format", 1)
+    name = facts.get("analysis")
     if not isinstance(name, str) or name not in entries:
         raise RunError(f"{folder} holds a run of {name!r}, which this version does not have; it has {', '.join(entries)}")
-    if made != FORMAT:
-        raise RunError(f"{folder} is a run folder of format {made!r}, and this version reads format {FORMAT}: {AGAIN}")
     return entries[name]
 
 
@@ -88,20 +90,19 @@ def _config(folder: Path, facts: Mapping[str, Any], entry: Entry) -> AnalysisCon
         raise RunError(f"{folder} was made by another version: its settings do not fit here ({wrong}); {AGAIN}") from error
 
 
-def _rows(folder: Path) -> pd.DataFrame:
-    path = folder / "results.parquet"
+def _rows(store: RunStore) -> pd.DataFrame:
     try:
-        return pd.read_parquet(io.BytesIO(path.read_bytes()))
-    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        raise RunError(f"{path} is missing or no table ({error}): {AGAIN}") from error
+        return pd.read_parquet(io.BytesIO(store.read(manifest.RESULTS)))
+    except ValueError as error:  # pyarrow's errors are ValueErrors
+        raise RunError(f"{store.folder / manifest.RESULTS} is no table ({error}): {AGAIN}") from error
 
 
-def _findings(folder: Path) -> tuple[Finding, ...]:
-    path = folder / "findings.json"
+def _findings(store: RunStore) -> tuple[Finding, ...]:
+    path = store.folder / manifest.FINDINGS
     try:
-        held = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"{path} is missing or no JSON ({error}): {AGAIN}") from error
+        held = json.loads(store.read(manifest.FINDINGS))
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path} is no JSON ({error}): {AGAIN}") from error
     if not isinstance(held, list):
         raise RunError(f"{path} holds {type(held).__name__}, not a list of findings: {AGAIN}")
     try:

@@ -5,6 +5,8 @@ A field's name is the option's name (see ``analyses.command.FLAGS`` for the exce
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from cos_interp.tasks import NAMES
@@ -14,6 +16,7 @@ class AnalysisConfig(BaseModel):
     """Frozen and strict: an unknown or malformed setting is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    FILES: ClassVar[tuple[str, ...]] = ()  # settings that name a file of the user's, whose content counts
 
     model: str = Field("organism", description="'organism', a folder in diffusers format, a hub id, or tiny:NAME.")
     revision: str | None = Field(None, description="Revision of a hub model.")
@@ -31,6 +34,8 @@ def known_task(value: str) -> str:
 
 class SuiteConfig(AnalysisConfig):
     """Settings of analyses that go over problems: the suite's items, or the user's own prompts."""
+
+    FILES = ("prompts",)
 
     tasks: tuple[str, ...] = Field(NAMES, min_length=1, description="Tasks, with commas.")
     items: int = Field(10, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")

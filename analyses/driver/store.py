@@ -1,85 +1,154 @@
-"""A run on disk: what was asked (``run.json``), finished units (``shards/`` + ``manifest.jsonl``), results, report.
+"""A run on disk: what was asked (``run.json``), finished units (``shards/``), results, page.
 
-A unit of work is one safetensors file that holds its tensors and, in its header, its rows of results. A killed run
-continues with the units that are missing and ends with the same bytes.
+A unit of work is one safetensors file that holds its tensors and, in its header, its rows of results, sealed with its own
+digest. A killed run continues with the units that are missing or damaged and ends with the same bytes.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import safetensors
 from pydantic import ValidationError
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
+from cos_interp.analyses.driver import identity, manifest, older
+from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.facts import COMMON, Facts
-from cos_interp.interp.files import digest, write_atomic
+from cos_interp.analyses.driver.lock import Writer
+from cos_interp.interp.files import BLANK, is_intact, is_leftover, is_sealed, read_sealed_json, sealed, sealed_json, write_atomic
 
 Row = dict[str, Any]
-FORMAT = 2  # of a run folder: a run of another is not read
-
-
-class RunError(RuntimeError):
-    """A run folder that cannot be used as asked."""
+Status = str  # running, failed, complete
 
 
 class RunStore:
-    """One run folder. ``open`` continues a run of the same configuration, or starts a new one.
+    """One run folder. ``kinds``: the records of facts that its units may hold beside the common ones. ``parts``: runs inside.
 
-    ``kinds``: the records of facts that its units may hold beside the common ones.
+    :meth:`open` continues a run of the same identity, or starts a new one, and is its only writer; a plain store reads.
     """
 
-    def __init__(self, folder: Path, kinds: Sequence[type[Facts]] = ()):
-        self.folder = folder
+    def __init__(self, folder: Path, kinds: Sequence[type[Facts]] = (), writer: Writer | None = None, parts: Sequence[str] = ()):
+        self.folder, self.writer, self.parts = folder, writer, parts
         self.kinds = {kind.__name__: kind for kind in (*COMMON, *kinds)}
 
     @classmethod
-    def open(cls, folder: Path, facts: dict[str, Any], fresh: bool = False, kinds: Sequence[type[Facts]] = ()) -> RunStore:
-        """``facts`` say what the run computes; RunError when the folder holds a run of other facts, unless ``fresh``."""
-        store = cls(folder, kinds)
-        try:
-            if fresh and (folder / "run.json").is_file():
-                shutil.rmtree(folder)
-            folder.mkdir(parents=True, exist_ok=True)
-            held = store.facts()
-            if held is None and any(folder.iterdir()):
-                raise RunError(f"{folder} is not empty and holds no run: choose another --out")
-            if held is not None and {**held, "status": ""} != {**facts, "status": ""}:
-                changed = sorted(k for k in {*held, *facts} - {"status"} if held.get(k) != facts.get(k))
-                raise RunError(
-                    f"{folder} holds a run with other settings ({', '.join(changed)}): choose another --out, or --fresh"
-                )
-            (folder / "shards").mkdir(exist_ok=True)
-            (folder / "media").mkdir(exist_ok=True)
-            if held is None or held["status"] != "complete":
-                store.write_json("run.json", {**facts, "status": "running"})
-        except OSError as error:
-            raise RunError(f"cannot write to {folder}: {error.strerror}") from error
-        return store
+    @contextlib.contextmanager
+    def open(
+        cls, folder: Path, asked: Mapping[str, Any], fresh: bool = False, kinds: Sequence[type[Facts]] = (),
+        accept_versions: bool = False, derived: Iterable[str] = (), parts: Sequence[str] = (),
+    ) -> Iterator[RunStore]:  # fmt: skip
+        """The run of an identity (see :mod:`driver.identity`), as its only writer for the length of a block.
+
+        An error in the block is kept in ``run.json``. Raises RunError for a folder that holds something else, names what
+        differs, and changes nothing there; ``fresh`` takes a run of ours away first. Taken where another process writes.
+        ``derived``: units that are made of others, and so made again when the run has grown. ``parts``: names of runs inside.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                store = cls(folder, kinds, stack.enter_context(Writer(folder).holding()), parts)
+                store._begin(asked, fresh, accept_versions, derived)
+            except OSError as error:
+                raise RunError(f"cannot write to {folder}: {error.strerror}") from error
+            try:
+                yield store
+            except Exception as error:
+                with contextlib.suppress(OSError, RunError):  # what went wrong may be the disk
+                    store.set_status("failed", error=f"{type(error).__name__}: {error}")
+                raise
+
+    def _begin(self, asked: Mapping[str, Any], fresh: bool, accept_versions: bool, derived: Iterable[str]) -> None:
+        self._refuse_strangers(fresh)
+        if fresh:
+            self._clear()
+        held = self.facts()
+        changed = [] if held is None else identity.changes(held, asked, accept_versions)
+        if held is not None and held["format"] == 1:
+            changed = [older.REFUSAL]
+        if held is not None and changed and held.get("status") == "failed":  # a repaired input starts anew
+            self._clear()
+            held, changed = None, []
+        if changed:
+            raise RunError(
+                f"{self.folder} holds another run ({'; '.join(changed)}): choose another --out, or --fresh to start again there"
+            )
+        if held is not None and held["config"] != asked["config"]:
+            for unit in derived:
+                self.unit_path(unit).unlink(missing_ok=True)
+        for name in (manifest.UNITS, manifest.MEDIA):
+            (self.folder / name).mkdir(exist_ok=True)
+        for name in manifest.entries(self.folder):
+            if is_leftover(Path(name)):
+                (self.folder / name).unlink()
+        same = held is not None and held.get("status") == "complete" and {**held, **asked} == held
+        if not same:
+            self._write_facts({**asked, "parts": list(self.parts), "status": "running"})
+
+    def _refuse_strangers(self, fresh: bool) -> None:
+        """RunError where the folder holds no run of ours, or, before it is cleared, something beside it."""
+        path = self.folder / manifest.RUN
+        foreign = manifest.strangers(self.folder, self.parts)
+        if not path.is_file() and foreign:
+            raise RunError(f"{self.folder} holds no run, but {foreign[0]}: choose another --out")
+        if path.is_file() and not (is_sealed(path.read_bytes()) or older.is_of_0_1(path.read_bytes())):
+            raise RunError(f"{path} was not written by this tool: choose another --out")
+        if fresh and foreign:
+            raise RunError(f"--fresh would delete {foreign[0]} in {self.folder}, which is not of the run: move it away")
+
+    def _clear(self) -> None:
+        for name in manifest.own(self.folder, self.parts):
+            if name not in manifest.FILES:  # the lock, which is held
+                (self.folder / name).unlink()
+
+    def remove(self) -> None:
+        """Delete the run: its own files, and its folders when they are empty then. RunError where there is none, or another
+        process writes it."""
+        if not (self.folder / manifest.RUN).is_file():
+            raise RunError(f"{self.folder} holds no run")
+        with Writer(self.folder).holding():
+            with contextlib.suppress(RunError):  # damaged: what it had inside stays
+                self.parts = (self.facts() or {}).get("parts", ())
+            self._refuse_strangers(fresh=False)
+            self._clear()
+        for path in sorted((p for p in self.folder.rglob("*") if p.is_dir()), reverse=True):
+            with contextlib.suppress(OSError):  # something else is in it
+                path.rmdir()
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+    # --- what the run says of itself ---------------------------------------------------------------------------
 
     def facts(self) -> dict[str, Any] | None:
-        """What ``run.json`` says of the run; None where there is none. RunError when it is damaged, or another program's."""
-        path = self.folder / "run.json"
+        """``run.json``: identity and status; None where there is none. RunError when it is damaged."""
+        path = self.folder / manifest.RUN
         try:
-            held = json.loads(path.read_bytes()) if path.is_file() else None
-        except (ValueError, RecursionError) as error:
-            raise RunError(f"{path} is damaged ({error}); start again with --fresh") from error
-        if held is not None and not (isinstance(held, dict) and isinstance(held.get("status"), str)):
-            raise RunError(f"{path} is no run's: it holds {_shortly(held)}, and no object with a status; give a run folder")
-        return held
+            data = path.read_bytes()
+            return read_sealed_json(data) if not older.is_of_0_1(data) else older.facts(data)
+        except FileNotFoundError:
+            return None
+        except (ValueError, OSError) as error:
+            raise RunError(f"{path} is damaged ({error}): start again with --fresh") from error
 
-    def write_json(self, name: str, value: Any) -> None:
-        self.write(name, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+    def set_status(self, status: Status, **more: Any) -> None:
+        """Mark the run, with ``error`` or ``root`` beside the status."""
+        held = self.facts() or {}
+        self._write_facts({k: v for k, v in held.items() if k not in ("error", "root")} | {"status": status, **more})
+
+    def _write_facts(self, facts: dict[str, Any]) -> None:
+        self.write(manifest.RUN, sealed_json(facts))
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file of the run; RunError names the file when the disk refuses."""
+        """Write a file of the run; RunError names the file when the disk refuses, Taken when another process took over."""
         try:
+            if self.writer is not None:
+                self.writer.check()
             write_atomic(self.folder / name, data)
         except OSError as error:
             raise RunError(f"cannot write {self.folder / name}: {error.strerror}; the run can be continued") from error
@@ -87,38 +156,58 @@ class RunStore:
     # --- units -------------------------------------------------------------------------------------------------
 
     def unit_path(self, unit: str) -> Path:
-        return self.folder / "shards" / f"{unit}.safetensors"
+        return self.folder / manifest.UNITS / f"{unit}.safetensors"
 
     def add_unit(self, unit: str, rows: list[Row], tensors: dict[str, Tensor], facts: Facts) -> None:
-        """Store a finished unit: one file, complete or absent."""
-        said = {"rows": rows, "kind": type(facts).__name__, "facts": facts.model_dump(mode="json")}
+        """Store a finished unit: one file, complete or absent, sealed."""
+        said = {"seal": BLANK, "rows": rows, "kind": type(facts).__name__, "facts": facts.model_dump(mode="json")}
         header = {"unit": json.dumps(said)}  # one key: the order of several is not fixed
         packed = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-        self.write(f"shards/{unit}.safetensors", save(packed, metadata=header))
+        self.write(f"{manifest.UNITS}/{unit}.safetensors", sealed(save(packed, metadata=header)))
+
+    def damaged(self, units: Iterable[str]) -> list[str]:
+        """The units, of these, that are there and are not what was written."""
+        return [unit for unit in units if self.unit_path(unit).is_file() and self._intact(unit) is None]
 
     def unit(self, unit: str) -> tuple[list[Row], Facts] | None:
         """Rows and facts of a finished unit; None when it is missing or damaged (it will be computed again).
 
         RunError for facts of a kind, or with fields, that this version does not have.
         """
-        path = self.unit_path(unit)
-        if not path.is_file():
+        data = self._intact(unit)
+        if data is None:
             return None
-        try:
-            with safetensors.safe_open(path, "pt") as handle:
-                held = json.loads(handle.metadata()["unit"])
-            rows, kind, facts = held["rows"], held["kind"], held["facts"]
-        except (safetensors.SafetensorError, KeyError, TypeError, json.JSONDecodeError):
-            path.unlink()
-            return None
-        return rows, self._facts(unit, kind, facts)
+        said = _said(data)
+        if "kind" not in said:
+            return said["rows"], older.facts_of(self.kinds.values(), said["facts"], f"unit {unit} of {self.folder}")
+        return said["rows"], self._facts(unit, said["kind"], said["facts"])
 
     def finished(self, unit: str) -> tuple[list[Row], Facts]:
         """Rows and facts of a unit that must be there. RunError when it is missing or damaged."""
         found = self.unit(unit)
         if found is None:
-            raise RunError(f"unit {unit} of {self.folder} is missing or damaged: run the same command again")
+            raise self._gone(unit)
         return found
+
+    def tensors(self, unit: str) -> dict[str, Tensor]:
+        """The tensors of a unit. RunError when it is missing or damaged."""
+        data = self._intact(unit)
+        if data is None:
+            raise self._gone(unit)
+        return load(data)
+
+    def _gone(self, unit: str) -> RunError:
+        return RunError(f"unit {unit} of {self.folder} is missing or damaged: run the same command again")
+
+    def _intact(self, unit: str) -> bytes | None:
+        """The bytes of a unit, None where they are not those that were written; of 0.1, the manifest has its digest."""
+        try:
+            data = self.unit_path(unit).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise RunError(f"unit {unit} of {self.folder} cannot be read: {error.strerror}") from error
+        return data if is_intact(data) or older.is_intact(self.folder, f"{manifest.UNITS}/{unit}.safetensors", data) else None
 
     def _facts(self, unit: str, kind: str, held: Any) -> Facts:
         again = "run the same command again with --fresh"
@@ -130,65 +219,46 @@ class RunStore:
             wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or kind}: {e['msg']}" for e in error.errors())
             raise RunError(f"unit {unit} of {self.folder} does not hold what {kind} says ({wrong}): {again}") from error
 
-    def tensors(self, unit: str) -> dict[str, Tensor]:
-        from safetensors.torch import load_file
-
-        return load_file(self.unit_path(unit))
-
     # --- the end -----------------------------------------------------------------------------------------------
 
     def write_results(self, rows: pd.DataFrame) -> None:
-        self.write("results.parquet", rows.to_parquet(index=False))
+        self.write(manifest.RESULTS, rows.to_parquet(index=False))
 
-    def complete(self, facts: dict[str, Any]) -> None:
-        """List every file with its digest, then mark the run complete, in this order."""
-        self.write("manifest.jsonl", "".join(json.dumps(line) + "\n" for line in self._manifest()).encode())
-        self.write_json("run.json", {**facts, "status": "complete"})
+    def write_page(self, files: Mapping[str, bytes]) -> None:
+        """Write a page and what belongs to it, by name; what an earlier page showed and this one does not is taken away."""
+        before = manifest.page_files(self.folder)
+        self.write(manifest.PAGE, manifest.page(files))  # first: a file that is listed is ours
+        for name, data in files.items():
+            self.write(name, data)
+        for name in set(before) - set(files):
+            (self.folder / name).unlink(missing_ok=True)
 
-    def _manifest(self) -> list[dict[str, Any]]:
-        lines = []
-        for path in sorted(p for p in self.folder.rglob("*") if p.is_file()):
-            name = path.relative_to(self.folder).as_posix()
-            if name in {"run.json", "manifest.jsonl", "log.jsonl"} or path.name.startswith("."):
-                continue
-            line: dict[str, Any] = {"file": name, "sha256": digest(path), "bytes": path.stat().st_size}
-            if path.suffix == ".safetensors":
-                with safetensors.safe_open(path, "pt") as handle:
-                    parts = {key: handle.get_slice(key) for key in handle.keys()}  # noqa: SIM118
-                    axes = json.loads(handle.metadata()["unit"])["facts"]["axes"]
-                    line["tensors"] = {
-                        k: {"dtype": v.get_dtype(), "shape": v.get_shape(), "axes": axes.get(k)} for k, v in parts.items()
-                    }
-            lines.append(line)
-        return lines
+    def complete(self) -> None:
+        """List units and results with their digests, then mark the run complete, in this order."""
+        lines = manifest.made(self.folder, self.parts)
+        self.write(manifest.MANIFEST, lines)
+        self.set_status("complete", root=manifest.root(lines))
+
+    def read(self, name: str) -> bytes:
+        """A file of a finished run that its lists name. RunError when it is missing or not what was written."""
+        try:
+            wanted = manifest.digests(self.folder).get(name)
+        except RunError as error:
+            raise RunError(f"{self.folder}: {error}") from error
+        try:
+            data = (self.folder / name).read_bytes()
+        except OSError as error:
+            raise RunError(f"{self.folder / name} cannot be read: {error.strerror}") from error
+        if hashlib.sha256(data).hexdigest() != wanted:
+            raise RunError(f"{self.folder / name} has been changed since it was written: see cos runs verify {self.folder}")
+        return data
 
     def verify(self) -> list[str]:
-        """Problems with the run's files; empty when every digest holds and the run is complete."""
-        facts = self.facts()
-        if facts is None:
-            return [f"{self.folder} holds no run"]
-        if facts["status"] != "complete":
-            return [f"the run is {facts['status']}: continue it with the same command"]
-        try:
-            lines = [json.loads(line) for line in (self.folder / "manifest.jsonl").read_bytes().splitlines()]
-            listed = [(str(line["file"]), line["sha256"]) for line in lines]
-        except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
-            return [f"manifest.jsonl is missing or damaged: {error!r}"]
-        return [problem for name, sha256 in listed if (problem := self._problem(name, sha256))]
-
-    def _problem(self, name: str, sha256: str) -> str | None:
-        """What is wrong with a listed file; None when it is as it was."""
-        try:
-            path = (self.folder / name).resolve()
-        except ValueError:
-            return f"{name!r} is no file's name"
-        if not path.is_relative_to(self.folder.resolve()):
-            return f"{name} leads out of the run folder"
-        if not path.is_file():
-            return f"{name} is missing"
-        return None if digest(path) == sha256 else f"{name} has been changed since the run"
+        """Problems with the run's files; empty when the run is complete and everything in it is as it was written."""
+        return manifest.problems(self.folder)
 
 
-def _shortly(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) < 80 else f"{text[:80]}..."
+def _said(data: bytes) -> dict[str, Any]:
+    """Rows and facts in the header of a unit's safetensors file: its length in 8 bytes, then JSON."""
+    size = int.from_bytes(data[:8], "little")
+    return json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["unit"])

@@ -11,7 +11,7 @@ from cos_interp.analyses.driver.experiment import Unit, each_unit
 from cos_interp.analyses.driver.statistics import distance
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.ensemble import EnsembleConfig
-from cos_interp.analyses.kit.problems import Problem, arguments, each_problem, generate, judge
+from cos_interp.analyses.kit.problems import Problem, arguments, each_problem, fits, generate, judge
 from cos_interp.analyses.kit.screening import best_of
 from cos_interp.interp.ensemble import EnsembleRecipe, run_ensemble
 from cos_interp.interp.model import HookedVideoPipeline
@@ -23,6 +23,7 @@ def recipes(config: EnsembleConfig) -> list[EnsembleRecipe]:
 
 
 def check(config: EnsembleConfig, model: HookedVideoPipeline) -> None:
+    fits(config, model)
     for recipe in recipes(config):
         recipe.names(model.layers)
 

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from cos_interp.analyses.driver.settings import SuiteConfig
+from cos_interp.analyses.driver import inputs
+from cos_interp.analyses.driver.settings import AnalysisConfig, SuiteConfig
 from cos_interp.analyses.kit.seeds import seed_for
+from cos_interp.interp.call import unfit
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.run.prediction import is_flow
 from cos_interp.interp.trajectory import Run
 from cos_interp.tasks import Item, Verdict, get_task, grid, suite
 
+EXAMPLE = '{"prompt": "a red ball", "image": "ball.png"}'
 SIZE = {"height": grid.ROWS * grid.CELL, "width": grid.COLS * grid.CELL, "num_frames": grid.FRAMES}
 
 
@@ -32,6 +34,7 @@ class Problem:
     seed: int
     item: Item | None = None
     index: int = 0
+    source: str = field(default="", compare=False)  # the line of a file of the user's
 
     @property
     def first(self) -> bool:
@@ -57,7 +60,7 @@ class Problem:
 def problems(config: SuiteConfig) -> list[Problem]:
     """The problems of a configuration, each with its own noise seed, whatever the others are."""
     if config.prompts is not None:
-        return _own(Path(config.prompts), config.seed)
+        return _own(config)
     chosen = [(task, i, item) for task in config.tasks for i, item in enumerate(suite.task_items(task)[: config.items])]
     return [
         Problem(f"{task}-{i:03d}", item_call(item), seed_for("noise", config.seed, task, i), item, i) for task, i, item in chosen
@@ -69,27 +72,33 @@ def item_call(item: Item) -> dict[str, Any]:
     return {"prompt": item.prompt, "image": Image.fromarray(item.first_frame)}
 
 
-def _own(path: Path, seed: int) -> list[Problem]:
-    try:
-        lines = [line for line in path.read_text().splitlines() if line.strip()]
-        calls = [json.loads(line) for line in lines]
-    except OSError as error:
-        raise InterpError(f"--prompts {path}: {error.strerror}") from error
-    except json.JSONDecodeError as error:
-        raise InterpError(f"--prompts {path}: every line must be JSON like {{'prompt': ..., 'image': ...}}: {error}") from error
-    out = []
-    for number, call in enumerate(calls):
-        if not isinstance(call, dict) or "prompt" not in call:
-            raise InterpError(f"--prompts {path}, line {number + 1}: 'prompt' is missing")
-        if "image" in call:
-            try:
-                call["image"] = Image.open(path.parent / call["image"]).convert("RGB")
-            except (OSError, UnidentifiedImageError) as error:
-                raise InterpError(f"--prompts {path}, line {number + 1}: image {call['image']!r}: {error}") from error
-        out.append(Problem(f"prompt-{number:03d}", call, seed_for("noise", seed, "prompts", number), index=number))
-    if not out:
-        raise InterpError(f"--prompts {path} has no lines")
+def _own(config: SuiteConfig) -> list[Problem]:
+    path, out = Path(str(config.prompts)), []
+    for place, (number, line) in enumerate(inputs.json_lines(path, "--prompts", EXAMPLE)):
+        where = f"--prompts {path}, line {number}"
+        call = inputs.keywords(where, line, path.parent, settings_of(config))
+        seed = call.pop("seed", seed_for("noise", config.seed, "prompts", place))
+        out.append(Problem(f"prompt-{place:03d}", call, seed, index=place, source=where))
     return out
+
+
+def settings_of(config: AnalysisConfig) -> dict[str, tuple[str, Any]]:
+    """What the command line says for all runs, as :func:`cos_interp.analyses.driver.inputs.keywords` takes it."""
+    options = {"num_inference_steps": "--num-steps", "guidance_scale": "--guidance"}
+    return {key: (option, getattr(config, key)) for key, option in options.items()}
+
+
+def check_calls(model: HookedVideoPipeline, found: Iterable[Problem]) -> None:
+    """InterpError for the first problem of the user's own that has keywords the model's pipeline does not take, or lacks one."""
+    for problem in found:
+        if problem.source and (wrong := unfit(model.pipe, {**model.defaults, **model.adapter.needs, **problem.call})):
+            raise InterpError(f"{problem.source}: {wrong}")
+
+
+def fits(config: SuiteConfig, model: HookedVideoPipeline) -> None:
+    """The check of every experiment that goes over problems."""
+    if config.prompts is not None:
+        check_calls(model, problems(config))
 
 
 def each_problem(config: SuiteConfig) -> list[tuple[Problem, list[str]]]:
@@ -111,14 +120,16 @@ def call_for(model: HookedVideoPipeline, item: Item, seed: int, **generation: An
 def _keywords(
     model: HookedVideoPipeline, call: dict[str, Any], seed: int, of_task: bool, generation: dict[str, Any]
 ) -> dict[str, Any]:
-    """With what the model's family needs, without an image where it takes none; a task's sizes where it has none of its own."""
+    """With what the model's family needs; for a task's item its sizes where the model has none of its own, and without the
+    picture where the model takes none."""
     sizes = {k: v for k, v in SIZE.items() if of_task and k not in model.defaults}
-    given = {k: v for k, v in call.items() if k != "image" or model.takes_image}
+    given = {k: v for k, v in call.items() if k != "image" or model.takes_image or not of_task}
     return {**sizes, **generation, **model.adapter.needs, **given, "seed": seed}
 
 
 def needs_flow(config: SuiteConfig, model: HookedVideoPipeline) -> None:
     """The check of analyses that make states of their own: InterpError where these would not be the model's."""
+    fits(config, model)
     if not is_flow(model.pipe.scheduler):
         name = type(model.pipe.scheduler).__name__
         raise InterpError(

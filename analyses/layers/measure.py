@@ -19,7 +19,7 @@ from cos_interp.analyses.driver.facts import PIXELS, RunFacts
 from cos_interp.analyses.driver.statistics import distance
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.ablation import Edit, ablate, identity, thirds
-from cos_interp.analyses.kit.problems import Problem, arguments, each_problem, judge, problems
+from cos_interp.analyses.kit.problems import Problem, arguments, each_problem, fits, judge, problems
 from cos_interp.analyses.layers import LayersConfig
 from cos_interp.interp.address import known_layers
 from cos_interp.interp.hooking import FwdHook
@@ -217,6 +217,7 @@ def solved_share(model: HookedVideoPipeline, problem: Problem, latents: Tensor) 
 
 
 def check(config: LayersConfig, model: HookedVideoPipeline) -> None:
+    fits(config, model)
     known_layers(config.layers, model.layers)
 
 

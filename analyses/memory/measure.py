@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from cos_interp.analyses.driver.experiment import Unit, each_unit
-from cos_interp.analyses.kit.problems import Problem, generate, judge, problems
+from cos_interp.analyses.kit.problems import Problem, fits, generate, judge, problems
 from cos_interp.analyses.memory import MemoryConfig, MemoryFacts
 from cos_interp.analyses.memory.knockout import knocked_rows
 from cos_interp.analyses.memory.reading import read_run, token_shape
@@ -62,3 +62,4 @@ def measure(model: HookedVideoPipeline, config: MemoryConfig, piece: Piece) -> U
 
 
 work = each_unit(measure, _name)
+check = fits

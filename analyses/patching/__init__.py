@@ -21,6 +21,8 @@ HEAD_SITES = ("attn.hook_z", "cross_attn.hook_z")
 class PatchingConfig(AnalysisConfig):
     """Activation patching between counterfactual pairs."""
 
+    FILES = ("pair_file",)
+
     task: str = Field("maze", description=f"One of {', '.join(NAMES)}.")
     pair_kinds: tuple[PairKind, ...] = Field(("prompt", "seed"), description="Kinds of pairs: prompt, image, seed.")
     pairs: int | None = Field(None, ge=1, description="Pairs of each kind. 3, or all of --pair-file, by default.")

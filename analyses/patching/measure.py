@@ -20,7 +20,7 @@ from cos_interp.analyses.driver.facts import Facts, LeftOut
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, X_T, Cell, Grid, Patched, token_shape
 from cos_interp.analyses.kit.pairs import NoPair, Pair, Recorder, Side, find_pair, other_noises, same_answer, stranger
-from cos_interp.analyses.kit.problems import Problem, chosen_steps
+from cos_interp.analyses.kit.problems import Problem, check_calls, chosen_steps
 from cos_interp.analyses.patching import HEAD_SITES, PAIRS, PairFacts, PatchingConfig, SideFacts, StepFacts, pair_file
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
@@ -62,7 +62,7 @@ def pieces(config: PatchingConfig) -> list[tuple[Piece, list[str]]]:
     if config.pair_file is None:
         made = [Piece(kind, index) for kind in config.pair_kinds for index in range(config.pairs or PAIRS)]
     else:
-        found = pair_file.read(Path(config.pair_file), config.seed)
+        found = pair_file.read(Path(config.pair_file), config)
         made = [Piece(OWN, i, sides, _stranger(found, i)) for i, sides in enumerate(found[: config.pairs])]
     return [(piece, [piece.unit(step) for step in steps]) for piece in made]
 
@@ -265,6 +265,8 @@ def possible_groups(task: str) -> list[str]:
 def check(config: PatchingConfig, model: HookedVideoPipeline) -> None:
     """InterpError when token groups, layers, heads or frames were asked for that there are not."""
     _known_groups(config)
+    if config.pair_file is not None:
+        check_calls(model, [side for sides in pair_file.read(Path(config.pair_file), config) for side in sides])
     _, heads = model.adapter.width(next(iter(model.engines.values())).module)
     limits = {"layers": model.layers, "heads": heads}
     for field, limit in limits.items():

@@ -18,7 +18,7 @@ from torch import Tensor
 from cos_interp.analyses.driver.experiment import Unit, each_unit
 from cos_interp.analyses.driver.facts import PIXELS, RunFacts
 from cos_interp.analyses.driver.store import Row
-from cos_interp.analyses.kit.problems import Problem, each_problem, generate, judge, verdict_columns
+from cos_interp.analyses.kit.problems import Problem, each_problem, fits, generate, judge, verdict_columns
 from cos_interp.analyses.kit.readings import clean_videos
 from cos_interp.analyses.kit.tracks import nearest_sprites
 from cos_interp.analyses.perception import PerceptionConfig
@@ -158,3 +158,4 @@ def measure(model: HookedVideoPipeline, config: PerceptionConfig, problem: Probl
 
 pieces = each_problem
 work = each_unit(measure)
+check = fits

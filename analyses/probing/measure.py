@@ -15,7 +15,7 @@ import torch
 from cos_interp.analyses.driver.experiment import Unit
 from cos_interp.analyses.driver.facts import Facts
 from cos_interp.analyses.driver.store import Row, RunStore
-from cos_interp.analyses.kit.problems import Problem, problems
+from cos_interp.analyses.kit.problems import Problem, fits, problems
 from cos_interp.analyses.probing import ProbesConfig, TransferFacts
 from cos_interp.analyses.probing.data import collect_unit, dataset, hook_names, probe_of, steps_of, targets_of
 from cos_interp.analyses.probing.use import used_unit
@@ -103,6 +103,7 @@ def transfer_unit(config: ProbesConfig, data: ProbeDataset, target: str, scores:
 
 def check(config: ProbesConfig, model: HookedVideoPipeline) -> None:
     """Refuse layers, sites and targets that do not exist before anything runs."""
+    fits(config, model)
     from cos_interp.probes.collect import token_names
 
     token_names(model, hook_names(config, model.layers))

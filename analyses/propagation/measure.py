@@ -13,7 +13,7 @@ from torch import Tensor
 from cos_interp.analyses.driver.experiment import Unit, each_unit
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit import perturb
-from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps, each_problem, generate, needs_flow
+from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps, each_problem, fits, generate, needs_flow
 from cos_interp.analyses.propagation import PropagationConfig, PropagationFacts, cka
 from cos_interp.interp.address import known_layers
 from cos_interp.interp.batch import chunks, joined
@@ -119,6 +119,7 @@ def handoff(run: Run) -> int | None:
 
 
 def check(config: PropagationConfig, model: HookedVideoPipeline) -> None:
+    fits(config, model)
     needs_flow(config, model)
     layers_of(model, config)
     chosen_steps(config)

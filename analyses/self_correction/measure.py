@@ -6,7 +6,7 @@ import torch
 
 from cos_interp.analyses.driver.experiment import Unit, each_unit
 from cos_interp.analyses.driver.facts import PIXELS
-from cos_interp.analyses.kit.problems import Problem, each_problem, generate
+from cos_interp.analyses.kit.problems import Problem, each_problem, fits, generate
 from cos_interp.analyses.kit.readings import clean_videos, read_steps
 from cos_interp.analyses.self_correction import CorrectionFacts, SelfCorrectionConfig
 from cos_interp.interp.model import HookedVideoPipeline
@@ -31,3 +31,4 @@ def measure(model: HookedVideoPipeline, config: SelfCorrectionConfig, problem: P
 
 pieces = each_problem
 work = each_unit(measure)
+check = fits

@@ -18,7 +18,7 @@ from cos_interp.analyses.driver.statistics import remaining_share
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, Cell, Grid, Patched, token_shape
 from cos_interp.analyses.kit.pairs import NoPair, Recorder
-from cos_interp.analyses.kit.problems import chosen_steps, problems
+from cos_interp.analyses.kit.problems import chosen_steps, fits, problems
 from cos_interp.analyses.swap import SwapConfig, SwapFacts
 from cos_interp.analyses.swap.sides import Piece, Sides, sides_of, unit_name
 from cos_interp.interp.address import known_layers
@@ -145,6 +145,7 @@ def _layers(model: HookedVideoPipeline, config: SwapConfig) -> tuple[int, ...]:
 
 
 def check(config: SwapConfig, model: HookedVideoPipeline) -> None:
+    fits(config, model)
     known_layers(_layers(model, config), model.layers)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cos_interp.analyses.driver.experiment import Unit, each_unit
 from cos_interp.analyses.driver.store import Row
-from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps, each_problem, judge, verdict_columns
+from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps, each_problem, fits, judge, verdict_columns
 from cos_interp.analyses.trajectory import TrajectoryConfig, TrajectoryFacts
 from cos_interp.analyses.trajectory.separation import relation, relative_distance, same_answer
 from cos_interp.interp.address import known_layers
@@ -55,6 +55,7 @@ def layers_of(config: TrajectoryConfig, model: HookedVideoPipeline) -> tuple[int
 
 
 def check(config: TrajectoryConfig, model: HookedVideoPipeline) -> None:
+    fits(config, model)
     known_layers(layers_of(config, model), model.layers)
 
 

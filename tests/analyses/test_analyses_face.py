@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from cos_interp import analyses
-from cos_interp.analyses.driver.identity import given
 from cos_interp.analyses.driver.store import RunError
 from cos_interp.interp import HookedVideoPipeline
+from cos_interp.interp.files import sealed_json
+from cos_interp.interp.identity import combined, identity
 
 
 @pytest.fixture(scope="module")
@@ -39,19 +40,21 @@ def test_a_loaded_model_is_used_as_it_is(organism, tmp_path):
     small = {"items": 1, "num_inference_steps": 2, "tasks": ("maze",)}
     run = analyses.run("self-correction", model=organism, out=tmp_path / "r", workers=1, **small)
     assert organism.block_calls - before == 2 * organism.layers and run.config.model == organism.name
-    assert run.facts["model"] == given(organism) and run.facts["command"].endswith("# with a model given from Python")
+    assert run.facts["model"]["digest"] == combined(identity(organism.pipe))
+    assert run.facts["command"].endswith("# with a model given from Python")
     assert "given from Python" in (tmp_path / "r" / "report.html").read_text()
 
 
-def test_a_given_model_is_known_by_its_weights_in_memory_and_not_by_its_name():
+def test_a_model_is_known_by_its_content_and_not_by_its_name(tmp_path):
     model = HookedVideoPipeline.from_pretrained("tiny:wan2.1")
-    before = given(model)
-    assert given(model) == before and before["digest"] is not None
+    before = identity(model.pipe)
+    model.pipe.save_pretrained(tmp_path / "copy")
+    assert identity(HookedVideoPipeline.from_pretrained(tmp_path / "copy").pipe) == before
     with torch.no_grad():
         next(model.pipe.vae.parameters()).add_(1)
-    assert given(model)["name"] == before["name"] and given(model)["digest"] != before["digest"]
-    model.pipe.transformer.to("meta")
-    assert given(model)["digest"] is None
+    assert {part for part, digest in identity(model.pipe).items() if digest != before[part]} == {"vae"}
+    model.pipe.scheduler.register_to_config(shift=7.0)
+    assert {part for part, digest in identity(model.pipe).items() if digest != before[part]} == {"vae", "scheduler"}
 
 
 def test_wrong_names_settings_and_folders_are_errors(finished, tmp_path):
@@ -67,7 +70,7 @@ def test_wrong_names_settings_and_folders_are_errors(finished, tmp_path):
         ({"analysis": "old"}, "a run of 'old', which this version does not have"),
         ({"status": "running"}, "continue it with the same command"),
     ):
-        (finished.folder / "run.json").write_text(json.dumps({**facts, **change}))
+        (finished.folder / "run.json").write_bytes(sealed_json({**facts, **change}))
         with pytest.raises(RunError, match=message):
             analyses.load(finished.folder)
     (finished.folder / "run.json").write_text(json.dumps(facts))

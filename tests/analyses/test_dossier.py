@@ -12,10 +12,10 @@ from cos_interp.analyses.driver import experiment
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.experiment import Experiment, Report, Unit, each_unit
 from cos_interp.analyses.driver.findings import Finding, Number, decide
-from cos_interp.analyses.driver.identity import given, run_facts
 from cos_interp.analyses.driver.pages import build
 from cos_interp.analyses.driver.settings import SuiteConfig
-from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.driver.store import RunError, RunStore
+from cos_interp.analyses.driver.workers import WorkerFailed
 
 
 class CountConfig(SuiteConfig):
@@ -71,13 +71,28 @@ def test_every_experiment_can_be_configured():
 def test_a_dossier_grows_to_its_budget_and_is_not_repeated(counted, organism, tmp_path):
     config = DossierConfig(budget="1h")
     result, made = dossier.run_and_report(config, tmp_path / "run", model=organism, workers=1)
-    assert result.units["count"].items == dossier.LARGEST and len(CALLS) == dossier.PILOT + dossier.LARGEST
+    assert result.units["count"].items == dossier.LARGEST and len(CALLS) == dossier.LARGEST  # the small run grew
     assert RunStore(tmp_path / "run").verify() == [] and RunStore(tmp_path / "run/count").verify() == []
     assert "1 reproduced" in made.lines[0] and "claim &lt;b&gt;" in made.html and 'href="count/report.html"' in made.html
     assert "--items 125" in (tmp_path / "run/findings.md").read_text()
     json.dumps(made.data)
     dossier.run_and_report(config, tmp_path / "run", model=organism, workers=1)
-    assert len(CALLS) == dossier.PILOT + dossier.LARGEST
+    assert len(CALLS) == dossier.LARGEST
+    (tmp_path / "run/count/report.html").write_text("changed")
+    assert RunStore(tmp_path / "run").verify() == ["count: report.html has been changed since it was written"]
+
+
+def test_a_failure_that_may_pass_is_not_kept(counted, organism, tmp_path, monkeypatch):
+    def lost(*args, **kwargs):
+        raise WorkerFailed("a worker process died")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(experiment, "run_and_report", lost)
+        with pytest.raises(RunError, match="count failed and may succeed next time"):
+            dossier.run_and_report(DossierConfig(), tmp_path / "run", model=organism, workers=1)
+    assert "a worker process died" in (tmp_path / "run/report.html").read_text()
+    result, _ = dossier.run_and_report(DossierConfig(), tmp_path / "run", model=organism, workers=1)
+    assert result.units["count"].items == dossier.LARGEST and RunStore(tmp_path / "run").verify() == []
 
 
 def test_a_small_budget_keeps_the_small_run(counted, organism, tmp_path, monkeypatch):
@@ -104,8 +119,6 @@ def test_few_items_decide_nothing():
 
 def test_a_killed_experiment_is_continued_at_its_own_size(counted, organism, tmp_path):
     config = DossierConfig(budget="1h")
-    store = RunStore.open(tmp_path / "run", run_facts("all", config, given(organism)))
-    asked = CountConfig(items=7)
-    experiment.run(EXPERIMENT, asked, store.folder / "count", model=organism, workers=1)
+    experiment.run(EXPERIMENT, CountConfig(items=7), tmp_path / "run" / "count", model=organism, workers=1)
     result, _ = dossier.run_and_report(config, tmp_path / "run", model=organism, workers=1)
     assert result.units["count"].items == 7 and len(CALLS) == 7

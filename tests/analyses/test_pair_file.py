@@ -62,7 +62,8 @@ def test_the_number_of_pairs_is_the_files_or_what_was_asked(tmp_path):
 def test_images_are_found_beside_the_file_and_noises_are_shared(tmp_path):
     Image.fromarray(np.full((8, 8, 3), 7, np.uint8)).save(tmp_path / "a.png")
     (clean, corrupt), later = pair_file.read(
-        tmp_path / written(tmp_path, {"clean": RED | {"image": "a.png"}, "corrupt": BLUE}, "", {"clean": RED, "corrupt": BLUE}), 2
+        tmp_path / written(tmp_path, {"clean": RED | {"image": "a.png"}, "corrupt": BLUE}, "", {"clean": RED, "corrupt": BLUE}),
+        PatchingConfig(seed=2),
     )
     assert clean.call["image"].getpixel((3, 3)) == (7, 7, 7) and clean.seed == corrupt.seed == seed_for("noise", 2, "pairs", 0)
     assert later[0].seed == later[1].seed == seed_for("noise", 2, "pairs", 1)
@@ -72,40 +73,40 @@ def test_the_example_of_the_documentation_is_read(tmp_path):
     page = (Path(__file__).resolve().parents[2] / "docs/patching.md").read_text()
     (tmp_path / "pairs.jsonl").write_text(page.split("```json\n")[1].split("```")[0])
     Image.new("RGB", (8, 8)).save(tmp_path / "ball.png")
-    (left, right), (seven, eight) = pair_file.read(tmp_path / "pairs.jsonl", 0)
+    (left, right), (seven, eight) = pair_file.read(tmp_path / "pairs.jsonl", PatchingConfig())
     assert "left" in left.call["prompt"] and left.seed == right.seed and (seven.seed, eight.seed) == (7, 8)
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "line 2 is not JSON"), ("[]", "line 2 must have exactly the sides"), ({"clean": RED}, "it has clean"),
+        ("{", "line 2 is not a line of JSON"), ("[]", "line 2 must be an object, it is a list"), ({"clean": RED}, "it has clean"),
         ({"clean": RED, "corrupt": BLUE, "note": 1}, "it has clean, corrupt, note"),
         ({"clean": RED, "corrupt": "blue"}, "line 2, corrupt: give an object with a 'prompt'"),
-        ({"clean": {}, "corrupt": BLUE}, "line 2, clean: give an object with a 'prompt'"),
+        ({"clean": {}, "corrupt": BLUE}, "line 2, clean: 'prompt' is missing"),
         ({"clean": RED, "corrupt": RED}, "line 2: both sides are equal"),
-        ({"clean": RED | {"image": "none.png"}, "corrupt": BLUE}, "line 2, clean: image 'none.png' cannot be read"),
+        ({"clean": RED | {"image": "none.png"}, "corrupt": BLUE}, 'line 2, clean: image "none.png" cannot be read'),
         ({"clean": RED | {"image": "pairs.jsonl"}, "corrupt": BLUE}, "cannot be read"),
-        ({"clean": RED | {"image": 3}, "corrupt": BLUE}, "must be the path of a picture"),
-        ({"clean": RED | {"seed": "1"}, "corrupt": BLUE}, "seed '1' must be a whole number"),
-        ({"clean": RED | {"seed": True}, "corrupt": BLUE}, "seed True must be"),
+        ({"clean": RED | {"image": 3}, "corrupt": BLUE}, "image 3 is a number, not the path of a picture"),
+        ({"clean": RED | {"seed": "1"}, "corrupt": BLUE}, 'seed "1" must be a whole number'),
+        ({"clean": RED | {"seed": True}, "corrupt": BLUE}, "seed true must be"),
         ({"clean": RED | {"height": 32}, "corrupt": BLUE}, "height differs between the sides"),
-        ({"clean": RED | {"num_inference_steps": 3}, "corrupt": BLUE}, "give --num-steps"),
+        ({"clean": RED | {"num_inference_steps": 3}, "corrupt": BLUE}, "--num-steps is 8"),
     ],
 )  # fmt: skip
 def test_every_malformed_line_is_named(line, message, tmp_path):
     with pytest.raises(InterpError, match=message):
-        pair_file.read(tmp_path / written(tmp_path, {"clean": RED, "corrupt": BLUE}, line), 0)
+        pair_file.read(tmp_path / written(tmp_path, {"clean": RED, "corrupt": BLUE}, line), PatchingConfig())
 
 
 def test_a_file_without_pairs_and_no_file(tmp_path):
     with pytest.raises(InterpError, match="has no lines"):
-        pair_file.read(tmp_path / written(tmp_path, "", "  "), 0)
+        pair_file.read(tmp_path / written(tmp_path, "", "  "), PatchingConfig())
     with pytest.raises(InterpError, match="No such file"):
-        pair_file.read(tmp_path / "nowhere.jsonl", 0)
+        pair_file.read(tmp_path / "nowhere.jsonl", PatchingConfig())
     (tmp_path / "bytes.jsonl").write_bytes(b"\xff\xfe")
-    with pytest.raises(InterpError, match="decode"):
-        pair_file.read(tmp_path / "bytes.jsonl", 0)
+    with pytest.raises(InterpError, match="line 1: byte 0xff is not UTF-8"):
+        pair_file.read(tmp_path / "bytes.jsonl", PatchingConfig())
 
 
 def test_groups_and_frames_that_own_pairs_do_not_have_are_named(tmp_path):

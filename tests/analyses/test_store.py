@@ -1,10 +1,11 @@
-"""The run folder: atomic, resumable, verifiable, and honest about damage."""
+"""The run folder: atomic, sealed, resumable, verifiable, one writer, and honest about damage."""
 
 from __future__ import annotations
 
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,109 +17,222 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, precondition, rule
 
-from cos_interp.analyses.driver.facts import Facts
-from cos_interp.analyses.driver.store import RunError, RunStore
+from cos_interp.analyses.driver import lock, manifest
+from cos_interp.analyses.driver.errors import RunError, Taken
+from cos_interp.analyses.driver.facts import Facts, LeftOut, RunFacts
+from cos_interp.analyses.driver.store import RunStore
 from cos_interp.interp import files
 
 ROOT = Path(__file__).resolve().parents[2]
-FACTS = {"analysis": "test", "config": {"a": 1}}
+MODEL = {"name": "m", "digest": "0", "parts": {"transformer": "0"}}
+ASKED = {
+    "format": 2, "analysis": "test", "command": "cos analyze test", "config": {"a": 1, "items": 3, "prompts": None},
+    "model": MODEL, "inputs": {}, "versions": {"torch": "2"},
+}  # fmt: skip
 
 
-class Count(Facts):
-    n: int
+def asked(**config) -> dict:
+    return {**ASKED, "config": {**ASKED["config"], **config}}
 
 
-def filled(folder: Path, units: int = 3) -> RunStore:
-    store = RunStore.open(folder, FACTS, kinds=(Count,))
-    for i in range(units):
-        store.add_unit(f"u{i}", [{"i": i}], {"latents": torch.full((2,), float(i))}, Count(n=i))
-    store.write_results(pd.DataFrame({"i": range(units)}))
-    store.complete(FACTS)
-    return store
+def fill(folder: Path, units: int = 3, facts: dict = ASKED, **options) -> list[int]:
+    """A run of small units, or what is missing of it; the units that were made."""
+    made = []
+    with RunStore.open(folder, facts, **options) as store:
+        for i in range(units):
+            if store.unit(f"u{i}") is None:
+                store.add_unit(f"u{i}", [{"i": i}], {"latents": torch.full((2,), float(i))}, LeftOut(reason=f"it is {i}"))
+                made.append(i)
+        store.write_results(pd.DataFrame({"i": range(units)}))
+        store.write_page({"report.html": b"<p>" + str(units).encode(), "findings.json": b"[]\n", "media/a.svg": b"<svg/>"})
+        store.complete()
+    return made
 
 
-def test_units_come_back(tmp_path):
-    store = filled(tmp_path / "run")
-    assert store.unit("u1") == ([{"i": 1}], Count(n=1))
+def content(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    fill(tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_units_come_back(folder):
+    store = RunStore(folder)
+    assert store.unit("u1") == ([{"i": 1}], LeftOut(reason="it is 1"))
     assert torch.equal(store.tensors("u2")["latents"], torch.full((2,), 2.0))
-    assert store.unit("other") is None
-    assert store.verify() == []
+    assert store.unit("other") is None and store.verify() == []
+    assert fill(folder) == [] and store.verify() == []
+    assert sorted(content(folder)) == sorted(
+        ["run.json", "manifest.jsonl", "page.json", "results.parquet", "report.html", "findings.json", "media/a.svg",
+         *(f"shards/u{i}.safetensors" for i in range(3))]
+    )  # fmt: skip
 
 
-class Renamed(Facts):
-    number: int
+def test_a_unit_says_what_it_is_or_is_refused(tmp_path):
+    class Other(Facts):
+        count: int
+
+    with RunStore.open(tmp_path / "run", ASKED, kinds=(Other,)) as store:
+        store.add_unit("u", [], {}, Other(count=3))
+        assert store.finished("u")[1] == Other(count=3)
+    with pytest.raises(RunError, match=r"holds Other, and can hold Facts, RunFacts, LeftOut"):
+        RunStore(tmp_path / "run").unit("u")
+    with pytest.raises(RunError, match=r"unit none of .* is missing or damaged"):
+        RunStore(tmp_path / "run").finished("none")
+    assert RunFacts.model_validate({"sigmas": [1.0], "prompt": "p"}).axes == {}
 
 
-Renamed.__name__ = "Count"
+# --- identity ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("kinds", "said"),
-    [((), "u1 of .*run holds Count, and can hold Facts, "), ((Renamed,), "u1 of .*run does not hold .*number: Field required")],
-)
-def test_facts_that_do_not_fit_are_an_error_that_names_the_run_and_the_field(tmp_path, kinds, said):
-    store = filled(tmp_path / "run")
-    with pytest.raises(RunError, match=said):
-        RunStore(store.folder, kinds).unit("u1")
-    assert store.unit("u1") is not None  # it is not damaged: nothing is deleted
+    ("change", "named"),
+    [
+        ({"config": {**ASKED["config"], "a": 2}}, "--a: 1, now 2"),
+        ({"config": {**ASKED["config"], "items": 2}}, "--items: 3, now 2"),
+        ({"model": {**MODEL, "parts": {"transformer": "1"}}}, "the model: other transformer"),
+        ({"inputs": {"--prompts": {"entry 1": "0"}}}, "--prompts: entry 1 is new"),
+        ({"versions": {"torch": "3"}}, "version of torch: 2, now 3 .*--accept-versions"),
+        ({"analysis": "x"}, "analysis: test, now x"),
+    ],
+)  # fmt: skip
+def test_what_changed_is_named_and_nothing_is_touched(folder, change, named):
+    before = content(folder)
+    with pytest.raises(RunError, match=named):
+        fill(folder, facts={**ASKED, **change})
+    assert content(folder) == before
+    fill(folder, facts={**ASKED, **change}, fresh=True)
+    assert RunStore(folder).verify() == []
 
 
-def test_facts_are_as_they_were_whatever_numbers_they_hold(tmp_path):
-    class Level(Facts):
-        value: float
-
-    store = RunStore.open(tmp_path / "run", FACTS, kinds=(Level,))
-    store.add_unit("u0", [], {}, Level(value=float("nan")))
-    _, facts = store.finished("u0")
-    assert isinstance(facts, Level) and facts.value != facts.value
-    with pytest.raises(RunError, match=r"u7 of .* is missing or damaged: run the same command again"):
-        store.finished("u7")
+def test_names_do_not_count_and_versions_may_be_accepted(folder):
+    other = {
+        **ASKED,
+        "model": {**MODEL, "name": "./copy"},
+        "versions": {"torch": "3"},
+        "config": {**ASKED["config"], "model": "./copy"},
+    }
+    assert fill(folder, facts=other, accept_versions=True) == [] and RunStore(folder).facts()["versions"] == {"torch": "3"}
 
 
-def test_a_run_of_other_settings_is_refused_unless_fresh(tmp_path):
-    filled(tmp_path / "run")
-    with pytest.raises(RunError, match=r"config.*--fresh"):
-        RunStore.open(tmp_path / "run", {**FACTS, "config": {"a": 2}})
-    store = RunStore.open(tmp_path / "run", {**FACTS, "config": {"a": 2}}, fresh=True)
-    assert store.unit("u0") is None
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "thesis.tex").write_text("x")
-    for fresh in (False, True):  # --fresh never deletes a folder that is no run
-        with pytest.raises(RunError, match="not empty"):
-            RunStore.open(tmp_path / "home", FACTS, fresh=fresh)
-    assert (tmp_path / "home" / "thesis.tex").exists()
+def test_items_may_grow_and_what_is_made_of_units_is_made_again(folder, tmp_path):
+    assert fill(folder, 5, asked(items=5), derived=["u0"]) == [0, 3, 4]
+    fill(tmp_path / "whole", 5, asked(items=5))
+    assert content(folder) == content(tmp_path / "whole")
+
+
+def test_a_failed_run_says_why_and_a_repaired_input_starts_anew(tmp_path):
+    wrong = {**ASKED, "inputs": {"--prompts": {"entry 1": "0"}}}
+    with pytest.raises(ValueError, match="boom"), RunStore.open(tmp_path / "run", wrong) as store:
+        store.add_unit("u0", [], {}, Facts())
+        raise ValueError("boom")
+    assert (store.facts()["status"], store.facts()["error"]) == ("failed", "ValueError: boom")
+    assert "failed" in store.verify()[0]
+    assert fill(tmp_path / "run") == [0, 1, 2] and "error" not in store.facts()
+
+
+# --- nothing foreign is touched ---------------------------------------------------------------------------------------
+
+
+def test_fresh_takes_only_what_is_ours(folder, tmp_path):
+    for name in ("notes.txt", "shards/mine.txt", "media/mine.mp4", "sub/run.json"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("{}")
+        before = content(folder)
+        with pytest.raises(RunError, match=f"would delete {name}"):
+            fill(folder, facts=asked(a=2), fresh=True)
+        assert content(folder) == before
+        (folder / name).unlink()
+        if name.startswith("sub"):
+            (folder / "sub").rmdir()
+    fill(folder, facts=asked(a=2), fresh=True)
+    for name, held in (("run.json", '{"my": "project"}'), ("thesis.tex", "x")):
+        home = tmp_path / name
+        home.mkdir()
+        (home / name).write_text(held)
+        for fresh in (False, True):
+            with pytest.raises(RunError, match=r"choose another --out"):
+                fill(home, fresh=fresh)
+            assert content(home) == {name: held.encode()}
+
+
+def test_a_run_is_removed_with_what_is_its_own(folder):
+    (folder / "notes.txt").write_text("x")
+    with pytest.raises(RunError, match="no run"):
+        RunStore(folder / "media").remove()
+    RunStore(folder).remove()
+    assert content(folder) == {"notes.txt": b"x"}
+
+
+def test_a_page_drawn_again_is_sealed_again_and_the_rest_is_not_touched(folder):
+    before = content(folder)
+    with lock.Writer(folder).holding() as writer:
+        RunStore(folder, writer=writer).write_page({"report.html": b"new", "findings.json": b"[]\n", "media/b.svg": b"<svg/>"})
+    after = content(folder)
+    changed = {name for name in {*before, *after} if before.get(name) != after.get(name)}
+    assert changed == {"report.html", "media/a.svg", "media/b.svg", "page.json"} and RunStore(folder).verify() == []
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_byte_flipped_and_every_file_cut_deleted_or_added_is_found(folder):
+    store, whole = RunStore(folder), content(folder)
+    for name, data in whole.items():
+        path = folder / name
+        for place in range(len(data)):
+            path.write_bytes(data[:place] + bytes([data[place] ^ (1 << place % 8)]) + data[place + 1 :])
+            assert store.verify(), f"byte {place} of {name}"
+        for length in {0, 1, len(data) // 2, len(data) - 1}:
+            path.write_bytes(data[:length])
+            assert store.verify(), f"{name} cut to {length}"
+        path.unlink()
+        assert store.verify(), f"{name} deleted"
+        path.write_bytes(data)
+    for name in ("more", "shards/u9.safetensors", "shards/x", "media/x.png", ".x.tmp", "deep/er/x", lock.LOCK):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+        assert store.verify(), f"{name} added"
+        (folder / name).unlink()
+        shutil.rmtree(folder / "deep", ignore_errors=True)
+    assert store.verify() == []
 
 
 @given(data=st.data())
-@settings(max_examples=40, deadline=None)
-def test_every_damage_is_found(tmp_path_factory, data):
-    store = filled(tmp_path_factory.mktemp("runs") / "run")
-    listed = [json.loads(line)["file"] for line in (store.folder / "manifest.jsonl").read_text().splitlines()]
-    path = store.folder / data.draw(st.sampled_from(listed))
-    content = bytearray(path.read_bytes())
-    how = data.draw(st.sampled_from(["flip", "truncate", "delete"]))
-    if how == "flip":
-        content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-        path.write_bytes(content)
-    elif how == "truncate":
-        path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
+@settings(max_examples=60, deadline=None)
+def test_a_damaged_unit_is_never_used(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    fill(folder)
+    whole = content(folder)
+    path = folder / "shards" / "u1.safetensors"
+    damaged = bytearray(path.read_bytes())
+    if data.draw(st.booleans()):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     else:
-        path.unlink()
-    assert len(store.verify()) == 1
+        del damaged[data.draw(st.integers(0, len(damaged) - 1)) :]
+    path.write_bytes(damaged)
+    store = RunStore(folder)
+    assert store.damaged(["u0", "u1", "none"]) == ["u1"] and store.unit("u1") is None
+    with pytest.raises(RunError, match="u1"):
+        store.tensors("u1")
+    assert fill(folder) == [1] and content(folder) == whole
 
 
-def test_a_truncated_unit_is_computed_again(tmp_path):
-    store = filled(tmp_path / "run")
-    path = store.unit_path("u0")
-    path.write_bytes(path.read_bytes()[:20])
-    assert store.unit("u0") is None and not path.exists()
+def test_a_list_that_was_forged_leads_nowhere(folder):
+    forged = [json.dumps({"file": "../../etc/passwd", "sha256": files.digest(Path("/etc/passwd")), "bytes": 1})]
+    lines = ("\n".join(forged) + "\n").encode()
+    (folder / "manifest.jsonl").write_bytes(lines)
+    facts = {**RunStore(folder).facts(), "root": manifest.root(lines)}
+    (folder / "run.json").write_bytes(files.sealed_json(facts))
+    assert "../../etc/passwd is missing" in RunStore(folder).verify()
 
 
-def test_a_manifest_cannot_lead_out_of_the_folder(tmp_path):
-    store = filled(tmp_path / "run")
-    (store.folder / "manifest.jsonl").write_text(json.dumps({"file": "../../etc/passwd", "sha256": "0"}) + "\n")
-    assert "leads out" in store.verify()[0]
+# --- writing ----------------------------------------------------------------------------------------------------------
 
 
 def test_atomic_write_survives_errors(tmp_path, monkeypatch):
@@ -136,82 +250,244 @@ def test_atomic_write_survives_errors(tmp_path, monkeypatch):
         assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+def test_many_writers_of_one_path_do_not_disturb_each_other(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    path = tmp_path / "file"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: files.write_atomic(path, bytes([n]) * 5000), range(200)))
+    assert len(set(path.read_bytes())) == 1 and [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@given(st.dictionaries(st.text(), st.recursive(st.none() | st.integers() | st.text(), st.lists, max_leaves=4)), st.data())
+def test_a_seal_comes_back_and_holds_every_byte(value, data):
+    value.pop("seal", None)
+    made = files.sealed_json(value)
+    assert files.read_sealed_json(made) == value
+    place, bit = data.draw(st.integers(0, len(made) - 1)), data.draw(st.integers(0, 7))
+    assert not files.is_intact(made[:place] + bytes([made[place] ^ 1 << bit]) + made[place + 1 :])
+    assert not files.is_intact(made[:place]) and not files.is_intact(made + b" ")
+
+
 WRITER = """
-import sys, time, torch, pandas
-sys.path.insert(0, {root!r} + "/src")
+import os, signal, sys
+sys.path[:0] = [{root!r} + "/src", {root!r} + "/tests/analyses"]
 from pathlib import Path
-from cos_interp.analyses.driver.facts import Facts
-from cos_interp.analyses.driver.store import RunStore
-facts = {facts!r}
-store = RunStore.open(Path({folder!r}), facts)
-for i in range(12):
-    if store.unit(f"u{{i}}") is None:
-        store.add_unit(f"u{{i}}", [{{"i": i}}], {{"latents": torch.full((2000,), float(i))}}, Facts())
-        print(i, flush=True)
-        time.sleep(0.02)
-store.write_results(pandas.DataFrame({{"i": range(12)}}))
-store.complete(facts)
+from test_store import fill
+from cos_interp.interp import files
+
+killed, count, write, sync, replace = {killed}, 0, files.os.fsync, files.os.fsync, Path.replace
+
+def boundary():
+    global count
+    count += 1
+    if count == killed:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def fsync(fd):
+    boundary()
+    sync(fd)
+    boundary()
+
+def renamed(self, target):
+    boundary()
+    out = replace(self, target)
+    boundary()
+    return out
+
+files.os.fsync, Path.replace = fsync, renamed
+opened = Path.open
+def half(self, mode="r", *args, **kwargs):
+    handle = opened(self, mode, *args, **kwargs)
+    if mode == "xb":
+        boundary()
+        whole = handle.write
+        handle = _Half(handle)
+    return handle
+class _Half:
+    def __init__(self, handle): self.handle = handle
+    def write(self, data):
+        self.handle.write(data[: len(data) // 2]); self.handle.flush(); boundary()
+        self.handle.write(data[len(data) // 2 :])
+    def __getattr__(self, name): return getattr(self.handle, name)
+    def __enter__(self): return self
+    def __exit__(self, *args): self.handle.close()
+Path.open = half
+fill(Path({folder!r}))
+print(count)
 """
 
 
-def test_a_run_killed_twice_ends_with_the_same_bytes(tmp_path):
-    def start(folder):
-        code = WRITER.format(root=str(ROOT), facts=FACTS, folder=str(folder))
-        return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+def start(folder: Path, killed: int) -> subprocess.CompletedProcess:
+    code = WRITER.format(root=str(ROOT), folder=str(folder), killed=killed)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
 
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert start(whole).wait() == 0
-    for kills in (2, 5):
-        process = start(broken)
-        for _ in range(kills):
-            process.stdout.readline()
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        assert RunStore(broken).facts()["status"] == "running"
-        assert RunStore(broken).verify()
-    assert start(broken).wait() == 0
-    names = sorted(p.relative_to(whole) for p in whole.rglob("*") if p.is_file())
-    assert names == sorted(p.relative_to(broken) for p in broken.rglob("*") if p.is_file())
-    assert all((whole / n).read_bytes() == (broken / n).read_bytes() for n in names)
+
+@pytest.mark.slow
+def test_a_kill_at_every_write_boundary_leaves_a_run_that_ends_with_the_same_bytes(tmp_path):
+    done = start(tmp_path / "whole", 0)
+    assert done.returncode == 0, done.stderr
+    whole, boundaries = content(tmp_path / "whole"), int(done.stdout)
+    assert boundaries >= 11 * 7  # eleven files
+    for killed in range(1, boundaries + 1):
+        folder = tmp_path / f"run{killed}"
+        if os.fork() == 0:  # a fork of this process: starting Python anew would take seconds each
+            exec(WRITER.format(root=str(ROOT), folder=str(folder), killed=killed), {})
+            os._exit(0)
+        _, status = os.wait()
+        assert os.WIFSIGNALED(status)
+        fill(folder)
+        assert content(folder) == whole, f"boundary {killed}"
 
 
 def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_later(tmp_path):
-    store = RunStore.open(tmp_path / "run", FACTS)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-        with pytest.raises(RunError, match=r"u0.*can be continued"):
-            store.add_unit("u0", [], {"latents": torch.zeros(4000)}, Facts())
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, handler)
-    assert store.unit("u0") is None and not list((store.folder / "shards").iterdir())
-    store.add_unit("u0", [], {"latents": torch.zeros(4000)}, Facts())
-    assert store.unit("u0") is not None
+    with RunStore.open(tmp_path / "run", ASKED) as store:
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+            with pytest.raises(RunError, match=r"u0.*can be continued"):
+                store.add_unit("u0", [], {"latents": torch.zeros(4000)}, Facts())
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            signal.signal(signal.SIGXFSZ, handler)
+        assert store.unit("u0") is None and not list((store.folder / "shards").iterdir())
+        store.add_unit("u0", [], {"latents": torch.zeros(4000)}, Facts())
+        assert store.unit("u0") is not None
 
 
 def test_no_permission_is_one_clear_error(tmp_path):
     blocker = tmp_path / "file"
     blocker.write_text("")
     with pytest.raises(RunError, match="cannot write"):
-        RunStore.open(blocker / "run", FACTS)
+        fill(blocker / "run")
 
 
-def test_worker_pool_yields_everything_and_passes_errors_on():
-    from cos_interp.analyses.driver.workers import WorkerFailed, scatter
+# --- one writer -------------------------------------------------------------------------------------------------------
 
-    def work(piece):
-        yield piece * 10
-        if piece == 7:
-            raise ValueError("seven")
-        if piece == 8:
-            os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(0.01)
-        yield piece * 10 + 1
+HOLDER = """
+import sys, time
+sys.path.insert(0, {root!r} + "/src")
+from pathlib import Path
+from cos_interp.analyses.driver.lock import Writer
+with Writer(Path({folder!r})).holding():
+    print("held", flush=True)
+    time.sleep(60)
+"""
 
-    assert sorted(scatter(work, range(5), 2)) == sorted(10 * p + i for p in range(5) for i in range(2))
-    with pytest.raises(ValueError, match="seven"):
-        list(scatter(work, [1, 7], 2))
-    with pytest.raises(WorkerFailed, match="died"):
-        list(scatter(work, [1, 8], 2))
+
+def test_a_second_writer_is_refused_and_a_dead_one_is_succeeded(folder):
+    code = HOLDER.format(root=str(ROOT), folder=str(folder))
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        for stopped in (False, True):
+            if stopped:
+                holder.send_signal(signal.SIGSTOP)
+            for fresh in (False, True):
+                with pytest.raises(Taken, match=f"is being written by process {holder.pid} on "):
+                    fill(folder, fresh=fresh)
+        holder.kill()
+    assert fill(folder) == [] and RunStore(folder).verify() == []
+
+
+def test_another_machines_writer_counts_while_its_heart_beats(folder, monkeypatch):
+    (folder / lock.OWNER).write_text(json.dumps({"token": "t", "host": "elsewhere", "pid": 1, "since": "noon"}))
+    with pytest.raises(Taken, match="process 1 on elsewhere since noon"):
+        fill(folder)
+    long_ago = time.time() - lock.SILENT - 1
+    os.utime(folder / lock.OWNER, (long_ago, long_ago))
+    assert fill(folder) == []
+
+
+def test_who_was_taken_over_writes_no_more(folder):
+    with pytest.raises(Taken, match="taken over by process 1 on elsewhere"), RunStore.open(folder, ASKED) as store:
+        (folder / lock.OWNER).write_text(json.dumps({"token": "t", "host": "elsewhere", "pid": 1}))
+        store.add_unit("u0", [], {}, Facts())
+
+
+# --- all together -----------------------------------------------------------------------------------------------------
+
+
+class Folder(RuleBasedStateMachine):
+    """Writing, killing, damaging, deleting and verifying in any order: a run is complete and right, or says what is wrong."""
+
+    spoiled = Bundle("spoiled")
+
+    def __init__(self):
+        super().__init__()
+        import tempfile
+
+        self.home = tempfile.TemporaryDirectory()
+        self.folder, self.items, self.whole = Path(self.home.name) / "run", 0, {}
+
+    def teardown(self):
+        self.home.cleanup()
+
+    @rule(more=st.integers(1, 2))
+    def run(self, more):
+        self.items = min(6, self.items + more)
+        fill(self.folder, self.items, asked(items=self.items))
+        self.whole = content(self.folder)
+
+    @rule(at=st.integers(0, 12), more=st.integers(0, 1))
+    def killed(self, at, more):
+        """A run that ends at some write, as a kill does: nothing is put in order afterwards."""
+        self.items, writes = max(1, min(6, self.items + more)), iter(range(at))
+        whole = files.write_atomic
+
+        def write(path, data):
+            if next(writes, None) is None:
+                path.with_name(files.TEMPORARY.format("0" * 16)).write_bytes(data[: len(data) // 2])
+                raise KeyboardInterrupt
+            whole(path, data)
+
+        from cos_interp.analyses.driver import store
+
+        store.write_atomic = write
+        try:
+            fill(self.folder, self.items, asked(items=self.items))
+            self.whole = content(self.folder)
+        except KeyboardInterrupt:
+            self.whole = {}
+        finally:
+            store.write_atomic = whole
+
+    @precondition(lambda self: self.whole)
+    @rule(target=spoiled, data=st.data())
+    def spoil(self, data):
+        name = data.draw(st.sampled_from(sorted(self.whole)))
+        path = self.folder / name
+        if not path.is_file() or path.read_bytes() != self.whole[name]:
+            return multiple()
+        held = bytearray(path.read_bytes())
+        held[data.draw(st.integers(0, len(held) - 1))] ^= 1
+        path.write_bytes(held)
+        assert RunStore(self.folder).verify()
+        return name
+
+    @rule(name=consumes(spoiled))
+    def repair(self, name):
+        if name in self.whole:
+            (self.folder / name).write_bytes(self.whole[name])
+
+    @rule()
+    def again(self):
+        """The same command makes it right, unless its own ``run.json`` is damaged: then it says so, and --fresh does."""
+        if not self.items or not self.folder.exists():
+            return
+        try:
+            fill(self.folder, self.items, asked(items=self.items))
+        except RunError as error:
+            assert "run.json is damaged" in str(error)
+            fill(self.folder, self.items, asked(items=self.items), fresh=True)
+        self.whole = content(self.folder)
+        assert RunStore(self.folder).verify() == []
+
+    @invariant()
+    def complete_means_right(self):
+        if self.whole and RunStore(self.folder).verify() == []:
+            assert content(self.folder) == self.whole
+
+
+TestFolder = Folder.TestCase
+TestFolder.settings = settings(max_examples=25, stateful_step_count=12, deadline=None)

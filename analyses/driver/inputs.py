@@ -1,0 +1,219 @@
+"""Files that a user gives: lines of JSON, and pictures. What is wrong is an InterpError that names file, line and key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from cos_interp.interp.errors import InterpError
+
+LARGEST_FILE = 64 * 2**20  # bytes of a file of lines
+MOST_PIXELS = 64_000_000  # of a picture: 8000 x 8000
+PICTURES = ("image", "last_image")  # keys whose value is the path of a picture
+TEXTS = ("prompt", "negative_prompt")
+COUNTS = ("height", "width", "num_frames")
+LARGEST_SEED = 2**63 - 1
+
+
+def json_lines(path: Path, option: str, example: str) -> list[tuple[int, dict[str, Any]]]:
+    """The objects of a file with one JSON object a line, each with its line number from 1; blank lines are left out.
+
+    The file is UTF-8, with or without a byte order mark; a line ends at a line feed and nowhere else (U+2028 may stand in a
+    text). Comments, doubled keys, NaN and numbers without end, and texts that are no Unicode are refused.
+    """
+    lines = _text(path, option).split("\n")
+    found = [(number, _object(f"{option} {path}, line {number}", line, example)) for number, line in enumerate(lines, 1)
+             if line.strip(" \t\r")]  # fmt: skip
+    if not found:
+        raise InterpError(f"{option} {path} has no lines: write one JSON object a line, like {example}")
+    return found
+
+
+def _text(path: Path, option: str) -> str:
+    data = _bytes(path, f"{option} {path}", LARGEST_FILE)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise InterpError(
+            f"{option} {path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8: save the file as UTF-8"
+        ) from error
+
+
+def _bytes(path: Path, where: str, largest: int | None = None) -> bytes:
+    """The content of a regular file: a pipe or a device could block or never end."""
+    try:
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):
+            raise InterpError(f"{where} is {_kind(facts.st_mode)}, not a file")
+        if largest is not None and facts.st_size > largest:
+            raise InterpError(f"{where} has {facts.st_size} bytes, more than the {largest} that are read: split it")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise InterpError(f"{where} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _kind(mode: int) -> str:
+    kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
+    return next((name for test, name in kinds if test(mode)), "a device")
+
+
+def _object(where: str, line: str, example: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line, object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite)
+        line_is_text = json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise InterpError(f"{where}: a text holds half of a surrogate pair, which is no character") from error
+    except RecursionError as error:
+        raise InterpError(f"{where}: brackets within brackets without end: write it like {example}") from error
+    except ValueError as error:
+        raise InterpError(f"{where} is not a line of JSON ({error}): write it like {example}") from error
+    if not isinstance(value, dict) or not line_is_text:
+        raise InterpError(f"{where} must be an object, it is {_named(value)}: write it like {example}")
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    if doubled := [key for key in keys if keys.count(key) > 1]:
+        raise ValueError(f"key {doubled[0]!r} stands there twice")
+    return dict(pairs)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no finite number")
+    return value
+
+
+def _named(value: Any) -> str:
+    names = {list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number", type(None): "null"}
+    return names.get(type(value), type(value).__name__)
+
+
+# --- the keywords of one generation ----------------------------------------------------------------------------------
+
+
+def keywords(where: str, given: dict[str, Any], folder: Path, settings: dict[str, tuple[str, Any]]) -> dict[str, Any]:
+    """Checked keywords of one generation: texts are texts, numbers whole and positive, pictures are opened (paths are relative to
+    ``folder``). ``settings`` are what the command line says for all: key -> (option, value); another value is refused."""
+    out = dict(given)
+    if not isinstance(given.get("prompt"), str):
+        held = "missing" if "prompt" not in given else f"{_named(given['prompt'])}, not a text"
+        raise InterpError(f"{where}: 'prompt' is {held}")
+    for key, value in given.items():
+        check = _CHECKS.get(key)
+        if check is not None and (problem := check(value)):
+            raise InterpError(f"{where}: {key} {json.dumps(value)} {problem}")
+        if key in PICTURES:
+            out[key] = picture(f"{where}: {key} {json.dumps(value)}", folder, value)
+        if key in settings:
+            option, wanted = settings[key]
+            if value != wanted:
+                raise InterpError(
+                    f"{where}: {key} is {json.dumps(value)}, and {option} is {wanted} for all runs: make them agree"
+                )
+            del out[key]
+    return out
+
+
+def _is_text(value: Any) -> str | None:
+    return None if isinstance(value, str) else f"is {_named(value)}, not a text"
+
+
+def _is_count(value: Any) -> str | None:
+    return None if type(value) is int and value > 0 else "must be a whole number from 1 on"
+
+
+def _is_seed(value: Any) -> str | None:
+    return None if type(value) is int and 0 <= value <= LARGEST_SEED else f"must be a whole number from 0 to {LARGEST_SEED}"
+
+
+def _is_path(value: Any) -> str | None:
+    return None if isinstance(value, str) and value else f"is {_named(value)}, not the path of a picture"
+
+
+_CHECKS: dict[str, Callable[[Any], str | None]] = {
+    **dict.fromkeys(TEXTS, _is_text), **dict.fromkeys(COUNTS, _is_count), **dict.fromkeys(PICTURES, _is_path), "seed": _is_seed,
+}  # fmt: skip
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+def picture(where: str, folder: Path, name: str) -> Image.Image:
+    """A picture of a file as RGB of 8 bits, turned as its EXIF orientation says; transparent parts over white.
+
+    16-bit grey is scaled, not cut. Refused: what is no single picture in a regular file, and more than ``MOST_PIXELS`` pixels.
+    """
+    if "\0" in name:
+        raise InterpError(f"{where}: a path cannot hold a NUL character")
+    path = folder / name
+    _regular(path, where)
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise InterpError(f"{where} has {image.width} x {image.height} pixels, more than {MOST_PIXELS}: make it smaller")
+            if getattr(image, "is_animated", False) and image.format != "MPO":  # a camera's second view is no animation
+                raise InterpError(f"{where} holds {image.n_frames} pictures: give one")
+            return to_rgb(ImageOps.exif_transpose(image))
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+        raise InterpError(f"{where} cannot be read: {error}") from error
+
+
+def _regular(path: Path, where: str) -> None:
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        raise InterpError(f"{where} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if not stat.S_ISREG(mode):
+        raise InterpError(f"{where} is {_kind(mode)}, not a picture")
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The picture as RGB of 8 bits. ValueError for numbers without a scale (32-bit grey beyond 16 bits, floats)."""
+    if image.mode == "F" or (image.mode == "I" and _beyond_16_bits(image)):
+        raise ValueError(f"mode {image.mode} (numbers of 32 bits) has no scale: save it with 8 or 16 bits")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        grey = np.round(np.asarray(image).astype(np.float64) / 257).astype(np.uint8)  # 65535 -> 255
+        return Image.fromarray(grey, "L").convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        solid = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", solid.size, "white"), solid).convert("RGB")
+    return image.convert("RGB")
+
+
+def _beyond_16_bits(image: Image.Image) -> bool:
+    low, high = image.getextrema()
+    return low < 0 or high > 65535
+
+
+# --- content ---------------------------------------------------------------------------------------------------------
+
+
+def content(path: Path, option: str) -> dict[str, str]:
+    """sha256 of what a file of lines says, by entry and by picture that one names: how it is laid out does not count."""
+    found: dict[str, str] = {}
+    for place, (_, line) in enumerate(json_lines(path, option, "{}"), 1):
+        found[f"entry {place}"] = hashlib.sha256(json.dumps(line, sort_keys=True).encode()).hexdigest()
+        for name in _named_pictures(line):
+            found[f"picture {name}"] = hashlib.sha256(_bytes(path.parent / name, f"{option} {path}: {name}")).hexdigest()
+    return found
+
+
+def _named_pictures(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key in PICTURES and isinstance(inner, str):
+                yield inner
+            else:
+                yield from _named_pictures(inner)

@@ -1,0 +1,59 @@
+"""A call of the pipeline, looked at before anything is computed: keywords that it has, needs, and sizes that fit a machine."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from cos_interp.interp.errors import InterpError
+
+OURS = {
+    "fwd_hooks": "give them to run_with_hooks(fwd_hooks=[...]), or use `with model.hooks(fwd_hooks=[...]):` around this call",
+    **dict.fromkeys(("names", "branches", "tokens", "reduce", "max_bytes"), "it belongs to run_with_cache"),
+}
+SIZES = ("height", "width", "num_frames")
+
+
+def check_call(pipe: Any, call: Mapping[str, Any]) -> None:
+    """InterpError for keywords that the pipeline does not take or lacks, and for a video that no memory here holds."""
+    if problem := unfit(pipe, call):
+        raise InterpError(problem)
+
+
+def unfit(pipe: Any, call: Mapping[str, Any]) -> str | None:
+    """What is wrong with the keywords of a call, in words; None when they fit."""
+    parameters = inspect.signature(type(pipe).__call__).parameters
+    name = type(pipe).__name__
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for key in call:
+            if key not in parameters:
+                return f"{name} takes no {key!r}: {_instead(key, [p for p in parameters if p != 'self'])}"
+    for key, parameter in parameters.items():
+        if key not in ("self", *call) and parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD:
+            return f"{name} needs {key!r}, which is missing"
+    return _too_large(call)
+
+
+def _instead(key: str, there: list[str]) -> str:
+    if key in OURS:
+        return OURS[key]
+    near = difflib.get_close_matches(key, there, 3)
+    return f"did you mean {' or '.join(near)}?" if near else f"it takes {', '.join(there)}"
+
+
+def _too_large(call: Mapping[str, Any]) -> str | None:
+    """The pixels alone as float32, against all the memory of this machine."""
+    sizes = [call.get(key) for key in SIZES]
+    if not all(isinstance(size, int) for size in sizes):
+        return None
+    height, width, frames = sizes
+    needed, there = height * width * frames * 3 * 4, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed <= there:
+        return None
+    return (
+        f"height={height}, width={width}, num_frames={frames} are {needed / 2**30:.0f} GiB of pixels, and this machine has "
+        f"{there / 2**30:.0f} GiB of memory: ask for a smaller video"
+    )
