@@ -8,9 +8,10 @@ word. Negative numbers count from the end.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 from cos_interp.interp.errors import InterpError
 
@@ -24,7 +25,7 @@ Index = slice | tuple[int, ...]
 
 
 class AddressError(InterpError):
-    """A malformed address; the message points at the character."""
+    """A malformed address; the message points at the character, ``position`` counts it from 0."""
 
     def __init__(self, text: str, position: int, problem: str):
         super().__init__(f"{problem}\n  {text}\n  {' ' * position}^")
@@ -33,7 +34,15 @@ class AddressError(InterpError):
 
 @dataclass(frozen=True)
 class Address:
-    """A parsed address; None means all."""
+    """Which activations are meant: a hook name, which may hold ``*``, and selectors of which None means all.
+
+    The grammar is that of :meth:`parse`: ``blocks.3.attn.hook_z @ step=4:8, branch=cond, head=2, frame=1``. Indices count from
+    0; ``frame``, ``row`` and ``col`` are those of the token grid (of the latent, for ``hook_x_t`` and ``hook_x0hat``).
+
+    >>> address = Address.parse("blocks.*.hook_resid_post @ step=-2:, branch=cond")
+    >>> address.matches("blocks.3.hook_resid_post"), address.selects(step=6, steps=8, branch="cond", expert=None)
+    (True, True)
+    """
 
     name: str
     step: Index | None = None
@@ -50,6 +59,7 @@ class Address:
         return _Parser(text).address()
 
     def matches(self, name: str) -> bool:
+        """Whether a hook name is addressed."""
         return fnmatchcase(name, self.name)
 
     def selects(self, *, step: int, steps: int, branch: str | None, expert: str | None) -> bool:
@@ -81,13 +91,6 @@ def known_layers(asked: Iterable[int] | None, layers: int) -> tuple[int, ...]:
     if bad:
         raise InterpError(f"layer {bad[0]} was asked for; the model has layers 0 to {layers - 1}")
     return asked
-
-
-def as_index(value: int | slice | Sequence[int] | range | None) -> Index | None:
-    """An index given from Python, in the form that addresses hold."""
-    if value is None or isinstance(value, slice):
-        return value
-    return (value,) if isinstance(value, int) else tuple(value)
 
 
 def _show(value: Index | str) -> str:
@@ -129,7 +132,7 @@ class _Parser:
         if name is None:
             raise self.fail("a hook name was expected, like blocks.3.hook_resid_post")
         self.space()
-        fields: dict[str, Index | str] = {}
+        fields: dict[str, Any] = {}  # as in Address: an Index, or a word
         if self.at < len(self.text):
             if not self.peek("@"):
                 raise self.fail("' @ ' was expected between the hook name and its selectors")
@@ -140,7 +143,7 @@ class _Parser:
                 raise self.fail("',' or the end was expected")
         return Address(name, **fields)
 
-    def selector(self, fields: dict[str, Index | str]) -> None:
+    def selector(self, fields: dict[str, Any]) -> None:
         self.space()
         start, key = self.at, self.take(re.compile(r"[a-z]+"))
         if key not in NUMERIC and key not in WORDS:

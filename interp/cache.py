@@ -33,6 +33,11 @@ class ActivationCache:
 
     A mapping from (name, step, branch) to tensors; the branch is None for the trajectory's own names (``hook_x_t``), and
     ``cond`` where none is given. ``cache[name, 2:8]`` stacks the kept steps of a range.
+
+    Shapes are those of the name's kind: ``[batch, frame, row, col, d_model]`` for the residual stream, with ``head, d_head`` at
+    the end for ``attn.hook_z``; ``[batch, head, frame, row, col, key]`` for a pattern, ``[batch, channel, frame, row, col]`` for
+    latents. With chosen ``tokens`` one axis ``token`` stands for frame, row and col, in row-major order. Values are copies in the
+    model's own dtype, on its device. Raises KeyError, which says what the cache holds, for what was not kept.
     """
 
     store: dict[tuple[str, int, str | None], Tensor] = field(default_factory=dict)
@@ -44,7 +49,7 @@ class ActivationCache:
     @overload
     def __getitem__(self, key: tuple[str, slice] | tuple[str, slice, str | None]) -> OverSteps: ...
 
-    def __getitem__(self, key: tuple) -> Tensor | OverSteps:
+    def __getitem__(self, key: tuple[str, int | slice] | tuple[str, int | slice, str | None]) -> Tensor | OverSteps:
         name, step, *rest = key
         branch = rest[0] if rest else "cond"
         if isinstance(step, slice):
@@ -56,7 +61,7 @@ class ActivationCache:
         held = f"steps {steps}, branches {self.branches(name)}" if steps else f"names {sorted(self.axes)}"
         raise KeyError(f"{name!r} at step {step}, branch {branch!r} was not kept; the cache holds {held}")
 
-    def __contains__(self, key: tuple) -> bool:
+    def __contains__(self, key: tuple[str, int] | tuple[str, int, str | None]) -> bool:
         name, step, *rest = key
         return (name, step, rest[0] if rest else "cond") in self.store or (name, step, None) in self.store
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from cos_interp.interp.address import as_index, chosen
+from cos_interp.interp.address import chosen
 from cos_interp.interp.errors import BudgetExceeded, InterpError
 from cos_interp.interp.views import GRID
 
 DEFAULT_BUDGET = 4 << 30  # bytes
 
 Reduce = Callable[[Tensor], Tensor]
-Steps = int | range | slice | Sequence[int] | str | None
+Steps = int | range | slice | Sequence[int] | Literal["all"] | None
 Tokens = Tensor | Mapping[str, Iterable[int]] | None
 REDUCTIONS: dict[str, Reduce] = {
     "mean": lambda act: act.mean(dim=(1, 2, 3)),  # over tokens
@@ -68,8 +69,10 @@ class CacheRequest:
 
     def known_steps(self, steps: int) -> frozenset[int]:
         """The steps asked for, in a run of so many. InterpError where it has none of them."""
-        everything = self.steps is None or self.steps == "all"
-        found = frozenset(chosen(slice(None) if everything else as_index(self.steps), steps))
+        asked = "all" if self.steps is None else self.steps
+        if isinstance(asked, str) and asked != "all":
+            raise InterpError(f"steps={asked!r}: give a number, a range, a list of numbers, or 'all'")
+        found = frozenset(range(steps) if isinstance(asked, str) else chosen(asked, steps))
         if not found:
             raise InterpError(f"steps={self.steps}: the run has steps 0 to {steps - 1}")
         return found

@@ -108,8 +108,13 @@ class EnsembleOutput(BaseOutput):
 class EnsembleSampler:
     """A diffusers video pipeline with an ensemble inside: ``EnsembleSampler(pipe, seeds=3)(prompt=..., image=...)``.
 
-    ``seeds``: a number of members or their noise seeds; a ``generator`` in the call draws them instead. Everything else in
-    the call goes to the pipeline. Raises InterpError for a batch of prompts.
+    Runs of several noises share a tensor in some steps and one of them is finished (CoS section 6, which does not print its
+    recipe). ``seeds``: a number of members or their noise seeds, two at least; a ``generator`` in the call draws them instead.
+    ``recipe``: the fields of :class:`EnsembleRecipe`, that is ``tensor``, ``steps``, ``layers``, ``combine``. Everything else in
+    the call goes to the pipeline, and the call returns what the pipeline returns: ``frames`` for an ``output_type`` of ``np``,
+    ``pt`` or ``pil``, or final latents ``[1, channel, frame, row, col]`` for ``latent``.
+
+    Raises InterpError for fewer than two seeds, a batch of prompts, or steps and layers that the run does not have.
     """
 
     def __init__(self, pipe: Any, seeds: int | Sequence[int] = 3, **recipe: Any):

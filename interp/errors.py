@@ -7,15 +7,15 @@ from collections.abc import Iterable
 
 
 class InterpError(ValueError):
-    """Something was asked that this model or run cannot give."""
+    """Something was asked that this model or run cannot give. The message says what was found instead, and what to do."""
 
 
 class UnknownHook(InterpError):
-    """A hook name that the model does not have."""
+    """A hook name, or a pattern, that names nothing in the model. The message holds the nearest names."""
 
 
 class BudgetExceeded(InterpError):
-    """A cache would hold more bytes than allowed."""
+    """A cache would hold more bytes than allowed; raised before the first transformer call, with what would fit."""
 
 
 def unknown_hook(name: str, known: Iterable[str]) -> UnknownHook:

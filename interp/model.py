@@ -35,7 +35,15 @@ ORGANISM = Path(__file__).resolve().parent.parent / "organism" / "weights"
 
 
 class HookedVideoPipeline:
-    """Runs a video pipeline and reads or edits what happens inside. Not for concurrent use: calls take a lock."""
+    """A diffusers video pipeline that runs as it did, and whose activations are read and edited by name.
+
+    Make one with :meth:`from_pretrained` or :meth:`from_pipeline`. Names follow TransformerLens
+    (``blocks.3.attn.hook_z``); :attr:`hook_names` lists them, and :class:`~cos_interp.interp.address.Address` says how steps,
+    branches, tokens and heads are selected. ``engines`` are the transformers by name, ``defaults`` keywords of every run.
+
+    Reading changes no bit of a run. Not for concurrent use: a second run at a time raises InterpError, as do pipelines that
+    cannot be followed (compiled modules, block caches, schedulers with several model calls a step), with the remedy.
+    """
 
     def __init__(self, pipe: Any, name: str = "pipeline", defaults: dict[str, Any] | None = None):
         self.pipe, self.name, self.defaults = pipe, name, dict(defaults or {})
@@ -111,6 +119,7 @@ class HookedVideoPipeline:
 
     @property
     def layers(self) -> int:
+        """How many blocks a transformer has."""
         return next(iter(self.engines.values())).layers
 
     def default(self, name: str) -> Any:
@@ -120,7 +129,8 @@ class HookedVideoPipeline:
 
     def token_grid(self, latents: Tensor) -> TokenGrid:
         """The token grid of latents ``[batch, channel, frame, row, col]``."""
-        return self.adapter.grid(next(iter(self.engines.values())).module, tuple(latents.shape[2:]))
+        frames, rows, cols = latents.shape[2:]
+        return self.adapter.grid(next(iter(self.engines.values())).module, (frames, rows, cols))
 
     def patch(self, latents: Tensor) -> tuple[int, int, int]:
         """Latent cells of one token along (frame, row, col)."""
@@ -143,7 +153,8 @@ class HookedVideoPipeline:
         """Generate. Keywords go to the pipeline, on top of the model's own defaults.
 
         ``seed``: an integer for one video, a list of integers for a batch (one a row, so that a row does not depend on
-        its neighbours). ``prompt`` and ``image`` may be lists of one length: one video each.
+        its neighbours). ``prompt`` and ``image`` may be lists of one length: one video each. Raises InterpError for keywords that
+        the instrument itself uses (``output_type``, ...), and where the pipeline cannot be followed.
         """
         return self._hooked(kwargs)[0]
 
@@ -160,8 +171,13 @@ class HookedVideoPipeline:
     ) -> tuple[Run, ActivationCache]:
         """Generate and keep activations. Edits that are active are seen by the cache.
 
-        ``tokens`` is a bool mask over (frame, row, col) or ``{"frame": [...], ...}``; ``reduce`` is ``"norm"``, ``"mean"``
-        or a function. Raises BudgetExceeded before the first transformer call when more than ``max_bytes`` would be kept.
+        ``names`` are hook names, which may hold ``*``; ``steps`` a number, several, a range, a slice, or ``"all"``. ``tokens`` is
+        a bool mask ``[frame, row, col]`` over the token grid or ``{"frame": [...], ...}``. ``reduce`` is ``"norm"`` (L2 over
+        channels), ``"mean"`` (over tokens) or a function of an activation with named axes. See
+        :class:`~cos_interp.interp.cache.ActivationCache` for what is kept, in which shapes.
+
+        Raises UnknownHook for a name that the model does not have, InterpError for steps, branches or tokens that the run does
+        not have, and BudgetExceeded before the first transformer call when more than ``max_bytes`` would be kept.
         """
         in_branches = (branches,) if isinstance(branches, str) else None if branches is None else tuple(branches)
         for branch in in_branches or ():
@@ -171,8 +187,12 @@ class HookedVideoPipeline:
         return self._hooked(kwargs, request)
 
     def run_with_hooks(self, *, fwd_hooks: Sequence[FwdHook], **kwargs: Any) -> Run:
-        """Generate with edits. A function gets ``(activation, hook)``: a copy of the addressed region with all axes kept;
-        what it returns is written back, None changes nothing."""
+        """Generate with edits: ``fwd_hooks=[("blocks.3.attn.hook_z @ step=4:8, branch=cond, head=2", function), ...]``.
+
+        A function gets ``(activation, hook)``: a copy of the addressed region with all axes kept, and where it belongs
+        (:class:`~cos_interp.interp.run.clock.Hook`); what it returns is written back, None changes nothing. Raises AddressError
+        for a malformed address, UnknownHook for one that names nothing, InterpError where a function returns another shape.
+        """
         with self.hooks(fwd_hooks=fwd_hooks):
             return self.run(**kwargs)
 
@@ -206,7 +226,10 @@ class HookedVideoPipeline:
 
     @contextlib.contextmanager
     def hooks(self, fwd_hooks: Sequence[FwdHook]) -> Iterator[HookedVideoPipeline]:
-        """Edits for all runs inside the block; nested blocks add up, later ones act on what earlier ones returned."""
+        """Edits as in :meth:`run_with_hooks`, for all runs inside the block.
+
+        Nested blocks add up, later ones act on what earlier ones returned.
+        """
         added = [(self._known(Address.parse(address)), function) for address, function in fwd_hooks]
         kept = list(self._hooks)
         self._hooks = kept + added
@@ -216,7 +239,10 @@ class HookedVideoPipeline:
             self._hooks = kept
 
     def decode(self, latents: Tensor, batch: int = 16) -> np.ndarray:
-        """Pixels uint8 ``[batch, pixel frame, height, width, 3]`` of final or estimated latents, ``batch`` videos at a time."""
+        """Pixels uint8 ``[batch, pixel frame, height, width, 3]`` of latents ``[batch, channel, frame, row, col]``.
+
+        ``batch`` videos are decoded at a time, for the memory.
+        """
         parts = []
         with torch.no_grad():
             for part in latents.split(batch):

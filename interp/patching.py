@@ -29,7 +29,7 @@ Donor = Callable[[int, str], Tensor]  # (step, branch) -> activation [1, ...] wi
 
 @dataclass(frozen=True)
 class Recording:
-    """A run of one video with the residual stream after every block, from which patched runs start."""
+    """A run of one video with the residual stream after every block, from which patched runs start: see :func:`record`."""
 
     run: Run
     cache: ActivationCache
@@ -38,6 +38,7 @@ class Recording:
         return f"Recording({self.run}, {self.cache})"
 
     def residual(self, layer: int, step: int, branch: str) -> Tensor:
+        """The residual stream after a block, ``[1, frame, row, col, d_model]``. KeyError for what the run does not have."""
         return self.cache[f"blocks.{layer}.hook_resid_post", step, branch]
 
     def stream(self, site: str, layer: int, step: int, branch: str) -> Tensor | None:
@@ -50,7 +51,7 @@ class Recording:
         return next((self.cache[name, step, branch] for name in names if (name, step, branch) in self.cache), None)
 
     def donor(self, site: str) -> Donor:
-        """This recording's own activation at a site, as a donor. InterpError for a site that was not recorded."""
+        """This recording's own activation at a site (a whole hook name), as a donor. InterpError where it was not recorded."""
         if site == "hook_x_t":
             return lambda step, branch: self.run.x_t[step]
         if site not in self.cache.axes:
@@ -61,14 +62,20 @@ class Recording:
 
 @dataclass(frozen=True)
 class Patch:
-    """One row of a patched batch: put the donor's activation at a site, in some steps, branches, tokens and heads."""
+    """One row of a patched batch: put the donor's activation at a site, in some steps, branches, tokens and heads.
+
+    Activation patching as Meng et al. 2202.05262 and Wang et al. 2211.00593 do it, with a denoising step as one more axis.
+    ``site`` is a whole hook name (``blocks.3.hook_resid_post``, ``hook_x_t``). ``donor(step, branch)`` gives an activation
+    ``[1, ...]`` with the axes of the site; :meth:`Recording.donor` makes one of a recorded run. ``tokens`` is a bool mask
+    ``[frame, row, col]``, over latent cells where the site is a latent. ``hook_x_t`` has no branch: ``branches`` does not matter.
+    """
 
     site: str
     steps: tuple[int, ...]
     donor: Donor
     branches: tuple[str, ...] = ("cond",)
-    tokens: Tensor | None = None  # bool [frame, row, col]; None: all
-    heads: tuple[int, ...] | None = None
+    tokens: Tensor | None = None  # None: all
+    heads: tuple[int, ...] | None = None  # None: all
 
     def __repr__(self) -> str:
         steps = "/".join(map(str, self.steps if len(self.steps) < 4 else (self.steps[0], "..", self.steps[-1])))
@@ -78,13 +85,15 @@ class Patch:
 
     @property
     def first_step(self) -> int:
+        """The step before which the run is that of the recording."""
         return min(self.steps)
 
     def touches(self, call: Call) -> bool:
+        """Whether something inside a call is patched."""
         return self.site != "hook_x_t" and call.step in self.steps and call.branch in self.branches
 
     def apply(self, act: Tensor, step: int, branch: str, axes: tuple[str, ...]) -> Tensor:
-        """``act`` of one row ``[1, ...]`` with the donor's values where the patch says."""
+        """``act`` of one row ``[1, ...]``, whose axes have these names, with the donor's values where the patch says."""
         given = self.donor(step, branch).to(act)
         mask = torch.ones([1] * act.ndim, dtype=torch.bool, device=act.device)
         if self.tokens is not None and "frame" in axes:
@@ -100,7 +109,9 @@ class Patch:
 def record(model: HookedVideoPipeline, names: str | Sequence[str] = (), **kwargs: Any) -> Recording:
     """Run one video and keep what patching needs: the residual streams at every step, and the sites ``names``.
 
-    ``names`` may hold ``*``. Other keywords are those of ``model.run_with_cache``.
+    ``names`` may hold ``*``. Other keywords are those of ``model.run_with_cache``: ``prompt``, ``seed``, ... for the pipeline,
+    ``max_bytes`` for the memory. Raises UnknownHook for a name that the model does not have, and BudgetExceeded before the first
+    transformer call when more would be kept than ``max_bytes``.
     """
     names = [names] if isinstance(names, str) else names
     kept = {*names, *(name for name in model.hook_names if ".hook_resid_post" in name)} - {"hook_x_t"}
@@ -110,11 +121,16 @@ def record(model: HookedVideoPipeline, names: str | Sequence[str] = (), **kwargs
 def restart(model: HookedVideoPipeline, run: Run, step: int, latents: Tensor) -> Run:
     """Finish a recorded run of one video from other latents ``[rows, channel, frame, row, col]`` before a step, a row each.
 
-    The steps before are fed from the recording, so the scheduler's history is that of the recorded run.
+    The steps before are fed from the recording, so the scheduler's history is that of the recorded run. Row i of every tensor
+    of the new run belongs to row i of ``latents``; given back the recorded ``run.x_t[step]`` alone, it ends with the same bits.
+    Raises InterpError for a run of several videos, and for one that drew noise from PyTorch's global generator.
     """
     recording = Recording(run, ActivationCache())
-    patches = [Patch("hook_x_t", (step,), lambda s, b, r=row: latents[r : r + 1]) for row in range(len(latents))]
-    return replay_run(model, recording, patches)
+    return replay_run(model, recording, [Patch("hook_x_t", (step,), _always(row)) for row in latents.split(1)])
+
+
+def _always(activation: Tensor) -> Donor:
+    return lambda step, branch: activation
 
 
 def start_layer(model: HookedVideoPipeline, patch: Patch) -> int:
@@ -143,7 +159,9 @@ def replay(model: HookedVideoPipeline, target: Recording, patches: Sequence[Patc
     """Final latents ``[len(patches), channel, frame, row, col]`` of the target's run, row i with patch i.
 
     All patches must start at the same step. One row gives, bit for bit, what plain forward hooks give; several rows
-    differ from that by rounding, because matrix kernels depend on the batch.
+    differ from that by rounding, because matrix kernels depend on the batch. ``model.decode`` makes pixels of the latents.
+    Raises InterpError for patches that start at several steps, for a recording of several videos, and for a run that drew
+    noise from PyTorch's global generator.
     """
     return replay_run(model, target, patches).latents
 
@@ -252,7 +270,7 @@ class _Replay(Director):
             out[row : row + 1] = self.patches[row].apply(x_t[row : row + 1], step.index, "cond", AXES["latent"])
         return out
 
-    def call(self, calls: tuple[Call, ...], engine: ExpertEngine, kwargs: dict[str, Any]) -> tuple:
+    def call(self, calls: tuple[Call, ...], engine: ExpertEngine, kwargs: dict[str, Any]) -> Any:
         step, everyone = calls[0].step, range(len(self.patches))
         if step > self.first:
             return engine((), kwargs, self._visits(engine, calls, everyone))
@@ -275,7 +293,13 @@ class _Replay(Director):
         return [branch * len(self.patches) + row for branch in range(len(calls)) for row in rows]
 
     def _resume(
-        self, out: tuple[Tensor, ...], engine: ExpertEngine, calls: tuple[Call, ...], kwargs: dict, rows: list[int], layer: int
+        self,
+        out: tuple[Tensor, ...],
+        engine: ExpertEngine,
+        calls: tuple[Call, ...],
+        kwargs: dict[str, Any],
+        rows: list[int],
+        layer: int,
     ) -> None:
         """Run the rows that start at a layer and put their results in place."""
         visits, skip = self._visits(engine, calls, rows), None

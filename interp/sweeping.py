@@ -48,7 +48,8 @@ def sweep(
     Returns a row a cell: ``site``, ``layer`` (missing outside the blocks), ``step``, ``sigma`` (noise level), ``group``, ``span``
     and ``value``, or a column for every key where the metric returns a mapping. At ``batch=1`` each equals a forward hook on the
     pipeline, bit for bit, and with the target as its own donor all are exactly the target; more rows a forward round otherwise.
-    Raises InterpError for runs that do not fit, for what they do not have, and for a site that ``donor`` does not hold.
+    Raises InterpError for runs that do not fit, for what they do not have, and for a site that ``donor`` does not hold, and
+    UnknownHook for a site that the model does not have.
     """
     import pandas as pd
 

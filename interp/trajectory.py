@@ -19,7 +19,8 @@ from cos_interp.interp.run.prediction import Clean
 def clean_estimate(x_t: Tensor, v: Tensor, sigma: float | Tensor) -> Tensor:
     """``x0hat = x_t - sigma * v`` for flow matching, ``x_t = (1 - sigma) x0 + sigma noise`` (CoS section 3.1, eq. 2).
 
-    ``Run.x0hat`` is right for every kind of prediction; this is the formula of flow alone.
+    Latents ``[batch, channel, frame, row, col]`` or any other one shape. ``Run.x0hat`` is right for every kind of prediction;
+    this is the formula of flow alone.
     """
     return x_t - sigma * v
 
@@ -77,23 +78,33 @@ class Run:
 
     @property
     def x0hat(self) -> Sequence[Tensor]:
-        """Clean estimate of every step, each computed when it is asked for."""
+        """Clean estimate ``[batch, channel, frame, row, col]`` of every step, each computed when it is asked for.
+
+        What a denoiser expects the clean video to be (CoS section 3.1, eq. 2), from ``x_t`` and ``v`` of the step.
+        """
         return _Estimates(self)
 
     def decode(self, step: int | None = None) -> np.ndarray:
-        """Pixels uint8 ``[batch, pixel frame, height, width, 3]`` of x0hat at a step, or of the final latent."""
+        """Pixels uint8 ``[batch, pixel frame, height, width, 3]`` of x0hat at a step, or of the final latent.
+
+        Raises IndexError for a step that the run does not have.
+        """
         latents = self.latents if step is None else self.x0hat[step]
         return self.decoder(self.shown(latents))
 
     def shown(self, latents: Tensor) -> Tensor:
-        """Latents of this run with the frames that the pipeline puts before them."""
+        """Latents ``[batch, channel, frame, row, col]`` of this run with the frames that the pipeline puts before them."""
         if self.lead is None:
             return latents
         return torch.cat([self.lead.to(latents).expand(len(latents), -1, -1, -1, -1), latents], dim=2)
 
     def call(self, step: int, branch: str = "cond") -> Call:
-        """The call of a step and branch."""
-        return next(c for c in self.calls if c.step == step and c.branch == branch)
+        """The call of a step and branch. InterpError where there was none."""
+        found = next((c for c in self.calls if c.step == step and c.branch == branch), None)
+        if found is None:
+            had = f"steps 0 to {self.steps - 1}, branches {', '.join(self.branches)}"
+            raise InterpError(f"there was no call at step {step}, branch {branch!r}: the run had {had}")
+        return found
 
 
 class _Estimates(Sequence[Tensor]):
@@ -114,4 +125,6 @@ class _Estimates(Sequence[Tensor]):
     def __getitem__(self, step: int | slice) -> Tensor | list[Tensor]:
         if isinstance(step, slice):
             return [self[k] for k in range(len(self))[step]]
+        if not -len(self) <= step < len(self):
+            raise IndexError(f"step {step} was asked for; the run has steps 0 to {len(self) - 1}")
         return self.run.clean[step].estimate(self.run.x_t[step], self.run.v[step])

@@ -15,8 +15,13 @@ from cos_interp.tasks.tally import wilson
 
 
 def main_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """The grid itself: patches from the clean run, without the whole-x_t control."""
-    return rows[(rows.donor == "clean") & ~((rows.site == X_T) & (rows.site.nunique() > 1))]
+    """The grid itself: patches from the clean run, without the control that puts in the whole x_t.
+
+    x_t that was asked for has controls of its own, as every site has; the control has none.
+    """
+    controls = rows[rows.donor != "clean"]
+    extra = (rows.site == X_T) & (len(controls) > 0) & (X_T not in set(controls.site))
+    return rows[(rows.donor == "clean") & ~extra]
 
 
 def map_of(rows: pd.DataFrame, value: str) -> pd.DataFrame:

@@ -57,7 +57,7 @@ def handed_on(sites: Block, residual: Mapping[str, Tensor], grid: TokenGrid) -> 
             value = residual.get(site.name, residual["hook_resid_post"].flatten(1, 3)[:, :1])
             items.setdefault(site.item, []).append(give(value, value, site.kind, grid, fold=site.fold))
     joined = {item: torch.cat(parts, dim=1) if len(parts) > 1 else parts[0] for item, parts in items.items()}
-    return joined[None] if None in joined else tuple(joined[item] for item in sorted(joined))
+    return joined[None] if None in joined else tuple(joined[item] for item in sorted(item for item in joined if item is not None))
 
 
 def split_visitor(parts: Sequence[Callable[[Tensor], Tensor | None] | None], each: int) -> Visitor:
@@ -84,7 +84,8 @@ class ExpertEngine:
 
     def __init__(self, name: str, transformer: nn.Module):
         refuse_untraceable(name, transformer)
-        self.name, self.module, self.adapter = name, transformer, adapter_for(transformer)
+        self.name, self.adapter = name, adapter_for(transformer)
+        self.module: Any = transformer  # with what diffusers adds to a module: config, dtype, cache_context
         reason = self.adapter.refuses(transformer.config)
         if reason is not None:
             raise InterpError(f"this {self.adapter.family} model is not supported: {reason}")
@@ -109,7 +110,9 @@ class ExpertEngine:
             found = found[int(part)] if part.isdigit() else getattr(found, part)
         return found
 
-    def __call__(self, args: tuple, kwargs: Mapping[str, Any], visits: Mapping[str, Visitor], skip: Skip | None = None) -> tuple:
+    def __call__(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], visits: Mapping[str, Visitor], skip: Skip | None = None
+    ) -> Any:
         """Run the transformer; ``visits`` maps hook names to visitors. Returns what the transformer returns."""
         hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
         self.block_calls += hidden.shape[0] * (self.layers - (skip.layer if skip else 0))
@@ -131,7 +134,9 @@ class ExpertEngine:
         self._all_fired(ordered, serving)
         return out
 
-    def _trace(self, args: tuple, kwargs: Mapping[str, Any], plan: Plan, skip: Skip | None, grid: TokenGrid, dims: Any) -> tuple:
+    def _trace(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], plan: Plan, skip: Skip | None, grid: TokenGrid, dims: Any
+    ) -> Any:
         if self.env.interleaver.interleaving:
             raise InterpError(
                 f"{plan[0][0].name} is edited by model.hooks(...) in the call of model.trace_call(...): edit it in that block"

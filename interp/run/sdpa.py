@@ -60,7 +60,9 @@ class ServeAttention(TorchFunctionMode):
             handle.remove()
         super().__exit__(kind, error, trace)
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         if func is not F.scaled_dot_product_attention or not self.running:
             return func(*args, **(kwargs or {}))
         bound = dict(zip(_SIGNATURE, args, strict=False)) | (kwargs or {})

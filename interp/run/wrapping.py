@@ -104,7 +104,7 @@ def _registry_hooks(module: nn.Module) -> Iterator[str]:
     return iter(() if registry is None else registry.hooks)
 
 
-def _innermost(module: nn.Module) -> Callable | None:
+def _innermost(module: nn.Module) -> Callable[..., Any] | None:
     """The forward inside the hooks of diffusers."""
     references = _references(module)
     if not references:

@@ -10,67 +10,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from cos_interp import interp
+
 if TYPE_CHECKING:
-    from cos_interp import analyses, interp, organism, probes, reports, tasks
-    from cos_interp.interp import (
-        ActivationCache,
-        Adapter,
-        Address,
-        AddressError,
-        BudgetExceeded,
-        EnsembleSampler,
-        Hook,
-        HookedVideoPipeline,
-        InterpError,
-        NoAdapter,
-        Patch,
-        Recording,
-        Run,
-        Site,
-        Stack,
-        UnknownHook,
-        check_adapter,
-        record,
-        register,
-        replay,
-        restart,
-        sweep,
-        tiny,
-    )
+    from cos_interp import analyses, organism, probes, reports, tasks
+    from cos_interp.interp import *  # noqa: F403
 
-ROOMS = ("analyses", "interp", "organism", "probes", "reports", "tasks")
-
-__all__ = [
-    "ActivationCache",
-    "Adapter",
-    "Address",
-    "AddressError",
-    "BudgetExceeded",
-    "EnsembleSampler",
-    "Hook",
-    "HookedVideoPipeline",
-    "InterpError",
-    "NoAdapter",
-    "Patch",
-    "Recording",
-    "Run",
-    "Site",
-    "Stack",
-    "UnknownHook",
-    "analyses",
-    "check_adapter",
-    "interp",
-    "organism",
-    "probes",
-    "record",
-    "register",
-    "replay",
-    "reports",
-    "restart",
-    "sweep",
-    "tasks",
-    "tiny",
-]
+__all__ = ["analyses", "interp", "organism", "probes", "reports", "tasks"]
+ROOMS = tuple(__all__)
+__all__ += interp.__all__  # a form that type checkers follow
 
 
 def __getattr__(name: str) -> Any:
@@ -79,7 +27,7 @@ def __getattr__(name: str) -> Any:
         return import_module(f"cos_interp.{name}")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(import_module("cos_interp.interp"), name)
+    return getattr(interp, name)
 
 
 def __dir__() -> list[str]:

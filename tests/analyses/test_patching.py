@@ -27,7 +27,7 @@ from cos_interp.analyses.patching.findings import best, compared
 from cos_interp.analyses.patching.findings import findings as conclude
 from cos_interp.analyses.patching.measure import PairGrid, PatchingConfig, Piece
 from cos_interp.analyses.patching.report import exact_controls, pairs_of
-from cos_interp.analyses.patching.summary import against_controls, expected, headline, profile, table
+from cos_interp.analyses.patching.summary import against_controls, expected, headline, main_rows, profile, table
 from cos_interp.interp import HookedVideoPipeline, InterpError
 from cos_interp.interp.patching import record
 from cos_interp.tasks import TASKS
@@ -332,3 +332,15 @@ def test_choosing_the_best_of_many_cells_finds_nothing_in_noise():
     cells = compared(rows, noising=False)
     assert best(cells).iloc[0] > 0.15  # the best of 160 cells looks large
     assert abs(conclude(rows, ("prompt",), noising=False)[0].number.value) < 0.15  # and is not, on pairs that did not choose it
+
+
+BESIDE = ("hook_resid_post", "hook_x_t")
+
+
+@pytest.mark.parametrize(("sites", "controls"), [(BESIDE, True), (BESIDE, False), (BESIDE[1:], True), (BESIDE[:1], True)])
+def test_the_grid_holds_x_t_where_it_was_asked_for(sites, controls):
+    config = PatchingConfig(sites=sites, controls=controls)
+    cells = measure.cells(config, step=0, layers=2, groups=["all", "goals"], whole_state=True)
+    rows = pd.DataFrame([{"donor": cell.donor, "site": cell.site, "group": cell.group} for cell in cells])
+    assert set(main_rows(rows).site) == set(sites)
+    assert len(main_rows(rows)) == sum(2 if site == "hook_x_t" else 4 for site in sites)

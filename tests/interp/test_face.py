@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LAZY = {"cos_interp": "src/cos_interp", "cos_interp.interp": "interp", "cos_interp.probes": "probes", "cos_interp.tasks": "tasks"}
-FACES = tuple(LAZY)
+FACES = (*LAZY, "cos_interp.analyses")
 INSTRUMENT = {
     "HookedVideoPipeline", "Run", "ActivationCache", "Address", "Hook", "record", "replay", "restart", "Patch", "Recording",
     "EnsembleSampler", "check_adapter", "Adapter", "Site", "Stack", "register", "tiny", "InterpError", "UnknownHook",
@@ -21,11 +21,22 @@ INSTRUMENT = {
 
 
 def for_type_checkers(folder: str) -> set[str]:
-    """The names that the TYPE_CHECKING block of a package imports."""
+    """The names that a package imports from the project, at once or in its TYPE_CHECKING block."""
     tree = ast.parse((ROOT / folder / "__init__.py").read_text())
     blocks = [n for n in tree.body if isinstance(n, ast.If) and isinstance(n.test, ast.Name) and n.test.id == "TYPE_CHECKING"]
-    imports = [n for block in blocks for n in block.body if isinstance(n, ast.ImportFrom)]
-    return {alias.asname or alias.name for n in imports for alias in n.names}
+    imports = [n for block in (tree, *blocks) for n in block.body if isinstance(n, ast.ImportFrom)]
+    imports = [n for n in imports if (n.module or "").startswith("cos_interp")]
+    named = {alias.asname or alias.name for n in imports for alias in n.names} - {"*"}
+    starred = [importlib.import_module(n.module).__all__ for n in imports if n.names[0].name == "*"]
+    return named.union(*starred)
+
+
+def defined(folder: str) -> set[str]:
+    """The public names that a package defines itself."""
+    tree = ast.parse((ROOT / folder / "__init__.py").read_text())
+    functions = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    tables = {n.target.id for n in tree.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)}
+    return {name for name in functions | tables if not name.startswith("_")}
 
 
 def test_every_lazy_package_is_looked_at():
@@ -38,6 +49,13 @@ def test_the_lists_of_a_lazy_package_agree(package):
     module = importlib.import_module(package)
     assert for_type_checkers(LAZY[package]) == set(module.__all__) == set(dir(module))
     assert sorted(module.__all__) == sorted(set(module.__all__))
+
+
+def test_the_experiments_show_what_they_define_and_nothing_that_only_types_need():
+    from cos_interp import analyses
+
+    assert defined("analyses") == set(analyses.__all__) == set(dir(analyses))
+    assert not for_type_checkers("analyses") & set(analyses.__all__)
 
 
 @pytest.mark.parametrize("package", FACES)
