@@ -266,34 +266,14 @@ class HookedVideoPipeline:
             stage.edit_x_t, stage.edit_x0hat, stage.on_prepared = session.x_t, session.x0hat, session.prepared
             images = kwargs.get("image")
             if isinstance(images, list):
-                stage.prepared_override, kwargs = self._prepare_each(kwargs)
+                call = {**kwargs, **{n: kwargs.get(n) or self.default(n) for n in ("height", "width", "num_frames")}}
+                stage.prepared_override = self.adapter.prepare_each(self.pipe, call)
+                kwargs = {**kwargs, "image": images[0], "generator": None}
             run = stage.play(**kwargs)
             run.kwargs, run.decoder = kwargs, self.decode
             return run, session.cache
         finally:
             self._lock.release()
-
-    def _prepare_each(self, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        """Latents and conditions of a batch with an image a row: the pipeline itself encodes one image only."""
-        if not hasattr(self.pipe.config, "expand_timesteps"):
-            raise InterpError(f"only Wan's image-to-video takes a list of images, {type(self.pipe).__name__} takes one a run")
-        images, generators = kwargs["image"], kwargs.get("generator") or [None] * len(kwargs["image"])
-        given = kwargs.get("latents")
-        height, width, frames = (kwargs.get(k) or self.default(k) for k in ("height", "width", "num_frames"))
-        rows = []
-        for row, (image, generator) in enumerate(zip(images, generators, strict=True)):
-            pixels = self.pipe.video_processor.preprocess(image, height=height, width=width)
-            rows.append(
-                self.pipe.prepare_latents(
-                    pixels.float(), 1, self.pipe.vae.config.z_dim, height, width, frames,
-                    torch.float32, self.pipe._execution_device, generator, None if given is None else given[row : row + 1],
-                )
-            )  # fmt: skip
-        shared = bool(self.pipe.config.expand_timesteps)  # TI2V-5B: the last item is one mask for all rows
-        joined = [torch.cat(parts) for parts in zip(*rows, strict=True)]
-        if shared:
-            joined[-1] = rows[0][-1]
-        return tuple(joined), {**kwargs, "image": images[0], "generator": None}
 
 
 class _Session:
