@@ -224,6 +224,14 @@ def disjoint(groups: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return out
 
 
+def at_latents(values: np.ndarray) -> np.ndarray:
+    """Values by pixel frame, at the last pixel frame of each latent frame, ``[LATENT_FRAMES, ...]``."""
+    from cos_interp.interp import pixel_to_latent  # loads torch
+
+    latent = pixel_to_latent(len(values), grid.LATENT_FRAMES)
+    return values[np.searchsorted(latent, np.arange(grid.LATENT_FRAMES), side="right") - 1]
+
+
 def class_labels(cells: np.ndarray) -> np.ndarray:
     """Cell classes at the last pixel frame of each latent frame, ``[LATENT_FRAMES, ROWS, COLS]``."""
-    return cells[::2].astype(np.int64)
+    return at_latents(cells).astype(np.int64)

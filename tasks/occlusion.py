@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from cos_interp.tasks import grid
-from cos_interp.tasks.base import Item, PairKind, Task, Verdict, class_labels, disjoint, find, one_hot_mask
+from cos_interp.tasks.base import Item, PairKind, Task, Verdict, at_latents, class_labels, disjoint, find, one_hot_mask
 from cos_interp.tasks.grid import BOARD, CLASS_ID, COLS, FLOOR, FRAMES, OBJECTS, WALL
 
 OBJECT_IDS = [CLASS_ID[name] for name in OBJECTS]
@@ -157,7 +157,7 @@ class Occlusion(Task):
 
     def labels(self, item: Item) -> dict[str, np.ndarray]:
         shape = (grid.LATENT_FRAMES, grid.ROWS, grid.COLS)
-        hidden = self._hidden_now(item)[::2]
+        hidden = at_latents(self._hidden_now(item))
         identity = CLASS_ID[item.metadata["hidden"][0]]
         place = np.argmax((item.cells[-1] == identity).reshape(-1))
         return {

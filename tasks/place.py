@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from cos_interp.tasks import grid
-from cos_interp.tasks.base import Item, PairKind, Task, Verdict, class_labels, disjoint, find, one_hot_mask
+from cos_interp.tasks.base import Item, PairKind, Task, Verdict, at_latents, class_labels, disjoint, find, one_hot_mask
 from cos_interp.tasks.grid import BOX, CLASS_ID, FLOOR, FRAMES, OBJECTS
 
 Cell = tuple[int, int]
@@ -137,7 +137,7 @@ class Place(Task):
         named = CLASS_ID[item.metadata["object"]]
         track = item.cells == named
         end = int(np.argmax(track[-1].reshape(-1)))
-        position = np.argmax(track[::2].reshape(grid.LATENT_FRAMES, -1), -1)
+        position = np.argmax(at_latents(track).reshape(grid.LATENT_FRAMES, -1), -1)
         return {
             "cell_class": class_labels(item.cells),
             "on_path": np.broadcast_to(track.any(0), shape).astype(np.int64),
