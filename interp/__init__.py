@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cos_interp.interp.run.clock import Hook
     from cos_interp.interp.sweeping import sweep
     from cos_interp.interp.trajectory import Run
+    from cos_interp.interp.views import pixel_to_latent
 
 _HOME = {
     "address": ("Address", "AddressError"),
@@ -32,6 +33,7 @@ _HOME = {
     "run.clock": ("Hook",),
     "sweeping": ("sweep",),
     "trajectory": ("Run",),
+    "views": ("pixel_to_latent",),
 }
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "Stack",
     "UnknownHook",
     "check_adapter",
+    "pixel_to_latent",
     "record",
     "register",
     "replay",

@@ -22,8 +22,7 @@ from cos_interp.interp.families.adapter import Adapter
 from cos_interp.interp.families.decoding import to_frames
 from cos_interp.interp.families.unsupported import PIPELINES
 from cos_interp.interp.hooking import EditFn, FwdHook, Hooked, kind_of
-from cos_interp.interp.image_batch import Prepared, prepared_each
-from cos_interp.interp.run.director import Director
+from cos_interp.interp.run.director import Director, Prepared
 from cos_interp.interp.run.door import CallTracer, TracedCall
 from cos_interp.interp.run.engine import ExpertEngine
 from cos_interp.interp.run.stage import EXPERTS, Stage
@@ -316,7 +315,8 @@ class HookedVideoPipeline:
             steps = kwargs.get("num_inference_steps") or self.default("num_inference_steps")
             hooked = Hooked(self.pipe, self.engines, self._hooks, steps, request)
             director = around(hooked)
-            if isinstance(kwargs.get("image"), list):
-                prepared, kwargs = prepared_each(self.pipe, kwargs, self.default)
-                director = Prepared(director, prepared)
+            if isinstance(images := kwargs.get("image"), list):
+                call = {**kwargs, **{n: kwargs.get(n) or self.default(n) for n in ("height", "width", "num_frames")}}
+                director = Prepared(director, self.adapter.prepare_each(self.pipe, call))
+                kwargs = {**kwargs, "image": images[0], "generator": None}
             return self._played(director, kwargs), hooked.cache

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cos_interp.interp.address import NUMERIC, Address, chosen
+from cos_interp.interp.errors import InterpError
 
 GRID = ("frame", "row", "col")
 LISTS = ("token", "text", "audio", "history")
@@ -210,12 +211,24 @@ def _index(numbers: list[int], like: Tensor) -> Tensor:
 
 
 def pixel_to_latent(pixel_frames: int, latent_frames: int) -> np.ndarray:
-    """The latent frame of every pixel frame: the first stands alone, the others are shared out in order.
+    """The latent frame of every pixel frame, int ``[pixel frame]``, as causal video autoencoders compress time.
+
+    Latent frame 0 holds pixel frame 0, latent frame i the r pixel frames ``1 + (i - 1) r .. i r``. Where the pixel frames do
+    not fill that (16 to 5), or leave some over (14 to 4), r is the whole number nearest to ``(pixel frames - 1) / (latent
+    frames - 1)`` that leaves no latent frame empty, and the last latent frame holds what is left. Raises InterpError for
+    fewer pixel frames than latent frames.
 
     >>> pixel_to_latent(9, 5).tolist()
     [0, 1, 1, 2, 2, 3, 3, 4, 4]
     """
-    if latent_frames == 1 or pixel_frames == 1:
+    if not 1 <= latent_frames <= pixel_frames:
+        raise InterpError(
+            f"{pixel_frames} pixel frames cannot lie in {latent_frames} latent frames: every latent frame holds one"
+        )
+    if latent_frames == 1:
         return np.zeros(pixel_frames, int)
-    ratio = (pixel_frames - 1) / (latent_frames - 1)
-    return np.minimum(np.ceil(np.arange(pixel_frames) / ratio).astype(int), latent_frames - 1)
+    later, groups = pixel_frames - 1, latent_frames - 1
+    size = round(later / groups)
+    if size * (groups - 1) >= later:  # nothing would be left for the last one
+        size = later // groups
+    return np.minimum((np.arange(pixel_frames) + size - 1) // size, groups)

@@ -49,7 +49,10 @@ def by_cell(values: np.ndarray) -> np.ndarray:
 
 def last_pixel_frames(video: np.ndarray) -> np.ndarray:
     """Of each latent frame the last pixel frame: ``[FRAMES, ...] -> [LATENT_FRAMES, ...]``."""
-    return video[::2]
+    from cos_interp.interp import pixel_to_latent  # loads torch
+
+    latent = pixel_to_latent(len(video), grid.LATENT_FRAMES)
+    return video[np.searchsorted(latent, np.arange(grid.LATENT_FRAMES), side="right") - 1]
 
 
 # --- what every task shows -----------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.ablation import Edit, ablate, identity, thirds
 from cos_interp.analyses.kit.problems import Problem, arguments, each_problem, fits, judge, problems
 from cos_interp.analyses.layers import LayersConfig
+from cos_interp.interp import pixel_to_latent
 from cos_interp.interp.address import known_layers
 from cos_interp.interp.hooking import FwdHook
 from cos_interp.interp.model import HookedVideoPipeline
@@ -99,12 +100,12 @@ def ratio(energy: Tensor, mask: Tensor) -> Tensor:
 def on_tokens(seen: np.ndarray, shape: Sequence[int]) -> Tensor:
     """Bool cells by pixel frame ``[pixel frame, row, col]`` on a token grid ``[frame, row, col]``.
 
-    The first latent frame is the first pixel frame, the others share the rest equally (causal video autoencoders); a token
-    is true where any of its pixel frames is.
+    A token is true where any of its pixel frames is (:func:`cos_interp.interp.pixel_to_latent`).
     """
     frames, rows, cols = shape
-    later = np.array_split(seen[1:], frames - 1) if frames > 1 else []
-    by_frame = np.stack([seen[:1].any(0), *(part.any(0) for part in later)])
+    seen = seen if frames > 1 else seen[:1]  # one latent frame is a picture, of the first pixel frame
+    latent = pixel_to_latent(len(seen), frames)
+    by_frame = np.stack([seen[latent == frame].any(0) for frame in range(frames)])
     row, col = (np.arange(n) * size // n for n, size in ((rows, seen.shape[1]), (cols, seen.shape[2])))
     return torch.from_numpy(by_frame[:, row][:, :, col])
 

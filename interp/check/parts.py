@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cos_interp.interp.families.adapter import Point
 from cos_interp.interp.families.contract import latents_of
+from cos_interp.interp.families.layouts import Dims
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.run.clock import Call
 from cos_interp.interp.run.director import Director
@@ -119,7 +120,7 @@ def token_order(probe: Probe) -> Outcome:
     token = tuple(c // p for c, p in zip(cell, patch))
     hidden = layout.to_canonical(probe.arguments["hidden_states"], dims).clone()
     hidden[(slice(None), 0, *cell)] += 1.0
-    first = [n for n in ("hook_embed", "blocks.0.hook_resid_pre", "blocks.0.attn.hook_q") if n in probe.engine.points]
+    first: list[str] = [n for n in ("hook_embed", "blocks.0.hook_resid_pre", "blocks.0.attn.hook_q") if n in probe.engine.points]
     base, moved = probe.read(first), probe.read(first, layout.from_canonical(hidden))
     for name in first:
         yield 1, _moved_only(name, base[name], moved[name], token)
@@ -161,7 +162,7 @@ def _later_sites(probe: Probe, token: tuple[int, ...]) -> Outcome:
             yield 1, _moved_only(end, base[end], moved[end], token)
 
 
-def _output_order(probe: Probe, token: tuple[int, ...], patch: list[int], dims: tuple[int, ...]) -> str | None:
+def _output_order(probe: Probe, token: tuple[int, ...], patch: list[int], dims: Dims) -> str | None:
     last = f"blocks.{probe.model.layers - 1}.hook_resid_post"
     out = probe.engine.adapter.layout
     base, moved = (out.to_canonical(probe.forward(v), dims) for v in ({}, {last: _at(token)}))

@@ -138,6 +138,16 @@ class Adapter:
         """Whether a call of the pipeline makes one video at a time; rows of a replay run one after the other."""
         return False
 
+    def prepare_each(self, pipe: Any, call: Mapping[str, Any]) -> tuple[Any, ...]:
+        """What ``prepare_latents`` would return for a list of images, one a row, where the pipeline itself encodes one only.
+
+        ``call`` has ``image``, and ``height``, ``width`` and ``num_frames`` as they hold. Raises InterpError where there is no
+        such way.
+        """
+        raise InterpError(
+            f"a list of {len(call['image'])} images: {type(pipe).__name__} takes one a run, only Wan's takes a list"
+        )
+
     def is_step(self, scheduler: Any, arguments: Mapping[str, Any]) -> bool:
         """Whether a call of the scheduler's ``step``, by its arguments, is the one that ends a denoising step."""
         return True

@@ -15,6 +15,12 @@ Dims = tuple[int, int, int]  # latent frames, rows, columns
 _CANONICAL = "BCFHW"
 
 
+def sizes_of(latents: Tensor) -> Dims:
+    """Latent frames, rows and columns of ``[batch, channel, frame, row, col]``."""
+    frames, rows, cols = latents.shape[2:]
+    return frames, rows, cols
+
+
 @dataclass(frozen=True)
 class Layout:
     """Axes in order, like ``BFCHW``; ``BSC`` has the positions packed into one axis in the order frame, row, column."""
@@ -31,6 +37,7 @@ class Layout:
         Raises InterpError for packed latents with other tokens than those of a video of these ``dims``.
         """
         if self.packed:
+            assert dims is not None, "packed latents need dims"
             if value.shape[1] != prod(dims):
                 raise InterpError(
                     f"the pipeline packs {value.shape[1]} tokens, a video of {' x '.join(map(str, dims))} latent cells has "
@@ -49,19 +56,19 @@ class Layout:
     def dims(self, call: Mapping[str, Any]) -> Dims:
         """Latent frames, rows and columns from the arguments of a transformer call."""
         if self.packed:
-            found = [call.get(n) for n in ("num_frames", "height", "width")]
-            if None in found:
+            frames, height, width = (call.get(n) for n in ("num_frames", "height", "width"))
+            if frames is None or height is None or width is None:
                 raise InterpError(
                     "the layout is PACKED and the transformer was called without num_frames, height and width (of the latents): "
                     "pass them, or give the adapter another layout"
                 )
-            return tuple(found)
-        return tuple(self.to_canonical(call["hidden_states"]).shape[2:])
+            return frames, height, width
+        return sizes_of(self.to_canonical(call["hidden_states"]))
 
     def prepared_dims(self, latents: Tensor, arguments: Mapping[str, Any], pipe: Any) -> Dims:
         """The same from what ``prepare_latents`` was given and returned."""
         if not self.packed:
-            return tuple(self.to_canonical(latents).shape[2:])
+            return sizes_of(self.to_canonical(latents))
         needed = ("vae_temporal_compression_ratio", "vae_spatial_compression_ratio")
         if missing := [n for n in needed if not hasattr(pipe, n)] + [
             n for n in ("num_frames", "height", "width") if n not in arguments

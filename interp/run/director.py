@@ -78,3 +78,14 @@ class Around(Director):
 
     def edit_x0hat(self, step: Step, x0hat: Tensor) -> Tensor | None:
         return self.inner.edit_x0hat(step, x0hat)
+
+
+class Prepared(Around):
+    """Another director, in a run whose first latents and conditions were prepared before."""
+
+    def __init__(self, inner: Director, prepared: tuple[Any, ...]):
+        super().__init__(inner)
+        self.given = prepared
+
+    def prepare(self, prepare: Callable[[], Any]) -> Any:
+        return self.given

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from support import FAMILIES, build_tiny, plain, tiny_call
 
-from cos_interp.interp import BudgetExceeded, HookedVideoPipeline, InterpError, UnknownHook
+from cos_interp.interp import BudgetExceeded, HookedVideoPipeline, InterpError, UnknownHook, tiny
 from cos_interp.interp.hooking import kind_of
 from cos_interp.interp.views import AXES
 
@@ -268,3 +268,6 @@ def test_batch_rows_do_not_depend_on_their_neighbours():
     for row in range(2):
         alone = model.run(**{**call, "prompt": call["prompt"][row], "image": images[row]}, seed=5 + row).latents
         torch.testing.assert_close(both[row : row + 1], alone, atol=1e-5, rtol=1e-4)
+    other = HookedVideoPipeline.from_pipeline(tiny.build("ltx-i2v"))
+    with pytest.raises(InterpError, match="a list of 2 images: LTXImageToVideoPipeline takes one a run"):
+        other.run(**{**tiny.call("ltx-i2v"), "image": images})

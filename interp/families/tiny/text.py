@@ -46,7 +46,14 @@ def t5(multilingual: bool = False) -> Any:
     from transformers import T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
 
     torch.manual_seed(10)
-    shape = {"vocab_size": _vocabulary(), "d_model": WIDTH, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
+    shape: dict[str, Any] = {
+        "vocab_size": _vocabulary(),
+        "d_model": WIDTH,
+        "d_kv": 8,
+        "d_ff": 16,
+        "num_layers": 1,
+        "num_heads": 2,
+    }
     made = UMT5EncoderModel(UMT5Config(**shape)) if multilingual else T5EncoderModel(T5Config(**shape))
     return made.eval()
 
