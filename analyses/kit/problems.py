@@ -24,14 +24,14 @@ SIZE = {"height": grid.ROWS * grid.CELL, "width": grid.COLS * grid.CELL, "num_fr
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing to generate. ``call``: the pipeline's keywords; ``item``: None when there is no verifier; ``index``: its place
-    among the items of its task, or among the user's own."""
+    """One thing to generate. ``call``: the pipeline's keywords; ``index``: its place among the items of its task, the pairs of
+    its kind, or the user's own; ``item``: None when there is no verifier."""
 
     name: str
     call: dict[str, Any]
     seed: int
+    index: int
     item: Item | None = None
-    index: int = 0
 
     @property
     def first(self) -> bool:
@@ -60,7 +60,7 @@ def problems(config: SuiteConfig) -> list[Problem]:
         return _own(Path(config.prompts), config.seed)
     chosen = [(task, i, item) for task in config.tasks for i, item in enumerate(suite.task_items(task)[: config.items])]
     return [
-        Problem(f"{task}-{i:03d}", item_call(item), seed_for("noise", config.seed, task, i), item, i) for task, i, item in chosen
+        Problem(f"{task}-{i:03d}", item_call(item), seed_for("noise", config.seed, task, i), i, item) for task, i, item in chosen
     ]
 
 
@@ -86,7 +86,7 @@ def _own(path: Path, seed: int) -> list[Problem]:
                 call["image"] = Image.open(path.parent / call["image"]).convert("RGB")
             except (OSError, UnidentifiedImageError) as error:
                 raise InterpError(f"--prompts {path}, line {number + 1}: image {call['image']!r}: {error}") from error
-        out.append(Problem(f"prompt-{number:03d}", call, seed_for("noise", seed, "prompts", number), index=number))
+        out.append(Problem(f"prompt-{number:03d}", call, seed_for("noise", seed, "prompts", number), number))
     if not out:
         raise InterpError(f"--prompts {path} has no lines")
     return out

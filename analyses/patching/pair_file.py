@@ -30,10 +30,10 @@ def read(path: Path, seed: int) -> list[Sides]:
     found = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not found:
         raise InterpError(f"--pair-file {path} has no lines: give one pair a line, like {EXAMPLE}")
-    return [_pair(path, number, line, seed_for("noise", seed, "pairs", place)) for place, (number, line) in enumerate(found)]
+    return [_pair(path, number, line, place, seed) for place, (number, line) in enumerate(found)]
 
 
-def _pair(path: Path, number: int, line: str, noise: int) -> Sides:
+def _pair(path: Path, number: int, line: str, place: int, seed: int) -> Sides:
     where = f"--pair-file {path}, line {number}"
     try:
         given = json.loads(line)
@@ -42,7 +42,8 @@ def _pair(path: Path, number: int, line: str, noise: int) -> Sides:
     if not isinstance(given, dict) or set(given) != set(SIDES):
         held = ", ".join(given) if isinstance(given, dict) else type(given).__name__
         raise InterpError(f"{where} must have exactly the sides clean and corrupt, it has {held or 'none'}: {EXAMPLE}")
-    clean, corrupt = (_side(f"{where}, {name}", given[name], path.parent, noise) for name in SIDES)
+    noise = seed_for("noise", seed, "pairs", place)
+    clean, corrupt = (_side(f"{where}, {name}", given[name], path.parent, place, noise) for name in SIDES)
     if clean == corrupt:
         raise InterpError(f"{where}: both sides are equal; give them another prompt, image or seed")
     unlike = [key for key in {**clean.call, **corrupt.call} if key not in OWN and clean.call.get(key) != corrupt.call.get(key)]
@@ -51,7 +52,7 @@ def _pair(path: Path, number: int, line: str, noise: int) -> Sides:
     return clean, corrupt
 
 
-def _side(where: str, given: Any, folder: Path, noise: int) -> Problem:
+def _side(where: str, given: Any, folder: Path, place: int, noise: int) -> Problem:
     if not isinstance(given, dict) or not isinstance(given.get("prompt"), str):
         raise InterpError(f'{where}: give an object with a \'prompt\', like {{"prompt": "a red ball"}}')
     call = {key: value for key, value in given.items() if key != "seed"}
@@ -63,7 +64,7 @@ def _side(where: str, given: Any, folder: Path, noise: int) -> Problem:
         raise InterpError(f"{where}: seed {seed!r} must be a whole number from 0 on")
     if "image" in call:
         call["image"] = _image(where, folder, call["image"])
-    return Problem("own", call, seed)
+    return Problem("own", call, seed, place)
 
 
 def _image(where: str, folder: Path, name: Any) -> Image.Image:

@@ -10,7 +10,7 @@ import pandas as pd
 from cos_interp.analyses.driver.findings import Number
 from cos_interp.analyses.driver.statistics import bootstrap_mean, by_item, remaining_share, reread_share
 from cos_interp.analyses.kit.grid import EVERYWHERE, X_T
-from cos_interp.analyses.patching.measure import CONTROLS
+from cos_interp.analyses.patching.cells import CONTROLS
 from cos_interp.tasks.tally import wilson
 
 

@@ -13,11 +13,10 @@ from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding, Number, decide
 from cos_interp.analyses.driver.statistics import by_item, curve, mean_number
 from cos_interp.analyses.driver.store import RunStore
-from cos_interp.analyses.recovery import RecoveryFacts
+from cos_interp.analyses.recovery import CLAIM_AT, CLAIM_BY, RecoveryFacts
 from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
 from cos_interp.tasks.tally import wilson
 
-CLAIM_AT, CLAIM_BY = 0.2, 0.5  # injected at step 20 of 100, back by step 50
 OFTEN = 0.5
 NEAR = 0.5  # without a verifier: an effect above this is nearer to the undisturbed run than to the donor's
 DONORS = {"other": "another item", "prompt": "same scene, other prompt", "noise": "noise"}
