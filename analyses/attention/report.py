@@ -75,7 +75,8 @@ def spoken(words: pd.DataFrame) -> Finding:
     gain, control, more = mean_number(own.to_numpy()), mean_number(other.to_numpy()), paired(own, other)
     low = min(gain.low, more.low) if len(other) else gain.low
     return Finding(
-        "Prompt-named objects draw their words' attention (5.1; ConceptAttention, 2502.04320)", decide(low, max(gain.high, more.high)),
+        "Prompt-named objects draw their words' attention (5.1; ConceptAttention, 2502.04320)",
+        decide(low, max(gain.high, more.high)),
         "log2 of a word's attention at the object it names over its mean in the first frame", gain,
         "words that name nothing, at the same cells", control,
         "the intervals of the value and of its excess over the control lie above 0",
