@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from torch import Tensor
@@ -103,7 +105,7 @@ def head_maps(rows: pd.DataFrame, names: dict[str, str]) -> str:
     return "".join(figures)
 
 
-def along_steps(rows: pd.DataFrame, sigmas: list[float]) -> str:
+def along_steps(rows: pd.DataFrame, sigmas: Sequence[float]) -> str:
     """Layer x step, mean over heads, one scale a statistic."""
     figures = []
     for value, title in STATISTICS.items():

@@ -37,7 +37,7 @@ class RunStore:
 
     def __init__(self, folder: Path, kinds: Sequence[type[Facts]] = ()):
         self.folder = folder
-        self.kinds = {kind.__name__: kind for kind in (*COMMON, *kinds)}
+        self.kinds: dict[str, type[Facts]] = {kind.__name__: kind for kind in (*COMMON, *kinds)}
 
     @classmethod
     def open(cls, folder: Path, facts: dict[str, Any], fresh: bool = False, kinds: Sequence[type[Facts]] = ()) -> RunStore:

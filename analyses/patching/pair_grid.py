@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -98,5 +99,5 @@ def _others(recorder: Recorder, config: PatchingConfig, piece: Piece, target: Si
 
 def _describe(problem: Problem) -> SideFacts:
     item = problem.item
-    about = {} if item is None else {"answer": item.answer, "item_seed": item.seed, "difficulty": item.difficulty}
+    about: dict[str, Any] = {} if item is None else {"answer": item.answer, "item_seed": item.seed, "difficulty": item.difficulty}
     return SideFacts(prompt=problem.call["prompt"], seed=problem.seed, **about)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ def profile(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(out)
 
 
-def expected(sigmas: list[float], steps: list[int], span: str) -> dict[str, list[float]]:
+def expected(sigmas: Sequence[float], steps: list[int], span: str) -> dict[str, list[float]]:
     """The two trivial curves beside a profile (see analyses.statistics)."""
     last = len(sigmas) - 2
     first = {"single": lambda k: k, "from": lambda k: k, "until": lambda k: 0}[span]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -164,7 +165,13 @@ def _shares(rows: pd.DataFrame, found: pd.DataFrame, doses: list[float], sigmas:
     made = []
     right = "right answer at the end" if judged else "nearer to the undisturbed run"
     foreign = "injected answer at the end" if judged else "nearer to the donor"
-    axis = {"along": "injected", "xlabel": "injection step, sigma", "ylabel": "share", "ticks": ticks, "bounds": (-0.03, 1.03)}
+    axis: dict[str, Any] = {
+        "along": "injected",
+        "xlabel": "injection step, sigma",
+        "ylabel": "share",
+        "ticks": ticks,
+        "bounds": (-0.03, 1.03),
+    }
     for dose in doses:
         part = found[found.dose == dose]
         for value, label in (("recovered", right), ("foreign", foreign)):
