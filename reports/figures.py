@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 
@@ -15,7 +16,13 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-STYLE = {"svg.hashsalt": "cos", "font.size": 8, "axes.titlesize": 9, "figure.dpi": 100, "font.family": "DejaVu Sans"}
+STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "cos",
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "figure.dpi": 100,
+    "font.family": "DejaVu Sans",
+}
 
 
 def svg(figure: Figure) -> str:
@@ -105,11 +112,11 @@ class Panel:
     along: str
     xlabel: str
     ylabel: str
-    ticks: dict[float, str] | None = None
+    ticks: Mapping[int, str] | Mapping[float, str] | None = None
     bounds: tuple[float, float] | None = None
 
 
-def step_ticks(sigmas: Sequence[float], every: int = 1) -> dict[float, str]:
+def step_ticks(sigmas: Sequence[float], every: int = 1) -> dict[int, str]:
     """Tick labels of a step axis: index and, below, sigma."""
     return {k: f"{k}\n{s:.2f}" for k, s in enumerate(sigmas) if k % every == 0 or k == len(sigmas) - 1}
 

@@ -1,4 +1,4 @@
-"""Attention maps and statistics of heads (notes B8; CoS section 5.1 for the words of the prompt).
+"""Attention maps and statistics of heads (as Wen et al., 2504.10317, look at them; CoS section 5.1 for the prompt's words).
 
 Queries and keys are read call by call and turned into numbers at once, so that a pattern is never kept. Statistics are of
 every head; maps are of one query and of the prompt's words.

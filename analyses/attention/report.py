@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from torch import Tensor
@@ -52,7 +54,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         *([word_section(words)] if len(words) else []),
         *[map_section(store, unit, about) for unit, about in first_of_each_task(result).items()],
     ]
-    source = "notes B8 (attention anatomy), B6 (words); CoS section 5.1"
+    source = "CoS section 5.1; Wen et al. (2504.10317: structure of attention); ConceptAttention (2502.04320: words)"
     return pages.build(result, "Attention", QUESTION, source, found, sections, notes)
 
 
@@ -61,7 +63,7 @@ def local(within: pd.DataFrame) -> Finding:
     each = within.groupby("problem")[["distance", "shuffled_distance"]].mean()
     nearer = paired(each.shuffled_distance, each.distance)
     return Finding(
-        "Attention of video DiTs is structured in space (B8)", decide(nearer.low, nearer.high),
+        "Attention of video DiTs is structured in space (2504.10317)", decide(nearer.low, nearer.high),
         f"tokens look {mean_number(each.distance.to_numpy())} cells away on average; given to other queries the same rows look "
         "farther, by",
         nearer, "distance of the same rows with the queries shuffled", mean_number(each.shuffled_distance.to_numpy()),
@@ -75,7 +77,8 @@ def spoken(words: pd.DataFrame) -> Finding:
     gain, control, more = mean_number(own.to_numpy()), mean_number(other.to_numpy()), paired(own, other)
     low = min(gain.low, more.low) if len(other) else gain.low
     return Finding(
-        "Prompt-named objects draw their words' attention (5.1; ConceptAttention, B6)", decide(low, max(gain.high, more.high)),
+        "Prompt-named objects draw their words' attention (5.1; ConceptAttention, 2502.04320)",
+        decide(low, max(gain.high, more.high)),
         "log2 of a word's attention at the object it names over its mean in the first frame", gain,
         "words that name nothing, at the same cells", control,
         "the intervals of the value and of its excess over the control lie above 0",
@@ -102,7 +105,7 @@ def head_maps(rows: pd.DataFrame, names: dict[str, str]) -> str:
     return "".join(figures)
 
 
-def along_steps(rows: pd.DataFrame, sigmas: list[float]) -> str:
+def along_steps(rows: pd.DataFrame, sigmas: Sequence[float]) -> str:
     """Layer x step, mean over heads, one scale a statistic."""
     figures = []
     for value, title in STATISTICS.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -127,7 +128,11 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
 
 def _judged_sections(rows: pd.DataFrame, sigmas: list[float]) -> list[pages.Section]:
     flags = rows.assign(**{s: (rows.status == s).astype(float) for s in ("solved", "wrong", "undecided")})
-    axis = {"along": "step", "xlabel": "step, sigma (the last is the final video)", "ticks": step_ticks(sigmas, 2)}
+    axis: dict[str, Any] = {
+        "along": "step",
+        "xlabel": "step, sigma (the last is the final video)",
+        "ticks": step_ticks(sigmas, 2),
+    }
     share = {**axis, "bounds": (-0.03, 1.03)}
     kinds = [("one right answer", flags[flags.unique.astype(bool)]), ("several right answers", flags[~flags.unique.astype(bool)])]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -10,7 +12,7 @@ from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import LeftOut
-from cos_interp.analyses.driver.findings import Finding, decide
+from cos_interp.analyses.driver.findings import Finding, Verdict, decide
 from cos_interp.analyses.driver.statistics import auc, bootstrap, by_item, curve, mean_number, paired
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.screening import screening_table
@@ -33,7 +35,7 @@ def findings(rows: pd.DataFrame) -> list[Finding]:
     early, sure = over[steps[0]], [k for k in steps if over[k].low > 0]
     first, half = (sure or steps)[0], float(again.sigma.max()) / 2
     sigma = float(again[again.step == first].sigma.iloc[0])
-    verdict = "not reproduced" if not sure else "reproduced" if sigma > half else "contradicted"
+    verdict: Verdict = "not reproduced" if not sure else "reproduced" if sigma > half else "contradicted"
     where = f"from step {first} (sigma {sigma:.2f}) on; there the excess is" if sure else "at no tested step; at the first it is"
     found = [
         Finding(
@@ -88,7 +90,7 @@ def auc_by_step(looks: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(out)
 
 
-def _column(frames: list[pd.DataFrame], name: str) -> np.ndarray:
+def _column(frames: Sequence[pd.DataFrame], name: str) -> np.ndarray:
     return np.concatenate([frame[name].to_numpy() for frame in frames])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cos_interp.analyses.driver.settings import AnalysisConfig
@@ -67,7 +67,7 @@ def reader(annotation: Any) -> Callable[[str], Any] | None:
     return None
 
 
-def explain(error: dict[str, Any]) -> str:
+def explain(error: Mapping[str, Any]) -> str:
     """One line for one of pydantic's errors, in terms of the command line."""
     field = str(error["loc"][0]) if error["loc"] else ""
     message = str(error["msg"]).removeprefix("Value error, ")

@@ -30,4 +30,4 @@ class LeftOut(Facts):
     reason: str
 
 
-COMMON = (Facts, RunFacts, LeftOut)
+COMMON: tuple[type[Facts], ...] = (Facts, RunFacts, LeftOut)

@@ -46,7 +46,7 @@ def distance(latent: Tensor, reference: Tensor) -> float:
     return float((latent - reference).norm() / reference.norm())
 
 
-def reread_share(sigmas: list[float], first: int, last: int) -> float:
+def reread_share(sigmas: Sequence[float], first: int, last: int) -> float:
     """Effect expected of a run that only re-reads its condition at every step, patched in steps ``first..last``.
 
     Its velocity follows the condition and not x_t, so Euler adds up ``(sigma_k - sigma_k+1) v_k``: the patched steps
@@ -55,7 +55,7 @@ def reread_share(sigmas: list[float], first: int, last: int) -> float:
     return (sigmas[first] - sigmas[last + 1]) / sigmas[0]
 
 
-def remaining_share(sigmas: list[float], step: int) -> float:
+def remaining_share(sigmas: Sequence[float], step: int) -> float:
     """The step's share of the sigma path that is still ahead, ``(sigma_k - sigma_k+1) / sigma_k``."""
     return (sigmas[step] - sigmas[step + 1]) / sigmas[step]
 
@@ -76,9 +76,9 @@ def bootstrap(items: Sequence[object], statistic: Callable[[Sequence], float], r
 
 def mean_number(values: Sequence[float] | np.ndarray, resamples: int = RESAMPLES) -> Number:
     """Mean over items with a 95 % bootstrap interval; NaN items are left out."""
-    values = np.asarray(values, float)
-    values = values[~np.isnan(values)]
-    return Number(*bootstrap_mean(values, resamples), n=len(values))
+    all_items = np.asarray(values, float)
+    known = all_items[~np.isnan(all_items)]
+    return Number(*bootstrap_mean(known, resamples), n=len(known))
 
 
 def by_item(rows: pd.DataFrame, value: str, item: str = "problem") -> Number:

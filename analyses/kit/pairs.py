@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from cos_interp.tasks.base import PairKind
 
 TRIES = 60  # candidate items a pair
 NOISES = 4  # noises tried a seed pair
+Made = Callable[[Item, int], Problem]  # of an item and a noise
 
 
 class NoPair(RuntimeError):
@@ -80,12 +82,12 @@ def find_pair(recorder: Recorder, task: str, kind: PairKind, index: int) -> Pair
 
     Raises NoPair when none of TRIES candidates does, or when the task has no pairs of the kind.
     """
-    made, name = get_task(task), f"{task}-{kind}-{index:03d}"
+    made, problem = get_task(task), partial(_problem, f"{task}-{kind}-{index:03d}", index)
     if kind == "seed" and not made.several_answers:
         raise NoPair(f"task {task!r} has one right answer an item, so it has no seed pairs; use maze or place")
     for attempt in range(TRIES):
         number = seed_for("pair item", recorder.config.seed, task, kind, index, attempt)
-        sides = _seed_sides(recorder, made, number, name) if kind == "seed" else _sides(recorder, made, kind, number, name)
+        sides = _seed_sides(recorder, made, number, problem) if kind == "seed" else _sides(recorder, made, kind, number, problem)
         if sides is not None:
             return Pair(kind, *sides, attempt + 1)
     raise NoPair(
@@ -94,8 +96,8 @@ def find_pair(recorder: Recorder, task: str, kind: PairKind, index: int) -> Pair
     )
 
 
-def _problem(name: str, item: Item, seed: int) -> Problem:
-    return Problem(name, item_call(item), seed, item)
+def _problem(name: str, index: int, item: Item, seed: int) -> Problem:
+    return Problem(name, item_call(item), seed, index, item)
 
 
 def _solved(side: Side) -> Side | None:
@@ -107,22 +109,22 @@ def _solved(side: Side) -> Side | None:
     return replace(side, problem=replace(side.problem, item=item))
 
 
-def _sides(recorder: Recorder, task: Task, kind: PairKind, number: int, name: str) -> tuple[Side, Side] | None:
+def _sides(recorder: Recorder, task: Task, kind: PairKind, number: int, problem: Made) -> tuple[Side, Side] | None:
     item = task.sample(number, split="test")
     other = task.counterfactual(item, kind, np.random.default_rng([number, 1]))
     if other is None or set(other.answers) & set(item.answers):
         return None
     noise = seed_for("pair noise", number)
-    corrupt = _solved(recorder(_problem(name, item, noise)))
-    clean = None if corrupt is None else _solved(recorder(_problem(name, other, noise)))
+    corrupt = _solved(recorder(problem(item, noise)))
+    clean = None if corrupt is None else _solved(recorder(problem(other, noise)))
     return None if corrupt is None or clean is None else (corrupt, clean)
 
 
-def _seed_sides(recorder: Recorder, task: Task, number: int, name: str) -> tuple[Side, Side] | None:
+def _seed_sides(recorder: Recorder, task: Task, number: int, problem: Made) -> tuple[Side, Side] | None:
     item = task.sample(number, unique=False, split="test")
     found: dict[str, Side] = {}
     for draw in range(NOISES):
-        side = _solved(recorder(_problem(name, item, seed_for("pair noise", number, draw))))
+        side = _solved(recorder(problem(item, seed_for("pair noise", number, draw))))
         if side is not None:
             found.setdefault(side.item.answer, side)
         if len(found) == 2:
@@ -149,4 +151,4 @@ def other_noises(seed: int) -> list[int]:
 def stranger(task: str, seed: int, index: int) -> Problem:
     """A random other item with a noise of its own, the donor of pair ``index``'s control."""
     number = seed_for("stranger", seed, task, index)
-    return _problem(f"{task}-random-{index:03d}", get_task(task).sample(number, split="test"), number)
+    return _problem(f"{task}-random-{index:03d}", index, get_task(task).sample(number, split="test"), number)

@@ -26,14 +26,14 @@ SIZE = {"height": grid.ROWS * grid.CELL, "width": grid.COLS * grid.CELL, "num_fr
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing to generate. ``call``: the pipeline's keywords; ``item``: None when there is no verifier; ``index``: its place
-    among the items of its task, or among the user's own."""
+    """One thing to generate. ``call``: the pipeline's keywords; ``index``: its place among the items of its task, the pairs of
+    its kind, or the user's own; ``item``: None when there is no verifier."""
 
     name: str
     call: dict[str, Any]
     seed: int
+    index: int
     item: Item | None = None
-    index: int = 0
     source: str = field(default="", compare=False)  # the line of a file of the user's
 
     @property
@@ -63,7 +63,7 @@ def problems(config: SuiteConfig) -> list[Problem]:
         return _own(config)
     chosen = [(task, i, item) for task in config.tasks for i, item in enumerate(suite.task_items(task)[: config.items])]
     return [
-        Problem(f"{task}-{i:03d}", item_call(item), seed_for("noise", config.seed, task, i), item, i) for task, i, item in chosen
+        Problem(f"{task}-{i:03d}", item_call(item), seed_for("noise", config.seed, task, i), i, item) for task, i, item in chosen
     ]
 
 

@@ -49,7 +49,7 @@ def read_steps(problem: Problem, clips: np.ndarray, run: Run) -> list[Row]:
     for step, clip in enumerate(clips):
         last = step == run.steps
         estimate = final if last else run.x0hat[step]
-        row = {"step": step, "sigma": 0.0 if last else run.sigmas[step]}
+        row: Row = {"step": step, "sigma": 0.0 if last else run.sigmas[step]}
         row["distance"] = distance(estimate, final)
         row |= verdict_columns(judge(problem, clip))
         if problem.item is not None:

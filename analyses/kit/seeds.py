@@ -9,6 +9,8 @@ of a digest of what it is about. Seeds made elsewhere lie below 2**48 and meet n
 from __future__ import annotations
 
 import hashlib
+import operator
+from typing import SupportsIndex
 
 PURPOSES = {
     "noise": 1,  # a problem's own: about the run's --seed, the task's name ("prompts" for the user's own), the item's index
@@ -24,13 +26,23 @@ PURPOSES = {
 BITS = 48  # with the purpose 52: exact in a float64 column, too
 
 
-def seed_for(purpose: str, *about: int | str) -> int:
+def seed_for(purpose: str, *about: SupportsIndex | str) -> int:
     """A seed in [2**48, 2**52) for a purpose and what it is about: the run's seed, the task's name, an index, a draw.
 
-    KeyError for an unknown purpose.
+    KeyError for an unknown purpose, TypeError for what is neither a whole number nor a text.
 
     >>> seed_for("noise", 0, "maze", 3) == seed_for("noise", 0, "maze", 3) != seed_for("noise", 0, "maze", 4)
     True
     """
-    digest = hashlib.sha256(repr(about).encode()).digest()
+    digest = hashlib.sha256(repr(tuple(map(_plain, about))).encode()).digest()
     return (PURPOSES[purpose] << BITS) | int.from_bytes(digest[: BITS // 8])
+
+
+def _plain(value: SupportsIndex | str) -> int | str:
+    """Numbers of any library as Python's own: the digest is of what they are written as."""
+    if isinstance(value, str):
+        return str(value)
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"a seed cannot be about {value!r}: give whole numbers and texts") from None

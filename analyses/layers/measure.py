@@ -231,7 +231,7 @@ def measure(model: HookedVideoPipeline, config: LayersConfig, problem: Problem) 
     common = {**problem.facts, "layers": model.layers}
     rows = [{**common, "measure": "energy", "sigma": plain.sigmas[row["step"]], **row} for row in energy]
     rows += [{**common, "measure": "ablation", **row} for row in ablated]
-    tensors, axes = dict(maps), dict.fromkeys(maps, MAPS)
+    tensors, axes = dict(maps), dict.fromkeys(maps, tuple(MAPS))
     if problem.first:
         tensors["frames"] = torch.from_numpy(model.decode(plain.latents)[0])
         axes["frames"] = PIXELS

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from cos_interp.analyses.driver import pages
@@ -55,7 +57,7 @@ def lost_share(base: pd.Series, disturbed: pd.Series) -> Number:
     """``1 - sum(disturbed) / sum(undisturbed)`` over problems, with a bootstrap interval. NaN where nothing was solved."""
     both = pd.concat([base, disturbed], axis=1, join="inner").to_numpy(float)
 
-    def lost(items: list) -> float:
+    def lost(items: Sequence) -> float:
         before = sum(b for b, _ in items)
         return 1 - sum(d for _, d in items) / before if before else float("nan")
 
@@ -127,7 +129,7 @@ def notes(label: str, facts: NoiseFacts) -> list[str]:
 
 
 def _by_step(
-    rows: pd.DataFrame, modes: tuple[str, ...], doses: list[float], value: str, label: str, sigmas: list[float]
+    rows: pd.DataFrame, modes: tuple[str, ...], doses: list[float], value: str, label: str, sigmas: Sequence[float]
 ) -> pages.Section:
     made, whole = [], by_item(rows[rows.kind == "none"], value)
     steps = sorted(rows.step.dropna().astype(int).unique())

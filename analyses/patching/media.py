@@ -11,7 +11,7 @@ from cos_interp.analyses.driver.pages import Clip
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.grid import EVERYWHERE
 from cos_interp.analyses.patching import PairFacts
-from cos_interp.analyses.patching.measure import Piece
+from cos_interp.analyses.patching.pieces import Piece
 from cos_interp.analyses.patching.summary import main_rows
 
 

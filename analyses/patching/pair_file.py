@@ -33,7 +33,7 @@ def _pair(where: str, given: dict[str, Any], folder: Path, place: int, config: P
         held = ", ".join(given) or "none"
         raise InterpError(f"{where} must have exactly the sides clean and corrupt, it has {held}: {EXAMPLE}")
     noise = seed_for("noise", config.seed, "pairs", place)
-    clean, corrupt = (_side(f"{where}, {name}", given[name], folder, noise, config) for name in SIDES)
+    clean, corrupt = (_side(f"{where}, {name}", given[name], folder, place, noise, config) for name in SIDES)
     if clean == corrupt:
         raise InterpError(f"{where}: both sides are equal; give them another prompt, image or seed")
     unlike = [key for key in {**clean.call, **corrupt.call} if key not in OWN and clean.call.get(key) != corrupt.call.get(key)]
@@ -42,8 +42,8 @@ def _pair(where: str, given: dict[str, Any], folder: Path, place: int, config: P
     return clean, corrupt
 
 
-def _side(where: str, given: Any, folder: Path, noise: int, config: PatchingConfig) -> Problem:
+def _side(where: str, given: Any, folder: Path, place: int, noise: int, config: PatchingConfig) -> Problem:
     if not isinstance(given, dict):
         raise InterpError(f'{where}: give an object with a \'prompt\', like {{"prompt": "a red ball"}}')
     call = inputs.keywords(where, given, folder, settings_of(config))
-    return Problem("own", call, call.pop("seed", noise), source=where)
+    return Problem("own", call, call.pop("seed", noise), place, source=where)

@@ -17,8 +17,8 @@ from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, X_T
 from cos_interp.analyses.patching import PairFacts, summary
 from cos_interp.analyses.patching.findings import findings
-from cos_interp.analyses.patching.measure import OWN
 from cos_interp.analyses.patching.media import clips
+from cos_interp.analyses.patching.pieces import OWN
 from cos_interp.reports import figures
 
 QUESTION = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pandas as pd
 from cos_interp.analyses.driver.findings import Number
 from cos_interp.analyses.driver.statistics import bootstrap_mean, by_item, remaining_share, reread_share
 from cos_interp.analyses.kit.grid import EVERYWHERE, X_T
-from cos_interp.analyses.patching.measure import CONTROLS
+from cos_interp.analyses.patching.cells import CONTROLS
 from cos_interp.tasks.tally import wilson
 
 
@@ -40,7 +41,7 @@ def profile(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(out)
 
 
-def expected(sigmas: list[float], steps: list[int], span: str) -> dict[str, list[float]]:
+def expected(sigmas: Sequence[float], steps: list[int], span: str) -> dict[str, list[float]]:
     """The two trivial curves beside a profile (see analyses.statistics)."""
     last = len(sigmas) - 2
     first = {"single": lambda k: k, "from": lambda k: k, "until": lambda k: 0}[span]

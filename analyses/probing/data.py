@@ -11,7 +11,7 @@ import torch
 from cos_interp.analyses.driver.experiment import Unit
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps
-from cos_interp.analyses.probing import ClipFacts, ProbesConfig
+from cos_interp.analyses.probing import ENTRY, ClipFacts, ProbesConfig
 from cos_interp.interp.address import known_layers
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.probes.clip import ClipData, Source
@@ -77,7 +77,7 @@ def dataset(store: RunStore, config: ProbesConfig, units: Iterable[str]) -> Prob
 
 @lru_cache(maxsize=1)
 def _dataset(folder: Path, config: ProbesConfig, units: tuple[str, ...]) -> ProbeDataset:
-    store = RunStore(folder)
+    store = RunStore(folder, ENTRY.facts)
     clips = [read_clip(store, u) for u in units]
     names = sorted(clips[0].activations, key=lambda n: int(n.split(".")[1]))
     clips = [ClipData(**{**c.__dict__, "activations": {n: c.activations[n] for n in names}}) for c in clips]

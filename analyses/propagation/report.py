@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -42,7 +45,7 @@ def peak(table: pd.DataFrame, at: dict[int, float] | None = None) -> Number:
     values, steps = table.to_numpy(float), [int(s) for s in table.columns]
     places = np.array([s if at is None else at[s] for s in steps], float)
 
-    def highest(items: list) -> float:
+    def highest(items: Sequence) -> float:
         return float(places[np.nanargmax(np.nanmean(np.stack(items), 0))])
 
     return bootstrap(list(values), highest)
@@ -109,7 +112,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     kind = "debiased" if config.debiased else "dissimilarity"
     rows = result.rows.assign(value=result.rows[kind])
     steps, sigmas = config.num_inference_steps, [*facts.sigmas, 0.0]
-    tensors = [("x_t", "x_t", None), ("x0hat", "x0hat", None)]
+    tensors: list[tuple[str, str, int | None]] = [("x_t", "x_t", None), ("x0hat", "x0hat", None)]
     tensors += [(f"layer {int(k)}", "layer", int(k)) for k in sorted(rows.layer.dropna().unique())]
     sections = [
         _matrices("Dissimilarity of later latents", rows, tensors[:1], sigmas, (0, 1)),
@@ -156,7 +159,7 @@ def _matrices(
 def _curves(rows: pd.DataFrame, tensors: list, sigmas: list[float]) -> pages.Section:
     every = max(1, len(sigmas) // 10)
     ticks = {k: f"{k}\n{sigmas[k]:.2f}" for k in sorted(rows.disturbed.unique()) if k % every == 0}
-    step = {"along": "disturbed", "xlabel": "disturbed step, sigma", "ylabel": "1 - CKA", "ticks": ticks}
+    step: dict[str, Any] = {"along": "disturbed", "xlabel": "disturbed step, sigma", "ylabel": "1 - CKA", "ticks": ticks}
 
     def line(name: str, part: pd.DataFrame, along: str = "disturbed", style: str = "-") -> Curve:
         return Curve(name, curve(part, "value", along), style)

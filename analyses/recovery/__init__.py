@@ -10,6 +10,8 @@ from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.facts import RunFacts
 from cos_interp.analyses.driver.settings import SuiteConfig
 
+CLAIM_AT, CLAIM_BY = 0.2, 0.5  # the paper's claim: injected at step 20 of 100, back by step 50
+
 
 class RecoveryConfig(SuiteConfig):
     """Inject a wrong answer at step k; is the right one back, and when?"""

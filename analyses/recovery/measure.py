@@ -19,8 +19,7 @@ from cos_interp.analyses.driver.statistics import distance, projection
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit import perturb
 from cos_interp.analyses.kit.problems import Problem, chosen_steps, generate, judge, needs_flow, problems, spread
-from cos_interp.analyses.recovery import RecoveryConfig, RecoveryFacts
-from cos_interp.analyses.recovery.report import CLAIM_AT
+from cos_interp.analyses.recovery import CLAIM_AT, RecoveryConfig, RecoveryFacts
 from cos_interp.interp.batch import chunks
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.patching import restart
@@ -83,7 +82,7 @@ def other_prompt(problem: Problem) -> Problem | None:
     item = get_task(problem.task).counterfactual(problem.item, "prompt", np.random.default_rng(problem.seed))
     if item is None or set(item.answers) & set(problem.item.answers):
         return None
-    return Problem(f"{problem.name}-prompt", {**problem.call, "prompt": item.prompt}, problem.seed, item)
+    return Problem(f"{problem.name}-prompt", {**problem.call, "prompt": item.prompt}, problem.seed, problem.index, item)
 
 
 def donors(model: HookedVideoPipeline, config: RecoveryConfig, problem: Problem, other: Problem | None) -> list[Donor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,11 +14,10 @@ from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding, Number, decide
 from cos_interp.analyses.driver.statistics import by_item, curve, mean_number
 from cos_interp.analyses.driver.store import RunStore
-from cos_interp.analyses.recovery import RecoveryFacts
+from cos_interp.analyses.recovery import CLAIM_AT, CLAIM_BY, RecoveryFacts
 from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
 from cos_interp.tasks.tally import wilson
 
-CLAIM_AT, CLAIM_BY = 0.2, 0.5  # injected at step 20 of 100, back by step 50
 OFTEN = 0.5
 NEAR = 0.5  # without a verifier: an effect above this is nearer to the undisturbed run than to the donor's
 DONORS = {"other": "another item", "prompt": "same scene, other prompt", "noise": "noise"}
@@ -165,7 +165,13 @@ def _shares(rows: pd.DataFrame, found: pd.DataFrame, doses: list[float], sigmas:
     made = []
     right = "right answer at the end" if judged else "nearer to the undisturbed run"
     foreign = "injected answer at the end" if judged else "nearer to the donor"
-    axis = {"along": "injected", "xlabel": "injection step, sigma", "ylabel": "share", "ticks": ticks, "bounds": (-0.03, 1.03)}
+    axis: dict[str, Any] = {
+        "along": "injected",
+        "xlabel": "injection step, sigma",
+        "ylabel": "share",
+        "ticks": ticks,
+        "bounds": (-0.03, 1.03),
+    }
     for dose in doses:
         part = found[found.dose == dose]
         for value, label in (("recovered", right), ("foreign", foreign)):

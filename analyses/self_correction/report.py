@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -100,7 +102,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         note = "These problems have no verifier, and without one no answer can be called right or wrong."
         return pages.build(result, "Self-correction", question, "CoS section 4", [], [], [note])
     sigmas = [*result.sigmas, 0.0]
-    axis = {"along": "step", "xlabel": "step, sigma", "ticks": step_ticks(sigmas, 2), "bounds": (-0.03, 1.03)}
+    axis: dict[str, Any] = {"along": "step", "xlabel": "step, sigma", "ticks": step_ticks(sigmas, 2), "bounds": (-0.03, 1.03)}
     given = [Curve(f"{s} at step k", final_given(rows, s)) for s in ("wrong", "undecided", "solved")]
     shares = rows.assign(**{s: (rows.status == s).astype(float) for s in ("wrong", "undecided", "solved")})
     now = [Curve(s, curve(shares, s)) for s in ("wrong", "undecided", "solved")]

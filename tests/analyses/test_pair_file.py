@@ -14,7 +14,7 @@ from cos_interp.analyses.driver import experiment
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.seeds import seed_for
-from cos_interp.analyses.patching import PatchingConfig, pair_file
+from cos_interp.analyses.patching import ENTRY, PatchingConfig, pair_file
 from cos_interp.interp import HookedVideoPipeline, InterpError
 from cos_interp.interp.families import tiny
 
@@ -129,7 +129,7 @@ def test_the_effect_of_own_pairs_is_recomputed_by_plain_hooks(tmp_path):
     config = PatchingConfig(
         pair_file=written(tmp_path, {"clean": RED | SIZE, "corrupt": BLUE | SIZE}), num_inference_steps=3, steps=(1,), layers=(1,)
     )
-    (piece, _), store = pieces(config)[0], RunStore(tmp_path)
+    (piece, _), store = pieces(config)[0], RunStore(tmp_path, ENTRY.facts)
     (tmp_path / "shards").mkdir()
     list(work(model, config, store, piece))
     rows, _ = store.unit("own-000-step-001")

@@ -22,10 +22,11 @@ from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit import pairs
 from cos_interp.analyses.kit.pairs import NoPair, Pair, Recorder, Side, find_pair
 from cos_interp.analyses.kit.problems import Problem, call_for, item_call
-from cos_interp.analyses.patching import measure
+from cos_interp.analyses.patching import ENTRY, PatchingConfig, measure
 from cos_interp.analyses.patching.findings import best, compared
 from cos_interp.analyses.patching.findings import findings as conclude
-from cos_interp.analyses.patching.measure import PairGrid, PatchingConfig, Piece
+from cos_interp.analyses.patching.pair_grid import PairGrid
+from cos_interp.analyses.patching.pieces import Piece
 from cos_interp.analyses.patching.report import exact_controls, pairs_of
 from cos_interp.analyses.patching.summary import against_controls, expected, headline, main_rows, profile, table
 from cos_interp.interp import HookedVideoPipeline, InterpError
@@ -60,7 +61,7 @@ def planted_work(organism, layer: int, step: int, group: str, **config) -> PairG
     corrupt = record(organism, **call)
     with organism.hooks([(f"blocks.{layer}.hook_resid_post @ step={step}", plant)]):
         clean = record(organism, **call)
-    sides = [Side(Problem("planted", item_call(i), 0, i), made) for i, made in ((item, corrupt), (other, clean))]
+    sides = [Side(Problem("planted", item_call(i), 0, 0, i), made) for i, made in ((item, corrupt), (other, clean))]
     settings = PatchingConfig(**{"pairs": 1, "num_inference_steps": 4, "controls": False, "span": "single", **config})
     return PairGrid.of(Recorder(organism, settings), settings, Piece("seed", 0), Pair("seed", *sides))
 
@@ -104,7 +105,7 @@ def test_the_untrained_twin_flips_no_answers():
     other = TASKS["maze"].counterfactual(item, "prompt", np.random.default_rng(0))
     config = PatchingConfig(pairs=1, num_inference_steps=4, controls=False, layers=(0, 7))
     recorder = Recorder(model, config)
-    sides = [recorder(Problem("untrained", item_call(i), 0, i)) for i in (item, other)]
+    sides = [recorder(Problem("untrained", item_call(i), 0, 0, i)) for i in (item, other)]
     work = PairGrid.of(recorder, config, Piece("prompt", 0), Pair("prompt", *sides))
     outcomes = {row["outcome"] for step in (0, 3) for row in work.at(step).rows}
     assert outcomes == {"undecided"}
@@ -120,7 +121,7 @@ def test_a_run_holds_its_controls_and_costs_the_minimum(small_run):
     rows = result.rows
     assert set(rows.pair_kind) == {"prompt", "seed"} and set(rows.step) == {1, 4} and set(rows.layer.dropna()) == {2, 7}
     assert result.facts["block_calls"] == result.facts["block_calls_minimum"] > 0
-    exact = exact_controls(rows, "denoising", [pair["pair"] for pair in pairs_of(result) if pair["whole_state"]])
+    exact = exact_controls(rows, "denoising", [pair.pair for pair in pairs_of(result) if pair.whole_state])
     for check in exact:
         assert check["ok"], check
     assert len(exact) == 2
@@ -156,7 +157,7 @@ def test_effects_are_recomputed_from_the_stored_latents(small_run):
     from cos_interp.analyses.driver.statistics import projection
 
     _, folder, result, _ = small_run
-    store = RunStore(folder)
+    store = RunStore(folder, ENTRY.facts)
     for unit in ("prompt-000-step-001", "seed-000-step-004"):
         pair = store.tensors(unit[:-9] + "-pair")
         rows, _ = store.unit(unit)

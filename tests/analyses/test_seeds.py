@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
+import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig
+from cos_interp.analyses.kit.pairs import Recorder, find_pair, stranger
 from cos_interp.analyses.kit.problems import problems
 from cos_interp.analyses.kit.seeds import BITS, PURPOSES, seed_for
+from cos_interp.analyses.patching import PatchingConfig
 
 ABOUT = st.lists(st.one_of(st.integers(0, 10**6), st.text(max_size=8)), max_size=4)
 
@@ -27,10 +32,25 @@ def test_every_seed_is_exact_as_a_float_and_above_those_made_elsewhere(purpose, 
     assert seed == seed_for(purpose, *about)
 
 
+@given(st.sampled_from(list(PURPOSES)), st.integers(0, 10**6), st.text(max_size=8))
+def test_a_number_is_the_same_number_in_numpy_and_torch(purpose, number, text):
+    seed = seed_for(purpose, text, number)
+    assert seed == seed_for(purpose, np.str_(text), np.int64(number)) == seed_for(purpose, text, torch.tensor(number))
+    with pytest.raises(TypeError, match="give whole numbers and texts"):
+        seed_for(purpose, text, float(number))
+
+
 def test_ten_thousand_items_have_ten_thousand_seeds():
     about = list(itertools.product(range(5), ("maze", "place"), range(100), range(10)))
     assert len({seed_for("noise", *a) for a in about}) == len(about)
     assert seed_for("noise", 1, 12) != seed_for("noise", 11, 2) and seed_for("noise", "1") != seed_for("noise", 1)
+
+
+def test_the_problems_of_a_pair_have_its_place(organism):
+    recorder = Recorder(organism, PatchingConfig(num_inference_steps=4))
+    pair = find_pair(recorder, "place", "prompt", 2)
+    assert {pair.clean.problem.index, pair.corrupt.problem.index, stranger("place", 0, 2).index} == {2}
+    assert not pair.clean.problem.first
 
 
 def test_the_noise_of_an_item_does_not_depend_on_the_other_tasks():

@@ -70,7 +70,7 @@ def planted(organism, layer: int) -> Grid:
     mask = swap.object_mask(item, other)
     vector = 3 * torch.randn(128, generator=torch.Generator().manual_seed(5))
     config = SwapConfig(steps=(1,), num_inference_steps=4, batch=1)
-    problems = [Problem("maze-prompt-000", item_call(i), 0, i) for i in (item, other)]
+    problems = [Problem("maze-prompt-000", item_call(i), 0, 0, i) for i in (item, other)]
     recorder = swap.recorder(organism, config)
     target = recorder(problems[0])
     with organism.hooks([(f"blocks.{layer}.hook_resid_post @ step=1", lambda act, hook: act + mask[None, ..., None] * vector)]):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import runpy
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +60,31 @@ def test_a_stranger_adds_a_task(inside, tmp_path):
     done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert inside or "(375, 128)" in done.stdout
+
+
+def test_a_stranger_adds_an_experiment_by_the_page(tmp_path):
+    """The files of the page in a copy of the tree, its line in the list, its command in a process of its own."""
+    page, tree = (ROOT / "docs/adding-an-experiment.md").read_text(), tmp_path / "tree"
+    for room in ("analyses", "interp", "organism", "probes", "reports", "src", "tasks"):
+        shutil.copytree(ROOT / room, tree / room, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "cli.py", tree)
+    files = re.findall(r"^`(analyses/settling/\w+\.py)`.*?^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert [Path(name).name for name, _ in files] == ["__init__.py", "measure.py", "report.py"]
+    (tree / "analyses/settling").mkdir()
+    for name, text in files:
+        (tree / name).write_text(text)
+    registry = tree / "analyses/driver/registry.py"
+    ((old, new),) = re.findall(r"^-(.*)\n\+(.*)\n", page, re.MULTILINE)
+    assert registry.read_text().count(f"{old}\n") == 1
+    registry.write_text(registry.read_text().replace(old, new))
+
+    (command,) = re.findall(r"^cos (analyze settling .*)$", page, re.MULTILINE)
+    env = {**os.environ, "PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1"}
+    run = [sys.executable, str(tree / "cli.py"), *shlex.split(command)]
+    done = subprocess.run(run, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0 and "not testable: it moves more" in done.stdout, done.stderr  # two items decide nothing
+    report = (tmp_path / "runs/settling/report.html").read_text()
+    assert "still from step" in report and "maze-001" in report and "The clean estimate settles early" in report
 
 
 @pytest.mark.parametrize("example", sorted(path.name for path in (ROOT / "examples").glob("*.py")))

@@ -1,0 +1,103 @@
+"""One pair: its recordings and those of its controls, and its grid step by step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from cos_interp.analyses.driver.experiment import Unit
+from cos_interp.analyses.driver.facts import PIXELS
+from cos_interp.analyses.driver.store import Row
+from cos_interp.analyses.kit.grid import Cell, Grid, Patched
+from cos_interp.analyses.kit.pairs import Pair, Recorder, Side, other_noises, same_answer, stranger
+from cos_interp.analyses.kit.problems import Problem
+from cos_interp.analyses.patching import PairFacts, PatchingConfig, SideFacts, StepFacts
+from cos_interp.analyses.patching.cells import cells, span_of, token_groups, whole_state
+from cos_interp.analyses.patching.pieces import Piece
+from cos_interp.interp.views import AXES
+
+TENSOR_AXES = {
+    "latents": ("patch", *AXES["latent"][1:]), "frames": ("patch", *PIXELS),
+    **dict.fromkeys(("corrupt", "clean"), AXES["latent"]), **dict.fromkeys(("corrupt_frames", "clean_frames"), PIXELS),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PairGrid:
+    """The recordings of one pair, and its grid step by step."""
+
+    config: PatchingConfig
+    name: str
+    pair: Pair
+    grid: Grid
+
+    @classmethod
+    def of(cls, recorder: Recorder, config: PatchingConfig, piece: Piece, pair: Pair) -> PairGrid:
+        """The grid of a recorded pair; records the donors of its controls."""
+        sides = (pair.corrupt, pair.clean)
+        target, donor = sides if config.direction == "denoising" else sides[::-1]
+        others = _others(recorder, config, piece, target) if config.controls else {}
+        grid = Grid(
+            recorder.model, target, donor, others, token_groups(recorder.model, config, target, donor),
+            span=span_of(config, pair), branches=None if config.branch == "both" else (config.branch,),
+            noising=config.direction == "noising", batch=config.batch,
+        )  # fmt: skip
+        return cls(config, piece.name, pair, grid)
+
+    def cells(self, step: int) -> list[Cell]:
+        model = self.grid.model
+        made = cells(self.config, step, model.layers, list(self.grid.masks), whole_state(model, self.pair))
+        return [cell for cell in made if cell.donor in self.grid.donors]
+
+    def about(self) -> Unit:
+        """What the report says and shows of the pair."""
+        sides = {"corrupt": self.pair.corrupt, "clean": self.pair.clean}
+        tensors = {name: side.recording.run.latents for name, side in sides.items()}
+        tensors |= {f"{name}_frames": torch.from_numpy(side.recording.run.decode()[0]) for name, side in sides.items()}
+        facts = PairFacts(
+            axes={name: TENSOR_AXES[name] for name in tensors}, pair=self.name, kind=self.pair.kind, tried=self.pair.tried,
+            sigmas=(*self.grid.target.recording.run.sigmas, 0.0), controls=tuple(sorted(self.grid.donors)),
+            whole_state=whole_state(self.grid.model, self.pair),
+            corrupt=_describe(self.pair.corrupt.problem), clean=_describe(self.pair.clean.problem),
+        )  # fmt: skip
+        return Unit([], tensors, facts)
+
+    def at(self, step: int) -> Unit:
+        """All cells of one step: rows, final latents, and the count of block calls against the minimum."""
+        asked, model = self.cells(step), self.grid.model
+        before = model.block_calls
+        found = self.grid.measure(asked)
+        ran = model.block_calls - before
+        tensors = {"latents": torch.cat([cell.latent for cell in found])}
+        if self.grid.judged:
+            tensors["frames"] = torch.from_numpy(np.stack([cell.frames for cell in found]))
+        axes = {name: TENSOR_AXES[name] for name in tensors}
+        facts = StepFacts(axes=axes, block_calls=ran, block_calls_minimum=self.grid.minimal_blocks(asked))
+        return Unit([self._row(cell) for cell in found], tensors, facts)
+
+    def _row(self, found: Patched) -> Row:
+        cell = found.cell
+        return {
+            "pair": self.name, "pair_kind": self.pair.kind, "span": self.grid.span, "donor": cell.donor, "site": cell.site,
+            "step": cell.step, "layer": cell.layer, "head": cell.head, "group": cell.group, "frame": cell.frame,
+            "sigma": found.sigma, "effect": found.effect, "outcome": found.outcome,
+        }  # fmt: skip
+
+
+def _others(recorder: Recorder, config: PatchingConfig, piece: Piece, target: Side) -> dict[str, Side]:
+    """The donors of the controls: something else, and the target's own problem from another noise."""
+    if piece.sides is not None:
+        made = {} if piece.stranger is None else {"random": recorder(piece.stranger)}
+        return made | {"same_prompt": recorder(replace(target.problem, seed=other_noises(target.problem.seed)[0]))}
+    made = {"random": recorder(stranger(config.task, config.seed, piece.index))}
+    again = same_answer(recorder, target)
+    return made if again is None else made | {"same_answer": again}
+
+
+def _describe(problem: Problem) -> SideFacts:
+    item = problem.item
+    about: dict[str, Any] = {} if item is None else {"answer": item.answer, "item_seed": item.seed, "difficulty": item.difficulty}
+    return SideFacts(prompt=problem.call["prompt"], seed=problem.seed, **about)

@@ -1,0 +1,50 @@
+"""The pairs of a patching run: kinds and numbers of the task's own, or those of a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cos_interp.analyses.kit.problems import Problem, chosen_steps
+from cos_interp.analyses.patching import PAIRS, PatchingConfig, pair_file
+
+OWN = "own"  # the kind of pairs from a file
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One pair. Of a pair from a file: its sides, clean and corrupt, and the donor of its random control."""
+
+    kind: str
+    index: int
+    sides: pair_file.Sides | None = None
+    stranger: Problem | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}-{self.index:03d}"
+
+    def unit(self, step: int | None = None) -> str:
+        """The name of the unit of a step, or of the pair itself."""
+        return f"{self.name}-pair" if step is None else f"{self.name}-step-{step:03d}"
+
+
+def pieces(config: PatchingConfig) -> list[tuple[Piece, list[str]]]:
+    """A piece a pair; its units are the pair and its steps."""
+    steps = (None, *chosen_steps(config, config.num_inference_steps))
+    if config.pair_file is None:
+        made = [Piece(kind, index) for kind in config.pair_kinds for index in range(config.pairs or PAIRS)]
+    else:
+        found = pair_file.read(Path(config.pair_file), config)
+        made = [Piece(OWN, i, sides, _stranger(found, i)) for i, sides in enumerate(found[: config.pairs])]
+    return [(piece, [piece.unit(step) for step in steps]) for piece in made]
+
+
+def _stranger(found: list[pair_file.Sides], index: int) -> Problem | None:
+    """The clean side of the next pair of a file that is on neither side of this one, from the noise of this one's."""
+    clean, corrupt = found[index]
+    for other, _ in [*found[index + 1 :], *found[:index]]:
+        sizes = [{k: v for k, v in side.call.items() if k not in pair_file.OWN} for side in (clean, other)]
+        if other.call not in (clean.call, corrupt.call) and sizes[0] == sizes[1]:
+            return replace(other, seed=clean.seed)
+    return None
