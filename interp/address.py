@@ -84,13 +84,13 @@ def chosen(index: Index | int | Iterable[int], length: int) -> list[int]:
     return [n + length if n < 0 else n for n in numbers if -length <= n < length]
 
 
-def known_layers(asked: Iterable[int] | None, layers: int) -> tuple[int, ...]:
-    """The layers asked for, all for None. InterpError for one that a model of so many layers does not have."""
-    asked = tuple(range(layers) if asked is None else asked)
-    bad = [layer for layer in asked if not 0 <= layer < layers]
-    if bad:
-        raise InterpError(f"layer {bad[0]} was asked for; the model has layers 0 to {layers - 1}")
-    return asked
+def parse_index(text: str, what: str) -> Index:
+    """The index in a text of the grammar: ``3``, ``0:8:2``, ``[0,4]``, or ``0,4`` without brackets. AddressError for another."""
+    parser = _Parser(f"[{text}]" if "," in text and not text.lstrip().startswith("[") else text)
+    found = parser.number_index()
+    if parser.at < len(parser.text):
+        raise parser.fail(f"the end of the {what}s was expected")
+    return found
 
 
 def _show(value: Index | str) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from cos_interp.interp import cache_file
 from cos_interp.interp.cache_plan import CachePlan
 from cos_interp.interp.errors import InterpError
+from cos_interp.interp.selecting import spread
 from cos_interp.interp.views import GRID, axes_of
 
 if TYPE_CHECKING:
@@ -149,10 +150,12 @@ class ActivationCache:
         axes = axes_of(kind, act)
         if plan.tokens is not None and all(a in axes for a in GRID):
             start = axes.index("frame")
-            act = act.flatten(start, start + 2).index_select(start, plan.tokens.flatten().nonzero()[:, 0])
+            frames, rows, cols = act.shape[start : start + 3]
+            kept = spread(plan.tokens, (frames, rows, cols)).flatten().nonzero()[:, 0]
+            act = act.flatten(start, start + 2).index_select(start, kept.to(act.device))
             axes = (*axes[:start], "token", *axes[start + 3 :])
         if plan.reduce is not None:
-            act, axes = plan.reduce(act), ("reduced",)
+            act, axes = plan.reduce(act, axes, name)
         key, act = (name, step, branch), act.detach()
         self.store[key] = joined_rows(self.store[key], act) if key in self.store else act.clone()
         self.axes[name] = axes

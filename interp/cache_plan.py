@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from cos_interp.interp.address import chosen
 from cos_interp.interp.errors import BudgetExceeded, InterpError
+from cos_interp.interp.selecting import numbers, token_mask
 from cos_interp.interp.views import GRID
 
 DEFAULT_BUDGET = 4 << 30  # bytes
 
 Reduce = Callable[[Tensor], Tensor]
-Steps = int | range | slice | Sequence[int] | Literal["all"] | None
-Tokens = Tensor | Mapping[str, Iterable[int]] | None
-REDUCTIONS: dict[str, Reduce] = {
-    "mean": lambda act: act.mean(dim=(1, 2, 3)),  # over tokens
-    "norm": lambda act: act.float().norm(dim=-1),  # energy map: L2 over channels (CoS section 5.1)
-}
+Steps = Any  # what cos_interp.interp.selecting.numbers takes
+Tokens = Any  # what cos_interp.interp.selecting.token_mask takes
+Reduced = tuple[Tensor, tuple[str, ...]]  # a value and its axes
+TOKEN_AXES = (*GRID, "token", "text", "audio", "history")  # along which tokens lie
+
+
+def mean_over_tokens(act: Tensor, axes: tuple[str, ...], name: str) -> Reduced:
+    """The mean over all axes along which tokens lie. InterpError for what has none, like a time embedding."""
+    along = [place for place, axis in enumerate(axes) if axis in TOKEN_AXES]
+    if not along:
+        raise InterpError(f"reduce='mean' averages tokens, and {name} has none, only {axes}: leave it out of names")
+    return act.mean(along), tuple(axis for axis in axes if axis not in TOKEN_AXES)
+
+
+def norm_over_channels(act: Tensor, axes: tuple[str, ...], name: str) -> Reduced:
+    """The energy map: L2 over the last axis, channels (CoS section 5.1)."""
+    return act.float().norm(dim=-1), axes[:-1]
+
+
+REDUCTIONS: dict[str, Callable[[Tensor, tuple[str, ...], str], Reduced]] = {
+    "mean": mean_over_tokens, "norm": norm_over_channels,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,7 +47,7 @@ class CachePlan:
     steps: frozenset[int]
     branches: tuple[str, ...] | None
     tokens: Tensor | None
-    reduce: Reduce | None
+    reduce: Callable[[Tensor, tuple[str, ...], str], Reduced] | None
     budget: int
 
     def wants(self, name: str, step: int, branch: str | None) -> bool:
@@ -64,18 +79,12 @@ class CacheRequest:
     steps: Steps
     branches: tuple[str, ...] | None
     tokens: Tokens
-    reduce: Reduce | None
+    reduce: Callable[[Tensor, tuple[str, ...], str], Reduced] | None
     budget: int
 
     def known_steps(self, steps: int) -> frozenset[int]:
-        """The steps asked for, in a run of so many. InterpError where it has none of them."""
-        asked = "all" if self.steps is None else self.steps
-        if isinstance(asked, str) and asked != "all":
-            raise InterpError(f"steps={asked!r}: give a number, a range, a list of numbers, or 'all'")
-        found = frozenset(range(steps) if isinstance(asked, str) else chosen(asked, steps))
-        if not found:
-            raise InterpError(f"steps={self.steps}: the run has steps 0 to {steps - 1}")
-        return found
+        """The steps asked for, in a run of so many. InterpError where it lacks one of them."""
+        return frozenset(numbers(self.steps, steps, "step"))
 
     def plan(self, steps: int, grid: tuple[int, int, int]) -> CachePlan:
         """The plan for a run of so many steps over a token grid. InterpError for steps or tokens that it does not have."""
@@ -83,32 +92,10 @@ class CacheRequest:
         return CachePlan(self.names, self.known_steps(steps), self.branches, mask, self.reduce, self.budget)
 
 
-def as_reduce(reduce: str | Reduce | None) -> Reduce | None:
-    """A reduction by its name, or as it is given."""
+def as_reduce(reduce: str | Reduce | None) -> Callable[[Tensor, tuple[str, ...], str], Reduced] | None:
+    """A reduction by its name, or a function of an activation, as a function of activation, axes and name."""
     if isinstance(reduce, str):
         if reduce not in REDUCTIONS:
             raise InterpError(f"unknown reduction {reduce!r}; there are {', '.join(REDUCTIONS)}, or pass a function")
         return REDUCTIONS[reduce]
-    return reduce
-
-
-def grid_mask(tokens: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """``tokens`` when it is a boolean mask over (frame, row, col); else InterpError."""
-    if tokens.shape != shape or tokens.dtype != torch.bool:
-        raise InterpError(f"tokens: a bool mask of shape {shape} is needed, got {tokens.dtype} {tuple(tokens.shape)}")
-    return tokens
-
-
-def token_mask(tokens: Tokens, shape: tuple[int, int, int]) -> Tensor | None:
-    """A boolean mask over (frame, row, col), from a mask or from ``{"frame": [0, 1], "row": [2]}``."""
-    if tokens is None:
-        return None
-    if isinstance(tokens, Tensor):
-        return grid_mask(tokens, shape)
-    mask = torch.ones(shape, dtype=torch.bool)
-    for axis, name in enumerate(GRID):
-        if name in tokens:
-            along = torch.zeros(shape[axis], dtype=torch.bool)
-            along[list(tokens[name])] = True
-            mask &= along.view([-1 if a == axis else 1 for a in range(3)])
-    return mask
+    return None if reduce is None else lambda act, axes, name: (reduce(act), ("reduced",))

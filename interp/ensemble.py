@@ -14,7 +14,6 @@ import torch
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
-from cos_interp.interp.address import known_layers
 from cos_interp.interp.batch import joined
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.hooking import FwdHook
@@ -23,6 +22,7 @@ from cos_interp.interp.patching import batch_rows, returned
 from cos_interp.interp.run.clock import Call, Hook
 from cos_interp.interp.run.director import Around, Director
 from cos_interp.interp.run.engine import ExpertEngine, streams
+from cos_interp.interp.selecting import known_layers
 from cos_interp.interp.trajectory import Run
 
 Merged = Literal["hidden", "v", "x0hat", "x_t"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -15,12 +16,15 @@ from cos_interp.interp.families.adapter import Point
 from cos_interp.interp.run.clock import Call, Hook, Step
 from cos_interp.interp.run.director import Director
 from cos_interp.interp.run.engine import ExpertEngine, split_visitor
-from cos_interp.interp.views import TokenGrid, axes_of, put, region, select
+from cos_interp.interp.selecting import numbers, region
+from cos_interp.interp.trajectory import Run
+from cos_interp.interp.views import AXES, GRID, TokenGrid, axes_of, put, select
 
 EditFn = Callable[[Tensor, Hook], Tensor | None]
 FwdHook = tuple[str, EditFn]
 Edits = Sequence[tuple[Address, EditFn]]
 TRAJECTORY = {"hook_x_t": "latent", "hook_x0hat": "latent"}  # between calls: no transformer computes them
+UNGUIDED = "the run has no uncond branch: its guidance scale is 1 or less, or the model needs none"
 TEXT = 512  # keys that a joint attention has for its text, at most in the released models' defaults
 
 
@@ -35,6 +39,7 @@ class Hooked(Director):
     ):
         self.pipe, self.engines, self.edits, self.steps = pipe, engines, tuple(edits), steps
         self.request, self.cache = request, ActivationCache()
+        self.acted = [False] * len(self.edits)
         self.plan: CachePlan | None = None  # where something was requested, from the prepared latents on
         if request is not None:
             request.known_steps(steps)  # refused before anything runs
@@ -42,16 +47,57 @@ class Hooked(Director):
     def prepared(self, latents: Tensor, steps: int | None) -> None:
         """Shapes are known now and no transformer has run: settle the steps, the token mask and the byte budget."""
         self.steps = self.steps if steps is None else steps
-        if self.request is None:
-            return
         engine = next(iter(self.engines.values()))
         frames, rows, cols = latents.shape[2:]
         grid = engine.adapter.grid(engine.module, (frames, rows, cols))
+        guided = bool(getattr(self.pipe, "do_classifier_free_guidance", True))
+        for address, _ in self.edits:
+            self._check(address, {"token": grid.shape, "latent": (frames, rows, cols)}, guided)
+        if self.request is None:
+            return
         self.plan = self.request.plan(self.steps, grid.shape)
+        if self.plan.branches is not None and "uncond" in self.plan.branches and not guided:
+            raise InterpError(f"branches={self.plan.branches}: {UNGUIDED}")
         kinds = {name: kind_of(self.engines, name) for name in self.plan.names}
         sizes = {name: activation_bytes(engine, name, kind, grid, latents.shape[0]) for name, kind in kinds.items()}
-        guided = getattr(self.pipe, "do_classifier_free_guidance", True)
         self.plan.check_budget(sizes, len(BRANCHES) if guided else 1, grid.tokens)
+
+    def _check(self, address: Address, grids: Mapping[str, tuple[int, int, int]], guided: bool) -> None:
+        """InterpError for an address of something that this run does not have, wholly or in part."""
+        try:
+            numbers(address.step, self.steps, "step")
+            if address.branch == "uncond" and not guided:
+                raise InterpError(UNGUIDED)
+            for name in (name for name in self._names() if address.matches(name)):
+                kind = kind_of(self.engines, name)
+                for axis, size in zip(GRID, grids["latent" if kind == "latent" else "token"], strict=True):
+                    if axis in AXES[kind]:
+                        numbers(getattr(address, axis), size, axis)
+        except InterpError as error:
+            raise InterpError(f"{address}: {error}") from error
+
+    def _names(self) -> Iterator[str]:
+        yield from TRAJECTORY
+        for engine in self.engines.values():
+            yield from engine.points
+
+    def check_done(self, run: Run) -> None:
+        """InterpError when a run was not what was planned, an edit never acted, or something asked for was never kept."""
+        if run.steps != self.steps and (self.edits or self.request):
+            raise InterpError(
+                f"the pipeline ran {run.steps} steps, {self.steps} were planned: steps may have been addressed wrongly"
+            )
+        for (address, _), acted in zip(self.edits, self.acted, strict=True):
+            if not acted:
+                raise InterpError(f"the hook at {address} never acted: nothing of that address came in this run ({run})")
+        if self.plan is None:
+            return
+        kept = {(name, step) for name, step, _ in self.cache}
+        missing = [(name, step) for name in self.plan.names for step in sorted(self.plan.steps) if (name, step) not in kept]
+        branches = {branch for _, _, branch in self.cache} - {None}
+        if missing or (branches and set(self.plan.branches or ()) - branches):
+            what = f"{missing[0][0]} at step {missing[0][1]}" if missing else f"branches {self.plan.branches}"
+            raise InterpError(f"{what} was to be kept and never came in this run ({run})")
 
     def call(self, calls: tuple[Call, ...], engine: ExpertEngine, kwargs: dict[str, Any]) -> Any:
         visits = {}
@@ -85,11 +131,11 @@ class Hooked(Director):
 
     def _at(self, name: str, step: int, branch: str | None, expert: str | None) -> tuple[Edits, CachePlan | None]:
         """The edits of an activation, and the plan where it is kept."""
-        edits = [
-            (address, function)
-            for address, function in self.edits
-            if address.matches(name) and address.selects(step=step, steps=self.steps, branch=branch, expert=expert)
-        ]
+        edits = []
+        for place, (address, function) in enumerate(self.edits):
+            if address.matches(name) and address.selects(step=step, steps=self.steps, branch=branch, expert=expert):
+                edits.append((address, function))
+                self.acted[place] = True
         return edits, self.plan if self.plan is not None and self.plan.wants(name, step, branch) else None
 
     def _visit(self, act: Tensor, edits: Edits, hook: Hook, plan: CachePlan | None, kind: str) -> Tensor | None:
@@ -101,6 +147,27 @@ class Hooked(Director):
         if plan is not None:
             self.cache.keep(hook.name, kind, hook.step, hook.branch, act if changed is None else changed, plan)
         return changed
+
+
+def checked_hooks(fwd_hooks: Any) -> list[FwdHook]:
+    """The pairs (address, function); InterpError, which says what is wrong with which, where they are none."""
+    how = "give a list of pairs like [('blocks.3.hook_resid_post @ step=4', lambda activation, hook: activation * 0)]"
+    if isinstance(fwd_hooks, str) or (isinstance(fwd_hooks, tuple) and len(fwd_hooks) == 2 and isinstance(fwd_hooks[0], str)):
+        raise InterpError(f"fwd_hooks is one pair or a name: {how}")
+    made: list[FwdHook] = []
+    for pair in fwd_hooks:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not isinstance(pair[0], str):
+            raise InterpError(f"fwd_hooks holds {pair!r}, which is no pair: {how}")
+        if not callable(pair[1]):
+            raise InterpError(f"the hook at {pair[0]} is {pair[1]!r}, not a function: {how}")
+        try:
+            inspect.signature(pair[1]).bind(None, None)
+        except TypeError as error:
+            raise InterpError(f"the function of the hook at {pair[0]} must take (activation, hook): {error}") from error
+        except ValueError:  # a built-in function does not say what it takes
+            pass
+        made.append((pair[0], pair[1]))
+    return made
 
 
 def kind_of(engines: Mapping[str, ExpertEngine], name: str) -> str:
@@ -129,10 +196,10 @@ def apply_edit(act: Tensor, address: Address, function: EditFn, hook: Hook, axes
     new = function(given, hook)
     if new is None:
         return None
-    if not isinstance(new, Tensor) or new.shape != given.shape:
-        found = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
+    if not isinstance(new, Tensor) or new.shape != given.shape or new.dtype != given.dtype:
+        found = f"{new.dtype} {tuple(new.shape)}" if isinstance(new, Tensor) else type(new).__name__
         raise InterpError(
-            f"the hook at {hook.name}, step {hook.step} returned {found}; it got {tuple(given.shape)} with axes {axes} and "
-            "must return the same shape, or None"
+            f"the hook at {hook.name}, step {hook.step} returned {found}; it got {given.dtype} {tuple(given.shape)} with axes "
+            f"{axes} and must return the same shape and type, or None"
         )
     return put(act, where, new)

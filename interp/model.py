@@ -17,11 +17,12 @@ from torch import Tensor
 from cos_interp.interp.address import BRANCHES, Address
 from cos_interp.interp.cache import ActivationCache
 from cos_interp.interp.cache_plan import DEFAULT_BUDGET, CacheRequest, Reduce, Steps, Tokens, as_reduce
+from cos_interp.interp.call import check_call
 from cos_interp.interp.errors import InterpError, unknown_hook
 from cos_interp.interp.families.adapter import Adapter
 from cos_interp.interp.families.decoding import to_frames
 from cos_interp.interp.families.unsupported import PIPELINES
-from cos_interp.interp.hooking import EditFn, FwdHook, Hooked, kind_of
+from cos_interp.interp.hooking import EditFn, FwdHook, Hooked, checked_hooks, kind_of
 from cos_interp.interp.run.director import Director, Prepared
 from cos_interp.interp.run.door import CallTracer, TracedCall
 from cos_interp.interp.run.engine import ExpertEngine
@@ -229,7 +230,7 @@ class HookedVideoPipeline:
 
         Nested blocks add up, later ones act on what earlier ones returned.
         """
-        added = [(self._known(Address.parse(address)), function) for address, function in fwd_hooks]
+        added = [(self._known(Address.parse(address)), function) for address, function in checked_hooks(fwd_hooks)]
         kept = list(self._hooks)
         self._hooks = kept + added
         try:
@@ -265,14 +266,17 @@ class HookedVideoPipeline:
         if address.expert is not None and address.expert not in self.engines:
             raise InterpError(f"{address}: this model has no expert {address.expert!r}, only {', '.join(self.engines)}")
         for key in ("frame", "row", "col", "head"):
-            axes = [AXES[kind_of(self.engines, name)] for name in names]
-            if getattr(address, key) is not None and not any(key in some for some in axes):
-                raise InterpError(f"{address}: {names[0]} has the axes {axes[0]}, not {key}")
+            for name in names if getattr(address, key) is not None else ():
+                if key not in (axes := AXES[kind_of(self.engines, name)]):
+                    raise InterpError(f"{address}: {name} has the axes {axes}, not {key}; name only what has it")
         return address
 
     def call_arguments(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The pipeline's keywords: the model's defaults, then the caller's; ``seed`` becomes generators."""
         kwargs = {**self.defaults, **kwargs}
+        check_call(self.pipe, {k: v for k, v in kwargs.items() if k != "seed"})
+        if kwargs.get("seed") is not None and kwargs.get("generator") is not None:
+            raise InterpError("seed and generator were both given: give one of them, each says which noise is drawn")
         for taken in ("output_type", "return_dict", "callback_on_step_end"):
             if taken in kwargs:
                 raise InterpError(f"{taken} is used by the instrument itself: read Run.latents and Run.decode() instead")
@@ -312,11 +316,19 @@ class HookedVideoPipeline:
         """A run with the hooks of this model, and what it kept."""
         with self._alone():
             kwargs = self.call_arguments(kwargs)
-            steps = kwargs.get("num_inference_steps") or self.default("num_inference_steps")
-            hooked = Hooked(self.pipe, self.engines, self._hooks, steps, request)
+            hooked = Hooked(self.pipe, self.engines, self._hooks, self._steps(kwargs), request)
             director = around(hooked)
             if isinstance(images := kwargs.get("image"), list):
                 call = {**kwargs, **{n: kwargs.get(n) or self.default(n) for n in ("height", "width", "num_frames")}}
                 director = Prepared(director, self.adapter.prepare_each(self.pipe, call))
                 kwargs = {**kwargs, "image": images[0], "generator": None}
-            return self._played(director, kwargs), hooked.cache
+            run = self._played(director, kwargs)
+            hooked.check_done(run)
+            return run, hooked.cache
+
+    def _steps(self, kwargs: dict[str, Any]) -> int:
+        """The steps that a call asks for, as far as its keywords say; the pipeline's own timesteps decide."""
+        for name in ("timesteps", "sigmas"):
+            if kwargs.get(name) is not None:
+                return len(kwargs[name])
+        return kwargs.get("num_inference_steps") or self.default("num_inference_steps")

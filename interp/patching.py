@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 
 from cos_interp.interp.cache import ActivationCache
-from cos_interp.interp.errors import InterpError
+from cos_interp.interp.errors import InterpError, unknown_hook
+from cos_interp.interp.hooking import kind_of
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.run.clock import Call, Step
 from cos_interp.interp.run.director import Director, When
 from cos_interp.interp.run.engine import ExpertEngine, Skip, Visitor, streams
+from cos_interp.interp.selecting import numbers, spread, token_mask
 from cos_interp.interp.trajectory import Run
 from cos_interp.interp.views import AXES, GRID, axes_of
 
@@ -66,8 +68,9 @@ class Patch:
 
     Activation patching as Meng et al. 2202.05262 and Wang et al. 2211.00593 do it, with a denoising step as one more axis.
     ``site`` is a whole hook name (``blocks.3.hook_resid_post``, ``hook_x_t``). ``donor(step, branch)`` gives an activation
-    ``[1, ...]`` with the axes of the site; :meth:`Recording.donor` makes one of a recorded run. ``tokens`` is a bool mask
-    ``[frame, row, col]``, over latent cells where the site is a latent. ``hook_x_t`` has no branch: ``branches`` does not matter.
+    ``[1, ...]`` with the axes and the shape of the site; :meth:`Recording.donor` makes one of a recorded run. ``tokens`` selects
+    as in ``run_with_cache``; a bool mask may be over latent cells where the site is a latent. ``hook_x_t`` has no branch:
+    ``branches`` does not matter. ``broadcast``: a donor with axes of size 1 (a mean, a direction) is put everywhere along them.
     """
 
     site: str
@@ -76,6 +79,7 @@ class Patch:
     branches: tuple[str, ...] = ("cond",)
     tokens: Tensor | None = None  # None: all
     heads: tuple[int, ...] | None = None  # None: all
+    broadcast: bool = False
 
     def __repr__(self) -> str:
         steps = "/".join(map(str, self.steps if len(self.steps) < 4 else (self.steps[0], "..", self.steps[-1])))
@@ -94,16 +98,58 @@ class Patch:
 
     def apply(self, act: Tensor, step: int, branch: str, axes: tuple[str, ...]) -> Tensor:
         """``act`` of one row ``[1, ...]``, whose axes have these names, with the donor's values where the patch says."""
-        given = self.donor(step, branch).to(act)
+        given = self._given(act, step, branch)
         mask = torch.ones([1] * act.ndim, dtype=torch.bool, device=act.device)
         if self.tokens is not None and "frame" in axes:
             shape = [size if axis in GRID else 1 for axis, size in zip(axes, act.shape, strict=True)]
-            mask = mask & self.tokens.to(act.device).view(shape)
+            frames, rows, cols = (size for axis, size in zip(axes, act.shape, strict=True) if axis in GRID)
+            mask = mask & spread(self.tokens, (frames, rows, cols)).to(act.device).view(shape)
         if self.heads is not None:
-            chosen = torch.zeros(act.shape[axes.index("head")], dtype=torch.bool, device=act.device)
-            chosen[list(self.heads)] = True
+            count = act.shape[axes.index("head")]
+            chosen = torch.zeros(count, dtype=torch.bool, device=act.device)
+            chosen[list(numbers(self.heads, count, "head"))] = True
             mask = mask & chosen.view([-1 if axis == "head" else 1 for axis in axes])
         return torch.where(mask, given, act)
+
+    def _given(self, act: Tensor, step: int, branch: str) -> Tensor:
+        """The donor's activation. InterpError where it has not the shape of what it replaces."""
+        given = self.donor(step, branch)
+        if not isinstance(given, Tensor):
+            raise InterpError(f"the donor of {self} gave {type(given).__name__} for step {step}, not a tensor")
+        fits = given.ndim == act.ndim and all(have in (1, want) for have, want in zip(given.shape, act.shape, strict=True))
+        if given.shape != act.shape and not (self.broadcast and fits):
+            raise InterpError(
+                f"the donor of {self} has the shape {tuple(given.shape)}, what it replaces {tuple(act.shape)}: record both with "
+                "the same keywords, or say broadcast=True where axes of size 1 are meant for all"
+            )
+        return given.to(act)
+
+
+def resolved(model: HookedVideoPipeline, target: Recording, patch: Patch) -> Patch:
+    """A patch with its steps and tokens as the target's run has them. InterpError, or UnknownHook, for what it does not have."""
+    if patch.site not in model.hook_names or patch.site == "hook_x0hat":
+        raise unknown_hook(patch.site, [name for name in model.hook_names if name != "hook_x0hat"])
+    run, axes = target.run, AXES[kind_of(model.engines, patch.site)]
+    branches = (patch.branches,) if isinstance(patch.branches, str) else tuple(patch.branches)
+    if patch.site != "hook_x_t" and (unknown := [branch for branch in branches if branch not in run.branches] or not branches):
+        raise InterpError(f"{patch}: branches={unknown or branches}, and the run has {', '.join(run.branches)}")
+    if patch.heads is not None and "head" not in axes:
+        raise InterpError(f"{patch}: {patch.site} has the axes {', '.join(axes)}, and no heads")
+    return replace(
+        patch, steps=numbers(patch.steps, run.steps, "step"), branches=branches, tokens=_tokens(model, run, patch, axes)
+    )
+
+
+def _tokens(model: HookedVideoPipeline, run: Run, patch: Patch, axes: tuple[str, ...]) -> Tensor | None:
+    if patch.tokens is None:
+        return None
+    if "frame" not in axes:
+        raise InterpError(f"{patch}: {patch.site} has the axes {', '.join(axes)}, and no tokens of the video: patch all of it")
+    cells = tuple(run.x_t[0].shape[2:])
+    mask = patch.tokens
+    if "channel" in axes and isinstance(mask, Tensor) and mask.dtype == torch.bool and tuple(mask.shape) == cells:
+        return mask
+    return token_mask(patch.tokens, model.token_grid(run.x_t[0]).shape)
 
 
 def record(model: HookedVideoPipeline, names: str | Sequence[str] = (), **kwargs: Any) -> Recording:
@@ -168,6 +214,7 @@ def replay(model: HookedVideoPipeline, target: Recording, patches: Sequence[Patc
 
 def replay_run(model: HookedVideoPipeline, target: Recording, patches: Sequence[Patch]) -> Run:
     """As :func:`replay`, with the trajectory: row i of every tensor belongs to patch i."""
+    patches = [resolved(model, target, patch) for patch in patches]
     firsts = {patch.first_step for patch in patches}
     if len(firsts) != 1:
         raise InterpError(f"patches of one batch must start at one step, these start at {sorted(firsts)}: split them")

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
-from cos_interp.interp.address import known_layers
 from cos_interp.interp.batch import chunks
-from cos_interp.interp.cache_plan import grid_mask
 from cos_interp.interp.errors import InterpError, unknown_hook
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.interp.patching import Patch, Recording, replay
+from cos_interp.interp.patching import Patch, Recording, replay, resolved
+from cos_interp.interp.selecting import known_layers, numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +56,7 @@ def sweep(
     cells = [
         cell
         for site, layer, name in _places(model, [sites] if isinstance(sites, str) else sites, layers)
-        for step in _known_steps(steps, target.run.steps)
+        for step in numbers(steps, target.run.steps, "step")
         for cell in _cells(model, target, donor, (site, layer, name), step, tokens or {"all": None}, span, tuple(branches))
     ]
     if not cells:
@@ -86,14 +85,6 @@ def _check_runs(target: Recording, donor: Recording, branches: Sequence[str]) ->
     if unknown or isinstance(branches, str) or not branches:
         had = ", ".join(target.run.branches)
         raise InterpError(f"branches={branches!r}: a list of branches that the run has is needed; it has {had}")
-
-
-def _known_steps(asked: Iterable[int] | None, steps: int) -> list[int]:
-    found = list(range(steps) if asked is None else asked)
-    bad = [step for step in found if not 0 <= step < steps]
-    if bad:
-        raise InterpError(f"step {bad[0]} was asked for; the run has steps 0 to {steps - 1}")
-    return found
 
 
 def _places(
@@ -127,20 +118,7 @@ def _cells(
     steps, given = spanned(step, target.run.steps, span), donor.donor(name)
     for group, mask in tokens.items():
         where = {"site": site, "layer": layer, "step": step, "sigma": target.run.sigmas[step], "group": group, "span": span}
-        yield where, Patch(name, steps, given, branches, None if mask is None else _mask(model, target, donor, name, mask))
-
-
-def _mask(model: HookedVideoPipeline, target: Recording, donor: Recording, name: str, mask: Tensor) -> Tensor:
-    """A group's mask, over latent cells where the site is a latent."""
-    latents = target.run.x_t[0]
-    mask = grid_mask(mask, model.token_grid(latents).shape)
-    axes = ("channel", "frame") if name == "hook_x_t" else donor.cache.axes[name]
-    if "frame" not in axes:
-        raise InterpError(f"{name} has the axes {', '.join(axes)}: no group of video tokens can be patched there, only all of it")
-    if "channel" in axes:
-        for axis, cells in enumerate(model.patch(latents)):
-            mask = mask.repeat_interleave(cells, axis)
-    return mask
+        yield where, resolved(model, target, Patch(name, steps, given, branches, mask))
 
 
 def _played(model: HookedVideoPipeline, target: Recording, cells: Sequence[Cell], batch: int) -> Iterator[tuple[int, Tensor]]:

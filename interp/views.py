@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cos_interp.interp.address import NUMERIC, Address, chosen
 from cos_interp.interp.errors import InterpError
 
 GRID = ("frame", "row", "col")
@@ -168,18 +167,6 @@ def folded(value: Tensor, kind: Kind, grid: TokenGrid, fold: str) -> Tensor:
     at = kind.listed
     value = value.unflatten(at, (grid.frames, grid.rows * grid.cols))
     return value.movedim(at if fold == "spatial" else at + 1, 1).flatten(0, 1)
-
-
-def region(address: Address, axes: tuple[str, ...], shape: tuple[int, ...]) -> tuple[slice | list[int], ...] | None:
-    """Where in a tensor with these axes an address points; None when it means everything.
-
-    The first list may be used for indexing directly; more than one needs :func:`select`.
-    """
-    out: list[slice | list[int]] = []
-    for axis, size in zip(axes, shape, strict=True):
-        wanted = getattr(address, axis) if axis in NUMERIC else None
-        out.append(slice(None) if wanted is None else chosen(wanted, size))
-    return None if all(isinstance(part, slice) for part in out) else tuple(out)
 
 
 def select(value: Tensor, where: tuple[slice | list[int], ...] | None) -> Tensor:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from cos_interp.analyses.kit.attention_maths import Grid
-from cos_interp.interp.address import known_layers
 from cos_interp.interp.hooking import FwdHook
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.run.clock import Hook
+from cos_interp.interp.selecting import known_layers
 
 MOST_QUERIES = 512  # of larger grids every n-th token is read as a query
 # (hook, queries [head, frame, row, col, d], keys [head, key, d]): of one video

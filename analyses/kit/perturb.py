@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cos_interp.analyses.kit.kinds import Mode
 from cos_interp.analyses.kit.seeds import seed_for
-from cos_interp.interp.address import Address, chosen
+from cos_interp.interp.selecting import numbers
 
 ROTATING: tuple[Mode, ...] = ("replace", "renoise")  # a dose turns the old into the new at constant size; 1 is all new
 Grid = tuple[int, int, int]  # frames, rows, cols
@@ -121,12 +121,8 @@ def noise_like(x_t: Tensor, *seeds: int) -> Tensor:
 def region(shape: Grid, frames: tuple[int, ...] | None = None, rows: str | None = None, cols: str | None = None) -> Tensor:
     """Bool ``[frame, row, col]``, true inside; rows and cols as in addresses (``1``, ``0:2``, ``[0,3]``)."""
     mask = torch.zeros(shape, dtype=torch.bool)
-    picked = [range(shape[0]) if frames is None else frames]
+    picked = [numbers(frames, shape[0], "frame")]
     for axis, text, size in (("row", rows, shape[1]), ("col", cols, shape[2])):
-        index = slice(None) if text is None else getattr(Address.parse(f"hook_x_t @ {axis}={text}"), axis)
-        found = chosen(index, size)
-        if not found:
-            raise ValueError(f"--{axis}s {text}: the latent has {axis}s 0 to {size - 1}")
-        picked.append(found)
+        picked.append(numbers(text, size, axis))
     mask[torch.meshgrid(*[torch.tensor(list(p)) for p in picked], indexing="ij")] = True
     return mask

@@ -22,10 +22,10 @@ from cos_interp.analyses.kit.ablation import Edit, ablate, identity, thirds
 from cos_interp.analyses.kit.problems import Problem, arguments, each_problem, fits, judge, problems
 from cos_interp.analyses.layers import LayersConfig
 from cos_interp.interp import pixel_to_latent
-from cos_interp.interp.address import known_layers
 from cos_interp.interp.hooking import FwdHook
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.run.clock import Hook
+from cos_interp.interp.selecting import known_layers
 from cos_interp.interp.trajectory import Run
 from cos_interp.tasks import Item, grid, suite
 

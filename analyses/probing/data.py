@@ -12,8 +12,8 @@ from cos_interp.analyses.driver.experiment import Unit
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps
 from cos_interp.analyses.probing import ENTRY, ClipFacts, ProbesConfig
-from cos_interp.interp.address import known_layers
 from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.selecting import known_layers
 from cos_interp.probes.clip import ClipData, Source
 from cos_interp.probes.collect import collect_clip
 from cos_interp.probes.dataset import ProbeDataset, assemble

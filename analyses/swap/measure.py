@@ -21,9 +21,9 @@ from cos_interp.analyses.kit.pairs import NoPair, Recorder
 from cos_interp.analyses.kit.problems import chosen_steps, fits, problems
 from cos_interp.analyses.swap import SwapConfig, SwapFacts
 from cos_interp.analyses.swap.sides import Piece, Sides, sides_of, unit_name
-from cos_interp.interp.address import known_layers
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.selecting import known_layers
 from cos_interp.tasks import Item, get_task
 
 # what is swapped: the site, and whether the donor's update by the block is put there or its state

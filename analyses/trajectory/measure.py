@@ -17,8 +17,8 @@ from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps, each_problem, fits, judge, verdict_columns
 from cos_interp.analyses.trajectory import TrajectoryConfig, TrajectoryFacts
 from cos_interp.analyses.trajectory.separation import relation, relative_distance, same_answer
-from cos_interp.interp.address import known_layers
 from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.selecting import known_layers
 from cos_interp.interp.trajectory import Run
 
 EXACT = 1 << 14  # a state of more numbers is sketched before its distances are taken

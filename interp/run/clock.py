@@ -74,11 +74,15 @@ class StepClock:
         self.branch: str | None = None  # where the pipeline says which it runs
         self.timed = False  # the pipeline has set its timesteps
         self.left_out = 0  # first timesteps that a video-to-video pipeline leaves out
-        self.planned: int | None = None  # steps, where the pipeline says so before it prepares latents
+
+    @property
+    def planned(self) -> int | None:
+        """Steps of the run; None before the pipeline has set its timesteps."""
+        return len(self.scheduler.timesteps) - self.left_out if self.timed else None
 
     def planned_steps(self, planned: int) -> None:
         """The pipeline runs the last so many timesteps of its scheduler."""
-        self.planned, self.left_out = planned, len(self.scheduler.timesteps) - planned
+        self.left_out = len(self.scheduler.timesteps) - planned
 
     def place(self, step: int) -> int:
         """Which of the scheduler's timesteps a step is."""

@@ -119,7 +119,7 @@ def test_what_does_not_fit_is_refused_with_the_remedy():
         ask(sites="attn.hook_z")
     with pytest.raises(UnknownHook, match=r"blocks.0.attn.hook_zz"):
         ask(sites=["attn.hook_zz"])
-    with pytest.raises(InterpError, match="the run has steps 0 to 2"):
+    with pytest.raises(InterpError, match="there are steps 0 to 2"):
         ask(steps=[3])
     with pytest.raises(InterpError, match=r"nothing to patch: sites=\[\]"):
         ask(sites=[])
