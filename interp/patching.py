@@ -74,18 +74,22 @@ class Patch:
     """
 
     site: str
-    steps: tuple[int, ...]
+    steps: Any  # what selecting.numbers takes; a tuple of numbers once a replay has resolved it
     donor: Donor
     branches: tuple[str, ...] = ("cond",)
-    tokens: Tensor | None = None  # None: all
-    heads: tuple[int, ...] | None = None  # None: all
+    tokens: Any = None  # what selecting.token_mask takes; None: all
+    heads: Any = None  # what selecting.numbers takes; None: all
     broadcast: bool = False
 
     def __repr__(self) -> str:
-        steps = "/".join(map(str, self.steps if len(self.steps) < 4 else (self.steps[0], "..", self.steps[-1])))
-        tokens = "" if self.tokens is None else f", {int(self.tokens.sum())} of {self.tokens.numel()} tokens"
-        heads = "" if self.heads is None else f", heads {'/'.join(map(str, self.heads))}"
-        return f"Patch({self.site} @ step={steps}, branch={'/'.join(self.branches)}{tokens}{heads})"
+        parts = [f"step={_few(self.steps)}", f"branch={_few(self.branches)}"]
+        if isinstance(self.tokens, Tensor):
+            parts.append(f"{int(self.tokens.sum())} of {self.tokens.numel()} tokens")
+        elif self.tokens is not None:
+            parts.append(f"tokens {self.tokens}")
+        if self.heads is not None:
+            parts.append(f"heads {_few(self.heads)}")
+        return f"Patch({self.site} @ {', '.join(parts)})"
 
     @property
     def first_step(self) -> int:
@@ -123,6 +127,13 @@ class Patch:
                 "the same keywords, or say broadcast=True where axes of size 1 are meant for all"
             )
         return given.to(act)
+
+
+def _few(values: Any) -> str:
+    """Several values, the first and the last of many; any other selection as it was written."""
+    if not isinstance(values, (tuple, list)):
+        return str(values)
+    return "/".join(map(str, values if len(values) < 4 else (values[0], "..", values[-1])))
 
 
 def resolved(model: HookedVideoPipeline, target: Recording, patch: Patch) -> Patch:

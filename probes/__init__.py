@@ -7,18 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cos_interp.probes.clip import Clip
+    from cos_interp.probes.crossval import out_of_fold
     from cos_interp.probes.dataset import ProbeDataset
     from cos_interp.probes.errors import ProbeError
     from cos_interp.probes.estimator import LinearProbe
     from cos_interp.probes.grid import ProbeGrid
+    from cos_interp.probes.splits import shuffled
     from cos_interp.probes.targets import Target, register
+    from cos_interp.probes.views import pca, umap
 
 _HOME = {
     "ProbeDataset": "dataset", "ProbeError": "errors", "LinearProbe": "estimator", "ProbeGrid": "grid",
-    "Clip": "clip", "Target": "targets", "register": "targets",
+    "Clip": "clip", "Target": "targets", "register": "targets", "out_of_fold": "crossval", "shuffled": "splits",
+    "pca": "views", "umap": "views",
 }  # fmt: skip
 
-__all__ = ["Clip", "LinearProbe", "ProbeDataset", "ProbeError", "ProbeGrid", "Target", "register"]
+__all__ = [
+    "Clip", "LinearProbe", "ProbeDataset", "ProbeError", "ProbeGrid", "Target", "out_of_fold", "pca", "register", "shuffled",
+    "umap",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -62,6 +62,31 @@ def fitting_kind(question: Question, probe: LinearProbe) -> LinearProbe:
     return probe
 
 
+def out_of_fold(probe: LinearProbe, X: np.ndarray, y: np.ndarray, clip: np.ndarray, folds: int = 5, seed: int = 0) -> np.ndarray:
+    """What a probe predicts for every row when the row's whole clip is left out of its training: ``X [row, d_model]``,
+    ``y [row]``, ``clip [row]``. ProbeError for fewer clips than folds."""
+    return _predicted(probe, X, y, clip, grouped(y, clip, folds, seed))[0]
+
+
+def _predicted(
+    probe: LinearProbe, X: np.ndarray, y: np.ndarray, clip: np.ndarray, splits: list[Split], strengths: list[float] | None = None
+) -> tuple[np.ndarray, list[float]]:
+    """Out-of-fold predictions, and the penalty of each fold."""
+    predicted, found = np.zeros_like(y), []
+    for fold, (train, test) in enumerate(splits):
+        made = clone(probe)
+        if strengths is not None:
+            made.set_params(strength=strengths[fold])
+        if probe.classifies and len(np.unique(y[train])) < 2:
+            predicted[test] = y[train][0]
+            found.append(1.0)
+            continue
+        made.fit(X[train], y[train], clip[train])
+        predicted[test] = made.predict(X[test])
+        found.append(made.strength_)
+    return predicted, found
+
+
 def cross_tally(
     probe: LinearProbe,
     X: np.ndarray,
@@ -71,18 +96,7 @@ def cross_tally(
 ) -> tuple[np.ndarray, list[float]]:
     """Tally of out-of-fold predictions, and the penalty of each fold. ``strengths`` skips their choice (for controls)."""
     y = question.y if labels is None else labels
-    predicted, found = np.zeros_like(y), []
-    for fold, (train, test) in enumerate(question.splits):
-        made = clone(probe)
-        if strengths is not None:
-            made.set_params(strength=strengths[fold])
-        if question.classifies and len(np.unique(y[train])) < 2:
-            predicted[test] = y[train][0]
-            found.append(1.0)
-            continue
-        made.fit(X[train], y[train], question.clip[train])
-        predicted[test] = made.predict(X[test])
-        found.append(made.strength_)
+    predicted, found = _predicted(probe, X, y, question.clip, question.splits, strengths)
     return question.tally(y, predicted, question.clip), found
 
 

@@ -47,7 +47,8 @@ def grouped(y: np.ndarray, clip: np.ndarray, folds: int, seed: int = 0) -> list[
     else:
         splitter = GroupKFold(folds, shuffle=True, random_state=seed)
     blank = np.zeros((len(y), 1))
-    return list(splitter.split(blank, y, clip))
+    # balancing few clips of unlike classes can leave a fold without any
+    return [(train, test) for train, test in splitter.split(blank, y, clip) if len(test)]
 
 
 def shuffled(y: np.ndarray, clip: np.ndarray, seed: int = 0) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""Two-dimensional views of probed activations."""
+"""Many activations or states in two dimensions: PCA and UMAP, each the same for the same numbers."""
 
 from __future__ import annotations
 
+import warnings
 from typing import Literal
 
 import numpy as np
@@ -9,24 +10,41 @@ import pandas as pd
 
 from cos_interp.probes.dataset import ProbeDataset
 from cos_interp.probes.errors import ProbeError
+from cos_interp.probes.solvers import standard
 
 METHODS = ("pca", "umap")
 POINTS = 1500
+SEED = 0  # of UMAP, and of the tokens that are shown
 
 
-def embed(X: np.ndarray, method: Literal["pca", "umap"] = "pca", seed: int = 0) -> np.ndarray:
-    """``X [row, d_model]`` in two dimensions ``[row, 2]``, each unit standardised before."""
-    from sklearn.decomposition import PCA
-    from sklearn.preprocessing import StandardScaler
+def pca(points: np.ndarray, axes: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates ``[point, axis]`` of ``[point, feature]`` along the first principal axes, and their shares of the variance.
 
-    if method not in METHODS:
-        raise ProbeError(f"unknown view {method!r}; there are {', '.join(METHODS)}")
-    scaled = StandardScaler().fit_transform(X)
-    if method == "pca":
-        return PCA(2, random_state=seed).fit_transform(scaled)
-    from umap import UMAP
+    The sign of an axis is fixed by its largest entry, so that a map does not flip between machines.
+    """
+    centred = points.astype(np.float64) - points.mean(0)
+    _, scale, directions = np.linalg.svd(centred, full_matrices=False)
+    total = float((scale**2).sum())
+    directions, scale = directions[:axes], scale[:axes]
+    largest = np.abs(directions).argmax(1)
+    directions = directions * np.sign(directions[np.arange(len(directions)), largest])[:, None]
+    coordinates = np.zeros((len(points), axes))
+    coordinates[:, : len(directions)] = centred @ directions.T
+    share = np.zeros(axes)
+    share[: len(scale)] = scale**2 / total if total else 0.0
+    return coordinates, share
 
-    return UMAP(n_neighbors=min(15, len(X) - 1), random_state=seed, n_jobs=1).fit_transform(scaled)
+
+def umap(points: np.ndarray, neighbours: int = 15) -> np.ndarray:
+    """UMAP coordinates ``[point, 2]`` (McInnes 2018) of ``[point, feature]``, from a fixed seed; needs more than 4 points."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a fixed seed means one thread, and of numba's own compilation
+        from umap import UMAP
+
+        few = len(points) <= 12  # the spectral start needs more points than its eigenvectors
+        start = "random" if few else "spectral"
+        near = max(2, min(neighbours, len(points) - 1))
+        return UMAP(n_neighbors=near, random_state=SEED, init=start, n_jobs=1).fit_transform(points.astype(np.float32))
 
 
 def view(
@@ -36,13 +54,16 @@ def view(
     step: int,
     method: Literal["pca", "umap"] = "pca",
     points: int = POINTS,
-    seed: int = 0,
 ) -> pd.DataFrame:
-    """Columns ``x, y, label`` of at most ``points`` tokens that have a label."""
+    """Columns ``x, y, label`` of at most ``points`` tokens that have a label; activations are standardised by unit before."""
+    if method not in METHODS:
+        raise ProbeError(f"unknown view {method!r}; there are {', '.join(METHODS)}")
     rows = data.rows(target)
     if len(rows) > points:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, points, replace=False))
-    flat = embed(data.storage.read(name, data.at(step), rows), method, seed)
+        rows = np.sort(np.random.default_rng(SEED).choice(rows, points, replace=False))
+    X = data.storage.read(name, data.at(step), rows)
+    mean, scale = standard(X, scale=True)
+    flat = pca((X - mean) / scale)[0] if method == "pca" else umap((X - mean) / scale)
     labels = data.label(target)[rows]
     known = data.targets[target].names
     if labels.ndim == 2:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from cos_interp.analyses.kit.attention_maths import Grid
 from cos_interp.analyses.kit.tracks import Cell, pixel_frames, tracks
 from cos_interp.interp.trajectory import Run
+from cos_interp.probes import LinearProbe, out_of_fold
 from cos_interp.tasks import Item, grid
 from cos_interp.tasks.base import find
 
 FOLDS = 5
+PROBE = LinearProbe("logistic", strength=10.0, balanced=False)  # a penalty that suits some hundred samples; never chosen
 NOTHING = -1  # a covered cell that hides nothing
 
 
@@ -64,32 +60,19 @@ def x_t_features(run: Run, step: int, points: list[Point], shape: Grid) -> Tenso
     return torch.stack(picked) if picked else torch.zeros(0, x.shape[0] * high * wide)
 
 
-def cross_validated(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Which samples a logistic probe gets right when their whole group is left out of its training, bool ``[sample]``.
+def cross_validated(features: np.ndarray, labels: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Which samples a logistic probe gets right when their whole item is left out of its training, bool ``[sample]``.
 
-    ``features [sample, feature]``; folds never split a group (an item), so that no scene is seen in training and test.
-    Empty when there are fewer groups than two or a single label.
+    ``features [sample, feature]``, ``labels [sample]``, ``items [sample]``. Empty when two folds cannot be made, or there is one
+    label only.
     """
-    count = min(FOLDS, len(set(groups)))
-    if count < 2 or len(set(labels)) < 2:
+    _, counts = np.unique(labels, return_counts=True)
+    folds = min(FOLDS, len(np.unique(items)), counts.max(initial=0))
+    if folds < 2 or len(counts) < 2:
         return np.zeros(0, bool)
-    right = np.zeros(len(labels), bool)
-    for train, test in GroupKFold(count).split(features, labels, groups):
-        if len(set(labels[train])) < 2:
-            right[test] = labels[test] == labels[train][0]
-            continue
-        probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            right[test] = probe.fit(features[train], labels[train]).predict(features[test]) == labels[test]
-    return right
+    return out_of_fold(PROBE, features, labels, items, folds) == labels
 
 
-def shuffled(labels: np.ndarray, seed: int = 0) -> np.ndarray:
-    """The control: the same labels in a random order."""
-    return np.random.default_rng(seed).permutation(labels)
-
-
-def per_group(right: np.ndarray, groups: np.ndarray) -> dict[str, float]:
-    """Accuracy of every group."""
-    return {str(g): float(right[groups == g].mean()) for g in dict.fromkeys(groups)} if len(right) else {}
+def per_item(right: np.ndarray, items: np.ndarray) -> dict[str, float]:
+    """Accuracy of every item."""
+    return {str(i): float(right[items == i].mean()) for i in dict.fromkeys(items)} if len(right) else {}

@@ -11,9 +11,9 @@ from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding, Number, decide
 from cos_interp.analyses.driver.statistics import by_item, curve, mean_number, paired
 from cos_interp.analyses.driver.store import RunStore
-from cos_interp.analyses.memory import MemoryFacts, tracking
-from cos_interp.analyses.memory import decoding as memory_probes
+from cos_interp.analyses.memory import MemoryFacts, decoding, tracking
 from cos_interp.analyses.memory.knockout import CUTS, SETS
+from cos_interp.probes import shuffled
 from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
 from cos_interp.reports.grouped import grouped_points
 
@@ -154,11 +154,11 @@ def probe_table(result: AnalysisResult, store: RunStore) -> pd.DataFrame:
     rows = []
     for step, layer, source, features in tables:
         for target, used_rows, wanted in targets(labels):
-            made = [(source, wanted[used_rows])]
-            made += [("shuffled", memory_probes.shuffled(wanted[used_rows]))] if source == "residual" else []
+            chosen, items = wanted[used_rows], groups[used_rows]
+            made = [(source, chosen)]
+            made += [("shuffled", shuffled(chosen, items))] if source == "residual" else []
             for name, answer in made:
-                right = memory_probes.cross_validated(features[used_rows], answer, groups[used_rows])
-                scores = memory_probes.per_group(right, groups[used_rows])
+                scores = decoding.per_item(decoding.cross_validated(features[used_rows], answer, items), items)
                 about = {"target": target, "source": name, "step": step, "layer": layer}
                 rows += [{**about, "problem": problem, "accuracy": score} for problem, score in scores.items()]
     return pd.DataFrame(rows)
@@ -166,7 +166,7 @@ def probe_table(result: AnalysisResult, store: RunStore) -> pd.DataFrame:
 
 def targets(labels: np.ndarray) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """What is decoded, on which samples, with which labels: who is hidden, and whether anything is hidden at a covered cell."""
-    hidden = labels != memory_probes.NOTHING
+    hidden = labels != decoding.NOTHING
     return [("identity", hidden, labels), ("place", np.ones(len(labels), bool), hidden.astype(int))]
 
 

@@ -13,8 +13,9 @@ from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding, Number, decide
 from cos_interp.analyses.driver.statistics import curve, mean_number, paired
 from cos_interp.analyses.driver.store import RunStore
-from cos_interp.analyses.trajectory import TrajectoryFacts, embedding
+from cos_interp.analyses.trajectory import TrajectoryFacts
 from cos_interp.analyses.trajectory.separation import chance_separation, separation
+from cos_interp.probes import pca, umap
 from cos_interp.reports.figures import Curve, Panel, panels, scatters, step_ticks
 
 TITLE = "Trajectories"
@@ -163,10 +164,10 @@ def mapped(result: AnalysisResult, store: RunStore) -> tuple[pd.DataFrame, dict[
     parts, titles = [], {}
     for space, found in states.items():
         points = np.concatenate(found)
-        flat, share = embedding.pca(points)
+        flat, share = pca(points)
         titles[f"PCA {space}"] = f"PCA, {space} ({share.sum():.0%} of the variance)"
         titles[f"UMAP {space}"] = f"UMAP, {space}"
-        near = embedding.umap(points, result.config.neighbours)
+        near = umap(points, result.config.neighbours)
         parts += [labels.assign(map=f"PCA {space}", x=flat[:, 0], y=flat[:, 1])]
         parts += [labels.assign(map=f"UMAP {space}", x=near[:, 0], y=near[:, 1])]
     return pd.concat(parts, ignore_index=True), titles

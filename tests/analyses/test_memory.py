@@ -16,14 +16,14 @@ from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.attention_maths import knock_out
 from cos_interp.analyses.kit.tracks import Track, pixel_frames, tokens_of, tracks
-from cos_interp.analyses.memory import MemoryConfig
-from cos_interp.analyses.memory import decoding as memory_probes
+from cos_interp.analyses.memory import MemoryConfig, decoding
 from cos_interp.analyses.memory.knockout import CUTS, SETS, Cut, column, kept_share, knocking, random_keys
 from cos_interp.analyses.memory.report import used
 from cos_interp.analyses.memory.tracking import finding, held_out_choice, tracking_rows
 from cos_interp.interp import HookedVideoPipeline
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.run.clock import Hook
+from cos_interp.probes import shuffled
 from cos_interp.tasks import get_task
 
 SHAPE = (5, 5, 5)
@@ -163,20 +163,20 @@ def test_probe_finds_what_is_there_and_nothing_else():
     groups, labels = np.repeat(np.arange(30), 4), rng.integers(0, 3, 120)
     noise = rng.normal(size=(120, 16))
     planted = noise + 6 * np.eye(16)[labels]
-    assert memory_probes.cross_validated(planted, labels, groups).mean() > 0.95
-    assert memory_probes.cross_validated(planted, memory_probes.shuffled(labels), groups).mean() < 0.5
-    assert memory_probes.cross_validated(noise, labels, groups).mean() < 0.5
+    assert decoding.cross_validated(planted, labels, groups).mean() > 0.95
+    assert decoding.cross_validated(planted, shuffled(labels, groups), groups).mean() < 0.5
+    assert decoding.cross_validated(noise, labels, groups).mean() < 0.5
     # features that give away the item only: useless for a whole item left out
     given_away, of_group = 6 * np.eye(30)[groups], rng.integers(0, 3, 30)[groups]
-    assert memory_probes.cross_validated(given_away, of_group, groups).mean() < 0.6
-    assert len(memory_probes.cross_validated(noise, np.zeros(120), groups)) == 0
+    assert decoding.cross_validated(given_away, of_group, groups).mean() < 0.6
+    assert len(decoding.cross_validated(noise, np.zeros(120), groups)) == 0
 
 
 def test_probe_points_are_covered_cells():
     for kind in ("board", "wall"):
         item = _occluded(kind)
-        points = memory_probes.probe_points(item, SHAPE, np.random.default_rng(0))
-        hidden = [p for p in points if p.label != memory_probes.NOTHING]
+        points = decoding.probe_points(item, SHAPE, np.random.default_rng(0))
+        hidden = [p for p in points if p.label != decoding.NOTHING]
         assert all(item.cells[2 * p.frame][p.cell] not in {t.classes[0] for t in tracks(item)} for p in points)
         assert len(points) - len(hidden) <= len(hidden)
 

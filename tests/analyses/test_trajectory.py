@@ -13,7 +13,7 @@ from support import build_tiny, tiny_call
 from cos_interp.analyses.driver import experiment
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
-from cos_interp.analyses.trajectory import TrajectoryConfig, embedding
+from cos_interp.analyses.trajectory import TrajectoryConfig
 from cos_interp.analyses.trajectory import measure as trajectory_map
 from cos_interp.analyses.trajectory import report as trajectory_report
 from cos_interp.analyses.trajectory.separation import (
@@ -97,21 +97,6 @@ def test_without_parting_or_with_dealt_out_verdicts_nothing_is_found():
     assert sorted(dealt.same_answer) == sorted(rows.same_answer)  # as many pairs of each kind
     few = rows[rows.problem.isin(["p0", "p1"])]
     assert {f.verdict for f in trajectory_report.findings(few, runs)} == {"not testable"}
-
-
-def test_pca_by_hand_and_umap_keeps_clusters():
-    line = np.outer(np.arange(5.0), [3.0, 4.0, 0.0])
-    flat, share = embedding.pca(line)
-    np.testing.assert_allclose(np.diff(flat[:, 0]), 5.0)
-    assert share[0] == pytest.approx(1) and np.allclose(flat[:, 1], 0)
-    constant, share = embedding.pca(np.ones((4, 3)))
-    assert np.allclose(constant, 0) and share.sum() == 0
-    rng = np.random.default_rng(0)
-    two = np.concatenate([rng.normal(0, 1, (20, 6)), rng.normal(30, 1, (20, 6))])
-    near = embedding.umap(two, neighbours=5)
-    centres = near[:20].mean(0), near[20:].mean(0)
-    assert np.linalg.norm(centres[0] - centres[1]) > 2 * max(near[:20].std(), near[20:].std())
-    np.testing.assert_array_equal(near, embedding.umap(two, neighbours=5))
 
 
 def test_a_run_on_the_organism(organism, tmp_path):

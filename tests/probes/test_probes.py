@@ -13,7 +13,7 @@ from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.utils.estimator_checks import check_estimator
 
 from cos_interp.interp.views import pixel_to_latent
-from cos_interp.probes import LinearProbe, ProbeDataset, ProbeError, ProbeGrid, Target
+from cos_interp.probes import LinearProbe, ProbeDataset, ProbeError, ProbeGrid, Target, out_of_fold, pca, umap
 from cos_interp.probes.clip import ClipData
 from cos_interp.probes.crossval import ask
 from cos_interp.probes.dataset import assemble
@@ -109,6 +109,17 @@ def test_splits_keep_clips_whole_and_controls_mean_nothing():
     assert all(len(set(mixed[clip == c])) == 1 for c in range(12)) and sorted(mixed) == sorted(per_clip)
     control = control_labels(y, np.tile(POSITION, (12, 1)))
     assert all(len(set(control[i::8])) == 1 for i in range(8)) and set(control) == {0, 1}
+
+
+def test_out_of_fold_predictions_of_plain_arrays():
+    data = planted(24)
+    X, y = data.xy("on", layer=2, step=9)
+    right = out_of_fold(LinearProbe(strength=1.0), X, y, data.groups("on"), folds=4) == y
+    assert right.mean() > 0.9
+    nothing = out_of_fold(LinearProbe(strength=1.0), X, shuffled(y, data.groups("on")), data.groups("on"), folds=4) == y
+    assert nothing.mean() < 0.65
+    with pytest.raises(ProbeError, match="24 clips are fewer than 25 folds"):
+        out_of_fold(LinearProbe(), X, y, data.groups("on"), folds=25)
 
 
 def test_scores_by_hand():
@@ -263,6 +274,21 @@ def test_overlay_and_views():
     assert shades.shape == video.shape and set(ends) == {"darkest", "brightest"}
     table = view(planted(4), "on", "blocks.2.hook_resid_post", 9)
     assert set(table.label) == {"off", "on"} and len(table) == 32
+
+
+def test_pca_by_hand_and_umap_keeps_clusters():
+    line = np.outer(np.arange(5.0), [3.0, 4.0, 0.0])
+    flat, share = pca(line)
+    np.testing.assert_allclose(np.diff(flat[:, 0]), 5.0)
+    assert share[0] == pytest.approx(1) and np.allclose(flat[:, 1], 0)
+    constant, share = pca(np.ones((4, 3)))
+    assert np.allclose(constant, 0) and share.sum() == 0
+    rng = np.random.default_rng(0)
+    two = np.concatenate([rng.normal(0, 1, (20, 6)), rng.normal(30, 1, (20, 6))])
+    near = umap(two, neighbours=5)
+    centres = near[:20].mean(0), near[20:].mean(0)
+    assert np.linalg.norm(centres[0] - centres[1]) > 2 * max(near[:20].std(), near[20:].std())
+    np.testing.assert_array_equal(near, umap(two, neighbours=5))
 
 
 def test_the_five_lines_on_the_organism(organism, tmp_path):
