@@ -1,11 +1,17 @@
-"""Single videos and batches of them: joining calls, cutting long lists into parts."""
+"""Single videos and batches of them: joining calls, cutting long lists into parts, and what a call of several rows may say."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-BY_ROW = ("prompt", "negative_prompt", "image", "seed")
+import torch
+from torch import Tensor
+
+from cos_interp.interp.errors import InterpError
+
+PICTURES = ("image", "last_image")
+BY_ROW = ("prompt", "negative_prompt", *PICTURES, "seed")
 
 T = TypeVar("T")
 
@@ -20,3 +26,59 @@ def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """Consecutive parts of at most ``size`` items."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+# --- the keywords of a call --------------------------------------------------------------------------------------------
+
+
+def rows_of(call: Mapping[str, Any]) -> int:
+    """Videos of a call: one a prompt, times ``num_videos_per_prompt``."""
+    prompt = call.get("prompt")
+    embedded = [len(v) for name, v in call.items() if name.startswith("prompt_embeds") and isinstance(v, Tensor)]
+    return (len(prompt) if isinstance(prompt, list) else max(embedded, default=1)) * (call.get("num_videos_per_prompt") or 1)
+
+
+def single_pictures(call: Mapping[str, Any]) -> dict[str, Any]:
+    """The pictures of a call, a list of one as that one. InterpError for lists that do not fit the prompts."""
+    rows, made = rows_of(call), {}
+    for name in PICTURES:
+        pictures = call.get(name)
+        if not isinstance(pictures, list):
+            continue
+        if len(pictures) == 1 and rows == 1:
+            made[name] = pictures[0]
+        elif len(pictures) != rows or (call.get("num_videos_per_prompt") or 1) > 1:
+            raise InterpError(f"{name}: {len(pictures)} pictures for {rows} video(s): give as many prompts, one a picture")
+        elif name != "image" and not isinstance(call.get("image"), list):
+            raise InterpError(f"{name} is a list and image is none: give one of each a row")
+    return made
+
+
+def generators(seed: Any, rows: int, listed: bool) -> torch.Generator | list[torch.Generator]:
+    """The noise of a call: one generator, or one a row, so that a row does not depend on its neighbours.
+
+    ``listed``: the prompts are a list, and so the generators are. InterpError for another number of seeds than rows.
+    """
+    seeds = list(seed) if isinstance(seed, Iterable) else [seed]
+    if len(seeds) != rows:
+        raise InterpError(f"{len(seeds)} seed(s) for {rows} video(s): give a list with one seed a video")
+    made = [torch.Generator("cpu").manual_seed(int(one)) for one in seeds]
+    return made if listed or rows > 1 else made[0]
+
+
+def reading_only(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """A user's ``callback_on_step_end``, which may look and not touch: edits are hooks, which a recording knows of."""
+
+    def called(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        before = {name: value.clone() for name, value in tensors.items() if isinstance(value, Tensor)}
+        returned = callback(pipe, step, timestep, tensors) or {}
+        after = {**tensors, **returned}
+        changed = [name for name, value in before.items() if not torch.equal(after[name], value)]
+        if changed:
+            raise InterpError(
+                f"callback_on_step_end changed {changed[0]} at step {step}: edit it by a hook, "
+                f'run_with_hooks(fwd_hooks=[("hook_x_t @ step={step + 1}", function)], ...)'
+            )
+        return returned
+
+    return called

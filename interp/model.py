@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import json
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cos_interp.interp import batch
 from cos_interp.interp.address import BRANCHES, Address
 from cos_interp.interp.cache import ActivationCache
 from cos_interp.interp.cache_plan import DEFAULT_BUDGET, CacheRequest, Reduce, Steps, Tokens, as_reduce
@@ -21,12 +22,14 @@ from cos_interp.interp.call import check_call
 from cos_interp.interp.errors import InterpError, unknown_hook
 from cos_interp.interp.families.adapter import Adapter
 from cos_interp.interp.families.decoding import to_frames
+from cos_interp.interp.families.sites import EXPERTS
 from cos_interp.interp.families.unsupported import PIPELINES
 from cos_interp.interp.hooking import EditFn, FwdHook, Hooked, checked_hooks, kind_of
 from cos_interp.interp.run.director import Director, Prepared
 from cos_interp.interp.run.door import CallTracer, TracedCall
 from cos_interp.interp.run.engine import ExpertEngine
-from cos_interp.interp.run.stage import EXPERTS, Stage
+from cos_interp.interp.run.stage import Stage
+from cos_interp.interp.run.standins import silent
 from cos_interp.interp.trajectory import Run
 from cos_interp.interp.views import AXES, TokenGrid
 
@@ -55,7 +58,6 @@ class HookedVideoPipeline:
         if not self.engines:
             raise InterpError(f"{type(pipe).__name__} has none of the components {', '.join(EXPERTS)}")
         self.adapter: Adapter = next(iter(self.engines.values())).adapter
-        pipe.set_progress_bar_config(disable=True)
         self._hooks: list[tuple[Address, EditFn]] = []
         self._lock = threading.Lock()
 
@@ -277,19 +279,16 @@ class HookedVideoPipeline:
         check_call(self.pipe, {k: v for k, v in kwargs.items() if k != "seed"})
         if kwargs.get("seed") is not None and kwargs.get("generator") is not None:
             raise InterpError("seed and generator were both given: give one of them, each says which noise is drawn")
-        for taken in ("output_type", "return_dict", "callback_on_step_end"):
-            if taken in kwargs:
-                raise InterpError(f"{taken} is used by the instrument itself: read Run.latents and Run.decode() instead")
+        kwargs.pop("return_dict", None)  # what comes back is a Run, however the pipeline would have returned its video
+        if kwargs.pop("output_type", "latent") != "latent":
+            raise InterpError("output_type: a run keeps latents; Run.decode() makes pixels of them, uint8")
+        if kwargs.get("callback_on_step_end") is not None:
+            kwargs["callback_on_step_end"] = batch.reading_only(kwargs["callback_on_step_end"])
+        rows = batch.rows_of(kwargs)
+        kwargs |= batch.single_pictures(kwargs)
         seed = kwargs.pop("seed", None)
-        prompt = kwargs.get("prompt")
-        embedded = [len(v) for name, v in kwargs.items() if name.startswith("prompt_embeds") and isinstance(v, Tensor)]
-        rows = len(prompt) if isinstance(prompt, list) else max(embedded, default=1)
         if seed is not None:
-            seeds = list(seed) if isinstance(seed, Iterable) else [seed]
-            if len(seeds) != rows and (isinstance(prompt, list) or isinstance(seed, Iterable)):
-                raise InterpError(f"{len(seeds)} seed(s) for {rows} prompt(s): give a list with one seed a prompt")
-            made = [torch.Generator("cpu").manual_seed(int(s)) for s in seeds]
-            kwargs["generator"] = made if isinstance(prompt, list) or len(made) > 1 else made[0]
+            kwargs["generator"] = batch.generators(seed, rows, listed=isinstance(kwargs.get("prompt"), list))
         return kwargs
 
     @contextlib.contextmanager
@@ -303,7 +302,8 @@ class HookedVideoPipeline:
             self._lock.release()
 
     def _played(self, director: Director, kwargs: dict[str, Any]) -> Run:
-        run = Stage(self.pipe, self.engines, director).play(**kwargs)
+        with silent(self.pipe):
+            run = Stage(self.pipe, self.engines, director).play(**kwargs)
         run.kwargs, run.decoder = kwargs, self.decode
         return run
 
@@ -318,10 +318,11 @@ class HookedVideoPipeline:
             kwargs = self.call_arguments(kwargs)
             hooked = Hooked(self.pipe, self.engines, self._hooks, self._steps(kwargs), request)
             director = around(hooked)
-            if isinstance(images := kwargs.get("image"), list):
+            if isinstance(kwargs.get("image"), list):
                 call = {**kwargs, **{n: kwargs.get(n) or self.default(n) for n in ("height", "width", "num_frames")}}
-                director = Prepared(director, self.adapter.prepare_each(self.pipe, call))
-                kwargs = {**kwargs, "image": images[0], "generator": None}
+                director = Prepared(director, *self.adapter.prepare_each(self.pipe, call))
+                first = {name: kwargs[name][0] for name in batch.PICTURES if isinstance(kwargs.get(name), list)}
+                kwargs = {**kwargs, **first, "generator": None}
             run = self._played(director, kwargs)
             hooked.check_done(run)
             return run, hooked.cache

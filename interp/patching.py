@@ -265,7 +265,7 @@ def replay_arguments(run: Run, rows: int) -> dict[str, Any]:
             "this run drew noise from PyTorch's global generator, so that no replay can be exact: give a seed, "
             "or where the pipeline does not pass it on, load a deterministic scheduler"
         )
-    kwargs = {k: v for k, v in run.kwargs.items() if k not in ("generator", "latents")}
+    kwargs = {k: v for k, v in run.kwargs.items() if k not in ("generator", "latents", "callback_on_step_end")}
     if any(run.generators.values()):
         made = [torch.Generator("cpu") for _ in range(rows)]
         kwargs["generator"] = made if rows > 1 else made[0]  # some pipelines take no list

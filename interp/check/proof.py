@@ -20,10 +20,10 @@ from torch import Tensor
 from cos_interp.interp.check.parts import Probe, identities, token_order
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.families import adapter_for, tiny
+from cos_interp.interp.families.sites import EXPERTS
 from cos_interp.interp.hooking import TRAJECTORY
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.patching import Patch, record, replay
-from cos_interp.interp.run.stage import EXPERTS
 from cos_interp.interp.views import GRID, take
 
 

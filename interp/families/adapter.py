@@ -16,7 +16,7 @@ from cos_interp.interp.errors import InterpError
 from cos_interp.interp.families import decoding
 from cos_interp.interp.families.contract import check_sites, check_stacks
 from cos_interp.interp.families.layouts import VIDEO, Dims, Layout
-from cos_interp.interp.families.sites import DEAD, Block, Point, Site, Stack, Transformer, has
+from cos_interp.interp.families.sites import DEAD, EXPERTS, Block, Point, Site, Stack, Transformer, has
 from cos_interp.interp.views import TokenGrid
 
 __all__ = ["Adapter", "Block", "NoAdapter", "Point", "Site", "Stack", "has"]
@@ -138,8 +138,9 @@ class Adapter:
         """Whether a call of the pipeline makes one video at a time; rows of a replay run one after the other."""
         return False
 
-    def prepare_each(self, pipe: Any, call: Mapping[str, Any]) -> tuple[Any, ...]:
-        """What ``prepare_latents`` would return for a list of images, one a row, where the pipeline itself encodes one only.
+    def prepare_each(self, pipe: Any, call: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """For a list of images, one a row, where the pipeline itself encodes one only: what ``prepare_latents`` would return,
+        and the arguments of the transformer in which the rows differ.
 
         ``call`` has ``image``, and ``height``, ``width`` and ``num_frames`` as they hold. Raises InterpError where there is no
         such way.
@@ -147,6 +148,11 @@ class Adapter:
         raise InterpError(
             f"a list of {len(call['image'])} images: {type(pipe).__name__} takes one a run, only Wan's takes a list"
         )
+
+    @staticmethod
+    def expert(pipe: Any) -> Transformer:
+        """A transformer of the pipeline, the first that it has: of two experts either may be left out."""
+        return next(module for name in EXPERTS if (module := getattr(pipe, name, None)) is not None)
 
     def is_step(self, scheduler: Any, arguments: Mapping[str, Any]) -> bool:
         """Whether a call of the scheduler's ``step``, by its arguments, is the one that ends a denoising step."""

@@ -28,7 +28,7 @@ class HunyuanVideo(Adapter):
     def decode(self, pipe: Any, latents: Tensor) -> Tensor:
         """By the scaling factor; image conditioning by channels has a first latent frame that is not shown."""
         pixels = decoding.by_scaling_factor(pipe, latents)
-        hidden = getattr(pipe.transformer.config, "image_condition_type", None) == "latent_concat"
+        hidden = getattr(self.expert(pipe).config, "image_condition_type", None) == "latent_concat"
         return pixels[:, :, 4:] if hidden else pixels
 
 

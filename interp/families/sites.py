@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+EXPERTS = ("transformer", "transformer_2")  # components of a pipeline
 Transformer = Any  # of diffusers, which has no types: an nn.Module with a configuration `config`
 
 # what text and history compute after their last keys and values went into the video: nothing reads it

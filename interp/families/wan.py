@@ -23,26 +23,45 @@ class Wan(Adapter):
         Site("hook_time_emb", "vector", "condition_embedder.time_embedder", "output"),
     )
 
-    def prepare_each(self, pipe: Any, call: Mapping[str, Any]) -> tuple[Any, ...]:
-        """Each image with its own generator, as the pipeline does for one."""
+    def prepare_each(self, pipe: Any, call: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Each image, and last image, with its own generator, as the pipeline does for one."""
         if not hasattr(pipe.config, "expand_timesteps"):
             return super().prepare_each(pipe, call)
-        images = call["image"]
-        height, width, generators, given = (call.get(name) for name in ("height", "width", "generator", "latents"))
+        images, lasts = call["image"], _each(call.get("last_image"), len(call["image"]))
+        generators = _each(call.get("generator"), len(images))
         rows = []
-        for row, (image, generator) in enumerate(zip(images, generators or [None] * len(images), strict=True)):
-            pixels = pipe.video_processor.preprocess(image, height=height, width=width).float()
-            latents = None if given is None else given[row : row + 1]
+        for row, (image, last, generator) in enumerate(zip(images, lasts, generators, strict=True)):
+            pixels = [
+                None
+                if frame is None
+                else pipe.video_processor.preprocess(frame, height=call["height"], width=call["width"]).float()
+                for frame in (image, last)
+            ]
+            latents = None if call.get("latents") is None else call["latents"][row : row + 1]
             rows.append(
                 pipe.prepare_latents(
-                    pixels, 1, pipe.vae.config.z_dim, height, width, call["num_frames"], torch.float32, pipe._execution_device,
-                    generator, latents,
+                    pixels[0], 1, pipe.vae.config.z_dim, call["height"], call["width"], call["num_frames"], torch.float32,
+                    pipe._execution_device, generator, latents, *pixels[1:],
                 )
             )  # fmt: skip
         joined = [torch.cat(parts) for parts in zip(*rows, strict=True)]
         if pipe.config.expand_timesteps:  # TI2V-5B: the last item is one mask for all rows
             joined[-1] = rows[0][-1]
-        return tuple(joined)
+        return tuple(joined), self._seen(pipe, images, lasts)
+
+    def _seen(self, pipe: Any, images: list[Any], lasts: list[Any]) -> dict[str, Any]:
+        """What the transformer is told of the images: Wan 2.1's embedding of each, one after the other."""
+        if getattr(self.expert(pipe).config, "image_dim", None) is None:
+            return {}
+        each = [image if last is None else [image, last] for image, last in zip(images, lasts, strict=True)]
+        with torch.no_grad():
+            rows = torch.cat([pipe.encode_image(one, pipe._execution_device) for one in each])
+        return {"encoder_hidden_states_image": rows.to(self.expert(pipe).dtype)}
+
+
+def _each(value: Any, count: int) -> list[Any]:
+    """One for every row: a list as it is, a single one for all."""
+    return value if isinstance(value, list) else [value] * count
 
 
 @register

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from torch import Tensor
@@ -81,11 +81,15 @@ class Around(Director):
 
 
 class Prepared(Around):
-    """Another director, in a run whose first latents and conditions were prepared before."""
+    """Another director, in a run whose first latents and conditions were prepared before. ``told``: arguments of the transformer
+    that the pipeline cannot make for several rows."""
 
-    def __init__(self, inner: Director, prepared: tuple[Any, ...]):
+    def __init__(self, inner: Director, prepared: tuple[Any, ...], told: Mapping[str, Any]):
         super().__init__(inner)
-        self.given = prepared
+        self.given, self.told = prepared, told
 
     def prepare(self, prepare: Callable[[], Any]) -> Any:
         return self.given
+
+    def call(self, calls: tuple[Call, ...], engine: ExpertEngine, kwargs: dict[str, Any]) -> Any:
+        return self.inner.call(calls, engine, {**kwargs, **self.told})

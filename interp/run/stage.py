@@ -26,8 +26,6 @@ from cos_interp.interp.run.prediction import Clean, check_scheduler, clean_at
 from cos_interp.interp.run.standins import Method, Proxy, StandIn, swapped
 from cos_interp.interp.trajectory import Run
 
-EXPERTS = ("transformer", "transformer_2")
-
 
 class Stage:
     """One run of one pipeline: counts steps and calls, fills ``run``, and asks the director what happens in them."""
@@ -116,7 +114,7 @@ class Stage:
 
     def _first_latents(self, latents: Tensor, rest: list[Any], arguments: Mapping[str, Any]) -> Tensor:
         """Keep what the pipeline has prepared, and let its latents be edited; returns them as the pipeline has them."""
-        layout, config = self.adapter.layout, self.pipe.transformer.config
+        layout, config = self.adapter.layout, self.adapter.expert(self.pipe).config
         self.run.prepared = (latents.clone(), *rest)  # some pipelines write into theirs
         self.clock.rows = latents.shape[0]
         self.run.dims = layout.prepared_dims(latents, arguments, self.pipe)

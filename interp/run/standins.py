@@ -97,3 +97,18 @@ def swapped(
                 owner.__dict__.pop(name, None)
         if ended:
             pipe.maybe_free_model_hooks()
+
+
+@contextlib.contextmanager
+def silent(pipe: Any) -> Iterator[None]:
+    """No progress bar of the pipeline's for the length of a block; afterwards it is as its owner set it."""
+    missing = object()
+    before = getattr(pipe, "_progress_bar_config", missing)
+    pipe.set_progress_bar_config(disable=True)
+    try:
+        yield
+    finally:
+        if before is missing:
+            del pipe._progress_bar_config
+        else:
+            pipe._progress_bar_config = before

@@ -37,7 +37,7 @@ SMALL = {"items": 1, "num_inference_steps": 4}
 def planted_rows(stages: list[np.ndarray], item) -> list[dict]:
     """Rows of a trajectory whose clean estimates are given videos (pixels), read by the real verifier."""
     problem = next(p for p in problems(ChainOfStepsConfig(items=1)) if p.task == item.task)
-    problem = type(problem)("maze-000", problem.call, 0, item)
+    problem = type(problem)("maze-000", problem.call, 0, 0, item)
     latents = [torch.full((1, 1, 1, 1, 1), float(len(stages) - k)) for k in range(len(stages))]
     count = len(stages) - 1
     run = Run(

@@ -22,7 +22,7 @@ from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit import pairs
 from cos_interp.analyses.kit.pairs import NoPair, Pair, Recorder, Side, find_pair
 from cos_interp.analyses.kit.problems import Problem, call_for, item_call
-from cos_interp.analyses.patching import ENTRY, PatchingConfig, measure
+from cos_interp.analyses.patching import ENTRY, PatchingConfig, measure, pair_grid
 from cos_interp.analyses.patching.findings import best, compared
 from cos_interp.analyses.patching.findings import findings as conclude
 from cos_interp.analyses.patching.pair_grid import PairGrid
@@ -341,7 +341,7 @@ BESIDE = ("hook_resid_post", "hook_x_t")
 @pytest.mark.parametrize(("sites", "controls"), [(BESIDE, True), (BESIDE, False), (BESIDE[1:], True), (BESIDE[:1], True)])
 def test_the_grid_holds_x_t_where_it_was_asked_for(sites, controls):
     config = PatchingConfig(sites=sites, controls=controls)
-    cells = measure.cells(config, step=0, layers=2, groups=["all", "goals"], whole_state=True)
+    cells = pair_grid.cells(config, step=0, layers=2, groups=["all", "goals"], whole_state=True)
     rows = pd.DataFrame([{"donor": cell.donor, "site": cell.site, "group": cell.group} for cell in cells])
     assert set(main_rows(rows).site) == set(sites)
     assert len(main_rows(rows)) == sum(2 if site == "hook_x_t" else 4 for site in sites)

@@ -57,16 +57,16 @@ def test_every_form_of_a_token_selection_is_the_same_mask():
     right = torch.zeros(GRID, dtype=torch.bool)
     right[1, :, 0] = True
     cells = [(1, 0, 0), (1, 1, 0)]
-    forms = (right, right.numpy(), right.tolist(), cells, set(cells), np.array(cells), {"frame": 1, "col": [0]}, {"frame": slice(1, 2), "col": np.int64(0)}, {"frame": "1", "col": -2})  # fmt: skip
-    for form in forms:
+    along = ({"frame": 1, "col": [0]}, {"frame": slice(1, 2), "col": np.int64(0)}, {"frame": "1", "col": -2})
+    for form in (right, right.numpy(), right.tolist(), cells, set(cells), np.array(cells), *along):
         assert torch.equal(token_mask(form, GRID), right)
     assert token_mask(None, GRID) is None
 
 
 @pytest.mark.parametrize(
     "asked",
-    [{"frames": [1]}, {"Frame": [1]}, {"frame": [9]}, {"frame": []}, [(3, 0, 0)], [(0, 0, -1)], [(0, 0)], [[0, 1], [2]], "some",
-     3, torch.zeros(GRID, dtype=torch.bool), torch.ones(GRID), np.ones((2, 2), bool), [(0.5, 0, 0)]],
+    [{"frames": [1]}, {"Frame": [1]}, {"frame": [9]}, {"frame": []}, [(3, 0, 0)], [(0, 0, -1)], [(0, 0)], [[0, 1], [2]],
+     "some", 3, torch.zeros(GRID, dtype=torch.bool), torch.ones(GRID), np.ones((2, 2), bool), [(0.5, 0, 0)]],
 )  # fmt: skip
 def test_a_token_selection_that_selects_nothing_or_is_none_is_refused(asked):
     with pytest.raises(InterpError):
@@ -144,7 +144,8 @@ def test_the_last_step_of_the_users_own_noise_levels_is_the_last_that_runs(famil
 @pytest.mark.parametrize(
     ("hooks", "message"),
     [(("hook_x_t", print), "one pair"), ("hook_x_t", "pair or a name"), ([("hook_x_t", None)], "not a function"),
-     ([("hook_x_t",)], "no pair"), ([("hook_x_t", lambda act: act)], r"must take \(activation, hook\)"), ([(3, print)], "no pair")],
+     ([("hook_x_t",)], "no pair"), ([("hook_x_t", lambda act: act)], r"must take \(activation, hook\)"),
+     ([(3, print)], "no pair")],
 )  # fmt: skip
 def test_wrong_hooks_are_named(model, hooks, message):
     with pytest.raises(InterpError, match=message):

@@ -1,0 +1,114 @@
+"""Batches and calls: every row is the video that it is alone, and the pipeline stays as it was."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cos_interp.interp import HookedVideoPipeline, InterpError, tiny
+
+RANDOM = np.random.default_rng(0)
+
+
+def picture(size) -> Image.Image:
+    return Image.fromarray(RANDOM.integers(0, 256, (size["height"], size["width"], 3), np.uint8))
+
+
+def model_and_call(name: str):
+    call = {k: v for k, v in tiny.call(name).items() if k not in ("prompt", "image", "last_image", "seed", "generator")}
+    return HookedVideoPipeline.from_pipeline(tiny.build(name)), call | {"num_inference_steps": 2}
+
+
+# Wan 2.1's tiny pipeline takes no last picture, which needs place embeddings of its own
+@pytest.mark.parametrize(
+    ("name", "last"), [("wan2.1-i2v", False), ("wan2.2-i2v", False), ("wan2.2-i2v", True), ("wan2.2-ti2v-5b", False)]
+)
+def test_each_row_of_a_batch_of_pictures_is_the_row_alone(name, last):
+    model, call = model_and_call(name)
+    images, lasts = ([picture(call) for _ in range(2)] for _ in range(2))
+    beside = {"last_image": lasts} if last else {}
+    batch = model.run(prompt=["a", "b"], image=images, seed=[0, 1], **beside, **call)
+    for row, prompt in enumerate("ab"):
+        given = {"prompt": prompt, "image": images[row]} | ({"last_image": lasts[row]} if last else {}) | call
+        alone = model.run(seed=row, **given)
+        own = model.pipe(generator=torch.Generator().manual_seed(row), output_type="latent", **given).frames
+        assert torch.equal(alone.latents, own)
+        torch.testing.assert_close(
+            batch.latents[row : row + 1], alone.latents, atol=2e-5, rtol=1e-4
+        )  # other kernels for two rows
+
+
+def test_one_last_picture_is_that_of_every_row():
+    model, call = model_and_call("wan2.2-i2v")
+    images, end = [picture(call) for _ in range(2)], picture(call)
+    batch = model.run(prompt=["a", "b"], image=images, last_image=end, seed=[0, 1], **call)
+    alone = model.run(prompt="b", image=images[1], last_image=end, seed=1, **call)
+    torch.testing.assert_close(batch.latents[1:], alone.latents, atol=2e-5, rtol=1e-4)
+
+
+def test_a_list_of_one_picture_is_that_picture_and_other_numbers_are_named():
+    model, call = model_and_call("wan2.1-i2v")
+    image = picture(call)
+    alone = model.run(prompt="a", image=image, seed=0, **call).latents
+    assert torch.equal(model.run(prompt="a", image=[image], seed=0, **call).latents, alone)
+    assert torch.equal(model.run(prompt=["a"], image=[image], seed=[0], **call).latents, alone)
+    with pytest.raises(InterpError, match="image: 2 pictures for 1 video"):
+        model.run(prompt="a", image=[image, image], seed=0, **call)
+    with pytest.raises(InterpError, match=r"1 seed\(s\) for 2 video"):
+        model.run(prompt=["a", "b"], image=[image, image], seed=0, **call)
+
+
+@pytest.mark.parametrize("name", ["wan2.1", "ltx"])
+def test_several_videos_of_one_prompt_have_a_seed_each(name):
+    model, call = model_and_call(name)
+    both = model.run(prompt="a", num_videos_per_prompt=2, seed=[3, 4], **call).latents
+    for row, seed in enumerate((3, 4)):
+        torch.testing.assert_close(both[row : row + 1], model.run(prompt="a", seed=seed, **call).latents, atol=2e-5, rtol=1e-4)
+
+
+def test_one_expert_alone():
+    pipe = tiny.build("wan2.2")
+    pipe.transformer = None
+    call = {k: v for k, v in tiny.call("wan2.2").items() if k not in ("prompt", "seed")} | {"num_inference_steps": 2}
+    pipe.register_to_config(boundary_ratio=1.5)  # every step belongs to the second one
+    model = HookedVideoPipeline.from_pipeline(pipe)
+    run, cache = model.run_with_cache(names="blocks.0.hook_resid_post", prompt="a", seed=0, **call)
+    assert {c.expert for c in run.calls} == {"transformer_2"} and len(cache) > 0
+    own = pipe(prompt="a", generator=torch.Generator().manual_seed(0), output_type="latent", **call).frames
+    assert torch.equal(run.latents, own)
+
+
+def test_a_callback_may_read_and_not_touch():
+    model, call = model_and_call("wan2.1")
+    seen = []
+    plain = model.run(prompt="a", seed=0, **call)
+    read = model.run(
+        prompt="a", seed=0, callback_on_step_end=lambda pipe, step, t, tensors: seen.append(tensors["latents"]), **call
+    )
+    assert torch.equal(read.latents, plain.latents) and len(seen) == 2 and torch.equal(seen[-1], plain.latents)
+
+    def in_place(pipe, step, timestep, tensors):
+        tensors["latents"].zero_()
+
+    for touch in (lambda pipe, step, timestep, tensors: {"latents": tensors["latents"] * 2}, in_place):
+        with pytest.raises(InterpError, match="callback_on_step_end changed latents at step 0: edit it by a hook"):
+            model.run(prompt="a", seed=0, callback_on_step_end=touch, **call)
+    for way in ({"output_type": "latent"}, {"return_dict": False}, {"return_dict": True}):
+        assert torch.equal(model.run(prompt="a", seed=0, **way, **call).latents, plain.latents)
+
+
+@pytest.mark.parametrize("config", [None, {"disable": False, "desc": "mine"}])
+def test_the_progress_bar_is_left_as_it_was(config):
+    pipe = tiny.build("wan2.1")
+    if config is None:
+        del pipe._progress_bar_config
+    else:
+        pipe.set_progress_bar_config(**config)
+    model = HookedVideoPipeline.from_pipeline(pipe)
+    call = {k: v for k, v in tiny.call("wan2.1").items() if k != "seed"}
+    model.run(**call, seed=0)
+    with pytest.raises(ZeroDivisionError):
+        model.run_with_hooks(fwd_hooks=[("hook_x_t", lambda act, hook: 1 / 0)], **call, seed=0)
+    assert getattr(pipe, "_progress_bar_config", None) == config
