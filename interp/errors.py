@@ -18,6 +18,10 @@ class BudgetExceeded(InterpError):
     """A cache would hold more bytes than allowed; raised before the first transformer call, with what would fit."""
 
 
+class NotFinite(InterpError):
+    """A number that is NaN or infinite, where every later one would be, too."""
+
+
 def unknown_hook(name: str, known: Iterable[str]) -> UnknownHook:
     """The error for a name, with the nearest known ones."""
     known = list(known)

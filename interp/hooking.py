@@ -16,6 +16,7 @@ from cos_interp.interp.families.adapter import Point
 from cos_interp.interp.run.clock import Call, Hook, Step
 from cos_interp.interp.run.director import Director
 from cos_interp.interp.run.engine import ExpertEngine, split_visitor
+from cos_interp.interp.run.finite import check_finite
 from cos_interp.interp.selecting import numbers, region
 from cos_interp.interp.trajectory import Run
 from cos_interp.interp.views import AXES, GRID, TokenGrid, axes_of, put, select
@@ -202,4 +203,6 @@ def apply_edit(act: Tensor, address: Address, function: EditFn, hook: Hook, axes
             f"the hook at {hook.name}, step {hook.step} returned {found}; it got {given.dtype} {tuple(given.shape)} with axes "
             f"{axes} and must return the same shape and type, or None"
         )
+    if bool(given.isfinite().all()):
+        check_finite(new, f"what the hook at {hook.name}, step {hook.step} returned")
     return put(act, where, new)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from cos_interp.interp.families.decoding import to_frames
 from cos_interp.interp.families.sites import EXPERTS
 from cos_interp.interp.families.unsupported import PIPELINES
 from cos_interp.interp.hooking import EditFn, FwdHook, Hooked, checked_hooks, kind_of
+from cos_interp.interp.loading import load_pipeline
 from cos_interp.interp.run.director import Director, Prepared
 from cos_interp.interp.run.door import CallTracer, TracedCall
 from cos_interp.interp.run.engine import ExpertEngine
@@ -32,9 +32,6 @@ from cos_interp.interp.run.stage import Stage
 from cos_interp.interp.run.standins import silent
 from cos_interp.interp.trajectory import Run
 from cos_interp.interp.views import AXES, TokenGrid
-
-DEFAULTS_FILE = "call_defaults.json"
-ORGANISM = Path(__file__).resolve().parent.parent / "organism" / "weights"
 
 
 class HookedVideoPipeline:
@@ -77,26 +74,8 @@ class HookedVideoPipeline:
         """
         if str(name).startswith("tiny:"):
             return cls._tiny(str(name))
-        folder = ORGANISM if str(name) == "organism" else Path(name)
-        local = folder.is_dir()
-        if local and not (folder / "model_index.json").is_file():
-            raise InterpError(f"{folder} is no diffusers pipeline: it has no model_index.json")
-        if not local and (str(name) == "organism" or str(name).count("/") != 1 or str(name).startswith((".", "/"))):
-            raise InterpError(
-                f"no model {str(name)!r}: give 'organism' (where it is installed), a folder that holds a diffusers "
-                "pipeline, a hub id owner/name, or tiny:NAME"
-            )
-        from diffusers import DiffusionPipeline
-        from diffusers.utils.logging import disable_progress_bar
-        from safetensors import SafetensorError
-
-        disable_progress_bar()
-        try:
-            pipe = DiffusionPipeline.from_pretrained(folder if local else str(name), **kwargs)
-        except (OSError, ValueError, RuntimeError, ImportError, AttributeError, SafetensorError) as error:
-            raise InterpError(f"{name} could not be loaded: {(str(error).strip() or repr(error)).splitlines()[0]}") from error
-        defaults = folder / DEFAULTS_FILE
-        return cls(pipe, str(name), json.loads(defaults.read_text()) if local and defaults.is_file() else None)
+        pipe, defaults = load_pipeline(name, kwargs)
+        return cls(pipe, str(name), defaults)
 
     @classmethod
     def _tiny(cls, name: str) -> HookedVideoPipeline:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cos_interp.interp.files import weights_digest
-from cos_interp.interp.model import ORGANISM
+from cos_interp.interp.loading import ORGANISM
 from cos_interp.organism import data, shapes, train_dit, train_vae
 
 TASK_KEYS = (

@@ -13,6 +13,7 @@ from diffusers.video_processor import VideoProcessor
 from torch import Tensor
 
 from cos_interp.interp.errors import InterpError
+from cos_interp.interp.run.finite import check_finite
 
 
 def _statistics(pipe: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,7 +48,8 @@ def by_scaling_factor(pipe: Any, latents: Tensor) -> Tensor:
 
 
 def to_frames(pipe: Any, pixels: Tensor) -> np.ndarray:
-    """uint8 ``[batch, pixel frame, height, width, 3]``."""
+    """uint8 ``[batch, pixel frame, height, width, 3]``. NotFinite for pixels that are NaN or infinite."""
+    check_finite(pixels, "what the autoencoder decoded", [pipe.vae])
     processor = getattr(pipe, "video_processor", None) or VideoProcessor()
     frames = processor.postprocess_video(pixels, output_type="np")
     return np.round(np.asarray(frames) * 255).astype(np.uint8)

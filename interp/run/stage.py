@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.families.contract import check_output, check_pipeline, latents_of
@@ -21,6 +21,7 @@ from cos_interp.interp.run import generators
 from cos_interp.interp.run.clock import StepClock
 from cos_interp.interp.run.director import Director, When
 from cos_interp.interp.run.engine import ExpertEngine, streams
+from cos_interp.interp.run.finite import check_finite
 from cos_interp.interp.run.latents import LatentView, canonical, native
 from cos_interp.interp.run.prediction import Clean, check_scheduler, clean_at
 from cos_interp.interp.run.standins import Method, Proxy, StandIn, swapped
@@ -51,6 +52,9 @@ class Stage:
             self._keep_prompts([call.branch for call in calls], kwargs.get("encoder_hidden_states"))
         out = self.director.call(calls, engine, kwargs)
         check_output(engine.module, out, engine.adapter.output_item)
+        where = f"{engine.name}'s output at step {calls[0].step} ({'/'.join(call.branch for call in calls)})"
+        for stream in streams(out):
+            check_finite(stream, where, [engine.module, *_modules(self.pipe)])
         parts = zip(*(stream.chunk(len(calls)) for stream in streams(out)), strict=True)
         self.run.outputs.extend(tuple(stream.clone() for stream in branch) for branch in parts)
         self.noise.leave()
@@ -121,6 +125,7 @@ class Stage:
         whole = canonical(latents, layout, self.run.dims)
         count = self.adapter.channels(config, whole.shape[1])
         state = whole[:, :count]
+        check_finite(whole, "what prepare_latents made", _modules(self.pipe))
         self.director.prepared(state, self.clock.planned)
         edited = self.director.edit_x_t(self.clock.at(0), state)
         self.view = LatentView(layout, self.run.dims, self.adapter.given(config, edited, self.run.prepared).clone())
@@ -235,3 +240,8 @@ class Stage:
             if getattr(self.pipe, name) is not engine.module:
                 raise InterpError(f"pipe.{name} was replaced since this model was made: make another with from_pipeline(pipe)")
             engine.ready()
+
+
+def _modules(pipe: Any) -> list[nn.Module]:
+    """The components that compute, without the experts, whose places our stand-ins hold."""
+    return [part for part in pipe.components.values() if isinstance(part, nn.Module) and not isinstance(part, Proxy)]

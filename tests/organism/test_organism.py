@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from cos_interp.interp.files import weights_digest
-from cos_interp.interp.model import ORGANISM
+from cos_interp.interp.loading import ORGANISM
 from cos_interp.organism import data, loop, package, padding, shapes, text, train_dit, train_vae, widen
 from cos_interp.organism.evaluate import chosen_items, judge_batch, round_trip
 from cos_interp.organism.train import Plan, sharpened
