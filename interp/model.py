@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -57,6 +58,10 @@ class HookedVideoPipeline:
         self.adapter: Adapter = next(iter(self.engines.values())).adapter
         self._hooks: list[tuple[Address, EditFn]] = []
         self._lock = threading.Lock()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> HookedVideoPipeline:
+        """A model with weights of its own, without hooks: for another thread, or to change."""
+        return type(self)(copy.deepcopy(self.pipe, memo), self.name, copy.deepcopy(self.defaults, memo))
 
     def __repr__(self) -> str:
         experts, family = "/".join(self.engines), self.adapter.family

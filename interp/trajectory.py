@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, overload
 
 import numpy as np
@@ -59,6 +60,14 @@ class Run:
     prompt_embeds: tuple[Tensor | None, Tensor | None] = (None, None)  # cond, uncond
     kwargs: dict[str, Any] = field(default_factory=dict)
     decoder: Callable[[Tensor], np.ndarray] = _no_decoder
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Run:
+        """A copy with tensors of its own, which the same model decodes."""
+        return replace(self, **{f.name: copy.deepcopy(getattr(self, f.name), memo) for f in fields(self) if f.name != "decoder"})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickling: without the model, so that a run that was read is decoded by ``model.decode(run.latents)``."""
+        return {**self.__dict__, "decoder": _no_decoder}
 
     def __repr__(self) -> str:
         levels = f", sigma {self.sigmas[0]:.3f} to {self.sigmas[-1]:.3f}" if self.sigmas else ""

@@ -90,10 +90,12 @@ class PairFacts(Facts):
 
 
 class StepFacts(Facts):
-    """Of one step of a pair: transformer blocks that ran for it, and how few could have."""
+    """Of one step of a pair: transformer blocks that ran for it, and how few could have. ``shown``: which of its rows has its
+    video kept, the one that moved the answer most."""
 
     block_calls: int
     block_calls_minimum: int
+    shown: int | None = None
 
 
 ENTRY = Entry(

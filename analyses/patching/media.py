@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
-import torch
 
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.pages import Clip
 from cos_interp.analyses.driver.store import RunStore
-from cos_interp.analyses.kit.grid import EVERYWHERE
-from cos_interp.analyses.patching import PairFacts
+from cos_interp.analyses.patching import PairFacts, StepFacts
 from cos_interp.analyses.patching.pieces import Piece
-from cos_interp.analyses.patching.summary import main_rows
+from cos_interp.analyses.patching.summary import strongest
 
 
 def clips(result: AnalysisResult, store: RunStore, pairs: list[PairFacts], noising: bool) -> list[Clip]:
@@ -25,32 +22,22 @@ def clips(result: AnalysisResult, store: RunStore, pairs: list[PairFacts], noisi
             Clip(f"{piece.name} {name}", f"“{side.prompt}”", frames[f"{name}_frames"].numpy())
             for name, side in (("corrupt", pair.corrupt), ("clean", pair.clean))
         ]
-        strongest = strongest_row(result.rows[result.rows.pair == piece.name], noising)
-        if strongest is not None:
-            out.append(_patched(store, piece, strongest))
+        kept = _kept(result, store, piece)
+        if (place := strongest(kept, noising)) is not None:
+            out.append(_patched(store, piece, kept.iloc[place]))
     return out
 
 
-def strongest_row(rows: pd.DataFrame, noising: bool) -> pd.Series | None:
-    """The single-group patch with the largest effect (smallest when noising); flips to the donor's answer come first."""
-    rows = main_rows(rows[rows.outcome.notna()])
-    rows = rows[rows.group != EVERYWHERE] if (rows.group != EVERYWHERE).any() else rows
-    if rows.empty:
-        return None
-    sign = -1 if noising else 1
-    return rows.assign(order=sign * rows.effect + 10 * (rows.outcome == "donor")).sort_values("order").iloc[-1]
+def _kept(result: AnalysisResult, store: RunStore, piece: Piece) -> pd.DataFrame:
+    """The rows of a pair whose videos were kept, one a step."""
+    units = {piece.unit(int(step)) for step in result.rows[result.rows.pair == piece.name].step}
+    shown = {unit: facts.shown for unit, facts in result.units_of(StepFacts).items() if unit in units}
+    rows = [store.finished(unit)[0][place] for unit, place in sorted(shown.items()) if place is not None]
+    return pd.DataFrame(rows, columns=result.rows.columns)
 
 
 def _patched(store: RunStore, piece: Piece, row: pd.Series) -> Clip:
     step = int(row.step)
-    place = f"layer {row.layer}" if pd.notna(row.layer) else "the latent"
+    place = f"layer {int(row.layer)}" if pd.notna(row.layer) else "the latent"
     text = f"{row.site}, {place}, step {step}, {row.group}: effect {row.effect:.2f}, answer: {row.outcome}"
-    return Clip(f"{piece.name} patched", text, _decoded(store, piece.unit(step), row))
-
-
-def _decoded(store: RunStore, unit: str, row: pd.Series) -> np.ndarray:
-    rows, _ = store.finished(unit)
-    fields = ("donor", "site", "layer", "head", "group", "frame")
-    wanted = {f: (None if pd.isna(row[f]) else row[f]) for f in fields}
-    place = next(i for i, r in enumerate(rows) if all(r[f] == wanted[f] for f in fields))
-    return store.tensors(unit)["frames"][place].to(torch.uint8).numpy()
+    return Clip(f"{piece.name} patched", text, store.tensors(piece.unit(step))["shown"].numpy())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
+import pandas as pd
 import torch
 
 from cos_interp.analyses.driver.experiment import Unit
@@ -17,10 +17,11 @@ from cos_interp.analyses.kit.problems import Problem
 from cos_interp.analyses.patching import PairFacts, PatchingConfig, SideFacts, StepFacts
 from cos_interp.analyses.patching.cells import cells, span_of, token_groups, whole_state
 from cos_interp.analyses.patching.pieces import Piece
+from cos_interp.analyses.patching.summary import strongest
 from cos_interp.interp.views import AXES
 
 TENSOR_AXES = {
-    "latents": ("patch", *AXES["latent"][1:]), "frames": ("patch", *PIXELS),
+    "latents": ("patch", *AXES["latent"][1:]), "shown": PIXELS,
     **dict.fromkeys(("corrupt", "clean"), AXES["latent"]), **dict.fromkeys(("corrupt_frames", "clean_frames"), PIXELS),
 }  # fmt: skip
 
@@ -71,12 +72,14 @@ class PairGrid:
         before = model.block_calls
         found = self.grid.measure(asked)
         ran = model.block_calls - before
+        rows = [self._row(cell) for cell in found]
+        shown = strongest(pd.DataFrame(rows), self.grid.noising)
         tensors = {"latents": torch.cat([cell.latent for cell in found])}
-        if self.grid.judged:
-            tensors["frames"] = torch.from_numpy(np.stack([cell.frames for cell in found]))
+        if shown is not None and (frames := found[shown].frames) is not None:
+            tensors["shown"] = torch.from_numpy(frames)
         axes = {name: TENSOR_AXES[name] for name in tensors}
-        facts = StepFacts(axes=axes, block_calls=ran, block_calls_minimum=self.grid.minimal_blocks(asked))
-        return Unit([self._row(cell) for cell in found], tensors, facts)
+        facts = StepFacts(axes=axes, block_calls=ran, block_calls_minimum=self.grid.minimal_blocks(asked), shown=shown)
+        return Unit(rows, tensors, facts)
 
     def _row(self, found: Patched) -> Row:
         cell = found.cell

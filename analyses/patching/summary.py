@@ -25,6 +25,16 @@ def main_rows(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[(rows.donor == "clean") & ~extra]
 
 
+def strongest(rows: pd.DataFrame, noising: bool) -> int | None:
+    """The place among rows of the single-group patch with the largest effect (smallest when noising), the first of equal ones;
+    flips to the donor's answer come first. None without a judged patch."""
+    rows = rows.reset_index(drop=True)
+    rows = main_rows(rows[rows.outcome.notna()])
+    rows = rows[rows.group != EVERYWHERE] if (rows.group != EVERYWHERE).any() else rows
+    order = (-1 if noising else 1) * rows.effect + 10 * (rows.outcome == "donor")
+    return None if order.dropna().empty else int(order.astype(float).idxmax())
+
+
 def map_of(rows: pd.DataFrame, value: str) -> pd.DataFrame:
     """Layer x step table: mean effect, or with ``value="flipped"`` the share of pairs that gave the donor's answer."""
     column = (rows.outcome == "donor").astype(float) if value == "flipped" else rows.effect

@@ -148,7 +148,7 @@ class ExpertEngine:
                 envoy.skip(value)
             for place in places:
                 self._visit(place, grid, dims)
-            out = tracer.result.save()
+            out = nnsight.save(tracer.result)
         return out
 
     def _serving(self, plan: Plan, grid: TokenGrid) -> sdpa.ServeAttention:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +18,7 @@ from cos_interp.interp import HookedVideoPipeline, InterpError, tiny
 from cos_interp.interp.errors import NotFinite
 from cos_interp.interp.loading import check_organism
 
+ROOT = Path(__file__).resolve().parents[2]
 CALL = {k: v for k, v in tiny.call("wan2.1").items() if k != "seed"} | {"seed": 0, "num_inference_steps": 2}
 
 
@@ -94,7 +101,7 @@ def test_broken_pixels_latents_and_edits_are_named():
     pipe = tiny.build("wan2.1")
     model = HookedVideoPipeline.from_pipeline(pipe)
     run = model.run(**CALL)
-    with pytest.raises(NotFinite, match="the hook at blocks.0.hook_resid_post, step 1 returned"):
+    with pytest.raises(NotFinite, match=r"the hook at blocks.0.hook_resid_post, step 1 returned"):
         model.run_with_hooks(fwd_hooks=[("blocks.0.hook_resid_post @ step=1", lambda act, hook: act / 0)], **CALL)
     with torch.no_grad():
         next(pipe.vae.decoder.parameters()).fill_(float("nan"))
@@ -105,3 +112,28 @@ def test_broken_pixels_latents_and_edits_are_named():
         next(image.pipe.vae.encoder.parameters()).fill_(float("nan"))
     with pytest.raises(NotFinite, match=r"encoder\.conv_in\.weight is not finite"):
         image.run(**{**tiny.call("wan2.1-i2v"), "seed": 0, "num_inference_steps": 2})
+
+
+def test_a_run_and_a_model_can_be_copied_and_a_run_pickled():
+    model = HookedVideoPipeline.from_pipeline(tiny.build("wan2.1"))
+    run = model.run(**CALL)
+    copied = copy.deepcopy(run)
+    assert torch.equal(copied.latents, run.latents) and copied.latents.data_ptr() != run.latents.data_ptr()
+    assert (copied.decode() == run.decode()).all()
+    read = pickle.loads(pickle.dumps(run))
+    assert (
+        all(torch.equal(a, b) for a, b in zip(read.x_t, run.x_t, strict=True))
+        and (model.decode(read.latents) == run.decode()).all()
+    )
+    with pytest.raises(InterpError, match=r"model\.decode"):
+        read.decode()
+    other = copy.deepcopy(model)
+    assert torch.equal(other.run(**CALL).latents, run.latents)
+    with torch.no_grad():
+        next(other.pipe.transformer.parameters()).add_(1)
+    assert torch.equal(model.run(**CALL).latents, run.latents) and not torch.equal(other.run(**CALL).latents, run.latents)
+
+
+def test_nothing_is_mounted_on_every_object():
+    code = "import cos_interp; cos_interp.HookedVideoPipeline; assert not hasattr(object, 'save'); import nnsight; nnsight.save"
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": "src"}, cwd=ROOT)
