@@ -56,7 +56,7 @@ def scatter(work: Work, pieces: Sequence[Any], workers: int) -> Iterator[Any]:
             raise WorkerFailed("a worker process died; run the same command again to continue") from None
         finally:
             held.close()  # the children are let go
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
 
 
 def _gather(messages: Connection, futures: list[Future]) -> Iterator[Any]:
