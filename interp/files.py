@@ -55,11 +55,6 @@ def sealed(data: bytes) -> bytes:
     return _stamped(data, place, hashlib.sha256(data).hexdigest())
 
 
-def is_sealed(data: bytes) -> bool:
-    """Whether the bytes were sealed once, whatever became of them since."""
-    return SEAL.encode() in data
-
-
 def is_intact(data: bytes) -> bool:
     """Whether the bytes are those that were sealed: any changed, missing or added byte says no."""
     place = data.find(SEAL.encode())

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cos_interp.interp.address import NUMERIC, Address, parse_index
+from cos_interp.interp.address import NUMERIC, Address, AddressError, parse_index
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.views import GRID
 
@@ -50,7 +50,10 @@ def known_layers(asked: Any, layers: int) -> tuple[int, ...]:
 
 def _listed(asked: Any, size: int, what: str) -> list[int]:
     if isinstance(asked, str):
-        asked = parse_index(asked, what)
+        try:
+            asked = parse_index(asked, what)
+        except AddressError as error:
+            raise InterpError(f"{what}={asked!r}: {HOW}") from error
     if isinstance(asked, slice):
         return _of_slice(asked, size, what)
     if (one := _whole(asked)) is not None:

@@ -27,6 +27,11 @@ UNITS, MEDIA = "shards", "media"
 LISTS = (RUN, MANIFEST, PAGE)
 
 
+def was_a_run(data: bytes) -> bool:
+    """Whether a ``run.json`` was written by this tool, of any version, whatever a byte or two of it may have become since."""
+    return sum(mark in data for mark in (b'"seal"', b"seal:", b'"analysis"', b'"versions"', b'"status"')) > 1
+
+
 def entries(folder: Path) -> list[str]:
     """Everything below a folder but its two own folders, as relative paths in order. No link is followed. Of a run inside, which
     is a part of a dossier, only its ``run.json`` counts: it stands for the rest."""

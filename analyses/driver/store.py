@@ -22,7 +22,7 @@ from cos_interp.analyses.driver import identity, manifest, older
 from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.facts import COMMON, Facts
 from cos_interp.analyses.driver.lock import Writer
-from cos_interp.interp.files import BLANK, is_intact, is_leftover, is_sealed, read_sealed_json, sealed, sealed_json, write_atomic
+from cos_interp.interp.files import BLANK, is_intact, is_leftover, read_sealed_json, sealed, sealed_json, write_atomic
 
 Row = dict[str, Any]
 Status = str  # running, failed, complete
@@ -97,7 +97,7 @@ class RunStore:
         foreign = manifest.strangers(self.folder, self.parts)
         if not path.is_file() and foreign:
             raise RunError(f"{self.folder} holds no run, but {foreign[0]}: choose another --out")
-        if path.is_file() and not (is_sealed(path.read_bytes()) or older.is_of_0_1(path.read_bytes())):
+        if path.is_file() and not manifest.was_a_run(path.read_bytes()):
             raise RunError(f"{path} was not written by this tool: choose another --out")
         if fresh and foreign:
             raise RunError(f"--fresh would delete {foreign[0]} in {self.folder}, which is not of the run: move it away")

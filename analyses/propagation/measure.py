@@ -33,7 +33,7 @@ def layers_of(model: HookedVideoPipeline, config: PropagationConfig) -> tuple[in
     """The compared layers; InterpError for one that the model does not have."""
     if config.layers is None:
         return tuple(dict.fromkeys((0, (model.layers - 1) // 2, model.layers - 1)))
-    return known_layers(config.layers, model.layers)
+    return () if config.layers == () else known_layers(config.layers, model.layers)
 
 
 def disturbed_states(model: HookedVideoPipeline, config: PropagationConfig, problem: Problem, run: Run) -> dict[int, Tensor]:

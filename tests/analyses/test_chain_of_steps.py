@@ -230,6 +230,7 @@ def test_own_prompts_run_without_a_verifier(name, tmp_path):
     assert "no verifier" in report.html and report.data["findings"] == []
 
 
+@pytest.mark.slow
 def test_the_untrained_twin_shows_no_chain_of_steps(tmp_path):
     from cos_interp.organism.package import untrained_twin
     from cos_interp.organism.shapes import CALL_DEFAULTS

@@ -154,6 +154,7 @@ def test_findings_follow_the_rows():
     assert np.isnan(lost_share(nothing, nothing).value)  # nothing solved, nothing to lose
 
 
+@pytest.mark.slow
 def test_the_untrained_twin_shows_nothing(tmp_path):
     from cos_interp.organism.package import untrained_twin
     from cos_interp.organism.shapes import CALL_DEFAULTS

@@ -94,6 +94,7 @@ def test_spans_cover_what_they_say(organism):
         assert effect == pytest.approx(value, abs=1e-6) if value is not None else effect < 1
 
 
+@pytest.mark.slow
 def test_the_untrained_twin_flips_no_answers():
     from cos_interp.organism.package import untrained_twin
     from cos_interp.organism.shapes import CALL_DEFAULTS
@@ -165,6 +166,7 @@ def test_effects_are_recomputed_from_the_stored_latents(small_run):
             assert row["effect"] == projection(latent[None], pair["corrupt"], pair["clean"])
 
 
+@pytest.mark.slow
 def test_a_run_continues_after_an_interrupt_with_the_same_results(small_run, tmp_path):
     """A real process, interrupted in the middle and killed once more, then finished: same rows, same report."""
     _, whole, _, _ = small_run

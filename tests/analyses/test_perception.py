@@ -118,6 +118,7 @@ def test_a_run_on_the_organism(organism, tmp_path):
     assert "Perception before action" in report.html and len(report.lines) == 2
 
 
+@pytest.mark.slow
 def test_the_untrained_twin_shows_nothing(tmp_path):
     from cos_interp.organism.package import untrained_twin
     from cos_interp.organism.shapes import CALL_DEFAULTS

@@ -47,6 +47,7 @@ def test_the_experiment_on_the_organism(organism, tmp_path):
     assert "Is it used?" in page and "Selectivity" in page and "sigma" in page
 
 
+@pytest.mark.slow
 def test_an_untrained_model_knows_no_path(tmp_path):
     from cos_interp.organism.package import untrained_twin
     from cos_interp.organism.shapes import CALL_DEFAULTS

@@ -426,8 +426,16 @@ class Folder(RuleBasedStateMachine):
     @rule(more=st.integers(1, 2))
     def run(self, more):
         self.items = min(6, self.items + more)
-        fill(self.folder, self.items, asked(items=self.items))
+        self._fill()
         self.whole = content(self.folder)
+
+    def _fill(self):
+        """The command; where its own ``run.json`` is damaged it says so, and --fresh helps."""
+        try:
+            fill(self.folder, self.items, asked(items=self.items))
+        except RunError as error:
+            assert "run.json is damaged" in str(error)
+            fill(self.folder, self.items, asked(items=self.items), fresh=True)
 
     @rule(at=st.integers(0, 12), more=st.integers(0, 1))
     def killed(self, at, more):
@@ -445,7 +453,7 @@ class Folder(RuleBasedStateMachine):
 
         store.write_atomic = write
         try:
-            fill(self.folder, self.items, asked(items=self.items))
+            self._fill()
             self.whole = content(self.folder)
         except KeyboardInterrupt:
             self.whole = {}
@@ -472,14 +480,10 @@ class Folder(RuleBasedStateMachine):
 
     @rule()
     def again(self):
-        """The same command makes it right, unless its own ``run.json`` is damaged: then it says so, and --fresh does."""
+        """The same command makes it right."""
         if not self.items or not self.folder.exists():
             return
-        try:
-            fill(self.folder, self.items, asked(items=self.items))
-        except RunError as error:
-            assert "run.json is damaged" in str(error)
-            fill(self.folder, self.items, asked(items=self.items), fresh=True)
+        self._fill()
         self.whole = content(self.folder)
         assert RunStore(self.folder).verify() == []
 

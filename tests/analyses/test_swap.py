@@ -97,6 +97,7 @@ def test_a_planted_difference_is_found_in_its_layer_and_tokens(organism):
     assert {e for c, e in effect.items() if c.donor == "self"} == {0.0}
 
 
+@pytest.mark.slow
 def test_an_untrained_model_has_no_pairs_and_the_page_says_so(tmp_path, monkeypatch):
     from cos_interp.organism.package import untrained_twin
     from cos_interp.organism.shapes import CALL_DEFAULTS

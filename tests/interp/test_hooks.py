@@ -245,7 +245,7 @@ def test_errors_name_the_remedy(tmp_path):
         model.run(seed=[1, 2], **call)
     with pytest.raises(InterpError, match="output_type"):
         model.run(output_type="np", **call)
-    with pytest.raises(InterpError, match=r"'some'"):
+    with pytest.raises(InterpError, match=r"step='some': give a number"):
         model.run_with_cache(names="hook_x_t", steps="some", seed=0, **call)
     with pytest.raises(InterpError, match=r"no model 'tiny:NOPE': the tiny pipelines are .*latte.*, wan2\.1"):
         HookedVideoPipeline.from_pretrained("tiny:NOPE")
@@ -270,4 +270,4 @@ def test_batch_rows_do_not_depend_on_their_neighbours():
         torch.testing.assert_close(both[row : row + 1], alone, atol=1e-5, rtol=1e-4)
     other = HookedVideoPipeline.from_pipeline(tiny.build("ltx-i2v"))
     with pytest.raises(InterpError, match="a list of 2 images: LTXImageToVideoPipeline takes one a run"):
-        other.run(**{**tiny.call("ltx-i2v"), "image": images})
+        other.run(**{**tiny.call("ltx-i2v"), "prompt": call["prompt"], "image": images, "seed": [5, 6]})

@@ -131,7 +131,7 @@ def test_what_does_not_fit_is_refused_with_the_remedy():
         ask(branches=["both"])
     with pytest.raises(InterpError, match="a list of branches"):
         ask(branches="cond")
-    with pytest.raises(InterpError, match="a bool mask of shape"):
+    with pytest.raises(InterpError, match="give a bool mask"):
         ask(tokens={"a": torch.ones(1, 1, 1)})
     with pytest.raises(InterpError, match="'step', which is a column"):
         ask(metric=lambda latents: {"step": 1.0})
@@ -139,6 +139,6 @@ def test_what_does_not_fit_is_refused_with_the_remedy():
     with pytest.raises(InterpError, match="the target has steps 3, the donor 2"):
         sweep(model, target, shorter, metric=distance)
     text = record(model, ["blocks.*.cross_attn.hook_k"], seed=1, **call)
-    with pytest.raises(InterpError, match="no group of video tokens can be patched there"):
+    with pytest.raises(InterpError, match="no tokens of the video: patch all of it"):
         mask = torch.ones(model.token_grid(target.run.x_t[0]).shape, dtype=torch.bool)
         sweep(model, target, text, sites="cross_attn.hook_k", tokens={"a": mask}, metric=distance)

@@ -55,6 +55,7 @@ def card() -> dict:
     return json.loads((ORGANISM / "card.json").read_text())
 
 
+@pytest.mark.slow
 def test_accuracy_on_fresh_items_and_noise_is_what_the_card_says(organism):
     items = chosen_items(10, True, 3)
     solved = 0

@@ -64,6 +64,7 @@ def planted(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_scikit_learns_own_checks_pass(kind):
     found = check_estimator(LinearProbe(kind), on_fail=None)
     failed = {r["check_name"]: str(r["exception"]) for r in found if r["status"] == "failed"}
@@ -276,6 +277,7 @@ def test_overlay_and_views():
     assert set(table.label) == {"off", "on"} and len(table) == 32
 
 
+@pytest.mark.slow
 def test_pca_by_hand_and_umap_keeps_clusters():
     line = np.outer(np.arange(5.0), [3.0, 4.0, 0.0])
     flat, share = pca(line)

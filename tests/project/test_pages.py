@@ -62,6 +62,7 @@ def test_a_stranger_adds_a_task(inside, tmp_path):
     assert inside or "(375, 128)" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_stranger_adds_an_experiment_by_the_page(tmp_path):
     """The files of the page in a copy of the tree, its line in the list, its command in a process of its own."""
     page, tree = (ROOT / "docs/adding-an-experiment.md").read_text(), tmp_path / "tree"

@@ -112,6 +112,7 @@ def test_the_colour_scale_is_symmetric_and_the_sigma_is_on_the_axis():
     assert svg.startswith("<svg") and svg == figures.heat_maps([("a", table)], {0: 1.0, 4: 0.5}, "effect")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium on this machine")
 def test_it_opens_in_a_browser_from_disk(tmp_path):
     page = tmp_path / "report.html"
