@@ -18,6 +18,7 @@ test-slow: $(VENV)/installed-test
 check: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/python -m pytest --doctest-modules src/cos_interp
 
 # the tests that compare numbers, under other kernels than this processor's best ones

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic.fields import FieldInfo
 
 from cos_interp.analyses import EXPERIMENTS, draw, load, runner
-from cos_interp.analyses.driver.command import as_text, explain, flag, reader
 from cos_interp.analyses.driver.entry import Entry
-from cos_interp.analyses.driver.settings import AnalysisConfig
+from cos_interp.analyses.driver.options import configured, with_options
 from cos_interp.interp.terminal import Failure, Json, print_json, progress_bar
 
 analyze = typer.Typer(no_args_is_help=True, help="Experiments. Each writes a run folder with an HTML report.")
@@ -21,52 +18,21 @@ report_app = typer.Typer(no_args_is_help=True, help="Pages of finished runs.")
 runs_app = typer.Typer(no_args_is_help=True, help="Finished and interrupted runs.")
 
 
-def _option(name: str, field: FieldInfo) -> inspect.Parameter:
-    """The command-line option of one setting."""
-    text = reader(field.annotation) is not None
-    default = field.default if not text or field.default is None else as_text(field.default)
-    kind = field.annotation if field.annotation in (bool, int, float) else str
-    if not text and kind is str and field.default is None:
-        kind = str | None
-    flags = [f"{flag(name)}/--no-{flag(name)[2:]}"] if kind is bool else [flag(name)]
-    annotation = Annotated[str | None if text else kind, typer.Option(*flags, help=field.description)]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-
-
-def _common(name: str) -> list[inspect.Parameter]:
-    made = {
+def _common(name: str) -> dict[str, Any]:
+    return {
         "workers": (int | None, None, typer.Option(help="Processes. One a core by default.")),
         "out": (Path, Path("runs") / name, typer.Option(help="Run folder.")),
         "fresh": (bool, False, typer.Option("--fresh", help="Delete a run that is in the folder and start again.")),
         "accept_versions": (bool, False, typer.Option("--accept-versions", help="Continue a run of other library versions.")),
         "as_json": (bool, False, typer.Option("--json", help="Print machine-readable JSON.")),
     }
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    return [inspect.Parameter(k, keyword, default=d, annotation=Annotated[t, o]) for k, (t, d, o) in made.items()]
-
-
-def _configured(entry: Entry, given: dict[str, Any]) -> AnalysisConfig:
-    """The settings of an analysis from the options of its command; Failure names the option that does not fit."""
-    from pydantic import ValidationError
-
-    settings = {}
-    for name, field in entry.config.model_fields.items():
-        value, read = given[name], reader(field.annotation)
-        try:
-            settings[name] = read(value) if read and value is not None else value
-        except ValueError as error:
-            raise Failure(f"{flag(name)} {error}") from None
-    try:
-        return entry.config(**settings)
-    except ValidationError as error:
-        raise Failure("; ".join(explain(e) for e in error.errors())) from error
 
 
 def _analysis(entry: Entry) -> Callable[..., None]:
     """The command of one analysis: its options are the fields of its settings."""
 
     def command(*, workers: int | None, out: Path, fresh: bool, accept_versions: bool, as_json: bool, **given: Any) -> None:
-        config = _configured(entry, given)
+        config = configured(entry.config, given)
         bar, move = progress_bar()
         try:
             with bar:
@@ -84,10 +50,9 @@ def _analysis(entry: Entry) -> Callable[..., None]:
             typer.echo(f"- {line}")
         typer.echo(f"Report: {page}")
 
-    fields = [_option(name, field) for name, field in entry.config.model_fields.items()]
-    command.__signature__ = inspect.Signature([*fields, *_common(entry.name)])
     examples = "\n\n".join(f"  {line}" for line in entry.examples)
-    command.__doc__ = f"{entry.about}\n\nExamples:\n\n{examples}\n\nInterrupt it and run the same command again: it continues."
+    help = f"{entry.about}\n\nExamples:\n\n{examples}\n\nInterrupt it and run the same command again: it continues."
+    with_options(command, entry.config, _common(entry.name), help)
     return command
 
 

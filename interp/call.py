@@ -46,8 +46,8 @@ def _instead(key: str, there: list[str]) -> str:
 
 def _too_large(call: Mapping[str, Any]) -> str | None:
     """The pixels alone as float32, against all the memory of this machine."""
-    sizes = [call.get(key) for key in SIZES]
-    if not all(isinstance(size, int) for size in sizes):
+    sizes = [size for key in SIZES if isinstance(size := call.get(key), int)]
+    if len(sizes) < len(SIZES):
         return None
     height, width, frames = sizes
     needed, there = height * width * frames * 3 * 4, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -80,7 +80,7 @@ def _state(module: nn.Module) -> dict[str, Any]:
 
 
 def _configuration(part: Any) -> Any:
-    config = getattr(part, "config", None)
+    config: Any = getattr(part, "config", None)
     if config is None and hasattr(part, "to_dict"):  # processors
         config = part
     held = config.to_dict() if hasattr(config, "to_dict") else config

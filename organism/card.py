@@ -86,7 +86,7 @@ def write(final: Path, fresh: Path, guided: Path, curve: Path, history: str, fol
         "latents 5x5x5, one token a grid cell). Ordinary diffusers folder: `WanImageToVideoPipeline.from_pretrained`.",
         f"Weights digest (sha256): `{digest}`. Licence: Apache-2.0.", "",
         "## Accuracy", "",
-        f"`cos-500`, {found['steps']} Euler steps, no guidance, strict verifier on decoded frames, Wilson intervals:", "",
+        f"`cos-500`, {found['steps']} Euler steps, no guidance, strict verifier on decoded frames, Clopper-Pearson intervals:", "",
         *accuracy_table(found), "",
         f"New test items of the same strata with fresh noise (seed {again['seed']}):", "", *accuracy_table(again), "",
         f"`cos-500` subset with guidance {strong['guidance']}:", "", *accuracy_table(strong), "",
@@ -111,4 +111,5 @@ def write(final: Path, fresh: Path, guided: Path, curve: Path, history: str, fol
 
 if __name__ == "__main__":
     *paths, told = sys.argv[1:]
-    write(*map(Path, paths), history=Path(told).read_text().strip())
+    final, fresh, guided, curve = map(Path, paths)
+    write(final, fresh, guided, curve, history=Path(told).read_text().strip())

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cos_interp.interp.terminal import Failure, Json, progress_bar
+from cos_interp.interp.terminal import Failure, Json, print_json, progress_bar
 
 organism_app = typer.Typer(no_args_is_help=True, help="The small trained model that ships with the tool.")
 
@@ -73,7 +73,7 @@ def organism_eval(
     if out is not None:
         out.write_text(json.dumps(found, indent=1) + "\n")
     if as_json:
-        print(json.dumps(found))
+        print_json(found)
         return
     for line in as_lines(found["final"]):
         typer.echo(line)

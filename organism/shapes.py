@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from cos_interp.tasks import grid
 
 SEQUENCE = 16  # prompt tokens; the pipeline pads to any length with the same result (see organism/padding.py)
@@ -46,7 +48,7 @@ TRANSFORMER = {
     "rope_max_seq_len": 32,
 }
 
-TEXT = {
+TEXT: dict[str, Any] = {
     "d_model": 64,
     "d_kv": 16,
     "d_ff": 128,

@@ -71,7 +71,7 @@ class FlowMatching:
     def text(self, prompts: list[str], rng: np.random.Generator) -> torch.Tensor:
         """Prompt embeddings with some prompts dropped; sets the padding bias for the coming call."""
         kept = ["" if rng.random() < PROMPT_DROPOUT else prompt for prompt in prompts]
-        stacked, bias = padding.pad([self.prompts.embed(p) for p in kept], rng.choice(padding.LENGTHS, len(kept)))
+        stacked, bias = padding.pad([self.prompts.embed(p) for p in kept], rng.choice(padding.LENGTHS, len(kept)).tolist())
         self.processor.bias = bias
         return stacked
 
@@ -86,7 +86,8 @@ class FlowMatching:
         sigma = draw_sigma(len(x0), generator).to(device)
         s = sigma.view(-1, 1, 1, 1, 1)
         text = self.text([i.prompt for i in items] * NOISES, rng).to(device)
-        self.processor.bias = self.processor.bias.to(device)
+        if self.processor.bias is not None:
+            self.processor.bias = self.processor.bias.to(device)
         noisy = torch.cat([(1 - s) * x0 + s * noise, condition], 1)
         # the fused CPU kernel's backward pass is slower than plain matrix products at this size
         backend = [SDPBackend.MATH] if device.type == "cpu" else [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]

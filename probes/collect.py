@@ -101,7 +101,8 @@ def collect_clip(
     seen: dict[str, Shape] = {}
 
     def keep(act: Tensor) -> Tensor:
-        seen["grid"] = tuple(act.shape[1:4])
+        frames, rows, cols = act.shape[1:4]
+        seen["grid"] = (frames, rows, cols)
         picked = chosen_tokens(tokens, seen["grid"], seed)
         return act.flatten(4).flatten(1, 3)[0, picked]
 

@@ -174,16 +174,17 @@ def assemble(
     clips: Iterable[ClipData], count: int, targets: Sequence[Target], max_bytes: int = DEFAULT_BYTES, folder: Path | None = None
 ) -> ProbeDataset:
     """One data set from ``count`` clips of one shape. The first clip settles whether activations stay in memory."""
-    storage, kept, first = None, [], None
+    storage: Storage | None = None
+    kept: list[ClipData] = []
     for clip in clips:
+        first = kept[0] if kept else clip
         if storage is None:
-            first = clip
             storage = Storage.open(clip.activations, len(clip.position), count, max_bytes, folder)
         if list(clip.activations) != list(first.activations) or clip.grid != first.grid or clip.steps != first.steps:
             raise ProbeError(f"clip {clip.name} has other names, tokens or steps than {first.name}: collect them alike")
         storage.add(clip.activations)
         kept.append(clip)
-    if first is None:
+    if storage is None:
         raise ProbeError("there are no clips: the suite is empty")
     return _joined(kept, targets, storage)
 

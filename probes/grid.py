@@ -16,7 +16,7 @@ from cos_interp.probes.collect import Progress
 from cos_interp.probes.crossval import Question, ask, cross_tally, fitting_kind, input_tallies, majority, stream_tally
 from cos_interp.probes.dataset import ProbeDataset, layer_of
 from cos_interp.probes.errors import ProbeError
-from cos_interp.probes.estimator import LinearProbe
+from cos_interp.probes.estimator import Kind, LinearProbe
 from cos_interp.probes.persistence import Cell, load_probes, save_probes
 from cos_interp.probes.scoring import draws, interval, resampled, score
 from cos_interp.probes.streaming import fit_stream
@@ -30,7 +30,7 @@ class ProbeGrid:
     ``first frame``, ``position``: the same probe on the inputs; ``low``, ``high``: 95 % bootstrap over clips.
     """
 
-    def __init__(self, target: str, kind: str = "logistic", folds: int = 5, controls: bool = True, seed: int = 0, **probe: Any):
+    def __init__(self, target: str, kind: Kind = "logistic", folds: int = 5, controls: bool = True, seed: int = 0, **probe: Any):
         self.target, self.kind, self.folds, self.controls, self.seed = target, kind, folds, controls, seed
         self.options = probe
         self.probe = LinearProbe(kind, random_state=seed, **probe)
@@ -76,7 +76,7 @@ class ProbeGrid:
         self.tallies[cell] = tally
         value, low, high = interval(tally, drawn)
         target = data.targets[self.target]
-        row = {
+        row: dict[str, Any] = {
             "target": self.target, "family": target.family, "kind": self.kind, "name": name, "layer": layer_of(name),
             "step": step, "sigma": data.sigmas[data.at(step)], "score": value, "low": low, "high": high,
             "n_rows": len(question.rows), "n_clips": len(question.clips),

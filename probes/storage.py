@@ -26,10 +26,10 @@ class Storage:
         if total <= max_bytes:
             return cls({n: np.empty(s, example[n].dtype) for n, s in shapes.items()}, max_bytes, None)
         where = tempfile.TemporaryDirectory(prefix="probes-") if folder is None else folder
-        path = Path(where.name if folder is None else where)
+        path = Path(where.name if isinstance(where, tempfile.TemporaryDirectory) else where)
         path.mkdir(parents=True, exist_ok=True)
         try:
-            made = {
+            made: dict[str, np.ndarray] = {
                 n: np.lib.format.open_memmap(path / f"{i}.npy", "w+", example[n].dtype, s)
                 for i, (n, s) in enumerate(shapes.items())
             }

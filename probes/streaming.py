@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from sklearn.decomposition import IncrementalPCA
@@ -47,7 +48,8 @@ def fit_stream(probe: LinearProbe, batches: Batches, epochs: int = EPOCHS) -> Li
 
 
 def _first_pass(batches: Batches, probe: LinearProbe) -> tuple[StandardScaler, dict, int, int]:
-    scaler, counts, outputs = StandardScaler(), {}, 1
+    counts: dict[Any, int] = {}
+    scaler, outputs = StandardScaler(), 1
     for X, y in batches():
         if not np.isfinite(X).all():
             raise ProbeError("activations in the stream hold NaN or inf: leave these clips out")
@@ -82,7 +84,8 @@ def _means(probe: LinearProbe, batches: Batches, units: tuple) -> tuple[np.ndarr
 
 def _ridge(probe: LinearProbe, batches: Batches, units: tuple, strength: float, weights: dict) -> tuple[np.ndarray, np.ndarray]:
     """Ridge from second moments: centre by the weighted means, then ``(Z'WZ + strength) coef = Z'WY``."""
-    total, sum_z, sum_y, gram, cross = 0.0, 0.0, 0.0, 0.0, 0.0
+    total = 0.0
+    sum_z = sum_y = gram = cross = np.zeros(())  # of the batches' shapes from the first one on
     for Z, y in _scaled(batches, units):
         Y = _coded(probe, y)
         w = np.array([weights[v] for v in y.tolist()]) if probe.classifies else np.ones(len(y))

@@ -38,12 +38,11 @@ def temporal_generalisation(
         raise ProbeError("the hook names have activations of different widths: compare names of one width only")
     question = ask(data, target, folds)
     fitting_kind(question, probe)
-    total = None
+    tallies = []
     for train, test in question.splits[:used]:
         fitted = [_fit(clone(probe), data, question, cell, train) for cell in cells]
-        tallies = np.stack([_column(fitted, data, question, cell, test) for cell in cells], 1)
-        total = tallies if total is None else total + tallies
-    return score(total)
+        tallies.append(np.stack([_column(fitted, data, question, cell, test) for cell in cells], 1))
+    return score(np.sum(tallies, 0))
 
 
 def _rows(data: ProbeDataset, question: Question, cell: Cell, part: np.ndarray) -> np.ndarray:

@@ -74,7 +74,10 @@ def random_erasure(X: np.ndarray, rank: int, seed: int = 0) -> Erasure:
     return Erasure(columns.T @ whiten, columns.T @ colour, mean)
 
 
-def erase(erasure: Erasure) -> EditFn:
+Change = Callable[[Tensor, Any], Tensor]  # an edit that always changes
+
+
+def erase(erasure: Erasure) -> Change:
     """The edit that erases."""
     reads, writes, mean = (torch.tensor(a) for a in (erasure.reads, erasure.writes, erasure.mean))
 
@@ -85,7 +88,7 @@ def erase(erasure: Erasure) -> EditFn:
     return edit
 
 
-def matched_control(edit: EditFn, along: EditFn) -> EditFn:
+def matched_control(edit: Change, along: Change) -> Change:
     """At every token a change as long as the real edit's, in the direction in which ``along`` would move it: the same dose."""
 
     def control(act: Tensor, hook: Any) -> Tensor:
@@ -97,7 +100,7 @@ def matched_control(edit: EditFn, along: EditFn) -> EditFn:
     return control
 
 
-def steer(probe: LinearProbe, strength: float, towards: Any = None) -> EditFn:
+def steer(probe: LinearProbe, strength: float, towards: Any = None) -> Change:
     """Move every token by ``strength`` (in units of the activations) along the probe's direction of a class."""
     direction = torch.tensor(probe.direction(towards))
 
@@ -114,7 +117,7 @@ def by_step(edits: dict[int, EditFn]) -> EditFn:
 
 def edits_for(
     probe: LinearProbe, X: np.ndarray, y: np.ndarray, strength: float | None = None, towards: Any = None, seed: int = 0
-) -> dict[str, EditFn]:
+) -> dict[str, Change]:
     """The edits of a fair test, by name: ``erase`` and ``leace`` each with a random control of the same dose, and ``steer`` with
     its control. ``strength`` defaults to two standard deviations of the activations along the direction."""
     basis, scrubbed = probe.basis(), leace(X, y)

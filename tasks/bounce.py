@@ -68,6 +68,11 @@ def ball_cells(item: Item) -> np.ndarray:
     return np.isin(item.cells, list(BALLS)).reshape(FRAMES, -1).argmax(1)
 
 
+def route(item: Item, first: int = 0) -> np.ndarray:
+    """The cells that the ball visits, from a pixel frame on, bool ``[ROWS, COLS]``."""
+    return np.asarray(np.isin(item.cells[first:], list(BALLS)).any(0))
+
+
 class Bounce(Task):
     """A ball moves straight on and is reflected by the walls."""
 
@@ -80,7 +85,7 @@ class Bounce(Task):
     readable = (
         *SEEN,
         Label("on_path", "reasoning", "is the cell on the solution path", ("off", "on"),
-              lambda item: by_cell(np.isin(item.cells[1:], list(BALLS)).any(0))),
+              lambda item: by_cell(route(item, 1))),
         Label("ball_position", "reasoning", "cell of the ball at the token's time", CELLS,
               lambda item: by_frame(last_pixel_frames(ball_cells(item)))),
         Label("manner", "reasoning", "forward or backward (whole clip)", MANNERS,
@@ -152,7 +157,7 @@ class Bounce(Task):
         return found if found is not None and found.answer != item.answer else None
 
     def groups(self, item: Item, donor: Item) -> dict[str, np.ndarray]:
-        own, theirs = (np.isin(i.cells, list(BALLS)).any(0) for i in (item, donor))
+        own, theirs = route(item), route(donor)
         return disjoint(
             {
                 "ball": one_hot_mask(find(item.cells[0], list(BALLS))),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cos_interp.interp.terminal import Json, progress_bar
+from cos_interp.interp.terminal import Json, print_json, progress_bar
 from cos_interp.tasks import NAMES
 
 tasks_app = typer.Typer(no_args_is_help=True, help="The controlled video-reasoning tasks and their verifiers.")
@@ -30,7 +29,7 @@ def tasks_list(as_json: Json = False) -> None:
         for t in TASKS.values()
     ]  # fmt: skip
     if as_json:
-        print(json.dumps(rows))
+        print_json(rows)
         return
     for row in rows:
         typer.echo(f"{row['task']}: {row['about']}\n  difficulty {row['difficulty']}\n  errors: {', '.join(row['errors'])}")
@@ -59,7 +58,7 @@ def tasks_show(
 
         out.write_bytes(encode_mp4(item.video))
     if as_json:
-        print(json.dumps(facts))
+        print_json(facts)
         return
     for key, value in facts.items():
         typer.echo(f"{key}: {value}")
@@ -111,7 +110,7 @@ def tasks_score(
             }
             for _, p, v in scored
         ]
-        print(json.dumps({"summary": summary, "items": each}))
+        print_json({"summary": summary, "items": each})
         return
     for line in as_lines(summary):
         typer.echo(line)

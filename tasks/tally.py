@@ -6,28 +6,30 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from cos_interp.tasks.base import Item, Verdict
 
 Judged = Sequence[tuple[Item, Verdict | None]]
 
 
-def wilson(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """95 % score interval of a share (Wilson 1927); unlike the bootstrap it does not collapse at 0 and 1."""
+def share_interval(successes: int, n: int) -> tuple[float, float]:
+    """The exact 95 % interval of a share (Clopper & Pearson 1934), which covers at least that at every share and n; NaN for none.
+
+    >>> [round(bound, 4) for bound in share_interval(20, 20)]
+    [0.8316, 1.0]
+    """
     if n == 0:
         return float("nan"), float("nan")
-    share, shrink = successes / n, 1 + z * z / n
-    middle = (share + z * z / (2 * n)) / shrink
-    half = z / shrink * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return float(middle - half), float(middle + half)
+    from scipy.stats import binomtest
+
+    found = binomtest(successes, n).proportion_ci(method="exact")
+    return float(found.low), float(found.high)
 
 
 def line(judged: Judged) -> dict[str, Any]:
     """Counts of one group of items."""
     status = Counter("missing" if v is None else v.status for _, v in judged)
     errors = Counter(v.error for _, v in judged if v is not None and v.error)
-    low, high = wilson(status["solved"], len(judged))
+    low, high = share_interval(status["solved"], len(judged))
     shares = {s: status[s] / len(judged) for s in ("solved", "wrong", "undecided", "missing")}
     return {"n": len(judged), **shares, "low": low, "high": high, "errors": dict(errors.most_common())}
 

@@ -46,23 +46,25 @@ class Reader:
 
     def within(self, hook: Hook, q: Tensor, k: Tensor) -> None:
         """Self-attention: q ``[head, frame, row, col, d]``, k ``[head, token, d]``."""
-        grid: Grid = tuple(q.shape[1:4])
+        frames, rows, cols = q.shape[1:4]
+        grid: Grid = (frames, rows, cols)
         self.query = self.query or chosen_query(self.config, self.problem, grid)
         flat, asked = q.flatten(1, 3), some_queries(grid).to(q.device)
         found = self_statistics(maths.softmax_scores(flat[:, asked], k), asked, grid)
         self._add(hook, "self", found)
         at = (self.query[0] * grid[1] + self.query[1]) * grid[2] + self.query[2]
         one = maths.softmax_scores(flat[:, at : at + 1], k)[:, 0]
-        self.self_maps[hook.step, hook.layer] = self.shown_heads(one).unflatten(-1, grid).cpu()
+        self.self_maps[hook.step, hook.block] = self.shown_heads(one).unflatten(-1, grid).cpu()
 
     def across(self, hook: Hook, q: Tensor, k: Tensor) -> None:
         """Text attention: q ``[head, frame, row, col, d]``, k ``[head, text token, d]``."""
-        grid: Grid = tuple(q.shape[1:4])
+        frames, rows, cols = q.shape[1:4]
+        grid: Grid = (frames, rows, cols)
         pattern = maths.softmax_scores(q.flatten(1, 3), k)
         self._add(hook, "text", text_statistics(pattern, self.words))
         if self.words:
             each = torch.stack([pattern[..., list(w.tokens)].sum(-1) for w in self.words], 1)  # [head, word, token]
-            self.word_maps[hook.step, hook.layer] = self.shown_heads(each).mean(0).unflatten(-1, grid).cpu()
+            self.word_maps[hook.step, hook.block] = self.shown_heads(each).mean(0).unflatten(-1, grid).cpu()
             self._words(hook, each.mean(0).cpu(), grid)
 
     def _add(self, hook: Hook, kind: str, found: dict[str, Tensor]) -> None:
@@ -123,11 +125,13 @@ def chosen_query(config: AttentionConfig, problem: Problem, grid: Grid) -> tuple
             raise InterpError(
                 f"--query {shown} was asked for; the latent grid has {grid[0]} frames, {grid[1]} rows, {grid[2]} columns"
             )
-        return config.query
+        frame, row, col = config.query
+        return frame, row, col
     if problem.item is None:
         return grid[0] - 1, grid[1] // 2, grid[2] // 2
     last = tokens_of(tracks(problem.item)[0].cells[-1:], grid[0] - 1, grid).view(grid)
-    return tuple(int(v) for v in last.nonzero()[0])
+    frame, row, col = last.nonzero()[0].tolist()
+    return frame, row, col
 
 
 def measure(model: HookedVideoPipeline, config: AttentionConfig, problem: Problem) -> Unit:

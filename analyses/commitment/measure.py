@@ -18,7 +18,7 @@ from cos_interp.analyses.driver.statistics import distance
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.grid import EVERYWHERE, X_T, Cell, Grid
 from cos_interp.analyses.kit.pairs import NoPair, Recorder, find_pair
-from cos_interp.analyses.kit.problems import Problem, chosen_steps, generate, judge, needs_flow, problems, spread
+from cos_interp.analyses.kit.problems import Problem, chosen_steps, generate, judge, needs_flow, problems, spread, verdict_of
 from cos_interp.analyses.kit.screening import look_score
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.interp.model import HookedVideoPipeline
@@ -50,13 +50,13 @@ def pieces(config: CommitmentConfig) -> list[tuple[Piece, list[str]]]:
 
 
 def _name(piece: Piece) -> str:
-    kind, what = piece
-    return what.name if kind == "problem" else f"pair-{what[0]}-{what[1]:02d}"
+    what = piece[1]
+    return what.name if isinstance(what, Problem) else f"pair-{what[0]}-{what[1]:02d}"
 
 
 def measure(model: HookedVideoPipeline, config: CommitmentConfig, piece: Piece) -> Unit:
-    kind, what = piece
-    return _problem(model, config, what) if kind == "problem" else _transplants(model, config, *what)
+    what = piece[1]
+    return _problem(model, config, what) if isinstance(what, Problem) else _transplants(model, config, *what)
 
 
 def _problem(model: HookedVideoPipeline, config: CommitmentConfig, problem: Problem) -> Unit:
@@ -96,13 +96,13 @@ def _independent(runs: list[Run], finals: list[Verdict | None]) -> list[Row]:
 
 
 def _looks(
-    model: HookedVideoPipeline, problem: Problem, run: Run, final: Verdict, noise: int, steps: tuple[int, ...]
+    model: HookedVideoPipeline, problem: Problem, run: Run, final: Verdict | None, noise: int, steps: tuple[int, ...]
 ) -> list[Row]:
     clips = model.decode(torch.cat([run.x0hat[k] for k in steps]))
     return [
         {
             "kind": "look", "noise": noise, "step": step, "sigma": run.sigmas[step],
-            "score": look_score(judge(problem, clip)), "solved": final.solved,
+            "score": look_score(verdict_of(problem, clip)), "solved": final is not None and final.solved,
         }
         for step, clip in zip(steps, clips, strict=True)
     ]  # fmt: skip

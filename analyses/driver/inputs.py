@@ -164,7 +164,7 @@ def picture(where: str, folder: Path, name: str) -> Image.Image:
             if image.width * image.height > MOST_PIXELS:
                 raise InterpError(f"{where} has {image.width} x {image.height} pixels, more than {MOST_PIXELS}: make it smaller")
             if getattr(image, "is_animated", False) and image.format != "MPO":  # a camera's second view is no animation
-                raise InterpError(f"{where} holds {image.n_frames} pictures: give one")
+                raise InterpError(f"{where} holds {getattr(image, 'n_frames', 2)} pictures: give one")
             return to_rgb(ImageOps.exif_transpose(image))
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
         raise InterpError(f"{where} cannot be read: {error}") from error
@@ -193,8 +193,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _beyond_16_bits(image: Image.Image) -> bool:
-    low, high = image.getextrema()
-    return low < 0 or high > 65535
+    values = np.asarray(image)
+    return bool((values < 0).any() or (values > 65535).any())
 
 
 # --- content ---------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from cos_interp.analyses.driver.experiment import Unit, each_unit
 from cos_interp.analyses.driver.statistics import distance
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.ensemble import EnsembleConfig
-from cos_interp.analyses.kit.problems import Problem, arguments, each_problem, fits, generate, judge
+from cos_interp.analyses.kit.problems import Problem, arguments, each_problem, fits, generate, judge, verdict_of
 from cos_interp.analyses.kit.screening import best_of
 from cos_interp.interp.ensemble import EnsembleRecipe, run_ensemble
 from cos_interp.interp.model import HookedVideoPipeline
@@ -50,11 +50,10 @@ def majority(verdicts: list[Verdict]) -> bool:
 def measure(model: HookedVideoPipeline, config: EnsembleConfig, problem: Problem) -> Unit:
     seeds = [problem.noise(n) for n in range(config.seeds)]
     runs = [generate(model, config, problem, seed) for seed in seeds]
-    verdicts = [judge(problem, run.decode()[0]) for run in runs]
     call = {k: v for k, v in arguments(model, config, problem).items() if k != "seed"}
     rows: list[Row] = []
     if problem.item is not None:
-        rows += _baselines(config, verdicts)
+        rows += _baselines(config, [verdict_of(problem, run.decode()[0]) for run in runs])
     for recipe in recipes(config):
         run = run_ensemble(model, recipe, seeds, **call)
         verdict = judge(problem, run.decode()[0])

@@ -88,6 +88,7 @@ class Ablation:
 
     def _after(self, act: Tensor, row: int, hook: Hook) -> Tensor:
         """The state of a row after the ablated block, ``[frame, row, col, d_model]``."""
+        assert self._before is not None  # the block's input came first
         kind, before, after = self.edits[row - self.references].kind, self._before[row], act[row]
         if kind == "skip":
             return before
@@ -95,7 +96,7 @@ class Ablation:
         if kind == "own":
             return replaced(before, after, own)
         if kind == "random":
-            return replaced(before, after, random_like(own, seed_for("ablation", self.seed, hook.step, hook.layer)))
+            return replaced(before, after, random_like(own, seed_for("ablation", self.seed, hook.step, hook.block)))
         given = act[: self.references] - self._before[: self.references]
         if kind == "resample":
             return replaced(before, after, given[0])

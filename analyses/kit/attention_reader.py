@@ -35,7 +35,7 @@ def query_key_hooks(
         keys = act[0].movedim(-2, 0)
         use(hook, held.pop((hook.layer, hook.step)), keys.flatten(1, -2))
 
-    hooks = []
+    hooks: list[FwdHook] = []
     for layer in checked_layers(model, layers):
         hooks += [(f"blocks.{layer}.{site}.hook_q @ {when}", keep), (f"blocks.{layer}.{site}.hook_k @ {when}", give)]
     return hooks

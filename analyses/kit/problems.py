@@ -106,7 +106,7 @@ def each_problem(config: SuiteConfig) -> list[tuple[Problem, list[str]]]:
     return [(problem, [problem.name]) for problem in problems(config)]
 
 
-def arguments(model: HookedVideoPipeline, config: SuiteConfig, problem: Problem, seed: int | None = None) -> dict[str, Any]:
+def arguments(model: HookedVideoPipeline, config: AnalysisConfig, problem: Problem, seed: int | None = None) -> dict[str, Any]:
     """Pipeline keywords of a problem."""
     generation = {"num_inference_steps": config.num_inference_steps, "guidance_scale": config.guidance_scale}
     return _keywords(model, problem.call, problem.seed if seed is None else seed, problem.item is not None, generation)
@@ -145,6 +145,18 @@ def generate(model: HookedVideoPipeline, config: SuiteConfig, problem: Problem, 
 def judge(problem: Problem, frames: np.ndarray) -> Verdict | None:
     """The verdict on decoded frames ``[pixel frame, height, width, 3]``; None when the problem has no verifier."""
     return get_task(problem.item.task).verify(problem.item, frames) if problem.item else None
+
+
+def item_of(problem: Problem) -> Item:
+    """The item of a problem that is a task's. ValueError for one of the user's own, which has none."""
+    if problem.item is None:
+        raise ValueError(f"{problem.name} has no item: it is a prompt of the user's own")
+    return problem.item
+
+
+def verdict_of(problem: Problem, frames: np.ndarray) -> Verdict:
+    """The verdict on decoded frames of a problem that is a task's. ValueError for one of the user's own."""
+    return get_task(problem.task).verify(item_of(problem), frames)
 
 
 def judge_all(problem: Problem, frames: Sequence[np.ndarray]) -> list[Verdict | None]:

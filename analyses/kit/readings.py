@@ -9,7 +9,7 @@ import torch
 
 from cos_interp.analyses.driver.statistics import distance
 from cos_interp.analyses.driver.store import Row
-from cos_interp.analyses.kit.problems import Problem, judge, verdict_columns
+from cos_interp.analyses.kit.problems import Problem, item_of, judge, verdict_columns
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.trajectory import Run
 from cos_interp.tasks import get_task, reader
@@ -63,5 +63,5 @@ def read_steps(problem: Problem, clips: np.ndarray, run: Run) -> list[Row]:
 def frames_right(problem: Problem, clip: np.ndarray) -> np.ndarray:
     """For each pixel frame: does it read as that frame of a true video of any right answer? bool ``[frame]``."""
     read = reader.read(clip)
-    videos = get_task(problem.task).right_videos(problem.item)
+    videos = get_task(problem.task).right_videos(item_of(problem))
     return np.max([(read == video).all((1, 2)) for video in videos], 0)

@@ -42,8 +42,8 @@ def best_of(solved: Sequence[bool], m: float) -> float:
 
 def screened(scores: Sequence[float], solved: Sequence[bool]) -> float:
     """Chance that the run with the best early score is solved (ties are drawn evenly)."""
-    scores = np.asarray(scores, float)
-    return float(np.asarray(solved, float)[scores == scores.max()].mean())
+    each = np.asarray(scores, float)
+    return float(np.asarray(solved, float)[each == each.max()].mean())
 
 
 def equal_compute(runs: int, step: int, steps: int) -> float:

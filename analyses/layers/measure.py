@@ -19,7 +19,7 @@ from cos_interp.analyses.driver.facts import PIXELS, RunFacts
 from cos_interp.analyses.driver.statistics import distance
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.ablation import Edit, ablate, identity, thirds
-from cos_interp.analyses.kit.problems import Problem, arguments, each_problem, fits, judge, problems
+from cos_interp.analyses.kit.problems import Problem, arguments, each_problem, fits, problems, verdict_of
 from cos_interp.analyses.layers import LayersConfig
 from cos_interp.interp import pixel_to_latent
 from cos_interp.interp.hooking import FwdHook
@@ -57,8 +57,9 @@ class EnergyReader:
         self._before = act
 
     def _block(self, act: Tensor, hook: Hook) -> None:
-        self.energy[hook.step, hook.layer] = token_norm(act)[0]
-        self.update[hook.step, hook.layer] = token_norm(act - self._before)[0]
+        self.energy[hook.step, hook.block] = token_norm(act)[0]
+        assert self._before is not None  # the first block's input came first
+        self.update[hook.step, hook.block] = token_norm(act - self._before)[0]
         self._before = act
 
     def maps(self) -> dict[str, Tensor]:
@@ -211,7 +212,7 @@ def solved_share(model: HookedVideoPipeline, problem: Problem, latents: Tensor) 
     """1 or 0 for each row of final latents; None where the problem has no verifier, and then nothing is decoded."""
     if problem.item is None:
         return [None] * len(latents)
-    return [float(judge(problem, clip).solved) for clip in model.decode(latents)]
+    return [float(verdict_of(problem, clip).solved) for clip in model.decode(latents)]
 
 
 # --- the experiment --------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from cos_interp.analyses.driver.statistics import distance
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.ablation import thirds
 from cos_interp.analyses.kit.attention_maths import Grid, blocked, knock_out
-from cos_interp.analyses.kit.problems import Problem, arguments, judge, verdict_columns
+from cos_interp.analyses.kit.problems import Problem, arguments, item_of, judge, verdict_columns
 from cos_interp.analyses.kit.tracks import Track, nearest_sprites, tracks
 from cos_interp.analyses.memory import MemoryConfig
 from cos_interp.interp.batch import chunks, joined
@@ -121,6 +121,6 @@ def knocked_rows(
             "kind": "knockout", "tokens": cut.tokens, "step_part": cut.step_part, "layer_part": cut.layer_part,
             "change": distance(latent, run.latents[0]),
             "solved": None if verdict is None else float(verdict.solved),
-            "kept": None if clip is None else kept_share(clip, tracks(problem.item)), **verdict_columns(verdict),
+            "kept": None if clip is None else kept_share(clip, tracks(item_of(problem))), **verdict_columns(verdict),
         })  # fmt: skip
     return rows

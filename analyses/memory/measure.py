@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from cos_interp.analyses.driver.experiment import Unit, each_unit
-from cos_interp.analyses.kit.problems import Problem, fits, generate, judge, problems
+from cos_interp.analyses.kit.problems import Problem, fits, generate, problems, verdict_of
 from cos_interp.analyses.memory import MemoryConfig, MemoryFacts
 from cos_interp.analyses.memory.knockout import knocked_rows
 from cos_interp.analyses.memory.reading import read_run, token_shape
@@ -38,10 +38,10 @@ def settled(problem: Problem, run: Run) -> tuple[Problem, str | None]:
     right, the object goes where the model takes it."""
     if problem.item is None:
         return problem, None
-    verdict = judge(problem, run.decode()[0])
-    task = get_task(problem.item.task)
-    if verdict.solved and not problem.item.unique:
-        problem = dataclasses.replace(problem, item=task.with_answer(problem.item, verdict.answer))
+    verdict = verdict_of(problem, run.decode()[0])
+    if verdict.solved and verdict.answer is not None and not problem.item.unique:
+        taken = get_task(problem.task).with_answer(problem.item, verdict.answer)
+        problem = problem if taken is None else dataclasses.replace(problem, item=taken)
     return problem, verdict.status
 
 

@@ -60,9 +60,9 @@ class Reading:
         where = {"layer": hook.layer, "step": hook.step, "sigma": hook.sigma}
         if self.points:
             places = [token_of(point, self.shape) for point in self.points]
-            self.features[hook.step, hook.layer] = torch.stack([act[0][place] for place in places]).float().cpu()
+            self.features[hook.step, hook.block] = torch.stack([act[0][place] for place in places]).float().cpu()
         now = centred(act[0].flatten(0, 2))
-        before = self.first.setdefault(hook.layer, now)
+        before = self.first.setdefault(hook.block, now)
         alike = F.cosine_similarity(now, before, dim=-1).cpu()
         for frame in range(self.shape[0]):
             inside, own = frame_of(self.shape) == frame, self.at(frame)

@@ -95,7 +95,8 @@ class Disturber:
 
     def __init__(self, model: HookedVideoPipeline, config: NoiseConfig, run: Run, seed: int, rows: list[Disturbance]):
         self.rows, self.seed, self.estimate = rows, seed, run.x0hat[0]
-        shape = tuple(run.x_t[0].shape[2:])
+        frames, height, width = run.x_t[0].shape[2:]
+        shape = (frames, height, width)
         self.masks = [perturb.region(shape, row.frames, config.rows, config.cols) for row in rows]
         self.patch = model.patch(run.x_t[0])
         self.energy = [0.0] * len(rows)
@@ -173,7 +174,7 @@ def measure(model: HookedVideoPipeline, config: NoiseConfig, problem: Problem) -
         row["sigma"] = run.sigmas[row["step"]] if row["step"] is not None else None
         kept = _shown(config, problem, what, run.latents.shape[2])
         clip = model.decode(final)[0] if problem.item is not None or kept else None
-        rows.append(row | verdict_columns(None if problem.item is None else judge(problem, clip)))
+        rows.append(row | verdict_columns(None if clip is None else judge(problem, clip)))
         if kept:
             shown.append((f"{what.mode}: {_place(what)}", clip))
     tensors = {"frames": torch.from_numpy(np.stack([c for _, c in shown]))} if problem.first else {}

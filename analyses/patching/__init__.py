@@ -80,7 +80,7 @@ class PairFacts(Facts):
     ``whole_state``: whether x_t is all that the sides differ in."""
 
     pair: str
-    kind: str
+    kind: PairKind | Literal["own"]
     tried: int
     sigmas: tuple[float, ...]
     controls: tuple[str, ...]

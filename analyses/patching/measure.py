@@ -33,9 +33,9 @@ __all__ = ["check", "finish", "pieces", "work"]
 
 def find(recorder: Recorder, config: PatchingConfig, piece: Piece) -> Pair:
     """The recorded pair of a piece; NoPair when the model does not solve one, or makes one video of both sides of a file's."""
-    if piece.sides is None:
+    if piece.kind != OWN:
         return find_pair(recorder, config.task, piece.kind, piece.index)
-    clean, corrupt = (recorder(problem) for problem in piece.sides)
+    clean, corrupt = (recorder(problem) for problem in piece.sides or ())
     if torch.equal(clean.recording.run.latents, corrupt.recording.run.latents):
         raise NoPair("the model makes the same video of both sides, so there is no difference to move along")
     return Pair(OWN, corrupt, clean)

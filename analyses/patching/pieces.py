@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final, Literal
 
+from cos_interp.analyses.kit.kinds import PairKind
 from cos_interp.analyses.kit.problems import Problem, chosen_steps
 from cos_interp.analyses.patching import PAIRS, PatchingConfig, pair_file
 
-OWN = "own"  # the kind of pairs from a file
+OWN: Final = "own"  # the kind of pairs from a file
 
 
 @dataclass(frozen=True)
 class Piece:
     """One pair. Of a pair from a file: its sides, clean and corrupt, and the donor of its random control."""
 
-    kind: str
+    kind: PairKind | Literal["own"]
     index: int
     sides: pair_file.Sides | None = None
     stranger: Problem | None = None

@@ -51,7 +51,7 @@ AGAINST = (
 )
 NUMBERS = (
     "The effect is averaged over the cells of a pair, its interval is over pairs; with one pair there is none. The interval of "
-    "flipped pairs is Wilson's. Final latents of every patched run: shards/."
+    "flipped pairs is Clopper and Pearson's. Final latents of every patched run: shards/."
 )
 PAIRS = "A pair is the first of its candidate items (test split, drawn by seed) that the model solves on both sides."
 

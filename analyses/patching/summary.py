@@ -12,7 +12,7 @@ from cos_interp.analyses.driver.findings import Number
 from cos_interp.analyses.driver.statistics import bootstrap_mean, by_item, remaining_share, reread_share
 from cos_interp.analyses.kit.grid import EVERYWHERE, X_T
 from cos_interp.analyses.patching.cells import CONTROLS
-from cos_interp.tasks.tally import wilson
+from cos_interp.tasks.tally import share_interval
 
 
 def main_rows(rows: pd.DataFrame) -> pd.DataFrame:
@@ -66,7 +66,7 @@ def table(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """One line a (pair kind, site, donor, token group): mean effect with interval over pairs, flips with interval.
 
     The interval of the effect resamples pairs (the cells of a pair are averaged first). The interval of the flips is
-    Wilson's for the share of *pairs* in which at least one cell flipped.
+    Clopper and Pearson's for the share of *pairs* in which at least one cell flipped.
     """
     out = []
     full = rows[~rows.donor.isin(CONTROLS) | (rows.group == EVERYWHERE)]  # controls of named groups: see against_controls
@@ -75,7 +75,7 @@ def table(rows: pd.DataFrame) -> list[dict[str, Any]]:
         mean, low, high = bootstrap_mean(by_pair.effect.mean().to_numpy())
         judged = at[at.outcome.notna()]
         flipped = int((judged.outcome == "donor").groupby(judged.pair).any().sum())
-        flip_low, flip_high = wilson(flipped, judged.pair.nunique())
+        flip_low, flip_high = share_interval(flipped, judged.pair.nunique())
         out.append(
             {
                 "pair_kind": kind,

@@ -18,7 +18,7 @@ from torch import Tensor
 from cos_interp.analyses.driver.experiment import Unit, each_unit
 from cos_interp.analyses.driver.facts import PIXELS, RunFacts
 from cos_interp.analyses.driver.store import Row
-from cos_interp.analyses.kit.problems import Problem, each_problem, fits, generate, judge, verdict_columns
+from cos_interp.analyses.kit.problems import Problem, each_problem, fits, generate, item_of, judge, verdict_columns
 from cos_interp.analyses.kit.readings import clean_videos
 from cos_interp.analyses.kit.tracks import nearest_sprites
 from cos_interp.analyses.perception import PerceptionConfig
@@ -52,7 +52,8 @@ def class_overlap(shown: np.ndarray, true: np.ndarray, classes: Sequence[int]) -
 
 def footprint_overlap(shown: np.ndarray, true: np.ndarray, classes: Sequence[int]) -> float:
     """IoU of all cells that a thing visits after the first frame, whenever it does: where it is, without its motion."""
-    return overlap(np.isin(shown[1:], classes).any(0), np.isin(true[1:], classes).any(0))
+    visited, right = (np.asarray(np.isin(cells[1:], classes).any(0)) for cells in (shown, true))
+    return overlap(visited, right)
 
 
 def motion(shown: np.ndarray, true: np.ndarray, classes: Sequence[int]) -> float:
@@ -94,7 +95,7 @@ def first_step(values: Sequence[float], least: float = 0.5) -> float:
 
 def nearest_true(problem: Problem, shown: np.ndarray) -> np.ndarray:
     """The true video of the right answer that the final video comes closest to; the same for all steps."""
-    videos = get_task(problem.task).right_videos(problem.item)
+    videos = get_task(problem.task).right_videos(item_of(problem))
     return max(videos, key=lambda video: int((video == shown).sum()))
 
 

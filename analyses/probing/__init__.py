@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field
 
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.facts import Facts
 from cos_interp.analyses.driver.settings import SuiteConfig
+
+Kind = Literal["logistic", "ridge-classifier", "mean-difference", "linear-svm", "pca+logistic"]
+KINDS = f"{', '.join(get_args(Kind))}."
 
 
 class ProbesConfig(SuiteConfig):
@@ -19,9 +22,7 @@ class ProbesConfig(SuiteConfig):
     targets: tuple[str, ...] = Field(
         ("first_class", "on_path", "final_class"), min_length=1, description="What is read; cos probe targets lists them."
     )
-    kind: Literal["logistic", "ridge-classifier", "mean-difference", "linear-svm", "pca+logistic"] = Field(
-        "ridge-classifier", description="logistic, ridge-classifier, mean-difference, linear-svm, pca+logistic."
-    )
+    kind: Kind = Field("ridge-classifier", description=KINDS)
     site: str = Field("hook_resid_post", description="Site of every block that is probed.")
     layers: tuple[int, ...] | None = Field(None, description="Layers. All by default.")
     steps: tuple[int, ...] | None = Field(None, description="Steps. All by default.")
@@ -29,6 +30,19 @@ class ProbesConfig(SuiteConfig):
     folds: int = Field(4, ge=2, description="Folds of the cross-validation; clips stay whole.")
     used_items: int = Field(6, ge=0, description="Fresh items a task on which the probes' directions are erased; 0: none.")
     views: bool = Field(True, description="PCA and UMAP views of the probed activations.")
+
+
+class TrainConfig(SuiteConfig):
+    """Probes that are kept: of one target, at layers and steps, with their card."""
+
+    target: str = Field(description="What is read; cos probe targets lists them.")
+    items: int = Field(40, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
+    kind: Kind = Field("logistic", description=KINDS)
+    site: str = Field("hook_resid_post", description="Site of every block.")
+    layers: tuple[int, ...] | None = Field(None, description="Layers: 0,4 or 0:8:2. All by default.")
+    steps: tuple[int, ...] | None = Field(None, description="Steps: 0,10 or 0:20:5. All by default.")
+    tokens: int = Field(25, ge=0, description="Tokens of each clip, drawn at random; 0: all.")
+    folds: int = Field(5, ge=2, description="Folds of the cross-validation; clips stay whole.")
 
 
 class ClipFacts(Facts):

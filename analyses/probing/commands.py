@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cos_interp.interp.terminal import Failure, Json, progress_bar
+from cos_interp.analyses.driver.options import configured, with_options
+from cos_interp.analyses.probing import TrainConfig
+from cos_interp.interp.terminal import Failure, Json, print_json, progress_bar
 from cos_interp.tasks import NAMES
 
 probe_app = typer.Typer(no_args_is_help=True, help="Linear probes that are kept: train, test, look at, apply.")
@@ -31,32 +32,32 @@ def _suite(**given: Any) -> Any:
     return suite_config(**{k: words(v) if k == "tasks" else v for k, v in given.items()})
 
 
-def _numbers(option: str, text: str | None) -> tuple[int, ...] | None:
-    from cos_interp.analyses.driver.command import integers
+def _train(*, out: Path, overwrite: bool, as_json: bool, **given: Any) -> None:
+    config = configured(TrainConfig, given)
+    if not overwrite and out.exists() and any(out.iterdir()):
+        raise Failure(f"{out} is not empty: choose another --out, or --overwrite the probes in it")
+    from cos_interp.analyses.probing.training import train
 
-    try:
-        return None if text is None else integers(text)
-    except ValueError as error:
-        raise Failure(f"{option} {error}") from None
+    bar, move = progress_bar()
+    with bar:
+        best = train(config, out, move)
+    if as_json:
+        print_json({"folder": str(out), "best": best})
+        return
+    typer.echo(f"best: layer {best['layer']}, step {best['step']}: {best['score']:.2f} [{best['low']:.2f}, {best['high']:.2f}]")
+    baselines = ("majority", "shuffled", "control", "x_t", "first frame", "position")
+    typer.echo("baselines: " + ", ".join(f"{k} {best[k]:.2f}" for k in baselines if k in best))
+    typer.echo(f"Probes: {out.resolve()}")
 
 
-@probe_app.command("train")
-def probe_train(
-    target: Annotated[str, typer.Option(help="What is read; cos probe targets lists them.")],
-    out: Annotated[Path, typer.Option(help="Folder for the probes.")],
-    kind: Annotated[str, typer.Option(help=KINDS)] = "logistic",
-    site: Annotated[str, typer.Option(help="Site of every block.")] = "hook_resid_post",
-    layers: Annotated[str | None, typer.Option(help="Layers: 0,4 or 0:8:2. All by default.")] = None,
-    steps: Annotated[str | None, typer.Option(help="Steps: 0,10 or 0:20:5. All by default.")] = None,
-    tokens: Annotated[int, typer.Option(help="Tokens of each clip, drawn at random; 0: all.")] = 25,
-    folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation.")] = 5,
-    model: Model = "organism",
-    tasks: Tasks = EVERY,
-    items: Items = 40,
-    num_steps: Steps = 20,
-    seed: Seed = 0,
-    as_json: Json = False,
-) -> None:
+with_options(
+    _train,
+    TrainConfig,
+    {
+        "out": (Path, ..., typer.Option(help="Folder for the probes.")),
+        "overwrite": (bool, False, typer.Option("--overwrite", help="Replace probes that are in the folder.")),
+        "as_json": (bool, False, typer.Option("--json", help="Print machine-readable JSON.")),
+    },
     """Train probes of one target at layers and steps, cross-validated by clip, and save them with their card.
 
     Examples:
@@ -64,21 +65,9 @@ def probe_train(
       cos probe train --target on_path --out runs/probes/on_path
 
       cos probe train --target next_direction --tasks maze --layers 3,4,5 --kind linear-svm --out runs/probes/turns
-    """
-    from cos_interp.analyses.probing.training import train
-
-    config = _suite(model=model, tasks=tasks, items=items, num_inference_steps=num_steps, seed=seed)
-    bar, move = progress_bar()
-    with bar:
-        chosen = _numbers("--layers", layers), _numbers("--steps", steps)
-        best = train(config, target, kind, site, *chosen, tokens, folds, out, move)
-    if as_json:
-        print(json.dumps({"folder": str(out), "best": best}))
-        return
-    typer.echo(f"best: layer {best['layer']}, step {best['step']}: {best['score']:.2f} [{best['low']:.2f}, {best['high']:.2f}]")
-    baselines = ("majority", "shuffled", "control", "x_t", "first frame", "position")
-    typer.echo("baselines: " + ", ".join(f"{k} {best[k]:.2f}" for k in baselines if k in best))
-    typer.echo(f"Probes: {out.resolve()}")
+    """,
+)
+probe_app.command("train")(_train)
 
 
 @probe_app.command("eval")
@@ -104,7 +93,7 @@ def probe_eval(
     with bar:
         rows = evaluate(folder, config, skip, force, move)
     if as_json:
-        print(json.dumps(rows))
+        print_json(rows)
         return
     for row in rows:
         interval = f"{row['score']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
@@ -121,7 +110,7 @@ def probe_list(folder: Annotated[Path, typer.Argument(help="Folder.")] = Path("r
 
     rows = listing(folder)
     if as_json:
-        print(json.dumps(rows))
+        print_json(rows)
         return
     for row in rows:
         best = f"{row['probes']} probes, best {row['score']:.2f} at {row['best']}"
@@ -140,7 +129,7 @@ def probe_targets(as_json: Json = False) -> None:
 
     rows = target_list()
     if as_json:
-        print(json.dumps(rows))
+        print_json(rows)
         return
     for row in rows:
         typer.echo(f"{row['target']:<16} {row['family']:<14} {row['about']} ({row['tasks']})")
@@ -156,7 +145,7 @@ def probe_show(folder: Probes, as_json: Json = False) -> None:
 
     card = read_card(folder)
     if as_json:
-        print(json.dumps(card))
+        print_json(card)
         return
     for part in ("target", "probe", "model", "versions"):
         typer.echo(f"{part}: " + ", ".join(f"{k} {v}" for k, v in card[part].items() if k != "names"))
@@ -188,7 +177,7 @@ def probe_apply(
     config = _suite(model=model, tasks=task, num_inference_steps=num_steps, seed=seed)
     facts = apply(folder, config, task, item, layer, step, force, out)
     if as_json:
-        print(json.dumps(facts))
+        print_json(facts)
         return
     for key, value in facts.items():
         typer.echo(f"{key}: {value}")

@@ -59,7 +59,7 @@ def _difference(first: tuple[float, np.ndarray], second: tuple[float, np.ndarray
 
 def order_findings(found: list[Depth]) -> list[Finding]:
     """Each family's first target against the next family's: is its expected layer deeper?"""
-    by = {}
+    by: dict[str, Depth] = {}
     for depth in found:
         by.setdefault(depth.role.family, depth)
     out = []

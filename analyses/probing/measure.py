@@ -37,7 +37,7 @@ def step_units(config: ProbesConfig) -> list[str]:
 
 
 def pieces(config: ProbesConfig) -> list[tuple[Piece, list[str]]]:
-    found = [(("clip", p), [f"clip-{p.name}"]) for p in problems(config)]
+    found: list[tuple[Piece, list[str]]] = [(("clip", p), [f"clip-{p.name}"]) for p in problems(config)]
     found += [(("step", s), [f"step-{s:03d}"]) for s in steps_of(config)]
     for target in targets_of(config):
         found += [(("transfer", target.name), [f"transfer-{target.name}"]), (("used", target.name), [f"used-{target.name}"])]

@@ -11,7 +11,9 @@ from cos_interp.analyses.driver.experiment import load_model
 from cos_interp.analyses.driver.settings import SuiteConfig
 from cos_interp.analyses.driver.statistics import mean_number
 from cos_interp.analyses.kit.problems import Problem, arguments, problems
+from cos_interp.analyses.probing import TrainConfig
 from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.selecting import known_layers
 from cos_interp.probes.clip import Source
 from cos_interp.probes.collect import collect_clip, in_turn
 from cos_interp.probes.dataset import ProbeDataset, layer_of
@@ -30,7 +32,9 @@ def sources(model: HookedVideoPipeline, config: SuiteConfig, target: Target, ski
     """Items ``skip`` to ``skip + items`` of each task that has the target, tasks in turn, with their own noise seeds."""
     tasks = tuple(t for t in config.tasks if target.tasks is None or t in target.tasks)
     if not tasks:
-        raise ProbeError(f"target {target.name!r} exists in {', '.join(target.tasks)}; asked for were {', '.join(config.tasks)}")
+        raise ProbeError(
+            f"target {target.name!r} exists in {', '.join(target.tasks or ())}; asked for were {', '.join(config.tasks)}"
+        )
     last = skip + config.items
     if last > MOST:
         raise ProbeError(f"items {skip} to {last - 1} were asked for; a task has {MOST}")
@@ -39,19 +43,16 @@ def sources(model: HookedVideoPipeline, config: SuiteConfig, target: Target, ski
     return in_turn([Source(p.name, arguments(model, config, p), p.item) for p in kept])
 
 
-def train(
-    config: SuiteConfig, target: str, kind: str, site: str, layers: tuple[int, ...] | None, steps: tuple[int, ...] | None,
-    tokens: int, folds: int, out: Path, progress: Any,
-) -> dict[str, Any]:  # fmt: skip
+def train(config: TrainConfig, out: Path, progress: Any) -> dict[str, Any]:
     """Collect, fit a grid, save it; the best cell and its baselines."""
-    found = resolve([target])[0]
+    found = resolve([config.target])[0]
     model = load_model(config)
-    names = [f"blocks.{i}.{site}" for i in (range(model.layers) if layers is None else layers)]
+    names = [f"blocks.{i}.{config.site}" for i in known_layers(config.layers, model.layers)]
     data = ProbeDataset.collect(
-        model, sources(model, config, found), names=names, steps="all" if steps is None else list(steps), targets=[found],
-        tokens=tokens or "all", progress=lambda done, total: progress(done, total, "clips"),
+        model, sources(model, config, found), names=names, steps="all" if config.steps is None else list(config.steps), targets=[found], tokens=config.tokens or "all",
+        progress=lambda done, total: progress(done, total, "clips"),
     )  # fmt: skip
-    grid = ProbeGrid(target, kind if found.form == CLASSIFY else "ridge", folds, inner=1)
+    grid = ProbeGrid(config.target, config.kind if found.form == CLASSIFY else "ridge", config.folds, inner=1)
     grid.fit(data, progress=lambda done, total: progress(done, total, "probes"))
     grid.card["data"] |= {"tasks": list(config.tasks), "items": config.items, "seed": config.seed}
     grid.save(out)
@@ -126,7 +127,7 @@ def apply(
     grid = ProbeGrid.load(folder, model, force)
     if (layer is None) != (step is None):
         raise ProbeError("give both a layer and a step, or neither for the best probe")
-    cell = grid.best() if layer is None else _cell(grid, layer, step)
+    cell = grid.best() if layer is None or step is None else _cell(grid, layer, step)
     if not 0 <= index < MOST:
         raise ProbeError(f"item {index} was asked for; a task has items 0 to {MOST - 1}")
     problem = problems(config.model_copy(update={"tasks": (task,), "items": index + 1}))[index]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from cos_interp.analyses.driver.experiment import Unit
-from cos_interp.analyses.kit.problems import Problem, arguments, judge, problems
+from cos_interp.analyses.kit.problems import Problem, arguments, problems, verdict_of
 from cos_interp.analyses.probing import ProbesConfig
 from cos_interp.analyses.probing.data import probe_of
 from cos_interp.interp.hooking import EditFn
@@ -40,7 +40,7 @@ def used_unit(model: HookedVideoPipeline, config: ProbesConfig, data: ProbeDatas
     name = str(best["name"])
 
     def solved(i: int, run: Run) -> float:
-        return float(judge(chosen[i], run.decode()[0]).solved)
+        return float(verdict_of(chosen[i], run.decode()[0]).solved)
 
     rows = is_it_used(model, name, step_edits(config, data, target, name), [arguments(model, config, p) for p in chosen], solved)
     return Unit([{"table": "use", "target": target, "name": name, **chosen[r["clip"]].facts, **r} for r in rows])

@@ -64,7 +64,7 @@ def left_share(final: pd.DataFrame, carried: pd.DataFrame) -> Number:
     """Dissimilarity of the final latents over that of the carried displacement, sums over items and steps."""
     pairs = list(np.stack([final.to_numpy(float).sum(1), carried.loc[final.index].to_numpy(float).sum(1)], 1))
 
-    def share(items: list) -> float:
+    def share(items: Sequence[Any]) -> float:
         total = np.sum(items, 0)
         return float(total[0] / total[1]) if total[1] else float("nan")
 

@@ -18,7 +18,7 @@ from cos_interp.analyses.driver.facts import PIXELS
 from cos_interp.analyses.driver.statistics import distance, projection
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit import perturb
-from cos_interp.analyses.kit.problems import Problem, chosen_steps, generate, judge, needs_flow, problems, spread
+from cos_interp.analyses.kit.problems import Problem, chosen_steps, generate, judge, needs_flow, problems, spread, verdict_of
 from cos_interp.analyses.recovery import CLAIM_AT, RecoveryConfig, RecoveryFacts
 from cos_interp.interp.batch import chunks
 from cos_interp.interp.model import HookedVideoPipeline
@@ -70,7 +70,7 @@ def whose(problem: Problem, donor: Problem | None, frames: np.ndarray) -> str | 
     verdict = judge(problem, frames)
     if verdict is None or verdict.solved:
         return None if verdict is None else "target"
-    if donor is not None and judge(donor, frames).solved:
+    if donor is not None and verdict_of(donor, frames).solved:
         return "donor"
     return "undecided" if verdict.status == "undecided" else "other"
 

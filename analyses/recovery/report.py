@@ -16,7 +16,7 @@ from cos_interp.analyses.driver.statistics import by_item, curve, mean_number
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.recovery import CLAIM_AT, CLAIM_BY, RecoveryFacts
 from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
-from cos_interp.tasks.tally import wilson
+from cos_interp.tasks.tally import share_interval
 
 OFTEN = 0.5
 NEAR = 0.5  # without a verifier: an effect above this is nearer to the undisturbed run than to the donor's
@@ -84,10 +84,10 @@ def recoveries(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def share(flags: Sequence[bool]) -> Number:
-    """Share of items with the 95 % Wilson score interval: unlike a bootstrap it is not of width 0 when all items agree."""
+    """Share of items with the 95 % Clopper-Pearson interval: unlike a bootstrap it is not of width 0 when all items agree."""
     if not len(flags):
         return Number(float("nan"))
-    return Number(float(np.mean(flags)), *wilson(int(sum(flags)), len(flags)), n=len(flags))
+    return Number(float(np.mean(flags)), *share_interval(int(sum(flags)), len(flags)), n=len(flags))
 
 
 def own_by(rows: pd.DataFrame, problems: set[str], by: int) -> Number:
@@ -115,7 +115,7 @@ def findings(rows: pd.DataFrame, sigmas: Sequence[float], dose: float) -> list[F
             f"for {share(list(part.recovered))}, the injected one for {share(list(part.foreign))} (the donor's own video, never "
             f"corrected, is right here for {left}); right, and to stay, by step {by} (sigma {sigmas[by]:.2f}) for",
             early, "the same items undisturbed, right and to stay by the same step", own_by(rows, set(part.problem), by),
-            f"the Wilson interval lies above {OFTEN}; below it: contradicted",
+            f"the Clopper-Pearson interval lies above {OFTEN}; below it: contradicted",
         ))  # fmt: skip
     return out
 

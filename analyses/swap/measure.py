@@ -51,7 +51,7 @@ def pieces(config: SwapConfig) -> list[tuple[Piece, list[str]]]:
         count = len(problems(config))
         if count < 2:
             raise InterpError(f"a swap is between two prompts; {config.prompts} has {count}: give at least two lines")
-        made = [("prompts", "own", i) for i in range(min(config.items, count))]
+        made: list[Piece] = [("prompts", "own", i) for i in range(min(config.items, count))]
     else:
         made = [(task, kind, i) for task in config.tasks for kind in config.pair_kinds for i in range(config.items)]
     return [(piece, [unit_name(piece)]) for piece in made]
@@ -113,7 +113,8 @@ def row_of(sides: Sides, found: Patched, sigmas: list[float], layers: int) -> Ro
     at = found.cell
     return {
         **sides.target.problem.facts, "problem": sides.name, "kind": sides.kind, "step": at.step, "sigma": found.sigma,
-        "donor": at.donor, "variant": variant_of(at), "layer": at.layer, "depth": depth(at.layer, layers), "group": at.group,
+        "donor": at.donor, "variant": variant_of(at), "layer": at.layer, "group": at.group,
+        "depth": None if at.layer is None else depth(at.layer, layers),
         "effect": found.effect, "relative": found.effect / remaining_share(sigmas, at.step),
         "outcome": found.outcome, "flipped": None if found.flipped is None else float(found.flipped),
     }  # fmt: skip

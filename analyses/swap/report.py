@@ -15,7 +15,7 @@ from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.swap import SwapFacts
 from cos_interp.interp.errors import InterpError
 from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
-from cos_interp.tasks.tally import wilson
+from cos_interp.tasks.tally import share_interval
 
 RULE = "the interval of the paired difference lies above 0.1 of the step's share of the sigma path that is left"
 TITLE = "Representation swap"
@@ -32,9 +32,9 @@ GROUPS = {"all": "all tokens", "object": "object's tokens", "random": "as many o
 
 
 def flip_rate(flips: pd.Series) -> Number:
-    """Share of pairs that flipped with its 95 % Wilson interval, which also holds at 0 and at 1 (one row a pair)."""
+    """Share of pairs that flipped with its 95 % Clopper-Pearson interval, which also holds at 0 and at 1 (one row a pair)."""
     kept = flips.dropna().astype(float)
-    low, high = wilson(int(kept.sum()), len(kept))
+    low, high = share_interval(int(kept.sum()), len(kept))
     return Number(float(kept.mean()) if len(kept) else float("nan"), low, high, len(kept))
 
 
@@ -86,7 +86,7 @@ def _flip_finding(main: pd.DataFrame) -> list[Finding]:
         f"(sigma {at.sigma.iloc[0]:.2f}) gives the donor's answer in a share of pairs (highest: {rates.max():.2f}, in "
         f"layer {int(rates.idxmax())}) of",
         rate, "tokens of a random item", control,
-        "reproduced when the Wilson interval lies above 0.5 (most pairs flip), contradicted when it lies below",
+        "reproduced when the Clopper-Pearson interval lies above 0.5 (most pairs flip), contradicted when it lies below",
     )]  # fmt: skip
 
 
@@ -188,7 +188,7 @@ def _flips(rows: pd.DataFrame) -> list[pages.Section]:
     ])  # fmt: skip
     caption = (
         f"All tokens, step {main.step.iloc[0]} (sigma {main.sigma.iloc[0]:.2f}). Share of pairs whose video gives the answer of "
-        "the pair's donor; bands: 95 % Wilson. With tokens of another donor the same answer can only come by accident."
+        "the pair's donor; bands: 95 % Clopper-Pearson. With tokens of another donor the same answer can only come by accident."
     )
     return [pages.Section(f"Flip rate by layer, step {main.step.iloc[0]}", figure, caption)]
 

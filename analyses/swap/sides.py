@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
+from cos_interp.analyses.kit.kinds import PairKind
 from cos_interp.analyses.kit.pairs import Recorder, Side, find_pair, other_noises, same_answer, stranger
 from cos_interp.analyses.kit.problems import problems
 from cos_interp.analyses.swap import SwapConfig
 
-Piece = tuple[str, str, int]  # task, kind of pair, index
+Piece = tuple[str, PairKind | Literal["own"], int]  # task ("prompts": the user's own), kind of pair, index
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ def unit_name(piece: Piece) -> str:
 def _task_sides(recorder: Recorder, piece: Piece) -> Sides:
     """A pair of the task's items, both solved by the model, and the donors of the controls."""
     task, kind, index = piece
+    assert kind != "own"  # those have sides of their own
     pair = find_pair(recorder, task, kind, index)
     seed = pair.corrupt.problem.seed
     donors = {"pair": pair.clean, "random item": recorder(replace(stranger(task, recorder.config.seed, index), seed=seed))}

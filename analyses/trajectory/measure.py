@@ -79,7 +79,7 @@ def distance_rows(runs: Sequence[Row], states: Sequence[dict[str, list[Tensor]]]
     """A row for each pair of runs, space and step. ``runs``: status and answer of each run, ``states`` as :func:`trace`."""
     rows: list[Row] = []
     for a, b in combinations(range(len(runs)), 2):
-        pair = {"first": a, "second": b, "same_answer": same_answer(runs[a], runs[b])}
+        pair: Row = {"first": a, "second": b, "same_answer": same_answer(runs[a], runs[b])}
         pair["relation"] = relation(runs[a]["status"], runs[b]["status"])
         for space, found in states[a].items():
             for place, step in enumerate(steps):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +19,8 @@ from cos_interp.analyses.trajectory import TrajectoryFacts
 from cos_interp.analyses.trajectory.separation import chance_separation, separation
 from cos_interp.probes import pca, umap
 from cos_interp.reports.figures import Curve, Panel, panels, scatters, step_ticks
+
+Runs = Mapping[str, Sequence[Mapping[str, Any]]]  # of each unit its runs, as facts say them
 
 TITLE = "Trajectories"
 SOURCE = "CoS section 3.1 (the answer forms along the steps); the maps are this project's own reading"
@@ -36,7 +40,7 @@ def middle_space(spaces: list[str]) -> str | None:
     return layers[len(layers) // 2] if layers else None
 
 
-def runs_of(result: AnalysisResult) -> dict[str, tuple[dict, ...]]:
+def runs_of(result: AnalysisResult) -> Runs:
     return {unit: facts.runs for unit, facts in result.units_of(TrajectoryFacts).items()}
 
 
@@ -61,7 +65,7 @@ def first_apart(apart: pd.DataFrame, space: str) -> int | None:
     return step
 
 
-def findings(rows: pd.DataFrame, runs: dict[str, list[dict]]) -> list[Finding]:
+def findings(rows: pd.DataFrame, runs: Runs) -> list[Finding]:
     claims = {
         "same_answer": ("Different answers part along the denoising steps (3.1)", "runs with different answers are further apart "
                         "in x0hat than runs with one answer; from the first to the last step that grows by"),
@@ -112,7 +116,7 @@ def _distances(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
     return pages.Section("Distances along the steps", figure, caption)
 
 
-def _separations(rows: pd.DataFrame, runs: dict[str, list[dict]], by: str, sigmas: list[float]) -> pages.Section:
+def _separations(rows: pd.DataFrame, runs: Runs, by: str, sigmas: list[float]) -> pages.Section:
     found, control = separation(rows, by), chance_separation(rows, runs, by)
     title = "Same and different answers" if by == "same_answer" else "Right and wrong runs"
     kinds = "different minus same answers" if by == "same_answer" else "right-wrong minus right-right pairs"

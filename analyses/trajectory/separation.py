@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ def separation(rows: pd.DataFrame, by: str = "same_answer") -> pd.DataFrame:
     return apart.reset_index()
 
 
-def relabelled(rows: pd.DataFrame, runs: dict[str, list[dict[str, Any]]], rng: np.random.Generator) -> pd.DataFrame:
+def relabelled(rows: pd.DataFrame, runs: Mapping[str, Sequence[Mapping[str, Any]]], rng: np.random.Generator) -> pd.DataFrame:
     """Each problem's verdicts and answers dealt out anew among its runs. ``runs``: verdicts by problem."""
     parts = []
     for problem, part in rows.groupby("problem", sort=False):
@@ -63,7 +64,7 @@ def relabelled(rows: pd.DataFrame, runs: dict[str, list[dict[str, Any]]], rng: n
 
 
 def chance_separation(
-    rows: pd.DataFrame, runs: dict[str, list[dict[str, Any]]], by: str, draws: int = 20, seed: int = 0
+    rows: pd.DataFrame, runs: Mapping[str, Sequence[Mapping[str, Any]]], by: str, draws: int = 20, seed: int = 0
 ) -> pd.DataFrame:
     """The control of :func:`separation`: its mean over ``draws`` of :func:`relabelled`, about 0 whatever the distances are."""
     rng = np.random.default_rng(seed)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
-from cos_interp.interp.terminal import Json
+from cos_interp.interp.terminal import Json, print_json
 
 models_app = typer.Typer(no_args_is_help=True, help="The families of video models, and the proof of their hook names.")
 
@@ -25,7 +24,7 @@ def models_list(as_json: Json = False) -> None:
     supported = [{"transformer": n, "family": a.family, "notes": a.notes} for n, a in sorted(registry().items())]
     missing = [{"name": n, "reason": r} for n, r in {**REASONS, **PIPELINES}.items()]
     if as_json:
-        print(json.dumps({"supported": supported, "not_supported": missing, "tiny": list(TINY)}))
+        print_json({"supported": supported, "not_supported": missing, "tiny": list(TINY)})
         return
     for row in supported:
         typer.echo(f"{row['family']:17} {row['transformer']}" + (f"  ({row['notes']})" if row["notes"] else ""))
@@ -66,7 +65,7 @@ def models_check(
     report = check_adapter(hooked, **keywords)
     if as_json:
         checks = [{"check": c.title, "names": c.names, "problems": c.problems} for c in report.checks]
-        print(json.dumps({"pipeline": report.pipeline, "family": report.family, "passed": report.passed, "checks": checks}))
+        print_json({"pipeline": report.pipeline, "family": report.family, "passed": report.passed, "checks": checks})
     else:
         typer.echo(str(report))
     if not report.passed:

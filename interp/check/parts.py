@@ -79,8 +79,11 @@ class Probe:
     ) -> dict[str, Tensor]:
         """Values at names in one forward; the rows of attention that runs row by row are joined."""
         kept: dict[str, list[Tensor]] = {name: [] for name in names}
-        visits: dict[str, Visitor] = {name: lambda act, rows, n=name: kept[n].append(act.clone()) for name in names}
-        self.forward(visits | dict(edits or {}), hidden)
+
+        def keeping(name: str) -> Visitor:
+            return lambda act, rows: kept[name].append(act.clone())
+
+        self.forward({name: keeping(name) for name in names} | dict(edits or {}), hidden)
         return {name: values[0] if len(values) == 1 else _stacked(values) for name, values in kept.items()}
 
     def forward_hooks(self, places: set[tuple[str, str]]) -> dict[tuple[str, str], list[Any]]:
@@ -119,7 +122,7 @@ def token_order(probe: Probe) -> Outcome:
     cell = tuple(min(c, d - 1) for c, d in zip(CELL, dims))
     token = tuple(c // p for c, p in zip(cell, patch))
     hidden = layout.to_canonical(probe.arguments["hidden_states"], dims).clone()
-    hidden[(slice(None), 0, *cell)] += 1.0
+    hidden[:, 0, cell[0], cell[1], cell[2]] += 1.0
     first: list[str] = [n for n in ("hook_embed", "blocks.0.hook_resid_pre", "blocks.0.attn.hook_q") if n in probe.engine.points]
     base, moved = probe.read(first), probe.read(first, layout.from_canonical(hidden))
     for name in first:
@@ -139,7 +142,8 @@ def _moved_only(name: str, base: Tensor, moved: Tensor, token: tuple[int, ...]) 
 def _at(token: tuple[int, ...]) -> Visitor:
     def bump(act: Tensor, rows: slice) -> Tensor:
         out = act.clone()
-        out[(slice(None), *token)] += torch.linspace(0, 2, act.shape[-1]).to(act)  # a constant would vanish in a layer norm
+        frame, row, col = token
+        out[:, frame, row, col] += torch.linspace(0, 2, act.shape[-1]).to(act)  # a constant would vanish in a layer norm
         return out
 
     return bump

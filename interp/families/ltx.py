@@ -25,7 +25,10 @@ class LTX(Adapter):
     family = "LTX-Video"
     classes = ("LTXVideoTransformer3DModel",)
     stacks = (Stack("transformer_blocks", cross_block()),)
-    ends = (Site("hook_embed", "tokens", "proj_in", "output"), Site("hook_time_emb", "vector", "time_embed", "output", item=1))
+    ends: tuple[Site, ...] = (
+        Site("hook_embed", "tokens", "proj_in", "output"),
+        Site("hook_time_emb", "vector", "time_embed", "output", item=1),
+    )
     layout = PACKED
     notes = "patch sizes of 1 only, as in every released model"
 

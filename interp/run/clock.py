@@ -57,6 +57,13 @@ class Hook:
     branch: str | None
     expert: str | None
 
+    @property
+    def block(self) -> int:
+        """The layer of a site inside a block. InterpError outside the blocks."""
+        if self.layer is None:
+            raise InterpError(f"{self.name} lies outside the blocks and has no layer")
+        return self.layer
+
 
 class StepClock:
     """Counts the forwards and steps of a run, and says of each which branches and which noise level it has.

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from math import comb
+
 import numpy as np
 import pytest
 import torch
 
 from cos_interp.analyses.driver.statistics import bootstrap_mean, projection, remaining_share, reread_share
 from cos_interp.interp.trajectory import clean_estimate
-from cos_interp.tasks.tally import wilson
+from cos_interp.tasks.tally import share_interval
 
 
 def test_projection_by_hand():
@@ -19,10 +21,16 @@ def test_projection_by_hand():
     assert projection(a, a, b) == 0.0 and projection(b, a, b) == 1.0
 
 
-def test_wilson_against_known_values():
-    assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
-    assert wilson(9, 10) == pytest.approx((0.5958, 0.9821), abs=1e-4)
-    assert all(np.isnan(wilson(0, 0)))
+def test_the_exact_interval_of_a_share_against_known_values_and_its_coverage():
+    """The bounds solve P(X >= k | low) = P(X <= k | high) = 0.025; enumerated, the interval covers at least 95 % everywhere."""
+    assert share_interval(20, 20) == pytest.approx((0.025 ** (1 / 20), 1.0)) and share_interval(0, 20)[0] == 0.0
+    assert share_interval(5, 10) == pytest.approx((0.18709, 0.81291), abs=1e-5)
+    assert all(np.isnan(share_interval(0, 0)))
+    for n in (1, 6, 20):
+        bounds = [share_interval(k, n) for k in range(n + 1)]
+        for share in np.linspace(0.01, 0.99, 99):
+            chance = [comb(n, k) * share**k * (1 - share) ** (n - k) for k in range(n + 1)]
+            assert sum(c for c, (low, high) in zip(chance, bounds, strict=True) if low <= share <= high) >= 0.95
 
 
 def test_bootstrap_covers_the_mean_about_95_times_in_100():
