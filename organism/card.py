@@ -86,7 +86,7 @@ def write(final: Path, fresh: Path, guided: Path, curve: Path, history: str, fol
         "latents 5x5x5, one token a grid cell). Ordinary diffusers folder: `WanImageToVideoPipeline.from_pretrained`.",
         f"Weights digest (sha256): `{digest}`. Licence: Apache-2.0.", "",
         "## Accuracy", "",
-        f"`cos-500`, {found['steps']} Euler steps, no guidance, strict verifier on decoded frames, Clopper-Pearson intervals:", "",
+        f"`cos-500`, {found['steps']} Euler steps, no guidance, strict verifier on decoded frames, exact 95 % intervals:", "",
         *accuracy_table(found), "",
         f"New test items of the same strata with fresh noise (seed {again['seed']}):", "", *accuracy_table(again), "",
         f"`cos-500` subset with guidance {strong['guidance']}:", "", *accuracy_table(strong), "",

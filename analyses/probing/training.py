@@ -49,7 +49,8 @@ def train(config: TrainConfig, out: Path, progress: Any) -> dict[str, Any]:
     model = load_model(config)
     names = [f"blocks.{i}.{config.site}" for i in known_layers(config.layers, model.layers)]
     data = ProbeDataset.collect(
-        model, sources(model, config, found), names=names, steps="all" if config.steps is None else list(config.steps), targets=[found], tokens=config.tokens or "all",
+        model, sources(model, config, found), names=names, steps="all" if config.steps is None else list(config.steps),
+        targets=[found], tokens=config.tokens or "all",
         progress=lambda done, total: progress(done, total, "clips"),
     )  # fmt: skip
     grid = ProbeGrid(config.target, config.kind if found.form == CLASSIFY else "ridge", config.folds, inner=1)
