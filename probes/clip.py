@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -95,3 +96,10 @@ class ClipData:
     steps: tuple[int, ...]
     sigmas: tuple[float, ...]
     grid: Shape
+
+    def digest(self) -> bytes:
+        """sha256 of what the model computed: clips of one content have one, whatever they are called."""
+        total = hashlib.sha256()
+        for values in (self.x_t, self.position, *(self.activations[name] for name in sorted(self.activations))):
+            total.update(np.ascontiguousarray(values).view(np.uint8).tobytes())
+        return total.digest()

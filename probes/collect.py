@@ -11,7 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.selecting import token_mask
 from cos_interp.interp.trajectory import Run
 from cos_interp.probes.clip import Clip, ClipData, Shape, Source
 from cos_interp.probes.errors import ProbeError
@@ -19,7 +21,7 @@ from cos_interp.probes.inputs import as_tokens, first_frame
 from cos_interp.probes.targets import Target
 
 TOKEN_KINDS = ("tokens", "embed", "heads")
-Tokens = str | int | Sequence[tuple[int, int, int]]
+Tokens = Any  # a number, drawn at random, or what a cache takes: "all", a mask, cells (frame, row, col), a dictionary
 Progress = Callable[[int, int], None]
 
 
@@ -57,18 +59,15 @@ def in_turn(items: list[Any]) -> list[Any]:
 def chosen_tokens(tokens: Tokens, grid: Shape, seed: int) -> np.ndarray:
     """Flat indices of the kept tokens, sorted."""
     total = int(np.prod(grid))
-    if isinstance(tokens, str):
-        if tokens != "all":
-            raise ProbeError(f"tokens={tokens!r}: give 'all', a number, or a list of (frame, row, col)")
-        return np.arange(total)
-    if isinstance(tokens, int):
+    if isinstance(tokens, (int, np.integer)) and not isinstance(tokens, bool):
         if not 1 <= tokens <= total:
             raise ProbeError(f"tokens={tokens}: a clip of this model has {total}")
-        return np.sort(np.random.default_rng([seed, total]).choice(total, tokens, replace=False))
+        return np.sort(np.random.default_rng([seed, total]).choice(total, int(tokens), replace=False))
     try:
-        return np.unique(np.ravel_multi_index(np.array(tokens, int).T, grid))
-    except ValueError as error:
-        raise ProbeError(f"tokens: (frame, row, col) must lie in the grid {grid}") from error
+        mask = token_mask(tokens, grid)
+    except InterpError as error:
+        raise ProbeError(f"{error}; or a number of tokens, drawn at random") from error
+    return np.arange(total) if mask is None else np.flatnonzero(mask.numpy())
 
 
 def token_names(model: HookedVideoPipeline, names: str | Sequence[str]) -> list[str]:

@@ -189,6 +189,12 @@ def assemble(
     return _joined(kept, targets, storage)
 
 
+def _numbers(kept: list[ClipData]) -> list[int]:
+    """The number of every clip; one that came before has its number again, so that both lie on one side of every split."""
+    seen: dict[bytes, int] = {}
+    return [seen.setdefault(clip.digest(), place) for place, clip in enumerate(kept)]
+
+
 def _joined(kept: list[ClipData], targets: Sequence[Target], storage: Storage) -> ProbeDataset:
     first = kept[0]
     sizes = [len(c.position) for c in kept]
@@ -200,7 +206,7 @@ def _joined(kept: list[ClipData], targets: Sequence[Target], storage: Storage) -
         targets={t.name: t for t in targets},
         storage=storage,
         labels={t.name: np.concatenate([c.labels[t.name] for c in kept]) for t in targets},
-        clip=np.repeat(np.arange(len(kept)), sizes),
+        clip=np.repeat(_numbers(kept), sizes),
         clips=tuple(c.name for c in kept),
         tasks=np.repeat([c.task for c in kept], sizes),
         position=np.concatenate([c.position for c in kept]),

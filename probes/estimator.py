@@ -23,6 +23,14 @@ def _has_probabilities(probe: LinearProbe) -> bool:
     return probe.kind in ("logistic", "pca+logistic")
 
 
+def _plain(values: Any) -> Any:
+    """A tensor, in whatever type, on whatever device and in whatever graph, as an array; anything else as it is."""
+    if not hasattr(values, "detach"):
+        return values
+    values = values.detach().cpu()
+    return (values.float() if values.is_floating_point() and values.element_size() < 4 else values).numpy()
+
+
 class LinearProbe(BaseEstimator):
     """A linear probe ``scores = X @ coef_.T + intercept_`` on raw activations (scaling and PCA are folded in).
 
@@ -70,7 +78,7 @@ class LinearProbe(BaseEstimator):
         if self.kind not in KINDS:
             raise ProbeError(f"unknown kind of probe {self.kind!r}; there are {', '.join(KINDS)}")
         X = self._activations(X, reset=True)
-        y = self._targets(X, y)
+        y = self._targets(X, _plain(y))
         auto = self.strength == "auto"
         self.strength_ = choose(self.recipe, X, y, groups, self.inner) if auto else float(self.strength)
         self.coef_, self.intercept_ = raw_units(fit_affine(self.recipe, X, y, self.strength_))
@@ -96,7 +104,7 @@ class LinearProbe(BaseEstimator):
         return y
 
     def _activations(self, X: Any, reset: bool) -> np.ndarray:
-        X = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], order="C", ensure_all_finite=False)
+        X = validate_data(self, _plain(X), reset=reset, dtype=[np.float64, np.float32], order="C", ensure_all_finite=False)
         bad = ~np.isfinite(X).all(1)
         if bad.any():
             raise ProbeError(
@@ -135,7 +143,7 @@ class LinearProbe(BaseEstimator):
 
     def score(self, X: Any, y: Any) -> float:
         """Balanced accuracy, or R2 for ridge."""
-        return float((balanced_accuracy_score if self.classifies else r2_score)(y, self.predict(X)))
+        return float((balanced_accuracy_score if self.classifies else r2_score)(_plain(y), self.predict(X)))
 
     def direction(self, towards: Any = None) -> np.ndarray:
         """Unit vector ``[d_model]`` along which the score of a class rises; the second class of two by default."""

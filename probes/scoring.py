@@ -56,7 +56,11 @@ def resampled(tally: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     """Scores of the resamples, ``[resample]``, or ``[resample, ...]`` for tallies ``[clip, ..., c, c]``."""
     flat = drawn.astype(float) @ tally.reshape(len(tally), -1)
     shaped = flat.reshape(len(drawn), *tally.shape[1:])
-    return score(np.rint(shaped).astype(np.int64) if np.issubdtype(tally.dtype, np.integer) else shaped)
+    if not np.issubdtype(tally.dtype, np.integer):
+        return score(shaped)
+    # a resample that lost a class has another chance level, and so no score of this question
+    lost = ((shaped.sum(-1) == 0) & (tally.sum(0).sum(-1) > 0)).any(-1)
+    return np.where(lost, np.nan, score(np.rint(shaped).astype(np.int64)))
 
 
 def interval(tally: np.ndarray, drawn: np.ndarray | None = None) -> tuple[float, float, float]:

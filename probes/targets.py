@@ -36,16 +36,33 @@ class Target:
         """Labels ``[frame, row, col]`` (or ``[..., k]``) of a clip; all missing where the target does not exist."""
         exists = self.tasks is None or (clip.item is not None and clip.item.task in self.tasks)
         found = self.label(clip) if exists else None
-        missing = -1 if self.form == CLASSIFY else np.nan
-        kind = np.int64 if self.form == CLASSIFY else np.float64
-        found = np.asarray(missing if found is None else found, kind)
-        if found.ndim == 0:
-            return np.full(clip.grid, found)
-        if found.shape[:3] != clip.grid:
+        values = self._classes(found) if self.form == CLASSIFY else np.asarray(np.nan if found is None else found, np.float64)
+        if values.ndim == 0:
+            return np.full(clip.grid, values)
+        further = values.ndim - 3  # values may have several a token, a class is one
+        if values.shape[:3] != clip.grid or further not in ((0,) if self.form == CLASSIFY else (0, 1)):
             raise ProbeError(
-                f"target {self.name!r}: labels of shape {found.shape} for tokens {clip.grid}; give [frame, row, col]"
+                f"target {self.name!r}: labels of shape {values.shape} for tokens {clip.grid}; give [frame, row, col]"
             )
-        return found
+        return values
+
+    def _classes(self, found: Any) -> np.ndarray:
+        """Class numbers; names of classes become their places in ``names``. ProbeError for what is neither."""
+        values = np.asarray(-1 if found is None else found)
+        if values.dtype.kind in "US":
+            unknown = sorted(set(values.ravel().tolist()) - set(self.names))
+            if unknown:
+                said = f"names={self.names}" if self.names else "names=(...), one a class"
+                raise ProbeError(
+                    f"target {self.name!r} gave the class {unknown[0]!r}: say Target({said}) with it, or give numbers"
+                )
+            return np.vectorize(self.names.index, otypes=[np.int64])(values)
+        if (values.dtype.kind == "f" and (values == np.round(values)).all()) or values.dtype.kind in "iub":
+            return values.astype(np.int64)
+        raise ProbeError(
+            f"target {self.name!r} gave {values.ravel()[0]!r}, which is no class: give whole numbers, names of classes, or say "
+            f"form={REGRESS!r} for values"
+        )
 
 
 OWN: dict[str, Target] = {}  # registered by users

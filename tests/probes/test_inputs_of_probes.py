@@ -1,0 +1,91 @@
+"""What people give to probes: tensors of every kind, names of classes, clips that come twice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from cos_interp.probes import LinearProbe, ProbeError, Target
+from cos_interp.probes.clip import ClipData
+from cos_interp.probes.collect import chosen_tokens
+from cos_interp.probes.dataset import assemble
+from cos_interp.probes.scoring import class_tally, interval
+from cos_interp.probes.splits import grouped
+
+RANDOM = np.random.default_rng(0)
+GRID = (2, 2, 2)
+
+
+def test_tensors_of_every_type_and_in_a_graph_are_arrays():
+    X, y = torch.randn(60, 5, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 2
+    X[:, 0] += 2 * y
+    right = LinearProbe("ridge-classifier", strength=1.0).fit(X.numpy(), y.numpy())
+    for given in (X, X.clone().requires_grad_() * 1, X.double()):
+        found = LinearProbe("ridge-classifier", strength=1.0).fit(given, y)
+        assert np.allclose(found.coef_, right.coef_, atol=1e-6) and (found.predict(given) == right.predict(X.numpy())).all()
+    for kind in (torch.bfloat16, torch.float16):
+        found = LinearProbe("ridge-classifier", strength=1.0).fit(X.to(kind), y)
+        again = LinearProbe("ridge-classifier", strength=1.0).fit(X.to(kind).float().numpy(), y.numpy())
+        assert np.array_equal(found.coef_, again.coef_) and found.score(X.to(kind), y) > 0.8
+
+
+class Seen:
+    grid, item, name = GRID, None, "clip"
+
+
+@pytest.mark.parametrize(
+    ("label", "right"),
+    [(lambda clip: "red", 1), (lambda clip: np.full(GRID, "blue"), 0), (lambda clip: 1.0, 1), (lambda clip: np.float32(0), 0),
+     (lambda clip: None, -1), (lambda clip: True, 1), (lambda clip: np.zeros(GRID, np.uint8), 0)],
+)  # fmt: skip
+def test_a_class_may_be_a_name_or_a_whole_number(label, right):
+    target = Target("colour", "perception", "about", label, names=("blue", "red"))
+    assert (target.read(Seen()) == right).all() and target.read(Seen()).shape == GRID
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [(lambda clip: 0.9, "0.9.* is no class"), (lambda clip: np.full(GRID, 0.5), "no class"), (lambda clip: "green", "'green'"),
+     (lambda clip: np.zeros((*GRID, 1), int), "labels of shape"), (lambda clip: np.zeros((2, 2), int), "labels of shape"),
+     (lambda clip: np.nan, "no class"), (lambda clip: {1}, "no class")],
+)  # fmt: skip
+def test_what_is_no_class_is_refused(label, message):
+    with pytest.raises(ProbeError, match=message):
+        Target("colour", "perception", "about", label, names=("blue", "red")).read(Seen())
+
+
+def clip(number: int, name: str) -> ClipData:
+    values = np.random.default_rng(number)
+    act, position = values.standard_normal((1, 8, 6)).astype(np.float32), np.stack(np.unravel_index(np.arange(8), GRID), 1)
+    return ClipData(
+        name, "prompts", {"blocks.0.x": act}, {"t": np.full(8, number % 2)}, act[..., :2], None, position, (0,), (1.0,), GRID
+    )
+
+
+def test_a_clip_that_comes_twice_lies_on_one_side_of_every_split():
+    target = Target("t", "perception", "about", lambda c: 0)
+    data = assemble([clip(n % 6, f"clip-{n}") for n in range(12)], 12, [target])
+    assert sorted(np.unique(data.clip)) == list(range(6))
+    for train, test in grouped(data.label("t"), data.clip, 3):
+        seen = {tuple(row) for row in data.storage.arrays["blocks.0.x"][0][train]}
+        assert not any(tuple(row) in seen for row in data.storage.arrays["blocks.0.x"][0][test])
+
+
+def test_a_resample_without_a_class_says_nothing_about_the_score():
+    """A majority of one class, always guessed: balanced accuracy 0.5, and no resample says more."""
+    y = np.r_[np.zeros(9, int), np.ones(1, int)]
+    tally = class_tally(y, np.zeros(10, int), np.arange(10), np.arange(10), np.array([0, 1]))
+    value, low, high = interval(tally)
+    assert (value, low, high) == (0.5, 0.5, 0.5)
+
+
+def test_tokens_of_clips_are_chosen_as_in_a_cache():
+    mask = np.zeros(GRID, bool)
+    mask[1, 0] = True
+    for form in (mask, torch.from_numpy(mask), [(1, 0, 0), (1, 0, 1)], {"frame": 1, "row": 0}):
+        assert chosen_tokens(form, GRID, 0).tolist() == [4, 5]
+    assert len(chosen_tokens(np.int64(3), GRID, 0)) == 3 and len(chosen_tokens("all", GRID, 0)) == 8
+    for wrong in ("some", 0, 9, [(9, 0, 0)], {"frames": 1}, np.zeros(GRID, bool), 2.5):
+        with pytest.raises(ProbeError):
+            chosen_tokens(wrong, GRID, 0)
