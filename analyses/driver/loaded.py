@@ -13,7 +13,7 @@ import pandas as pd
 from pydantic import ValidationError
 from torch import Tensor
 
-from cos_interp.analyses.driver import manifest
+from cos_interp.analyses.driver import manifest, older
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.facts import Facts
@@ -99,6 +99,8 @@ def _rows(store: RunStore) -> pd.DataFrame:
 
 def _findings(store: RunStore) -> tuple[Finding, ...]:
     path = store.folder / manifest.FINDINGS
+    if not path.is_file() and older.is_of_0_1((store.folder / manifest.RUN).read_bytes()):  # which kept none
+        return ()
     try:
         held = json.loads(store.read(manifest.FINDINGS))
     except (ValueError, RecursionError) as error:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.facts import Facts
+from cos_interp.interp.files import read_sealed_json
 
 REFUSAL = "it was made by version 0.1, whose runs can be read and drawn, but not continued"
 KEYS = {"analysis", "config", "model", "status", "versions"}
@@ -28,18 +29,27 @@ def is_of_0_1(data: bytes) -> bool:
 
 
 def facts(data: bytes) -> dict[str, Any]:
-    """``run.json`` of 0.1, marked as what it is."""
-    return {**json.loads(data), "format": 1}
+    """``run.json`` of 0.1, marked as what it is, with what it did not yet say."""
+    held = json.loads(data)
+    return {**held, "format": 1, "model": {"given": False, **held["model"]}}
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """The digests of the manifest of 0.1; RunError where it is missing or damaged."""
+    """The digests of the manifest of 0.1, and of a page drawn since; RunError where it is missing or damaged."""
     path = folder / "manifest.jsonl"
     try:
         lines = [json.loads(line) for line in path.read_bytes().splitlines()]
-        return {str(line["file"]): str(line["sha256"]) for line in lines}
+        return {str(line["file"]): str(line["sha256"]) for line in lines} | _drawn_since(folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is missing or damaged ({error}), and a run of version 0.1 has no other digests") from error
+
+
+def _drawn_since(folder: Path) -> dict[str, str]:
+    """The digests of a page that this version drew."""
+    try:
+        return dict(read_sealed_json((folder / "page.json").read_bytes())["files"])
+    except FileNotFoundError:
+        return {}
 
 
 def is_intact(folder: Path, name: str, data: bytes) -> bool:
