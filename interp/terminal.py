@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +16,16 @@ Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.
 
 class Failure(Exception):
     """A message for the user; exit code 1."""
+
+
+def refuse_other_content(folder: Path, own: Collection[str] = ()) -> None:
+    """Failure where a folder that is to be written holds something else than entries of the names ``own``."""
+    if folder.is_dir():
+        found = sorted(path.name for path in folder.iterdir() if path.name not in own)
+    else:
+        found = [folder.name] if folder.exists() else []
+    if found:
+        raise Failure(f"{folder} holds {found[0]}, which would be written over: choose another folder, or empty it yourself")
 
 
 def print_json(value: Any) -> None:

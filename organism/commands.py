@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cos_interp.interp.terminal import Failure, Json, print_json, progress_bar
+from cos_interp.interp.terminal import Failure, Json, print_json, progress_bar, refuse_other_content
 
 organism_app = typer.Typer(no_args_is_help=True, help="The small trained model that ships with the tool.")
 
@@ -37,6 +37,8 @@ def organism_train(
 
       cos organism train --autoencoder organism/weights --seed 1 --workers 1 --out runs/seed1
     """
+    stages = [path.name for path in out.glob("vae-*")] if out.is_dir() else []
+    refuse_other_content(out, ("transformer", "pipeline", *stages))
     from cos_interp.organism.train import Plan, train
 
     folder = train(Plan(out, workers, dit_steps, vae_steps, device, compiled, start_from, autoencoder, seed))
@@ -88,6 +90,7 @@ def organism_untrained(
 
     Example: cos organism untrained runs/twin --seed 1
     """
+    refuse_other_content(folder)
     from cos_interp.organism.package import save, untrained_twin
 
     save(untrained_twin(seed), folder)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -11,9 +10,12 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import nn
 
+from cos_interp.interp.files import BLANK, is_intact, sealed, write_atomic
+
+CHECKPOINT = "checkpoint.safetensors"
 Loss = Callable[[nn.Module, range], torch.Tensor]
 SEED_STRIDE = 50_000_000  # samples between the seeds of a recipe, more than any training takes: no two share one
 
@@ -84,27 +86,24 @@ class Run:
         for o, optimizer in enumerate(self.optimizers):
             for i, state in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer/{o}/{i}/{k}": torch.as_tensor(v) for k, v in state.items()}
-        temporary = self.folder / "checkpoint.tmp"
-        metadata = {"run": json.dumps({"step": self.step, "recipe": asdict(self.recipe)})}
-        save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, temporary, metadata=metadata)
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(self.folder / "checkpoint.safetensors")
+        metadata = {"run": json.dumps({"seal": BLANK, "step": self.step, "recipe": asdict(self.recipe)})}
+        write_atomic(self.folder / CHECKPOINT, sealed(save({k: v.contiguous().cpu() for k, v in tensors.items()}, metadata)))
 
     def resume(self) -> bool:
-        """Load the newest checkpoint; False when there is none. ValueError when it was made by another recipe."""
-        path = self.folder / "checkpoint.safetensors"
+        """Load the newest checkpoint; False when there is none. ValueError when it is damaged, or made by another recipe."""
+        path = self.folder / CHECKPOINT
         if not path.exists():
             return False
-        from safetensors import safe_open
-
-        with safe_open(path, "pt") as handle:
-            metadata = json.loads(handle.metadata()["run"])
+        data = path.read_bytes()
+        if not is_intact(data):
+            raise ValueError(f"{path} is damaged, or of version 0.1: delete it and train again, or choose another --out")
+        size = int.from_bytes(data[:8], "little")
+        metadata = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["run"])
         found, asked = metadata["recipe"], asdict(self.recipe)
         fixed = {"steps", "checkpoint_every", "decay"}  # the length may be changed: it acts on later steps only
         if {k: v for k, v in found.items() if k not in fixed} != {k: v for k, v in asked.items() if k not in fixed}:
             raise ValueError(f"{path} was made by recipe {found}, not {asked}: choose another --out, or delete it")
-        tensors = load_file(path)
+        tensors = load(data)
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(tensors[f"model/{name}"])

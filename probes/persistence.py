@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import safetensors
 from safetensors.numpy import load, save
 
-from cos_interp.interp.files import write_atomic
+from cos_interp.interp.files import plain, read_sealed_json, sealed_json, write_atomic
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.probes.collect import model_digest
 from cos_interp.probes.errors import ProbeError
@@ -20,7 +19,7 @@ from cos_interp.probes.estimator import LinearProbe
 
 Cell = tuple[str, int]  # hook name and step
 CARD, COEFFICIENTS = "card.json", "probes.safetensors"
-FORMAT = 1
+FORMAT = 2  # the card seals itself
 
 
 def versions() -> dict[str, str]:
@@ -41,7 +40,7 @@ def save_probes(folder: Path, probes: dict[Cell, LinearProbe], about: dict[str, 
     facts = {"versions": versions(), "cells": cells, "sha256": hashlib.sha256(data).hexdigest()}
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / COEFFICIENTS, data)
-    write_atomic(folder / CARD, (json.dumps({"format": FORMAT, **about, **facts}, indent=1) + "\n").encode())
+    write_atomic(folder / CARD, sealed_json(plain({"format": FORMAT, **about, **facts})))
     return folder
 
 
@@ -60,15 +59,13 @@ def read_card(folder: Path) -> dict[str, Any]:
     """The card of saved probes; ProbeError where there is none or it is damaged."""
     path = folder / CARD
     try:
-        card = json.loads(path.read_text())
+        card = read_sealed_json(path.read_bytes())
     except OSError as error:
         raise ProbeError(f"{folder} holds no probes ({CARD}: {error.strerror}): train some with cos probe train") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ProbeError(f"{path} is damaged ({error}): train the probes again") from error
-    if not isinstance(card, dict) or card.get("format") != FORMAT:
-        raise ProbeError(
-            f"{path} has format {card.get('format') if isinstance(card, dict) else None}; this version reads {FORMAT}"
-        )
+    except ValueError as error:  # cards of 0.1 had no seal
+        raise ProbeError(f"{path} is damaged, or was made by version 0.1 ({error}): train the probes again") from error
+    if card.get("format") != FORMAT:
+        raise ProbeError(f"{path} has format {card.get('format')}; this version reads {FORMAT}: train the probes again")
     return card
 
 

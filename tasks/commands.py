@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cos_interp.interp.terminal import Json, print_json, progress_bar
+from cos_interp.interp.terminal import Json, print_json, progress_bar, refuse_other_content
 from cos_interp.tasks import NAMES
 
 tasks_app = typer.Typer(no_args_is_help=True, help="The controlled video-reasoning tasks and their verifiers.")
@@ -75,6 +75,7 @@ def tasks_export(
 
     Example: cos tasks export data/cos-500, then generate MODEL/cos-500/maze/00000.mp4 and so on
     """
+    refuse_other_content(folder)
     from cos_interp.tasks import vbvr
 
     typer.echo(f"{vbvr.export(folder, _suite_items(suite, task), suite)} items written to {folder}")

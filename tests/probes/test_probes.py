@@ -12,6 +12,7 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.utils.estimator_checks import check_estimator
 
+from cos_interp.interp.files import sealed_json
 from cos_interp.interp.views import pixel_to_latent
 from cos_interp.probes import LinearProbe, ProbeDataset, ProbeError, ProbeGrid, Target, out_of_fold, pca, umap
 from cos_interp.probes.clip import ClipData
@@ -19,6 +20,7 @@ from cos_interp.probes.crossval import ask
 from cos_interp.probes.dataset import assemble
 from cos_interp.probes.estimator import KINDS
 from cos_interp.probes.overlay import overlay
+from cos_interp.probes.persistence import read_card
 from cos_interp.probes.roles import expected_layer, role
 from cos_interp.probes.scoring import balanced_accuracy, class_tally, interval, r_squared, value_tally
 from cos_interp.probes.splits import control_labels, grouped, shuffled
@@ -214,17 +216,22 @@ def test_damaged_files_and_other_models_are_refused(tmp_path, organism):
     with pytest.raises(ProbeError, match="trained on another"):
         ProbeGrid.load(folder, organism)
     assert ProbeGrid.load(folder, organism, force=True).at(1, 9).coef_.shape == (1, WIDTH)
-    good, card = (folder / "probes.safetensors").read_bytes(), (folder / "card.json").read_text()
+    good, card = (folder / "probes.safetensors").read_bytes(), (folder / "card.json").read_bytes()
     (folder / "probes.safetensors").write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     with pytest.raises(ProbeError, match="has changed"):
         ProbeGrid.load(folder)
     (folder / "probes.safetensors").write_bytes(good)
     wrong = json.loads(card)
     wrong["cells"][0]["shape"] = [1, 5]
-    (folder / "card.json").write_text(json.dumps(wrong))
+    (folder / "card.json").write_bytes(sealed_json(wrong))
     with pytest.raises(ProbeError, match="the card says"):
         ProbeGrid.load(folder)
-    (folder / "card.json").write_text(card[:50])
+    for place in range(len(card)):
+        flipped = card[:place] + bytes([card[place] ^ (1 << place % 8)]) + card[place + 1 :]
+        (folder / "card.json").write_bytes(flipped)
+        with pytest.raises(ProbeError, match="damaged"):
+            read_card(folder)
+    (folder / "card.json").write_bytes(card[:50])
     with pytest.raises(ProbeError, match="damaged"):
         ProbeGrid.load(folder)
 
