@@ -24,7 +24,7 @@ from cos_interp.interp.batch import chunks
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.patching import restart
 from cos_interp.interp.trajectory import Run
-from cos_interp.tasks import get_task
+from cos_interp.tasks import get_task, suite
 
 Piece = tuple[Problem, Problem | None]  # a problem, and the other item whose latents are injected
 
@@ -179,8 +179,14 @@ def _label(row: Row) -> str:
 
 def pieces(config: RecoveryConfig) -> list[tuple[Piece, list[str]]]:
     """Each problem with the next one of its task that has no right answer in common with it."""
-    found = problems(config)
-    return [((problem, _other(problem, found)), [problem.name]) for problem in found]
+    return [((problem, _other(problem, _beside(problem, config))), [problem.name]) for problem in problems(config)]
+
+
+def _beside(problem: Problem, config: RecoveryConfig) -> list[Problem]:
+    """All problems of its task, asked for or not, so that a donor does not depend on their number; or all of the user's own."""
+    if problem.item is None:
+        return problems(config)
+    return problems(config.model_copy(update={"tasks": (problem.task,), "items": len(suite.task_items(problem.task))}))
 
 
 def _other(problem: Problem, found: list[Problem]) -> Problem | None:
