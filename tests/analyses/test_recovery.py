@@ -30,8 +30,8 @@ def test_stays_from_and_mix():
 
 def test_a_share_of_few_items_has_a_wide_interval():
     few, half = share([True] * 3), share([True, False] * 50)
-    assert (few.value, round(few.low, 3), few.high, few.n) == (1, 0.439, 1, 3)  # 3 of 3: n / (n + z^2)
-    assert (half.value, round(half.low, 3), round(half.high, 3)) == (0.5, 0.404, 0.596)
+    assert (few.value, round(few.low, 3), few.high, few.n) == (1, 0.292, 1, 3)  # 3 of 3: 0.025 ** (1 / 3)
+    assert (half.value, round(half.low, 3), round(half.high, 3)) == (0.5, 0.398, 0.602)
     assert np.isnan(share([]).value)
 
 
