@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cos_interp.analyses.attention import AttentionConfig, AttentionFacts
-from cos_interp.analyses.attention.words import Word, chosen_words, prompt_words, word_cells
+from cos_interp.analyses.attention.words import Word, chosen_words, encoded_text, prompt_words, word_cells
 from cos_interp.analyses.driver.experiment import Unit, each_unit
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit import attention_maths as maths
@@ -137,7 +137,8 @@ def chosen_query(config: AttentionConfig, problem: Problem, grid: Grid) -> tuple
 def measure(model: HookedVideoPipeline, config: AttentionConfig, problem: Problem) -> Unit:
     layers, steps = checked_layers(model, config.layers), chosen_steps(config, 5)
     call = arguments(model, config, problem)
-    words = chosen_words(prompt_words(model.pipe.tokenizer, call["prompt"], text_length(model, call)), config.words)
+    text = encoded_text(model.pipe, call["prompt"])
+    words = chosen_words(prompt_words(model.pipe.tokenizer, text, text_length(model, call)), config.words)
     reader = Reader(config, problem, words)
     hooks = query_key_hooks(model, "attn", layers, steps, reader.within)
     hooks += query_key_hooks(model, "cross_attn", layers, steps, reader.across)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,12 @@ def group_tokens(tokens: Sequence[str], special: Sequence[str] = ()) -> list[Wor
         else:
             found[-1] = (found[-1][0] + text, [*found[-1][1], number])
     return [Word(text, tuple(numbers)) for text, numbers in found if text]
+
+
+def encoded_text(pipe: Any, prompt: str) -> str:
+    """The text that a pipeline encodes for a prompt: several of diffusers' clean it first (HTML entities, quotes, spaces)."""
+    clean = getattr(sys.modules[type(pipe).__module__], "prompt_clean", None)
+    return prompt if clean is None else clean(prompt)
 
 
 def prompt_words(tokenizer: Any, prompt: str, length: int) -> list[Word]:

@@ -13,7 +13,7 @@ from support import build_tiny
 from cos_interp.analyses.attention import AttentionConfig
 from cos_interp.analyses.attention.measure import self_statistics
 from cos_interp.analyses.attention.report import local, spoken
-from cos_interp.analyses.attention.words import chosen_words, group_tokens, prompt_words, word_cells
+from cos_interp.analyses.attention.words import chosen_words, encoded_text, group_tokens, prompt_words, word_cells
 from cos_interp.analyses.driver.experiment import run_and_report
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
@@ -139,6 +139,24 @@ def test_a_run_on_the_organism(organism, tmp_path):
             run_and_report(
                 load("attention"), config.model_copy(update=wrong), tmp_path / "bad", model=organism, workers=1, fresh=True
             )
+
+
+def test_words_are_those_of_the_text_that_the_pipeline_encodes(organism):
+    """What a tokenizer is given inside encode_prompt, read by a spy."""
+    raw, given = "&lt;b&gt;  move the red circle", []
+    tokenizer = organism.pipe.tokenizer
+
+    class Spy:
+        def __call__(self, text, **options):
+            given.append(text)
+            return tokenizer(text, **options)
+
+    organism.pipe.tokenizer = Spy()
+    try:
+        organism.pipe.encode_prompt(raw, do_classifier_free_guidance=False)
+    finally:
+        organism.pipe.tokenizer = tokenizer
+    assert encoded_text(organism.pipe, raw) in given[0] and encoded_text(organism.pipe, raw) != raw
 
 
 @pytest.mark.parametrize("family", ["wan21-t2v", "wan22-i2v"])
