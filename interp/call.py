@@ -14,7 +14,15 @@ OURS = {
     "fwd_hooks": "give them to run_with_hooks(fwd_hooks=[...]), or use `with model.hooks(fwd_hooks=[...]):` around this call",
     **dict.fromkeys(("names", "branches", "tokens", "reduce", "max_bytes"), "it belongs to run_with_cache"),
 }
+OUTPUT_TYPES = ("np", "pt", "pil", "latent")
 SIZES = ("height", "width", "num_frames")
+
+
+def checked_output_type(asked: Any) -> str:
+    """The form in which a run shows its video, ``"np"`` where nothing is asked; InterpError for one that there is not."""
+    if asked is None or asked in OUTPUT_TYPES:
+        return asked or OUTPUT_TYPES[0]
+    raise InterpError(f"output_type={asked!r}: there are {', '.join(OUTPUT_TYPES)}")
 
 
 def check_call(pipe: Any, call: Mapping[str, Any]) -> None:

@@ -18,10 +18,10 @@ from cos_interp.interp import batch
 from cos_interp.interp.address import BRANCHES, Address
 from cos_interp.interp.cache import ActivationCache
 from cos_interp.interp.cache_plan import DEFAULT_BUDGET, CacheRequest, Reduce, Steps, Tokens, as_reduce
-from cos_interp.interp.call import check_call
+from cos_interp.interp.call import check_call, checked_output_type
 from cos_interp.interp.errors import InterpError, unknown_hook
 from cos_interp.interp.families.adapter import Adapter
-from cos_interp.interp.families.decoding import to_frames
+from cos_interp.interp.families.decoding import postprocessed, to_uint8
 from cos_interp.interp.families.sites import EXPERTS
 from cos_interp.interp.families.unsupported import PIPELINES
 from cos_interp.interp.hooking import EditFn, FwdHook, Hooked, checked_hooks, kind_of
@@ -139,8 +139,9 @@ class HookedVideoPipeline:
         """Generate. Keywords go to the pipeline, on top of the model's own defaults.
 
         ``seed``: an integer for one video, a list of integers for a batch (one a row, so that a row does not depend on
-        its neighbours). ``prompt`` and ``image`` may be lists of one length: one video each. Raises InterpError for keywords that
-        the instrument itself uses (``output_type``, ...), and where the pipeline cannot be followed.
+        its neighbours). ``prompt`` and ``image`` may be lists of one length: one video each. ``output_type`` is that of
+        :attr:`Run.frames <cos_interp.interp.trajectory.Run.frames>`: nothing is decoded before somebody asks. Raises InterpError
+        for keywords that the pipeline does not take, and where it cannot be followed.
         """
         return self._hooked(kwargs)[0]
 
@@ -229,13 +230,24 @@ class HookedVideoPipeline:
 
         ``batch`` videos are decoded at a time, for the memory.
         """
+        return to_uint8(self.frames(latents, "np", batch))
+
+    def frames(self, latents: Tensor, output_type: str = "np", batch: int = 16) -> Any:
+        """The video of latents ``[batch, channel, frame, row, col]`` as the pipeline returns it with an ``output_type``.
+
+        ``"np"``: floats in [0, 1] ``[batch, pixel frame, height, width, 3]``; ``"pt"``: a tensor
+        ``[batch, pixel frame, 3, height, width]``; ``"pil"``: for every video a list of pictures. ``batch`` videos are
+        decoded at a time, for the memory.
+        """
         parts = []
         with torch.no_grad():
             for part in latents.split(batch):
                 pixels = self.adapter.decode(self.pipe, part.to(getattr(self.pipe, "_execution_device", part.device)))
-                parts.append(to_frames(self.pipe, pixels))
+                parts.append(postprocessed(self.pipe, pixels, output_type))
             self.pipe.maybe_free_model_hooks()  # offloads the VAE where offloading is on
-        return np.concatenate(parts)
+        if output_type == "pil":
+            return [video for part in parts for video in part]
+        return torch.cat(parts) if output_type == "pt" else np.concatenate(parts)
 
     # --- inside ------------------------------------------------------------------------------------------------
 
@@ -264,8 +276,7 @@ class HookedVideoPipeline:
         if kwargs.get("seed") is not None and kwargs.get("generator") is not None:
             raise InterpError("seed and generator were both given: give one of them, each says which noise is drawn")
         kwargs.pop("return_dict", None)  # what comes back is a Run, however the pipeline would have returned its video
-        if kwargs.pop("output_type", "latent") != "latent":
-            raise InterpError("output_type: a run keeps latents; Run.decode() makes pixels of them, uint8")
+        kwargs.pop("output_type", None)  # a matter of Run.frames
         if kwargs.get("callback_on_step_end") is not None:
             kwargs["callback_on_step_end"] = batch.reading_only(kwargs["callback_on_step_end"])
         rows = batch.rows_of(kwargs)
@@ -288,7 +299,7 @@ class HookedVideoPipeline:
     def _played(self, director: Director, kwargs: dict[str, Any]) -> Run:
         with silent(self.pipe):
             run = Stage(self.pipe, self.engines, director).play(**kwargs)
-        run.kwargs, run.decoder = kwargs, self.decode
+        run.kwargs, run.decoder = kwargs, self.frames
         return run
 
     def _hooked(
@@ -299,6 +310,7 @@ class HookedVideoPipeline:
     ) -> tuple[Run, ActivationCache]:
         """A run with the hooks of this model, and what it kept."""
         with self._alone():
+            output_type = checked_output_type(kwargs.get("output_type"))
             kwargs = self.call_arguments(kwargs)
             hooked = Hooked(self.pipe, self.engines, self._hooks, self._steps(kwargs), request)
             director = around(hooked)
@@ -308,6 +320,7 @@ class HookedVideoPipeline:
                 first = {name: kwargs[name][0] for name in batch.PICTURES if isinstance(kwargs.get(name), list)}
                 kwargs = {**kwargs, **first, "generator": None}
             run = self._played(director, kwargs)
+            run.output_type = output_type
             hooked.check_done(run)
             return run, hooked.cache
 

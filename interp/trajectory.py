@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cos_interp.interp.errors import InterpError
+from cos_interp.interp.families.decoding import to_uint8
 from cos_interp.interp.families.layouts import Dims
 from cos_interp.interp.run.clock import Call
 from cos_interp.interp.run.prediction import Clean
@@ -26,7 +27,7 @@ def clean_estimate(x_t: Tensor, v: Tensor, sigma: float | Tensor) -> Tensor:
     return x_t - sigma * v
 
 
-def _no_decoder(latents: Tensor) -> np.ndarray:
+def _no_decoder(latents: Tensor, output_type: str) -> Any:
     raise InterpError("this run was not made by a model, so nothing can decode it: give its latents to model.decode(latents)")
 
 
@@ -59,7 +60,8 @@ class Run:
     unseeded: bool = False  # the pipeline or its scheduler drew noise from PyTorch's global generator
     prompt_embeds: tuple[Tensor | None, Tensor | None] = (None, None)  # cond, uncond
     kwargs: dict[str, Any] = field(default_factory=dict)
-    decoder: Callable[[Tensor], np.ndarray] = _no_decoder
+    decoder: Callable[[Tensor, str], Any] = _no_decoder  # latents and an output_type
+    output_type: str = "np"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Run:
         """A copy with tensors of its own, which the same model decodes."""
@@ -99,7 +101,16 @@ class Run:
         Raises IndexError for a step that the run does not have.
         """
         latents = self.latents if step is None else self.x0hat[step]
-        return self.decoder(self.shown(latents))
+        return to_uint8(self.decoder(self.shown(latents), "np"))
+
+    @property
+    def frames(self) -> Any:
+        """The video as the pipeline returns it with the ``output_type`` of the call, decoded when it is asked for.
+
+        ``"np"`` (where the call said nothing): floats in [0, 1] ``[batch, pixel frame, height, width, 3]``; ``"pt"``: a tensor
+        ``[batch, pixel frame, 3, height, width]``; ``"pil"``: for every video a list of pictures; ``"latent"``: :attr:`latents`.
+        """
+        return self.latents if self.output_type == "latent" else self.decoder(self.shown(self.latents), self.output_type)
 
     def shown(self, latents: Tensor) -> Tensor:
         """Latents ``[batch, channel, frame, row, col]`` of this run with the frames that the pipeline puts before them."""

@@ -47,9 +47,13 @@ def by_scaling_factor(pipe: Any, latents: Tensor) -> Tensor:
     return pipe.vae.decode(latents, return_dict=False)[0]
 
 
-def to_frames(pipe: Any, pixels: Tensor) -> np.ndarray:
-    """uint8 ``[batch, pixel frame, height, width, 3]``. NotFinite for pixels that are NaN or infinite."""
+def postprocessed(pipe: Any, pixels: Tensor, output_type: str) -> Any:
+    """Frames as the pipeline returns them with this ``output_type``. NotFinite for pixels that are NaN or infinite."""
     check_finite(pixels, "what the autoencoder decoded", [pipe.vae])
     processor = getattr(pipe, "video_processor", None) or VideoProcessor()
-    frames = processor.postprocess_video(pixels, output_type="np")
+    return processor.postprocess_video(pixels, output_type=output_type)
+
+
+def to_uint8(frames: Any) -> np.ndarray:
+    """uint8 ``[batch, pixel frame, height, width, 3]`` of a pipeline's frames of type ``"np"``."""
     return np.round(np.asarray(frames) * 255).astype(np.uint8)

@@ -6,6 +6,7 @@ them its silent ways of binding a read to the wrong call; inside the one call th
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,7 @@ from cos_interp.interp.families import adapter_for
 from cos_interp.interp.families.adapter import Block, Point
 from cos_interp.interp.families.contract import wrong_tensor
 from cos_interp.interp.run import sdpa
+from cos_interp.interp.run.foreign import only_reading
 from cos_interp.interp.run.wrapping import refuse_untraceable, wrap, wrapped
 from cos_interp.interp.views import TokenGrid, give, take
 
@@ -117,7 +119,9 @@ class ExpertEngine:
         hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
         self.block_calls += hidden.shape[0] * (self.layers - (skip.layer if skip else 0))
         if not visits and skip is None:
-            return self.module(*args, **kwargs)
+            read = self.env.interleaver.interleaving  # by the block of trace_call
+            with only_reading(self.name, self.module) if read else contextlib.nullcontext():
+                return self.module(*args, **kwargs)
         call = {"hidden_states": hidden, **kwargs}
         dims, grid = self.adapter.dims(call), self.adapter.call_grid(self.module, call)
         ordered = sorted((self.points[name] for name in visits), key=lambda p: p.order)
@@ -126,7 +130,7 @@ class ExpertEngine:
                 self._source(point)  # installed before the forward, else the first trace misses it
         outer = [(p, visits[p.name]) for p in ordered if p.key not in sdpa.INNER]
         serving = self._serving([(p, visits[p.name]) for p in ordered if p.key in sdpa.INNER], grid)
-        with serving:
+        with serving, only_reading(self.name, self.module):
             if not outer and skip is None:
                 out = self.module(*args, **kwargs)
             else:

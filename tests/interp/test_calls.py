@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import nnsight
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from cos_interp.interp import HookedVideoPipeline, InterpError, tiny
+from cos_interp.interp import HookedVideoPipeline, InterpError, record, tiny
 
 RANDOM = np.random.default_rng(0)
 
@@ -95,8 +96,60 @@ def test_a_callback_may_read_and_not_touch():
     for touch in (lambda pipe, step, timestep, tensors: {"latents": tensors["latents"] * 2}, in_place):
         with pytest.raises(InterpError, match="callback_on_step_end changed latents at step 0: edit it by a hook"):
             model.run(prompt="a", seed=0, callback_on_step_end=touch, **call)
-    for way in ({"output_type": "latent"}, {"return_dict": False}, {"return_dict": True}):
-        assert torch.equal(model.run(prompt="a", seed=0, **way, **call).latents, plain.latents)
+
+
+@pytest.mark.parametrize("name", ["wan2.1", "ltx", "cogvideox"])
+def test_frames_are_what_the_pipeline_returns_with_an_output_type(name):
+    model, call = model_and_call(name)
+    plain = model.run(prompt="a", seed=0, **call)
+    for output_type in ("np", "pt", "pil", "latent"):
+        run = model.run(prompt="a", seed=0, output_type=output_type, return_dict=False, **call)
+        own = model.pipe(prompt="a", generator=torch.Generator().manual_seed(0), output_type=output_type, **call).frames
+        assert torch.equal(run.latents, plain.latents) and type(run.frames) is type(own)
+        if output_type == "pil":
+            assert [[np.asarray(p).tobytes() for p in v] for v in run.frames] == [
+                [np.asarray(p).tobytes() for p in v] for v in own
+            ]
+        elif output_type != "latent":
+            assert np.array_equal(np.asarray(run.frames), np.asarray(own))
+    assert np.array_equal(plain.frames, model.run(prompt="a", seed=0, output_type="np", **call).frames)
+
+
+def returns(module, given, out):
+    return out * 2
+
+
+def writes(module, given, out):
+    out.mul_(2)
+
+
+@pytest.mark.parametrize("how", [returns, writes])
+def test_a_forward_hook_of_the_users_may_read_and_not_change_where_activations_are_read(how):
+    model, call = model_and_call("wan2.1")
+    block, seen = model.pipe.transformer.blocks[0], []
+    ask = dict(names=["blocks.0.hook_resid_post", "blocks.1.hook_resid_pre"], prompt="a", seed=0, **call)
+    reading = block.register_forward_hook(lambda module, given, out: seen.append(out.clone()) or out)
+    _, cache = model.run_with_cache(**ask)
+    assert torch.equal(cache["blocks.0.hook_resid_post", 0].flatten(1, 3), seen[0])
+    reading.remove()
+    own, before = block.register_forward_hook(how), dict(block._forward_hooks)
+    changed = model.run(prompt="a", seed=0, **call)  # nothing is read: the pipeline runs as its owner has made it
+    with pytest.raises(InterpError, match=r"forward hook on transformer\.blocks\.0 changes what it is given.*run_with_hooks"):
+        model.run_with_cache(**ask)
+    with pytest.raises(InterpError, match="forward hook"):
+        record(model, **{k: v for k, v in ask.items() if k != "names"})
+    with pytest.raises(InterpError, match="forward hook"), model.trace_call(step=0, prompt="a", seed=0, **call) as traced:
+        nnsight.save(traced.blocks[0].output)
+    assert block._forward_hooks == before
+    own.remove()
+    assert not torch.equal(changed.latents, model.run(prompt="a", seed=0, **call).latents)
+    double = lambda module, given: (2 * given[0], *given[1:]) if module is block else None
+    everywhere = torch.nn.modules.module.register_module_forward_pre_hook(double)
+    try:
+        with pytest.raises(InterpError, match="forward hook on every module"):
+            model.run_with_cache(**ask)
+    finally:
+        everywhere.remove()
 
 
 @pytest.mark.parametrize("config", [None, {"disable": False, "desc": "mine"}])

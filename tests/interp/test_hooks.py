@@ -243,8 +243,8 @@ def test_errors_name_the_remedy(tmp_path):
         model.run_with_hooks(fwd_hooks=[("blocks.0.hook_mlp_out @ head=1", lambda a, h: a)], **call)
     with pytest.raises(InterpError, match="seed"):
         model.run(seed=[1, 2], **call)
-    with pytest.raises(InterpError, match="output_type"):
-        model.run(output_type="np", **call)
+    with pytest.raises(InterpError, match="output_type='npy': there are np, pt, pil, latent"):
+        model.run(output_type="npy", **call)
     with pytest.raises(InterpError, match=r"step='some': give a number"):
         model.run_with_cache(names="hook_x_t", steps="some", seed=0, **call)
     with pytest.raises(InterpError, match=r"no model 'tiny:NOPE': the tiny pipelines are .*latte.*, wan2\.1"):
