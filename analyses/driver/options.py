@@ -20,10 +20,9 @@ def option(name: str, field: FieldInfo) -> inspect.Parameter:
     """The command-line option of one setting; required where the setting is."""
     text = reader(field.annotation) is not None
     default = field.default if not text or field.default is None else as_text(field.default)
-    kind: Any = field.annotation if field.annotation in (bool, int, float) else str
-    if text or (kind is str and field.default is None):
-        kind = str | None
-    flags = [f"{flag(name)}/--no-{flag(name)[2:]}"] if kind is bool else [flag(name)]
+    plain: Any = next((t for t in (bool, int, float) if field.annotation in (t, t | None)), str)
+    kind: Any = plain | None if text or field.default is None else plain
+    flags = [f"{flag(name)}/--no-{flag(name)[2:]}"] if plain is bool else [flag(name)]
     said = Annotated[kind, typer.Option(*flags, help=field.description)]
     if field.is_required():
         default = inspect.Parameter.empty

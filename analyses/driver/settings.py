@@ -32,16 +32,21 @@ def known_task(value: str) -> str:
     return value
 
 
-class SuiteConfig(AnalysisConfig):
-    """Settings of analyses that go over problems: the suite's items, or the user's own prompts."""
-
-    FILES = ("prompts",)
+class TasksConfig(AnalysisConfig):
+    """Settings of what goes over items of the tasks."""
 
     tasks: tuple[str, ...] = Field(NAMES, min_length=1, description="Tasks, with commas.")
     items: int = Field(10, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
-    prompts: str | None = Field(None, description="Own inputs instead: a JSONL file, a line {'prompt': ..., 'image': path}.")
 
     @field_validator("tasks")
     @classmethod
     def _tasks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(known_task(v) for v in value))
+
+
+class SuiteConfig(TasksConfig):
+    """Settings of analyses that go over problems: the suite's items, or the user's own prompts."""
+
+    FILES = ("prompts",)
+
+    prompts: str | None = Field(None, description="Own inputs instead: a JSONL file, a line {'prompt': ..., 'image': path}.")

@@ -56,7 +56,7 @@ class RunStore:
                 store = cls(folder, kinds, stack.enter_context(Writer(folder).holding()), parts)
                 store._begin(asked, fresh, accept_versions, derived)
             except OSError as error:
-                raise RunError(f"cannot write to {folder}: {error.strerror}") from error
+                raise RunError(f"cannot write to {folder}: {error.strerror} (cos runs show reads a run that is there)") from error
             try:
                 yield store
             except Exception as error:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from cos_interp.analyses.driver import inputs
-from cos_interp.analyses.driver.settings import AnalysisConfig, SuiteConfig
+from cos_interp.analyses.driver.settings import AnalysisConfig, SuiteConfig, TasksConfig
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.interp.call import unfit
 from cos_interp.interp.errors import InterpError
@@ -59,8 +59,11 @@ class Problem:
 
 def problems(config: SuiteConfig) -> list[Problem]:
     """The problems of a configuration, each with its own noise seed, whatever the others are."""
-    if config.prompts is not None:
-        return _own(config)
+    return items(config) if config.prompts is None else _own(config)
+
+
+def items(config: TasksConfig) -> list[Problem]:
+    """The items of the suite that a configuration asks for."""
     chosen = [(task, i, item) for task in config.tasks for i, item in enumerate(suite.task_items(task)[: config.items])]
     return [
         Problem(f"{task}-{i:03d}", item_call(item), seed_for("noise", config.seed, task, i), i, item) for task, i, item in chosen

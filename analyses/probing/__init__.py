@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.facts import Facts
-from cos_interp.analyses.driver.settings import SuiteConfig
+from cos_interp.analyses.driver.settings import AnalysisConfig, SuiteConfig, TasksConfig, known_task
+from cos_interp.tasks import NAMES
 
 Kind = Literal["logistic", "ridge-classifier", "mean-difference", "linear-svm", "pca+logistic"]
 KINDS = f"{', '.join(get_args(Kind))}."
@@ -32,7 +33,7 @@ class ProbesConfig(SuiteConfig):
     views: bool = Field(True, description="PCA and UMAP views of the probed activations.")
 
 
-class TrainConfig(SuiteConfig):
+class TrainConfig(TasksConfig):
     """Probes that are kept: of one target, at layers and steps, with their card."""
 
     target: str = Field(description="What is read; cos probe targets lists them.")
@@ -43,6 +44,29 @@ class TrainConfig(SuiteConfig):
     steps: tuple[int, ...] | None = Field(None, description="Steps: 0,10 or 0:20:5. All by default.")
     tokens: int = Field(25, ge=0, description="Tokens of each clip, drawn at random; 0: all.")
     folds: int = Field(5, ge=2, description="Folds of the cross-validation; clips stay whole.")
+
+
+class EvalConfig(TasksConfig):
+    """Saved probes, tested on clips that they were not trained on."""
+
+    items: int = Field(20, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
+    skip: int = Field(100, ge=0, description="First item of each task, so that no trained clip is tested.")
+    force: bool = Field(False, description="Use probes of a model with other weights.")
+
+
+class ApplyConfig(AnalysisConfig):
+    """A saved probe, drawn over one item's video."""
+
+    task: str = Field("maze", description=f"One of {', '.join(NAMES)}.")
+    item: int = Field(0, ge=0, lt=125, description="Number of the item of cos-500.")
+    layer: int | None = Field(None, description="Layer; with --step. The best probe by default.")
+    step: int | None = Field(None, description="Step; with --layer.")
+    force: bool = Field(False, description="Use probes of a model with other weights.")
+
+    @field_validator("task")
+    @classmethod
+    def _task(cls, value: str) -> str:
+        return known_task(value)
 
 
 class ClipFacts(Facts):

@@ -8,28 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from cos_interp.analyses.driver.options import configured, with_options
-from cos_interp.analyses.probing import TrainConfig
+from cos_interp.analyses.probing import ApplyConfig, EvalConfig, TrainConfig
 from cos_interp.interp.terminal import Failure, Json, print_json, progress_bar
-from cos_interp.tasks import NAMES
 
 probe_app = typer.Typer(no_args_is_help=True, help="Linear probes that are kept: train, test, look at, apply.")
 
-EVERY = ",".join(NAMES)
-KINDS = "logistic, ridge-classifier, mean-difference, linear-svm, pca+logistic."
-Model = Annotated[str, typer.Option(help="'organism', a folder in diffusers format, a hub id, or tiny:NAME.")]
-Tasks = Annotated[str, typer.Option(help="Tasks, with commas.")]
-Items = Annotated[int, typer.Option(help="Items of cos-500 of each task.")]
-Steps = Annotated[int, typer.Option("--num-steps", help="Denoising steps of every run.")]
-Seed = Annotated[int, typer.Option(help="Picks the noises.")]
-Force = Annotated[bool, typer.Option("--force", help="Use probes of a model with other weights.")]
 Probes = Annotated[Path, typer.Argument(help="Folder of saved probes.")]
-
-
-def _suite(**given: Any) -> Any:
-    from cos_interp.analyses.driver.command import words
-    from cos_interp.analyses.probing.training import suite_config
-
-    return suite_config(**{k: words(v) if k == "tasks" else v for k, v in given.items()})
+FOLDER = {"folder": (Path, ..., typer.Argument(help="Folder of saved probes."))}
+AS_JSON = {"as_json": (bool, False, typer.Option("--json", help="Print machine-readable JSON."))}
 
 
 def _train(*, out: Path, overwrite: bool, as_json: bool, **given: Any) -> None:
@@ -56,7 +42,7 @@ with_options(
     {
         "out": (Path, ..., typer.Option(help="Folder for the probes.")),
         "overwrite": (bool, False, typer.Option("--overwrite", help="Replace probes that are in the folder.")),
-        "as_json": (bool, False, typer.Option("--json", help="Print machine-readable JSON.")),
+        **AS_JSON,
     },
     """Train probes of one target at layers and steps, cross-validated by clip, and save them with their card.
 
@@ -70,34 +56,31 @@ with_options(
 probe_app.command("train")(_train)
 
 
-@probe_app.command("eval")
-def probe_eval(
-    folder: Probes,
-    skip: Annotated[int, typer.Option(help="First item of each task, so that no trained clip is tested.")] = 100,
-    model: Model = "organism",
-    tasks: Tasks = EVERY,
-    items: Items = 20,
-    num_steps: Steps = 20,
-    seed: Seed = 0,
-    force: Force = False,
-    as_json: Json = False,
-) -> None:
-    """Test saved probes on clips that they were not trained on.
-
-    Example: cos probe eval runs/probes/on_path --skip 100 --items 20
-    """
+def _eval(*, folder: Path, as_json: bool, **given: Any) -> None:
+    config = configured(EvalConfig, given)
     from cos_interp.analyses.probing.training import evaluate
 
-    config = _suite(model=model, tasks=tasks, items=items, num_inference_steps=num_steps, seed=seed)
     bar, move = progress_bar()
     with bar:
-        rows = evaluate(folder, config, skip, force, move)
+        rows = evaluate(folder, config, move)
     if as_json:
         print_json(rows)
         return
     for row in rows:
         interval = f"{row['score']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
         typer.echo(f"{row['name']} step {row['step']}: {interval} on {row['n_clips']} clips; {row['trained']:.2f} at training")
+
+
+with_options(
+    _eval,
+    EvalConfig,
+    {**FOLDER, **AS_JSON},
+    """Test saved probes on clips that they were not trained on.
+
+    Example: cos probe eval runs/probes/on_path --skip 100 --items 20
+    """,
+)
+probe_app.command("eval")(_eval)
 
 
 @probe_app.command("list")
@@ -154,30 +137,25 @@ def probe_show(folder: Probes, as_json: Json = False) -> None:
         typer.echo(f"{row['name']} step {row['step']} (sigma {row['sigma']:.2f}): {row['score']:.2f}")
 
 
-@probe_app.command("apply")
-def probe_apply(
-    folder: Probes,
-    out: Annotated[Path, typer.Option(help="The overlay video (mp4).")],
-    task: Annotated[str, typer.Option(help=f"One of {', '.join(NAMES)}.")] = "maze",
-    item: Annotated[int, typer.Option(help="Number of the item of cos-500.")] = 0,
-    layer: Annotated[int | None, typer.Option(help="Layer; with --step. The best probe by default.")] = None,
-    step: Annotated[int | None, typer.Option(help="Step; with --layer.")] = None,
-    model: Model = "organism",
-    num_steps: Steps = 20,
-    seed: Seed = 0,
-    force: Force = False,
-    as_json: Json = False,
-) -> None:
-    """Generate an item and draw a probe's predictions over all its tokens, beside the video.
-
-    Example: cos probe apply runs/probes/on_path --task maze --item 3 --layer 4 --step 6 --out overlay.mp4
-    """
+def _apply(*, folder: Path, out: Path, as_json: bool, **given: Any) -> None:
+    config = configured(ApplyConfig, given)
     from cos_interp.analyses.probing.training import apply
 
-    config = _suite(model=model, tasks=task, num_inference_steps=num_steps, seed=seed)
-    facts = apply(folder, config, task, item, layer, step, force, out)
+    facts = apply(folder, config, out)
     if as_json:
         print_json(facts)
         return
     for key, value in facts.items():
         typer.echo(f"{key}: {value}")
+
+
+with_options(
+    _apply,
+    ApplyConfig,
+    {**FOLDER, "out": (Path, ..., typer.Option(help="The overlay video (mp4).")), **AS_JSON},
+    """Generate an item and draw a probe's predictions over all its tokens, beside the video.
+
+    Example: cos probe apply runs/probes/on_path --task maze --item 3 --layer 4 --step 6 --out overlay.mp4
+    """,
+)
+probe_app.command("apply")(_apply)

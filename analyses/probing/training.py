@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from cos_interp.analyses.driver.experiment import load_model
-from cos_interp.analyses.driver.settings import SuiteConfig
+from cos_interp.analyses.driver.settings import TasksConfig
 from cos_interp.analyses.driver.statistics import mean_number
-from cos_interp.analyses.kit.problems import Problem, arguments, problems
-from cos_interp.analyses.probing import TrainConfig
+from cos_interp.analyses.kit.problems import Problem, arguments, items
+from cos_interp.analyses.probing import ApplyConfig, EvalConfig, TrainConfig
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.selecting import known_layers
 from cos_interp.probes.clip import Source
@@ -23,12 +23,11 @@ from cos_interp.probes.overlay import overlay
 from cos_interp.probes.persistence import read_card, saved
 from cos_interp.probes.scoring import class_tally, interval, value_tally
 from cos_interp.probes.targets import CLASSIFY, Target, known, resolve
-from cos_interp.tasks import NAMES
 
 MOST = 125
 
 
-def sources(model: HookedVideoPipeline, config: SuiteConfig, target: Target, skip: int = 0) -> list[Source]:
+def sources(model: HookedVideoPipeline, config: TasksConfig, target: Target, skip: int = 0) -> list[Source]:
     """Items ``skip`` to ``skip + items`` of each task that has the target, tasks in turn, with their own noise seeds."""
     tasks = tuple(t for t in config.tasks if target.tasks is None or t in target.tasks)
     if not tasks:
@@ -38,8 +37,8 @@ def sources(model: HookedVideoPipeline, config: SuiteConfig, target: Target, ski
     last = skip + config.items
     if last > MOST:
         raise ProbeError(f"items {skip} to {last - 1} were asked for; a task has {MOST}")
-    wanted = config.model_copy(update={"tasks": tasks, "items": last})
-    kept: list[Problem] = [p for p in problems(wanted) if p.index >= skip]
+    wanted = TasksConfig(tasks=tasks, items=last, seed=config.seed)
+    kept: list[Problem] = [p for p in items(wanted) if p.index >= skip]
     return in_turn([Source(p.name, arguments(model, config, p), p.item) for p in kept])
 
 
@@ -60,13 +59,13 @@ def train(config: TrainConfig, out: Path, progress: Any) -> dict[str, Any]:
     return grid.scores.loc[grid.scores.score.idxmax()].to_dict()
 
 
-def evaluate(folder: Path, config: SuiteConfig, skip: int, force: bool, progress: Any) -> list[dict[str, Any]]:
+def evaluate(folder: Path, config: EvalConfig, progress: Any) -> list[dict[str, Any]]:
     """Saved probes on other items: a row a cell with ``score, low, high, n_clips, trained`` (its score at training)."""
     card = read_card(folder)
     target = resolve([card["target"]["name"]])[0]
     model = load_model(config)
-    grid = ProbeGrid.load(folder, model, force)
-    chosen = sources(model, config, target, skip)
+    grid = ProbeGrid.load(folder, model, config.force)
+    chosen = sources(model, config, target, config.skip)
     again = {s.name for s in chosen} & set(card["data"]["clips"])
     if again and config.seed == card["data"].get("seed"):
         raise ProbeError(
@@ -117,21 +116,17 @@ def target_list() -> list[dict[str, str]]:
     ]
 
 
-def apply(
-    folder: Path, config: SuiteConfig, task: str, index: int, layer: int | None, step: int | None, force: bool, out: Path
-) -> dict[str, Any]:
+def apply(folder: Path, config: ApplyConfig, out: Path) -> dict[str, Any]:
     """Generate one item, predict every token, write the overlay video; what was applied and how well it fits."""
     from cos_interp.tasks.video import encode_mp4
 
     target = resolve([read_card(folder)["target"]["name"]])[0]
     model = load_model(config)
-    grid = ProbeGrid.load(folder, model, force)
-    if (layer is None) != (step is None):
+    grid = ProbeGrid.load(folder, model, config.force)
+    if (config.layer is None) != (config.step is None):
         raise ProbeError("give both a layer and a step, or neither for the best probe")
-    cell = grid.best() if layer is None or step is None else _cell(grid, layer, step)
-    if not 0 <= index < MOST:
-        raise ProbeError(f"item {index} was asked for; a task has items 0 to {MOST - 1}")
-    problem = problems(config.model_copy(update={"tasks": (task,), "items": index + 1}))[index]
+    cell = grid.best() if config.layer is None or config.step is None else _cell(grid, config.layer, config.step)
+    problem = items(TasksConfig(tasks=(config.task,), items=config.item + 1, seed=config.seed))[config.item]
     source = Source(problem.name, arguments(model, config, problem), problem.item)
     clip = collect_clip(model, source, [cell[0]], [cell[1]], [target], "all", 0)
     predicted = grid.probes[cell].predict(clip.activations[cell[0]][0])
@@ -151,15 +146,3 @@ def apply(
 def _cell(grid: ProbeGrid, layer: int, step: int) -> tuple[str, int]:
     grid.at(layer, step)  # says what there is
     return next(c for c in grid.probes if layer_of(c[0]) == layer and c[1] == step)
-
-
-def suite_config(**given: Any) -> SuiteConfig:
-    """Settings of the items; ProbeError for a task that does not exist."""
-    from pydantic import ValidationError
-
-    from cos_interp.analyses.driver.command import explain
-
-    try:
-        return SuiteConfig(**{"tasks": NAMES, **given})
-    except ValidationError as error:
-        raise ProbeError("; ".join(explain(e) for e in error.errors())) from error

@@ -51,8 +51,8 @@ def _watching(hook: Callable[..., Any], where: str) -> Callable[..., Any]:
         if [tensor._version for tensor in _tensors(given)] != before or not _handed_back(returned, given):
             own = getattr(hook, "__qualname__", hook)
             raise InterpError(
-                f"a PyTorch forward hook on {where} changes what it is given ({own}): "
-                "activations are read before such hooks act. Edit by run_with_hooks(fwd_hooks=[...]), or remove it before this run"
+                f"a PyTorch forward hook on {where} changes what it is given ({own}): activations "
+                "are read before such hooks act. Edit by run_with_hooks(fwd_hooks=[...]), or remove it before this run"
             )
         return returned
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+from faults import content
 
 from cos_interp import analyses
 
@@ -14,10 +13,6 @@ LESS = {
     "probes": {"targets": ("on_path",), "layers": (4,), "views": False, "used_items": 0, "folds": 2},
 }
 NAMES = ("self-correction", "recovery", "layers", "probes")  # donors, references and fitted probes come from several items
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 @pytest.mark.slow

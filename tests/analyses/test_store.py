@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from faults import at_boundary, content, in_a_child
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, precondition, rule
@@ -49,10 +50,6 @@ def fill(folder: Path, units: int = 3, facts: dict = ASKED, **options) -> list[i
         store.write_page({"report.html": b"<p>" + str(units).encode(), "findings.json": b"[]\n", "media/a.svg": b"<svg/>"})
         store.complete()
     return made
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 @pytest.fixture
@@ -269,73 +266,20 @@ def test_a_seal_comes_back_and_holds_every_byte(value, data):
     assert not files.is_intact(made[:place]) and not files.is_intact(made + b" ")
 
 
-WRITER = """
-import os, signal, sys
-sys.path[:0] = [{root!r} + "/src", {root!r} + "/tests/analyses"]
-from pathlib import Path
-from test_store import fill
-from cos_interp.interp import files
-
-killed, count, write, sync, replace = {killed}, 0, files.os.fsync, files.os.fsync, Path.replace
-
-def boundary():
-    global count
-    count += 1
-    if count == killed:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-def fsync(fd):
-    boundary()
-    sync(fd)
-    boundary()
-
-def renamed(self, target):
-    boundary()
-    out = replace(self, target)
-    boundary()
-    return out
-
-files.os.fsync, Path.replace = fsync, renamed
-opened = Path.open
-def half(self, mode="r", *args, **kwargs):
-    handle = opened(self, mode, *args, **kwargs)
-    if mode == "xb":
-        boundary()
-        whole = handle.write
-        handle = _Half(handle)
-    return handle
-class _Half:
-    def __init__(self, handle): self.handle = handle
-    def write(self, data):
-        self.handle.write(data[: len(data) // 2]); self.handle.flush(); boundary()
-        self.handle.write(data[len(data) // 2 :])
-    def __getattr__(self, name): return getattr(self.handle, name)
-    def __enter__(self): return self
-    def __exit__(self, *args): self.handle.close()
-Path.open = half
-fill(Path({folder!r}))
-print(count)
-"""
-
-
-def start(folder: Path, killed: int) -> subprocess.CompletedProcess:
-    code = WRITER.format(root=str(ROOT), folder=str(folder), killed=killed)
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
-
-
 @pytest.mark.slow
 def test_a_kill_at_every_write_boundary_leaves_a_run_that_ends_with_the_same_bytes(tmp_path):
-    done = start(tmp_path / "whole", 0)
-    assert done.returncode == 0, done.stderr
-    whole, boundaries = content(tmp_path / "whole"), int(done.stdout)
-    assert boundaries >= 11 * 7  # eleven files
-    for killed in range(1, boundaries + 1):
+    with at_boundary(0) as boundaries:
+        fill(tmp_path / "whole")
+    whole = content(tmp_path / "whole")
+    assert boundaries.count >= 11 * 4  # eleven files
+    for killed in range(1, boundaries.count + 1):
         folder = tmp_path / f"run{killed}"
-        if os.fork() == 0:  # a fork of this process: starting Python anew would take seconds each
-            exec(WRITER.format(root=str(ROOT), folder=str(folder), killed=killed), {})
-            os._exit(0)
-        _, status = os.wait()
-        assert os.WIFSIGNALED(status)
+
+        def work(folder=folder, killed=killed):
+            with at_boundary(killed):
+                fill(folder)
+
+        assert os.WIFSIGNALED(in_a_child(work))
         fill(folder)
         assert content(folder) == whole, f"boundary {killed}"
 
