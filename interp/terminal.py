@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cos_interp.interp.files import plain
+from cos_interp.interp.files import is_leftover, plain
 
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")]
 
@@ -21,7 +21,7 @@ class Failure(Exception):
 def refuse_other_content(folder: Path, own: Collection[str] = ()) -> None:
     """Failure where a folder that is to be written holds something else than entries of the names ``own``."""
     if folder.is_dir():
-        found = sorted(path.name for path in folder.iterdir() if path.name not in own)
+        found = sorted(path.name for path in folder.iterdir() if path.name not in own and not is_leftover(path))
     else:
         found = [folder.name] if folder.exists() else []
     if found:

@@ -15,7 +15,8 @@ from torch import nn
 
 from cos_interp.interp.files import BLANK, is_intact, sealed, write_atomic
 
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT, CURVE = "checkpoint.safetensors", "curve.jsonl"
+TOLD_EVERY = 50  # steps; checkpoints fall on these, so that a continued run means over the same steps
 Loss = Callable[[nn.Module, range], torch.Tensor]
 SEED_STRIDE = 50_000_000  # samples between the seeds of a recipe, more than any training takes: no two share one
 
@@ -160,20 +161,27 @@ class Run:
         return self.model
 
 
+def curve(folder: Path, step: int) -> bytes:
+    """The lines of the loss curve in a folder up to a step: what a killed run wrote after its checkpoint is made again."""
+    path = folder / CURVE
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    return b"".join(line for line in lines if json.loads(line)["step"] <= step)
+
+
 def fit(run: Run, loss: Loss, say: Callable[[str], None] = print) -> None:
-    """Train to the recipe's end; continue where an earlier call stopped. Progress every 50 steps, with time left."""
+    """Train to the recipe's end; continue where an earlier call stopped. Progress every ``TOLD_EVERY`` steps, with time left."""
     recipe, (rank, _) = run.recipe, world()
     began, since = time.time(), run.step
     recent: list[float] = []
     while run.step < recipe.steps:
         recent.append(run.advance(loss))
-        if run.step % 50 == 0 and rank == 0:
+        if run.step % TOLD_EVERY == 0 and rank == 0:
             speed = (run.step - since) / (time.time() - began)
             mean = sum(recent) / len(recent)
             recent.clear()
             left = (recipe.steps - run.step) / speed / 60
             say(f"step {run.step}/{recipe.steps} loss {mean:.5f} {speed * recipe.batch:.0f} samples/s, {left:.1f} min left")
-            with (run.folder / "curve.jsonl").open("a") as handle:
-                handle.write(json.dumps({"step": run.step, "samples": run.step * recipe.batch, "loss": mean}) + "\n")
+            said = json.dumps({"step": run.step, "samples": run.step * recipe.batch, "loss": mean}) + "\n"
+            write_atomic(run.folder / CURVE, curve(run.folder, run.step - 1) + said.encode())
         if rank == 0 and (run.step % recipe.checkpoint_every == 0 or run.step == recipe.steps):
             run.save()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanImageToVideoPipeline, WanTransformer3DModel
 
+from cos_interp.interp.files import TEMPORARY
 from cos_interp.organism import shapes, text, train_dit, train_vae, widen
 
 
@@ -28,13 +30,18 @@ def untrained_twin(seed: int = 0) -> WanImageToVideoPipeline:
 
 
 def save(pipe: WanImageToVideoPipeline, folder: Path) -> None:
-    """Write the folder, with the organism's call defaults beside it."""
-    pipe.save_pretrained(folder)
-    for path in folder.glob("*/config.json"):  # diffusers writes where a part was loaded from: a path of this machine
+    """Write the folder whole or not at all, with the organism's call defaults beside the parts."""
+    made = folder.with_name(TEMPORARY.format(folder.name))
+    shutil.rmtree(made, ignore_errors=True)  # of a writing that was killed
+    pipe.save_pretrained(made)
+    for path in made.glob("*/config.json"):  # diffusers writes where a part was loaded from: a path of this machine
         config = json.loads(path.read_text())
         config.pop("_name_or_path", None)
         path.write_text(json.dumps(config, indent=2) + "\n")
-    (folder / "call_defaults.json").write_text(json.dumps(shapes.CALL_DEFAULTS, indent=1) + "\n")
+    (made / "call_defaults.json").write_text(json.dumps(shapes.CALL_DEFAULTS, indent=1) + "\n")
+    if folder.exists():
+        shutil.rmtree(folder)
+    made.replace(folder)
 
 
 def size(folder: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 
+from cos_interp.interp.files import TEMPORARY
 from cos_interp.organism import package, padding, text, train_dit, train_vae, widen
 from cos_interp.organism.loop import Recipe, Run, fit, world
 
@@ -49,6 +51,8 @@ def train(plan: Plan) -> Path:
             raise ValueError(f"{option} {folder}: no diffusers pipeline is there (no model_index.json)")
     count = 1 if plan.device == "cuda" else plan.workers or len(os.sched_getaffinity(0))
     plan.out.mkdir(parents=True, exist_ok=True)
+    for leftover in plan.out.rglob(TEMPORARY.format("*")):  # of a training that was killed
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -86,6 +87,22 @@ def at_boundary(number: int, act: Act = kill, lasting: bool = False) -> Iterator
         patch.setattr(Path, "open", opening)
         patch.setattr(Path, "replace", replacing)
         yield boundaries
+
+
+def at_change(number: int, folder: Path, act: Act = kill) -> Boundaries:
+    """``act`` before the change of that number below a folder, whoever makes it: opening a file for writing, making, renaming or
+    removing something. To the end of this process, which should be a child."""
+    boundaries = Boundaries(act, number)
+    below = os.fspath(folder)
+
+    def audit(event: str, given: tuple[Any, ...]) -> None:
+        writes = event == "open" and isinstance(given[1], str) and set(given[1]) & set("wax+")
+        changes = writes or event in ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "os.truncate")
+        if changes and isinstance(given[0], str | os.PathLike) and os.fspath(given[0]).startswith(below):
+            boundaries.pass_one()
+
+    sys.addaudithook(audit)
+    return boundaries
 
 
 def in_a_child(work: Callable[[], Any]) -> int:

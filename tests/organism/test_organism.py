@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from faults import at_boundary, at_change, content, in_a_child
 from PIL import Image
 
 from cos_interp.interp.files import weights_digest
 from cos_interp.interp.loading import ORGANISM
 from cos_interp.organism import data, loop, package, padding, shapes, text, train_dit, train_vae, widen
 from cos_interp.organism.evaluate import chosen_items, judge_batch, round_trip
-from cos_interp.organism.train import Plan, sharpened
+from cos_interp.organism.train import Plan, sharpened, train
 from cos_interp.tasks import TASKS, grid, suite
 
 
@@ -183,6 +186,40 @@ def test_training_resumes_exactly(tmp_path):
     other.recipe = dataclasses.replace(other.recipe, lr=1.0)
     with pytest.raises(ValueError, match="was made by recipe"):
         other.resume()
+
+
+@pytest.mark.slow
+def test_a_training_killed_before_any_change_on_disk_ends_with_the_same_bytes(tmp_path, monkeypatch):
+    small = {**shapes.TRANSFORMER, "num_layers": 1, "num_attention_heads": 2, "attention_head_dim": 12}
+    monkeypatch.setattr(train_dit, "RECIPE", dataclasses.replace(train_dit.RECIPE, batch=1, checkpoint_every=2))
+    monkeypatch.setattr(loop, "TOLD_EVERY", 2)
+    monkeypatch.setattr(shapes, "TRANSFORMER", small)
+
+    def training(folder):
+        train(Plan(folder, workers=1, dit_steps=4, compiled=False, autoencoder=ORGANISM, seed=1))
+
+    def counted():
+        changes = at_change(0, tmp_path / "whole")
+        with at_boundary(0) as boundaries:
+            training(tmp_path / "whole")
+        (tmp_path / "count").write_text(f"{changes.count} {boundaries.count}")
+
+    assert in_a_child(counted) == 0
+    changes, boundaries = map(int, (tmp_path / "count").read_text().split())
+    whole, folder = content(tmp_path / "whole"), tmp_path / "killed"
+    assert changes > 20 and boundaries >= 4 * 4  # two checkpoints, the curve twice
+    assert [json.loads(line)["step"] for line in whole["transformer/curve.jsonl"].splitlines()] == [2, 4]
+    for number, watched in [(n, "change") for n in range(1, changes + 1)] + [(n, "boundary") for n in range(1, boundaries + 1)]:
+
+        def killed(number=number, watched=watched):
+            at_change(number if watched == "change" else 0, folder)
+            with at_boundary(number if watched == "boundary" else 0):
+                training(folder)
+
+        assert os.WIFSIGNALED(in_a_child(killed))
+        training(folder)
+        assert content(folder) == whole, f"{watched} {number}"
+        shutil.rmtree(folder)
 
 
 def test_the_loss_falls(tmp_path):
