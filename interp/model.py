@@ -314,7 +314,7 @@ class HookedVideoPipeline:
             kwargs = self.call_arguments(kwargs)
             hooked = Hooked(self.pipe, self.engines, self._hooks, self._steps(kwargs), request)
             director = around(hooked)
-            if isinstance(kwargs.get("image"), list):
+            if isinstance(kwargs.get("image"), list) and type(self.pipe).__name__ not in self.adapter.listing:
                 call = {**kwargs, **{n: kwargs.get(n) or self.default(n) for n in ("height", "width", "num_frames")}}
                 director = Prepared(director, *self.adapter.prepare_each(self.pipe, call))
                 first = {name: kwargs[name][0] for name in batch.PICTURES if isinstance(kwargs.get(name), list)}

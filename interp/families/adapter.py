@@ -43,6 +43,7 @@ class Adapter:
     - ``unbatched``: arguments of the transformer whose first axis is not the batch.
     - ``recalls``: methods of the pipeline, besides ``encode_prompt``, that draw noise or encode conditions outside
       ``prepare_latents``; a replay takes their results from the recording.
+    - ``listing``: class names of the pipelines that themselves take a list of pictures, one a row.
     - ``needs``: keywords that the pipeline must be given, since its defaults cannot be followed.
     - ``notes``: what a user should know, for docs/models.md.
 
@@ -62,6 +63,7 @@ class Adapter:
     per_sample_attention: bool = False
     unbatched: tuple[str, ...] = ()
     recalls: tuple[str, ...] = ()
+    listing: tuple[str, ...] = ()
     needs: Mapping[str, Any] = {}
     notes: str = ""
 
@@ -145,9 +147,7 @@ class Adapter:
         ``call`` has ``image``, and ``height``, ``width`` and ``num_frames`` as they hold. Raises InterpError where there is no
         such way.
         """
-        raise InterpError(
-            f"a list of {len(call['image'])} images: {type(pipe).__name__} takes one a run, only Wan's takes a list"
-        )
+        raise InterpError(f"a list of {len(call['image'])} images: {type(pipe).__name__} takes one a run: make a run for each")
 
     @staticmethod
     def expert(pipe: Any) -> Transformer:

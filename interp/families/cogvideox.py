@@ -25,6 +25,7 @@ class CogVideoX(Adapter):
     )
     layout = FRAMES_FIRST
     recalls = ("prepare_control_latents",)
+    listing = ("CogVideoXImageToVideoPipeline", "ConsisIDPipeline")
 
     def decode(self, pipe: Any, latents: Tensor) -> Tensor:
         """As the pipeline, which takes frames before channels."""

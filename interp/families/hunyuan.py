@@ -20,6 +20,7 @@ class HunyuanVideo(Adapter):
     classes = ("HunyuanVideoTransformer3DModel",)
     stacks = (Stack("transformer_blocks", DUAL), Stack("single_transformer_blocks", parallel_block()))
     ends = (Site("hook_time_emb", "vector", "time_text_embed", "output", item=0), EMBED)
+    listing = ("HunyuanSkyreelsImageToVideoPipeline",)
 
     def given(self, config: Any, latents: Tensor, prepared: tuple[Any, ...]) -> Tensor:
         """Where the first frame's tokens are replaced by the image's, its latent stays what it is."""

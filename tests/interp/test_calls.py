@@ -24,7 +24,9 @@ def model_and_call(name: str):
 
 # Wan 2.1's tiny pipeline takes no last picture, which needs place embeddings of its own
 @pytest.mark.parametrize(
-    ("name", "last"), [("wan2.1-i2v", False), ("wan2.2-i2v", False), ("wan2.2-i2v", True), ("wan2.2-ti2v-5b", False)]
+    ("name", "last"),
+    [("wan2.1-i2v", False), ("wan2.2-i2v", False), ("wan2.2-i2v", True), ("wan2.2-ti2v-5b", False)]
+    + [(name, False) for name in ("cogvideox-i2v", "consisid", "cosmos2-v2w", "hunyuan-skyreels-i2v", "ltx-i2v", "ltx2-i2v")],
 )
 def test_each_row_of_a_batch_of_pictures_is_the_row_alone(name, last):
     model, call = model_and_call(name)
@@ -35,7 +37,8 @@ def test_each_row_of_a_batch_of_pictures_is_the_row_alone(name, last):
         given = {"prompt": prompt, "image": images[row]} | ({"last_image": lasts[row]} if last else {}) | call
         alone = model.run(seed=row, **given)
         own = model.pipe(generator=torch.Generator().manual_seed(row), output_type="latent", **given).frames
-        assert torch.equal(alone.latents, own)
+        if name.startswith("wan"):  # others pack their latents, turn the axes, or scale what they return
+            assert torch.equal(alone.latents, own)
         torch.testing.assert_close(
             batch.latents[row : row + 1], alone.latents, atol=2e-5, rtol=1e-4
         )  # other kernels for two rows
