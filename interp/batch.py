@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cos_interp.interp.errors import InterpError
+from cos_interp.interp.selecting import whole
 
 PICTURES = ("image", "last_image")
 BY_ROW = ("prompt", "negative_prompt", *PICTURES, "seed")
+
+SEEDS = (-(2**63), 2**64 - 1)  # that PyTorch takes
 
 T = TypeVar("T")
 
@@ -59,10 +63,13 @@ def generators(seed: Any, rows: int, listed: bool) -> torch.Generator | list[tor
 
     ``listed``: the prompts are a list, and so the generators are. InterpError for another number of seeds than rows.
     """
-    seeds = list(seed) if isinstance(seed, Iterable) else [seed]
+    several = isinstance(seed, (Sequence, np.ndarray, Tensor)) and not isinstance(seed, str) and np.ndim(seed) == 1
+    seeds = [whole(one) for one in (seed if several else [seed])]
+    if None in seeds or not all(one is None or SEEDS[0] <= one <= SEEDS[1] for one in seeds):
+        raise InterpError(f"seed={seed!r}: give a whole number of 64 bits, or a list with one a video")
     if len(seeds) != rows:
         raise InterpError(f"{len(seeds)} seed(s) for {rows} video(s): give a list with one seed a video")
-    made = [torch.Generator("cpu").manual_seed(int(one)) for one in seeds]
+    made = [torch.Generator("cpu").manual_seed(one) for one in seeds if one is not None]
     return made if listed or rows > 1 else made[0]
 
 

@@ -18,6 +18,7 @@ Reduce = Callable[[Tensor], Tensor]
 Steps = Any  # what cos_interp.interp.selecting.numbers takes
 Tokens = Any  # what cos_interp.interp.selecting.token_mask takes
 Reduced = tuple[Tensor, tuple[str, ...]]  # a value and its axes
+CHANNELS = ("channel", "d_model", "d_head")
 TOKEN_AXES = (*GRID, "token", "text", "audio", "history")  # along which tokens lie
 
 
@@ -30,8 +31,11 @@ def mean_over_tokens(act: Tensor, axes: tuple[str, ...], name: str) -> Reduced:
 
 
 def norm_over_channels(act: Tensor, axes: tuple[str, ...], name: str) -> Reduced:
-    """The energy map: L2 over the last axis, channels (CoS section 5.1)."""
-    return act.float().norm(dim=-1), axes[:-1]
+    """The energy map: L2 over channels (CoS section 5.1). InterpError for what has none, like an attention pattern."""
+    along = next((place for place, axis in enumerate(axes) if axis in CHANNELS), None)
+    if along is None:
+        raise InterpError(f"reduce='norm' is over channels, and {name} has none, only {axes}: leave it out of names")
+    return act.float().norm(dim=along), tuple(axis for axis in axes if axis not in CHANNELS)
 
 
 REDUCTIONS: dict[str, Callable[[Tensor, tuple[str, ...], str], Reduced]] = {

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 import os
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 from cos_interp.interp.errors import InterpError
+from cos_interp.interp.selecting import whole
 
 OURS = {
     "fwd_hooks": "give them to run_with_hooks(fwd_hooks=[...]), or use `with model.hooks(fwd_hooks=[...]):` around this call",
@@ -16,6 +19,7 @@ OURS = {
 }
 OUTPUT_TYPES = ("np", "pt", "pil", "latent")
 SIZES = ("height", "width", "num_frames")
+COUNTS = (*SIZES, "num_inference_steps", "num_videos_per_prompt", "max_sequence_length")
 
 
 def checked_output_type(asked: Any) -> str:
@@ -42,7 +46,7 @@ def unfit(pipe: Any, call: Mapping[str, Any]) -> str | None:
     for key, parameter in parameters.items():
         if key not in ("self", *call) and parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD:
             return f"{name} needs {key!r}, which is missing"
-    return _too_large(call)
+    return _no_number(call) or _too_large(call)
 
 
 def _instead(key: str, there: list[str]) -> str:
@@ -52,9 +56,26 @@ def _instead(key: str, there: list[str]) -> str:
     return f"did you mean {' or '.join(near)}?" if near else f"it takes {', '.join(there)}"
 
 
+def _no_number(call: Mapping[str, Any]) -> str | None:
+    """A count that is none, or a guidance that is no number: pipelines go on with some of these and give no video."""
+    for key, value in call.items():
+        if key in COUNTS and value is not None and ((count := whole(value)) is None or count < 1):
+            return f"{key}={value!r}: give a whole number of at least 1"
+        if key.startswith("guidance_scale") and value is not None and not _is_finite(value):
+            return f"{key}={value!r}: give a finite number"
+    own_levels = any(call.get(key) is not None for key in ("timesteps", "sigmas"))
+    if "num_inference_steps" in call and call["num_inference_steps"] is None and not own_levels:
+        return "num_inference_steps=None: give a whole number of at least 1, or leave it out"
+    return None
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _too_large(call: Mapping[str, Any]) -> str | None:
     """The pixels alone as float32, against all the memory of this machine."""
-    sizes = [size for key in SIZES if isinstance(size := call.get(key), int)]
+    sizes = [size for key in SIZES if (size := whole(call.get(key))) is not None]
     if len(sizes) < len(SIZES):
         return None
     height, width, frames = sizes

@@ -7,7 +7,7 @@ what to write.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -56,11 +56,11 @@ def _listed(asked: Any, size: int, what: str) -> list[int]:
             raise InterpError(f"{what}={asked!r}: {HOW}") from error
     if isinstance(asked, slice):
         return _of_slice(asked, size, what)
-    if (one := _whole(asked)) is not None:
+    if (one := whole(asked)) is not None:
         return [one]
     several = asked.tolist() if isinstance(asked, (Tensor, np.ndarray)) and asked.ndim == 1 else asked
-    if isinstance(several, Iterable) and not isinstance(several, (Mapping, bytes, Tensor, np.ndarray)):
-        found = [_whole(n) for n in several]
+    if isinstance(several, Iterable) and not isinstance(several, (Mapping, bytes, Tensor, np.ndarray, Iterator)):
+        found = [whole(n) for n in several]
         if None not in found:
             return [n for n in found if n is not None]
     raise InterpError(f"{what}={_shown(asked)}: {HOW}")
@@ -68,7 +68,7 @@ def _listed(asked: Any, size: int, what: str) -> list[int]:
 
 def _of_slice(asked: slice, size: int, what: str) -> list[int]:
     """A slice names what it says and no less: an end beyond the axis is an error, an open end is not."""
-    ends = [_whole(n) for n in (asked.start, asked.stop, asked.step) if n is not None]
+    ends = [whole(n) for n in (asked.start, asked.stop, asked.step) if n is not None]
     if None in ends or (asked.step is not None and operator.index(asked.step) == 0):
         raise InterpError(f"{what}={_shown(asked)}: {HOW}")
     start, stop = (None if n is None else operator.index(n) for n in (asked.start, asked.stop))
@@ -77,7 +77,7 @@ def _of_slice(asked: slice, size: int, what: str) -> list[int]:
     return list(range(size))[asked]
 
 
-def _whole(value: Any) -> int | None:
+def whole(value: Any) -> int | None:
     """A whole number of Python, numpy or torch; None for anything else, and for True and False, which are answers."""
     if isinstance(value, (bool, np.bool_)) or (isinstance(value, (Tensor, np.ndarray)) and (value.ndim or not _counts(value))):
         return None

@@ -15,7 +15,7 @@ def check_finite(value: Tensor, what: str, modules: Iterable[nn.Module] = ()) ->
         return
     count = int((~value.isfinite()).sum())
     blame = next((f"{type(module).__name__}.{name}" for module in modules for name in broken_weights(module)), None)
-    because = f"the weight {blame} is not finite" if blame else "all weights are finite: a number overflowed"
+    because = f"the weight {blame} is not finite" if blame else "all weights are finite: a number overflowed, or was given so"
     raise NotFinite(f"{what} holds NaN or infinity ({count} of {value.numel()} numbers): {because}")
 
 

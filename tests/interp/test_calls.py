@@ -168,3 +168,24 @@ def test_the_progress_bar_is_left_as_it_was(config):
     with pytest.raises(ZeroDivisionError):
         model.run_with_hooks(fwd_hooks=[("hook_x_t", lambda act, hook: 1 / 0)], **call, seed=0)
     assert getattr(pipe, "_progress_bar_config", None) == config
+
+
+@pytest.mark.parametrize("seed", [np.int64(3), torch.tensor(3), [3], (3,), np.array([3]), torch.tensor([3]), [np.uint8(3)]])
+def test_whole_numbers_of_every_library_are_one_seed(seed):
+    model, call = model_and_call("wan2.1")
+    assert torch.equal(model.run(prompt="a", seed=seed, **call).latents, model.run(prompt="a", seed=3, **call).latents)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({"seed": seed}, "seed=.*64 bits") for seed in (True, 1.5, "3", 2**64, -(2**63) - 1, torch.tensor(1.0), [None])]
+    + [({key: value}, f"{key}=.*whole number of at least 1") for key in ("num_inference_steps", "height", "num_frames")
+       for value in (0, -1, 1.5, "3", True)]
+    + [({"num_inference_steps": None}, "num_inference_steps=None")]
+    + [({"guidance_scale": value}, "guidance_scale=.*finite number") for value in (float("nan"), float("inf"), "3", True)],
+)  # fmt: skip
+def test_what_is_no_seed_no_count_and_no_guidance_is_refused_before_anything_runs(given, message):
+    model, call = model_and_call("wan2.1")
+    with pytest.raises(InterpError, match=message):
+        model.run(**{"prompt": "a", "seed": 0, **call, **given})
+    assert model.block_calls == 0

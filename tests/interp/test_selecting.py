@@ -209,6 +209,19 @@ def test_the_mean_is_over_tokens_whatever_the_axes(model, tokens):
         model.run_with_cache(names="hook_time_emb", reduce="mean", **CALL)
 
 
+@pytest.mark.parametrize("tokens", [None, [(1, 0, 1), (2, 1, 1)]])
+def test_the_norm_is_over_channels_wherever_they_lie(model, tokens):
+    along = {"hook_x_t": 1, "blocks.0.hook_resid_post": -1, "blocks.0.attn.hook_z": -1, "blocks.0.cross_attn.hook_k": -1,
+             "hook_time_emb": -1}  # fmt: skip
+    _, kept = model.run_with_cache(names=list(along), tokens=tokens, **CALL)
+    _, norms = model.run_with_cache(names=list(along), tokens=tokens, reduce="norm", **CALL)
+    for name, axis in along.items():
+        torch.testing.assert_close(norms[name, 1], kept[name, 1].square().sum(axis).sqrt())
+        assert norms.axes[name] == tuple(a for a in kept.axes[name] if a not in ("channel", "d_model", "d_head"))
+    with pytest.raises(InterpError, match="hook_pattern has none"):
+        model.run_with_cache(names="blocks.0.attn.hook_pattern", reduce="norm", **CALL)
+
+
 # --- patches ----------------------------------------------------------------------------------------------------------
 
 
