@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import ItemsView, Iterator, KeysView, ValuesView
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from cos_interp.interp import cache_file
 from cos_interp.interp.cache_plan import CachePlan
 from cos_interp.interp.errors import InterpError
-from cos_interp.interp.selecting import spread
+from cos_interp.interp.selecting import spread, whole
 from cos_interp.interp.views import GRID, axes_of
 
 if TYPE_CHECKING:
@@ -26,6 +26,20 @@ class OverSteps(NamedTuple):
     values: Tensor
     axes: tuple[str, ...]
     steps: tuple[int, ...]
+
+
+def _parts(key: Any) -> tuple[str, int | slice, str | None]:
+    """Name, step or range of steps, and branch of a key. KeyError, which says what to write, for anything else."""
+    if isinstance(key, str):
+        raise KeyError(f"{key!r} alone: write cache[{key!r}, step], or cache[{key!r}, :] for all kept steps")
+    name, step, *rest = key if isinstance(key, tuple) and len(key) in (2, 3) else (None, None)
+    number = step if isinstance(step, slice) else whole(step)
+    branch = rest[0] if rest else "cond"
+    if not isinstance(name, str) or number is None or not (branch is None or isinstance(branch, str)):
+        raise KeyError(f"{key!r}: write cache[name, step] or cache[name, step, branch], as in cache['hook_x_t', 4]")
+    if not isinstance(number, slice) and number < 0:
+        raise KeyError(f"step {number}: a cache counts steps from the start, give a number from 0 on")
+    return name, number, branch
 
 
 @dataclass
@@ -51,8 +65,7 @@ class ActivationCache:
     def __getitem__(self, key: tuple[str, slice] | tuple[str, slice, str | None]) -> OverSteps: ...
 
     def __getitem__(self, key: tuple[str, int | slice] | tuple[str, int | slice, str | None]) -> Tensor | OverSteps:
-        name, step, *rest = key
-        branch = rest[0] if rest else "cond"
+        name, step, branch = _parts(key)
         if isinstance(step, slice):
             return self.stack(name, step, branch)
         for candidate in ((name, step, branch), (name, step, None)):
@@ -63,8 +76,11 @@ class ActivationCache:
         raise KeyError(f"{name!r} at step {step}, branch {branch!r} was not kept; the cache holds {held}")
 
     def __contains__(self, key: tuple[str, int] | tuple[str, int, str | None]) -> bool:
-        name, step, *rest = key
-        return (name, step, rest[0] if rest else "cond") in self.store or (name, step, None) in self.store
+        try:
+            name, step, branch = _parts(key)
+        except KeyError:
+            return False
+        return (name, step, branch) in self.store or (name, step, None) in self.store
 
     def __iter__(self) -> Iterator[tuple[str, int, str | None]]:
         return iter(self.store)

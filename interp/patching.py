@@ -117,7 +117,10 @@ class Patch:
 
     def _given(self, act: Tensor, step: int, branch: str) -> Tensor:
         """The donor's activation. InterpError where it has not the shape of what it replaces."""
-        given = self.donor(step, branch)
+        try:
+            given = self.donor(step, branch)
+        except (KeyError, IndexError) as error:
+            raise InterpError(f"the donor of {self} has nothing for step {step}, branch {branch!r}: {error.args[0]}") from error
         if not isinstance(given, Tensor):
             raise InterpError(f"the donor of {self} gave {type(given).__name__} for step {step}, not a tensor")
         fits = given.ndim == act.ndim and all(have in (1, want) for have, want in zip(given.shape, act.shape, strict=True))
@@ -138,8 +141,13 @@ def _few(values: Any) -> str:
 
 def resolved(model: HookedVideoPipeline, target: Recording, patch: Patch) -> Patch:
     """A patch with its steps and tokens as the target's run has them. InterpError, or UnknownHook, for what it does not have."""
-    if patch.site not in model.hook_names or patch.site == "hook_x0hat":
-        raise unknown_hook(patch.site, [name for name in model.hook_names if name != "hook_x0hat"])
+    if patch.site == "hook_x0hat":
+        raise InterpError(f"{patch}: a replay does not patch hook_x0hat: patch hook_model_out, from which it is computed")
+    if patch.site not in model.hook_names:
+        raise unknown_hook(patch.site, model.hook_names)
+    if not callable(patch.donor):
+        how = "give a function of (step, branch), as recording.donor(site) does"
+        raise InterpError(f"{patch}: the donor is {type(patch.donor).__name__}, not a function: {how}")
     run, axes = target.run, AXES[kind_of(model.engines, patch.site)]
     branches = (patch.branches,) if isinstance(patch.branches, str) else tuple(patch.branches)
     if patch.site != "hook_x_t" and (unknown := [branch for branch in branches if branch not in run.branches] or not branches):
@@ -226,6 +234,8 @@ def replay(model: HookedVideoPipeline, target: Recording, patches: Sequence[Patc
 def replay_run(model: HookedVideoPipeline, target: Recording, patches: Sequence[Patch]) -> Run:
     """As :func:`replay`, with the trajectory: row i of every tensor belongs to patch i."""
     patches = [resolved(model, target, patch) for patch in patches]
+    if not patches:
+        raise InterpError("no patch was given: a replay has a row for each")
     firsts = {patch.first_step for patch in patches}
     if len(firsts) != 1:
         raise InterpError(f"patches of one batch must start at one step, these start at {sorted(firsts)}: split them")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from support import build_tiny, tiny_call
@@ -53,6 +54,25 @@ def test_what_was_not_kept_is_named(kept):
         cache["blocks.9.hook_resid_post", :]
     with pytest.raises(InterpError, match="counts steps from the start"):
         cache["blocks.1.hook_resid_post", -2:]
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [("blocks.1.hook_resid_post", r"alone: write cache\['blocks.1.hook_resid_post', step\]"),
+     (("blocks.1.hook_resid_post", -1), "counts steps from the start"), ((1, "hook_x_t"), r"write cache\[name, step\]"),
+     (0, "write cache"), ((), "write cache"), (("hook_x_t", 0, None, 1), "write cache"), (("hook_x_t", None), "write cache"),
+     (("hook_x_t", True), "write cache"), (("hook_x_t", 0, 1), "write cache")],
+)  # fmt: skip
+def test_a_partial_or_turned_key_says_what_to_write(kept, key, message):
+    with pytest.raises(KeyError, match=message):
+        kept[1][key]
+    assert key not in kept[1]
+
+
+def test_the_number_of_a_step_may_be_of_any_library(kept):
+    run, cache = kept
+    for step in (np.int64(1), torch.tensor(1), np.array(1)):
+        assert torch.equal(cache["hook_x_t", step], run.x_t[1]) and ("hook_x_t", step) in cache
 
 
 def test_the_table_has_a_row_an_activation(kept):

@@ -288,3 +288,18 @@ def test_a_donor_of_another_shape_is_refused_with_both_unless_it_was_asked_for(m
             replay(model, target, [Patch(site, (1,), lambda step, branch, wrong=wrong: wrong)])
     found = replay(model, target, [Patch(site, (1,), lambda step, branch: mean, broadcast=True)])
     assert torch.equal(found, replay(model, target, [Patch(site, (1,), lambda step, branch: mean.expand_as(whole))]))
+
+
+def test_a_donor_without_the_step_or_that_is_no_function_is_named(model, recordings):
+    target, donor = recordings
+    shorter = record(model, **{**CALL, "num_inference_steps": 1})
+    last = target.run.steps - 1
+    for site in ("blocks.1.hook_resid_post", "hook_x_t"):
+        with pytest.raises(InterpError, match=rf"the donor of Patch\({site}.* has nothing for step {last}"):
+            replay(model, target, [Patch(site, last, shorter.donor(site))])
+    with pytest.raises(InterpError, match="the donor is Tensor, not a function"):
+        replay(model, target, [Patch("hook_x_t", 1, target.run.x_t[1])])
+    with pytest.raises(InterpError, match="patch hook_model_out"):
+        replay(model, target, [Patch("hook_x0hat", 1, donor.donor("hook_x_t"))])
+    with pytest.raises(InterpError, match="no patch was given"):
+        replay(model, target, [])
