@@ -19,7 +19,7 @@ import typer
 from cos_interp.analyses.commands import analyze, report_app, runs_app
 from cos_interp.analyses.probing.commands import probe_app
 from cos_interp.interp.check.commands import models_app
-from cos_interp.interp.terminal import Failure
+from cos_interp.interp.terminal import Failure, plain_warnings
 from cos_interp.organism.commands import organism_app
 from cos_interp.tasks.commands import tasks_app
 
@@ -49,6 +49,7 @@ def main() -> None:
     """Run the command line; known errors become one line and exit code 1."""
     debug = "--debug" in sys.argv
     sys.argv = [a for a in sys.argv if a != "--debug"]
+    plain_warnings()
     try:
         app(standalone_mode=True)
     except Exception as error:

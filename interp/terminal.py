@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +27,16 @@ def refuse_other_content(folder: Path, own: Collection[str] = ()) -> None:
         found = [folder.name] if folder.exists() else []
     if found:
         raise Failure(f"{folder} holds {found[0]}, which would be written over: choose another folder, or empty it yourself")
+
+
+def plain_warnings() -> None:
+    """A warning of ours is one line; those of other libraries say where they come from, as they are."""
+    usual = warnings.formatwarning
+
+    def told(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+        return f"warning: {message}\n" if category is UserWarning else usual(message, category, filename, lineno, line)
+
+    warnings.formatwarning = told
 
 
 def print_json(value: Any) -> None:

@@ -6,13 +6,14 @@ import sys
 from collections.abc import Iterator, Mapping, Set
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cos_interp.analyses.driver import inputs
 from cos_interp.analyses.driver.command import command_line, flag
 from cos_interp.analyses.driver.settings import AnalysisConfig
-from cos_interp.interp import identity as content
-from cos_interp.interp.model import HookedVideoPipeline
+
+if TYPE_CHECKING:
+    from cos_interp.interp.model import HookedVideoPipeline
 
 FORMAT = 2  # of a run folder
 LIBRARIES = ("torch", "diffusers", "nnsight", "transformers", "numpy", "scikit-learn", "umap-learn")
@@ -23,6 +24,8 @@ def of(
     name: str, config: AnalysisConfig, model: HookedVideoPipeline, threads: int, given: bool = False
 ) -> dict[str, Any]:  # fmt: skip
     """What ``run.json`` says of a run beside its state: all that decides its numbers. ``given``: the model came from Python."""
+    from cos_interp.interp import identity as content
+
     parts = content.identity(model.pipe)
     known = {"name": model.name, "digest": content.combined(parts), "parts": parts, "revision": config.revision, "given": given}
     command = command_line(name, config) + ("  # with a model given from Python" if given else "")

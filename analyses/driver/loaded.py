@@ -7,11 +7,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from pydantic import ValidationError
-from torch import Tensor
 
 from cos_interp.analyses.driver import manifest, older
 from cos_interp.analyses.driver.entry import Entry
@@ -20,6 +18,10 @@ from cos_interp.analyses.driver.facts import Facts
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.settings import AnalysisConfig
 from cos_interp.analyses.driver.store import RunStore
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ def _config(folder: Path, facts: Mapping[str, Any], entry: Entry) -> AnalysisCon
 
 def _rows(store: RunStore) -> pd.DataFrame:
     try:
+        import pandas as pd
+
         return pd.read_parquet(io.BytesIO(store.read(manifest.RESULTS)))
     except ValueError as error:  # pyarrow's errors are ValueErrors
         raise RunError(f"{store.folder / manifest.RESULTS} is no table ({error}): {AGAIN}") from error

@@ -14,7 +14,8 @@ from cos_interp.analyses.driver.store import RunStore
 
 @dataclass(frozen=True)
 class Overview:
-    """``written``: when ``run.json`` was last written, local time. ``size``: bytes of all files. ``items``: of the settings."""
+    """``written``: when ``run.json`` was last written, local time. ``size``: bytes of all files. ``items``: of the
+    settings, or the entries of the user's own file."""
 
     run: str
     written: str
@@ -41,7 +42,8 @@ def overview(folder: Path) -> Overview:
     except RunError as error:
         facts = {"status": f"damaged: {error}"}
     config, model = facts.get("config", {}), facts.get("model", {})
-    items = config.get("items") or config.get("pairs")
+    given = [sum(name.startswith("entry") for name in held) for held in facts.get("inputs", {}).values()]
+    items = max(given, default=0) or config.get("items") or config.get("pairs")
     written = datetime.fromtimestamp((folder / manifest.RUN).stat().st_mtime).isoformat(" ", "minutes")
     size = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
     name, analysis = str(model.get("name", "?")), str(facts.get("analysis", "?"))

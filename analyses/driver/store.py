@@ -11,18 +11,19 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from pydantic import ValidationError
-from safetensors.torch import load, save
-from torch import Tensor
 
 from cos_interp.analyses.driver import identity, manifest, older
 from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.facts import COMMON, Facts
 from cos_interp.analyses.driver.lock import Writer
 from cos_interp.interp.files import BLANK, is_intact, is_leftover, read_sealed_json, sealed, sealed_json, write_atomic
+
+if TYPE_CHECKING:  # a run is listed, shown and verified without waiting for torch
+    import pandas as pd
+    from torch import Tensor
 
 Row = dict[str, Any]
 Status = str  # running, failed, complete
@@ -160,6 +161,8 @@ class RunStore:
 
     def add_unit(self, unit: str, rows: list[Row], tensors: dict[str, Tensor], facts: Facts) -> None:
         """Store a finished unit: one file, complete or absent, sealed."""
+        from safetensors.torch import save
+
         said = {"seal": BLANK, "rows": rows, "kind": type(facts).__name__, "facts": facts.model_dump(mode="json")}
         header = {"unit": json.dumps(said)}  # one key: the order of several is not fixed
         packed = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
@@ -191,6 +194,8 @@ class RunStore:
 
     def tensors(self, unit: str) -> dict[str, Tensor]:
         """The tensors of a unit. RunError when it is missing or damaged."""
+        from safetensors.torch import load
+
         data = self._intact(unit)
         if data is None:
             raise self._gone(unit)

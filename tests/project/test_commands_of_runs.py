@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -55,8 +58,6 @@ def test_a_run_is_shown_drawn_again_and_verified(runs):
 
 
 def test_a_run_is_removed_and_nothing_else(runs):
-    import shutil
-
     shutil.copytree(runs / "good", runs / "copy")
     (runs / "copy" / "notes.txt").write_text("x")
     said("runs", "rm", str(runs / "copy"))
@@ -75,3 +76,33 @@ def test_a_folder_with_something_else_is_not_written(command, tmp_path):
     with pytest.raises(Failure, match=r"thesis\.tex|is not empty"):
         said(*command, str(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_run_is_listed_shown_verified_and_loaded_without_torch(runs):
+    code = f"""
+import sys
+from cos_interp import analyses
+from cos_interp.cli import app
+for command in ("list {runs}", "show {runs / "good"}", "verify {runs / "good"}"):
+    app(["runs", *command.split()], standalone_mode=False)
+assert len(analyses.load({str(runs / "good")!r}).rows)
+assert not {{"torch", "diffusers", "nnsight"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_the_items_of_a_list_are_those_of_the_users_file(prompts, tmp_path):
+    settings = {"num_inference_steps": 2, "prompts": prompts, "model": "tiny:wan2.1"}
+    analyses.run("self-correction", out=tmp_path / "own", workers=1, **settings)
+    assert "  2 items  complete" in said("runs", "list", str(tmp_path))
+
+
+def test_a_damaged_unit_is_named_in_one_line(runs, tmp_path):
+    shutil.copytree(runs / "good", tmp_path / "run")
+    unit = next((tmp_path / "run" / "shards").iterdir())
+    unit.write_bytes(unit.read_bytes()[:-1])
+    command = ["analyze", "self-correction", "--items", "1", "--tasks", "maze", "--num-steps", "2", "--out", tmp_path / "run"]
+    done = subprocess.run([sys.executable, "-m", "cos_interp.cli", *command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"warning: {unit} is damaged: it is not used, and computed again" in done.stderr.splitlines()
+    said("runs", "verify", str(tmp_path / "run"))
