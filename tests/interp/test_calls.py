@@ -72,16 +72,25 @@ def test_several_videos_of_one_prompt_have_a_seed_each(name):
         torch.testing.assert_close(both[row : row + 1], model.run(prompt="a", seed=seed, **call).latents, atol=2e-5, rtol=1e-4)
 
 
-def test_one_expert_alone():
-    pipe = tiny.build("wan2.2")
-    pipe.transformer = None
-    call = {k: v for k, v in tiny.call("wan2.2").items() if k not in ("prompt", "seed")} | {"num_inference_steps": 2}
-    pipe.register_to_config(boundary_ratio=1.5)  # every step belongs to the second one
+@pytest.mark.parametrize("name", ["wan2.2", "wan2.2-vace"])
+@pytest.mark.parametrize(("missing", "boundary"), [("transformer", 1.5), ("transformer_2", 0.0)])
+def test_one_expert_alone(name, missing, boundary):
+    pipe = tiny.build(name)
+    setattr(pipe, missing, None)
+    call = {k: v for k, v in tiny.call(name).items() if k not in ("prompt", "seed")} | {"num_inference_steps": 2}
+    pipe.register_to_config(boundary_ratio=boundary)  # every step belongs to the other one
     model = HookedVideoPipeline.from_pipeline(pipe)
     run, cache = model.run_with_cache(names="blocks.0.hook_resid_post", prompt="a", seed=0, **call)
-    assert {c.expert for c in run.calls} == {"transformer_2"} and len(cache) > 0
+    assert {c.expert for c in run.calls} == {"transformer", "transformer_2"} - {missing} and len(cache) > 0
     own = pipe(prompt="a", generator=torch.Generator().manual_seed(0), output_type="latent", **call).frames
     assert torch.equal(run.latents, own)
+
+
+@pytest.mark.parametrize("name", ["wan2.1", "wan2.2", "ltx", "cogvideox", "hunyuan"])
+def test_a_seed_and_a_generator_are_one_too_many(name):
+    model, call = model_and_call(name)
+    with pytest.raises(InterpError, match="seed and generator were both given"):
+        model.run(prompt="a", seed=0, generator=torch.Generator(), **call)
 
 
 def test_a_callback_may_read_and_not_touch():
