@@ -11,18 +11,21 @@ from cos_interp.tasks.base import Item, Verdict
 Judged = Sequence[tuple[Item, Verdict | None]]
 
 
-def share_interval(successes: int, n: int) -> tuple[float, float]:
-    """The exact 95 % interval of a share (Clopper & Pearson 1934), which covers at least that at every share and n; NaN for none.
+def share_interval(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """The exact interval of a share (Clopper & Pearson 1934), which covers at least its level at every share and n; NaN for
+    none.
 
     >>> [round(bound, 4) for bound in share_interval(20, 20)]
     [0.8316, 1.0]
     """
     if n == 0:
         return float("nan"), float("nan")
-    from scipy.stats import binomtest
+    from scipy.stats import beta
 
-    found = binomtest(successes, n).proportion_ci(method="exact")
-    return float(found.low), float(found.high)
+    tail = (1 - level) / 2
+    low = 0.0 if successes == 0 else float(beta.ppf(tail, successes, n - successes + 1))
+    high = 1.0 if successes == n else float(beta.isf(tail, successes + 1, n - successes))
+    return low, high
 
 
 def line(judged: Judged) -> dict[str, Any]:

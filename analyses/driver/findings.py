@@ -18,16 +18,22 @@ Measured = Annotated[float, BeforeValidator(lambda value: math.nan if value is N
 
 @dataclass(frozen=True)
 class Number:
-    """A value with its 95 % interval over ``n`` items (NaN bounds: no interval)."""
+    """A value with its 95 % interval over ``n`` items (NaN bounds: no interval). Values without variation are said as such."""
 
     value: Measured
     low: Measured = math.nan
     high: Measured = math.nan
     n: int = 0
+    kind: str = ""  # of its interval: that of an Estimate, "constant" where the items do not differ
 
     def __str__(self) -> str:
         if self.value != self.value:
             return f"no value (n = {self.n})"
+        if self.kind == "share" and self.value in (0, 1):
+            bound = f"at most {self.high:.2f}" if self.value == 0 else f"at least {self.low:.2f}"
+            return f"{round(self.value * self.n)} of {self.n}; {bound}"
+        if self.kind == "constant":
+            return f"{self.value:.2f} in all {self.n}"
         interval = f" [{self.low:.2f}, {self.high:.2f}]" if self.low == self.low else ""
         return f"{self.value:.2f}{interval} (n = {self.n})"
 

@@ -1,0 +1,248 @@
+"""What is estimated over items, and how sure one may be: each kind of outcome with the interval that covers it.
+
+An :class:`Estimate` keeps its sample, so that the interval can be had at any level: the p-value of a finding is the level at
+which the printed interval would just touch the smallest effect of interest. ``tests/analyses/test_estimates.py`` enumerates or
+simulates the coverage of every kind.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
+from typing import Any, ClassVar
+
+import numpy as np
+from scipy import stats
+
+from cos_interp.analyses.driver.findings import Number
+from cos_interp.tasks.tally import share_interval
+
+LEVEL = 0.95
+RESAMPLES = 4000
+POWER = float(stats.norm.ppf(0.8))
+
+
+class Estimate(ABC):
+    """A value over ``n`` items. ``least``: below so many items its interval is not trusted to decide."""
+
+    least: ClassVar[int]
+    kind: ClassVar[str]
+
+    n: int
+    value: float
+
+    @abstractmethod
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+        """Two-sided bounds; NaN where there is none."""
+
+    def varies(self) -> bool:
+        """Whether the items differ at all, without which a mean has no interval."""
+        return True
+
+    def number(self) -> Number:
+        """Value and 95 % interval as data."""
+        low, high = self.interval()
+        return Number(self.value, low, high, self.n, self.kind if self.varies() else "constant")
+
+    def lacking(self) -> str | None:
+        """Why nothing can be decided, in words; None when it can."""
+        if self.n < self.least:
+            return f"{self.n} of at least {self.least} items"
+        return None if self.varies() else f"all {self.n} items have the same value"
+
+    def lacking_to_reproduce(self) -> str | None:
+        """Why it cannot count as reproduced, though it may be refuted; None when it can."""
+        return None
+
+    def p(self, threshold: float) -> float:
+        """One-sided p against ``value <= threshold``: the interval turned around, its lower bound at ``threshold``."""
+        if math.isnan(self.interval()[0]):
+            return math.nan
+        above = lambda p: self.interval(1 - 2 * p)[0] > threshold
+        low, high = 1e-9, 0.5
+        if not above(high - 1e-9):  # the value itself is not above it
+            return 1.0 if self.value < threshold else 0.5
+        for _ in range(30):
+            middle = math.sqrt(low * high)
+            low, high = (low, middle) if above(middle) else (middle, high)
+        return high
+
+    def deviation(self) -> float:
+        """The standard error that the interval's width stands for."""
+        low, high = self.interval()
+        return (high - low) / (2 * stats.norm.ppf(0.5 + LEVEL / 2))
+
+    def smallest(self) -> float:
+        """The distance from the threshold that so many items find at 80 % power."""
+        return float((stats.norm.ppf(0.5 + LEVEL / 2) + POWER) * self.deviation())
+
+    def needed(self, threshold: float) -> int | None:
+        """Items that would decide at 80 % power, were the true value this one; None where no number would."""
+        distance, smallest = abs(self.value - threshold), self.smallest()
+        if not (math.isfinite(smallest) and distance > 0):
+            return None
+        return max(self.least, math.ceil(self.n * (smallest / distance) ** 2))
+
+
+class Share(Estimate):
+    """The share of items that are so: the exact interval (Clopper & Pearson 1934), which covers at least its level everywhere."""
+
+    least, kind = 20, "share"
+
+    def __init__(self, items: Sequence[Any] | np.ndarray):
+        known = _known(items)
+        self.successes, self.n = int(known.sum()), len(known)
+        self.value = self.successes / self.n if self.n else math.nan
+
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+        return share_interval(self.successes, self.n, level)
+
+
+class PairedShares(Estimate):
+    """How much more often the first holds than the second on the same items: Newcombe's hybrid score interval (1998, method 10).
+
+    Beside it stands the exact McNemar test. Reproducing needs six items on which the two differ: with five, all of one sign, its
+    two-sided p is .0625.
+    """
+
+    least, kind = 30, "paired shares"
+    discordant_least: ClassVar[int] = 6
+
+    def __init__(self, first: Sequence[Any] | np.ndarray, second: Sequence[Any] | np.ndarray):
+        pairs = np.column_stack([np.asarray(first, float), np.asarray(second, float)])
+        pairs = pairs[~np.isnan(pairs).any(1)]
+        a, b = pairs[:, 0] > 0.5, pairs[:, 1] > 0.5
+        self.both, self.gained, self.lost = int((a & b).sum()), int((a & ~b).sum()), int((~a & b).sum())
+        self.n = len(pairs)
+        self.value = (self.gained - self.lost) / self.n if self.n else math.nan
+
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+        if self.n == 0:
+            return math.nan, math.nan
+        first, second = self.both + self.gained, self.both + self.lost
+        (l1, u1), (l2, u2) = (_wilson(count, self.n, level) for count in (first, second))
+        p1, p2 = first / self.n, second / self.n
+        phi = self._correlation(first, second)
+        below = (p1 - l1) ** 2 - 2 * phi * (p1 - l1) * (u2 - p2) + (u2 - p2) ** 2
+        above = (p2 - l2) ** 2 - 2 * phi * (p2 - l2) * (u1 - p1) + (u1 - p1) ** 2
+        return self.value - math.sqrt(max(below, 0.0)), self.value + math.sqrt(max(above, 0.0))
+
+    def _correlation(self, first: int, second: int) -> float:
+        """phi of the two outcomes, with Newcombe's continuity correction where it is positive."""
+        neither = self.n - self.both - self.gained - self.lost
+        margins = first * (self.n - first) * second * (self.n - second)
+        if margins == 0:
+            return 0.0
+        product = self.both * neither - self.gained * self.lost
+        corrected = max(product - self.n / 2, 0) if product > 0 else product
+        return corrected / math.sqrt(margins)
+
+    @property
+    def mcnemar(self) -> float:
+        """Two-sided p of the exact McNemar test; 1 where the two never differ."""
+        discordant = self.gained + self.lost
+        return float(stats.binomtest(self.gained, discordant).pvalue) if discordant else 1.0
+
+    def lacking_to_reproduce(self) -> str | None:
+        discordant = self.gained + self.lost
+        return None if discordant >= self.discordant_least else f"the two differ on {discordant} items, six are needed"
+
+
+class Mean(Estimate):
+    """A mean over items. Skewed values (the default, since an outcome may be): bootstrap-t (Efron 1982), from 12 items on.
+    ``normal=True`` for values known to be roughly so: Student's t, from 8 items on."""
+
+    kind = "mean"
+
+    def __init__(self, items: Sequence[float] | np.ndarray, normal: bool = False):
+        self.items, self.normal = _known(items), normal
+        self.n = len(self.items)
+        self.value = float(self.items.mean()) if self.n else math.nan
+
+    @property
+    def least(self) -> int:  # type: ignore[override]
+        return 8 if self.normal else 12
+
+    def varies(self) -> bool:
+        return self.n < 2 or bool(self._error > 1e-12 * max(1.0, abs(self.value)))
+
+    @property
+    def _error(self) -> float:
+        return float(self.items.std(ddof=1) / math.sqrt(self.n)) if self.n > 1 else math.nan
+
+    @cached_property
+    def _studentized(self) -> np.ndarray:
+        """``(mean* - mean) / error*`` of resamples; a resample without variation stands for the largest of them."""
+        chance = np.random.default_rng(0)
+        drawn = self.items[chance.integers(0, self.n, (RESAMPLES, self.n))]
+        error = drawn.std(1, ddof=1) / math.sqrt(self.n)
+        moved = drawn.mean(1) - self.value
+        with np.errstate(divide="ignore", invalid="ignore"):
+            without = np.where(moved == 0, 0.0, np.sign(moved) * np.inf)
+            return np.where(error > 0, moved / error, without)
+
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+        if self.n < 2 or not self.varies():
+            return math.nan, math.nan
+        if self.normal:
+            low, high = stats.t.interval(level, self.n - 1, self.value, self._error)
+            return float(low), float(high)
+        below, above = np.quantile(self._studentized, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
+        return float(self.value - above * self._error), float(self.value - below * self._error)
+
+
+class Statistic(Estimate):
+    """Any number of a list of items (a slope, an AUC): the bias-corrected and accelerated bootstrap (Efron 1987), from 20 on.
+
+    Resamples on which it is undefined are left out.
+    """
+
+    least, kind = 20, "statistic"
+
+    def __init__(self, items: Sequence[Any], function: Callable[[Sequence[Any]], float], resamples: int = 1000):
+        self.items, self.function, self.n = list(items), function, len(items)
+        self.resamples = resamples
+        self.value = float(function(self.items)) if self.n else math.nan
+
+    def varies(self) -> bool:
+        return self.n < 2 or bool(np.unique(self._drawn).size > 1)
+
+    @cached_property
+    def _drawn(self) -> np.ndarray:
+        chance = np.random.default_rng(0)
+        places = chance.integers(0, self.n, (self.resamples, self.n))
+        drawn = np.array([self.function([self.items[i] for i in row]) for row in places], float)
+        return np.sort(drawn[~np.isnan(drawn)])
+
+    @cached_property
+    def _corrections(self) -> tuple[float, float]:
+        """Bias ``z0`` and acceleration ``a``, of the jackknife."""
+        less = (self._drawn < self.value).mean() + 0.5 * (self._drawn == self.value).mean()
+        left_out = np.array([self.function([*self.items[:i], *self.items[i + 1 :]]) for i in range(self.n)], float)
+        away = np.nanmean(left_out) - left_out
+        away = away[~np.isnan(away)]
+        scale = 6 * (away**2).sum() ** 1.5
+        return float(stats.norm.ppf(np.clip(less, 1e-6, 1 - 1e-6))), float((away**3).sum() / scale) if scale > 0 else 0.0
+
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+        if self.n < 2 or math.isnan(self.value) or len(self._drawn) < self.resamples / 2 or not self.varies():
+            return math.nan, math.nan
+        bias, acceleration = self._corrections
+        z = stats.norm.ppf([(1 - level) / 2, (1 + level) / 2])
+        at = stats.norm.cdf(bias + (bias + z) / (1 - acceleration * (bias + z)))
+        low, high = np.quantile(self._drawn, at)
+        return float(low), float(high)
+
+
+def _known(items: Sequence[Any] | np.ndarray) -> np.ndarray:
+    """As floats, without the items that have no value."""
+    values = np.asarray(items, float)
+    return values[~np.isnan(values)]
+
+
+@lru_cache(maxsize=4096)
+def _wilson(count: int, n: int, level: float) -> tuple[float, float]:
+    found = stats.binomtest(count, n).proportion_ci(level, method="wilson")
+    return float(found.low), float(found.high)

@@ -1,0 +1,162 @@
+"""Every kind of interval covers what it says, and every p is its interval turned around."""
+
+from __future__ import annotations
+
+import math
+from math import comb
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+from cos_interp.analyses.driver.estimates import Mean, PairedShares, Share, Statistic
+
+LEVELS = (0.9, 0.95)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("n", [1, 5, 6, 20, 33])
+def test_shares_are_covered_at_every_share(n, level):
+    bounds = [Share([1] * k + [0] * (n - k)).interval(level) for k in range(n + 1)]
+    for share in np.linspace(0.005, 0.995, 199):
+        chance = [comb(n, k) * share**k * (1 - share) ** (n - k) for k in range(n + 1)]
+        assert sum(c for c, (low, high) in zip(chance, bounds, strict=True) if low <= share <= high) >= level
+
+
+def outcomes(n: int) -> list[tuple[int, int, int]]:
+    return [(b, g, x) for b in range(n + 1) for g in range(n + 1 - b) for x in range(n + 1 - b - g)]
+
+
+def of_counts(n: int, both: int, gained: int, lost: int) -> PairedShares:
+    rest = n - both - gained - lost
+    return PairedShares([1] * (both + gained) + [0] * (lost + rest), [1] * both + [0] * gained + [1] * lost + [0] * rest)
+
+
+def test_paired_shares_are_covered_at_thirty():
+    """Enumerated: every outcome of 30 pairs at 75 true tables; beyond differences of .75 it covers .928 at worst."""
+    n, found = 30, outcomes(30)
+    bounds = np.array([of_counts(n, *one).interval() for one in found])
+    counts = np.array([(*one, n - sum(one)) for one in found])
+    worst = {False: 1.0, True: 1.0}
+    for first in (0.05, 0.2, 0.5, 0.8, 0.95):
+        for second in (0.05, 0.2, 0.5, 0.8, 0.95):
+            for dependence in (0.0, 0.5, 0.9):
+                both = first * second + dependence * (min(first, second) - first * second)
+                table = np.array([both, first - both, second - both, 1 - first - second + both])
+                chance = stats.multinomial.pmf(counts, n, np.clip(table, 0, 1) / table.sum())
+                hit = (bounds[:, 0] <= first - second) & (first - second <= bounds[:, 1])
+                extreme = abs(first - second) > 0.75
+                worst[extreme] = min(worst[extreme], chance[hit].sum())
+    assert worst[False] >= 0.93 and worst[True] >= 0.925
+
+
+def test_the_interval_of_paired_shares_against_newcombes_own_example():
+    """Newcombe 1998, table II: 36, 12, 2, 0 of 50: difference .20, method 10: .0569 to .3404."""
+    one = of_counts(50, 36, 12, 2)
+    assert one.value == pytest.approx(0.2) and one.interval() == pytest.approx((0.0569, 0.3404), abs=1e-4)
+    assert one.mcnemar == pytest.approx(2 * sum(comb(14, k) for k in range(3)) / 2**14)
+    assert of_counts(40, 30, 5, 0).lacking_to_reproduce() and not of_counts(40, 30, 6, 0).lacking_to_reproduce()
+
+
+def covered(draw, true: float, n: int, trials: int, normal: bool = False) -> float:
+    chance = np.random.default_rng(1)
+    hits = 0
+    for _ in range(trials):
+        low, high = Mean(draw(chance, n), normal).interval()
+        hits += low <= true <= high
+    return hits / trials
+
+
+TRIALS = 1500
+ERROR = 2 * math.sqrt(0.94 * 0.06 / TRIALS)  # of a simulated coverage, .012
+
+
+@pytest.mark.parametrize(
+    ("draw", "true", "n", "normal", "least"),
+    [
+        (lambda c, n: c.normal(1, 2, n), 1.0, 8, True, 0.95),
+        (lambda c, n: c.uniform(0, 1, n), 0.5, 8, True, 0.93),
+        (lambda c, n: c.normal(1, 2, n), 1.0, 12, False, 0.93),
+        (lambda c, n: c.exponential(1, n), 1.0, 12, False, 0.92),
+        (lambda c, n: c.choice([-0.5, 0.0, 0.0, 0.5, 1.0], n), 0.2, 20, False, 0.93),
+    ],
+)
+def test_means_are_covered(draw, true, n, normal, least):
+    assert covered(draw, true, n, TRIALS, normal) >= least - ERROR
+
+
+def slope(points) -> float:
+    x, y = np.array(points).T
+    return float(np.polyfit(x, y, 1)[0])
+
+
+def area(points) -> float:
+    score, label = np.array(points).T
+    return float(roc_auc_score(label > 0, score)) if len(set(label)) == 2 else math.nan
+
+
+def pairs_of(chance, n: int, kind: str) -> list[tuple[float, float]]:
+    x = chance.normal(0, 1, n)
+    if kind == "slope":
+        return list(zip(x, 0.5 * x + chance.normal(0, 1, n), strict=True))
+    label = chance.integers(0, 2, n)
+    return list(zip(label + x, label, strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "true"), [("slope", 0.5), ("auc", float(stats.norm.cdf(1 / math.sqrt(2))))])
+def test_a_statistic_is_covered(kind, true):
+    chance, hits, trials = np.random.default_rng(2), 0, 80
+    for _ in range(trials):
+        low, high = Statistic(pairs_of(chance, 40, kind), {"slope": slope, "auc": area}[kind], 200).interval()
+        hits += low <= true <= high
+    assert hits / trials >= 0.92 - 2 * math.sqrt(0.92 * 0.08 / trials)
+
+
+SAMPLES = {
+    "share": lambda c, n: Share(c.integers(0, 2, n)),
+    "paired": lambda c, n: PairedShares(c.integers(0, 2, n), c.integers(0, 2, n)),
+    "t": lambda c, n: Mean(c.normal(0.3, 1, n), normal=True),
+    "bootstrap-t": lambda c, n: Mean(c.exponential(1, n)),
+    "statistic": lambda c, n: Statistic(list(c.normal(0, 1, n)), np.mean, 200),
+}
+
+
+@pytest.mark.parametrize("kind", SAMPLES)
+@given(seed=st.integers(0, 10**6), threshold=st.floats(-0.5, 1.0))
+@settings(max_examples=15, deadline=None)
+def test_p_is_the_interval_turned_around(kind, seed, threshold):
+    one = SAMPLES[kind](np.random.default_rng(seed), 25)
+    low, high = one.interval()
+    assert low <= one.value <= high or kind == "statistic"
+    if abs(low - threshold) > 1e-3:
+        assert (one.p(threshold) < 0.025) == (low > threshold)
+    assert one.p(threshold - 0.1) <= one.p(threshold) + 1e-6
+
+
+def test_without_variation_there_is_no_interval_and_nothing_is_decided():
+    same = Mean([0.7] * 30)
+    assert math.isnan(same.interval()[0]) and same.lacking() == "all 30 items have the same value"
+    assert str(same.number()) == "0.70 in all 30"
+    assert str(Share([1] * 20).number()) == "20 of 20; at least 0.83" and str(Share([0] * 20).number()) == "0 of 20; at most 0.17"
+    assert Share([1] * 19).lacking() == "19 of at least 20 items" and Share([1] * 20).lacking() is None
+    assert Mean([1.0, 2.0] * 5).lacking() == "10 of at least 12 items"
+    for empty in (Share([]), Mean([]), PairedShares([], []), Statistic([], len)):
+        assert empty.n == 0 and empty.lacking() and math.isnan(empty.value)
+
+
+def test_items_without_a_value_are_left_out():
+    nan = math.nan
+    assert Share([1, nan, 0]).n == 2 and Mean([1.0, nan]).n == 1 and PairedShares([1, nan, 0], [1, 0, nan]).n == 1
+
+
+def test_so_many_items_as_are_needed_decide_four_times_in_five():
+    chance = np.random.default_rng(3)
+    pilot = Mean(chance.normal(0.5, 1, 400), normal=True)
+    needed = Mean(0.5 + pilot.items - pilot.items.mean(), normal=True).needed(0.0)
+    assert needed == pytest.approx((2.8 / 0.5) ** 2 * pilot.items.var(), abs=2)
+    found = np.mean([Mean(chance.normal(0.5, pilot.items.std(), needed), normal=True).interval()[0] > 0 for _ in range(800)])
+    assert found == pytest.approx(0.8, abs=0.04)
