@@ -35,7 +35,7 @@ def findings(rows: pd.DataFrame) -> list[Finding]:
     early, sure = over[steps[0]], [k for k in steps if over[k].low > 0]
     first, half = (sure or steps)[0], float(again.sigma.max()) / 2
     sigma = float(again[again.step == first].sigma.iloc[0])
-    verdict: Verdict = "not reproduced" if not sure else "reproduced" if sigma > half else "contradicted"
+    verdict: Verdict = "undecided" if not sure else "reproduced" if sigma > half else "refuted"
     where = f"from step {first} (sigma {sigma:.2f}) on; there the excess is" if sure else "at no tested step; at the first it is"
     found = [
         Finding(
@@ -49,7 +49,7 @@ def findings(rows: pd.DataFrame) -> list[Finding]:
         ),
         Finding(
             "At step 0 nothing is chosen yet: re-noising from the first estimate is as good as new noise",
-            "reproduced" if early.low <= 0 <= early.high else "contradicted",
+            "reproduced" if early.low <= 0 <= early.high else "refuted",
             "at the first tested step the excess over independent noises is",
             early,
             "agreement of two independent noises",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import pandas as pd
 
+from cos_interp.analyses.driver.estimates import Estimate
 from cos_interp.analyses.driver.facts import Facts, RunFacts
+from cos_interp.analyses.driver.findings import Finding, Number
+from cos_interp.analyses.driver.rules import judge
 from cos_interp.analyses.driver.settings import AnalysisConfig
 
 Config = TypeVar("Config", bound=AnalysisConfig)
@@ -18,13 +21,19 @@ Kind = TypeVar("Kind", bound=Facts)
 @dataclass
 class AnalysisResult(Generic[Config]):
     """``config``: the settings, as typed. ``rows``: one measured value a row. ``facts``: what the run was. ``units``: the
-    facts of each unit by name."""
+    facts of each unit by name. ``twins``: for each model of random weights beside it, its numbers by the key of their rule."""
 
     name: str
     config: Config
     rows: pd.DataFrame
     facts: dict[str, Any] = field(default_factory=dict)
     units: Mapping[str, Facts] = field(default_factory=dict)
+    twins: Sequence[Mapping[str, Number]] = ()
+
+    def judge(self, key: str, estimate: Estimate, statement: str, control: Number, unfit: str | None = None) -> Finding:
+        """What the rule of a key (see ``rules.toml``) says of an estimate, beside what the twins of this run show."""
+        beside = [twin.get(key, Number(float("nan"))) for twin in self.twins]
+        return judge(key, estimate, statement, control, beside, unfit)
 
     def units_of(self, kind: type[Kind]) -> dict[str, Kind]:
         """The units whose facts are of a kind, by name."""

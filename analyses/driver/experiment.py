@@ -6,7 +6,7 @@ import contextlib
 import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from operator import attrgetter
@@ -16,12 +16,13 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from cos_interp.analyses.driver import identity, manifest
+from cos_interp.analyses.driver import identity, manifest, twins
 from cos_interp.analyses.driver.base import AnalysisResult, Progress
+from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.facts import Facts
 from cos_interp.analyses.driver.settings import AnalysisConfig
 from cos_interp.analyses.driver.store import Row, RunStore
-from cos_interp.analyses.driver.workers import default_workers, scatter
+from cos_interp.analyses.driver.workers import WorkerFailed, default_workers, scatter
 from cos_interp.interp.files import plain
 from cos_interp.interp.model import HookedVideoPipeline
 
@@ -126,23 +127,44 @@ def run(experiment: Experiment, config: AnalysisConfig, folder: Path, **ways: An
 
     Raises RunError for a folder that does not fit.
     """
-    with _computed(experiment, config, folder, Ways(**ways)) as (result, _):
+    with _computed(experiment, config, folder, Ways(**ways)) as (result, *_):
         return result
 
 
 def run_and_report(experiment: Experiment, config: AnalysisConfig, folder: Path, **ways: Any) -> tuple[AnalysisResult, Report]:
     """As :func:`run`, then draw the page and mark the run complete."""
-    with _computed(experiment, config, folder, Ways(**ways)) as (result, store):
+    asked = Ways(**ways)
+    with _computed(experiment, config, folder, asked) as (result, store, model):
+        _beside(experiment, config, store, model, asked)
+        result = replace(result, twins=twins.shown(folder, config.twins))
         report = experiment.report(result, store)
         store.write_page(report.files())
         store.complete()
         return result, report
 
 
+def _beside(experiment: Experiment, config: AnalysisConfig, store: RunStore, model: HookedVideoPipeline, ways: Ways) -> None:
+    """The same experiment on the twins, each a run inside this one. One on which it cannot run shows nothing."""
+    alone = config.model_copy(update={"twins": 0})
+    for number, name in enumerate(twins.names(config.twins)):
+        progress = partial(_named, ways.progress, name)
+        told = replace(ways, model=twins.twin_of(model, number), progress=progress)
+        try:
+            run_and_report(experiment, alone, store.folder / name, **vars(told))
+        except (ValueError, RuntimeError) as error:
+            if isinstance(error, (RunError, WorkerFailed)):
+                raise
+            warnings.warn(f"{name}: {error}", stacklevel=2)
+
+
+def _named(progress: Progress, name: str, done: int, total: int, what: str) -> None:
+    progress(done, total, f"{name}: {what}")
+
+
 @contextlib.contextmanager
 def _computed(
     experiment: Experiment, config: AnalysisConfig, folder: Path, ways: Ways
-) -> Iterator[tuple[AnalysisResult, RunStore]]:
+) -> Iterator[tuple[AnalysisResult, RunStore, HookedVideoPipeline]]:
     model = ways.model or load_model(config)  # first: a name without a model is the cheapest mistake
     pieces = list(experiment.pieces(config))
     order = list(waves(pieces, partial(experiment.needs, config)))
@@ -151,12 +173,13 @@ def _computed(
     derived = [unit for piece, units in pieces if experiment.needs(config, piece) for unit in units]
     with threads(1 if workers > 1 else None) as count:
         asked = identity.of(experiment.name, config, model, count, ways.model is not None)
-        with RunStore.open(folder, asked, ways.fresh, experiment.facts, ways.accept_versions, derived) as store:
+        parts = twins.names(config.twins)
+        with RunStore.open(folder, asked, ways.fresh, experiment.facts, ways.accept_versions, derived, parts) as store:
             _name_damaged(store, [unit for _, units in pieces for unit in units])
             _compute(experiment, config, store, model, pieces, order, workers, ways.progress)
             result = experiment.finish(collect(experiment, config, store))
             store.write_results(result.rows)
-            yield result, store
+            yield result, store, model
 
 
 @contextlib.contextmanager
@@ -208,6 +231,7 @@ def collect(experiment: Experiment, config: AnalysisConfig, store: RunStore) -> 
 
 def draw(experiment: Experiment, config: AnalysisConfig, store: RunStore) -> Report:
     """Draw the page of a finished run again, from what it left, without a model. ``store`` must be its writer."""
-    report = experiment.report(experiment.finish(collect(experiment, config, store)), store)
+    result = replace(experiment.finish(collect(experiment, config, store)), twins=twins.shown(store.folder, config.twins))
+    report = experiment.report(result, store)
     store.write_page(report.files())
     return report

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, TypeAdapter
 
 MIN_ITEMS = 5
-Verdict = Literal["reproduced", "not reproduced", "contradicted", "not testable"]
+Verdict = Literal["reproduced", "refuted", "undecided", "not testable"]
 
 
 # JSON has no NaN and says null
@@ -40,7 +40,13 @@ class Number:
 
 @dataclass(frozen=True)
 class Finding:
-    """``claim``: the paper's words, with section; ``rule``: when it counts as reproduced; ``statement``: what was found."""
+    """What one rule says of one run.
+
+    ``claim``: the paper's words, with section; ``rule``: when it counts as reproduced; ``statement``: what was found. ``number``
+    decides; ``smallest`` is the smallest effect of interest that it is held against, ``p`` the one-sided test of that by
+    inverting the interval; ``control`` stands beside it. ``twins``: the number on models that know nothing. ``why``: what is
+    lacking for a decision, and what would change it. ``primary``: the one variant of a claim that has a verdict in a dossier.
+    """
 
     claim: str
     verdict: Verdict
@@ -49,14 +55,23 @@ class Finding:
     control_name: str
     control: Number
     rule: str
+    key: str = ""
+    smallest: Measured = math.nan
+    p: Measured = math.nan
+    twins: tuple[Number, ...] = ()
+    why: str = ""
+    primary: bool = True
 
     def sized(self) -> Finding:
-        """The same, undecided when it rests on fewer than MIN_ITEMS items: a bootstrap over so few is too narrow."""
-        return self if self.number.n >= MIN_ITEMS else replace(self, verdict="not testable")
+        """The same, not testable when it rests on fewer than MIN_ITEMS items: for findings without a rule of their own."""
+        return self if self.key or self.number.n >= MIN_ITEMS else replace(self, verdict="not testable")
 
     def line(self) -> str:
         """One plain sentence for the terminal."""
-        return f"{self.verdict}: {self.statement}: {self.number}; control, {self.control_name}: {self.control}"
+        beside = "".join(f"; twin: {twin}" for twin in self.twins)
+        why = f" ({self.why})" if self.why else ""
+        said = f"{self.verdict}{why}: {self.statement}: {self.number}; control, {self.control_name}: {self.control}"
+        return said + beside
 
     def data(self) -> dict[str, Any]:
         """As plain data, for JSON; :meth:`of` reads it."""
@@ -68,11 +83,11 @@ class Finding:
         return TypeAdapter(cls).validate_python(data)
 
 
-def decide(low: float, high: float, threshold: float = 0.0) -> Verdict:
-    """A positive effect: reproduced when the interval lies above the threshold, contradicted when it lies below minus the
-    threshold (for 0: below 0), else not reproduced. Without an interval nothing is decided."""
+def decide(low: float, high: float, smallest: float = 0.0) -> Verdict:
+    """Three zones around the smallest effect of interest: reproduced when the interval lies above it, refuted when it lies wholly
+    below it, else undecided. Without an interval nothing is decided."""
     if low != low or high != high:
         return "not testable"
-    if low > threshold:
+    if low > smallest:
         return "reproduced"
-    return "contradicted" if high < -threshold else "not reproduced"
+    return "refuted" if high < smallest else "undecided"

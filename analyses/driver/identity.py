@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cos_interp.analyses.driver import inputs
+from cos_interp.analyses.driver import inputs, rules
 from cos_interp.analyses.driver.command import command_line, flag
 from cos_interp.analyses.driver.settings import AnalysisConfig
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 FORMAT = 2  # of a run folder
 LIBRARIES = ("torch", "diffusers", "nnsight", "transformers", "numpy", "scikit-learn", "umap-learn")
-GROWING = ("items", "pairs")  # settings that may grow: what is there is a part of what is asked
+GROWING = ("items", "pairs", "twins")  # settings that may grow: what is there is a part of what is asked
 
 
 def of(
@@ -43,8 +43,9 @@ def files_of(config: AnalysisConfig) -> list[str]:
 
 
 def versions() -> dict[str, str]:
-    """Of this package, the libraries that compute, and Python."""
-    return {"cos-interp": version("cos-interp"), "python": sys.version.split()[0]} | {p: version(p) for p in LIBRARIES}
+    """Of this package and its rules, the libraries that compute, and Python."""
+    own = {"cos-interp": version("cos-interp"), "rules": rules.digest()[:12]}
+    return own | {"python": sys.version.split()[0]} | {p: version(p) for p in LIBRARIES}
 
 
 def changes(held: Mapping[str, Any], asked: Mapping[str, Any], accept_versions: bool = False) -> list[str]:

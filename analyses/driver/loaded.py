@@ -70,7 +70,7 @@ def read(folder: Path, entries: Mapping[str, Entry]) -> LoadedRun:
     entry = _entry(folder, facts, entries)
     config = _config(folder, facts, entry)
     units = tuple(sorted(path.stem for path in (folder / "shards").glob("*.safetensors")))
-    return LoadedRun(folder, entry.name, config, _rows(store), _findings(store), facts, units, entry.facts)
+    return LoadedRun(folder, entry.name, config, _rows(store), findings_in(store), facts, units, entry.facts)
 
 
 AGAIN = "run the same command again with --fresh"
@@ -101,7 +101,7 @@ def _rows(store: RunStore) -> pd.DataFrame:
         raise RunError(f"{store.folder / manifest.RESULTS} is no table ({error}): {AGAIN}") from error
 
 
-def _findings(store: RunStore) -> tuple[Finding, ...]:
+def findings_in(store: RunStore) -> tuple[Finding, ...]:
     path = store.folder / manifest.FINDINGS
     if not path.is_file() and older.is_of_0_1((store.folder / manifest.RUN).read_bytes()):  # which kept none
         return ()

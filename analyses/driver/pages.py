@@ -16,7 +16,7 @@ from cos_interp.analyses.driver.findings import Finding
 from cos_interp.reports.html import data_uri, drawing, number, render
 from cos_interp.tasks.video import encode_mp4
 
-VERDICT_STYLE = {"reproduced": "ok", "not reproduced": "maybe", "contradicted": "bad", "not testable": "maybe"}
+VERDICT_STYLE = {"reproduced": "ok", "refuted": "bad", "undecided": "maybe", "not testable": "maybe"}
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,9 @@ class AnalysisConfig(BaseModel):
     num_inference_steps: int = Field(20, ge=2, description="Denoising steps of every run.")
     guidance_scale: float = Field(1.0, ge=1.0, description="Guidance scale; 1 is none.")
     seed: int = Field(0, ge=0, description="Picks the noises.")
+    twins: int = Field(
+        0, ge=0, le=8, description="Models of random weights that it is run on beside: what they show, counts for nothing."
+    )
 
 
 def known_task(value: str) -> str:

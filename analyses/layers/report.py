@@ -87,7 +87,7 @@ def _background(energy: pd.DataFrame) -> Finding:
         decide(-number.high, -number.low),
         "z-scored energy of things minus background in the first quarter of layers, beyond the control", number,
         "the same cells at random places", by_item(early, "energy_control"),
-        "reproduced when the interval lies below 0 (the background has more), contradicted when it lies above",
+        "reproduced when the interval lies below 0 (the background has more), refuted when it lies above",
     )  # fmt: skip
 
 

@@ -99,7 +99,7 @@ def finding(rows: pd.DataFrame, value: str = "hit") -> Finding:
     gain, hit = paired(means[value], means[chance]), mean_number(means[value].to_numpy(float))
     where = "the object's first cell" if back else "the right cell of a moved object"
     return Finding(
-        claim, "not reproduced" if gain.high <= 0 else decide(gain.low, gain.high),
+        claim, "undecided" if gain.high <= 0 else decide(gain.low, gain.high),
         f"layer {layer}, step {step} names {where} in {hit} of the frames, above chance by",
         gain, "chance", mean_number(means[chance].to_numpy(float)), RULE,
     )  # fmt: skip

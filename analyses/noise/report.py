@@ -83,7 +83,7 @@ def _step_costs(mode: str, base: pd.Series, by: dict[str, pd.Series]) -> Finding
         f"{mode}: solved {mean_number(base)} undisturbed and {mean_number(by['step'])} with noise at a step (mean over the "
         "steps), a lost share of",
         lost, "lost share with 1/F of the energy, all frames", lost_share(base, by["step-spread"]),
-        f"the interval of the lost share lies above {LOST}; below it: contradicted",
+        f"the interval of the lost share lies above {LOST}; below it: refuted",
     )  # fmt: skip
 
 

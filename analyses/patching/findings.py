@@ -17,9 +17,9 @@ SMALLEST = 0.1
 The deciding number: the effect of the pair's donor minus that of a random item's tokens, in the same step, layer and tokens.
 The cell is the one with the largest such difference. It is chosen for every pair on the *other* pairs alone, so that choosing
 the best of many cells does not raise the number; only cells that half of them have can be chosen, and only the first site
-counts. The interval is over pairs. Reproduced above SMALLEST, contradicted below minus SMALLEST.
+counts. The interval is over pairs. Reproduced above SMALLEST, refuted below minus SMALLEST.
 """
-RULE = f"the interval lies above {SMALLEST}, below -{SMALLEST}: contradicted; the cell is chosen on the other pairs"
+RULE = f"the interval lies above {SMALLEST}, below -{SMALLEST}: refuted; the cell is chosen on the other pairs"
 CLAIM = "What the answer is about sits in tokens that can be named, in one layer at one step (5.2)"
 POINT = ["group", "step", "layer"]
 

@@ -52,12 +52,12 @@ def peak(table: pd.DataFrame, at: dict[int, float] | None = None) -> Number:
 
 
 def inside(number: Number, low: float, high: float) -> Verdict:
-    """Reproduced when value and interval lie in the window, contradicted when the interval is outside it."""
+    """Reproduced when value and interval lie in the window, refuted when the interval is outside it."""
     if number.low != number.low:
         return "not testable"
     if low <= number.low and number.high <= high:
         return "reproduced"
-    return "contradicted" if number.high < low or number.low > high else "not reproduced"
+    return "refuted" if number.high < low or number.low > high else "undecided"
 
 
 def left_share(final: pd.DataFrame, carried: pd.DataFrame) -> Number:
@@ -87,7 +87,7 @@ def findings(rows: pd.DataFrame, steps: int) -> list[Finding]:
             "latent still shows a share of",
             left, "the same share for the last two fifths of the steps",
             left_share(final[late], carried[late]) if late else Number(float("nan")),
-            f"the interval lies above {LEFT}; below it: contradicted",
+            f"the interval lies above {LEFT}; below it: refuted",
         ))  # fmt: skip
     return out
 
@@ -103,7 +103,7 @@ def _peak(rows: pd.DataFrame, sigmas: dict[int, float], carried: pd.DataFrame, s
         f"the clean estimate is most sensitive at step {by_step} of {steps}; the latent x_t at sigma {latent}; the clean "
         "estimate at sigma",
         by_sigma, "peak sigma of the displacement carried to the end unrepaired", peak(carried, sigmas),
-        f"the peak's interval lies in sigma {low:.2f} to {high:.2f}; outside it: contradicted",
+        f"the peak's interval lies in sigma {low:.2f} to {high:.2f}; outside it: refuted",
     )  # fmt: skip
 
 

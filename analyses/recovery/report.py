@@ -115,7 +115,7 @@ def findings(rows: pd.DataFrame, sigmas: Sequence[float], dose: float) -> list[F
             f"for {share(list(part.recovered))}, the injected one for {share(list(part.foreign))} (the donor's own video, never "
             f"corrected, is right here for {left}); right, and to stay, by step {by} (sigma {sigmas[by]:.2f}) for",
             early, "the same items undisturbed, right and to stay by the same step", own_by(rows, set(part.problem), by),
-            f"the Clopper-Pearson interval lies above {OFTEN}; below it: contradicted",
+            f"the Clopper-Pearson interval lies above {OFTEN}; below it: refuted",
         ))  # fmt: skip
     return out
 

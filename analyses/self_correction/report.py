@@ -67,7 +67,7 @@ def findings(rows: pd.DataFrame) -> list[Finding]:
         ),
         Finding(
             "Late steps correct little (counter-evidence: VGI-Bench, Reason-Early)",
-            "not testable" if late.low != late.low else ("reproduced" if late.high < 0 else "not reproduced"),
+            "not testable" if late.low != late.low else ("reproduced" if late.high < 0 else "undecided"),
             "net flips in the second half of the steps less those in the first half, per item", late,
             "net flips, all steps", net, "the interval lies below 0",
         ),

@@ -86,7 +86,7 @@ def _flip_finding(main: pd.DataFrame) -> list[Finding]:
         f"(sigma {at.sigma.iloc[0]:.2f}) gives the donor's answer in a share of pairs (highest: {rates.max():.2f}, in "
         f"layer {int(rates.idxmax())}) of",
         rate, "tokens of a random item", control,
-        "reproduced when the Clopper-Pearson interval lies above 0.5 (most pairs flip), contradicted when it lies below",
+        "reproduced when the Clopper-Pearson interval lies above 0.5 (most pairs flip), refuted when it lies below",
     )]  # fmt: skip
 
 

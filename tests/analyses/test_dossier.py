@@ -107,8 +107,8 @@ def test_an_experiment_that_cannot_run_is_named_and_the_rest_goes_on(counted, or
 
 
 def test_verdicts_follow_the_interval():
-    assert decide(0.1, 0.4) == "reproduced" and decide(-0.1, 0.4) == "not reproduced" and decide(-0.4, -0.1) == "contradicted"
-    assert decide(0.1, 0.4, 0.2) == "not reproduced" and decide(float("nan"), 0.1) == "not testable"
+    assert decide(0.1, 0.4) == "reproduced" and decide(-0.1, 0.4) == "undecided" and decide(-0.4, -0.1) == "refuted"
+    assert decide(0.1, 0.4, 0.2) == "undecided" and decide(float("nan"), 0.1) == "not testable"
 
 
 def test_few_items_decide_nothing():

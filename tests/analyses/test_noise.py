@@ -141,13 +141,13 @@ def made_up(step: float, frame: float, mode: str = "renoise", items: int = 12) -
 
 
 def test_findings_follow_the_rows():
-    for step, frame, verdicts in ((0.0, 1.0, ["reproduced"] * 2), (1.0, 0.0, ["contradicted"] * 2)):
+    for step, frame, verdicts in ((0.0, 1.0, ["reproduced"] * 2), (1.0, 0.0, ["refuted"] * 2)):
         rows, label = scored(made_up(step, frame))
         found = findings(rows, ("renoise", "add"), 1.0, label)
         assert [f.verdict for f in found] == verdicts and label == "solved"
         assert found[1].control.value == 0  # at equal energy the made-up model makes no difference
     same = findings(scored(made_up(0.5, 0.5))[0], ("renoise",), 1.0, "solved")
-    assert same[1].verdict == "not reproduced" and same[1].number.value == 0
+    assert same[1].verdict == "undecided" and same[1].number.value == 0
     literal = findings(scored(made_up(1.0, 0.0, "replace"))[0], ("replace",), 1.0, "solved")
     assert literal[1].verdict == "not testable"  # the last step's noise stays in the frame: forced, not found
     nothing = pd.Series([0.0, 0.0])
@@ -162,7 +162,7 @@ def test_the_untrained_twin_shows_nothing(tmp_path):
     model = HookedVideoPipeline(untrained_twin(), "untrained", CALL_DEFAULTS)
     config = NoiseConfig(items=1, num_inference_steps=2, steps=(1,), frames=(1,), tasks=("maze", "place"), modes=("replace",))
     _, report = run_and_report(load("noise"), config, tmp_path / "run", model=model, workers=1)
-    assert {f["verdict"] for f in report.data["findings"]} <= {"not testable", "not reproduced"}
+    assert {f["verdict"] for f in report.data["findings"]} <= {"not testable", "undecided"}
 
 
 def test_a_run_on_the_organism(organism, tmp_path):

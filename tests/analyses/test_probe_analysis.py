@@ -79,10 +79,10 @@ def _depth(family, layer, spread=0.1):
 
 def test_the_order_in_depth_is_judged_by_its_interval():
     planted = order_findings([_depth("perception", 1.0), _depth("reasoning", 4.0), _depth("consolidation", 3.0)])
-    assert [f.verdict for f in planted] == ["reproduced", "contradicted"]
+    assert [f.verdict for f in planted] == ["reproduced", "refuted"]
     assert planted[0].number.value == 3 and planted[0].control.low <= 0 <= planted[0].control.high
     vague = order_findings([_depth("perception", 2.0, 3.0), Depth(_depth("reasoning", 2.0).role, 2.0, np.full(400, np.nan), 20)])
-    assert [f.verdict for f in vague] == ["not reproduced"]
+    assert [f.verdict for f in vague] == ["undecided"]
 
 
 def test_a_probe_that_decodes_but_does_not_matter_is_visible():
@@ -95,7 +95,7 @@ def test_a_probe_that_decodes_but_does_not_matter_is_visible():
     used, idle, drowned = use_findings(pd.DataFrame(rows("used", 0.0) + rows("idle", 1.0) + rows("drowned", 0.0, 0.0)))
     assert drowned.verdict == "not testable"  # any change of that size loses everything
     assert used.verdict == "reproduced" and used.number.value == 1 and used.control.value == 0
-    assert idle.verdict == "not reproduced" and idle.number.value == 0
+    assert idle.verdict == "undecided" and idle.number.value == 0
 
 
 def cos(*args):

@@ -77,7 +77,7 @@ def test_peak_and_window():
     mixed = pd.concat([table([0, 0, 1.0], 6), table([1.1, 0, 0], 6)])
     assert (peak(mixed).low, peak(mixed).high) == (0.0, 2.0)
     assert (pytest.approx(0.769, abs=1e-3), pytest.approx(0.882, abs=1e-3)) == PEAK_SIGMA
-    windows = {(0.8, 0.85): "reproduced", (0.6, 0.85): "not reproduced", (0.9, 1.0): "contradicted", (0.1, 0.2): "contradicted"}
+    windows = {(0.8, 0.85): "reproduced", (0.6, 0.85): "undecided", (0.9, 1.0): "refuted", (0.1, 0.2): "refuted"}
     for (low, high), verdict in windows.items():
         assert inside(Number(0.8, low, high, 5), *PEAK_SIGMA) == verdict
     assert left_share(table([0.2, 0.1]), table([0.4, 0.2])).value == pytest.approx(0.5)
@@ -97,7 +97,7 @@ def made_up(final: float, height: dict[int, float]) -> pd.DataFrame:
 
 
 def test_findings_see_a_planted_peak_and_planted_persistence():
-    for final, height, verdicts in ((0.9, {2: 0.8}, ["reproduced", "reproduced"]), (0.1, {7: 0.8}, ["contradicted"] * 2)):
+    for final, height, verdicts in ((0.9, {2: 0.8}, ["reproduced", "reproduced"]), (0.1, {7: 0.8}, ["refuted"] * 2)):
         found = findings(made_up(final, height), 10)
         assert [f.verdict for f in found] == verdicts
         assert found[0].number.value == pytest.approx(0.8 if 2 in height else 0.3)

@@ -119,7 +119,7 @@ def made_up(back: int | None, items: int = 10, steps: int = 10) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@pytest.mark.parametrize(("back", "verdict"), [(4, "reproduced"), (8, "contradicted"), (None, "contradicted")])
+@pytest.mark.parametrize(("back", "verdict"), [(4, "reproduced"), (8, "refuted"), (None, "refuted")])
 def test_findings_follow_the_rows(back, verdict):
     rows, _ = with_right(made_up(back))
     (found,) = findings(rows, [1 - k / 10 for k in range(11)], 1.0)
@@ -150,7 +150,7 @@ def test_a_run_on_the_organism(organism, tmp_path):
     assert set(rows.donor.dropna()) == {"other", "prompt", "noise"}
     first = rows[(rows.injected == 0) & (rows.donor == "prompt") & (rows.step == 4)]
     assert (first.distance < 1e-5).all()  # nothing was injected
-    assert {f["verdict"] for f in report.data["findings"]} <= {"reproduced", "not reproduced", "contradicted", "not testable"}
+    assert {f["verdict"] for f in report.data["findings"]} <= {"reproduced", "undecided", "refuted", "not testable"}
 
 
 def test_the_untrained_twin_has_nothing_to_recover(tmp_path):

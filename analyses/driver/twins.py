@@ -1,0 +1,59 @@
+"""Twins: a model's autoencoder and text encoder with random transformers, which know nothing of what it learnt."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from cos_interp.analyses.driver.errors import RunError
+from cos_interp.analyses.driver.findings import Finding, Number
+from cos_interp.analyses.driver.loaded import findings_in
+from cos_interp.analyses.driver.store import RunStore
+from cos_interp.interp.model import HookedVideoPipeline
+
+FIRST = 77_000  # seed of the first twin's weights: no training here starts from it
+Shown = Mapping[str, Number]  # what a twin's run found, by the key of the rule
+
+
+def names(count: int) -> list[str]:
+    """The run folders of so many twins, inside that of the run that they stand beside."""
+    return [f"twin-{number}" for number in range(count)]
+
+
+def twin_of(model: HookedVideoPipeline, number: int) -> HookedVideoPipeline:
+    """The model with transformers as its library draws them, all else its own."""
+    made = {}
+    for name, engine in model.engines.items():
+        module = engine.module
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(FIRST + number)
+            drawn = type(module).from_config(module.config).eval()
+        kept = dict(module.named_parameters())
+        for weight, new in drawn.named_parameters():
+            own = kept.get(weight)  # none where LoRA has wrapped it; whole numbers where it is quantised
+            new.data = new.data.to(module.device, module.dtype if own is None or not own.is_floating_point() else own.dtype)
+        made[name] = drawn
+    parts = {name: part for name, part in model.pipe.components.items() if name not in made}
+    settings = {name: value for name, value in model.pipe.config.items() if name in _settings_of(model) and name not in parts}
+    return HookedVideoPipeline(type(model.pipe)(**parts, **made, **settings), f"twin {number} of {model.name}", model.defaults)
+
+
+def _settings_of(model: HookedVideoPipeline) -> set[str]:
+    """What the pipeline is made with beside its components: the boundary between two experts, and the like."""
+    return set(inspect.signature(type(model.pipe).__init__).parameters) - {"self", *model.pipe.components}
+
+
+def shown(folder: Path, count: int) -> list[Shown]:
+    """What the twins' runs inside a run folder found. Nothing for one that could not run."""
+    return [_shown(folder / name) for name in names(count)]
+
+
+def _shown(folder: Path) -> Shown:
+    try:
+        found: Sequence[Finding] = findings_in(RunStore(folder))
+    except RunError:
+        return {}
+    return {finding.key: finding.number for finding in found if finding.key}

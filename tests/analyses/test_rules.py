@@ -1,0 +1,124 @@
+"""One meaning of a verdict: three zones around the smallest effect of interest, and twins that know nothing."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cos_interp import analyses
+from cos_interp.analyses.driver import rules, twins
+from cos_interp.analyses.driver.estimates import Mean, PairedShares, Share
+from cos_interp.analyses.driver.findings import Finding, Number, decide
+from cos_interp.analyses.driver.rules import Rule, judge
+from cos_interp.analyses.driver.store import RunStore
+from cos_interp.interp import HookedVideoPipeline, tiny
+
+NONE = Number(math.nan)
+ASKED = Rule(claim="c", number="a share", smallest=0.5, control="chance", dated="2026-11-25", seen="none")
+
+
+@pytest.fixture(autouse=True)
+def one_rule(monkeypatch):
+    monkeypatch.setattr(rules, "rules", lambda: {"x.c": ASKED})
+
+
+def test_the_three_zones():
+    assert [decide(*bounds, 0.5) for bounds in ((0.51, 0.9), (0.1, 0.49), (0.4, 0.6), (0.5, 0.5))] == [
+        "reproduced", "refuted", "undecided", "undecided",
+    ]  # fmt: skip
+    assert decide(math.nan, 1.0) == "not testable"
+
+
+@pytest.mark.parametrize(
+    ("solved", "n", "verdict", "why"),
+    [(19, 20, "reproduced", ""), (2, 20, "refuted", ""), (12, 20, "undecided", "about .* items would decide, were 0.60"),
+     (19, 19, "not testable", "19 of at least 20 items"), (0, 0, "not testable", "0 of at least 20 items")],
+)  # fmt: skip
+def test_a_share_against_its_rule(solved, n, verdict, why):
+    found = judge("x.c", Share([1] * solved + [0] * (n - solved)), "s", NONE)
+    assert found.verdict == verdict and (found.why == why or re.search(why, found.why))
+    if verdict == "reproduced":
+        assert found.p < 0.025
+    assert Finding.of(found.data()).key == "x.c" and "above 0.5; control: chance (rule of 2026-11-25)" in found.rule
+
+
+def test_few_discordant_pairs_refute_and_do_not_reproduce(monkeypatch):
+    monkeypatch.setattr(rules, "rules", lambda: {"x.c": ASKED.model_copy(update={"smallest": 0.01})})
+    few = PairedShares([1] * 5 + [0] * 35, [0] * 40)
+    assert few.interval()[0] > 0.01 and judge("x.c", few, "s", NONE).verdict == "undecided"
+    monkeypatch.setattr(rules, "rules", lambda: {"x.c": ASKED.model_copy(update={"smallest": 0.3})})
+    assert judge("x.c", PairedShares([1, 1, *[0] * 98], [0] * 100), "s", NONE).verdict == "refuted"
+
+
+def test_what_a_twin_shows_too_is_not_reproduced():
+    strong = Share([1] * 19 + [0])
+    shown = strong.number()
+    assert judge("x.c", strong, "s", NONE, [Number(0.1, 0.0, 0.3, 20), NONE]).verdict == "reproduced"
+    for twin in (shown, Number(0.8, math.nan, math.nan, 20), Number(0.2, 0.0, 0.99, 20)):
+        found = judge("x.c", strong, "s", NONE, [Number(0.1, 0.0, 0.3, 20), twin])
+        assert found.verdict == "undecided" and "a twin that knows nothing shows" in found.why
+    assert judge("x.c", Share([0] * 20), "s", NONE, [shown]).verdict == "refuted"
+
+
+def test_what_was_not_done_is_not_testable():
+    found = judge("x.c", Share([1] * 40), "s", NONE, unfit="the donor's answer was read in 0 of 40")
+    assert found.verdict == "not testable" and found.why == "the donor's answer was read in 0 of 40" and math.isnan(found.p)
+    assert judge("x.c", Mean([0.9] * 40), "s", NONE).why == "all 40 items have the same value"
+
+
+def test_every_rule_says_what_had_been_seen(monkeypatch):
+    monkeypatch.undo()
+    assert all(rule.seen and rule.number and rule.control for rule in rules.rules().values())
+    assert len(rules.digest()) == 64
+
+
+def test_a_twin_has_weights_of_its_own_and_all_else_of_the_model(organism):
+    first, again, second = (twins.twin_of(organism, number) for number in (0, 0, 1))
+    weights = lambda model: torch.cat([p.flatten() for p in model.pipe.transformer.parameters()])
+    assert torch.equal(weights(first), weights(again)) and not torch.equal(weights(first), weights(second))
+    assert not torch.equal(weights(first), weights(organism)) and weights(first).std() > 0.01
+    assert first.pipe.vae is organism.pipe.vae and first.pipe.text_encoder is organism.pipe.text_encoder
+    assert first.defaults == organism.defaults and weights(first).dtype == weights(organism).dtype
+
+
+@pytest.mark.parametrize("name", ["wan2.2", "cogvideox", "ltx"])
+def test_a_twin_of_any_family_runs(name):
+    model = HookedVideoPipeline.from_pipeline(tiny.build(name))
+    call = {**tiny.call(name, steps=2), "seed": 0}
+    twin = twins.twin_of(model, 0)
+    assert set(twin.engines) == set(model.engines)
+    assert not torch.equal(twin.run(**call).latents, model.run(**call).latents)
+
+
+def test_twins_are_runs_inside_the_run(tmp_path: Path, prompts):
+    settings = {"num_inference_steps": 2, "prompts": prompts, "model": "tiny:wan2.1"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        analyses.run("self-correction", out=tmp_path / "run", workers=1, twins=2, **settings)
+    assert sorted(path.name for path in (tmp_path / "run").glob("twin-*")) == ["twin-0", "twin-1"]
+    parts = [RunStore(tmp_path / "run" / name).facts()["model"]["parts"] for name in ("twin-0", "twin-1", "")]
+    assert parts[0]["vae"] == parts[1]["vae"] == parts[2]["vae"]
+    assert len({part["transformer"] for part in parts}) == 3
+    assert RunStore(tmp_path / "run").verify() == []
+    (tmp_path / "run" / "twin-1" / "results.parquet").write_bytes(b"x")
+    assert "twin-1" in RunStore(tmp_path / "run").verify()[0]
+
+
+def test_a_run_gets_twins_later(tmp_path: Path, prompts):
+    settings = {"num_inference_steps": 2, "prompts": prompts, "model": "tiny:wan2.1"}
+    analyses.run("self-correction", out=tmp_path / "run", workers=1, **settings)
+    analyses.run("self-correction", out=tmp_path / "run", workers=1, twins=1, **settings)
+    assert RunStore(tmp_path / "run").verify() == [] and (tmp_path / "run" / "twin-0" / "run.json").is_file()
+
+
+def test_nothing_is_reproduced_by_chance_more_often_than_it_says():
+    """Of 400 runs whose true share is the smallest effect itself, at most 2.5 % and their error are called reproduced."""
+    chance = np.random.default_rng(0)
+    found = [judge("x.c", Share(chance.random(40) < 0.5), "s", NONE).verdict for _ in range(400)]
+    assert found.count("reproduced") <= 10 + 2 * math.sqrt(10)
