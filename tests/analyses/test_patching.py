@@ -321,7 +321,7 @@ def test_the_finding_is_about_named_tokens_against_the_random_donor_in_the_same_
     assert found.verdict == "reproduced" and found.number.value == pytest.approx(0.6) and found.number.n == 6
     assert "tokens goals in layer 1 at step 1 (sigma 0.90)" in found.statement and found.control.value == pytest.approx(0.01)
     nothing = conclude(grid_of_effects(6, effects, control=0.6), ("prompt",), noising=False)[0]
-    assert nothing.verdict == "undecided" and nothing.number.value == pytest.approx(0)
+    assert nothing.verdict == "refuted" and nothing.number.value == pytest.approx(0)
     noised = conclude(grid_of_effects(6, {k: 1 - v for k, v in effects.items()}, control=1.0), ("prompt",), noising=True)[0]
     assert noised.verdict == "reproduced" and noised.number.value == pytest.approx(0.6)
     single = conclude(grid_of_effects(1, effects), ("prompt", "seed"), noising=False)

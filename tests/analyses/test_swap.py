@@ -135,7 +135,7 @@ def test_findings_tell_a_decisive_layer_from_none():
     assert [f.verdict for f in found] == ["reproduced"] * 3
     nothing = {key: [0.0, 0.01] * 6 for key in strong}
     found = swap_report.findings(table(nothing, {"pair": 0.0, "random item": 0.0}))
-    assert [f.verdict for f in found] == ["refuted", "undecided", "undecided"]
+    assert [f.verdict for f in found] == ["refuted", "refuted", "refuted"]
 
 
 def test_a_run_on_the_organism(organism, tmp_path):
