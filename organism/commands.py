@@ -84,9 +84,9 @@ def organism_eval(
 @organism_app.command("untrained")
 def organism_untrained(
     folder: Annotated[Path, typer.Argument(help="Where to write the pipeline.")],
-    seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random transformer.")] = 0,
 ) -> None:
-    """Write the untrained twin: the same shapes with random weights, the null model.
+    """Write an untrained twin: the organism's autoencoder and text encoder with a random transformer, the null model.
 
     Example: cos organism untrained runs/twin --seed 1
     """

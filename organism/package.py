@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanImageToVideoPipeline, WanTransformer3DModel
 
+from cos_interp.interp.errors import InterpError
 from cos_interp.interp.files import TEMPORARY
-from cos_interp.organism import shapes, text, train_dit, train_vae, widen
+from cos_interp.interp.loading import ORGANISM
+from cos_interp.organism import shapes, text, train_dit, widen
 
 
 def assemble(vae: AutoencoderKLWan, transformer: WanTransformer3DModel) -> WanImageToVideoPipeline:
@@ -25,8 +27,14 @@ def assemble(vae: AutoencoderKLWan, transformer: WanTransformer3DModel) -> WanIm
 
 
 def untrained_twin(seed: int = 0) -> WanImageToVideoPipeline:
-    """The null model: the same shapes, random weights."""
-    return assemble(train_vae.build(seed), train_dit.build(seed))
+    """The null model: the shipped organism's autoencoder and text encoder, and a transformer of random weights.
+
+    What it makes can be decoded and read; it knows nothing. InterpError where this installation has no organism.
+    """
+    if not (ORGANISM / "model_index.json").is_file():
+        raise InterpError(f"{ORGANISM} is missing: this installation has no organism, whose autoencoder a twin keeps")
+    trained = WanImageToVideoPipeline.from_pretrained(ORGANISM)
+    return WanImageToVideoPipeline(**{**trained.components, "transformer": train_dit.build(seed).eval()})
 
 
 def save(pipe: WanImageToVideoPipeline, folder: Path) -> None:

@@ -17,6 +17,7 @@ class DossierConfig(AnalysisConfig):
 
     budget: str = Field("20m", description="Time for all together: 90s, 20m, 1h. The sizes are chosen to fit.")
     only: tuple[str, ...] | None = Field(None, description="These experiments only, with commas.")
+    twins: int = Field(2, ge=0, le=8, description="Models of random weights beside it; 4 where a run takes under a minute.")
     prompts: str | None = Field(None, description="Own inputs instead: a JSONL file, a line {'prompt': ..., 'image': path}.")
 
 

@@ -11,6 +11,7 @@ from typing import Any, get_args
 import pandas as pd
 
 from cos_interp.analyses.dossier import ENTRY, DossierConfig, ExperimentFacts
+from cos_interp.analyses.dossier.multiplicity import corrected
 from cos_interp.analyses.driver import experiment, identity
 from cos_interp.analyses.driver.base import AnalysisResult, Progress
 from cos_interp.analyses.driver.command import command_line
@@ -28,6 +29,8 @@ from cos_interp.reports.html import render
 NAME = ENTRY.name
 PILOT = 2  # items of the first run, whose time tells how many fit
 LARGEST = 125
+USUAL_TWINS, MORE_TWINS = DossierConfig().twins, 4
+SHORT = 60  # seconds of a run, below which it has more twins
 LARGEST_FIGURE = 200_000  # bytes
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -47,7 +50,7 @@ def size_field(entry: Entry) -> str:
 
 def configured(entry: Entry, config: DossierConfig, items: int) -> AnalysisConfig:
     """An experiment's own defaults, with the dossier's model, inputs and seed, at a size."""
-    shared = {"model", "revision", "guidance_scale", "seed", "prompts"} & set(entry.config.model_fields)
+    shared = {"model", "revision", "guidance_scale", "seed", "prompts", "twins"} & set(entry.config.model_fields)
     if config.num_inference_steps != DossierConfig().num_inference_steps:
         shared.add("num_inference_steps")
     return entry.config(**{name: getattr(config, name) for name in shared}, **{size_field(entry): items})
@@ -81,8 +84,9 @@ def run_and_report(
             failed = _each(entries, budget, config, store, model, workers, progress)
             units = {entry.name: store.finished(entry.name)[1] for entry in entries if entry.name not in failed} | failed
             result = AnalysisResult(NAME, config, pd.DataFrame(), store.facts() or {}, units)
+            result.units = corrected(result.units_of(ExperimentFacts))
             result.rows = _claims(result.units_of(ExperimentFacts))
-            store.write_results(result.rows.drop(columns=["number", "control"], errors="ignore"))
+            store.write_results(result.rows.drop(columns=["number", "control", "twins"], errors="ignore"))
             report = build(result)
             texts = {"findings.md": report.data["markdown"].encode()}
             store.write_page(report.files() | texts | _figures(folder, result.units_of(ExperimentFacts)))
@@ -127,6 +131,8 @@ def _one(
         fitting = fitting_items(allowed - spent, spent)
         if getattr(asked, size_field(entry)) == PILOT < fitting:
             asked = configured(entry, config, fitting)
+            if spent / (1 + config.twins) * fitting / PILOT < SHORT and config.twins == USUAL_TWINS:
+                asked = asked.model_copy(update={"twins": MORE_TWINS})
             _, report = experiment.run_and_report(made, asked, folder, model=model, workers=workers)
         said |= {"command": command_line(entry.name, asked), "items": getattr(asked, size_field(entry))}
         said |= {"lines": tuple(report.lines), "findings": tuple(map(Finding.of, report.data.get("findings", [])))}
@@ -174,7 +180,8 @@ def build(result: AnalysisResult) -> Report:
     claims = result.rows.to_dict("records")
     for claim in claims:
         claim["number"], claim["control"] = _shown(claim["number"]), _shown(claim["control"])
-    count: Callable[[str], int] = lambda verdict: sum(c["verdict"] == verdict for c in claims)
+        claim["twins"] = [_shown(twin) for twin in claim["twins"]]
+    count: Callable[[str], int] = lambda verdict: sum(c["verdict"] == verdict and c["primary"] for c in claims)
     summary = ", ".join(f"{count(v)} {v}" for v in get_args(Verdict))
     from cos_interp.analyses.driver.pages import VERDICT_STYLE
 
@@ -182,16 +189,24 @@ def build(result: AnalysisResult) -> Report:
         "dossier.html", title="Chain-of-Steps: the dossier", summary=summary, claims=claims, units=units, model=facts["model"],
         config=result.config, versions=facts["versions"], command=facts["command"], verdicts=VERDICT_STYLE,
     )  # fmt: skip
-    lines = [f"{c['experiment']}: {c['verdict']}: {c['claim']}: {c['number']}" for c in claims]
+    lines = [f"{c['experiment']}: {_verdict(c)}: {c['claim']}: {c['number']}" for c in claims]
     lines += [f"{name}: could not run: {unit.error}" for name, unit in units.items() if unit.error]
     data = {"summary": summary, "claims": claims, "markdown": markdown(claims, units, facts, summary)}
     return Report([summary, *lines], data, html)
 
 
 PREFACE = (
-    "The number of items n is beside every number, intervals are 95 % over items, and a claim on fewer than five items is not "
-    "testable. Intervals that touch 0 are weak evidence, and many claims are tested at once: a single one may hold by chance."
+    "Reproduced: the interval (95 %, over n items) of the number that decides lies above the smallest effect of interest, and "
+    "beyond what models of random weights (twins) show; refuted: wholly below it; undecided: neither; not testable: too few "
+    "items, or the experiment did not do what it says. Over all primary claims the false discovery rate is held at 5 % "
+    "(Benjamini-Hochberg)."
 )
+
+
+def _verdict(claim: Mapping[str, Any]) -> str:
+    """The verdict on a primary claim, with what is lacking; a variant has none."""
+    why = f" ({claim['why']})" if claim["why"] else ""
+    return f"{claim['verdict']}{why}" if claim["primary"] else "variant"
 
 
 def markdown(claims: list[dict[str, Any]], units: dict[str, ExperimentFacts], facts: dict[str, Any], summary: str) -> str:
@@ -202,8 +217,9 @@ def markdown(claims: list[dict[str, Any]], units: dict[str, ExperimentFacts], fa
         ran = f"`{unit.command}`" if unit.command else f"Could not run: {unit.error}"
         out += [f"## {name}", "", unit.about, "", ran, ""]
         for c in (c for c in claims if c["experiment"] == name):
-            out.append(f"- **{c['verdict']}**: {c['claim']}. {c['statement'][:1].upper()}{c['statement'][1:]} {c['number']}.")
-            out.append(f"  Control, {c['control_name']}: {c['control']}. Rule: {c['rule']}.")
+            out.append(f"- **{_verdict(c)}**: {c['claim']}. {c['statement'][:1].upper()}{c['statement'][1:]} {c['number']}.")
+            twins = f" Twins: {'; '.join(c['twins'])}." if c["twins"] else ""
+            out.append(f"  Control, {c['control_name']}: {c['control']}.{twins} Rule: {c['rule']}.")
         if unit.figure:
             out += ["", f"![{name}](media/{name}.svg)", ""]
         out += [f"- {line}" for line in unit.lines if not line.startswith(get_args(Verdict))] + [""]

@@ -70,7 +70,8 @@ class Finding:
         """One plain sentence for the terminal."""
         beside = "".join(f"; twin: {twin}" for twin in self.twins)
         why = f" ({self.why})" if self.why else ""
-        said = f"{self.verdict}{why}: {self.statement}: {self.number}; control, {self.control_name}: {self.control}"
+        named = self.verdict if self.primary else "variant"
+        said = f"{named}{why}: {self.statement}: {self.number}; control, {self.control_name}: {self.control}"
         return said + beside
 
     def data(self) -> dict[str, Any]:

@@ -239,7 +239,7 @@ def test_the_untrained_twin_shows_no_chain_of_steps(tmp_path):
     config = ChainOfStepsConfig(items=2, num_inference_steps=3, noises=1)
     result, report = experiment.run_and_report(load("chain-of-steps"), config, tmp_path / "run", model=model, workers=1)
     assert not result.rows.status.eq("solved").any()
-    assert {f["verdict"] for f in report.data["findings"][:1]} <= {"undecided", "not testable"}
+    assert {f["verdict"] for f in report.data["findings"][:1]} <= {"refuted", "undecided", "not testable"}
 
 
 def test_own_prompts_that_do_not_fit_are_named(tmp_path):

@@ -69,7 +69,7 @@ def test_every_experiment_can_be_configured():
 
 
 def test_a_dossier_grows_to_its_budget_and_is_not_repeated(counted, organism, tmp_path):
-    config = DossierConfig(budget="1h")
+    config = DossierConfig(budget="1h", twins=0)
     result, made = dossier.run_and_report(config, tmp_path / "run", model=organism, workers=1)
     assert result.units["count"].items == dossier.LARGEST and len(CALLS) == dossier.LARGEST  # the small run grew
     assert RunStore(tmp_path / "run").verify() == [] and RunStore(tmp_path / "run/count").verify() == []
@@ -97,7 +97,7 @@ def test_a_failure_that_may_pass_is_not_kept(counted, organism, tmp_path, monkey
 
 def test_a_small_budget_keeps_the_small_run(counted, organism, tmp_path, monkeypatch):
     monkeypatch.setattr(dossier, "fitting_items", lambda allowed, spent: dossier.PILOT)
-    result, _ = dossier.run_and_report(DossierConfig(budget="1s"), tmp_path / "run", model=organism, workers=1)
+    result, _ = dossier.run_and_report(DossierConfig(budget="1s", twins=0), tmp_path / "run", model=organism, workers=1)
     assert result.units["count"].items == len(CALLS) == dossier.PILOT
 
 
@@ -118,7 +118,31 @@ def test_few_items_decide_nothing():
 
 
 def test_a_killed_experiment_is_continued_at_its_own_size(counted, organism, tmp_path):
-    config = DossierConfig(budget="1h")
+    config = DossierConfig(budget="1h", twins=0)
     experiment.run(EXPERIMENT, CountConfig(items=7), tmp_path / "run" / "count", model=organism, workers=1)
     result, _ = dossier.run_and_report(config, tmp_path / "run", model=organism, workers=1)
     assert result.units["count"].items == 7 and len(CALLS) == 7
+
+
+def finding(p: float, verdict: str = "reproduced", primary: bool = True) -> Finding:
+    number = Number(0.5, 0.4, 0.6, 30)
+    return Finding("c", verdict, "s", number, "nothing", Number(0.0), "r", "x.c", 0.0, p, (), "", primary)
+
+
+def test_what_holds_alone_need_not_hold_among_many():
+    """Benjamini-Hochberg by hand: sorted p .001 .02 .03 .04 .2 times 5 / rank gives q .005 .05 .05 .05 .2."""
+    from cos_interp.analyses.dossier import ExperimentFacts
+    from cos_interp.analyses.dossier.multiplicity import corrected
+
+    def verdicts(*found: Finding) -> list[tuple[str, str]]:
+        units = {f"e{i}": ExperimentFacts(about="", seconds=1, findings=(one,)) for i, one in enumerate(found)}
+        return [(u.findings[0].verdict, u.findings[0].why) for u in corrected(units).values()]
+
+    held = verdicts(*(finding(p) for p in (0.03, 0.001, 0.2, 0.02, 0.04)))
+    assert [verdict for verdict, _ in held] == ["reproduced", "reproduced", "undecided", "reproduced", "reproduced"]
+    assert held[2][1] == "multiplicity: q = 0.20 among 5 claims"
+    assert [v for v, _ in verdicts(*(finding(p) for p in (0.02, 0.9, 0.9, 0.9)))] == ["undecided"] * 4
+    refuted = verdicts(
+        finding(0.001), finding(0.9, "refuted"), finding(0.9, primary=False), finding(float("nan"), "not testable")
+    )
+    assert [verdict for verdict, _ in refuted] == ["reproduced", "refuted", "reproduced", "not testable"]

@@ -125,9 +125,8 @@ def test_the_untrained_twin_shows_nothing(tmp_path):
 
     model = HookedVideoPipeline(untrained_twin(), "untrained", CALL_DEFAULTS)
     config = PerceptionConfig(tasks=("place",), items=2, num_inference_steps=3)
-    result, report = run_and_report(load("perception-before-action"), config, tmp_path / "run", model=model, workers=1)
+    _, report = run_and_report(load("perception-before-action"), config, tmp_path / "run", model=model, workers=1)
     assert report.data["findings"][0]["verdict"] == "not testable"
-    assert result.rows.motion.max() < 0.5
 
 
 def test_own_prompts_on_a_tiny_wan(tmp_path):

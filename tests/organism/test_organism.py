@@ -222,6 +222,16 @@ def test_a_training_killed_before_any_change_on_disk_ends_with_the_same_bytes(tm
         shutil.rmtree(folder)
 
 
+def test_an_untrained_twin_keeps_what_reads_and_draws_what_knows(organism):
+    first, second = (package.untrained_twin(seed) for seed in (1, 2))
+    same = lambda a, b: all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+    for part in ("vae", "text_encoder"):
+        assert same(getattr(first, part), getattr(organism.pipe, part))
+    assert not same(first.transformer, second.transformer) and not same(first.transformer, organism.pipe.transformer)
+    items = [suite.task_items("maze")[0]]
+    assert [v.status for v in round_trip(organism, items)] == ["solved"]
+
+
 def test_the_loss_falls(tmp_path):
     run, loss = small_flow(30, tmp_path)
     values = [run.advance(loss) for _ in range(30)]

@@ -1,0 +1,39 @@
+"""Many claims at once: the false discovery rate over a dossier's primary findings (Benjamini & Hochberg 1995)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from cos_interp.analyses.dossier import ExperimentFacts
+from cos_interp.analyses.driver.findings import Finding
+
+RATE = 0.05
+
+
+def corrected(units: Mapping[str, ExperimentFacts]) -> dict[str, ExperimentFacts]:
+    """The same experiments, where a primary finding that is reproduced by itself and not among all of them is undecided."""
+    from scipy.stats import false_discovery_control
+
+    tested = [(name, place) for name, unit in units.items() for place, one in enumerate(unit.findings) if _counts(one)]
+    if not tested:
+        return dict(units)
+    adjusted = false_discovery_control([units[name].findings[place].p for name, place in tested])
+    q = dict(zip(tested, map(float, adjusted), strict=True))
+    return {
+        name: unit.model_copy(
+            update={"findings": tuple(_held(one, q.get((name, place)), len(tested)) for place, one in enumerate(unit.findings))}
+        )
+        for name, unit in units.items()
+    }
+
+
+def _counts(finding: Finding) -> bool:
+    return finding.primary and not math.isnan(finding.p)
+
+
+def _held(finding: Finding, q: float | None, claims: int) -> Finding:
+    if q is None or q <= RATE or finding.verdict != "reproduced":
+        return finding
+    return replace(finding, verdict="undecided", why=f"multiplicity: q = {q:.2f} among {claims} claims")
