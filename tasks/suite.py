@@ -11,24 +11,36 @@ from cos_interp.tasks import NAMES, Item, get_task
 
 SIZE = 125  # items a task
 NAME = "cos-500"
+CONFIRMATION = 20_000_000  # first seed of the items that confirm; cos organism eval draws its own from 5,000,000 on
 
 
 @cache
 def task_items(name: str) -> tuple[Item, ...]:
     """The 125 items of a task, all with different first frames or prompts."""
-    task = get_task(name)
-    found: list[Item] = []
-    seen: set[bytes] = set()
-    seed = 0
+    return _drawn(name, 0, set())
+
+
+@cache
+def confirmation_items(name: str) -> tuple[Item, ...]:
+    """125 other items of the same strata, also of the test split, none of them in cos-500: to confirm what was found there."""
+    return _drawn(name, CONFIRMATION, {_key(item) for item in task_items(name)})
+
+
+def _drawn(name: str, seed: int, seen: set[bytes]) -> tuple[Item, ...]:
+    """Items by the strata of a task, from a seed on, without those that were ``seen``."""
+    task, found = get_task(name), list[Item]()
     while len(found) < SIZE:
         difficulty, unique = task.strata[len(found) % len(task.strata)]
         item = task.sample(seed, difficulty, unique, split="test")
-        key = item.cells[0].tobytes() + item.prompt.encode()
-        if key not in seen:
+        if (key := _key(item)) not in seen:
             seen.add(key)
             found.append(item)
         seed += 1
     return tuple(found)
+
+
+def _key(item: Item) -> bytes:
+    return item.cells[0].tobytes() + item.prompt.encode()
 
 
 def load(name: str = NAME) -> tuple[Item, ...]:

@@ -50,7 +50,7 @@ def size_field(entry: Entry) -> str:
 
 def configured(entry: Entry, config: DossierConfig, items: int) -> AnalysisConfig:
     """An experiment's own defaults, with the dossier's model, inputs and seed, at a size."""
-    shared = {"model", "revision", "guidance_scale", "seed", "prompts", "twins"} & set(entry.config.model_fields)
+    shared = {"model", "revision", "guidance_scale", "seed", "prompts", "twins", "confirm"} & set(entry.config.model_fields)
     if config.num_inference_steps != DossierConfig().num_inference_steps:
         shared.add("num_inference_steps")
     return entry.config(**{name: getattr(config, name) for name in shared}, **{size_field(entry): items})

@@ -23,9 +23,13 @@ class AnalysisConfig(BaseModel):
     num_inference_steps: int = Field(20, ge=2, description="Denoising steps of every run.")
     guidance_scale: float = Field(1.0, ge=1.0, description="Guidance scale; 1 is none.")
     seed: int = Field(0, ge=0, description="Picks the noises.")
-    twins: int = Field(
-        0, ge=0, le=8, description="Models of random weights that it is run on beside: what they show, counts for nothing."
-    )
+    confirm: bool = Field(False, description="Items outside cos-500 and noises that no rule has seen.")
+    twins: int = Field(0, ge=0, le=8, description="Models of random weights beside it: what these show is not reproduced.")
+
+    @property
+    def about(self) -> tuple[int | str, ...]:
+        """What every noise and drawn item of a run is about: its seed, and whether it confirms what another run found."""
+        return (self.seed, "confirm") if self.confirm else (self.seed,)
 
 
 def known_task(value: str) -> str:

@@ -86,7 +86,7 @@ def find_pair(recorder: Recorder, task: str, kind: PairKind, index: int) -> Pair
     if kind == "seed" and not made.several_answers:
         raise NoPair(f"task {task!r} has one right answer an item, so it has no seed pairs; use maze or place")
     for attempt in range(TRIES):
-        number = seed_for("pair item", recorder.config.seed, task, kind, index, attempt)
+        number = seed_for("pair item", *recorder.config.about, task, kind, index, attempt)
         sides = _seed_sides(recorder, made, number, problem) if kind == "seed" else _sides(recorder, made, kind, number, problem)
         if sides is not None:
             return Pair(kind, *sides, attempt + 1)
@@ -148,7 +148,7 @@ def other_noises(seed: int) -> list[int]:
     return [seed_for("same answer", seed, draw) for draw in range(2 * NOISES)]
 
 
-def stranger(task: str, seed: int, index: int) -> Problem:
+def stranger(task: str, config: AnalysisConfig, index: int) -> Problem:
     """A random other item with a noise of its own, the donor of pair ``index``'s control."""
-    number = seed_for("stranger", seed, task, index)
+    number = seed_for("stranger", *config.about, task, index)
     return _problem(f"{task}-random-{index:03d}", index, get_task(task).sample(number, split="test"), number)

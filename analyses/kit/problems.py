@@ -63,10 +63,12 @@ def problems(config: SuiteConfig) -> list[Problem]:
 
 
 def items(config: TasksConfig) -> list[Problem]:
-    """The items of the suite that a configuration asks for."""
-    chosen = [(task, i, item) for task in config.tasks for i, item in enumerate(suite.task_items(task)[: config.items])]
+    """The items that a configuration asks for: of the suite, or such as no rule has seen."""
+    of = suite.confirmation_items if config.confirm else suite.task_items
+    chosen = [(task, i, item) for task in config.tasks for i, item in enumerate(of(task)[: config.items])]
     return [
-        Problem(f"{task}-{i:03d}", item_call(item), seed_for("noise", config.seed, task, i), i, item) for task, i, item in chosen
+        Problem(f"{task}-{i:03d}", item_call(item), seed_for("noise", *config.about, task, i), i, item)
+        for task, i, item in chosen
     ]
 
 
@@ -80,7 +82,7 @@ def _own(config: SuiteConfig) -> list[Problem]:
     for place, (number, line) in enumerate(inputs.json_lines(path, "--prompts", EXAMPLE)):
         where = f"--prompts {path}, line {number}"
         call = inputs.keywords(where, line, path.parent, settings_of(config))
-        seed = call.pop("seed", seed_for("noise", config.seed, "prompts", place))
+        seed = call.pop("seed", seed_for("noise", *config.about, "prompts", place))
         out.append(Problem(f"prompt-{place:03d}", call, seed, index=place, source=where))
     return out
 

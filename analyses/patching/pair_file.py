@@ -32,7 +32,7 @@ def _pair(where: str, given: dict[str, Any], folder: Path, place: int, config: P
     if set(given) != set(SIDES):
         held = ", ".join(given) or "none"
         raise InterpError(f"{where} must have exactly the sides clean and corrupt, it has {held}: {EXAMPLE}")
-    noise = seed_for("noise", config.seed, "pairs", place)
+    noise = seed_for("noise", *config.about, "pairs", place)
     clean, corrupt = (_side(f"{where}, {name}", given[name], folder, place, noise, config) for name in SIDES)
     if clean == corrupt:
         raise InterpError(f"{where}: both sides are equal; give them another prompt, image or seed")

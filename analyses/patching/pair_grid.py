@@ -95,7 +95,7 @@ def _others(recorder: Recorder, config: PatchingConfig, piece: Piece, target: Si
     if piece.sides is not None:
         made = {} if piece.stranger is None else {"random": recorder(piece.stranger)}
         return made | {"same_prompt": recorder(replace(target.problem, seed=other_noises(target.problem.seed)[0]))}
-    made = {"random": recorder(stranger(config.task, config.seed, piece.index))}
+    made = {"random": recorder(stranger(config.task, config, piece.index))}
     again = same_answer(recorder, target)
     return made if again is None else made | {"same_answer": again}
 

@@ -34,7 +34,7 @@ def _task_sides(recorder: Recorder, piece: Piece) -> Sides:
     assert kind != "own"  # those have sides of their own
     pair = find_pair(recorder, task, kind, index)
     seed = pair.corrupt.problem.seed
-    donors = {"pair": pair.clean, "random item": recorder(replace(stranger(task, recorder.config.seed, index), seed=seed))}
+    donors = {"pair": pair.clean, "random item": recorder(replace(stranger(task, recorder.config, index), seed=seed))}
     again = same_answer(recorder, pair.corrupt)
     if again is not None:
         donors["same answer"] = again

@@ -49,7 +49,7 @@ def test_ten_thousand_items_have_ten_thousand_seeds():
 def test_the_problems_of_a_pair_have_its_place(organism):
     recorder = Recorder(organism, PatchingConfig(num_inference_steps=4))
     pair = find_pair(recorder, "place", "prompt", 2)
-    assert {pair.clean.problem.index, pair.corrupt.problem.index, stranger("place", 0, 2).index} == {2}
+    assert {pair.clean.problem.index, pair.corrupt.problem.index, stranger("place", recorder.config, 2).index} == {2}
     assert not pair.clean.problem.first
 
 
@@ -61,3 +61,14 @@ def test_the_noise_of_an_item_does_not_depend_on_the_other_tasks():
     assert [p.first for p in alone] == [True, False, False]
     every = [p.noise(n) for p in beside for n in range(4)]
     assert len(set(every)) == len(every)
+
+
+def test_confirming_shares_no_noise_and_no_item_with_what_is_confirmed(organism):
+    first, second = (ChainOfStepsConfig(tasks=("maze", "bounce"), items=5, confirm=confirm) for confirm in (False, True))
+    assert not {p.seed for p in problems(first)} & {p.seed for p in problems(second)}
+    pictures = [{p.item.first_frame.tobytes() for p in problems(config)} for config in (first, second)]
+    assert not pictures[0] & pictures[1]
+    assert stranger("maze", first, 0).seed != stranger("maze", second, 0).seed
+    asked = [PatchingConfig(num_inference_steps=4, confirm=confirm) for confirm in (False, True)]
+    sides = [find_pair(Recorder(organism, config), "maze", "prompt", 0) for config in asked]
+    assert not {side.problem.seed for side in (sides[0].clean, sides[0].corrupt)} & {sides[1].clean.problem.seed}

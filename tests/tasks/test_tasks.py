@@ -333,6 +333,15 @@ def test_suite_is_fixed_stratified_and_apart_from_training(name):
     assert all(data.item(i).split == "train" for i in range(40))
 
 
+@names
+def test_items_that_confirm_are_of_the_same_strata_and_none_of_the_suite(name):
+    chosen, others = suite.task_items(name), suite.confirmation_items(name)
+    said = lambda items: {(item.cells[0].tobytes(), item.prompt) for item in items}
+    assert len(said(others)) == 125 and not said(chosen) & said(others)
+    assert [(i.difficulty, i.unique) for i in others] == [(i.difficulty, i.unique) for i in chosen]
+    assert all(split_of(item.cells[0]) == "test" for item in others)
+
+
 def test_export_and_score_round_trip(tmp_path):
     chosen = [TASKS[n].sample(s, split="test") for n in TASKS for s in range(2)]
     assert vbvr.export(tmp_path / "data", chosen, "mini") == 8
