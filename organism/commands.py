@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from cos_interp.analyses.driver.command import integers
 from cos_interp.interp.terminal import Failure, Json, print_json, progress_bar, refuse_other_content
 
 organism_app = typer.Typer(no_args_is_help=True, help="The small trained model that ships with the tool.")
@@ -24,6 +25,7 @@ def organism_train(
     start_from: Annotated[Path | None, typer.Option(help="Start from these weights; the decoder too, with --vae-steps.")] = None,
     autoencoder: Annotated[Path | None, typer.Option(help="Pipeline folder whose autoencoder is used as it is.")] = None,
     seed: Annotated[int, typer.Option(help="Of the transformer's first weights and its samples.")] = 0,
+    keep: Annotated[str | None, typer.Option(help="Also write the pipeline after these steps: 1000,2000.")] = None,
 ) -> None:
     """Train the organism from scratch: autoencoder, then transformer. Run it again to continue after a kill.
 
@@ -35,13 +37,14 @@ def organism_train(
 
       cos organism train --start-from organism/weights --dit-steps 2000 --out runs/longer
 
-      cos organism train --autoencoder organism/weights --seed 1 --workers 1 --out runs/seed1
+      cos organism train --autoencoder organism/weights --seed 1 --workers 1 --keep 1000,2000,3500 --out runs/seed1
     """
-    stages = [path.name for path in out.glob("vae-*")] if out.is_dir() else []
+    stages = [path.name for of in ("vae-*", "step-*") for path in out.glob(of)] if out.is_dir() else []
     refuse_other_content(out, ("transformer", "pipeline", *stages))
     from cos_interp.organism.train import Plan, train
 
-    folder = train(Plan(out, workers, dit_steps, vae_steps, device, compiled, start_from, autoencoder, seed))
+    steps = integers(keep) if keep else ()
+    folder = train(Plan(out, workers, dit_steps, vae_steps, device, compiled, start_from, autoencoder, seed, steps))
     typer.echo(f"Pipeline: {folder.resolve()}\nMeasure it: cos organism eval --model {folder}")
 
 

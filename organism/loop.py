@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -168,8 +168,11 @@ def curve(folder: Path, step: int) -> bytes:
     return b"".join(line for line in lines if json.loads(line)["step"] <= step)
 
 
-def fit(run: Run, loss: Loss, say: Callable[[str], None] = print) -> None:
-    """Train to the recipe's end; continue where an earlier call stopped. Progress every ``TOLD_EVERY`` steps, with time left."""
+def fit(
+    run: Run, loss: Loss, say: Callable[[str], None] = print, keep: Collection[int] = (), kept: Callable[[], None] = lambda: None
+) -> None:
+    """Train to the recipe's end; continue where an earlier call stopped. ``kept`` is called after each of the steps ``keep``.
+    Progress every ``TOLD_EVERY`` steps, with time left."""
     recipe, (rank, _) = run.recipe, world()
     began, since = time.time(), run.step
     recent: list[float] = []
@@ -183,5 +186,7 @@ def fit(run: Run, loss: Loss, say: Callable[[str], None] = print) -> None:
             say(f"step {run.step}/{recipe.steps} loss {mean:.5f} {speed * recipe.batch:.0f} samples/s, {left:.1f} min left")
             said = json.dumps({"step": run.step, "samples": run.step * recipe.batch, "loss": mean}) + "\n"
             write_atomic(run.folder / CURVE, curve(run.folder, run.step - 1) + said.encode())
+        if rank == 0 and run.step in keep:
+            kept()  # before the checkpoint: a kill between the two makes it again
         if rank == 0 and (run.step % recipe.checkpoint_every == 0 or run.step == recipe.steps):
             run.save()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 import shutil
@@ -24,7 +25,7 @@ class Plan:
     """What to train and how. None: the recipe's number of steps, one process a core.
 
     ``autoencoder``: a pipeline folder whose autoencoder is used as it is. ``seed``: of the first weights and of the samples
-    of the transformer.
+    of the transformer. ``keep``: steps of the transformer after which the pipeline is written as it is then.
     """
 
     out: Path
@@ -36,6 +37,7 @@ class Plan:
     start_from: Path | None = None
     autoencoder: Path | None = None
     seed: int = 0
+    keep: tuple[int, ...] = ()
 
 
 def train(plan: Plan) -> Path:
@@ -142,7 +144,13 @@ def train_transformer(plan: Plan, vae: AutoencoderKLWan) -> WanTransformer3DMode
     if plan.compiled:
         for block in transformer.blocks:
             block.compile(dynamic=False)
-    fit(run, train_dit.FlowMatching(vae.to(plan.device), prompts, processor), _stage("transformer"))
-    trained = train_dit.build()
-    trained.load_state_dict({k: v.cpu() for k, v in run.load_average().state_dict().items()})
-    return trained
+    kept = lambda: package.save(package.assemble(copy.deepcopy(vae).cpu(), averaged(run)), plan.out / f"step-{run.step:05d}")
+    fit(run, train_dit.FlowMatching(vae.to(plan.device), prompts, processor), _stage("transformer"), plan.keep, kept)
+    return averaged(run)
+
+
+def averaged(run: Run) -> WanTransformer3DModel:
+    """A transformer with the moving average of a training's weights, on the CPU."""
+    made = train_dit.build()
+    made.load_state_dict({name: weight.cpu() for name, weight in run.ema.items()})
+    return made

@@ -196,7 +196,7 @@ def test_a_training_killed_before_any_change_on_disk_ends_with_the_same_bytes(tm
     monkeypatch.setattr(shapes, "TRANSFORMER", small)
 
     def training(folder):
-        train(Plan(folder, workers=1, dit_steps=4, compiled=False, autoencoder=ORGANISM, seed=1))
+        train(Plan(folder, workers=1, dit_steps=4, compiled=False, autoencoder=ORGANISM, seed=1, keep=(3,)))
 
     def counted():
         changes = at_change(0, tmp_path / "whole")
@@ -208,6 +208,9 @@ def test_a_training_killed_before_any_change_on_disk_ends_with_the_same_bytes(tm
     changes, boundaries = map(int, (tmp_path / "count").read_text().split())
     whole, folder = content(tmp_path / "whole"), tmp_path / "killed"
     assert changes > 20 and boundaries >= 4 * 4  # two checkpoints, the curve twice
+    train(Plan(tmp_path / "plain", workers=1, dit_steps=4, compiled=False, autoencoder=ORGANISM, seed=1))
+    plain = content(tmp_path / "plain")  # writing the pipeline on the way changes nothing
+    assert plain == {name: data for name, data in whole.items() if not name.startswith("step-00003/")} != whole
     assert [json.loads(line)["step"] for line in whole["transformer/curve.jsonl"].splitlines()] == [2, 4]
     for number, watched in [(n, "change") for n in range(1, changes + 1)] + [(n, "boundary") for n in range(1, boundaries + 1)]:
 
