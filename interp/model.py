@@ -78,19 +78,20 @@ class HookedVideoPipeline:
         ``.pipe``, before or after it is wrapped: see docs/loading.md. Raises InterpError when there is no pipeline to load.
         """
         if str(name).startswith("tiny:"):
-            return cls._tiny(str(name))
+            return cls._tiny(str(name), kwargs.get("torch_dtype"))
         pipe, defaults = load_pipeline(name, kwargs)
         return cls(pipe, str(name), defaults)
 
     @classmethod
-    def _tiny(cls, name: str) -> HookedVideoPipeline:
+    def _tiny(cls, name: str, dtype: torch.dtype | None) -> HookedVideoPipeline:
         from cos_interp.interp.families import tiny
 
         key = name.removeprefix("tiny:")
         if key not in tiny.TINY:
             raise InterpError(f"no model {name!r}: the tiny pipelines are {', '.join(tiny.TINY)}")
         sizes = ("height", "width", "num_frames", "max_sequence_length")
-        return cls(tiny.build(key), name, {k: v for k, v in tiny.call(key).items() if k in sizes})
+        pipe = tiny.build(key) if dtype in (None, torch.float32) else tiny.build(key).to(dtype)
+        return cls(pipe, name, {k: v for k, v in tiny.call(key).items() if k in sizes})
 
     @classmethod
     def from_pipeline(cls, pipe: Any) -> HookedVideoPipeline:

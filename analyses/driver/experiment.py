@@ -20,7 +20,7 @@ from cos_interp.analyses.driver import identity, manifest, twins
 from cos_interp.analyses.driver.base import AnalysisResult, Progress
 from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.facts import Facts
-from cos_interp.analyses.driver.settings import AnalysisConfig
+from cos_interp.analyses.driver.settings import AnalysisConfig, Loading
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.driver.workers import WorkerFailed, default_workers, scatter
 from cos_interp.interp.files import plain
@@ -85,8 +85,13 @@ def each_unit(measure: Callable[[HookedVideoPipeline, Any, Any], Unit], name: Ca
     return work
 
 
-def load_model(config: AnalysisConfig) -> HookedVideoPipeline:
-    return HookedVideoPipeline.from_pretrained(config.model, **({"revision": config.revision} if config.revision else {}))
+def load_model(config: Loading) -> HookedVideoPipeline:
+    """The model of some settings, where and in the numbers that they say."""
+    placing = config.placing()
+    given = {"torch_dtype": placing.type()} | ({"revision": config.revision} if config.revision else {})
+    model = HookedVideoPipeline.from_pretrained(config.model, **given)
+    placing.place(model.pipe)
+    return model
 
 
 def waves(pieces: Sequence[tuple[Any, list[str]]], needs: Callable[[Any], Sequence[str]]) -> Iterator[list[Any]]:

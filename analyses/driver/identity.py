@@ -27,7 +27,11 @@ def of(
     from cos_interp.interp import identity as content
 
     parts = content.identity(model.pipe)
-    known = {"name": model.name, "digest": content.combined(parts), "parts": parts, "revision": config.revision, "given": given}
+    types = sorted({str(engine.module.dtype).removeprefix("torch.") for engine in model.engines.values()})
+    known = {
+        "name": model.name, "digest": content.combined(parts), "parts": parts, "revision": config.revision, "given": given,
+        "computed": f"{'/'.join(types)} on {_kind_of(model)}",
+    }  # fmt: skip
     command = command_line(name, config) + ("  # with a model given from Python" if given else "")
     return {
         "format": FORMAT, "analysis": name, "config": config.model_dump(mode="json"), "command": command,
@@ -35,6 +39,11 @@ def of(
         "inputs": {flag(field): inputs.content(Path(getattr(config, field)), flag(field)) for field in files_of(config)},
         "versions": versions() | {"threads": str(threads)},
     }  # fmt: skip
+
+
+def _kind_of(model: HookedVideoPipeline) -> str:
+    """The kind of device that a model computes on, wherever its weights wait."""
+    return str(getattr(model.pipe, "_execution_device", model.pipe.device).type)
 
 
 def files_of(config: AnalysisConfig) -> list[str]:
@@ -59,8 +68,9 @@ def changes(held: Mapping[str, Any], asked: Mapping[str, Any], accept_versions: 
 
 
 def _settings(held: Mapping[str, Any], asked: Mapping[str, Any], files: Set[str]) -> Iterator[str]:
-    """Names of files and of the model do not count: what they lead to is compared."""
-    for key in sorted(key for key in {*held, *asked} - {"model", "revision"} if flag(key) not in files):
+    """Settings in words of the command line, but those of files and of the model's loading."""
+    elsewhere = {"model", "revision", "device", "dtype", "offload", "lora"}  # what these lead to is compared
+    for key in sorted(key for key in {*held, *asked} - elsewhere if flag(key) not in files):
         was, now = held.get(key), asked.get(key)
         grown = key in GROWING and isinstance(was, int) and isinstance(now, int) and now >= was
         if was != now and not grown:
@@ -71,6 +81,8 @@ def _model(held: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
     was, now = held.get("parts", {}), asked["parts"]
     if different := sorted(part for part in {*was, *now} if was.get(part) != now.get(part)):
         yield f"the model: other {', '.join(different)}"
+    if (computed := held.get("computed")) is not None and computed != asked["computed"]:
+        yield f"the model was computed in {computed}, now in {asked['computed']}"
 
 
 def _inputs(held: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:

@@ -9,17 +9,34 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from cos_interp.interp.placing import Dtype, Offload, Placing
 from cos_interp.tasks import NAMES
 
 
-class AnalysisConfig(BaseModel):
-    """Frozen and strict: an unknown or malformed setting is an error."""
+class Loading(BaseModel):
+    """Which model, and how it is loaded: see :class:`cos_interp.interp.placing.Placing`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    FILES: ClassVar[tuple[str, ...]] = ()  # settings that name a file of the user's, whose content counts
+    PLACING: ClassVar[tuple[str, ...]] = ("device", "dtype", "offload", "vae_tiling", "lora")
 
     model: str = Field("organism", description="'organism', a folder in diffusers format, a hub id, or tiny:NAME.")
     revision: str | None = Field(None, description="Revision of a hub model.")
+    device: str = Field("auto", description="auto (a GPU where there is one), cpu, cuda, cuda:1 or mps.")
+    dtype: Dtype = Field("auto", description="auto (fp32 on the CPU, bf16 on a GPU), bf16, fp16 or fp32.")
+    offload: Offload = Field("none", description="What waits in host memory: none, model, group or sequential.")
+    vae_tiling: bool = Field(False, description="Decode in tiles, for the memory.")
+    lora: tuple[str, ...] = Field((), description="LoRA weights, PATH or PATH:scale, with commas.")
+
+    def placing(self) -> Placing:
+        """How the model is loaded."""
+        return Placing(**{name: getattr(self, name) for name in self.PLACING})
+
+
+class AnalysisConfig(Loading):
+    """Frozen and strict: an unknown or malformed setting is an error."""
+
+    FILES: ClassVar[tuple[str, ...]] = ()  # settings that name a file of the user's, whose content counts
+
     num_inference_steps: int = Field(20, ge=2, description="Denoising steps of every run.")
     guidance_scale: float = Field(1.0, ge=1.0, description="Guidance scale; 1 is none.")
     seed: int = Field(0, ge=0, description="Picks the noises.")

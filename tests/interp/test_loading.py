@@ -16,6 +16,7 @@ from diffusers.hooks.context_parallel import apply_context_parallel
 from cos_interp.interp import HookedVideoPipeline, InterpError
 from cos_interp.interp.check.proof import check_adapter
 from cos_interp.interp.families import tiny
+from cos_interp.interp.placing import Placing
 
 CPU = torch.device("cpu")
 LORA = {"wan2.1": "ffn.net.0.proj", "ltx": "proj_in", "cogvideox": "ff.net.0.proj", "mochi": "ff.net.0.proj"}
@@ -332,3 +333,50 @@ def test_folders_that_cannot_be_loaded_say_why(tmp_path):
         index.write_text(content)
         with pytest.raises(InterpError, match=why):
             HookedVideoPipeline.from_pretrained(tmp_path)
+
+
+# --- as the command line says ----------------------------------------------------------------------------------------
+
+
+def test_what_the_command_line_says_is_what_diffusers_does(folder, tmp_path):
+    """``--lora PATH:0.5 --dtype bf16 --vae-tiling`` against the same done by hand on the pipeline."""
+    path, call = saved_lora("wan2.1", tmp_path), tiny.call("wan2.1", steps=2)
+    said = Placing(device="cpu", dtype="bf16", vae_tiling=True, lora=(f"{path}:0.5", str(path)))
+    model = HookedVideoPipeline.from_pretrained(folder, torch_dtype=said.type())
+    said.place(model.pipe)
+    own = HookedVideoPipeline.from_pretrained(folder, torch_dtype=torch.bfloat16).pipe
+    for name in ("a", "b"):
+        own.load_lora_weights(path, adapter_name=name)
+    own.set_adapters(["a", "b"], [0.5, 1.0])
+    assert model.pipe.vae.use_tiling and model.pipe.transformer.dtype == torch.bfloat16
+    expected = own(**call, generator=torch.Generator().manual_seed(0), output_type="latent", return_dict=False)[0]
+    assert torch.equal(model.run(seed=0, **call).latents, expected)
+
+
+def test_auto_is_single_precision_on_the_cpu():
+    said = Placing(device="cpu")
+    assert (said.type(), said.where()) == (torch.float32, torch.device("cpu"))
+    assert Placing(device="cpu", dtype="fp16").type() == torch.float16
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [({"device": "tpu"}, "--device tpu: this machine has cpu"), ({"device": "cpu", "offload": "model"}, "nothing to offload"),
+     ({"device": "cpu", "lora": ("nowhere:0.5",)}, "nowhere does not exist"),
+     ({"device": "cpu", "lora": (".:much",)}, "is no scale"),
+     ({"device": "cpu", "lora": (".",)}, r"--lora \. could not be loaded")],
+)  # fmt: skip
+def test_what_cannot_be_done_is_refused(said, message):
+    with pytest.raises(InterpError, match=message):
+        Placing(**said).place(tiny.build("wan2.1"))
+
+
+def test_another_precision_is_another_run(tmp_path, prompts):
+    from cos_interp import analyses
+    from cos_interp.analyses.driver.errors import RunError
+
+    asked = {"num_inference_steps": 2, "prompts": prompts, "model": "tiny:wan2.1", "workers": 1, "out": tmp_path / "run"}
+    analyses.run("self-correction", device="cpu", **asked)
+    analyses.run("self-correction", dtype="fp32", **asked)  # the same numbers by other words
+    with pytest.raises(RunError, match="computed in float32 on cpu, now in bfloat16 on cpu"):
+        analyses.run("self-correction", dtype="bf16", **asked)
