@@ -7,9 +7,11 @@ import pandas as pd
 
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import RunFacts
-from cos_interp.analyses.driver.findings import Finding, Number, decide
+from cos_interp.analyses.driver.findings import Finding, Number
+from cos_interp.analyses.driver.rules import rules
 from cos_interp.analyses.driver.statistics import by_item, curve, mean_number
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.perception.measure import lags
@@ -39,8 +41,9 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     rows, found_lags = result.rows, lags(result.rows)
     sigmas = [*result.sigmas, 0.0]
     known = "localised" in rows
-    found = [lag_finding(found_lags)] if known else []
-    found.append(latent_finding(found_lags))
+    steps = len(result.sigmas)
+    found = lag_findings(result, found_lags, steps) if known else []
+    found.append(latent_finding(result, found_lags, steps))
     notes = [] if known else ["These problems have no verifier: only the verifier-free readings of the latents are given."]
     strips = [strip(store, unit, facts) for unit, facts in result.units_of(RunFacts).items() if facts.axes]
     sections = [
@@ -54,31 +57,39 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     return pages.build(result, "Perception before action", QUESTION, "CoS section 4", found, sections, notes)
 
 
-def lag_finding(lags: pd.DataFrame) -> Finding:
-    lag, own = (mean_number(lags[f"lag_{name}"].to_numpy(float)) for name in ("localised", "moving_place"))
-    where, when = (mean_number(lags[f"{name}_step"].to_numpy(float)) for name in ("localised", "motion"))
-    return Finding(
-        "Perception before action: objects are localised first, motion appears later (4)", decide(lag.low, lag.high),
-        f"objects are localised at step {where}, motion is there at step {when}; per item it comes later, in steps "
-        f"({by_task(lags)}), by", lag,
-        "lag behind the moving thing's own footprint, which still objects copied from the first frame cannot bring forward", own,
-        "the interval of the lag lies above 0",
+def lag_findings(result: AnalysisResult, lags: pd.DataFrame, steps: int) -> list[Finding]:
+    """One finding a task, never pooled: how much later the motion is there than the moving thing's own footprint."""
+    return [_lag(result, str(task), part, steps) for task, part in lags.groupby("task", sort=False)]
+
+
+def _lag(result: AnalysisResult, task: str, lags: pd.DataFrame, steps: int) -> Finding:
+    objects = mean_number(lags.lag_localised / steps)
+    at = {name: mean_number(lags[f"{name}_step"]) for name in ("moving_place", "motion")}
+    unfit = _floor(lags, "moving_place_step", "motion_step")
+    statement = (
+        f"{task}: the moving thing's footprint is there at step {at['moving_place']}, its motion at step {at['motion']}; the "
+        f"motion comes later by a share of the run (behind all objects: {objects}) of"
+    )
+    still = mean_number(lags.lag_still / steps) if "lag_still" in lags else Number(float("nan"))
+    key = f"perception.{task}" if f"perception.{task}" in rules() else "perception.other"  # a task of the user's own
+    return result.judge(key, Mean(lags.lag_moving_place / steps), statement, still, unfit)
+
+
+def latent_finding(result: AnalysisResult, lags: pd.DataFrame, steps: int) -> Finding:
+    return result.judge(
+        "perception.latents", Mean(lags.lag_appearance / steps),
+        "what changes over time reaches half of its final likeness later than what stays, by a share of the run of",
+        mean_number(lags.appearance_step), _floor(lags, "appearance_step", "movement_step"),
     )  # fmt: skip
 
 
-def by_task(lags: pd.DataFrame) -> str:
-    means = lags.groupby("task", sort=False).lag_localised.mean()
-    return ", ".join(f"{task} {value:.2f}" for task, value in means.items())
-
-
-def latent_finding(lags: pd.DataFrame) -> Finding:
-    lag = mean_number(lags.lag_appearance.to_numpy(float))
-    start = mean_number(lags.appearance_step.to_numpy(float))
-    return Finding(
-        "Perception before action, read from the latents without a verifier (4)", decide(lag.low, lag.high),
-        "what changes over time reaches half of its final likeness later than what stays, in steps, by", lag,
-        "step at which what stays is there (0: nothing can come earlier)", start, "the interval of the lag lies above 0",
-    )  # fmt: skip
+def _floor(lags: pd.DataFrame, first: str, second: str) -> str | None:
+    """Why nothing can be said where most items have both readings from the first step on; None where it can."""
+    both = lags.dropna(subset=[first, second])
+    count = int(((both[first] == 0) & (both[second] == 0)).sum())
+    return (
+        f"both are there at step 0 in {count} of {len(both)} items: nothing can come earlier" if 2 * count > len(both) else None
+    )
 
 
 def reading_panels(rows: pd.DataFrame, sigmas: list[float], names: dict[str, str]) -> str:

@@ -11,7 +11,9 @@ import pytest
 import torch
 from support import build_tiny
 
+from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import run_and_report
+from cos_interp.analyses.driver.findings import Number
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.tracks import nearest_sprites
@@ -27,7 +29,7 @@ from cos_interp.analyses.perception.measure import (
     overlap,
     readings,
 )
-from cos_interp.analyses.perception.report import lag_finding
+from cos_interp.analyses.perception.report import lag_findings
 from cos_interp.interp import HookedVideoPipeline
 from cos_interp.tasks import get_task, grid
 from cos_interp.tasks.grid import AGENT, BOX, FLOOR, WALL
@@ -69,31 +71,59 @@ def test_lenient_reading_never_gives_up():
 
 
 def _planted(see: int, move: int, steps: int = 8, items: int = 6) -> pd.DataFrame:
-    """Trajectories that show nothing before step ``see``, the still first frame until ``move``, then the true video."""
+    """Trajectories that show nothing before step ``see``, until ``move`` the true video backwards, in which all is where it will
+    be and nothing when, then the true video."""
     rows = []
     for number in range(items):
         true = get_task("place").sample(number).cells
         empty = np.full_like(true, FLOOR)
         empty[0] = true[0]
         for step in range(steps):
-            shown = empty if step < see else np.repeat(true[:1], len(true), 0) if step < move else true
+            shown = empty if step < see else true[::-1].copy() if step < move else true
             rows.append({"problem": f"p{number}", "task": "place", "step": step, **readings(shown, true)})
             latent = torch.from_numpy(shown).double()[None]
             rows[-1] |= latent_readings(latent, torch.from_numpy(true).double()[None])
     return pd.DataFrame(rows)
 
 
+def judged(table: pd.DataFrame, twins=()) -> list:
+    return lag_findings(AnalysisResult("perception-before-action", PerceptionConfig(), table, twins=twins), table, 8)
+
+
+def mixed(first: tuple[int, int], second: tuple[int, int]) -> pd.DataFrame:
+    """Half of the items with one planted (see, move), half with another: a mean of items that do not differ has no interval."""
+    parts = [_planted(*first, items=7), _planted(*second, items=7)]
+    parts[1]["problem"] += "b"
+    return lags(pd.concat(parts))
+
+
 def test_planted_lag_is_found_exactly():
-    rows = _planted(see=2, move=6)
-    table = lags(rows)
-    assert (table.still_step == 2).all() and (table.motion_step == 6).all() and (table.lag_still == 4).all()
-    assert lag_finding(table).verdict == "reproduced"
+    table = mixed((2, 6), (2, 5))
+    # of three items half of the way is the same backwards: their motion is there with their footprint
+    assert (table.moving_place_step == 2).all() and sorted(table.motion_step) == [2] * 6 + [5] * 4 + [6] * 4
+    (found,) = judged(table)
+    assert found.key == "perception.place" and found.number.value == pytest.approx(2 / 8) and not found.primary
+    assert found.verdict == "reproduced"
+    assert judged(table, [{"perception.place": Number(0.6, 0.5, 0.7, 14)}])[0].verdict == "undecided"
+    assert judged(lags(_planted(2, 6, items=11)))[0].verdict == "not testable"
 
 
 def test_motion_that_comes_with_the_objects_is_no_lag():
-    table = lags(_planted(see=3, move=3))
+    table = mixed((3, 3), (2, 2))
     assert (table.lag_localised == 0).all() and (table.lag_moving_place == 0).all()
-    assert lag_finding(table).verdict == "undecided"
+    assert judged(table)[0].verdict == "not testable"  # no item differs from another: 0.00 in all of them
+    table.loc[:2, "lag_moving_place"] = -1.0
+    assert judged(table)[0].verdict == "refuted"
+
+
+def test_what_is_there_at_once_can_have_no_lag():
+    (found,) = judged(mixed((0, 0), (0, 0)))
+    assert found.verdict == "not testable" and "both are there at step 0 in 14 of 14 items" in found.why
+
+
+def test_tasks_are_never_pooled():
+    table = pd.concat([mixed((2, 6), (2, 5)), mixed((3, 3), (2, 2)).assign(task="maze")])
+    assert [(f.key, f.primary) for f in judged(table)] == [("perception.place", False), ("perception.maze", True)]
 
 
 def test_latent_readings_by_hand():
@@ -115,7 +145,7 @@ def test_a_run_on_the_organism(organism, tmp_path):
     last = result.rows[result.rows.step == 4]
     np.testing.assert_allclose(last[["appearance", "movement"]], 1)
     assert result.rows[["localised", "motion"]].stack().between(0, 1).all()
-    assert "Perception before action" in report.html and len(report.lines) == 2
+    assert "Perception before action" in report.html and len(report.lines) == 5
 
 
 @pytest.mark.slow
