@@ -154,7 +154,7 @@ MUTANTS = [Mutant(*line) for line in (
     ("analyses/driver/statistics.py", "rows and not items are averaged",
      "rows.groupby(item)[value].mean().to_numpy(float)", "rows[value].to_numpy(float)", f"{ANALYSES}/test_statistics.py items"),
     ("analyses/driver/statistics.py", "paired(): both columns are sorted, so that no item meets itself",
-     'join="inner").dropna().to_numpy(float)', 'join="inner").dropna().apply(np.sort).to_numpy(float)',
+     "mean_number(both[:, 0] - both[:, 1])", "mean_number(np.sort(both[:, 0]) - np.sort(both[:, 1]))",
      f"{ANALYSES}/test_statistics.py paired"),
     ("analyses/driver/statistics.py", "AUC: ties count as wins",
      "0.5 * (positive[:, None] == negative[None])", "1.0 * (positive[:, None] == negative[None])",
@@ -403,9 +403,13 @@ CONTEXT = multiprocessing.get_context("forkserver")
 
 def check_unmutated(tree: Path, chosen: list[Mutant], log: Path) -> None:
     """SystemExit where a selection does not pass as the tree stands: then its failing would say nothing."""
-    for test in dict.fromkeys(mutant.test for mutant in chosen):
-        if not passes(tree, test, log):
-            raise SystemExit(f"{log.read_text()}\n{test} does not pass without a mutant")
+    by_file: dict[str, set[str]] = {}
+    for mutant in chosen:
+        path, _, only = mutant.test.partition(" ")
+        by_file.setdefault(path, set()).add(only)
+    for path, names in by_file.items():
+        if not passes(tree, f"{path} {' or '.join(sorted(names))}", log):
+            raise SystemExit(f"{log.read_text()}\n{path} does not pass without a mutant")
 
 
 def survives(tree: Path, mutant: Mutant, log: Path) -> bool:
@@ -421,6 +425,8 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="TEXT", help="mutants whose file, test or description holds this text")
     asked = parser.parse_args().only
     chosen = [mutant for mutant in MUTANTS if asked in f"{mutant.file} {mutant.test} {mutant.breaks}"]
+    if not chosen:
+        parser.error(f"no mutant has {asked!r} in its file, test or description")
     os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
     CONTEXT.set_forkserver_preload(SHARED)
     rows = []
