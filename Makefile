@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-slow check kernels bench models findings clean
+.PHONY: demo test test-slow mutants check kernels bench models findings clean
 
 demo: $(VENV)/installed
 	$(BIN)/cos analyze patching --out runs/demo
@@ -14,6 +14,10 @@ test: $(VENV)/installed-test
 
 test-slow: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n 2 -m slow --durations=20
+
+# mistakes made on purpose in a copy of the tree, each with the test that must catch it
+mutants: $(VENV)/installed-test
+	$(BIN)/python tests/mutants.py
 
 check: $(VENV)/installed-test
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,8 @@ from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.ensemble import EnsembleConfig
 from cos_interp.analyses.ensemble import measure as ensemble
 from cos_interp.analyses.kit import readings, screening
-from cos_interp.analyses.kit.problems import problems
+from cos_interp.analyses.kit.problems import Problem, item_call, problems
+from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.analyses.self_correction import SelfCorrectionConfig
 from cos_interp.analyses.self_correction import report as self_correction_report
 from cos_interp.interp import EnsembleSampler, HookedVideoPipeline, InterpError
@@ -86,8 +88,12 @@ def test_frames_that_form_one_after_the_other_count_as_frames(ambiguous):
     assert table.loc[3].eq(1).all() and table.loc[0].tolist()[-1] == 0.0
 
 
-def test_flips_and_what_becomes_of_a_wrong_answer(ambiguous):
+def test_undecided_steps_are_passed_over():
     assert self_correction_report.flips(["wrong", "undecided", "solved", "wrong", "solved"]) == (2, 1)
+    assert self_correction_report.flips(["solved", "undecided", "wrong", "undecided", "undecided"]) == (0, 1)
+
+
+def test_flips_and_what_becomes_of_a_wrong_answer(ambiguous):
     frozen = np.repeat(ambiguous.video[:1], 9, 0)
     good = pd.DataFrame(planted_rows([frozen, blend(ambiguous), ambiguous.video, ambiguous.video], ambiguous))
     bad = pd.DataFrame(planted_rows([ambiguous.video, ambiguous.video, frozen, frozen], ambiguous)).assign(problem="other")
@@ -99,6 +105,17 @@ def test_flips_and_what_becomes_of_a_wrong_answer(ambiguous):
     assert self_correction_report.lag_to_right(rows).value == 2.0
 
 
+@pytest.mark.parametrize(("at", "value", "verdict"), [(3, 1, "not reproduced"), (1, -1, "reproduced")])
+def test_a_late_correction_counts_in_the_second_half_of_the_steps(at, value, verdict):
+    """Items that are wrong before step ``at`` of 0 to 4 and right from there on: one flip, in one half of the steps."""
+    rows = pd.DataFrame([
+        {"problem": f"p{i}", "task": "maze", "step": step, "status": "solved" if step >= at else "wrong"}
+        for i in range(6) for step in range(5)
+    ])  # fmt: skip
+    net, late = self_correction_report.findings(rows)
+    assert (net.number.value, net.verdict) == (1, "reproduced") and (late.number.value, late.verdict) == (value, verdict)
+
+
 def test_renoising_keeps_only_the_clean_estimate():
     x0hat, noise = torch.full((1, 2), 2.0), torch.full((3, 2), -1.0)
     assert torch.equal(commitment.renoised(x0hat, 1.0, noise), noise)
@@ -106,10 +123,31 @@ def test_renoising_keeps_only_the_clean_estimate():
     assert torch.allclose(commitment.renoised(x0hat, 0.25, noise), torch.full((3, 2), 1.25))
 
 
+def test_a_step_is_renoised_at_its_own_sigma(organism, monkeypatch):
+    """The states from which runs go on, against the flow formula on the scheduler's own sigmas."""
+    item = TASKS["maze"].sample(4)
+    problem = Problem("maze-000", item_call(item), 7, 0, item)
+    run = organism.run(**problem.call, seed=problem.seed, num_inference_steps=4)
+    sigmas, states = organism.pipe.scheduler.sigmas.tolist(), []
+
+    def restart(model, run, step, latents):
+        states.append(latents)
+        return SimpleNamespace(latents=run.latents.repeat(commitment.DRAWS, 1, 1, 1, 1))
+
+    monkeypatch.setattr(commitment, "restart", restart)
+    commitment._renoise(organism, problem, run, None, (0, 2, 3))
+    for step, state in zip((0, 2, 3), states, strict=True):
+        generator = torch.Generator().manual_seed(seed_for("renoising", problem.seed, step))
+        noise = torch.randn((2, *run.latents.shape[1:]), generator=generator)
+        x0hat = run.x_t[step] - sigmas[step] * run.v[step]
+        torch.testing.assert_close(state, (1 - sigmas[step]) * x0hat + sigmas[step] * noise)
+
+
 def test_same_needs_two_readable_equal_answers():
     a, b, blur = Verdict("solved", "", "x"), Verdict("wrong", "late", "x"), Verdict("undecided")
     assert commitment.same(a, b) and not commitment.same(a, blur) and not commitment.same(blur, blur)
     assert not commitment.same(a, None)
+    assert not commitment.same(Verdict("wrong", "not moved", ""), blur)  # no answer beside no reading
 
 
 def test_committed_step_is_the_first_from_which_all_agree():
@@ -150,6 +188,8 @@ def test_a_perfect_look_finds_the_good_seed_and_a_blind_one_does_not():
 def test_merging_rows():
     members = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
     assert torch.equal(merge(members), torch.tensor([[1.5, 2.0], [1.5, 2.0]]))
+    three = torch.tensor([[3.0, 0.0], [0.0, 4.0], [9.0, -1.0]])
+    assert torch.equal(merge(three), torch.tensor([[4.0, 1.0]] * 3))
     matched = merge(members, "norm-matched")
     assert torch.allclose(matched.norm(dim=1), torch.tensor([3.0, 4.0])) and torch.allclose(matched[0] * 4 / 3, matched[1])
 

@@ -31,6 +31,7 @@ def test_norms_scores_and_contrasts_by_hand():
     assert layers.token_norm(act).flatten().tolist() == [5.0, 1.0]
     energy = torch.tensor([1.0, 3.0]).view(1, 1, 2)
     assert layers.z_scores(energy).flatten().tolist() == [-1.0, 1.0]
+    assert layers.z_scores(energy * 4).flatten().tolist() == [-1.0, 1.0]
     assert (layers.z_scores(torch.full((1, 2, 2), 4.0)) == 0).all()
     mask = torch.tensor([False, True]).view(1, 1, 2)
     assert layers.contrast(energy, mask) == 2 and layers.ratio(energy, mask) == 3

@@ -154,6 +154,11 @@ def test_findings_follow_the_rows():
     assert np.isnan(lost_share(nothing, nothing).value)  # nothing solved, nothing to lose
 
 
+def test_the_lost_share_is_of_all_that_was_solved():
+    base, disturbed = pd.Series([1.0, 1.0, 1.0, 0.0], list("abcd")), pd.Series([0.0, 0.0, 1.0, 0.5], list("dbca"))
+    assert lost_share(base, disturbed).value == pytest.approx(0.5)  # of a, b, c are left 0.5, 0 and 1
+
+
 @pytest.mark.slow
 def test_the_untrained_twin_shows_nothing(tmp_path):
     from cos_interp.organism.package import untrained_twin

@@ -28,7 +28,7 @@ from cos_interp.analyses.patching.findings import findings as conclude
 from cos_interp.analyses.patching.pair_grid import PairGrid
 from cos_interp.analyses.patching.pieces import Piece
 from cos_interp.analyses.patching.report import exact_controls, pairs_of
-from cos_interp.analyses.patching.summary import against_controls, expected, headline, main_rows, profile, table
+from cos_interp.analyses.patching.summary import against_controls, decisive, expected, headline, main_rows, profile, table
 from cos_interp.interp import HookedVideoPipeline, InterpError
 from cos_interp.interp.patching import record
 from cos_interp.tasks import TASKS
@@ -221,6 +221,14 @@ def test_the_profile_is_a_mean_over_pairs_and_the_expectation_adds_up():
     sigmas = [1.0, 0.7, 0.3, 0.0]
     single = expected(sigmas, [0, 1, 2], "single")["re-read velocity"]
     assert sum(single) == pytest.approx(1) and expected(sigmas, [0], "from")["re-read velocity"] == [1.0]
+
+
+@pytest.mark.parametrize(("span", "step"), [("single", 1), ("from", 3), ("until", 1)])
+def test_the_step_that_a_profile_points_at(span, step):
+    """Patched at one step: the largest effect; from a step on: the last that carries half of it; up to a step: the first."""
+    by_step = pd.DataFrame({"step": range(5), "mean": [0.4, 0.9, 0.7, 0.5, 0.2]})
+    assert decisive(by_step, span)[0].step == step
+    assert decisive(by_step.assign(mean=by_step["mean"] / 2), span)[0].step == 1
 
 
 def test_the_command_in_the_report_makes_the_same_configuration():

@@ -121,10 +121,13 @@ def made_up(back: int | None, items: int = 10, steps: int = 10) -> pd.DataFrame:
 
 @pytest.mark.parametrize(("back", "verdict"), [(4, "reproduced"), (8, "refuted"), (None, "refuted")])
 def test_findings_follow_the_rows(back, verdict):
-    rows, _ = with_right(made_up(back))
+    unsolved = made_up(back, 3).replace({"problem": {"0": "x", "1": "y", "2": "z"}}).assign(whose="other")  # count nowhere
+    rows, _ = with_right(pd.concat([made_up(back), unsolved], ignore_index=True))
     (found,) = findings(rows, [1 - k / 10 for k in range(11)], 1.0)
     assert found.verdict == verdict and found.control.value == 1 and found.number.n == 10
     summary = recoveries(rows)
+    assert list(summary.problem[~summary.eligible]) == ["x", "y", "z"]
+    summary = summary[summary.eligible]
     assert (summary.recovered == (back is not None)).all() and (summary.foreign == (back is None)).all()
     if back is not None:
         assert (summary.back == back).all() and (summary.after == back - 2).all()

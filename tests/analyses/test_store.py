@@ -107,6 +107,34 @@ def test_what_changed_is_named_and_nothing_is_touched(folder, change, named):
     assert RunStore(folder).verify() == []
 
 
+def test_a_file_with_another_content_is_another_run(tmp_path):
+    held = {**ASKED, "inputs": {"--prompts": {"entry 1": "0", "entry 2": "1"}}}
+    fill(tmp_path / "run", facts=held)
+    assert fill(tmp_path / "run", facts=held) == []
+    for now, named in (({"entry 1": "5", "entry 2": "1"}, "entry 1 has changed"), ({"entry 1": "0"}, "entry 2 is gone")):
+        with pytest.raises(RunError, match=f"--prompts: {named}"):
+            fill(tmp_path / "run", facts={**ASKED, "inputs": {"--prompts": now}})
+
+
+def test_an_interrupted_run_is_not_lost_to_another_command(tmp_path):
+    with pytest.raises(KeyboardInterrupt), RunStore.open(tmp_path / "run", ASKED) as store:
+        store.add_unit("u0", [], {}, Facts())
+        raise KeyboardInterrupt
+    before = content(tmp_path / "run")
+    with pytest.raises(RunError, match="--a: 1, now 2"):
+        fill(tmp_path / "run", facts=asked(a=2))
+    assert content(tmp_path / "run") == before and store.facts()["status"] == "running"
+    assert fill(tmp_path / "run") == [1, 2]
+
+
+def test_what_a_killed_write_left_behind_is_taken_away(folder):
+    whole = content(folder)
+    for name in ("", "shards", "media"):
+        (folder / name / files.TEMPORARY.format("0" * 16)).write_bytes(b"half")
+    assert len(RunStore(folder).verify()) == 3
+    assert fill(folder) == [] and content(folder) == whole
+
+
 def test_names_do_not_count_and_versions_may_be_accepted(folder):
     other = {
         **ASKED,
@@ -218,6 +246,13 @@ def test_a_damaged_unit_is_never_used(tmp_path_factory, data):
     with pytest.raises(RunError, match="u1"):
         store.tensors("u1")
     assert fill(folder) == [1] and content(folder) == whole
+
+
+def test_a_changed_file_of_a_finished_run_is_not_read(folder):
+    assert RunStore(folder).read("findings.json") == b"[]\n"
+    (folder / "findings.json").write_bytes(b"[] \n")
+    with pytest.raises(RunError, match=r"findings\.json has been changed"):
+        RunStore(folder).read("findings.json")
 
 
 def test_a_list_that_was_forged_leads_nowhere(folder):
@@ -347,6 +382,17 @@ def test_who_was_taken_over_writes_no_more(folder):
     with pytest.raises(Taken, match="taken over by process 1 on elsewhere"), RunStore.open(folder, ASKED) as store:
         (folder / lock.OWNER).write_text(json.dumps({"token": "t", "host": "elsewhere", "pid": 1}))
         store.add_unit("u0", [], {}, Facts())
+    assert lock.owner(folder) == {"token": "t", "host": "elsewhere", "pid": 1}  # who took over is not signed off
+
+
+def test_a_writers_heart_beats(folder, monkeypatch):
+    monkeypatch.setattr(lock, "BEAT", 0.01)
+    with lock.Writer(folder).holding():
+        os.utime(folder / lock.OWNER, (0, 0))
+        until = time.time() + 20
+        while (folder / lock.OWNER).stat().st_mtime < 1 and time.time() < until:
+            time.sleep(0.01)
+        assert (folder / lock.OWNER).stat().st_mtime > 1
 
 
 # --- all together -----------------------------------------------------------------------------------------------------

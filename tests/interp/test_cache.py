@@ -11,6 +11,7 @@ import torch
 from support import build_tiny, tiny_call
 
 from cos_interp.interp import ActivationCache, HookedVideoPipeline, InterpError, Patch, record
+from cos_interp.interp.cache_plan import CachePlan
 from cos_interp.tasks import get_task
 
 NAMES = ["blocks.*.hook_resid_post", "hook_x_t"]
@@ -98,6 +99,14 @@ def test_a_saved_cache_comes_back_bit_for_bit(kept, tmp_path, dtype):
     assert found.axes == cache.axes and set(found) == set(cache)
     assert all(found[key].dtype == dtype and torch.equal(found[key], cache[key]) for key in cache)
     assert [p.name for p in tmp_path.iterdir()] == ["cache.safetensors"]
+
+
+def test_what_is_kept_is_a_copy():
+    plan, act = CachePlan(("hook_x_t",), frozenset({0}), None, None, None, 0), torch.ones(1, 2, 3, 4, 4)
+    cache = ActivationCache()
+    cache.keep("hook_x_t", "latent", 0, None, act, plan)
+    act.zero_()
+    assert torch.equal(cache["hook_x_t", 0], torch.ones(1, 2, 3, 4, 4))
 
 
 def test_a_view_is_saved_as_what_it_shows(tmp_path):

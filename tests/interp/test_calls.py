@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 
 from cos_interp.interp import HookedVideoPipeline, InterpError, record, tiny
+from cos_interp.interp.batch import joined
+from cos_interp.interp.run.clock import StepClock
 
 RANDOM = np.random.default_rng(0)
 
@@ -42,6 +44,26 @@ def test_each_row_of_a_batch_of_pictures_is_the_row_alone(name, last):
         torch.testing.assert_close(
             batch.latents[row : row + 1], alone.latents, atol=2e-5, rtol=1e-4
         )  # other kernels for two rows
+
+
+def test_calls_of_single_videos_become_one_of_a_batch():
+    calls = [{"prompt": "a", "image": 1, "seed": 5, "height": 8}, {"prompt": "b", "image": 2, "seed": 6, "height": 8}]
+    assert joined(calls) == {"prompt": ["a", "b"], "image": [1, 2], "seed": [5, 6], "height": 8}
+
+
+def test_the_step_clock_tells_the_forwards_of_a_step_apart():
+    """A pipeline that does not say which branch it runs: two forwards in turn, or one of twice the rows."""
+    clock = StepClock(None, ("uncond", "cond"), ("cond", "uncond"))
+    clock.rows = 2
+    in_turn = [call for _ in range(2) for call in clock.forward("transformer", 2)]
+    with pytest.raises(InterpError, match="step 0 calls its transformer more than twice"):
+        clock.forward("transformer", 2)
+    clock.stepped()
+    doubled = clock.forward("transformer", 4)
+    said = [(call.index, call.forward, call.step, call.branch) for call in (*in_turn, *doubled)]
+    assert said == [(0, 0, 0, "cond"), (1, 1, 0, "uncond"), (2, 2, 1, "uncond"), (3, 2, 1, "cond")]
+    with pytest.raises(InterpError, match=r"with 3 rows for 2 video"):
+        clock.forward("transformer", 3)
 
 
 def test_one_last_picture_is_that_of_every_row():

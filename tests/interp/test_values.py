@@ -81,6 +81,12 @@ def test_the_organism_is_held_to_its_card(tmp_path):
     (tmp_path / "weights/card.json").write_text(json.dumps({**card, "digest": "0"}))
     with pytest.raises(InterpError, match="have been changed"):
         check_organism(tmp_path / "weights")
+    (tmp_path / "weights/card.json").write_text(json.dumps(card))
+    weights = tmp_path / "weights/transformer/diffusion_pytorch_model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(InterpError, match="have been changed"):
+        check_organism(tmp_path / "weights")
     (tmp_path / "weights/card.json").unlink()
     with pytest.raises(InterpError, match=r"card\.json is missing"):
         check_organism(tmp_path / "weights")

@@ -9,14 +9,18 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
 from sklearn.utils.estimator_checks import check_estimator
 
 from cos_interp.interp.files import sealed_json
 from cos_interp.interp.views import pixel_to_latent
-from cos_interp.probes import LinearProbe, ProbeDataset, ProbeError, ProbeGrid, Target, out_of_fold, pca, umap
+from cos_interp.probes import LinearProbe, ProbeDataset, ProbeError, ProbeGrid, Target, out_of_fold, pca, strength, umap
 from cos_interp.probes.clip import ClipData
-from cos_interp.probes.crossval import ask
+from cos_interp.probes.crossval import Question, ask, majority
 from cos_interp.probes.dataset import assemble
 from cos_interp.probes.estimator import KINDS
 from cos_interp.probes.overlay import overlay
@@ -138,6 +142,56 @@ def test_scores_by_hand():
     assert np.isnan(interval(tally[:1])[1])
     assert expected_layer(np.array([[0.5, 0.5, 0.9], [0.5, 0.5, 0.5]]), 0.5)[0] == 2
     assert np.isnan(expected_layer(np.array([0.5, 0.4]), 0.5))
+    assert float(expected_layer(np.array([0.7, 0.5, 0.9]), 0.5)) == pytest.approx(1)  # 0.2 at layer 0, nothing at 1, 0.2 at 2
+
+
+def test_the_majority_is_that_of_the_training_part():
+    """Three clips, each left out in turn: clip 0 is all 1, the others all 0, so that clip 0 is always guessed wrong."""
+    clip, y = np.repeat([0, 1, 2], 4), np.repeat([1, 0, 0], 4)
+    splits = [(np.flatnonzero(clip != c), np.flatnonzero(clip == c)) for c in range(3)]
+    question = Question("t", np.arange(12), y, clip, np.arange(3), np.array([0, 1]), splits, y, y)
+    right = np.zeros((3, 2, 2), int)
+    right[0, 1, 0] = 4  # of clip 0 its ones are said to be 0
+    right[1] = right[2] = [[4, 0], [0, 0]]  # a tie in training, and the first class is taken
+    assert majority(question).tolist() == right.tolist()
+
+
+@pytest.mark.parametrize("strength", [0.1, 30.0])
+def test_the_penalty_is_scikit_learns(strength):
+    X, y = planted().xy("on", layer=2, step=9)
+    X = X + 2  # scaling takes a mean away, which the intercept must give back
+    own = {"logistic": LogisticRegression(C=1 / strength, class_weight="balanced", max_iter=1000),
+           "ridge-classifier": RidgeClassifier(alpha=strength, class_weight="balanced"),
+           "linear-svm": LinearSVC(C=1 / strength, class_weight="balanced", random_state=0, max_iter=5000)}  # fmt: skip
+    for kind, estimator in own.items():
+        right = make_pipeline(StandardScaler(), estimator).fit(X.astype(float), y).decision_function(X.astype(float))
+        np.testing.assert_allclose(LinearProbe(kind, strength=strength).fit(X, y).decision_function(X), right, atol=1e-3)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_mean_difference_names_the_nearest_mean(classes):
+    X = np.random.default_rng(0).normal(5, 2, (60, 4))
+    y = np.arange(60) % classes
+    means = np.stack([X[y == c].mean(0) for c in range(classes)])
+    right = ((X[:, None] - means[None]) ** 2).sum(-1).argmin(1)
+    assert np.array_equal(LinearProbe("mean-difference").fit(X, y).predict(X), right)
+
+
+def test_no_clip_is_predicted_by_a_probe_that_has_seen_it():
+    """Labels without meaning and more units than rows: what was seen is always known, what was not is a guess."""
+    rng = np.random.default_rng(0)
+    X, y, clip = rng.standard_normal((60, 200)), np.tile([0, 1], 30), np.repeat(np.arange(20), 3)
+    assert LinearProbe(strength=1.0).fit(X, y).score(X, y) == 1
+    assert (out_of_fold(LinearProbe(strength=1.0), X, y, clip, folds=4) == y).mean() < 0.75
+
+
+def test_the_penalty_is_chosen_on_whole_clips(monkeypatch):
+    X, y = planted().xy("on", layer=2, step=9)
+    clip, seen = planted().groups("on"), []
+    monkeypatch.setattr(strength, "_held_out", lambda recipe, X, y, train, test, penalty: seen.append((train, test)) or penalty)
+    assert LinearProbe(inner=3).fit(X, y, clip).strength_ == max(strength.STRENGTHS)  # the one with the best score
+    assert len(seen) == 3 * len(strength.STRENGTHS)
+    assert not any(set(clip[train]) & set(clip[test]) for train, test in seen)
 
 
 def test_it_is_a_scikit_learn_estimator():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import beta
 
 from cos_interp.tasks import TASKS, Label, Verdict, grid, reader, registry, suite, vbvr
 from cos_interp.tasks.base import find, outcome
@@ -362,6 +363,8 @@ def test_export_and_score_round_trip(tmp_path):
     assert "no readable video" in verdicts[6].error
     summary = tally(list(zip(chosen, verdicts)))
     assert summary["all"]["solved"] == 0.75 and summary["place"]["missing"] == 0.5
+    exact = beta.ppf([0.025, 0.975], [6, 7], [3, 2])  # 6 of 8 by Clopper and Pearson's formula; the missing one counts
+    assert [summary["all"]["low"], summary["all"]["high"]] == pytest.approx(exact)
     with pytest.raises(FileNotFoundError, match=r"00000\.mp4"):
         vbvr.score(tmp_path / "nowhere", chosen, "mini")
 
