@@ -8,13 +8,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
 from cos_interp.interp.batch import joined
+from cos_interp.interp.call import checked_output_type
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.hooking import FwdHook
 from cos_interp.interp.model import HookedVideoPipeline
@@ -22,7 +23,7 @@ from cos_interp.interp.patching import batch_rows, returned
 from cos_interp.interp.run.clock import Call, Hook
 from cos_interp.interp.run.director import Around, Director
 from cos_interp.interp.run.engine import ExpertEngine, streams
-from cos_interp.interp.selecting import known_layers
+from cos_interp.interp.selecting import known_layers, numbers
 from cos_interp.interp.trajectory import Run
 
 Merged = Literal["hidden", "v", "x0hat", "x_t"]
@@ -31,12 +32,20 @@ Combine = Literal["mean", "norm-matched"]
 
 @dataclass(frozen=True)
 class EnsembleRecipe:
-    """``tensor`` is averaged over the members in ``steps`` (for hidden states: at ``layers``, by default the middle third)."""
+    """``tensor`` is averaged over the members in ``steps`` (for hidden states: at ``layers``, by default the middle third).
+
+    Steps and layers are what :func:`cos_interp.interp.selecting.numbers` takes. InterpError for an unknown tensor or combination.
+    """
 
     tensor: Merged = "hidden"
-    steps: tuple[int, ...] = (0,)
-    layers: tuple[int, ...] | None = None
+    steps: Any = (0,)
+    layers: Any = None
     combine: Combine = "mean"
+
+    def __post_init__(self) -> None:
+        for field, there in (("tensor", get_args(Merged)), ("combine", get_args(Combine))):
+            if getattr(self, field) not in there:
+                raise InterpError(f"{field}={getattr(self, field)!r}: there are {', '.join(there)}")
 
     def names(self, layers: int) -> list[str]:
         """The hooks that are merged in a model of so many layers."""
@@ -59,16 +68,13 @@ def merge(members: Tensor, combine: Combine = "mean") -> Tensor:
     return mean / mean.norm().clamp_min(1e-12) * norms
 
 
-def ensemble_hooks(recipe: EnsembleRecipe, layers: int, steps: int) -> list[FwdHook]:
-    """The edits that merge the rows of a batch."""
-    bad = [s for s in recipe.steps if not 0 <= s < steps]
-    if bad or not recipe.steps:
-        raise InterpError(f"steps {list(recipe.steps)} were asked for; the run has steps 0 to {steps - 1}")
+def ensemble_hooks(recipe: EnsembleRecipe, layers: int, steps: Sequence[int]) -> list[FwdHook]:
+    """The edits that merge the rows of a batch in some steps."""
 
     def edit(act: Tensor, hook: Hook) -> Tensor:
         return merge(act, recipe.combine)
 
-    at = f"step=[{','.join(map(str, recipe.steps))}]"
+    at = f"step=[{','.join(map(str, steps))}]"
     return [(f"{name} @ {at}", edit) for name in recipe.names(layers)]
 
 
@@ -92,8 +98,8 @@ def run_ensemble(model: HookedVideoPipeline, recipe: EnsembleRecipe, seeds: Sequ
 
     Costs ``len(seeds)`` rows up to the last merged step and one row after it.
     """
-    steps = kwargs.get("num_inference_steps") or model.default("num_inference_steps")
-    first_row_later = lambda inner: _FirstRowLater(inner, len(seeds), max(recipe.steps))
+    steps = numbers(recipe.steps, kwargs.get("num_inference_steps") or model.default("num_inference_steps"), "step")
+    first_row_later = lambda inner: _FirstRowLater(inner, len(seeds), max(steps))
     with model.hooks(ensemble_hooks(recipe, model.layers, steps)):
         return model.run_directed(first_row_later, **joined([{**kwargs, "seed": seed} for seed in seeds]))
 
@@ -114,28 +120,35 @@ class EnsembleSampler:
     the call goes to the pipeline, and the call returns what the pipeline returns: ``frames`` for an ``output_type`` of ``np``,
     ``pt`` or ``pil``, or final latents ``[1, channel, frame, row, col]`` for ``latent``.
 
-    Raises InterpError for fewer than two seeds, a batch of prompts, or steps and layers that the run does not have.
+    Raises InterpError for fewer than two different seeds, an unknown recipe, a ``seed`` or a batch of prompts in the call, or
+    steps and layers that the run does not have.
     """
 
     def __init__(self, pipe: Any, seeds: int | Sequence[int] = 3, **recipe: Any):
         self.model = HookedVideoPipeline.from_pipeline(pipe)
         self.seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-        if len(self.seeds) < 2:
-            raise InterpError(f"an ensemble needs two seeds or more, got {len(self.seeds)}")
+        if len(set(self.seeds)) < max(2, len(self.seeds)):
+            raise InterpError(f"an ensemble needs two seeds or more, each another one, got {self.seeds}")
+        known = [field.name for field in dataclasses.fields(EnsembleRecipe)]
+        if unknown := [name for name in recipe if name not in known]:
+            raise InterpError(f"an ensemble has no {unknown[0]!r}: its recipe has {', '.join(known)}")
         self.recipe = EnsembleRecipe(**recipe)
+        self.recipe.names(self.model.layers)
+
+    def __repr__(self) -> str:
+        return f"EnsembleSampler({type(self.model.pipe).__name__}, seeds={self.seeds}, {self.recipe})"
 
     def __call__(self, *, output_type: str = "np", return_dict: bool = True, generator: Any = None, **kwargs: Any) -> Any:
         if isinstance(kwargs.get("prompt"), list):
             raise InterpError("the ensemble takes one prompt at a time: call it once a prompt")
+        if "seed" in kwargs:
+            raise InterpError(
+                "seed: an ensemble has several, EnsembleSampler(pipe, seeds=[...]), or give a generator in the call"
+            )
+        output_type = checked_output_type(output_type)
         seeds = self.seeds
         if generator is not None:
             seeds = torch.randint(2**31, (len(seeds),), generator=generator, device=generator.device).tolist()
-        pipe = self.model.pipe
         latents = run_ensemble(self.model, self.recipe, seeds, **kwargs).latents[:1]
-        if output_type == "latent":
-            frames = latents
-        else:
-            with torch.no_grad():
-                pixels = self.model.adapter.decode(pipe, latents)
-            frames = pipe.video_processor.postprocess_video(pixels, output_type=output_type)
+        frames = latents if output_type == "latent" else self.model.frames(latents, output_type)
         return EnsembleOutput(frames=frames) if return_dict else (frames,)

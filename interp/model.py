@@ -65,8 +65,10 @@ class HookedVideoPipeline:
 
     def __repr__(self) -> str:
         experts, family = "/".join(self.engines), self.adapter.family
-        kind = f"{type(self.pipe).__name__}, {family}, {experts}, {self.layers} layers, {len(self.hook_names)} hook names"
-        return f"HookedVideoPipeline({self.name}: {kind})"
+        kind = type(self.pipe).__name__
+        name = "" if self.name == kind else f"{self.name}: "
+        facts = f"{kind}, {family}, {experts}, {self.layers} layers, {len(self.hook_names)} hook names"
+        return f"HookedVideoPipeline({name}{facts})"
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **kwargs: Any) -> HookedVideoPipeline:
@@ -95,8 +97,11 @@ class HookedVideoPipeline:
 
     @classmethod
     def from_pipeline(cls, pipe: Any) -> HookedVideoPipeline:
-        """Wrap a pipeline that is built already; it stays usable as it was. See docs/loading.md for what it may carry."""
-        return cls(pipe, type(pipe).__name__)
+        """Wrap a pipeline that is built already; it stays usable as it was. See docs/loading.md for what it may carry.
+
+        InterpError for what is no pipeline; a model that is wrapped already gives its own.
+        """
+        return pipe if isinstance(pipe, cls) else cls(pipe, type(pipe).__name__)
 
     @property
     def hook_names(self) -> list[str]:

@@ -183,15 +183,22 @@ def record(model: HookedVideoPipeline, names: str | Sequence[str] = (), **kwargs
     return Recording(*model.run_with_cache(names=sorted(kept), **kwargs))
 
 
-def restart(model: HookedVideoPipeline, run: Run, step: int, latents: Tensor) -> Run:
-    """Finish a recorded run of one video from other latents ``[rows, channel, frame, row, col]`` before a step, a row each.
+def restart(model: HookedVideoPipeline, run: Run | Recording, step: int, latents: Tensor) -> Run:
+    """Finish a run or recording of one video from other latents ``[rows, channel, frame, row, col]`` before a step, a row each.
 
     The steps before are fed from the recording, so the scheduler's history is that of the recorded run. Row i of every tensor
     of the new run belongs to row i of ``latents``; given back the recorded ``run.x_t[step]`` alone, it ends with the same bits.
     Raises InterpError for a run of several videos, and for one that drew noise from PyTorch's global generator.
     """
+    if not isinstance(run, (Run, Recording)) or not isinstance(latents, Tensor):
+        raise InterpError(f"restart takes (model, run, step, latents), got {_kinds(run, step, latents)}")
+    run = run.run if isinstance(run, Recording) else run
     recording = Recording(run, ActivationCache())
     return replay_run(model, recording, [Patch("hook_x_t", (step,), _always(row)) for row in latents.split(1)])
+
+
+def _kinds(*given: Any) -> str:
+    return ", ".join(type(one).__name__ for one in given)
 
 
 def _always(activation: Tensor) -> Donor:
@@ -220,7 +227,7 @@ def minimal_blocks(model: HookedVideoPipeline, target: Recording, patch: Patch) 
     return later + len(at_first) * (model.layers - start_layer(model, patch))
 
 
-def replay(model: HookedVideoPipeline, target: Recording, patches: Sequence[Patch]) -> Tensor:
+def replay(model: HookedVideoPipeline, target: Recording, patches: Patch | Sequence[Patch]) -> Tensor:
     """Final latents ``[len(patches), channel, frame, row, col]`` of the target's run, row i with patch i.
 
     All patches must start at the same step. One row gives, bit for bit, what plain forward hooks give; several rows
@@ -231,8 +238,11 @@ def replay(model: HookedVideoPipeline, target: Recording, patches: Sequence[Patc
     return replay_run(model, target, patches).latents
 
 
-def replay_run(model: HookedVideoPipeline, target: Recording, patches: Sequence[Patch]) -> Run:
+def replay_run(model: HookedVideoPipeline, target: Recording, patches: Patch | Sequence[Patch]) -> Run:
     """As :func:`replay`, with the trajectory: row i of every tensor belongs to patch i."""
+    patches = [patches] if isinstance(patches, Patch) else list(patches)
+    if not isinstance(target, Recording) or not all(isinstance(patch, Patch) for patch in patches):
+        raise InterpError(f"replay takes (model, recording, patches), as record() makes it, got {_kinds(target, *patches)}")
     patches = [resolved(model, target, patch) for patch in patches]
     if not patches:
         raise InterpError("no patch was given: a replay has a row for each")

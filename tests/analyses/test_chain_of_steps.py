@@ -105,7 +105,7 @@ def test_flips_and_what_becomes_of_a_wrong_answer(ambiguous):
     assert self_correction_report.lag_to_right(rows).value == 2.0
 
 
-@pytest.mark.parametrize(("at", "value", "verdict"), [(3, 1, "not reproduced"), (1, -1, "reproduced")])
+@pytest.mark.parametrize(("at", "value", "verdict"), [(3, 1, "undecided"), (1, -1, "reproduced")])
 def test_a_late_correction_counts_in_the_second_half_of_the_steps(at, value, verdict):
     """Items that are wrong before step ``at`` of 0 to 4 and right from there on: one flip, in one half of the steps."""
     rows = pd.DataFrame([
@@ -235,6 +235,24 @@ def test_the_sampler_plugs_into_a_pipeline(family):
         EnsembleSampler(pipe)(**{**call, "prompt": ["a", "b"]})
     with pytest.raises(InterpError, match="steps 0 to 2"):
         EnsembleSampler(pipe, steps=(7,))(**call)
+    last, plain_last = (EnsembleSampler(pipe, steps=steps, seeds=2)(**call, output_type="latent").frames for steps in (-1, 2))
+    assert torch.equal(last, plain_last)  # steps as everywhere
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [({"combine": "x"}, "combine='x': there are mean, norm-matched"), ({"tensor": "hiden"}, "tensor='hiden': there are hidden"),
+     ({"seeds": [1, 1]}, "each another one"), ({"seeds": 1}, "two seeds"), ({"layers": 99}, "no layer 99"),
+     ({"at": 3}, "no 'at'")],
+)  # fmt: skip
+def test_a_sampler_that_cannot_be_is_refused_when_it_is_made(made, message):
+    with pytest.raises(InterpError, match=message):
+        EnsembleSampler(build_tiny("wan21-t2v"), **made)
+
+
+def test_a_seed_in_the_call_of_a_sampler_is_refused():
+    with pytest.raises(InterpError, match="seeds="):
+        EnsembleSampler(build_tiny("wan21-t2v"), seeds=2)(**tiny_call("wan21-t2v", steps=2), seed=3)
 
 
 CASES = {

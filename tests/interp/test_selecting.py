@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import build_tiny, tiny_call
 
-from cos_interp.interp import HookedVideoPipeline, InterpError, Patch, UnknownHook, record, replay, tiny
+from cos_interp.interp import HookedVideoPipeline, InterpError, Patch, UnknownHook, record, replay, restart, tiny
 from cos_interp.interp.selecting import numbers, spread, token_mask
 
 GRID = (3, 2, 2)
@@ -304,3 +304,15 @@ def test_a_donor_without_the_step_or_that_is_no_function_is_named(model, recordi
         replay(model, target, [Patch("hook_x0hat", 1, donor.donor("hook_x_t"))])
     with pytest.raises(InterpError, match="no patch was given"):
         replay(model, target, [])
+    patch = Patch("hook_x_t", 1, donor.donor("hook_x_t"))
+    assert torch.equal(replay(model, target, patch), replay(model, target, [patch]))
+    assert torch.equal(restart(model, target, 1, target.run.x_t[1]).latents, target.run.latents)
+    mistakes = [
+        lambda: replay(model, target.run, [patch]),
+        lambda: replay(model, target, [1]),
+        lambda: restart(model, target.run, target.run.x_t[1], 1),
+        lambda: restart(model, model, 1, target.run.x_t[1]),
+    ]
+    for wrong in mistakes:
+        with pytest.raises(InterpError, match=r"takes \(model, "):
+            wrong()
