@@ -1,4 +1,4 @@
-"""``cos-500``: 500 fixed items, 125 a task, stratified by difficulty and by unique / ambiguous answer.
+"""``cos-500``: 500 fixed items, 125 of each of four tasks, stratified by difficulty and by unique / ambiguous answer.
 
 All are from the test split, which is decided by the first frame, so no training clip shares a scene with them.
 """
@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from functools import cache
 
-from cos_interp.tasks import NAMES, Item, get_task
+from cos_interp.tasks import Item, get_task
 
 SIZE = 125  # items a task
 NAME = "cos-500"
+OF = ("maze", "occlusion", "bounce", "place")  # its tasks, whatever others there are
 CONFIRMATION = 20_000_000  # first seed of the items that confirm; cos organism eval draws its own from 5,000,000 on
 
 
@@ -47,4 +48,4 @@ def load(name: str = NAME) -> tuple[Item, ...]:
     """The items of a suite; ValueError for an unknown one."""
     if name != NAME:
         raise ValueError(f"unknown suite {name!r}; there is {NAME}")
-    return tuple(item for task in NAMES for item in task_items(task))
+    return tuple(item for task in OF for item in task_items(task))

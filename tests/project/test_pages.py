@@ -44,6 +44,9 @@ from cos_interp.probes.targets import resolve
 from cos_interp.tasks import get_task, suite
 assert resolve(["height"])[0].tasks == ("fall",) and "fall" in resolve(["first_colour"])[0].tasks
 assert all(get_task("fall").verify(item, item.video).solved for item in suite.task_items("fall"))
+assert len(suite.load()) == 500
+import pytest
+assert pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-k", "fall or export or own or several", {tests!r}]) == 0
 """
 
 
@@ -52,8 +55,9 @@ def test_a_stranger_adds_a_task(inside, tmp_path):
     """In a process of its own, since a task that is known stays known."""
     page = python_of("docs/adding-a-task.md")
     if inside:
-        (tmp_path / "fall.py").write_text(page[: page.index("register(TASK)")])
-        page = INSIDE.format(folder=str(tmp_path))
+        (tmp_path / "fall.py").write_text(page[: page.index("from cos_interp.tasks import get_task, register")])
+        subprocess.run([sys.executable, "-m", "ruff", "check", "--select", "F", tmp_path / "fall.py"], check=True)
+        page = INSIDE.format(folder=str(tmp_path), tests=str(ROOT / "tests/tasks/test_tasks.py"))
     script = tmp_path / "page.py"
     script.write_text(page)
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}

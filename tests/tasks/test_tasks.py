@@ -344,7 +344,7 @@ def test_items_that_confirm_are_of_the_same_strata_and_none_of_the_suite(name):
 
 
 def test_export_and_score_round_trip(tmp_path):
-    chosen = [TASKS[n].sample(s, split="test") for n in TASKS for s in range(2)]
+    chosen = [TASKS[n].sample(s, split="test") for n in suite.OF for s in range(2)]
     assert vbvr.export(tmp_path / "data", chosen, "mini") == 8
     example = tmp_path / "data/mini/maze/00000"
     assert {p.name for p in example.iterdir()} == {
