@@ -7,7 +7,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,11 +61,26 @@ def run(
     """
     if name not in EXPERIMENTS:
         raise ValueError(f"no experiment {name!r}; there are {', '.join(EXPERIMENTS)}")
+    _known_settings(name, settings)
     folder = Path("runs") / name if out is None else Path(out)
     loaded = None if isinstance(model, str) else model
     config = EXPERIMENTS[name].config(**{**settings, "model": model if isinstance(model, str) else model.name})
     runner(name)(config, folder, model=loaded, fresh=fresh, workers=workers)
     return load(folder)
+
+
+def _known_settings(name: str, settings: Mapping[str, Any]) -> None:
+    """ValueError for a setting that the experiment does not have, with the one that was meant."""
+    from cos_interp.analyses.driver.command import flag
+
+    known = list(EXPERIMENTS[name].config.model_fields)
+    by_option = {flag(field)[2:].replace("-", "_"): field for field in known}
+    for asked in settings:
+        if asked not in known:
+            near = difflib.get_close_matches(asked, known, 1)
+            meant = by_option.get(asked) or (near[0] if near else None)
+            hint = f"did you mean {meant}?" if meant else f"there are {', '.join(known)}"
+            raise ValueError(f"{name} has no setting {asked!r}: {hint}")
 
 
 def load(folder: str | Path) -> LoadedRun:

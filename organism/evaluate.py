@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from cos_interp.analyses.driver.workers import default_workers, scatter
+from cos_interp.analyses.kit.problems import fits_tasks
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.tasks import TASKS, Item, Verdict, get_task, suite
 from cos_interp.tasks.tally import tally
@@ -21,9 +22,9 @@ FRESH = 5_000_000  # first seed of items outside the suite
 def chosen_items(limit: int | None, fresh: bool, seed: int) -> list[Item]:
     """The suite, or new test items of the same strata."""
     if not fresh:
-        return [item for name in TASKS for item in suite.task_items(name)[:limit]]
+        return [item for name in suite.OF for item in suite.task_items(name)[:limit]]
     out = []
-    for name in TASKS:
+    for name in suite.OF:
         strata = TASKS[name].strata
         for i in range(limit or suite.SIZE):
             difficulty, unique = strata[i % len(strata)]
@@ -35,9 +36,8 @@ def judge_batch(
     model: HookedVideoPipeline, items: Sequence[Item], seeds: Sequence[int], every_step: bool, **kwargs: Any
 ) -> dict[str, list[Verdict]]:
     """Verdicts of a batch of items: ``final`` and, if asked, ``0``, ``1``, ... for the clean estimates."""
-    run = model.run(
-        prompt=[i.prompt for i in items], image=[Image.fromarray(i.first_frame) for i in items], seed=list(seeds), **kwargs
-    )
+    given = {"image": [Image.fromarray(i.first_frame) for i in items]} if model.takes_image else {}
+    run = model.run(prompt=[i.prompt for i in items], seed=list(seeds), **given, **kwargs)
     videos = {"final": run.decode()}
     if every_step:
         videos |= {str(k): run.decode(step=k) for k in range(run.steps)}
@@ -65,8 +65,9 @@ def evaluate(
     workers: int | None, progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> dict[str, Any]:  # fmt: skip
     """Tallies by step (``final``, ``0``, ...), with the sigmas of the steps."""
+    model = HookedVideoPipeline.from_pretrained(name)  # first: a name without a model is the cheapest mistake
+    fits_tasks(model, "a model that makes such videos")
     items = chosen_items(limit, fresh, seed)
-    model = HookedVideoPipeline.from_pretrained(name)
     kwargs = {"num_inference_steps": num_steps, "guidance_scale": guidance}
     pieces = [range(i, min(i + BATCH, len(items))) for i in range(0, len(items), BATCH)]
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cos_interp.interp.terminal import Json, print_json, progress_bar, refuse_other_content
+from cos_interp.interp.terminal import Failure, Json, print_json, progress_bar, refuse_other_content
 from cos_interp.tasks import NAMES
 
 tasks_app = typer.Typer(no_args_is_help=True, help="The controlled video-reasoning tasks and their verifiers.")
@@ -95,6 +95,8 @@ def tasks_score(
     from cos_interp.tasks import vbvr
     from cos_interp.tasks.tally import as_lines, tally
 
+    if not video_dir.is_dir():
+        raise Failure(f"{video_dir} is no folder: it must hold <split>/<task>/<00000>.mp4, as cos tasks export names them")
     bar, move = progress_bar()
     items = _suite_items(suite, task)
     with bar:

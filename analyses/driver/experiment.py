@@ -171,9 +171,9 @@ def _computed(
     experiment: Experiment, config: AnalysisConfig, folder: Path, ways: Ways
 ) -> Iterator[tuple[AnalysisResult, RunStore, HookedVideoPipeline]]:
     model = ways.model or load_model(config)  # first: a name without a model is the cheapest mistake
+    experiment.check(config, model)
     pieces = list(experiment.pieces(config))
     order = list(waves(pieces, partial(experiment.needs, config)))
-    experiment.check(config, model)
     workers = default_workers() if ways.workers is None else ways.workers
     derived = [unit for piece, units in pieces if experiment.needs(config, piece) for unit in units]
     with threads(1 if workers > 1 else None) as count:

@@ -5,9 +5,9 @@ A field's name is the option's name (see ``analyses.command.FLAGS`` for the exce
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from cos_interp.interp.placing import Dtype, Offload, Placing
 from cos_interp.tasks import NAMES
@@ -26,6 +26,14 @@ class Loading(BaseModel):
     offload: Offload = Field("none", description="What waits in host memory: none, model, group or sequential.")
     vae_tiling: bool = Field(False, description="Decode in tiles, for the memory.")
     lora: tuple[str, ...] = Field((), description="LoRA weights, PATH or PATH:scale, with commas.")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _one_word(cls, value: Any, info: ValidationInfo) -> Any:
+        """One word where several may stand."""
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        several = any(get_origin(kind) is tuple for kind in (annotation, *get_args(annotation)))
+        return (value,) if several and isinstance(value, str) else value
 
     def placing(self) -> Placing:
         """How the model is loaded."""

@@ -104,6 +104,19 @@ def fits(config: SuiteConfig, model: HookedVideoPipeline) -> None:
     """The check of every experiment that goes over problems."""
     if config.prompts is not None:
         check_calls(model, problems(config))
+    else:
+        fits_tasks(model, "--prompts FILE, or another model")
+
+
+def fits_tasks(model: HookedVideoPipeline, instead: str) -> None:
+    """InterpError for a model whose own size is none that the tasks are drawn in; ``instead``: what to give in their place."""
+    asked = {key: model.defaults.get(key, size) for key, size in SIZE.items()}
+    height, width = grid.ROWS * grid.DOTS, grid.COLS * grid.DOTS
+    if asked["height"] % height or asked["width"] % width:
+        raise InterpError(
+            f"{model.name} makes {asked['width']}x{asked['height']} pixels, and the tasks are drawn on {width}x{height} or a "
+            f"whole multiple of it: give {instead}"
+        )
 
 
 def each_problem(config: SuiteConfig) -> list[tuple[Problem, list[str]]]:

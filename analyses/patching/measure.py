@@ -19,7 +19,7 @@ from cos_interp.analyses.driver.facts import Facts, LeftOut
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.grid import EVERYWHERE, X_T
 from cos_interp.analyses.kit.pairs import NoPair, Pair, Recorder, find_pair
-from cos_interp.analyses.kit.problems import check_calls, chosen_steps
+from cos_interp.analyses.kit.problems import check_calls, chosen_steps, fits_tasks
 from cos_interp.analyses.patching import HEAD_SITES, PatchingConfig, StepFacts, pair_file
 from cos_interp.analyses.patching.pair_grid import PairGrid
 from cos_interp.analyses.patching.pieces import OWN, Piece, pieces
@@ -82,7 +82,9 @@ def possible_groups(task: str) -> list[str]:
 def check(config: PatchingConfig, model: HookedVideoPipeline) -> None:
     """InterpError when token groups, layers, heads or frames were asked for that there are not."""
     _known_groups(config)
-    if config.pair_file is not None:
+    if config.pair_file is None:
+        fits_tasks(model, "--pair-file FILE, or another model")
+    else:
         check_calls(model, [side for sides in pair_file.read(Path(config.pair_file), config) for side in sides])
     _, heads = model.adapter.width(next(iter(model.engines.values())).module)
     limits = {"layers": model.layers, "heads": heads}

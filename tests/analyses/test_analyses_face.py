@@ -80,3 +80,20 @@ def test_the_face_is_listed_and_light():
     code = "import sys\nfrom cos_interp import analyses\nprint(dir(analyses))\nassert not {'torch', 'pandas'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.strip() == str(sorted(analyses.__all__)), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({"num_steps": 4}, "recovery has no setting 'num_steps': did you mean num_inference_steps"),
+     ({"itms": 3}, "did you mean items"),
+     ({"guidance": 2.0}, "did you mean guidance_scale"), ({"xyz": 1}, "there are model, revision")],
+)  # fmt: skip
+def test_a_setting_that_is_not_there_says_which_was_meant(given, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        analyses.run("recovery", out=tmp_path / "run", **given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_word_stands_for_a_list_of_one():
+    config = analyses.EXPERIMENTS["recovery"].config
+    assert config(tasks="maze", donors="prompt") == config(tasks=("maze",), donors=("prompt",))

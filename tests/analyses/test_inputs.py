@@ -167,3 +167,11 @@ def test_pictures_that_are_refused(tmp_path):
                           ("cut.png", "cannot be read")):  # fmt: skip
         with pytest.raises(InterpError, match=message):
             inputs.picture("here", tmp_path, name)
+
+
+@pytest.mark.parametrize(("name", "asked"), [("chain-of-steps", "--prompts"), ("patching", "--pair-file"), ("swap", "--prompts")])
+def test_a_model_of_another_size_than_the_tasks_is_named_before_anything_is_made(name, asked, tmp_path):
+    model = HookedVideoPipeline.from_pretrained("tiny:wan2.1-i2v")
+    with pytest.raises(InterpError, match=rf"makes 32x32 pixels, and the tasks are drawn on 40x40.*{asked}"):
+        analyses.run(name, model=model, out=tmp_path / "run", num_inference_steps=2, workers=1)
+    assert model.block_calls == 0 and not (tmp_path / "run").exists()
