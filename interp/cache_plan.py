@@ -38,6 +38,15 @@ def norm_over_channels(act: Tensor, axes: tuple[str, ...], name: str) -> Reduced
     return act.float().norm(dim=along), tuple(axis for axis in axes if axis not in CHANNELS)
 
 
+def _size(count: float) -> str:
+    """Bytes in the unit that shows them."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.2f} GB"
+
+
 REDUCTIONS: dict[str, Callable[[Tensor, tuple[str, ...], str], Reduced]] = {
     "mean": mean_over_tokens, "norm": norm_over_channels,
 }  # fmt: skip
@@ -69,8 +78,8 @@ class CachePlan:
         if total > self.budget:
             fits = max(1, int(len(self.steps) * self.budget / total))
             raise BudgetExceeded(
-                f"the cache would hold {total / 1e9:.2f} GB ({len(self.names)} names x {len(self.steps)} steps x {kept} "
-                f"branches), the budget is {self.budget / 1e9:.2f} GB: ask for {fits} steps, for fewer names, for some "
+                f"the cache would hold {_size(total)} ({len(self.names)} names x {len(self.steps)} steps x {kept} "
+                f"branches), the budget is {_size(self.budget)}: ask for {fits} steps, for fewer names, for some "
                 f"tokens, for reduce='norm', or pass a larger max_bytes"
             )
 

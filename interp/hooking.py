@@ -157,6 +157,8 @@ def checked_hooks(fwd_hooks: Any) -> list[FwdHook]:
         raise InterpError(f"fwd_hooks is one pair or a name: {how}")
     made: list[FwdHook] = []
     for pair in fwd_hooks:
+        if isinstance(pair, (tuple, list)) and len(pair) == 2 and isinstance(pair[0], Address):
+            pair = (str(pair[0]), pair[1])
         if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not isinstance(pair[0], str):
             raise InterpError(f"fwd_hooks holds {pair!r}, which is no pair: {how}")
         if not callable(pair[1]):

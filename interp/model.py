@@ -259,8 +259,12 @@ class HookedVideoPipeline:
 
     def matching(self, patterns: str | Sequence[str]) -> list[str]:
         """The hook names that a pattern or several name; UnknownHook for a pattern without any."""
+        if callable(patterns):
+            raise InterpError("names: give hook names or patterns like 'blocks.*.hook_resid_post'; model.hook_names lists them")
         patterns = [patterns] if isinstance(patterns, str) else list(patterns)
         for pattern in patterns:
+            if "@" in pattern:
+                raise InterpError(f"names={pattern!r}: a name without its selectors; say steps=, branches= and tokens= for these")
             if not any(Address(pattern).matches(n) for n in self.hook_names):
                 raise unknown_hook(pattern, self.hook_names)
         return [n for n in self.hook_names if any(Address(p).matches(n) for p in patterns)]

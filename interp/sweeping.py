@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +13,7 @@ from cos_interp.interp.batch import chunks
 from cos_interp.interp.errors import InterpError, unknown_hook
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.patching import Patch, Recording, replay, resolved
-from cos_interp.interp.selecting import known_layers, numbers
+from cos_interp.interp.selecting import known_layers, numbers, whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,6 +54,10 @@ def sweep(
     import pandas as pd
 
     _check_runs(target, donor, branches)
+    if tokens is not None and not isinstance(tokens, Mapping):
+        raise InterpError("tokens: name the groups, as in tokens={'goal': mask}; the name is a column of the table")
+    if (rows_each := whole(batch)) is None or rows_each < 1:
+        raise InterpError(f"batch={batch!r}: give the number of cells in one forward, 1 or more")
     cells = [
         cell
         for site, layer, name in _places(model, [sites] if isinstance(sites, str) else sites, layers)
@@ -93,8 +98,13 @@ def _places(
     """(site, layer, hook name) of all places; UnknownHook for one that the model does not have."""
     known, asked = set(model.hook_names), known_layers(layers, model.layers)
     for site in sites:
+        if "*" in site:
+            raise InterpError(f"sites={site!r}: give the name inside a block, like 'attn.hook_z', and layers=")
         if site in known:
-            yield site, None, site
+            inside = re.match(r"blocks\.(\d+)\.", site)
+            if inside and layers is not None:
+                raise InterpError(f"sites={site!r} names its layer already: leave layers out, or give the name inside a block")
+            yield site, int(inside[1]) if inside else None, site
             continue
         names = [(layer, f"blocks.{layer}.{site}") for layer in asked]
         found = [(layer, name) for layer, name in names if name in known]
@@ -133,8 +143,18 @@ def _played(model: HookedVideoPipeline, target: Recording, cells: Sequence[Cell]
 def _measured(metric: Metric, latents: Tensor) -> dict[str, float]:
     found = metric(latents)
     if not isinstance(found, Mapping):
-        return {"value": float(found)}
+        return {"value": _number(found, "value")}
     taken = [name for name in found if name in COLUMNS]
     if taken:
         raise InterpError(f"the metric returns {taken[0]!r}, which is a column of the grid: give it another name")
-    return {name: float(value) for name, value in found.items()}
+    return {str(name): _number(value, name) for name, value in found.items()}
+
+
+def _number(value: Any, name: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        said = f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        raise InterpError(
+            f"the metric gave {said} for {name!r}: it must give a number, or a mapping from names to numbers"
+        ) from error

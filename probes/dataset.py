@@ -108,6 +108,7 @@ class ProbeDataset:
         return np.flatnonzero(has)
 
     def label(self, target: str) -> np.ndarray:
+        """The labels of a target, one a row: class numbers, or values ``[row, ...]``. ProbeError for one that is not there."""
         if target not in self.labels:
             raise ProbeError(f"target {target!r} was not collected; this data has {', '.join(self.labels)}")
         return self.labels[target]

@@ -60,6 +60,7 @@ class LinearProbe(BaseEstimator):
 
     @property
     def classifies(self) -> bool:
+        """Whether it predicts classes, and not values."""
         return self.recipe.classifies
 
     def __sklearn_tags__(self) -> Any:

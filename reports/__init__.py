@@ -1,1 +1,24 @@
-"""Results to one self-contained HTML file. Knows tables and text, not models."""
+"""Results to one self-contained HTML file. Knows tables and text, not models.
+
+``html`` renders pages, ``figures``, ``grid_maps`` and ``grouped`` draw them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cos_interp.reports import figures, grid_maps, grouped, html
+
+__all__ = ["figures", "grid_maps", "grouped", "html"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+    return import_module(f"{__name__}.{name}")
+
+
+def __dir__() -> list[str]:
+    return __all__

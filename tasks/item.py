@@ -34,6 +34,7 @@ class Item:
 
     @property
     def unique(self) -> bool:
+        """Whether there is one right answer."""
         return len(self.answers) == 1
 
     @property
@@ -63,6 +64,7 @@ class Verdict:
 
     @property
     def solved(self) -> bool:
+        """Whether the video was read and is right: undecided is not solved."""
         return self.status == "solved"
 
 

@@ -61,6 +61,8 @@ def read(folder: Path, entries: Mapping[str, Entry]) -> LoadedRun:
     Raises RunError, which names the file, for a folder without a finished run, for one that changed since, and for files that
     this version did not write.
     """
+    if folder.is_file():
+        raise RunError(f"{folder} is a file: give the run folder, which holds {manifest.RUN}")
     store = RunStore(folder)
     facts = store.facts()
     if facts is None:

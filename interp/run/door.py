@@ -42,6 +42,10 @@ class TracedCall:
             raise AttributeError(f"call.{name}: {_OUTSIDE}")
         return getattr(self._envoy, name)
 
+    def __repr__(self) -> str:
+        state = "in its block" if self._envoy is not None else f"of {self._run}" if self._run is not None else "before its run"
+        return f"TracedCall({state})"
+
     def __setattr__(self, name: str, value: Any) -> None:
         if self._envoy is None:
             raise AttributeError(f"call.{name}: {_OUTSIDE}")

@@ -10,8 +10,13 @@ from pathlib import Path
 
 import pytest
 
+import cos_interp
+
 ROOT = Path(__file__).resolve().parents[2]
-LAZY = {"cos_interp": "src/cos_interp", "cos_interp.interp": "interp", "cos_interp.probes": "probes", "cos_interp.tasks": "tasks"}
+LAZY = {
+    "cos_interp": "src/cos_interp",
+    **{f"cos_interp.{room}": room for room in ("interp", "probes", "tasks", "reports", "organism")},
+}
 FACES = (*LAZY, "cos_interp.analyses")
 INSTRUMENT = {
     "HookedVideoPipeline", "Run", "ActivationCache", "Address", "Hook", "record", "replay", "restart", "Patch", "Recording",
@@ -97,3 +102,17 @@ def test_looking_at_the_face_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_version_is_that_of_the_package():
+    from importlib.metadata import version
+
+    assert cos_interp.__version__ == version("cos-interp")
+
+
+@pytest.mark.parametrize("room", ["reports", "organism"])
+def test_rooms_of_modules_list_them(room):
+    package = getattr(cos_interp, room)
+    assert dir(package) == sorted(package.__all__) and all(getattr(package, name).__doc__ for name in package.__all__)
+    with pytest.raises(AttributeError, match="it has"):
+        package.nothing  # noqa: B018

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import build_tiny, tiny_call
 
-from cos_interp.interp import HookedVideoPipeline, InterpError, Patch, UnknownHook, record, replay, restart, tiny
+from cos_interp.interp import Address, HookedVideoPipeline, InterpError, Patch, UnknownHook, record, replay, restart, tiny
 from cos_interp.interp.selecting import numbers, spread, token_mask
 
 GRID = (3, 2, 2)
@@ -316,3 +316,13 @@ def test_a_donor_without_the_step_or_that_is_no_function_is_named(model, recordi
     for wrong in mistakes:
         with pytest.raises(InterpError, match=r"takes \(model, "):
             wrong()
+
+
+def test_addresses_are_taken_where_they_belong_and_named_where_not(model):
+    hook = ("blocks.1.hook_resid_post @ step=1", lambda act, hook: act * 2)
+    by_text = model.run_with_hooks(fwd_hooks=[hook], **CALL).latents
+    assert torch.equal(model.run_with_hooks(fwd_hooks=[(Address.parse(hook[0]), hook[1])], **CALL).latents, by_text)
+    with pytest.raises(InterpError, match="say steps="):
+        model.run_with_cache(names=hook[0], **CALL)
+    with pytest.raises(InterpError, match="give hook names"):
+        model.run_with_cache(names=lambda name: True, **CALL)

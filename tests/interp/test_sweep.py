@@ -142,3 +142,23 @@ def test_what_does_not_fit_is_refused_with_the_remedy():
     with pytest.raises(InterpError, match="no tokens of the video: patch all of it"):
         mask = torch.ones(model.token_grid(target.run.x_t[0]).shape, dtype=torch.bool)
         sweep(model, target, text, sites="cross_attn.hook_k", tokens={"a": mask}, metric=distance)
+
+
+def test_what_cannot_be_swept_says_what_to_write():
+    model, _, target, donor = pair("wan2.1")
+    ask = {"metric": distance, "steps": [1]}
+    whole = sweep(model, target, donor, sites="blocks.1.hook_resid_post", **ask)
+    assert whole["layer"].tolist() == [1]
+    inside = sweep(model, target, donor, sites="hook_resid_post", layers=[1], **ask)
+    assert whole["value"].tolist() == inside["value"].tolist()
+    for wrong, message in (
+        ({"sites": "blocks.1.hook_resid_post", "layers": [0]}, "names its layer already"),
+        ({"sites": "blocks.*.hook_resid_post"}, "the name inside a block"),
+        ({"tokens": torch.ones(3, 2, 2, dtype=torch.bool)}, "name the groups"),
+        ({"batch": 0}, "batch=0"),
+        ({"metric": lambda latents: None}, "the metric gave None for 'value'"),
+        ({"metric": lambda latents: latents}, r"the metric gave a tensor \(1, 4, 3, 4, 4\)"),
+        ({"metric": lambda latents: {"a": "much"}}, "the metric gave 'much' for 'a'"),
+    ):
+        with pytest.raises(InterpError, match=message):
+            sweep(model, target, donor, **{**ask, **wrong})
