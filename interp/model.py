@@ -31,6 +31,7 @@ from cos_interp.interp.run.door import CallTracer, TracedCall
 from cos_interp.interp.run.engine import ExpertEngine
 from cos_interp.interp.run.stage import Stage
 from cos_interp.interp.run.standins import silent
+from cos_interp.interp.selecting import numbers
 from cos_interp.interp.trajectory import Run
 from cos_interp.interp.views import AXES, TokenGrid
 
@@ -190,7 +191,7 @@ class HookedVideoPipeline:
             return self.run(**kwargs)
 
     def trace_call(
-        self, step: int, branch: str | None = "cond", expert: str | None = None, **kwargs: Any
+        self, step: Any, branch: str | None = "cond", expert: str | None = None, **kwargs: Any
     ) -> contextlib.AbstractContextManager[TracedCall]:
         """Plain nnsight inside one transformer call: ``with model.trace_call(step=4, prompt=...) as call:``.
 
@@ -203,7 +204,10 @@ class HookedVideoPipeline:
         for what, asked, there in (("branch", branch, BRANCHES), ("expert", expert, tuple(self.engines))):
             if asked is not None and asked not in there:
                 raise InterpError(f"{what}={asked!r}: there are {', '.join(there)}")
-        return CallTracer(lambda around: self.run_directed(around, **kwargs), step, branch, expert)
+        wanted = numbers(step, self._steps({**self.defaults, **kwargs}), "step")
+        if len(wanted) != 1:
+            raise InterpError(f"step={step!r}: a block runs in one call, give one step")
+        return CallTracer(lambda around: self.run_directed(around, **kwargs), wanted[0], branch, expert)
 
     def run_directed(self, around: Callable[[Director], Director], **kwargs: Any) -> Run:
         """Generate as :meth:`run` does, with another director around the one that serves this model's hooks.

@@ -136,7 +136,7 @@ def test_the_whole_forward_of_a_step():
 
 def test_a_call_that_does_not_come_is_an_error():
     model, keywords = made("wan2.2")
-    with pytest.raises(InterpError, match="no call at step 7, branch 'cond': it had steps 0 to 2, branches cond, uncond"):
+    with pytest.raises(InterpError, match="there is no step 7; there are steps 0 to 2"):
         first_block(model, step=7, **keywords)
     with pytest.raises(InterpError, match="branch 'uncond': it had steps 0 to 2, branches cond; at step 1"):
         first_block(model, step=1, branch="uncond", **keywords | {"guidance_scale": 1.0})
@@ -146,6 +146,15 @@ def test_a_call_that_does_not_come_is_an_error():
         model.trace_call(step=0, branch="both")
     with pytest.raises(InterpError, match="expert='other': there are transformer, transformer_2"):
         model.trace_call(step=0, expert="other")
+
+
+def test_a_step_may_be_any_whole_number_and_count_from_the_end():
+    model, call = made("wan2.1")
+    last = first_block(model, step=2, **call)
+    for step in (-1, "2", torch.tensor(2)):
+        assert torch.equal(first_block(model, step=step, **call), last)
+    with pytest.raises(InterpError, match="give one step"):
+        model.trace_call(step="0:2", **call)
 
 
 def test_rows_that_nnsight_cannot_tell_apart_are_refused():
