@@ -10,18 +10,18 @@ from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.facts import RunFacts
 from cos_interp.analyses.driver.settings import SuiteConfig
 
-CLAIM_AT, CLAIM_BY = 0.2, 0.5  # the paper's claim: injected at step 20 of 100, back by step 50
+CLAIM_AT = 0.2  # the paper's claim: injected at step 20 of 100
 
 
 class RecoveryConfig(SuiteConfig):
     """Inject a wrong answer at step k; is the right one back, and when?"""
 
-    items: int = Field(6, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
+    items: int = Field(12, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
     steps: tuple[int, ...] | None = Field(None, description="Injection steps. Eight spread ones by default.")
     donors: tuple[Literal["other", "prompt", "noise"], ...] = Field(
         ("other", "prompt", "noise"), min_length=1, description="Injected: another item, the same scene's other prompt, noise."
     )
-    doses: tuple[float, ...] = Field((1.0, 0.5), min_length=1, description="Share of the injected latent: 1 replaces all of it.")
+    doses: tuple[float, ...] = Field((1.0,), min_length=1, description="Share of the injected latent: 1 replaces all of it.")
     batch: int = Field(12, ge=1, description="Injected runs in one forward.")
 
     @field_validator("doses")

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.estimates import Share
 from cos_interp.analyses.driver.experiment import Report
-from cos_interp.analyses.driver.findings import Finding, Number, decide
+from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.statistics import by_item, curve, mean_number
 from cos_interp.analyses.driver.store import RunStore
-from cos_interp.analyses.recovery import CLAIM_AT, CLAIM_BY, RecoveryFacts
+from cos_interp.analyses.recovery import RecoveryFacts
 from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
-from cos_interp.tasks.tally import share_interval
 
-OFTEN = 0.5
 NEAR = 0.5  # without a verifier: an effect above this is nearer to the undisturbed run than to the donor's
 DONORS = {"other": "another item", "prompt": "same scene, other prompt", "noise": "noise"}
 QUESTION = (
@@ -29,7 +27,8 @@ METHOD = (
     "Injected: x_t at the same sigma of another item of the task, of the same scene under another prompt (the cleanest wrong "
     "answer), or noise (sigma x noise: no content). Donors run from the same noise as the receiver, so a dose below 1 mixes "
     "content and not noise, and an injection at step 0, where x_t is all noise, changes nothing. Shares are over items that are "
-    "solved undisturbed and whose donor solves its own problem."
+    "solved undisturbed and whose donor solves its own problem. The verdict counts only runs whose own clean estimate showed the "
+    "donor's answer at the step of the injection: before that nothing wrong was there that could be corrected."
 )
 
 
@@ -68,7 +67,8 @@ def _eligible(rows: pd.DataFrame) -> pd.Series:
 
 
 def recoveries(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row an injected run: is the right answer back at the end, and the step from which it stays (NaN: never)."""
+    """One row an injected run: was the donor's answer read where it was put in (``taken``, the manipulation check), is the right
+    one back at the end, and the step from which it stays (NaN: never)."""
     out = []
     part = rows[rows.kind == "injected"]
     for (problem, donor, dose, step), run in part.groupby(["problem", "donor", "dose", "injected"], sort=False):
@@ -77,47 +77,47 @@ def recoveries(rows: pd.DataFrame) -> pd.DataFrame:
         back = float("nan") if at is None else float(run.step.iloc[at])
         out.append({
             "problem": problem, "task": run.task.iloc[0], "donor": donor, "dose": dose, "injected": int(step),
-            "eligible": bool(run.eligible.iloc[0]), "recovered": float(at is not None), "foreign": float(run.foreign.iloc[-1]),
-            "back": back, "after": back - step,
+            "eligible": bool(run.eligible.iloc[0]), "taken": bool(run.foreign.iloc[0]), "recovered": float(at is not None),
+            "foreign": float(run.foreign.iloc[-1]), "back": back, "after": back - step,
         })  # fmt: skip
     return pd.DataFrame(out)
 
 
-def share(flags: Sequence[bool]) -> Number:
-    """Share of items with the 95 % Clopper-Pearson interval: unlike a bootstrap it is not of width 0 when all items agree."""
-    if not len(flags):
-        return Number(float("nan"))
-    return Number(float(np.mean(flags)), *share_interval(int(sum(flags)), len(flags)), n=len(flags))
+def first_taken(found: pd.DataFrame) -> pd.DataFrame:
+    """Of every item the injection at the first step at which the donor's answer was read; items without one are left out."""
+    taken = found[found.eligible & found.taken].sort_values("injected")
+    return taken.groupby("problem", sort=False).head(1)
 
 
-def own_by(rows: pd.DataFrame, problems: set[str], by: int) -> Number:
-    """Share of the undisturbed runs of some problems that read right from step ``by`` or before to the end."""
-    runs = rows[(rows.kind == "undisturbed") & rows.problem.isin(problems)].sort_values("step")
-    froms = [stays_from(list(run.right)) for _, run in runs.groupby("problem")]
-    return share([at is not None and at <= by for at in froms])
+def last_recovered(found: pd.DataFrame) -> int | None:
+    """The last injection step after which more than half of the runs that had taken the donor's answer are right again."""
+    shares = found[found.eligible & found.taken].groupby("injected").recovered.mean()
+    over = [int(step) for step, share in shares.items() if share > 0.5]
+    return max(over, default=None)
 
 
-def findings(rows: pd.DataFrame, sigmas: Sequence[float], dose: float) -> list[Finding]:
-    """The claim for each donor with an answer of its own, over the eligible items; ``sigmas`` ends with the final 0."""
+def findings(result: AnalysisResult, rows: pd.DataFrame, sigmas: Sequence[float], dose: float) -> list[Finding]:
+    """The claim for each donor with an answer of its own; ``sigmas`` ends with the final 0."""
     found = recoveries(rows)
-    steps, by = len(sigmas) - 1, int(CLAIM_BY * (len(sigmas) - 1))
-    never = rows[(rows.kind == "never corrected") & rows.eligible]
-    out = []
-    for donor in [d for d in ("prompt", "other") if (found.donor == d).any()]:
-        at = min(found.injected.unique(), key=lambda k: abs(k - CLAIM_AT * steps))
-        part = found[found.eligible & (found.dose == dose) & (found.donor == donor) & (found.injected == at)]
-        early = share(list((part.back <= by) & (part.recovered == 1)))
-        left = share(list(never[never.donor == donor].right))
-        out.append(Finding(
-            "A wrong answer injected at step 20 of 100 is often corrected by step 50 (4)",
-            decide(early.low - OFTEN, early.high - OFTEN),
-            f"{DONORS[donor]}, injected at step {at} of {steps} (sigma {sigmas[at]:.2f}): the right answer is in the final video "
-            f"for {share(list(part.recovered))}, the injected one for {share(list(part.foreign))} (the donor's own video, never "
-            f"corrected, is right here for {left}); right, and to stay, by step {by} (sigma {sigmas[by]:.2f}) for",
-            early, "the same items undisturbed, right and to stay by the same step", own_by(rows, set(part.problem), by),
-            f"the Clopper-Pearson interval lies above {OFTEN}; below it: refuted",
-        ))  # fmt: skip
-    return out
+    found = found[found.dose == dose]
+    return [
+        _finding(result, donor, found[found.donor == donor], sigmas)
+        for donor in ("prompt", "other")
+        if (found.donor == donor).any()
+    ]
+
+
+def _finding(result: AnalysisResult, donor: str, found: pd.DataFrame, sigmas: Sequence[float]) -> Finding:
+    first, last = first_taken(found), last_recovered(found)
+    by_step = found[found.eligible].groupby("injected").taken
+    read_at = ", ".join(f"{int(taken.sum())} of {len(taken)} at step {step}" for step, taken in by_step)
+    until = "after none" if last is None else f"until step {last} (sigma {sigmas[last]:.2f})"
+    return result.judge(
+        f"recovery.{donor}", Share(first.recovered),
+        f"{DONORS[donor]}: its answer is read where it was put in for {read_at or 'none'}; of the items in which it was, each at "
+        f"the first such step, more than half are right again {until}; the right answer is in the final video for",
+        Share((first.back == first.injected).astype(float)).number(),
+    )  # fmt: skip
 
 
 def report(result: AnalysisResult, store: RunStore) -> Report:
@@ -131,7 +131,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         return pages.build(result, title, QUESTION, source, [], [], [page])
     if not found.eligible.any():
         page = "No item is solved undisturbed with a donor that solves its own problem: there is nothing to lose or to get back."
-        concluded = findings(rows, sigmas, config.doses[0])
+        concluded = findings(result, rows, sigmas, config.doses[0])
         return pages.build(result, title, QUESTION, source, concluded, [], [METHOD, page])
     sections = [
         _shares(rows, found[found.eligible], config.doses, sigmas, judged),
@@ -143,7 +143,8 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         ),
         pages.Section("Videos", caption="Rows: final videos. Columns: pixel frames.", clips=_clips(result, store)),
     ]
-    return pages.build(result, title, QUESTION, source, findings(rows, sigmas, config.doses[0]), sections, notes(judged, facts))
+    concluded = findings(result, rows, sigmas, config.doses[0])
+    return pages.build(result, title, QUESTION, source, concluded, sections, notes(judged, facts))
 
 
 def notes(judged: bool, facts: RecoveryFacts) -> list[str]:
@@ -183,7 +184,7 @@ def _shares(rows: pd.DataFrame, found: pd.DataFrame, doses: list[float], sigmas:
                 curves.append(Curve("never corrected", ends, "--"))
             made.append(Panel(f"{label}, dose {dose:g}", curves, **axis))
     drawn = [panel for panel in made if panel.curves]
-    return pages.Section("What is left at the end", panels(drawn), "Bands: 95 % bootstrap over items. Sigma below the step.")
+    return pages.Section("What is left at the end", panels(drawn), "Bands: 95 % over items. Sigma below the step.")
 
 
 def _maps(rows: pd.DataFrame, dose: float, sigmas: list[float], judged: bool) -> list[pages.Section]:

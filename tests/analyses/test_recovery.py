@@ -8,13 +8,15 @@ import pytest
 import torch
 from support import hooked_tiny
 
+from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import run_and_report
+from cos_interp.analyses.driver.findings import Number
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.problems import Problem, generate, problems
 from cos_interp.analyses.recovery import RecoveryConfig
 from cos_interp.analyses.recovery.measure import Donor, Injection, injected, measure, mix, other_prompt, pieces, steps_of, whose
-from cos_interp.analyses.recovery.report import findings, own_by, recoveries, share, stays_from, with_right
+from cos_interp.analyses.recovery.report import findings, first_taken, last_recovered, recoveries, stays_from, with_right
 from cos_interp.interp import HookedVideoPipeline
 from cos_interp.tasks import TASKS
 
@@ -26,13 +28,6 @@ def test_stays_from_and_mix():
     assert stays_from([True, True]) == 0 and stays_from([True, False]) is None and stays_from([]) is None
     own, other = torch.zeros(2), torch.tensor([4.0, 8.0])
     assert mix(own, other, 0.25).tolist() == [1.0, 2.0] and torch.equal(mix(own, other, 1), other)
-
-
-def test_a_share_of_few_items_has_a_wide_interval():
-    few, half = share([True] * 3), share([True, False] * 50)
-    assert (few.value, round(few.low, 3), few.high, few.n) == (1, 0.292, 1, 3)  # 3 of 3: 0.025 ** (1 / 3)
-    assert (half.value, round(half.low, 3), round(half.high, 3)) == (0.5, 0.398, 0.602)
-    assert np.isnan(share([]).value)
 
 
 def test_donors_are_wrong_here_and_right_there():
@@ -101,36 +96,56 @@ def test_planted_recovery_is_found_where_it_was_planted(organism, monkeypatch, s
         gone = step in lost
         assert found.loc[step, "recovered"] == float(not gone) and found.loc[step, "foreign"] == float(gone)
         assert np.isnan(found.loc[step, "after"]) if gone else found.loc[step, "after"] == 0
-    assert own_by(rows, {piece[0].name}, 0).value == 1
     never = rows[rows.kind == "never corrected"]
     assert list(never.whose) == ["donor"] and not never.right.any()
 
 
-def made_up(back: int | None, items: int = 10, steps: int = 10) -> pd.DataFrame:
-    """Rows of items whose answer, lost at step 2, is back from step ``back`` on."""
+def made_up(back: int | None, items: int = 24, steps: int = 10, taken: int = 2, at: tuple[int, ...] = (1, 2, 3)) -> pd.DataFrame:
+    """Rows of items into which another answer is put at each of ``at``; it is read there from step ``taken`` on, and the right
+    one is back from step ``back`` on."""
     rows = []
     for item in range(items):
-        at = {"problem": str(item), "task": "maze", "effect": None}
-        rows += [{**at, "kind": "undisturbed", "step": j, "whose": "target"} for j in range(steps + 1)]
-        rows.append({**at, "kind": "never corrected", "donor": "prompt", "step": steps, "whose": "donor"})
-        for j in range(2, steps + 1):
-            said = "target" if back is not None and j >= back else "donor"
-            rows.append({**at, "kind": "injected", "donor": "prompt", "dose": 1.0, "injected": 2, "step": j, "whose": said})
+        about = {"problem": str(item), "task": "maze", "effect": None}
+        rows += [{**about, "kind": "undisturbed", "step": j, "whose": "target"} for j in range(steps + 1)]
+        rows.append({**about, "kind": "never corrected", "donor": "prompt", "step": steps, "whose": "donor"})
+        for k in at:
+            run = {**about, "kind": "injected", "donor": "prompt", "dose": 1.0, "injected": k}
+            right = [k < taken or (back is not None and j >= back) for j in range(k, steps + 1)]
+            rows += [{**run, "step": k + n, "whose": "target" if own else "donor"} for n, own in enumerate(right)]
     return pd.DataFrame(rows)
 
 
-@pytest.mark.parametrize(("back", "verdict"), [(4, "reproduced"), (8, "refuted"), (None, "refuted")])
+def judged(rows: pd.DataFrame, twins=()) -> list:
+    marked, _ = with_right(rows)
+    return findings(AnalysisResult("recovery", RecoveryConfig(), rows, twins=twins), marked, [1 - k / 10 for k in range(11)], 1.0)
+
+
+@pytest.mark.parametrize(("back", "verdict"), [(4, "reproduced"), (None, "refuted")])
 def test_findings_follow_the_rows(back, verdict):
-    unsolved = made_up(back, 3).replace({"problem": {"0": "x", "1": "y", "2": "z"}}).assign(whose="other")  # count nowhere
-    rows, _ = with_right(pd.concat([made_up(back), unsolved], ignore_index=True))
-    (found,) = findings(rows, [1 - k / 10 for k in range(11)], 1.0)
-    assert found.verdict == verdict and found.control.value == 1 and found.number.n == 10
-    summary = recoveries(rows)
-    assert list(summary.problem[~summary.eligible]) == ["x", "y", "z"]
+    unsolved = made_up(back, 3).replace({"problem": {"0": "x", "1": "y", "2": "z"}}).replace({"target": "other"})  # count nowhere
+    rows = pd.concat([made_up(back), unsolved], ignore_index=True)
+    (found,) = judged(rows)
+    assert (
+        found.verdict == verdict and found.control.value == 0 and (found.number.n, found.number.value) == (24, float(back == 4))
+    )
+    assert "0 of 24 at step 1, 24 of 24 at step 2" in found.statement
+    summary = recoveries(with_right(rows)[0])
+    assert set(summary.problem[~summary.eligible]) == {"x", "y", "z"}
     summary = summary[summary.eligible]
-    assert (summary.recovered == (back is not None)).all() and (summary.foreign == (back is None)).all()
-    if back is not None:
-        assert (summary.back == back).all() and (summary.after == back - 2).all()
+    assert list(first_taken(summary).injected) == [2] * 24  # at step 1 nothing wrong was there
+    assert last_recovered(summary) == (None if back is None else 3)
+
+
+def test_what_was_never_there_is_not_recovered_from():
+    """A placebo: the donor is the run itself, or the injection changes nothing. All are right at the end, none is eligible."""
+    (found,) = judged(made_up(None, taken=11))
+    assert found.verdict == "not testable" and found.number.n == 0 and "0 of at least 20 items" in found.why
+
+
+def test_recovery_that_a_twin_shows_too_is_not_reproduced():
+    assert judged(made_up(4), [{"recovery.prompt": Number(0.9, 0.7, 1.0, 20)}])[0].verdict == "undecided"
+    assert judged(made_up(4), [{}])[0].verdict == "reproduced"
+    assert judged(made_up(4, items=19))[0].verdict == "not testable"
 
 
 def test_the_injected_state_is_the_donors_at_the_same_sigma(organism):
