@@ -12,7 +12,7 @@ from cos_interp.analyses.driver.settings import SuiteConfig
 class AttentionConfig(SuiteConfig):
     """Attention maps and statistics of heads."""
 
-    items: int = Field(3, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
+    items: int = Field(6, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
     steps: tuple[int, ...] | None = Field(None, description="Steps that are read. Five spread ones by default.")
     layers: tuple[int, ...] | None = Field(None, description="Layers that are read. All by default.")
     heads: tuple[int, ...] | None = Field(None, description="Heads shown one by one in the maps. Their mean by default.")
@@ -46,6 +46,6 @@ ENTRY = Entry(
         "cos analyze attention",
         "cos analyze attention --layers 2,3 --heads 0,1 --query 4,2,3 --words red --out runs/maps",
     ),
-    seconds=25,
+    seconds=50,
     facts=(AttentionFacts,),
 )

@@ -65,7 +65,7 @@ class Reader:
         if self.words:
             each = torch.stack([pattern[..., list(w.tokens)].sum(-1) for w in self.words], 1)  # [head, word, token]
             self.word_maps[hook.step, hook.block] = self.shown_heads(each).mean(0).unflatten(-1, grid).cpu()
-            self._words(hook, each.mean(0).cpu(), grid)
+            self._words(hook, each.cpu(), grid)
 
     def _add(self, hook: Hook, kind: str, found: dict[str, Tensor]) -> None:
         where = {"kind": kind, "layer": hook.layer, "step": hook.step, "sigma": hook.sigma}
@@ -73,19 +73,36 @@ class Reader:
             self.rows.append({**where, "head": head, **{name: float(value[head]) for name, value in found.items()}})
 
     def _words(self, hook: Hook, each: Tensor, grid: Grid) -> None:
-        """One row a word: its attention at its own object, against the whole first frame; ``each [word, token]``."""
+        """Rows of words at the objects of the first frame, ``each [head, word, token]``: of the heads' mean one a word and
+        place, for the figures, and one a head over all of them, for the verdict."""
         if self.problem.item is None:
             return
-        where = {"kind": "word", "layer": hook.layer, "step": hook.step, "sigma": hook.sigma}
         first = self.problem.item.cells[0]
         places = {w.text: tokens_of(word_cells(w.text, first), 0, grid) for w in self.words}
-        first_frame = maths.frame_of(grid) == 0
         named = {text: place for text, place in places.items() if place.any()}
-        for number, word in enumerate(self.words):
-            for text, place in named.items():
-                ratio = each[number][place].mean() / each[number][first_frame].mean()
-                about = {"word": word.text, "place": text, "own": word.text == text, "other": word.text not in named}
-                self.rows.append({**where, **about, "log2_ratio": float(ratio.log2())})
+        if not named:
+            return
+        where = {"layer": hook.layer, "step": hook.step, "sigma": hook.sigma}
+        about = [
+            {"word": word.text, "place": text, "own": word.text == text, "other": word.text not in named}
+            for word in self.words for text in named
+        ]  # fmt: skip
+        ratios = word_ratios(each, list(named.values()), maths.frame_of(grid) == 0)
+        mean = word_ratios(each.mean(0, keepdim=True), list(named.values()), maths.frame_of(grid) == 0)[0]
+        self.rows += [{"kind": "word", **where, **one, "log2_ratio": float(v)} for one, v in zip(about, mean, strict=True)]
+        own, other = (torch.tensor([one[name] for one in about]) for name in ("own", "other"))
+        for head, found in enumerate(ratios):
+            pair = {"own_ratio": float(found[own].mean()), "other_ratio": float(found[other].mean())}  # NaN of none
+            self.rows.append({"kind": "named", **where, "head": head, **pair})
+
+
+def word_ratios(each: Tensor, places: list[Tensor], first_frame: Tensor) -> Tensor:
+    """log2 of a word's mean attention at a place over its mean in the first frame, ``[head, word x place]``, words outermost.
+
+    ``each [head, word, token]``; places and first frame are bool ``[token]``.
+    """
+    at = torch.stack([each[..., place].mean(-1) for place in places], -1)
+    return (at / each[..., first_frame].mean(-1)[..., None]).log2().flatten(1)
 
 
 def self_statistics(pattern: Tensor, asked: Tensor, grid: Grid) -> dict[str, Tensor]:
