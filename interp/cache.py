@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, KeysView, ValuesView
+from collections.abc import ItemsView, Iterator, KeysView, Sequence, ValuesView
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cos_interp.interp import cache_file
+from cos_interp.interp.address import AddressError, parse_index
 from cos_interp.interp.cache_plan import CachePlan
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.selecting import spread, whole
@@ -18,6 +20,9 @@ from cos_interp.interp.views import GRID, axes_of
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+Steps = slice | str | Sequence[int] | np.ndarray | Tensor  # several step numbers
 
 
 class OverSteps(NamedTuple):
@@ -28,18 +33,32 @@ class OverSteps(NamedTuple):
     steps: tuple[int, ...]
 
 
-def _parts(key: Any) -> tuple[str, int | slice, str | None]:
-    """Name, step or range of steps, and branch of a key. KeyError, which says what to write, for anything else."""
+def _parts(key: Any) -> tuple[str, int | slice | tuple[int, ...], str | None]:
+    """Name, step or several, and branch of a key. KeyError, which says what to write, for anything else."""
     if isinstance(key, str):
         raise KeyError(f"{key!r} alone: write cache[{key!r}, step], or cache[{key!r}, :] for all kept steps")
     name, step, *rest = key if isinstance(key, tuple) and len(key) in (2, 3) else (None, None)
-    number = step if isinstance(step, slice) else whole(step)
+    number = step if isinstance(step, slice) else whole(step) if (one := _several(step)) is None else one
     branch = rest[0] if rest else "cond"
     if not isinstance(name, str) or number is None or not (branch is None or isinstance(branch, str)):
         raise KeyError(f"{key!r}: write cache[name, step] or cache[name, step, branch], as in cache['hook_x_t', 4]")
-    if not isinstance(number, slice) and number < 0:
+    if isinstance(number, int) and number < 0:
         raise KeyError(f"step {number}: a cache counts steps from the start, give a number from 0 on")
     return name, number, branch
+
+
+def _several(steps: Any) -> slice | tuple[int, ...] | None:
+    """A text like ``"0:8"`` or ``"0,4"``, a list, a range, an array as a slice or numbers; None for what is none of these."""
+    if isinstance(steps, str):
+        try:
+            steps = parse_index(steps, "step")
+        except AddressError:
+            return None
+        return steps if isinstance(steps, slice) else tuple(steps)
+    if isinstance(steps, (list, tuple, range, np.ndarray, Tensor)) and np.ndim(steps) == 1:
+        found = [whole(one) for one in steps]
+        return None if None in found else tuple(one for one in found if one is not None)
+    return None
 
 
 @dataclass
@@ -62,11 +81,11 @@ class ActivationCache:
     def __getitem__(self, key: tuple[str, int] | tuple[str, int, str | None]) -> Tensor: ...
 
     @overload
-    def __getitem__(self, key: tuple[str, slice] | tuple[str, slice, str | None]) -> OverSteps: ...
+    def __getitem__(self, key: tuple[str, Steps] | tuple[str, Steps, str | None]) -> OverSteps: ...
 
-    def __getitem__(self, key: tuple[str, int | slice] | tuple[str, int | slice, str | None]) -> Tensor | OverSteps:
+    def __getitem__(self, key: tuple[str, int | Steps] | tuple[str, int | Steps, str | None]) -> Tensor | OverSteps:
         name, step, branch = _parts(key)
-        if isinstance(step, slice):
+        if not isinstance(step, int):
             return self.stack(name, step, branch)
         for candidate in ((name, step, branch), (name, step, None)):
             if candidate in self.store:
@@ -79,6 +98,8 @@ class ActivationCache:
         try:
             name, step, branch = _parts(key)
         except KeyError:
+            return False
+        if not isinstance(step, int):
             return False
         return (name, step, branch) in self.store or (name, step, None) in self.store
 
@@ -94,6 +115,13 @@ class ActivationCache:
         span = f"{len(steps)} steps ({steps[0]} to {steps[-1]})" if steps else "0 steps"
         branches = "/".join(sorted({b for _, _, b in self.store if b is not None}))
         return f"ActivationCache({len(names)} names: {shown}; {span}; {branches or 'no branch'}; {self.nbytes / 1e6:.1f} MB)"
+
+    def get(self, key: Any, default: Tensor | None = None) -> Tensor | OverSteps | None:
+        """``cache[key]``, or the default where it was not kept."""
+        try:
+            return self[key]
+        except KeyError:
+            return default
 
     def keys(self) -> KeysView[tuple[str, int, str | None]]:
         """All (name, step, branch)."""
@@ -116,20 +144,30 @@ class ActivationCache:
         """Bytes of all activations."""
         return sum(t.numel() * t.element_size() for t in self.store.values())
 
-    def stack(self, name: str, steps: slice = slice(None), branch: str | None = "cond") -> OverSteps:
-        """One name at all kept steps, or those of a range of step numbers, ``[step, ...]`` with named axes.
+    def stack(self, name: str, steps: Steps = slice(None), branch: str | None = "cond") -> OverSteps:
+        """One name at all kept steps, those of a range of step numbers, or several that must all be there, ``[step, ...]``
+        with named axes.
 
-        Raises KeyError, which says what there is, for a name, branch or range of which nothing was kept, and InterpError
-        for a range that counts from the end: a cache does not know how many steps its run had.
+        Raises KeyError, which says what there is, for a name, branch, range or step of which nothing was kept, and InterpError
+        for what counts from the end, since a cache does not know how many steps its run had, and for what is no range.
         """
-        if min(steps.start or 0, steps.stop or 0, steps.step or 0) < 0:
-            raise InterpError(f"steps {steps.start}:{steps.stop}: a cache counts steps from the start, give numbers from 0 on")
+        asked = steps if isinstance(steps, slice) else _several(steps)
+        if asked is None:
+            raise InterpError(
+                f"steps={steps!r}: give a range like 0:8 or slice(0, 8), or numbers like [0, 4]; branch= is the third"
+            )
+        ends = (asked.start or 0, asked.stop or 0, asked.step or 0) if isinstance(asked, slice) else asked
+        if min(ends, default=0) < 0:
+            raise InterpError(f"steps {steps!r}: a cache counts steps from the start, give numbers from 0 on")
         mine = self.branches(name)
         kept = sorted(s for n, s, b in self.store if n == name and b == (branch if branch in mine else None))
-        wanted = [s for s in kept if s in range(*steps.indices(kept[-1] + 1))] if kept else []
+        wanted = [s for s in kept if s in range(*asked.indices(kept[-1] + 1))] if kept and isinstance(asked, slice) else []
+        if not isinstance(asked, slice):
+            wanted = list(asked) if set(asked) <= set(kept) else []
         if not wanted:
+            shown = f"{asked.start}:{asked.stop}" if isinstance(asked, slice) else list(asked)
             held = f"{name!r} has branches {mine}, steps {kept}" if mine else f"the cache holds the names {sorted(self.axes)}"
-            raise KeyError(f"{name!r}, branch {branch!r} was not kept at steps {steps.start}:{steps.stop}; {held}")
+            raise KeyError(f"{name!r}, branch {branch!r} was not kept at steps {shown}; {held}")
         values = torch.stack([self.store[name, s, branch if branch in mine else None] for s in wanted])
         return OverSteps(values, ("step", *self.axes[name]), tuple(wanted))
 

@@ -14,13 +14,13 @@ from torch import Tensor, uint8
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.files import write_atomic
 
-FORMAT = "cos-interp activation cache 1"
+FORMAT = "cos-interp activation cache 2"
 Key = tuple[str, int, str | None]  # name, step, branch
 
 
-def content_digest(tensors: Mapping[str, Tensor], axes: str) -> str:
-    """sha256 over the axes and every tensor's key, type, shape and bytes, in sorted order."""
-    total = hashlib.sha256(axes.encode())
+def content_digest(tensors: Mapping[str, Tensor], said: str) -> str:
+    """sha256 over what is said of the cache and every tensor's key, type, shape and bytes, in sorted order."""
+    total = hashlib.sha256(said.encode())
     for key in sorted(tensors):
         value = tensors[key].contiguous()
         total.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
@@ -31,8 +31,8 @@ def content_digest(tensors: Mapping[str, Tensor], axes: str) -> str:
 def write(path: Path, store: Mapping[Key, Tensor], axes: Mapping[str, tuple[str, ...]]) -> None:
     """Write a cache; a reader never sees half of it."""
     tensors = {json.dumps(key): value.detach().cpu().contiguous() for key, value in store.items()}
-    said = json.dumps(axes)
-    header = {"format": FORMAT, "axes": said, "sha256": content_digest(tensors, said)}
+    said = json.dumps({"axes": axes, "order": list(tensors)})  # the file has its own order
+    header = {"format": FORMAT, "said": said, "sha256": content_digest(tensors, said)}
     write_atomic(path, save(tensors, header))
 
 
@@ -46,8 +46,9 @@ def read(path: Path) -> tuple[dict[Key, Tensor], dict[str, tuple[str, ...]]]:
         raise InterpError(f"{path} is damaged, or no safetensors file ({error}): save the cache again") from error
     if header.get("format") != FORMAT:
         raise InterpError(f"{path} holds no activation cache: ActivationCache.load reads what cache.save(path) wrote")
-    found = content_digest(tensors, header["axes"])
+    found = content_digest(tensors, header["said"])
     if found != header["sha256"]:
         raise InterpError(f"{path} is damaged: its content has sha256 {found[:12]}.., its header says {header['sha256'][:12]}..")
-    store = {(name, step, branch): tensors[key] for key in tensors for name, step, branch in [json.loads(key)]}
-    return store, {name: tuple(named) for name, named in json.loads(header["axes"]).items()}
+    said = json.loads(header["said"])
+    store = {(name, step, branch): tensors[key] for key in said["order"] for name, step, branch in [json.loads(key)]}
+    return store, {name: tuple(named) for name, named in said["axes"].items()}

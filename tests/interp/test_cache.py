@@ -76,6 +76,29 @@ def test_the_number_of_a_step_may_be_of_any_library(kept):
         assert torch.equal(cache["hook_x_t", step], run.x_t[1]) and ("hook_x_t", step) in cache
 
 
+def test_several_steps_by_any_form(kept):
+    run, cache = kept
+    right = torch.stack([run.x_t[0], run.x_t[3]])
+    for steps in ([0, 3], (0, 3), np.array([0, 3]), torch.tensor([0, 3]), "0,3"):
+        found = cache["hook_x_t", steps]
+        assert torch.equal(found.values, right) and found.steps == (0, 3)
+    assert cache["hook_x_t", "0:2"].steps == cache["hook_x_t", range(2)].steps == (0, 1)
+    assert torch.equal(cache.get(("hook_x_t", 1)), run.x_t[1]) and cache.get(("hook_x_t", 2)) is None
+    with pytest.raises(KeyError, match=r"not kept at steps \[0, 2\]; .*steps \[0, 1, 3\]"):
+        cache["hook_x_t", [0, 2]]
+    with pytest.raises(InterpError, match="branch= is the third"):
+        cache.stack("hook_x_t", "uncond")
+    with pytest.raises(InterpError, match="counts steps from the start"):
+        cache["hook_x_t", ::-1]
+
+
+def test_a_saved_cache_keeps_its_order(kept, tmp_path):
+    _, cache = kept
+    cache.save(tmp_path / "c.safetensors")
+    again = ActivationCache.load(tmp_path / "c.safetensors")
+    assert list(again) == list(cache) and again.to_dataframe().equals(cache.to_dataframe())
+
+
 def test_the_table_has_a_row_an_activation(kept):
     _, cache = kept
     table = cache.to_dataframe()
