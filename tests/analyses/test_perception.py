@@ -11,9 +11,11 @@ import pytest
 import torch
 from support import build_tiny
 
+from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import run_and_report
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.driver.twins import twin_of
 from cos_interp.analyses.kit.tracks import nearest_sprites
 from cos_interp.analyses.perception import PerceptionConfig
 from cos_interp.analyses.perception.measure import (
@@ -27,7 +29,7 @@ from cos_interp.analyses.perception.measure import (
     overlap,
     readings,
 )
-from cos_interp.analyses.perception.report import lag_finding
+from cos_interp.analyses.perception.report import lag_finding, lag_findings, latent_finding
 from cos_interp.interp import HookedVideoPipeline
 from cos_interp.tasks import get_task, grid
 from cos_interp.tasks.grid import AGENT, BOX, FLOOR, WALL
@@ -83,17 +85,62 @@ def _planted(see: int, move: int, steps: int = 8, items: int = 6) -> pd.DataFram
     return pd.DataFrame(rows)
 
 
-def test_planted_lag_is_found_exactly():
-    rows = _planted(see=2, move=6)
-    table = lags(rows)
+def _result(rows: pd.DataFrame) -> AnalysisResult:
+    return AnalysisResult("perception-before-action", PerceptionConfig(), rows)
+
+
+def _lags(footprint: list[float], motion: list[float], task: str = "place") -> pd.DataFrame:
+    """A table of lags of one task; all objects come with the footprint."""
+    steps = pd.DataFrame({"task": task, "moving_place_step": footprint, "motion_step": motion})
+    lag = steps.motion_step - steps.moving_place_step
+    return steps.assign(lag_moving_place=lag, lag_localised=lag)
+
+
+def test_planted_steps_are_read_exactly():
+    table = lags(_planted(see=2, move=6))
     assert (table.still_step == 2).all() and (table.motion_step == 6).all() and (table.lag_still == 4).all()
-    assert lag_finding(table).verdict == "reproduced"
-
-
-def test_motion_that_comes_with_the_objects_is_no_lag():
     table = lags(_planted(see=3, move=3))
     assert (table.lag_localised == 0).all() and (table.lag_moving_place == 0).all()
-    assert lag_finding(table).verdict == "undecided"
+
+
+RNG = np.random.default_rng(0)
+PLACES = RNG.integers(1, 4, 16).astype(float)
+
+
+@pytest.mark.parametrize(
+    ("later", "verdict"),
+    [(RNG.integers(2, 6, 16), "reproduced"), (RNG.integers(-1, 2, 16), "refuted"), (-2.0 + 0 * PLACES, "not testable")],
+)
+def test_motion_after_its_own_footprint_and_with_it(later, verdict):
+    table = _lags(list(PLACES), list(PLACES + later))
+    found = lag_finding(_result(table), table)
+    assert found.verdict == verdict and found.key == "perception.place"
+    assert found.number.n == 16 and found.number.value == pytest.approx(np.mean(later))
+
+
+def test_objects_that_are_copied_early_do_not_make_a_lag():
+    """All objects are there long before; the thing's motion comes with its own footprint."""
+    table = _lags(list(PLACES), list(PLACES + RNG.integers(-1, 2, 16))).assign(lag_localised=4.0 + RNG.random(16))
+    found = lag_finding(_result(table), table)
+    assert found.control.low > 1 and found.verdict == "refuted"
+
+
+def test_at_the_first_step_nothing_can_come_earlier():
+    later = RNG.integers(2, 6, 16).astype(float)
+    table = _lags([0.0] * 9 + [1.0] * 7, list(later))
+    found = lag_finding(_result(table), table)
+    assert found.verdict == "not testable" and "at step 0 already in 9 of 16 items" in found.why
+    assert lag_finding(_result(table), _lags([0.0] * 8 + [1.0] * 8, list(later))).verdict == "reproduced"
+    few = _lags([1.0] * 11, list(1 + later[:11]))
+    assert "11 of at least 12 items" in lag_finding(_result(few), few).why
+    latent = pd.DataFrame({"appearance_step": 0.0, "movement_step": later, "lag_appearance": later})
+    assert latent_finding(_result(latent), latent).verdict == "not testable"
+
+
+def test_a_lag_of_one_task_is_no_verdict_on_another():
+    both = pd.concat([_lags(list(PLACES), list(PLACES + RNG.integers(4, 9, 16))), _lags(list(PLACES), list(PLACES), "maze")])
+    found = {f.key: f.verdict for f in lag_findings(_result(both), both)}
+    assert found == {"perception.place": "reproduced", "perception.maze": "not testable"}
 
 
 def test_latent_readings_by_hand():
@@ -115,19 +162,15 @@ def test_a_run_on_the_organism(organism, tmp_path):
     last = result.rows[result.rows.step == 4]
     np.testing.assert_allclose(last[["appearance", "movement"]], 1)
     assert result.rows[["localised", "motion"]].stack().between(0, 1).all()
-    assert "Perception before action" in report.html and len(report.lines) == 2
+    assert "Perception before action" in report.html and len(report.lines) == 4
 
 
 @pytest.mark.slow
-def test_the_untrained_twin_shows_nothing(tmp_path):
-    from cos_interp.organism.package import untrained_twin
-    from cos_interp.organism.shapes import CALL_DEFAULTS
-
-    model = HookedVideoPipeline(untrained_twin(), "untrained", CALL_DEFAULTS)
-    config = PerceptionConfig(tasks=("place",), items=2, num_inference_steps=3)
-    result, report = run_and_report(load("perception-before-action"), config, tmp_path / "run", model=model, workers=1)
-    assert report.data["findings"][0]["verdict"] == "not testable"
-    assert result.rows.motion.max() < 0.5
+def test_a_twin_shows_nothing(organism, tmp_path):
+    config = PerceptionConfig(items=12, num_inference_steps=3)
+    run = run_and_report(load("perception-before-action"), config, tmp_path / "run", model=twin_of(organism, 3), workers=1)
+    found = run[1].data["findings"]
+    assert len(found) == 4 and "reproduced" not in {f["verdict"] for f in found}
 
 
 def test_own_prompts_on_a_tiny_wan(tmp_path):
