@@ -45,6 +45,7 @@ class EnergyReader:
 
     energy: dict[tuple[int, int], Tensor] = field(default_factory=dict)  # (step, layer) -> [frame, row, col]
     update: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    start: dict[int, Tensor] = field(default_factory=dict)  # step -> energy of the first block's input
     _before: Tensor | None = None
 
     def hooks(self) -> list[FwdHook]:
@@ -54,6 +55,7 @@ class EnergyReader:
         ]  # fmt: skip
 
     def _start(self, act: Tensor, hook: Hook) -> None:
+        self.start[hook.step] = token_norm(act)[0]
         self._before = act
 
     def _block(self, act: Tensor, hook: Hook) -> None:
@@ -65,6 +67,10 @@ class EnergyReader:
     def maps(self) -> dict[str, Tensor]:
         """``energy`` and ``update`` as ``[step, layer, frame, row, col]``."""
         return {"energy": stacked(self.energy), "update": stacked(self.update)}
+
+    def starts(self) -> Tensor:
+        """Energy before the first block, ``[step, frame, row, col]``."""
+        return torch.stack([self.start[step] for step in sorted(self.start)])
 
 
 def token_norm(act: Tensor) -> Tensor:
@@ -127,14 +133,29 @@ def moved_contrast(energy: Tensor, mask: Tensor, seed: int, draws: int = 20) -> 
     return torch.stack([contrast(energy, one) for one in moved]).mean(0)
 
 
-def energy_rows(maps: dict[str, Tensor], item: Item | None, seed: int) -> list[dict[str, Any]]:
-    """A row a step and layer: mean norms and, with an item, how they differ between things and background."""
+def over_layers(values: Tensor) -> Tensor:
+    """Each token's norm over its own mean over the layers, ``[step, layer, frame, row, col]``.
+
+    A few tokens (those of the first frame, often) are long in every layer; where such a massive token lies says nothing of when
+    the model looks at it. What is left is at which depth a token is long for itself.
+    """
+    return values / values.mean(1, keepdim=True).clamp_min(1e-30)
+
+
+def energy_rows(maps: dict[str, Tensor], start: Tensor, item: Item | None, seed: int) -> list[dict[str, Any]]:
+    """A row a step and layer: mean norms and, with an item, how they differ between things and background.
+
+    ``*_own_*`` is of norms :func:`over_layers`; ``start_*`` of the first block's input, the same in all layers of a step.
+    """
     table: dict[str, Tensor] = {f"{name}_mean": values.flatten(-3).mean(-1) for name, values in maps.items()}
     if item is not None:
         mask = foreground(item, maps["energy"].shape[-3:])
-        for name, values in maps.items():
-            table |= {f"{name}_ratio": ratio(values, mask), f"{name}_contrast": contrast(values, mask)}
+        compared = {**maps, **{f"{name}_own": over_layers(values) for name, values in maps.items()}}
+        compared["start"] = start[:, None].expand_as(maps["energy"])
+        for name, values in compared.items():
+            table[f"{name}_contrast"] = contrast(values, mask)
             table[f"{name}_control"] = moved_contrast(values, mask, seed)
+        table |= {f"{name}_ratio": ratio(values, mask) for name, values in maps.items()}
     steps, layers = maps["energy"].shape[:2]
     return [
         {"step": k, "layer": layer, **{name: float(values[k, layer]) for name, values in table.items()}}
@@ -227,7 +248,7 @@ def measure(model: HookedVideoPipeline, config: LayersConfig, problem: Problem) 
     reader = EnergyReader()
     plain = model.run_with_hooks(fwd_hooks=reader.hooks(), **arguments(model, config, problem))
     maps = reader.maps()
-    energy = energy_rows(maps, problem.item, problem.seed)
+    energy = energy_rows(maps, reader.starts(), problem.item, problem.seed)
     ablated = ablation_rows(model, config, problem, plain, grid_of_ablations(config, model.layers))
     common = {**problem.facts, "layers": model.layers}
     rows = [{**common, "measure": "energy", "sigma": plain.sigmas[row["step"]], **row} for row in energy]

@@ -9,9 +9,10 @@ import pandas as pd
 
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import RunFacts
-from cos_interp.analyses.driver.findings import Finding, Number, decide
+from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.statistics import by_item, curve, mean_number, paired
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.problems import spread
@@ -47,78 +48,101 @@ def ablations_of(rows: pd.DataFrame) -> pd.DataFrame:
 # --- findings --------------------------------------------------------------------------------------------------------
 
 
-def findings(rows: pd.DataFrame) -> list[Finding]:
-    energy, ablations = energy_of(rows), ablations_of(rows)
+def findings(result: AnalysisResult) -> list[Finding]:
+    energy, ablations = energy_of(result.rows), ablations_of(result.rows)
     found = []
     if "energy_contrast" in energy:
-        found += [_background(energy), _turn(energy, "energy", "energy"), _turn(energy, "update", "size of the block's update")]
-    return found + _window(ablations)
+        found += [_background(result, energy), _turn(result, energy, "energy"), _turn(result, energy, "update")]
+    return found + _window(result, ablations)
 
 
-def contrast_gain(energy: pd.DataFrame, column: str) -> Number:
-    """Mean contrast of the layers from TURN on minus that of the layers before, paired by problem."""
-    means = [energy[keep].groupby("problem")[column].mean() for keep in (deep(energy, TURN), deep(energy, 0, TURN))]
-    return paired(*means)
+def excess(energy: pd.DataFrame, what: str) -> pd.Series:
+    """Contrast beyond that of the same cells at random places of their frames, a row of ``energy`` each."""
+    return energy[f"{what}_contrast"] - energy[f"{what}_control"]
 
 
-def excess(energy: pd.DataFrame, what: str) -> pd.DataFrame:
-    """Adds ``excess``: contrast of ``energy`` or ``update`` beyond that of the same cells at random places."""
-    return energy.assign(excess=energy[f"{what}_contrast"] - energy[f"{what}_control"])
+def background(energy: pd.DataFrame) -> pd.Series:
+    """How far the first quarter of layers raises the background over the things, beyond the first block's input; an item."""
+    early = energy[deep(energy, 0, TURN)]
+    return (excess(early, "start") - excess(early, "energy")).groupby(early.problem).mean()
 
 
-def _turn(energy: pd.DataFrame, what: str, text: str) -> Finding:
-    own = excess(energy, what)
-    gain, by_layer = contrast_gain(own, "excess"), own.groupby("layer").excess.mean()
-    return Finding(
-        f"From about layer 9 of 40 on the focus moves from the background to the foreground (5.1), by {text}",
-        decide(gain.low, gain.high),
-        f"z-scored {text} of things above background, beyond the control, grows from the layers before relative depth 0.25 to "
-        f"those after (largest in layer {int(by_layer.idxmax())}: {by_layer.max():.2f}) by", gain,
-        "the same cells at random places", contrast_gain(own, f"{what}_control"),
-        "the interval of the paired difference lies above 0",
-    )  # fmt: skip
+def turn(energy: pd.DataFrame, what: str) -> pd.Series:
+    """Excess of the layers from TURN on minus that of the layers before, of norms over each token's own mean; an item."""
+    own = energy.assign(excess=excess(energy, f"{what}_own"))
+    late, early = (own[keep].groupby("problem").excess.mean() for keep in (deep(own, TURN), deep(own, 0, TURN)))
+    return (late - early).dropna()
 
 
-def _background(energy: pd.DataFrame) -> Finding:
-    early = excess(energy, "energy")[deep(energy, 0, TURN)]
-    number = by_item(early, "excess")
-    return Finding(
-        "The first layers (0 to 9 of 40) attend to the background and the global structure (5.1)",
-        decide(-number.high, -number.low),
-        "z-scored energy of things minus background in the first quarter of layers, beyond the control", number,
-        "the same cells at random places", by_item(early, "energy_control"),
-        "reproduced when the interval lies below 0 (the background has more), refuted when it lies above",
-    )  # fmt: skip
+def moved_turn(energy: pd.DataFrame, what: str) -> pd.Series:
+    """:func:`turn` of the same cells at random places alone, which is subtracted in it."""
+    control = f"{what}_own_control"
+    late, early = (energy[keep].groupby("problem")[control].mean() for keep in (deep(energy, TURN), deep(energy, 0, TURN)))
+    return (late - early).dropna()
 
 
-def window_gain(ablations: pd.DataFrame, kind: str, value: str) -> Number:
-    """Mean effect of ablating a layer of the paper's window minus that of the other layers, paired by problem."""
+def _background(result: AnalysisResult, energy: pd.DataFrame) -> Finding:
+    early = energy[deep(energy, 0, TURN)]
+    start = Mean((-excess(early, "start")).groupby(early.problem).mean().to_numpy(float))
+    said = (
+        f"z-scored energy of background above things, beyond the same cells at random places, in layers {_named(early)}; more "
+        "than before the first block, by"
+    )
+    return result.judge("layers.background", Mean(background(energy).to_numpy(float)), said, start.number())
+
+
+def _turn(result: AnalysisResult, energy: pd.DataFrame, what: str) -> Finding:
+    text = {"energy": "energy", "update": "size of the block's update"}[what]
+    said = (
+        f"z-scored {text} of things above background, each token against its own mean over layers and beyond the control, grows "
+        f"from layers {_named(energy[deep(energy, 0, TURN)])} to those after, by"
+    )
+    control = Mean(moved_turn(energy, what).to_numpy(float)).number()
+    return result.judge(f"layers.turn-{what}", Mean(turn(energy, what).to_numpy(float)), said, control)
+
+
+def _named(rows: pd.DataFrame) -> str:
+    """First and last layer of some rows."""
+    return f"{int(rows.layer.min())} to {int(rows.layer.max())}" if len(rows) else "(none)"
+
+
+def window_gain(ablations: pd.DataFrame, kind: str, value: str) -> pd.Series:
+    """Mean effect of ablating a layer of the paper's window minus that of the other layers; an item."""
     own = ablations[(ablations.kind == kind) & (ablations.unit == "layer")]
     inside = deep(own, *WINDOW)
-    return paired(own[inside].groupby("problem")[value].mean(), own[~inside].groupby("problem")[value].mean())
+    return (own[inside].groupby("problem")[value].mean() - own[~inside].groupby("problem")[value].mean()).dropna()
 
 
-def _window(ablations: pd.DataFrame) -> list[Finding]:
-    """The paper's window by the solved share and, since that is 0 once anything breaks, by the distance of the latent."""
+def _window(result: AnalysisResult, ablations: pd.DataFrame) -> list[Finding]:
+    """By the solved share of items that are solved untouched and, where there is no verifier, by the distance of the latent."""
     kinds = [k for k in ("skip", "mean", "resample") if (ablations.kind == k).any()]
-    values = {"loss": "solved share lost", "distance": "distance of the final latent"}
-    if not kinds:
+    if not kinds or not (ablations.kind == "random").any():  # without random directions there is no control
         return []
-    own = ablations[(ablations.kind == kinds[0]) & (ablations.unit == "layer")]
-    return [_window_finding(ablations, own, v, text) for v, text in values.items() if own[v].notna().any()]
+    values = {"loss": "solved share lost", "distance": "distance of the final latent"}
+    return [
+        _window_finding(result, ablations, kinds[0], value, text)
+        for value, text in values.items()
+        if ablations[value].notna().any()
+    ]
 
 
-def _window_finding(ablations: pd.DataFrame, own: pd.DataFrame, value: str, text: str) -> Finding:
-    kind = str(own.kind.iloc[0])
-    gain, worst = window_gain(ablations, kind, value), own.groupby("layer")[value].mean()
-    return Finding(
-        f"The middle layers (20 to 29 of 40) do the reasoning (window named with the ensemble, 6), by {text}",
-        decide(gain.low, gain.high),
-        f"{text} by ablating ({kind}) one layer of relative depth 0.5 to 0.75, mean over the spans of steps, minus that by "
-        f"any other layer (from {worst.min():.2f} in layer {int(worst.idxmin())} to {worst.max():.2f} in {int(worst.idxmax())})",
-        gain, "random directions of the same norm in the same layers", window_gain(ablations, "random", value),
-        "the interval of the paired difference lies above 0",
-    )  # fmt: skip
+def _window_finding(result: AnalysisResult, ablations: pd.DataFrame, kind: str, value: str, text: str) -> Finding:
+    if value == "loss":  # what is not solved untouched has nothing to lose
+        ablations = ablations[ablations.solved_plain == 1]
+    one = ablations[(ablations.unit == "layer") & ablations.kind.isin((kind, "random"))]
+    own, random = (window_gain(ablations, k, value) for k in (kind, "random"))
+    said = (
+        f"{text} by ablating ({kind}) one layer of {_named(one[deep(one, *WINDOW)])}, mean over spans of steps, minus that by "
+        f"any other layer is {Mean(own.to_numpy(float)).number()}; more than of random directions, by"
+    )
+    gain = Mean((own - random).dropna().to_numpy(float))
+    return result.judge(f"layers.window-{value}", gain, said, Mean(random.to_numpy(float)).number(), unfit_ablation(one, kind))
+
+
+def unfit_ablation(one: pd.DataFrame, kind: str) -> str | None:
+    """Why nothing can be said: the ablations changed no latent, or left no difference to be seen."""
+    moved = one[one.kind == kind].distance
+    return "the ablations changed no final latent" if len(moved) and not (moved > 0).any() else None
 
 
 def identity_note(rows: pd.DataFrame) -> str:
@@ -156,7 +180,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
             _frozen(ablations, judged),
         ]
     sections += _maps(result, store)
-    return pages.build(result, TITLE, QUESTION, SOURCE, findings(rows), sections, notes)
+    return pages.build(result, TITLE, QUESTION, SOURCE, findings(result), sections, notes)
 
 
 def _axis(rows: pd.DataFrame) -> dict:
@@ -176,7 +200,11 @@ def _energy(energy: pd.DataFrame) -> pages.Section:
         Panel("energy", _by_step(energy, "energy_mean"), ylabel="mean norm of a token", **axis),
         Panel("block update", _by_step(energy, "update_mean"), ylabel="mean norm of the update", **axis),
     ])  # fmt: skip
-    return pages.Section("Energy by layer", figure, "Bands: 95 % bootstrap over items. The norm grows with depth in any network.")
+    return pages.Section(
+        "Energy by layer",
+        figure,
+        f"Bands: 95 % bootstrap over {energy.problem.nunique()} items. The norm grows with depth in any network.",
+    )
 
 
 def _foreground(energy: pd.DataFrame) -> pages.Section:
@@ -193,7 +221,9 @@ def _foreground(energy: pd.DataFrame) -> pages.Section:
     ])  # fmt: skip
     caption = (
         "Things: tokens that show an object in the true video; background: floor, wall and board. Contrast: mean z-score of the "
-        "things minus that of the background, within layer and step. Ratio: mean energy of the things over the background's."
+        "things minus that of the background, within layer and step. Ratio: mean energy of things over background. Bands: "
+        f"95 % over {energy.problem.nunique()} items. The verdicts' intervals are bootstrap-t over the same items; they compare "
+        "with the first block's input and each token with its own mean over the layers, since some tokens are long throughout."
     )
     return pages.Section("Foreground against background", figure, caption)
 
