@@ -73,19 +73,53 @@ def generators(seed: Any, rows: int, listed: bool) -> torch.Generator | list[tor
     return made if listed or rows > 1 else made[0]
 
 
-def reading_only(callback: Callable[..., Any]) -> Callable[..., Any]:
-    """A user's ``callback_on_step_end``, which may look and not touch: edits are hooks, which a recording knows of."""
+def reading_only(callback: Any) -> Callable[..., Any]:
+    """A user's ``callback_on_step_end``, which may look and not touch: edits are hooks, which a recording knows of.
+
+    InterpError for what is no function, and in the run when it changes a tensor, returns one of its own, or sets something of the
+    pipeline or of its scheduler.
+    """
+    if not callable(callback):
+        raise InterpError(
+            f"callback_on_step_end is {type(callback).__name__}: give a function of (pipe, step, timestep, tensors)"
+        )
 
     def called(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         before = {name: value.clone() for name, value in tensors.items() if isinstance(value, Tensor)}
-        returned = callback(pipe, step, timestep, tensors) or {}
-        after = {**tensors, **returned}
-        changed = [name for name, value in before.items() if not torch.equal(after[name], value)]
+        state = _state(pipe)
+        returned = callback(pipe, step, timestep, tensors)
+        if not isinstance(returned, dict | None):
+            raise InterpError(f"callback_on_step_end returned {type(returned).__name__} at step {step}: a dictionary, or nothing")
+        after = {**tensors, **(returned or {})}
+        changed = [name for name, value in after.items() if not _same(before.get(name), value)] + _differing(state, _state(pipe))
         if changed:
             raise InterpError(
                 f"callback_on_step_end changed {changed[0]} at step {step}: edit it by a hook, "
                 f'run_with_hooks(fwd_hooks=[("hook_x_t @ step={step + 1}", function)], ...)'
             )
-        return returned
+        return returned or {}
 
     return called
+
+
+def _state(pipe: Any) -> dict[str, Any]:
+    """What a loop reads from its pipeline and its scheduler between two steps."""
+    own = {f"pipe.{name}": value for name, value in vars(pipe).items() if name.startswith("_") and _plain(value)}
+    return own | {
+        f"pipe.scheduler.{name}": value.clone() if isinstance(value, Tensor) else value
+        for name, value in vars(pipe.scheduler).items() if isinstance(value, Tensor) or _plain(value)
+    }  # fmt: skip
+
+
+def _plain(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _same(before: Any, after: Any) -> bool:
+    if isinstance(before, Tensor) and isinstance(after, Tensor):
+        return torch.equal(before, after)
+    return before is after or (_plain(before) and before == after)
+
+
+def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    return [name for name in {**before, **after} if not _same(before.get(name), after.get(name))]

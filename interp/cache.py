@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cos_interp.interp import cache_file
-from cos_interp.interp.address import AddressError, parse_index
+from cos_interp.interp.address import BRANCHES, AddressError, parse_index
 from cos_interp.interp.cache_plan import CachePlan
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.selecting import spread, whole
@@ -40,7 +40,7 @@ def _parts(key: Any) -> tuple[str, int | slice | tuple[int, ...], str | None]:
     name, step, *rest = key if isinstance(key, tuple) and len(key) in (2, 3) else (None, None)
     number = step if isinstance(step, slice) else whole(step) if (one := _several(step)) is None else one
     branch = rest[0] if rest else "cond"
-    if not isinstance(name, str) or number is None or not (branch is None or isinstance(branch, str)):
+    if not isinstance(name, str) or number is None or branch not in (*BRANCHES, None):
         raise KeyError(f"{key!r}: write cache[name, step] or cache[name, step, branch], as in cache['hook_x_t', 4]")
     if isinstance(number, int) and number < 0:
         raise KeyError(f"step {number}: a cache counts steps from the start, give a number from 0 on")
@@ -209,7 +209,7 @@ class ActivationCache:
             act = act.flatten(start, start + 2).index_select(start, kept.to(act.device))
             axes = (*axes[:start], "token", *axes[start + 3 :])
         if plan.reduce is not None:
-            act, axes = plan.reduce(act, axes, name)
+            act, axes = plan.reduce(act.clone(), axes, name)  # a function of the user's may write into what it gets
         key, act = (name, step, branch), act.detach()
         self.store[key] = joined_rows(self.store[key], act) if key in self.store else act.clone()
         self.axes[name] = axes

@@ -40,7 +40,7 @@ class Hooked(Director):
     ):
         self.pipe, self.engines, self.edits, self.steps = pipe, engines, tuple(edits), steps
         self.request, self.cache = request, ActivationCache()
-        self.acted = [False] * len(self.edits)
+        self.acted: list[set[int]] = [set() for _ in self.edits]  # the steps at which each did
         self.plan: CachePlan | None = None  # where something was requested, from the prepared latents on
         if request is not None:
             request.known_steps(steps)  # refused before anything runs
@@ -91,6 +91,12 @@ class Hooked(Director):
         for (address, _), acted in zip(self.edits, self.acted, strict=True):
             if not acted:
                 raise InterpError(f"the hook at {address} never acted: nothing of that address came in this run ({run})")
+            asked = set(numbers(address.step, self.steps, "step")) if address.step is not None else acted
+            if asked - acted:
+                at = ", ".join(map(str, sorted(acted)))
+                raise InterpError(
+                    f"the hook at {address} acted at step {at} only: at step {min(asked - acted)} nothing of it came"
+                )
         if self.plan is None:
             return
         kept = {(name, step) for name, step, _ in self.cache}
@@ -136,7 +142,7 @@ class Hooked(Director):
         for place, (address, function) in enumerate(self.edits):
             if address.matches(name) and address.selects(step=step, steps=self.steps, branch=branch, expert=expert):
                 edits.append((address, function))
-                self.acted[place] = True
+                self.acted[place].add(step)
         return edits, self.plan if self.plan is not None and self.plan.wants(name, step, branch) else None
 
     def _visit(self, act: Tensor, edits: Edits, hook: Hook, plan: CachePlan | None, kind: str) -> Tensor | None:

@@ -129,21 +129,23 @@ def unlike_files(pipe: Any, folder: Path, variant: str | None = None) -> Iterato
 
 def names_in_files(folder: Path, variant: str | None) -> set[str] | None:
     """The names of the weights in a component's safetensors files; None where there are none."""
-    from safetensors import safe_open
-
     ending = f".{variant}" if variant else ""
     for path in sorted(folder.glob(f"*.safetensors.index{ending}.json")):
-        return set(json.loads(path.read_text())["weight_map"])
+        shards = {folder / name for name in json.loads(path.read_text())["weight_map"].values()}
+        return {key for shard in shards if shard.is_file() for key in _keys(shard)}  # what they hold, not what the index says
     plain = [
         p for p in sorted(folder.glob("*.safetensors")) if p.stem.count(".") == ending.count(".") and p.stem.endswith(ending)
     ]
     if not plain:
         return None
-    found: set[str] = set()
-    for path in plain:
-        with safe_open(path, "pt") as handle:
-            found |= set(handle.keys())
-    return found
+    return {key for path in plain for key in _keys(path)}
+
+
+def _keys(path: Path) -> set[str]:
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as handle:
+        return set(handle.keys())
 
 
 def names_of_weights(module: nn.Module) -> Iterator[list[str]]:

@@ -24,7 +24,7 @@ from cos_interp.interp.families.adapter import Adapter
 from cos_interp.interp.families.decoding import postprocessed, to_uint8
 from cos_interp.interp.families.sites import EXPERTS
 from cos_interp.interp.families.unsupported import PIPELINES
-from cos_interp.interp.hooking import EditFn, FwdHook, Hooked, checked_hooks, kind_of
+from cos_interp.interp.hooking import TRAJECTORY, EditFn, FwdHook, Hooked, checked_hooks, kind_of
 from cos_interp.interp.loading import load_pipeline
 from cos_interp.interp.run.director import Director, Prepared
 from cos_interp.interp.run.door import CallTracer, TracedCall
@@ -134,6 +134,11 @@ class HookedVideoPipeline:
     def takes_image(self) -> bool:
         """Whether the pipeline is conditioned on a first frame."""
         return "image" in inspect.signature(type(self.pipe).__call__).parameters
+
+    @property
+    def has_hooks(self) -> bool:
+        """Whether edits of ``with model.hooks(...)`` are on."""
+        return bool(self._hooks)
 
     @property
     def block_calls(self) -> int:
@@ -277,6 +282,9 @@ class HookedVideoPipeline:
         names = self.matching(address.name)
         if address.expert is not None and address.expert not in self.engines:
             raise InterpError(f"{address}: this model has no expert {address.expert!r}, only {', '.join(self.engines)}")
+        shared = [name for name in names if name in TRAJECTORY]
+        if shared and (address.branch is not None or address.expert is not None):
+            raise InterpError(f"{address}: {shared[0]} lies between the calls, and has no branch and no expert: leave them out")
         for key in ("frame", "row", "col", "head"):
             for name in names if getattr(address, key) is not None else ():
                 if key not in (axes := AXES[kind_of(self.engines, name)]):

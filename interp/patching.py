@@ -7,6 +7,7 @@ recording too, and a patched branch starts at the patched layer from the recorde
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -180,7 +181,22 @@ def record(model: HookedVideoPipeline, names: str | Sequence[str] = (), **kwargs
     """
     names = [names] if isinstance(names, str) else names
     kept = {*names, *(name for name in model.hook_names if ".hook_resid_post" in name)} - {"hook_x_t"}
-    return Recording(*model.run_with_cache(names=sorted(kept), **kwargs))
+    run, cache = model.run_with_cache(names=sorted(kept), **kwargs)
+    run.maker, run.edited = maker_of(model), model.has_hooks
+    return Recording(run, cache)
+
+
+def maker_of(model: HookedVideoPipeline) -> str:
+    """What a replay must have in common with its recording: kinds of pipeline and scheduler, and a look at every weight."""
+    pipe, total = model.pipe, hashlib.sha256()
+    total.update(
+        f"{type(pipe).__name__} {type(pipe.scheduler).__name__} {sorted(map(str, pipe.scheduler.config.items()))}".encode()
+    )
+    for name, engine in model.engines.items():
+        for weight, value in engine.module.named_parameters():
+            seen = "" if value.is_meta or not value.numel() else value.detach().flatten()[:: max(1, value.numel() // 4)].tolist()
+            total.update(f"{name} {weight} {value.dtype} {tuple(value.shape)} {seen}".encode())
+    return total.hexdigest()
 
 
 def restart(model: HookedVideoPipeline, run: Run | Recording, step: int, latents: Tensor) -> Run:
@@ -243,6 +259,7 @@ def replay_run(model: HookedVideoPipeline, target: Recording, patches: Patch | S
     patches = [patches] if isinstance(patches, Patch) else list(patches)
     if not isinstance(target, Recording) or not all(isinstance(patch, Patch) for patch in patches):
         raise InterpError(f"replay takes (model, recording, patches), as record() makes it, got {_kinds(target, *patches)}")
+    _check_made(model, target.run)
     patches = [resolved(model, target, patch) for patch in patches]
     if not patches:
         raise InterpError("no patch was given: a replay has a row for each")
@@ -256,6 +273,18 @@ def replay_run(model: HookedVideoPipeline, target: Recording, patches: Patch | S
         return stacked([replay_run(model, target, [patch]) for patch in patches])
     director = _Replay(model, target, patches, firsts.pop())
     return model.play(director, **replay_arguments(target.run, len(patches)))
+
+
+def _check_made(model: HookedVideoPipeline, run: Run) -> None:
+    """InterpError for a recording that this model would not make again."""
+    if run.edited:
+        raise InterpError(
+            "the target was recorded inside model.hooks(...), whose edits a replay does not make: record it outside"
+        )
+    if run.maker and run.maker != maker_of(model):
+        raise InterpError(
+            "the target was recorded with another model, other weights or another scheduler than this one's: record it again"
+        )
 
 
 def stacked(runs: Sequence[Run]) -> Run:

@@ -62,6 +62,8 @@ class Run:
     kwargs: dict[str, Any] = field(default_factory=dict)
     decoder: Callable[[Tensor, str], Any] = _no_decoder  # latents and an output_type
     output_type: str = "np"
+    maker: str = ""  # of a recording: what made it, see patching.maker_of
+    edited: bool = False  # of a recording: whether hooks of the model had a part in it
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Run:
         """A copy with tensors of its own, which the same model decodes."""

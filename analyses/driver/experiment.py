@@ -180,7 +180,9 @@ def _computed(
         asked = identity.of(experiment.name, config, model, count, ways.model is not None)
         parts = twins.names(config.twins)
         with RunStore.open(folder, asked, ways.fresh, experiment.facts, ways.accept_versions, derived, parts) as store:
-            _name_damaged(store, [unit for _, units in pieces for unit in units])
+            names = [unit for _, units in pieces for unit in units]
+            store.refuse_others(names)
+            _name_damaged(store, names)
             _compute(experiment, config, store, model, pieces, order, workers, ways.progress)
             result = experiment.finish(collect(experiment, config, store))
             store.write_results(result.rows)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 FORMAT = 2  # of a run folder
 LIBRARIES = ("torch", "diffusers", "nnsight", "transformers", "numpy", "scikit-learn", "umap-learn")
+ELSEWHERE = ("model", "revision", "device", "dtype", "offload", "lora")  # settings of which what they lead to is compared
 GROWING = ("items", "pairs", "twins")  # settings that may grow: what is there is a part of what is asked
 
 
@@ -69,8 +70,7 @@ def changes(held: Mapping[str, Any], asked: Mapping[str, Any], accept_versions: 
 
 def _settings(held: Mapping[str, Any], asked: Mapping[str, Any], files: Set[str]) -> Iterator[str]:
     """Settings in words of the command line, but those of files and of the model's loading."""
-    elsewhere = {"model", "revision", "device", "dtype", "offload", "lora"}  # what these lead to is compared
-    for key in sorted(key for key in {*held, *asked} - elsewhere if flag(key) not in files):
+    for key in sorted(key for key in {*held, *asked} - {*ELSEWHERE} if flag(key) not in files):
         was, now = held.get(key), asked.get(key)
         grown = key in GROWING and isinstance(was, int) and isinstance(now, int) and now >= was
         if was != now and not grown:

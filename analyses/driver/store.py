@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from cos_interp.analyses.driver import identity, manifest, older
+from cos_interp.analyses.driver.command import flag
 from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.facts import COMMON, Facts
 from cos_interp.analyses.driver.lock import Writer
@@ -84,6 +85,8 @@ class RunStore:
             for unit in derived:
                 self.unit_path(unit).unlink(missing_ok=True)
         for name in (manifest.UNITS, manifest.MEDIA):
+            if (self.folder / name).is_symlink():
+                raise RunError(f"{self.folder / name} is a link: a run writes into folders of its own, put the folder there")
             (self.folder / name).mkdir(exist_ok=True)
         for name in manifest.entries(self.folder):
             if is_leftover(Path(name)):
@@ -163,10 +166,24 @@ class RunStore:
         """Store a finished unit: one file, complete or absent, sealed."""
         from safetensors.torch import save
 
-        said = {"seal": BLANK, "rows": rows, "kind": type(facts).__name__, "facts": facts.model_dump(mode="json")}
+        said = {
+            "seal": BLANK,
+            "unit": unit,
+            "run": self._run(),
+            "rows": rows,
+            "kind": type(facts).__name__,
+            "facts": facts.model_dump(mode="json"),
+        }
         header = {"unit": json.dumps(said)}  # one key: the order of several is not fixed
         packed = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         self.write(f"{manifest.UNITS}/{unit}.safetensors", sealed(save(packed, metadata=header)))
+
+    def refuse_others(self, units: Iterable[str]) -> None:
+        """RunError where a unit lies in the folder that is none of these: the manifest would sign it."""
+        wanted = set(units)
+        for path in sorted((self.folder / manifest.UNITS).glob("*.safetensors")):
+            if path.stem not in wanted and not is_leftover(path):
+                raise RunError(f"{path} is no unit of this run: move it away")
 
     def damaged(self, units: Iterable[str]) -> list[str]:
         """The units, of these, that are there and are not what was written."""
@@ -204,15 +221,31 @@ class RunStore:
     def _gone(self, unit: str) -> RunError:
         return RunError(f"unit {unit} of {self.folder} is missing or damaged: run the same command again")
 
+    def _run(self) -> str:
+        """What the units of a run share: digest of all that decides their numbers. Items may grow, and versions be accepted."""
+        facts = self.facts() or {}
+        inputs = facts.get("inputs", {})
+        beside = (*identity.GROWING, *identity.ELSEWHERE)
+        config = {k: v for k, v in facts.get("config", {}).items() if k not in beside and flag(k) not in inputs}
+        about = [facts.get("analysis"), config, facts.get("model", {}).get("parts"), inputs]
+        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+    def _own(self, unit: str, data: bytes) -> bool:
+        """Whether an intact unit is that of this name, and of this run."""
+        said = _said(data)
+        return said.get("unit") == unit and said.get("run") == self._run()
+
     def _intact(self, unit: str) -> bytes | None:
-        """The bytes of a unit, None where they are not those that were written; of 0.1, the manifest has its digest."""
+        """The bytes of a unit, None where they are not those that were written here; of 0.1, the manifest has its digest."""
         try:
             data = self.unit_path(unit).read_bytes()
         except FileNotFoundError:
             return None
         except OSError as error:
             raise RunError(f"unit {unit} of {self.folder} cannot be read: {error.strerror}") from error
-        return data if is_intact(data) or older.is_intact(self.folder, f"{manifest.UNITS}/{unit}.safetensors", data) else None
+        if is_intact(data):
+            return data if self._own(unit, data) else None
+        return data if older.is_intact(self.folder, f"{manifest.UNITS}/{unit}.safetensors", data) else None
 
     def _facts(self, unit: str, kind: str, held: Any) -> Facts:
         again = "run the same command again with --fresh"

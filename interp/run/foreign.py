@@ -11,6 +11,7 @@ import functools
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as everywhere
 
@@ -46,9 +47,10 @@ def _watched(hooks: MutableMapping[int, Callable[..., Any]], where: str) -> Iter
 def _watching(hook: Callable[..., Any], where: str) -> Callable[..., Any]:
     @functools.wraps(hook, updated=())
     def watching(*given: Any) -> Any:
-        before = [tensor._version for tensor in _tensors(given)]  # how often each has been written into
+        before = [tensor.clone() for tensor in _tensors(given)]  # tensor.data writes past PyTorch's own count of changes
         returned = hook(*given)
-        if [tensor._version for tensor in _tensors(given)] != before or not _handed_back(returned, given):
+        kept = all(map(torch.equal, before, _tensors(given)))
+        if not kept or not _handed_back(returned, given):
             own = getattr(hook, "__qualname__", hook)
             raise InterpError(
                 f"a PyTorch forward hook on {where} changes what it is given ({own}): activations "

@@ -255,6 +255,30 @@ def test_a_changed_file_of_a_finished_run_is_not_read(folder):
         RunStore(folder).read("findings.json")
 
 
+def test_a_unit_of_another_name_or_run_is_not_this_one(folder, tmp_path):
+    whole = content(folder)
+    fill(tmp_path / "other", facts=asked(a=7))
+    units = folder / "shards"
+    for source in (units / "u2.safetensors", tmp_path / "other" / "shards" / "u1.safetensors"):
+        (units / "u1.safetensors").write_bytes(source.read_bytes())
+        store = RunStore(folder)
+        assert store.damaged(["u0", "u1", "u2"]) == ["u1"] and store.unit("u1") is None
+        with pytest.raises(RunError, match=r"unit u1 .* damaged"):
+            store.finished("u1")
+        assert fill(folder) == [1] and content(folder) == whole
+
+
+def test_a_unit_that_is_none_of_the_run_and_a_link_are_refused(folder, tmp_path):
+    store = RunStore(folder)
+    store.refuse_others(["u0", "u1", "u2"])
+    with pytest.raises(RunError, match=r"u2.safetensors is no unit of this run"):
+        store.refuse_others(["u0", "u1"])
+    (folder / "shards").rename(tmp_path / "elsewhere")
+    (folder / "shards").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunError, match="shards is a link"):
+        fill(folder)
+
+
 def test_a_list_that_was_forged_leads_nowhere(folder):
     forged = [json.dumps({"file": "../../etc/passwd", "sha256": files.digest(Path("/etc/passwd")), "bytes": 1})]
     lines = ("\n".join(forged) + "\n").encode()

@@ -132,6 +132,33 @@ def test_a_callback_may_read_and_not_touch():
             model.run(prompt="a", seed=0, callback_on_step_end=touch, **call)
 
 
+def interrupt(pipe, step, timestep, tensors):
+    pipe._interrupt = True
+
+
+def unguided(pipe, step, timestep, tensors):
+    pipe._guidance_scale = 1.0
+
+
+def later(pipe, step, timestep, tensors):
+    pipe.scheduler.sigmas[-1] += 0.1
+
+
+@pytest.mark.parametrize(
+    ("callback", "message"),
+    [(interrupt, r"changed pipe\._interrupt"), (unguided, r"changed pipe\._guidance_scale"),
+     (later, r"changed pipe\.scheduler\.sigmas"), (lambda *given: {"prompt_embeds": torch.zeros(1)}, "changed prompt_embeds"),
+     (lambda *given: [1], "returned list"), ("x", "is str")],
+)  # fmt: skip
+def test_a_callback_may_not_touch_the_pipeline_either(callback, message):
+    model, call = model_and_call("wan2.1")
+    plain = model.run(prompt="a", seed=0, **call).latents
+    with pytest.raises(InterpError, match=message):
+        model.run(prompt="a", seed=0, callback_on_step_end=callback, **call)
+    model.pipe._interrupt = False
+    assert torch.equal(model.run(prompt="a", seed=0, **call).latents, plain)
+
+
 @pytest.mark.parametrize("name", ["wan2.1", "ltx", "cogvideox"])
 def test_frames_are_what_the_pipeline_returns_with_an_output_type(name):
     model, call = model_and_call(name)
@@ -157,7 +184,11 @@ def writes(module, given, out):
     out.mul_(2)
 
 
-@pytest.mark.parametrize("how", [returns, writes])
+def writes_past_the_count(module, given, out):
+    out.data.mul_(2)
+
+
+@pytest.mark.parametrize("how", [returns, writes, writes_past_the_count])
 def test_a_forward_hook_of_the_users_may_read_and_not_change_where_activations_are_read(how):
     model, call = model_and_call("wan2.1")
     block, seen = model.pipe.transformer.blocks[0], []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -316,6 +318,54 @@ def test_a_donor_without_the_step_or_that_is_no_function_is_named(model, recordi
     for wrong in mistakes:
         with pytest.raises(InterpError, match=r"takes \(model, "):
             wrong()
+
+
+def test_a_replay_is_of_the_model_that_made_the_recording(model, recordings):
+    target, donor = recordings
+    patch = Patch("hook_x_t", 1, donor.donor("hook_x_t"))
+    other = HookedVideoPipeline.from_pipeline(copy.deepcopy(model.pipe))
+    replay(other, target, patch)  # a copy computes the same
+    with torch.no_grad():
+        other.pipe.transformer.proj_out.bias[0] += 1
+    with pytest.raises(InterpError, match="other weights"):
+        replay(other, target, patch)
+    for wrong in (
+        HookedVideoPipeline.from_pipeline(tiny.build("ltx")),
+        HookedVideoPipeline.from_pipeline(copy.deepcopy(model.pipe)),
+    ):
+        wrong.pipe.scheduler = type(model.pipe.scheduler).from_config(model.pipe.scheduler.config, shift=7.0)
+        with pytest.raises(InterpError, match="another model, other weights or another scheduler"):
+            replay(wrong, target, patch)
+    with model.hooks(fwd_hooks=[("hook_x_t @ step=1", lambda act, hook: act * 0.5)]):
+        edited = record(model, **CALL)
+    with pytest.raises(InterpError, match=r"inside model.hooks"):
+        replay(model, edited, patch)
+
+
+def test_what_lies_between_the_calls_has_no_branch(model):
+    for name in ("hook_x_t @ branch=uncond", "hook_x0hat @ branch=cond", "hook_x_t @ expert=transformer"):
+        with pytest.raises(InterpError, match="lies between the calls"):
+            model.run_with_hooks(fwd_hooks=[(name, lambda act, hook: act)], **CALL)
+    _, cache = model.run_with_cache(names="hook_x_t", **CALL)
+    with pytest.raises(KeyError, match="write cache"):
+        cache["hook_x_t", 0, "bogus"]
+    assert ("hook_x_t", 0, "bogus") not in cache
+
+
+def test_an_edit_of_steps_that_another_expert_runs_is_an_error():
+    two = HookedVideoPipeline.from_pipeline(build_tiny("wan22-t2v"))
+    call = tiny_call("wan22-t2v", steps=4) | {"seed": 0}
+    edit = lambda act, hook: act * 1.01
+    with pytest.raises(InterpError, match="acted at step 2, 3 only: at step 0 nothing of it came"):
+        two.run_with_hooks(fwd_hooks=[("blocks.0.hook_resid_post @ expert=transformer_2, step=0:4", edit)], **call)
+    two.run_with_hooks(fwd_hooks=[("blocks.0.hook_resid_post @ expert=transformer_2, step=2:4", edit)], **call)
+
+
+def test_a_reduction_that_writes_changes_no_bit(model):
+    plain = model.run(**CALL)
+    for name in ("hook_x_t", "blocks.1.hook_resid_post"):
+        run, _ = model.run_with_cache(names=name, reduce=lambda act: act.zero_().sum(), **CALL)
+        assert torch.equal(run.latents, plain.latents) and torch.equal(run.x_t[0], plain.x_t[0])
 
 
 def test_addresses_are_taken_where_they_belong_and_named_where_not(model):

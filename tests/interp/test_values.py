@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,23 @@ def test_a_weight_that_is_missing_or_does_not_belong_refuses_the_load(folder, pa
             HookedVideoPipeline.from_pretrained(folder)
     save_file({**whole, "of.another.model": torch.zeros(2)}, path, {"format": "pt"})
     with pytest.raises(InterpError, match=r"of\.another\.model"):
+        HookedVideoPipeline.from_pretrained(folder)
+
+
+def test_a_shard_is_asked_what_it_holds_and_not_its_index(folder):
+    part = folder / "transformer"
+    (whole,) = part.glob("*.safetensors")
+    tensors = load_file(whole)
+    names = sorted(tensors)
+    halves = {"a.safetensors": names[: len(names) // 2], "b.safetensors": names[len(names) // 2 :]}
+    for file, held in halves.items():
+        save_file({name: tensors[name] for name in held}, part / file, {"format": "pt"})
+    index = {"metadata": {"total_size": 1}, "weight_map": {name: file for file, held in halves.items() for name in held}}
+    whole.rename(part / "kept")
+    (part / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    HookedVideoPipeline.from_pretrained(folder)
+    save_file({name: tensors[name] for name in halves["b.safetensors"][1:]}, part / "b.safetensors", {"format": "pt"})
+    with pytest.raises(InterpError, match=re.escape(halves["b.safetensors"][0])):
         HookedVideoPipeline.from_pretrained(folder)
 
 
