@@ -194,9 +194,15 @@ def maker_of(model: HookedVideoPipeline) -> str:
     )
     for name, engine in model.engines.items():
         for weight, value in engine.module.named_parameters():
-            seen = "" if value.is_meta or not value.numel() else value.detach().flatten()[:: max(1, value.numel() // 4)].tolist()
-            total.update(f"{name} {weight} {value.dtype} {tuple(value.shape)} {seen}".encode())
+            total.update(f"{name} {weight} {value.dtype} {tuple(value.shape)} {_a_few(value.data)}".encode())
     return total.hexdigest()
+
+
+def _a_few(weight: Tensor) -> list[float]:
+    """Some of its numbers; none of a quantised or offloaded one, which has no elements to look at."""
+    if type(weight) is not Tensor or weight.is_meta or not weight.numel():
+        return []
+    return weight.flatten()[:: max(1, weight.numel() // 4)].tolist()
 
 
 def restart(model: HookedVideoPipeline, run: Run | Recording, step: int, latents: Tensor) -> Run:

@@ -61,6 +61,7 @@ def planted_work(organism, layer: int, step: int, group: str, **config) -> PairG
     corrupt = record(organism, **call)
     with organism.hooks([(f"blocks.{layer}.hook_resid_post @ step={step}", plant)]):
         clean = record(organism, **call)
+    clean.run.edited = False  # the edit is the planted effect, which a replay of the clean run is to lack
     sides = [Side(Problem("planted", item_call(i), 0, 0, i), made) for i, made in ((item, corrupt), (other, clean))]
     settings = PatchingConfig(**{"pairs": 1, "num_inference_steps": 4, "controls": False, "span": "single", **config})
     return PairGrid.of(Recorder(organism, settings), settings, Piece("seed", 0), Pair("seed", *sides))
