@@ -63,6 +63,7 @@ def test_the_noise_of_an_item_does_not_depend_on_the_other_tasks():
     assert len(set(every)) == len(every)
 
 
+@pytest.mark.slow
 def test_confirming_shares_no_noise_and_no_item_with_what_is_confirmed(organism):
     first, second = (ChainOfStepsConfig(tasks=("maze", "bounce"), items=5, confirm=confirm) for confirm in (False, True))
     assert not {p.seed for p in problems(first)} & {p.seed for p in problems(second)}

@@ -97,6 +97,7 @@ def test_the_items_of_a_list_are_those_of_the_users_file(prompts, tmp_path):
     assert "  2 items  complete" in said("runs", "list", str(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_damaged_unit_is_named_in_one_line(runs, tmp_path):
     shutil.copytree(runs / "good", tmp_path / "run")
     unit = next((tmp_path / "run" / "shards").iterdir())

@@ -50,6 +50,7 @@ assert pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-k", "fall or export 
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inside", [False, True])
 def test_a_stranger_adds_a_task(inside, tmp_path):
     """In a process of its own, since a task that is known stays known."""
