@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
 import pandas as pd
+import torch
 
 from cos_interp.probes.dataset import ProbeDataset
 from cos_interp.probes.errors import ProbeError
@@ -37,7 +40,7 @@ def pca(points: np.ndarray, axes: int = 2) -> tuple[np.ndarray, np.ndarray]:
 
 def umap(points: np.ndarray, neighbours: int = 15) -> np.ndarray:
     """UMAP coordinates ``[point, 2]`` (McInnes 2018) of ``[point, feature]``, from a fixed seed; needs more than 4 points."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _threads_kept():
         warnings.simplefilter("ignore")  # that a fixed seed means one thread, and of numba's own compilation
         from umap import UMAP
 
@@ -45,6 +48,16 @@ def umap(points: np.ndarray, neighbours: int = 15) -> np.ndarray:
         start = "random" if few else "spectral"
         near = max(2, min(neighbours, len(points) - 1))
         return UMAP(n_neighbors=near, random_state=SEED, init=start, n_jobs=1).fit_transform(points.astype(np.float32))
+
+
+@contextlib.contextmanager
+def _threads_kept() -> Iterator[None]:
+    """torch's number of threads, on which its rounding depends, is the same after the block: numba raises it for the process."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def view(
