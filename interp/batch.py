@@ -21,7 +21,11 @@ T = TypeVar("T")
 
 
 def joined(calls: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Pipeline keywords of single videos as those of one batch; what a batch has once is taken from the first."""
+    """Pipeline keywords of single videos as those of one batch. InterpError where they differ in what a batch has once."""
+    for key in {key for call in calls for key in call} - set(BY_ROW):
+        values = [call.get(key) for call in calls]
+        if all(_plain(value) for value in values) and len(set(values)) > 1:
+            raise InterpError(f"one batch of calls whose {key} differ, {values}: they must be the same")
     each = {key: [call[key] for call in calls] for key in BY_ROW if calls[0].get(key) is not None}
     return {**calls[0], **each}
 
@@ -56,6 +60,21 @@ def single_pictures(call: Mapping[str, Any]) -> dict[str, Any]:
         elif name != "image" and not isinstance(call.get("image"), list):
             raise InterpError(f"{name} is a list and image is none: give one of each a row")
     return made
+
+
+def check_latents(call: Mapping[str, Any]) -> None:
+    """InterpError for latents of the caller's own that are no tensor of floats, or have other rows than the call makes videos."""
+    latents, rows = call.get("latents"), rows_of(call)
+    if latents is None:
+        return
+    if not isinstance(latents, Tensor) or not latents.is_floating_point() or latents.ndim < 2:
+        raise InterpError(f"latents: {_kind(latents)} was given: give a tensor of floats, one row a video")
+    if len(latents) != rows:
+        raise InterpError(f"latents: {len(latents)} row(s) for {rows} video(s): give one a video")
+
+
+def _kind(value: Any) -> str:
+    return f"a tensor of {value.dtype}, shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def generators(seed: Any, rows: int, listed: bool) -> torch.Generator | list[torch.Generator]:

@@ -37,14 +37,15 @@ def check_call(pipe: Any, call: Mapping[str, Any]) -> None:
 
 def unfit(pipe: Any, call: Mapping[str, Any]) -> str | None:
     """What is wrong with the keywords of a call, in words; None when they fit."""
-    parameters = inspect.signature(type(pipe).__call__).parameters
+    signature = inspect.signature(type(pipe).__call__).parameters
+    parameters = {key: parameter for key, parameter in signature.items() if key != "self"}
     name = type(pipe).__name__
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         for key in call:
             if key not in parameters:
-                return f"{name} takes no {key!r}: {_instead(key, [p for p in parameters if p != 'self'])}"
+                return f"{name} takes no {key!r}: {_instead(key, list(parameters))}"
     for key, parameter in parameters.items():
-        if key not in ("self", *call) and parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD:
+        if key not in call and parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD:
             return f"{name} needs {key!r}, which is missing"
     return _no_number(call) or _too_large(call)
 
@@ -74,15 +75,15 @@ def _is_finite(value: Any) -> bool:
 
 
 def _too_large(call: Mapping[str, Any]) -> str | None:
-    """The pixels alone as float32, against all the memory of this machine."""
-    sizes = [size for key in SIZES if (size := whole(call.get(key))) is not None]
-    if len(sizes) < len(SIZES):
+    """The pixels alone, or one head's attention among the words, as float32 against all the memory of this machine."""
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    sizes = {key: size for key in SIZES if (size := whole(call.get(key))) is not None}
+    words = whole(call.get("max_sequence_length")) or 0
+    if len(sizes) == len(SIZES) and (pixels := math.prod(sizes.values()) * 3 * 4) > there:
+        asked, needed, instead = sizes, f"{pixels / 2**30:.0f} GiB of pixels", "ask for a smaller video"
+    elif (scores := words**2 * 4) > there:
+        asked, needed, instead = {"max_sequence_length": words}, f"{scores / 2**30:.0f} GiB for each head", "ask for fewer words"
+    else:
         return None
-    height, width, frames = sizes
-    needed, there = height * width * frames * 3 * 4, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed <= there:
-        return None
-    return (
-        f"height={height}, width={width}, num_frames={frames} are {needed / 2**30:.0f} GiB of pixels, and this machine has "
-        f"{there / 2**30:.0f} GiB of memory: ask for a smaller video"
-    )
+    said = ", ".join(f"{key}={size}" for key, size in asked.items())
+    return f"{said} takes {needed}, and this machine has {there / 2**30:.0f} GiB of memory: {instead}"

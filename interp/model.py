@@ -302,6 +302,7 @@ class HookedVideoPipeline:
         if kwargs.get("callback_on_step_end") is not None:
             kwargs["callback_on_step_end"] = batch.reading_only(kwargs["callback_on_step_end"])
         rows = batch.rows_of(kwargs)
+        batch.check_latents(kwargs)
         kwargs |= batch.single_pictures(kwargs)
         seed = kwargs.pop("seed", None)
         if seed is not None:

@@ -11,6 +11,8 @@ from cos_interp.analyses.driver.settings import SuiteConfig
 class CommitmentConfig(SuiteConfig):
     """The re-noising test, transplants between runs, and screening of seeds by an early look."""
 
+    OF_ITEMS = ("tasks", "items", "pairs")
+
     tasks: tuple[str, ...] = Field(("maze", "place"), min_length=1, description="Tasks, with commas.")
     items: int = Field(16, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
     steps: tuple[int, ...] | None = Field(None, description="Steps of the re-noising test. Eight spread ones by default.")

@@ -7,6 +7,7 @@ import json
 import math
 import stat
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,14 @@ LARGEST_FILE = 64 * 2**20  # bytes of a file of lines
 MOST_PIXELS = 64_000_000  # of a picture: 8000 x 8000
 PICTURES = ("image", "last_image")  # keys whose value is the path of a picture
 TEXTS = ("prompt", "negative_prompt")
-COUNTS = ("height", "width", "num_frames")
+COUNTS = ("height", "width", "num_frames", "num_inference_steps", "max_sequence_length")
+OBJECTS = ("attention_kwargs", "cross_attention_kwargs", "joint_attention_kwargs")
+NUMBERS = ("guidance_scale", "guidance_scale_2", "true_cfg_scale", "frame_rate", "fps")
+# what no line of JSON can hold, or what is a matter of the experiment
+NOT_IN_A_LINE = (
+    "self", "*latents", "generator", "output_type", "return_dict", "callback*", "*embeds*", "*mask*", "*_cu_seqlens",
+    "video", "*_video", "controls", "conditions", "frames", "ref_image", "reference_images", "num_*_per_prompt",
+)  # fmt: skip
 LARGEST_SEED = 2**63 - 1
 
 
@@ -111,6 +119,8 @@ def keywords(where: str, given: dict[str, Any], folder: Path, settings: dict[str
         held = "missing" if "prompt" not in given else f"{_named(given['prompt'])}, not a text"
         raise InterpError(f"{where}: 'prompt' is {held}")
     for key, value in given.items():
+        if any(fnmatchcase(key, pattern) for pattern in NOT_IN_A_LINE):
+            raise InterpError(f"{where}: {key} cannot stand in a line: leave it out, or run the model from Python")
         check = _CHECKS.get(key)
         if check is not None and (problem := check(value)):
             raise InterpError(f"{where}: {key} {json.dumps(value)} {problem}")
@@ -134,6 +144,14 @@ def _is_count(value: Any) -> str | None:
     return None if type(value) is int and value > 0 else "must be a whole number from 1 on"
 
 
+def _is_number(value: Any) -> str | None:
+    return None if type(value) in (int, float) else f"is {_named(value)}, not a number"
+
+
+def _is_object(value: Any) -> str | None:
+    return None if isinstance(value, dict) else f"is {_named(value)}, not an object"
+
+
 def _is_seed(value: Any) -> str | None:
     return None if type(value) is int and 0 <= value <= LARGEST_SEED else f"must be a whole number from 0 to {LARGEST_SEED}"
 
@@ -144,6 +162,7 @@ def _is_path(value: Any) -> str | None:
 
 _CHECKS: dict[str, Callable[[Any], str | None]] = {
     **dict.fromkeys(TEXTS, _is_text), **dict.fromkeys(COUNTS, _is_count), **dict.fromkeys(PICTURES, _is_path), "seed": _is_seed,
+    **dict.fromkeys(NUMBERS, _is_number), **dict.fromkeys(OBJECTS, _is_object),
 }  # fmt: skip
 
 

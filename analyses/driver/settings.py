@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from cos_interp.interp.placing import Dtype, Offload, Placing
 from cos_interp.tasks import NAMES
@@ -80,5 +80,15 @@ class SuiteConfig(TasksConfig):
     """Settings of analyses that go over problems: the suite's items, or the user's own prompts."""
 
     FILES = ("prompts",)
+    OF_ITEMS: ClassVar[tuple[str, ...]] = ("tasks", "items")  # settings that have no meaning for prompts
 
     prompts: str | None = Field(None, description="Own inputs instead: a JSONL file, a line {'prompt': ..., 'image': path}.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> SuiteConfig:
+        """Settings of the tasks' items have no part where the user's own prompts stand in their place."""
+        if self.prompts is not None:
+            set_too = [n for n in self.OF_ITEMS if getattr(self, n) != type(self).model_fields[n].default]
+            if set_too:
+                raise ValueError(f"prompts stand in the place of the tasks' items: leave out {' and '.join(set_too)}, or prompts")
+        return self

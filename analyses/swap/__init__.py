@@ -18,8 +18,10 @@ TokenSet = Literal["all", "object", "random"]
 class SwapConfig(SuiteConfig):
     """Swap the visual tokens of two runs at one step, layer by layer."""
 
+    OF_ITEMS = ("tasks", "pair_kinds")
+
     tasks: tuple[str, ...] = Field(("maze", "occlusion", "place"), min_length=1, description="Tasks, with commas.")
-    items: int = Field(4, ge=1, le=125, description="Pairs of each task and kind.")
+    items: int = Field(4, ge=1, le=125, description="Pairs of each task and kind, or of the prompts.")
     num_inference_steps: int = Field(10, ge=2, description="Denoising steps of every run.")
     pair_kinds: tuple[SwapKind, ...] = Field(("prompt", "image"), description="What differs in a pair: prompt, image.")
     steps: tuple[int, ...] | None = Field(None, description="Steps, each swapped alone. The first and the middle by default.")

@@ -24,6 +24,7 @@ from cos_interp.interp.run.engine import ExpertEngine, streams
 from cos_interp.interp.run.finite import check_finite
 from cos_interp.interp.run.latents import LatentView, canonical, native
 from cos_interp.interp.run.prediction import Clean, check_scheduler, clean_at
+from cos_interp.interp.run.sizes import check_sizes
 from cos_interp.interp.run.standins import Method, Proxy, StandIn, swapped
 from cos_interp.interp.trajectory import Run
 
@@ -38,6 +39,7 @@ class Stage:
         self.noise = generators.GlobalNoise()
         self.clock = StepClock(pipe.scheduler, self.adapter.doubled, self.adapter.in_turn)
         # known once the pipeline has prepared its latents, and has stepped
+        self.asked: Mapping[str, Any] = {}
         self.view: LatentView
         self.last: Tensor
 
@@ -122,6 +124,7 @@ class Stage:
         self.run.prepared = (latents.clone(), *rest)  # some pipelines write into theirs
         self.clock.rows = latents.shape[0]
         self.run.dims = layout.prepared_dims(latents, arguments, self.pipe)
+        check_sizes(self.pipe, self.asked, arguments, self.run.dims)
         whole = canonical(latents, layout, self.run.dims)
         count = self.adapter.channels(config, whole.shape[1])
         state = whole[:, :count]
@@ -201,6 +204,7 @@ class Stage:
         reason = self.adapter.refuses_call(self.pipe, {p.name: p.default for p in parameters} | kwargs)
         if reason is not None:
             raise InterpError(f"{type(self.pipe).__name__} cannot be followed in this call: {reason}")
+        self.asked = kwargs
         with self._set_up(), torch.no_grad():
             out = self.pipe(**kwargs, output_type="latent", return_dict=False)
         self.run.latents = self._final(latents_of(self.pipe, out)).clone(memory_format=torch.contiguous_format)

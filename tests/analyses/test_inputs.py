@@ -55,6 +55,13 @@ def test_every_prompt_comes_back_as_it_was_written(tmp_path_factory, texts, blan
         ('{"prompt": "a", "image": "/dev/zero"}', "is a device"), ('{"prompt": "a", "image": "own.jsonl"}', "cannot be read"),
         ('{"prompt": "a", "num_inference_steps": 4}', "--num-steps is 20"),
         ('{"prompt": "a", "guidance_scale": 5}', "--guidance is 1.0"),
+        ('{"prompt": "a", "guidance_scale": true}', "guidance_scale true is true or false, not a number"),
+        ('{"prompt": "a", "num_inference_steps": 20.0}', "num_inference_steps 20.0 must be"),
+        ('{"prompt": "a", "self": 1}', "self cannot stand"), ('{"prompt": "a", "latents": [[1]]}', "latents cannot stand"),
+        ('{"prompt": "a", "callback_on_step_end": "f"}', "callback_on_step_end cannot stand"),
+        ('{"prompt": "a", "prompt_embeds": [1]}', "cannot stand"),
+        ('{"prompt": "a", "num_videos_per_prompt": 2}', "cannot stand"),
+        ('{"prompt": "a", "attention_kwargs": 1}', "is a number, not an object"),
     ],
 )  # fmt: skip
 def test_a_line_that_does_not_fit_is_named(line, message, tmp_path):
@@ -93,12 +100,21 @@ def test_a_picture_that_is_missing_and_a_size_that_no_machine_holds(tmp_path):
     for line, message in (
         ({}, "needs 'image'"),
         ({"image": "a.png", "height": 8_000_000, "width": 8000, "num_frames": 81}, "GiB"),
+        ({"image": "a.png", "max_sequence_length": 10**9}, "GiB for each head"),
     ):
         Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
         (tmp_path / "own.jsonl").write_text(json.dumps({"prompt": "a", **line}))
         config = ChainOfStepsConfig(prompts=str(tmp_path / "own.jsonl"), num_inference_steps=2)
         with pytest.raises(InterpError, match=message):
             experiment.run(load("chain-of-steps"), config, tmp_path / "run", model=model, workers=1)
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_settings_of_the_tasks_items_are_refused_beside_prompts(name):
+    settings = analyses.EXPERIMENTS[name].config
+    with pytest.raises(ValueError, match="leave out tasks, or prompts"):
+        settings(prompts="own.jsonl", tasks=("bounce",))
+    assert settings(prompts="own.jsonl", confirm=True).about[-1] == "confirm"  # noises that no rule has seen
 
 
 # --- pictures: against numpy ------------------------------------------------------------------------------------------

@@ -172,5 +172,5 @@ TINY = {
     "wan-animate": Tiny(animate, LONG | {"segment_frame_length": 9}, performer, frames=None),
     "skyreels-v2": Tiny(skyreels, SHORT),
     "skyreels-v2-i2v": Tiny(skyreels_image, LONG, picture),
-    "chronoedit": Tiny(chronoedit, LONG, picture),
+    "chronoedit": Tiny(chronoedit, LONG | {"num_frames": 5}, picture),
 }
