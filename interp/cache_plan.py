@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from cos_interp.interp.errors import BudgetExceeded, InterpError
@@ -111,4 +113,19 @@ def as_reduce(reduce: str | Reduce | None) -> Callable[[Tensor, tuple[str, ...],
         if reduce not in REDUCTIONS:
             raise InterpError(f"unknown reduction {reduce!r}; there are {', '.join(REDUCTIONS)}, or pass a function")
         return REDUCTIONS[reduce]
-    return None if reduce is None else lambda act, axes, name: (reduce(act), ("reduced",))
+    if reduce is not None and not callable(reduce):
+        raise InterpError(f"reduce={reduce!r}: give {', '.join(map(repr, REDUCTIONS))}, or a function of an activation")
+    return None if reduce is None else lambda act, axes, name: (_reduced(reduce(act), name), ("reduced",))
+
+
+def _reduced(value: Any, name: str) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise InterpError(f"reduce gave {type(value).__name__} for {name}: its function must return a tensor")
+    return value
+
+
+def checked_budget(asked: Any) -> int:
+    """A number of bytes. InterpError for what is none."""
+    if isinstance(asked, bool) or not isinstance(asked, int | float | np.number) or not 0 <= asked < math.inf:
+        raise InterpError(f"max_bytes={asked!r}: give a number of bytes, like 4e9")
+    return int(asked)

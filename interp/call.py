@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
+import numpy as np
+
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.selecting import whole
 
@@ -18,6 +20,9 @@ OURS = {
     **dict.fromkeys(("names", "branches", "tokens", "reduce", "max_bytes"), "it belongs to run_with_cache"),
 }
 OUTPUT_TYPES = ("np", "pt", "pil", "latent")
+# pipelines that make one video a prompt, whatever num_videos_per_prompt says
+ONE_VIDEO = ("Allegro", "CogVideoX", "ConsisID", "WanVideoToVideo", "SkyReelsV2DiffusionForcingVideoToVideo")
+TEXTS = ("prompt", "negative_prompt")
 SIZES = ("height", "width", "num_frames")
 COUNTS = (*SIZES, "num_inference_steps", "num_videos_per_prompt", "max_sequence_length")
 
@@ -47,7 +52,9 @@ def unfit(pipe: Any, call: Mapping[str, Any]) -> str | None:
     for key, parameter in parameters.items():
         if key not in call and parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD:
             return f"{name} needs {key!r}, which is missing"
-    return _no_number(call) or _too_large(call)
+    if name.startswith(ONE_VIDEO) and (asked := call.get("num_videos_per_prompt") or 1) != 1:
+        return f"num_videos_per_prompt={asked!r}: {name} makes one video a prompt: give a list with the prompt as often"
+    return _no_text(call) or _no_number(call) or _too_large(call)
 
 
 def _instead(key: str, there: list[str]) -> str:
@@ -57,6 +64,15 @@ def _instead(key: str, there: list[str]) -> str:
     return f"did you mean {' or '.join(near)}?" if near else f"it takes {', '.join(there)}"
 
 
+def _no_text(call: Mapping[str, Any]) -> str | None:
+    for key in TEXTS:
+        given = call.get(key)
+        texts = given if isinstance(given, list) else [given]
+        if given is not None and (not texts or not all(isinstance(text, str) for text in texts)):
+            return f"{key}={given!r}: give a text, or a list of texts, one a video"
+    return None
+
+
 def _no_number(call: Mapping[str, Any]) -> str | None:
     """A count that is none, or a guidance that is no number: pipelines go on with some of these and give no video."""
     for key, value in call.items():
@@ -64,6 +80,9 @@ def _no_number(call: Mapping[str, Any]) -> str | None:
             return f"{key}={value!r}: give a whole number of at least 1"
         if key.startswith("guidance_scale") and value is not None and not _is_finite(value):
             return f"{key}={value!r}: give a finite number"
+    for key in ("timesteps", "sigmas"):
+        if call.get(key) is not None and not np.size(call[key]):
+            return f"{key} is empty: give one number a step"
     own_levels = any(call.get(key) is not None for key in ("timesteps", "sigmas"))
     if "num_inference_steps" in call and call["num_inference_steps"] is None and not own_levels:
         return "num_inference_steps=None: give a whole number of at least 1, or leave it out"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -161,6 +161,8 @@ def checked_hooks(fwd_hooks: Any) -> list[FwdHook]:
     how = "give a list of pairs like [('blocks.3.hook_resid_post @ step=4', lambda activation, hook: activation * 0)]"
     if isinstance(fwd_hooks, str) or (isinstance(fwd_hooks, tuple) and len(fwd_hooks) == 2 and isinstance(fwd_hooks[0], str)):
         raise InterpError(f"fwd_hooks is one pair or a name: {how}")
+    if not isinstance(fwd_hooks, Iterable):
+        raise InterpError(f"fwd_hooks={fwd_hooks!r}: {how}")
     made: list[FwdHook] = []
     for pair in fwd_hooks:
         if isinstance(pair, (tuple, list)) and len(pair) == 2 and isinstance(pair[0], Address):

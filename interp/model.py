@@ -17,7 +17,7 @@ from torch import Tensor
 from cos_interp.interp import batch
 from cos_interp.interp.address import BRANCHES, Address
 from cos_interp.interp.cache import ActivationCache
-from cos_interp.interp.cache_plan import DEFAULT_BUDGET, CacheRequest, Reduce, Steps, Tokens, as_reduce
+from cos_interp.interp.cache_plan import DEFAULT_BUDGET, CacheRequest, Reduce, Steps, Tokens, as_reduce, checked_budget
 from cos_interp.interp.call import check_call, checked_output_type
 from cos_interp.interp.errors import InterpError, unknown_hook
 from cos_interp.interp.families.adapter import Adapter
@@ -31,7 +31,7 @@ from cos_interp.interp.run.door import CallTracer, TracedCall
 from cos_interp.interp.run.engine import ExpertEngine
 from cos_interp.interp.run.stage import Stage
 from cos_interp.interp.run.standins import silent
-from cos_interp.interp.selecting import numbers
+from cos_interp.interp.selecting import numbers, words
 from cos_interp.interp.trajectory import Run
 from cos_interp.interp.views import AXES, TokenGrid
 
@@ -178,11 +178,9 @@ class HookedVideoPipeline:
         Raises UnknownHook for a name that the model does not have, InterpError for steps, branches or tokens that the run does
         not have, and BudgetExceeded before the first transformer call when more than ``max_bytes`` would be kept.
         """
-        in_branches = (branches,) if isinstance(branches, str) else None if branches is None else tuple(branches)
-        for branch in in_branches or ():
-            if branch not in BRANCHES:
-                raise InterpError(f"unknown branch {branch!r}; there are {', '.join(BRANCHES)}")
-        request = CacheRequest(tuple(self.matching(names)), steps, in_branches, tokens, as_reduce(reduce), max_bytes)
+        in_branches = None if branches is None else words(branches, "branches", BRANCHES)
+        budget = checked_budget(max_bytes)
+        request = CacheRequest(tuple(self.matching(names)), steps, in_branches, tokens, as_reduce(reduce), budget)
         return self._hooked(kwargs, request)
 
     def run_with_hooks(self, *, fwd_hooks: Sequence[FwdHook], **kwargs: Any) -> Run:
@@ -268,9 +266,7 @@ class HookedVideoPipeline:
 
     def matching(self, patterns: str | Sequence[str]) -> list[str]:
         """The hook names that a pattern or several name; UnknownHook for a pattern without any."""
-        if callable(patterns):
-            raise InterpError("names: give hook names or patterns like 'blocks.*.hook_resid_post'; model.hook_names lists them")
-        patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+        patterns = words(patterns, "names", "hook names or patterns like 'blocks.*.hook_resid_post'; model.hook_names lists them")
         for pattern in patterns:
             if "@" in pattern:
                 raise InterpError(f"names={pattern!r}: a name without its selectors; say steps=, branches= and tokens= for these")

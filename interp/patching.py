@@ -23,7 +23,7 @@ from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.run.clock import Call, Step
 from cos_interp.interp.run.director import Director, When
 from cos_interp.interp.run.engine import ExpertEngine, Skip, Visitor, streams
-from cos_interp.interp.selecting import numbers, spread, token_mask
+from cos_interp.interp.selecting import numbers, spread, token_mask, words
 from cos_interp.interp.trajectory import Run
 from cos_interp.interp.views import AXES, GRID, axes_of
 
@@ -150,9 +150,7 @@ def resolved(model: HookedVideoPipeline, target: Recording, patch: Patch) -> Pat
         how = "give a function of (step, branch), as recording.donor(site) does"
         raise InterpError(f"{patch}: the donor is {type(patch.donor).__name__}, not a function: {how}")
     run, axes = target.run, AXES[kind_of(model.engines, patch.site)]
-    branches = (patch.branches,) if isinstance(patch.branches, str) else tuple(patch.branches)
-    if patch.site != "hook_x_t" and (unknown := [branch for branch in branches if branch not in run.branches] or not branches):
-        raise InterpError(f"{patch}: branches={unknown or branches}, and the run has {', '.join(run.branches)}")
+    branches = ("cond",) if patch.site == "hook_x_t" else words(patch.branches, f"{patch.site}: branches", run.branches)
     if patch.heads is not None and "head" not in axes:
         raise InterpError(f"{patch}: {patch.site} has the axes {', '.join(axes)}, and no heads")
     return replace(

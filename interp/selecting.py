@@ -7,7 +7,7 @@ what to write.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,22 @@ def numbers(asked: Any, size: int, what: str) -> tuple[int, ...]:
     if wrong:
         raise InterpError(f"{what}={_shown(asked)}: there is no {what} {wrong[0]}; there are {there}")
     return tuple(dict.fromkeys(n + size if n < 0 else n for n in found))
+
+
+def words(asked: Any, what: str, there: Sequence[str] | str) -> tuple[str, ...]:
+    """The words of a selection, one or several. InterpError for none, and for what is no word or not ``there``.
+
+    Where ``there`` is a text, any word will do, and the text says in the error what to give.
+    """
+    how = there if isinstance(there, str) else f"one or several of {', '.join(there)}"
+    several = isinstance(asked, Iterable) and not isinstance(asked, str | bytes | Mapping)
+    found = tuple(asked) if several else (asked,)
+    if not found:
+        raise InterpError(f"{what}={_shown(asked)} names nothing: give {how}")
+    for word in found:
+        if not isinstance(word, str) or not (isinstance(there, str) or word in there):
+            raise InterpError(f"{what}={_shown(asked)}: {word!r} is not there: give {how}")
+    return found
 
 
 def known_layers(asked: Any, layers: int) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from cos_interp.interp.batch import chunks
 from cos_interp.interp.errors import InterpError, unknown_hook
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.patching import Patch, Recording, replay, resolved
-from cos_interp.interp.selecting import known_layers, numbers, whole
+from cos_interp.interp.selecting import known_layers, numbers, whole, words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +35,7 @@ def sweep(
     layers: Iterable[int] | None = None,
     tokens: Mapping[str, Tensor | None] | None = None,
     span: Span = "single",
-    branches: Sequence[str] = ("cond",),
+    branches: str | Sequence[str] = ("cond",),
     batch: int = 1,
 ) -> pd.DataFrame:
     """Put the donor's activations into the target's run, one cell of the grid at a time, and measure what comes out.
@@ -53,7 +53,7 @@ def sweep(
     """
     import pandas as pd
 
-    _check_runs(target, donor, branches)
+    _check_runs(target, donor)
     if tokens is not None and not isinstance(tokens, Mapping):
         raise InterpError("tokens: name the groups, as in tokens={'goal': mask}; the name is a column of the table")
     if (rows_each := whole(batch)) is None or rows_each < 1:
@@ -62,7 +62,16 @@ def sweep(
         cell
         for site, layer, name in _places(model, [sites] if isinstance(sites, str) else sites, layers)
         for step in numbers(steps, target.run.steps, "step")
-        for cell in _cells(model, target, donor, (site, layer, name), step, tokens or {"all": None}, span, tuple(branches))
+        for cell in _cells(
+            model,
+            target,
+            donor,
+            (site, layer, name),
+            step,
+            tokens or {"all": None},
+            span,
+            words(branches, "branches", target.run.branches),
+        )
     ]
     if not cells:
         raise InterpError(f"nothing to patch: sites={sites}, steps={steps}, layers={layers} select no cell")
@@ -79,17 +88,13 @@ def spanned(step: int, steps: int, span: Span) -> tuple[int, ...]:
     return found[span]
 
 
-def _check_runs(target: Recording, donor: Recording, branches: Sequence[str]) -> None:
+def _check_runs(target: Recording, donor: Recording) -> None:
     for what, ours, theirs in (
         ("steps", target.run.steps, donor.run.steps),
         ("latents", list(target.run.x_t[0].shape), list(donor.run.x_t[0].shape)),
     ):
         if ours != theirs:
             raise InterpError(f"the target has {what} {ours}, the donor {theirs}: record both with the same keywords")
-    unknown = [b for b in branches if b not in target.run.branches]
-    if unknown or isinstance(branches, str) or not branches:
-        had = ", ".join(target.run.branches)
-        raise InterpError(f"branches={branches!r}: a list of branches that the run has is needed; it has {had}")
 
 
 def _places(

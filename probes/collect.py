@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.interp.selecting import token_mask
+from cos_interp.interp.selecting import token_mask, whole
 from cos_interp.interp.trajectory import Run
 from cos_interp.probes.clip import Clip, ClipData, Shape, Source
 from cos_interp.probes.errors import ProbeError
@@ -27,6 +27,8 @@ Progress = Callable[[int, int], None]
 
 def sources(model: HookedVideoPipeline, suite: Iterable[Any], n: int | None, seed: int, call: dict[str, Any]) -> list[Source]:
     """The first ``n`` items, tasks in turn, as pipeline calls. A noise seed belongs to its item, whatever the others are."""
+    if n is not None and ((count := whole(n)) is None or count < 1):
+        raise ProbeError(f"n={n!r}: give a whole number of clips of at least 1")
     items = in_turn(list(suite))[:n]
     if n is not None and len(items) < n:
         raise ProbeError(f"n={n} clips were asked for; the suite has {len(items)} items")

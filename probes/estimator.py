@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any, get_args
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
 
+from cos_interp.interp.selecting import whole
 from cos_interp.probes.errors import ProbeError
 from cos_interp.probes.solvers import Kind, Recipe, as_classifier, as_regressor, fit_affine, raw_units
 from cos_interp.probes.strength import choose
@@ -25,6 +27,8 @@ def _has_probabilities(probe: LinearProbe) -> bool:
 
 def _plain(values: Any) -> Any:
     """A tensor, in whatever type, on whatever device and in whatever graph, as an array; anything else as it is."""
+    if isinstance(values, list | tuple) and values and all(hasattr(value, "detach") for value in values):
+        return np.stack([_plain(value) for value in values])
     if not hasattr(values, "detach"):
         return values
     values = values.detach().cpu()
@@ -76,14 +80,23 @@ class LinearProbe(BaseEstimator):
     def fit(self, X: Any, y: Any, groups: Any = None) -> LinearProbe:
         """``X [row, d_model]``, ``y [row]`` (for ridge also ``[row, k]``), ``groups [row]``: clips, kept together when the
         penalty is chosen. ProbeError for a single class, NaN activations, an unknown kind."""
-        if self.kind not in KINDS:
-            raise ProbeError(f"unknown kind of probe {self.kind!r}; there are {', '.join(KINDS)}")
+        self._check_settings()
         X = self._activations(X, reset=True)
         y = self._targets(X, _plain(y))
         auto = self.strength == "auto"
         self.strength_ = choose(self.recipe, X, y, groups, self.inner) if auto else float(self.strength)
         self.coef_, self.intercept_ = raw_units(fit_affine(self.recipe, X, y, self.strength_))
         return self
+
+    def _check_settings(self) -> None:
+        if self.kind not in KINDS:
+            raise ProbeError(f"unknown kind of probe {self.kind!r}; there are {', '.join(KINDS)}")
+        given = self.strength
+        if given != "auto" and (isinstance(given, bool | str) or not isinstance(given, Real) or not 0 < given < np.inf):
+            raise ProbeError(f"strength={given!r}: give a number above 0, or 'auto'")
+        for name, least in (("inner", 2), ("components", 1)):
+            if (count := whole(getattr(self, name))) is None or count < least:
+                raise ProbeError(f"{name}={getattr(self, name)!r}: give a whole number of at least {least}")
 
     def _targets(self, X: np.ndarray, y: Any) -> np.ndarray:
         if y is None:
@@ -147,15 +160,22 @@ class LinearProbe(BaseEstimator):
         return float((balanced_accuracy_score if self.classifies else r2_score)(_plain(y), self.predict(X)))
 
     def direction(self, towards: Any = None) -> np.ndarray:
-        """Unit vector ``[d_model]`` along which the score of a class rises; the second class of two by default."""
+        """Unit vector ``[d_model]`` along which the score of a class rises, the second of two by default.
+
+        Of ridge, that of an output by its number. ProbeError for one that the probe does not have.
+        """
         check_is_fitted(self)
+        known = self.classes_.tolist() if self.classifies else list(range(len(self.coef_)))
+        if towards is None and len(self.coef_) == 1:
+            towards = known[-1]
+        if towards not in known:
+            what = "class" if self.classifies else "output"
+            raise ProbeError(f"direction towards which {what}? {towards!r} is none of {known}")
+        place = known.index(towards)
         if len(self.coef_) == 1:
-            row = self.coef_[0]
-            row = -row if self.classifies and towards is not None and towards == self.classes_[0] else row
+            row = -self.coef_[0] if place < len(known) - 1 else self.coef_[0]
         else:
-            if towards is None or (self.classifies and towards not in self.classes_):
-                raise ProbeError(f"direction towards which class? This probe has {list(getattr(self, 'classes_', []))}")
-            row = self.coef_[list(self.classes_).index(towards)] - self.coef_.mean(0)
+            row = self.coef_[place] - self.coef_.mean(0) if self.classifies else self.coef_[place]
         return row / max(float(np.linalg.norm(row)), 1e-12)
 
     def basis(self) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -111,11 +112,16 @@ def test_a_head_that_is_not_there_is_refused(model):
             model.run_with_hooks(fwd_hooks=[(f"blocks.0.{name} @ {address}", lambda act, hook: act)], **CALL)
 
 
-@pytest.mark.parametrize("asked", [{"steps": [0, 99]}, {"branches": "uncond"}, {"tokens": {"frames": [0]}}, {"steps": 1.0}])
+@pytest.mark.parametrize(
+    "asked",
+    [{"steps": [0, 99]}, {"branches": "uncond"}, {"tokens": {"frames": [0]}}, {"steps": 1.0}, {"names": []}, {"names": 5},
+     {"names": [None]}, {"names": {"hook_x_t": 1}}, {"branches": 5}, {"branches": ()}, {"branches": ["cond", None]},
+     {"max_bytes": math.nan}, {"max_bytes": "1GB"}, {"max_bytes": True}, {"max_bytes": -1}, {"reduce": 5}],
+)  # fmt: skip
 def test_a_cache_of_what_the_run_has_not_is_refused_before_it(model, asked):
     before = model.block_calls
     with pytest.raises(InterpError):
-        model.run_with_cache(names="blocks.0.hook_resid_post", **asked, **CALL)
+        model.run_with_cache(**{"names": "blocks.0.hook_resid_post", **asked}, **CALL)
     assert model.block_calls == before
 
 
@@ -148,7 +154,7 @@ def test_the_last_step_of_the_users_own_noise_levels_is_the_last_that_runs(famil
     ("hooks", "message"),
     [(("hook_x_t", print), "one pair"), ("hook_x_t", "pair or a name"), ([("hook_x_t", None)], "not a function"),
      ([("hook_x_t",)], "no pair"), ([("hook_x_t", lambda act: act)], r"must take \(activation, hook\)"),
-     ([(3, print)], "no pair")],
+     ([(3, print)], "no pair"), (None, "fwd_hooks=None: give a list"), (5, "fwd_hooks=5: give a list")],
 )  # fmt: skip
 def test_wrong_hooks_are_named(model, hooks, message):
     with pytest.raises(InterpError, match=message):
@@ -158,6 +164,9 @@ def test_wrong_hooks_are_named(model, hooks, message):
 def test_wrong_keywords_say_what_to_write(model):
     for wrong, message in (
         ({"fwd_hooks": []}, r"run_with_hooks\(fwd_hooks"), ({"promt": "a"}, "did you mean prompt"),
+        ({"prompt": [None]}, "give a text"), ({"prompt": ["a", 5]}, "give a text"), ({"prompt": []}, "give a text"),
+        ({"negative_prompt": 3}, "give a text"),
+        ({"max_sequence_length": 10**9}, "GiB for each head"),
         ({"generator": torch.Generator()}, "seed and generator"), ({"height": 8_000_000, "width": 80_000}, "GiB"),
     ):  # fmt: skip
         with pytest.raises(InterpError, match=message):
@@ -165,6 +174,19 @@ def test_wrong_keywords_say_what_to_write(model):
     with pytest.raises(InterpError, match=r"the hook at blocks.0.hook_resid_post, step 0 returned torch.float64"):
         edit = lambda act, hook: act.double()
         model.run_with_hooks(fwd_hooks=[("blocks.0.hook_resid_post @ frame=0", edit)], **CALL)
+
+
+def test_noise_levels_without_one_are_refused():
+    own = HookedVideoPipeline.from_pipeline(tiny.build("hunyuan"))
+    with pytest.raises(InterpError, match="sigmas is empty: give one number a step"):
+        own.run(**tiny.call("hunyuan") | {"sigmas": [], "seed": 0})
+
+
+@pytest.mark.parametrize("name", ["cogvideox", "allegro", "wan2.1-v2v"])
+def test_a_pipeline_that_makes_one_video_a_prompt_says_so(name):
+    one = HookedVideoPipeline.from_pipeline(tiny.build(name))
+    with pytest.raises(InterpError, match=r"num_videos_per_prompt=2: .* makes one video a prompt: give a list"):
+        one.run(**tiny.call(name) | {"num_videos_per_prompt": 2, "seed": [0, 1]})
 
 
 # --- values kept ------------------------------------------------------------------------------------------------------
@@ -266,7 +288,7 @@ def test_tokens_of_x_t_are_the_cells_of_the_tokens(model, recordings):
 
 @pytest.mark.parametrize(
     ("changed", "message"),
-    [({"steps": 3}, "no step 3"), ({"branches": ("neg",)}, "the run has cond"), ({"heads": 5}, "no head 5"),
+    [({"steps": 3}, "no step 3"), ({"branches": ("neg",)}, "one or several of cond"), ({"heads": 5}, "no head 5"),
      ({"tokens": torch.ones(1, 2, 2)}, "bool mask"), ({"tokens": np.ones((1, 1, 1), bool)}, "the token grid is"),
      ({"site": "blocks.1.attn.hook_zz"}, "nearest"), ({"site": "blocks.1.hook_resid_post", "heads": 0}, "no heads"),
      ({"site": "blocks.1.cross_attn.hook_k", "tokens": {"frame": 0}}, "no tokens of the video")],

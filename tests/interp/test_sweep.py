@@ -127,10 +127,10 @@ def test_what_does_not_fit_is_refused_with_the_remedy():
         ask(layers=[9])
     with pytest.raises(InterpError, match="there are single, from, until"):
         ask(span="before")
-    with pytest.raises(InterpError, match="it has cond, uncond"):
+    with pytest.raises(InterpError, match="several of cond, uncond"):
         ask(branches=["both"])
-    with pytest.raises(InterpError, match="a list of branches"):
-        ask(branches="cond")
+    with pytest.raises(InterpError, match=r"branches=\[\] names nothing"):
+        ask(branches=[])
     with pytest.raises(InterpError, match="give a bool mask"):
         ask(tokens={"a": torch.ones(1, 1, 1)})
     with pytest.raises(InterpError, match="'step', which is a column"):

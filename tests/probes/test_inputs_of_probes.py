@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from cos_interp.probes import LinearProbe, ProbeError, Target
+from cos_interp.interp import InterpError
+from cos_interp.probes import LinearProbe, ProbeDataset, ProbeError, Target
 from cos_interp.probes.clip import ClipData
 from cos_interp.probes.collect import chosen_tokens
 from cos_interp.probes.dataset import assemble
 from cos_interp.probes.scoring import class_tally, interval
 from cos_interp.probes.splits import grouped
+from cos_interp.tasks import suite
 
 RANDOM = np.random.default_rng(0)
 GRID = (2, 2, 2)
@@ -28,6 +30,39 @@ def test_tensors_of_every_type_and_in_a_graph_are_arrays():
         found = LinearProbe("ridge-classifier", strength=1.0).fit(X.to(kind), y)
         again = LinearProbe("ridge-classifier", strength=1.0).fit(X.to(kind).float().numpy(), y.numpy())
         assert np.array_equal(found.coef_, again.coef_) and found.score(X.to(kind), y) > 0.8
+
+    found = LinearProbe("ridge-classifier", strength=1.0).fit([row.bfloat16() for row in X], list(y))
+    assert np.array_equal(found.predict(list(X.bfloat16())), found.predict(X.bfloat16()))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"strength": 0}, {"strength": -1.0}, {"strength": np.nan}, {"strength": "best"}, {"strength": True}, {"inner": 0},
+     {"inner": -1}, {"inner": 1}, {"inner": 2.0}, {"components": 0}, {"kind": "forest"}],
+)  # fmt: skip
+def test_settings_that_mean_nothing_are_refused(wrong):
+    X, y = RANDOM.standard_normal((20, 3)), np.arange(20) % 2
+    with pytest.raises(ProbeError, match=next(iter(wrong))):
+        LinearProbe(**wrong).fit(X, y)
+
+
+def test_a_direction_is_one_that_the_probe_has():
+    X = RANDOM.standard_normal((90, 3))
+    two = LinearProbe("ridge-classifier", strength=1.0).fit(X, np.where(X[:, 0] > 0, "red", "blue"))
+    assert np.array_equal(two.direction("red"), two.direction()) and np.array_equal(two.direction("blue"), -two.direction())
+    assert two.direction()[0] > 0.9
+    three = LinearProbe("ridge-classifier", strength=1.0).fit(X, np.digitize(X[:, 1], [-0.4, 0.4]))
+    values = LinearProbe("ridge", strength=1.0).fit(X, X[:, [2, 0]])
+    assert abs(three.direction(2)[1]) > 0.9 and values.direction(0)[2] > 0.99 and values.direction(np.int64(1))[0] > 0.99
+    for probe, wrong in ((two, 7), (two, "green"), (three, None), (three, 3), (values, None), (values, 2)):
+        with pytest.raises(ProbeError, match=r"direction towards which (class|output)\? .* is none of \["):
+            probe.direction(wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"n": -1}, {"n": 0}, {"n": 1.5}, {"names": []}, {"names": 5}])
+def test_a_collection_of_nothing_is_refused(organism, wrong):
+    with pytest.raises((InterpError, ProbeError), match=next(iter(wrong))):
+        ProbeDataset.collect(organism, suite.task_items("maze"), num_inference_steps=2, **{"n": 1, **wrong})
 
 
 class Seen:
