@@ -91,8 +91,8 @@ def load(folder: str | Path) -> LoadedRun:
 
 
 def draw(folder: str | Path) -> Path:
-    """Draw the page of a finished run again from what it left, without a model; returns the page. Raises RunError as
-    :func:`load` does, and for a dossier, whose experiments are drawn one by one."""
+    """Draw the page of a finished run again from what it left, without a model; returns the page. Raises RunError for a
+    folder without a finished run, and for a dossier, whose experiments are drawn one by one."""
     from cos_interp.analyses.driver.drawing import draw_again
 
-    return draw_again(load(folder))
+    return draw_again(Path(folder), EXPERIMENTS)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from cos_interp.analyses import EXPERIMENTS, draw, load, runner
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.options import configured, with_options
 from cos_interp.interp.terminal import Failure, Json, print_json, progress_bar
+
+if TYPE_CHECKING:
+    from cos_interp.analyses.driver.findings import Finding
 
 analyze = typer.Typer(no_args_is_help=True, help="Experiments. Each writes a run folder with an HTML report.")
 report_app = typer.Typer(no_args_is_help=True, help="Pages of finished runs.")
@@ -90,12 +93,14 @@ def runs_show(run: Annotated[Path, typer.Argument(help="Run folder.")], as_json:
     facts = RunStore(run).facts()
     if facts is None:
         raise Failure(f"{run} holds no run")
+    findings: Sequence[Finding] = ()
+    unread = None
     try:
-        findings = load(run).findings
-    except RunError:  # of an unfinished run there are none
-        findings = ()
+        findings = load(run).findings if facts.get("status") == "complete" else ()
+    except RunError as error:
+        unread = str(error)
     if as_json:
-        print_json({**facts, "findings": [finding.data() for finding in findings]})
+        print_json({**facts, "findings": [finding.data() for finding in findings], "unread": unread})
         return
     typer.echo(overview(run).line())
     typer.echo(f"{facts['command']}")
@@ -104,6 +109,8 @@ def runs_show(run: Annotated[Path, typer.Argument(help="Run folder.")], as_json:
             typer.echo(f"{key}: {_inline(facts[key])}")
     for finding in findings:
         typer.echo(f"- {finding.line()}")
+    if unread:
+        raise Failure(unread)
 
 
 def _inline(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from cos_interp.interp.configs import broken_configs
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.files import weights_digest
 
@@ -40,7 +42,8 @@ def load_pipeline(name: str | Path, kwargs: Mapping[str, Any]) -> tuple[Any, dic
     except (OSError, ValueError, RuntimeError, ImportError, AttributeError, KeyError, TypeError, SafetensorError) as error:
         said = (str(error).strip() or repr(error)).splitlines()[0]
         raise InterpError(f"{name} could not be loaded: {said}{_pickled(folder, options)}") from error
-    if problem := next(unlike_files(pipe, found, options.get("variant")), None):
+    problems = itertools.chain(unlike_files(pipe, found, options.get("variant")), broken_configs(pipe, found))
+    if problem := next(problems, None):
         raise InterpError(f"{name} could not be loaded: {problem}")
     return pipe, _defaults(found)
 
@@ -123,22 +126,25 @@ def unlike_files(pipe: Any, folder: Path, variant: str | None = None) -> Iterato
         beside = sorted(key for key in held - {n for names in own for n in names} if not _ignored(module, key))
         if missing:
             yield f"its {name} lacks {_several(missing)}, which would be drawn at random: the files are incomplete"
+        if whole := sorted(_whole_numbers(module, folder / name, variant)):
+            yield f"the files of its {name} hold {_several(whole)} as whole numbers, whose scale is not known: they are quantised"
         if beside:
             yield f"the files of its {name} hold {_several(beside)}, which {type(module).__name__} does not have"
 
 
 def names_in_files(folder: Path, variant: str | None) -> set[str] | None:
     """The names of the weights in a component's safetensors files; None where there are none."""
+    files = files_of(folder, variant)
+    return {key for path in files for key in _keys(path)} if files else None  # what they hold, not what an index says
+
+
+def files_of(folder: Path, variant: str | None) -> list[Path]:
+    """A component's safetensors files that are loaded: those of its index, else those of the variant."""
     ending = f".{variant}" if variant else ""
     for path in sorted(folder.glob(f"*.safetensors.index{ending}.json")):
         shards = {folder / name for name in json.loads(path.read_text())["weight_map"].values()}
-        return {key for shard in shards if shard.is_file() for key in _keys(shard)}  # what they hold, not what the index says
-    plain = [
-        p for p in sorted(folder.glob("*.safetensors")) if p.stem.count(".") == ending.count(".") and p.stem.endswith(ending)
-    ]
-    if not plain:
-        return None
-    return {key for path in plain for key in _keys(path)}
+        return sorted(shard for shard in shards if shard.is_file())
+    return [p for p in sorted(folder.glob("*.safetensors")) if p.stem.count(".") == ending.count(".") and p.stem.endswith(ending)]
 
 
 def _keys(path: Path) -> set[str]:
@@ -146,6 +152,18 @@ def _keys(path: Path) -> set[str]:
 
     with safe_open(path, "pt") as handle:
         return set(handle.keys())
+
+
+def _whole_numbers(module: nn.Module, folder: Path, variant: str | None) -> Iterator[str]:
+    """Weights that are floats in the module and whole numbers in its files."""
+    from safetensors import safe_open
+
+    floats = {name for name, weight in module.state_dict().items() if weight.is_floating_point()}
+    for path in files_of(folder, variant):
+        with safe_open(path, "pt") as handle:
+            for key in floats & set(handle.keys()):
+                if handle.get_slice(key).get_dtype()[0] in "IUB" and handle.get_slice(key).get_dtype() != "BF16":
+                    yield key
 
 
 def names_of_weights(module: nn.Module) -> Iterator[list[str]]:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from cos_interp.analyses.driver import experiment, manifest
+from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.errors import RunError
-from cos_interp.analyses.driver.loaded import LoadedRun
+from cos_interp.analyses.driver.loaded import opened
 from cos_interp.analyses.driver.lock import Writer
 from cos_interp.analyses.driver.registry import entries, load
 from cos_interp.analyses.driver.store import RunStore
 
 
-def draw_again(run: LoadedRun) -> Path:
-    """The page, written again with its list; units, results and ``run.json`` are not touched. RunError where it cannot be."""
-    if run.name not in entries():
-        raise RunError(f"{run.folder} is a dossier: draw the runs in it, like {run.folder}/recovery")
-    made = load(run.name)
+def draw_again(folder: Path, known: Mapping[str, Entry]) -> Path:
+    """The page of a finished run, written again with its list, whatever became of the page before.
+
+    Units, results and ``run.json`` are not touched. RunError where it cannot be. ``known``: experiments by name, and the dossier.
+    """
+    _, entry, config = opened(folder, known)
+    if entry.name not in entries():
+        raise RunError(f"{folder} is a dossier: draw the runs in it, like {folder}/recovery")
+    made = load(entry.name)
     try:
-        with Writer(run.folder).holding() as writer:
-            experiment.draw(made, run.config, RunStore(run.folder, made.facts, writer))
+        with Writer(folder).holding() as writer:
+            experiment.draw(made, config, RunStore(folder, made.facts, writer))
     except OSError as error:
-        raise RunError(f"cannot write to {run.folder}: {error.strerror}") from error
-    return run.folder / manifest.REPORT
+        raise RunError(f"cannot write to {folder}: {error.strerror}") from error
+    return folder / manifest.REPORT

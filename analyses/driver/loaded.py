@@ -61,18 +61,23 @@ def read(folder: Path, entries: Mapping[str, Entry]) -> LoadedRun:
     Raises RunError, which names the file, for a folder without a finished run, for one that changed since, and for files that
     this version did not write.
     """
+    facts, entry, config = opened(folder, entries)
+    store = RunStore(folder)
+    units = tuple(sorted(path.stem for path in (folder / "shards").glob("*.safetensors")))
+    return LoadedRun(folder, entry.name, config, _rows(store), findings_in(store), facts, units, entry.facts)
+
+
+def opened(folder: Path, entries: Mapping[str, Entry]) -> tuple[dict[str, Any], Entry, AnalysisConfig]:
+    """``run.json`` of a finished run, the experiment that made it, and its settings. RunError where there is none."""
     if folder.is_file():
         raise RunError(f"{folder} is a file: give the run folder, which holds {manifest.RUN}")
-    store = RunStore(folder)
-    facts = store.facts()
+    facts = RunStore(folder).facts()
     if facts is None:
         raise RunError(f"{folder} holds no run: it has no {manifest.RUN}")
     if facts.get("status") != "complete":
         raise RunError(f"the run in {folder} is {facts.get('status')}: continue it with the same command")
     entry = _entry(folder, facts, entries)
-    config = _config(folder, facts, entry)
-    units = tuple(sorted(path.stem for path in (folder / "shards").glob("*.safetensors")))
-    return LoadedRun(folder, entry.name, config, _rows(store), findings_in(store), facts, units, entry.facts)
+    return facts, entry, _config(folder, facts, entry)
 
 
 AGAIN = "run the same command again with --fresh"

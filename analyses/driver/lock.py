@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from cos_interp.analyses.driver.errors import Taken
+from cos_interp.analyses.driver.errors import RunError, Taken
 
 LOCK, OWNER = ".lock", ".owner.json"
 FILES = (LOCK, OWNER)
@@ -33,6 +33,8 @@ class Writer:
     def check(self) -> None:
         """Taken when somebody else took the folder over, which happens to a writer that was silent for long."""
         held = owner(self.folder)
+        if not self.folder.is_dir():
+            raise RunError(f"{self.folder} was removed while this process was writing it: run the same command again")
         if held is None or held.get("token") != self.token:
             raise Taken(f"{self.folder} was taken over by {described(held)} while this process was silent: its results stand")
 

@@ -53,7 +53,10 @@ def own(folder: Path, parts: Collection[str] = ()) -> list[str]:
     """The files below a folder that a run writes: lists, results, page, units, the lock, leftovers, and what the lists name.
     ``parts``: runs inside, which are wholly its own."""
     fixed = {*LISTS, RESULTS, REPORT, FINDINGS, *FILES, *_listed(folder)}
-    mine = [name for name in entries(folder) if name in fixed or _is_unit(name) or is_leftover(Path(name))]
+    mine = [
+        name for name in entries(folder)
+        if (name in fixed or _is_unit(name) or is_leftover(Path(name))) and not _is_folder(folder / name)
+    ]  # fmt: skip
     return mine + [f"{part}/{name}" for part in parts for name in own(folder / part)]
 
 
@@ -62,6 +65,10 @@ def strangers(folder: Path, parts: Collection[str] = ()) -> list[str]:
     inner = [f"{part}/{name}" for part in parts for name in strangers(folder / part)]
     there = {name for name in entries(folder) if name not in {f"{part}/{RUN}" for part in parts}}
     return sorted((there - set(own(folder))) | set(inner))
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def _is_unit(name: str) -> bool:
@@ -135,12 +142,16 @@ def _problems(folder: Path) -> Iterator[str]:
     yield from _compared(folder, wanted)
 
 
-def digests(folder: Path) -> dict[str, str]:
-    """The digests of all files that the lists of a finished run name. RunError where a list is missing or damaged."""
+def digest_of(folder: Path, name: str) -> str | None:
+    """The digest of a file of a finished run, by the list that it belongs to; None where that does not name it.
+
+    RunError where the list is missing or damaged.
+    """
     data = (folder / RUN).read_bytes()
     if older.is_of_0_1(data):
-        return older.digests(folder)
-    return _of_the_run(folder, read_sealed_json(data)) | _of_the_page(folder, {})
+        return older.digests(folder).get(name)
+    of_the_run = name == RESULTS or _is_unit(name)
+    return (_of_the_run(folder, read_sealed_json(data)) if of_the_run else _of_the_page(folder, {})).get(name)
 
 
 def _of_the_run(folder: Path, facts: Mapping[str, Any]) -> dict[str, str]:

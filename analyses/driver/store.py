@@ -101,7 +101,9 @@ class RunStore:
         foreign = manifest.strangers(self.folder, self.parts)
         if not path.is_file() and foreign:
             raise RunError(f"{self.folder} holds no run, but {foreign[0]}: choose another --out")
-        if path.is_file() and not manifest.was_a_run(path.read_bytes()):
+        held = path.read_bytes() if path.is_file() else b""
+        cut = not held.strip(b"\0 \r\n") and not foreign  # what a disk may leave of one
+        if path.is_file() and not cut and not manifest.was_a_run(held):
             raise RunError(f"{path} was not written by this tool: choose another --out")
         if fresh and foreign:
             raise RunError(f"--fresh would delete {foreign[0]} in {self.folder}, which is not of the run: move it away")
@@ -280,7 +282,7 @@ class RunStore:
     def read(self, name: str) -> bytes:
         """A file of a finished run that its lists name. RunError when it is missing or not what was written."""
         try:
-            wanted = manifest.digests(self.folder).get(name)
+            wanted = manifest.digest_of(self.folder, name)
         except RunError as error:
             raise RunError(f"{self.folder}: {error}") from error
         try:

@@ -194,6 +194,32 @@ def test_a_run_is_removed_with_what_is_its_own(folder):
     assert content(folder) == {"notes.txt": b"x"}
 
 
+@pytest.mark.parametrize("left", [b"", b"\0" * 100, b"\n"])
+def test_a_run_json_that_a_disk_emptied_has_a_way_out(folder, left):
+    (folder / "run.json").write_bytes(left)
+    with pytest.raises(RunError, match=r"damaged .*: start again with --fresh"):
+        fill(folder)
+    (folder / "notes.txt").write_text("x")  # with something else beside it, it may be somebody's own
+    for way in (lambda: fill(folder, fresh=True), RunStore(folder).remove):
+        with pytest.raises(RunError, match="was not written by this tool"):
+            way()
+    (folder / "notes.txt").unlink()
+    assert fill(folder, fresh=True) == [0, 1, 2] and RunStore(folder).verify() == []
+    (folder / "run.json").write_bytes(left)
+    RunStore(folder).remove()
+    assert not folder.exists()
+
+
+def test_a_folder_in_the_place_of_a_file_is_not_ours(folder):
+    (folder / "results.parquet").unlink()
+    (folder / "results.parquet").mkdir()
+    (folder / "results.parquet" / "mine").write_text("x")
+    with pytest.raises(RunError, match=r"would delete results.parquet"):
+        fill(folder, fresh=True)
+    RunStore(folder).remove()
+    assert content(folder) == {"results.parquet/mine": b"x"}
+
+
 def test_a_page_drawn_again_is_sealed_again_and_the_rest_is_not_touched(folder):
     before = content(folder)
     with lock.Writer(folder).holding() as writer:
@@ -407,6 +433,12 @@ def test_who_was_taken_over_writes_no_more(folder):
         (folder / lock.OWNER).write_text(json.dumps({"token": "t", "host": "elsewhere", "pid": 1}))
         store.add_unit("u0", [], {}, Facts())
     assert lock.owner(folder) == {"token": "t", "host": "elsewhere", "pid": 1}  # who took over is not signed off
+
+
+def test_a_folder_that_was_removed_is_said_to_be(folder):
+    with pytest.raises(RunError, match="was removed while this process was writing it"), RunStore.open(folder, ASKED) as store:
+        shutil.rmtree(folder)
+        store.add_unit("u0", [], {}, Facts())
 
 
 def test_a_writers_heart_beats(folder, monkeypatch):

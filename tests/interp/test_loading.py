@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import accelerate
@@ -12,6 +13,7 @@ import pytest
 import torch
 from diffusers.hooks import LayerSkipConfig, apply_first_block_cache, apply_layer_skip
 from diffusers.hooks.context_parallel import apply_context_parallel
+from safetensors.torch import load_file, save_file
 
 from cos_interp.interp import HookedVideoPipeline, InterpError
 from cos_interp.interp.check.proof import check_adapter
@@ -333,6 +335,34 @@ def test_folders_that_cannot_be_loaded_say_why(tmp_path):
         index.write_text(content)
         with pytest.raises(InterpError, match=why):
             HookedVideoPipeline.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("scheduler/scheduler_config.json", lambda held: {}, "does not say of which class it is"),
+        ("vae/config.json", lambda held: {**held, "latents_std": [0.0] * held["z_dim"]}, "has latents_std"),
+        ("vae/config.json", lambda held: {**held, "latents_std": [-1.0] * held["z_dim"]}, "has latents_std"),
+        ("vae/config.json", lambda held: {**held, "latents_mean": [None] * held["z_dim"]}, "has latents_mean"),
+        ("vae/config.json", lambda held: {**held, "latents_std": [1.0] * 3}, "has 3 latents_std for 4 latent channels"),
+    ],
+)  # fmt: skip
+def test_a_configuration_that_would_mean_something_else_is_refused(folder, tmp_path, file, change, message):
+    shutil.copytree(folder, tmp_path / "model")
+    path = tmp_path / "model" / file
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(InterpError, match=message):
+        HookedVideoPipeline.from_pretrained(tmp_path / "model")
+
+
+def test_weights_kept_as_whole_numbers_are_refused(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "model")
+    path = next((tmp_path / "model" / "transformer").glob("*.safetensors"))
+    weights = load_file(path)
+    weights["proj_out.weight"] = (weights["proj_out.weight"] * 100).to(torch.int8)
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(InterpError, match=r"its transformer hold proj_out.weight as whole numbers, whose scale is not known"):
+        HookedVideoPipeline.from_pretrained(tmp_path / "model")
 
 
 # --- as the command line says ----------------------------------------------------------------------------------------

@@ -57,6 +57,23 @@ def test_a_run_is_shown_drawn_again_and_verified(runs):
     )
 
 
+@pytest.mark.parametrize("name", ["page.json", "findings.json", "report.html"])
+def test_a_page_is_drawn_again_whatever_became_of_it(runs, tmp_path, name):
+    folder = tmp_path / "run"
+    shutil.copytree(runs / "good", folder)
+    whole = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    for damage in (lambda path: path.unlink(), lambda path: path.write_bytes(b"{")):
+        damage(folder / name)
+        with pytest.raises(Failure):
+            said("runs", "verify", str(folder))
+        if name != "report.html":
+            with pytest.raises(Failure, match=rf"{name}|findings"):
+                said("runs", "show", str(folder))
+            assert json.loads(said("runs", "show", str(folder), "--json"))["unread"]
+        said("report", "draw", str(folder))
+        assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == whole
+
+
 def test_a_run_is_removed_and_nothing_else(runs):
     shutil.copytree(runs / "good", runs / "copy")
     (runs / "copy" / "notes.txt").write_text("x")
