@@ -17,14 +17,16 @@ organism_app = typer.Typer(no_args_is_help=True, help="The small trained model t
 @organism_app.command("train")
 def organism_train(
     out: Annotated[Path, typer.Option(help="Folder for checkpoints and the finished pipeline.")] = Path("runs/organism"),
-    workers: Annotated[int | None, typer.Option(help="Processes (CPU). One a core by default.")] = None,
-    dit_steps: Annotated[int | None, typer.Option(help="Steps of the transformer; the recipe's by default.")] = None,
-    vae_steps: Annotated[int | None, typer.Option(help="Steps of each autoencoder stage; the recipe's by default.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes (CPU). One a core by default.")] = None,
+    dit_steps: Annotated[int | None, typer.Option(min=0, help="Steps of the transformer; the recipe's by default.")] = None,
+    vae_steps: Annotated[
+        int | None, typer.Option(min=0, help="Steps of each autoencoder stage; the recipe's by default.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile the blocks (1.7 times as fast).")] = True,
     start_from: Annotated[Path | None, typer.Option(help="Start from these weights; the decoder too, with --vae-steps.")] = None,
     autoencoder: Annotated[Path | None, typer.Option(help="Pipeline folder whose autoencoder is used as it is.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the transformer's first weights and its samples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the transformer's first weights and its samples.")] = 0,
     keep: Annotated[str | None, typer.Option(help="Also write the pipeline after these steps: 1000,2000.")] = None,
 ) -> None:
     """Train the organism from scratch: autoencoder, then transformer. Run it again to continue after a kill.
@@ -51,13 +53,13 @@ def organism_train(
 @organism_app.command("eval")
 def organism_eval(
     model: Annotated[str, typer.Option(help="'organism' or a pipeline folder.")] = "organism",
-    num_steps: Annotated[int, typer.Option(help="Denoising steps.")] = 20,
-    guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.0,
-    limit: Annotated[int | None, typer.Option(help="First items of each task only.")] = None,
-    seed: Annotated[int, typer.Option(help="Noise seed of item i is seed * 1,000,000 + i.")] = 0,
+    num_steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 20,
+    guidance: Annotated[float, typer.Option(min=1, help="Guidance scale; 1 is none.")] = 1.0,
+    limit: Annotated[int | None, typer.Option(min=1, help="First items of each task only.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Noise seed of item i is seed * 1,000,000 + i.")] = 0,
     fresh_items: Annotated[bool, typer.Option("--fresh-items", help="New test items instead of cos-500.")] = False,
     every_step: Annotated[bool, typer.Option("--every-step", help="Also score the clean estimate of every step.")] = False,
-    workers: Annotated[int | None, typer.Option(help="Processes. One a core by default.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes. One a core by default.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the figures to this JSON file.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -87,7 +89,7 @@ def organism_eval(
 @organism_app.command("untrained")
 def organism_untrained(
     folder: Annotated[Path, typer.Argument(help="Where to write the pipeline.")],
-    seed: Annotated[int, typer.Option(help="Seed of the random transformer.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random transformer.")] = 0,
 ) -> None:
     """Write an untrained twin: the organism's autoencoder and text encoder with a random transformer, the null model.
 

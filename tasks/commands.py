@@ -38,7 +38,7 @@ def tasks_list(as_json: Json = False) -> None:
 @tasks_app.command("show")
 def tasks_show(
     task: Annotated[str, typer.Argument(help=f"One of {', '.join(NAMES)}.")],
-    seed: Annotated[int, typer.Option(help="The item's seed.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The item's seed.")] = 0,
     difficulty: Annotated[int | None, typer.Option(help="Restrict to a difficulty.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the true video here (mp4).")] = None,
     as_json: Json = False,

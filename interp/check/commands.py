@@ -39,10 +39,10 @@ def models_check(
     model: Annotated[str, typer.Argument(help="organism, a folder, a hub id, or tiny:NAME.")],
     revision: Annotated[str | None, typer.Option(help="Commit of a hub model.")] = None,
     prompt: Annotated[str, typer.Option(help="Text of the generation.")] = "a red ball rolls to the right",
-    num_steps: Annotated[int, typer.Option(help="Denoising steps.")] = 2,
-    height: Annotated[int | None, typer.Option(help="Pixels; the pipeline's own default if not given.")] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
-    frames: Annotated[int | None, typer.Option(help="Pixel frames.")] = None,
+    num_steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 2,
+    height: Annotated[int | None, typer.Option(min=1, help="Pixels; the pipeline's own default if not given.")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="Pixels.")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Pixel frames.")] = None,
     as_json: Json = False,
 ) -> None:
     """Prove every hook name of a model: it fires, equals a plain forward hook, and an edit there changes the output.
