@@ -6,8 +6,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
+import scipy.stats
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from cos_interp.analyses.driver.estimates import Mean, PairedShares, Share, Statistic
 from cos_interp.analyses.driver.findings import Number
 
 RESAMPLES = 2000
@@ -60,25 +63,27 @@ def remaining_share(sigmas: Sequence[float], step: int) -> float:
     return (sigmas[step] - sigmas[step + 1]) / sigmas[step]
 
 
-def bootstrap(items: Sequence[object], statistic: Callable[[Sequence], float], resamples: int = 500, seed: int = 0) -> Number:
-    """A statistic of a list of items with its 95 % percentile interval, items resampled with replacement.
+def bootstrap(items: Sequence[object], statistic: Callable[[Sequence], float]) -> Number:
+    """A statistic of a list of items with its 95 % interval, items resampled with replacement."""
+    return Statistic(items, statistic).number()
 
-    Resamples in which the statistic is undefined (NaN) are left out.
+
+def mean_number(values: Sequence[float] | np.ndarray) -> Number:
+    """Mean over items with its 95 % interval; NaN items are left out.
+
+    The exact one where all are 0 or 1; else the bootstrap-t, or Student's t where that has no bounds: below twelve items, and
+    where hardly any item differs from the others.
     """
-    value = float(statistic(items)) if len(items) else float("nan")
-    if len(items) < 2:
-        return Number(value, n=len(items))
-    rng = np.random.default_rng(seed)
-    drawn = [float(statistic([items[i] for i in rng.integers(0, len(items), len(items))])) for _ in range(resamples)]
-    low, high = np.nanquantile(drawn, [0.025, 0.975]) if not np.isnan(drawn).all() else (float("nan"), float("nan"))
-    return Number(value, float(low), float(high), len(items))
-
-
-def mean_number(values: Sequence[float] | np.ndarray, resamples: int = RESAMPLES) -> Number:
-    """Mean over items with a 95 % bootstrap interval; NaN items are left out."""
-    all_items = np.asarray(values, float)
-    known = all_items[~np.isnan(all_items)]
-    return Number(*bootstrap_mean(known, resamples), n=len(known))
+    items = np.asarray(values, float)
+    known = items[~np.isnan(items)]
+    if len(known) and np.isin(known, (0, 1)).all():
+        return Share(known).number()
+    skewed = Mean(known)
+    return (
+        skewed.number()
+        if skewed.n >= skewed.least and np.isfinite(skewed.interval()).all()
+        else Mean(known, normal=True).number()
+    )
 
 
 def by_item(rows: pd.DataFrame, value: str, item: str = "problem") -> Number:
@@ -87,8 +92,11 @@ def by_item(rows: pd.DataFrame, value: str, item: str = "problem") -> Number:
 
 
 def paired(first: pd.Series, second: pd.Series) -> Number:
-    """Mean of ``first - second`` over the items that both have, aligned by index, with a paired bootstrap interval."""
+    """Mean of ``first - second`` over the items that both have, aligned by index, with its paired interval: Newcombe's where both
+    are 0 or 1."""
     both = pd.concat([first, second], axis=1, join="inner").dropna().to_numpy(float)
+    if len(both) and np.isin(both, (0, 1)).all():
+        return PairedShares(both[:, 0], both[:, 1]).number()
     return mean_number(both[:, 0] - both[:, 1])
 
 
@@ -103,16 +111,11 @@ def curve(rows: pd.DataFrame, value: str, along: str = "step", item: str = "prob
 
 def auc(scores: np.ndarray, labels: np.ndarray) -> float:
     """Area under the ROC curve: the chance that a positive scores above a negative, ties counted half. NaN for one class."""
-    scores, labels = np.asarray(scores, float), np.asarray(labels, bool)
-    positive, negative = scores[labels], scores[~labels]
-    if not len(positive) or not len(negative):
-        return float("nan")
-    above = (positive[:, None] > negative[None]).mean() + 0.5 * (positive[:, None] == negative[None]).mean()
-    return float(above)
+    labels = np.asarray(labels, bool)
+    return float(roc_auc_score(labels, scores)) if 0 < labels.sum() < len(labels) else float("nan")
 
 
 def entropy(labels: Sequence[object]) -> float:
     """Shannon entropy of the shares of labels, in bits."""
     _, counts = np.unique([str(label) for label in labels], return_counts=True)
-    share = counts / counts.sum()
-    return float(-(share * np.log2(share)).sum() + 0.0)
+    return float(scipy.stats.entropy(counts, base=2))

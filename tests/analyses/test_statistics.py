@@ -11,7 +11,6 @@ from sklearn.metrics import roc_auc_score
 
 from cos_interp.analyses.driver.statistics import (
     auc,
-    bootstrap_mean,
     by_item,
     entropy,
     mean_number,
@@ -46,19 +45,23 @@ def test_the_exact_interval_of_a_share_against_known_values_and_its_coverage():
             assert sum(c for c, (low, high) in zip(chance, bounds, strict=True) if low <= share <= high) >= 0.95
 
 
-def test_bootstrap_covers_the_mean_about_95_times_in_100():
-    rng = np.random.default_rng(0)
-    hits = 0
-    for trial in range(200):
-        _, low, high = bootstrap_mean(rng.normal(1.0, 2.0, 40), resamples=500, seed=trial)
-        hits += low <= 1.0 <= high
-    assert 0.88 <= hits / 200 <= 0.99
-    assert np.isnan(bootstrap_mean(np.array([1.0]))[1]) and np.isnan(bootstrap_mean(np.array([]))[0])
-
-
-def test_the_bounds_of_the_bootstrap_by_enumeration():
-    """Means of eight items, half of them 1, are binomial: 3.5 % of the resamples lie at 1/8 or below, and 0.4 % at 0."""
-    assert bootstrap_mean(np.repeat([0.0, 1.0], 4), resamples=20_000) == (0.5, 1 / 8, 7 / 8)
+def test_the_interval_of_a_number_is_that_of_its_kind():
+    """Outcomes: Clopper and Pearson's. Few values: Student's t. More of them: the bootstrap-t, by resamples of its own here."""
+    share = mean_number([1.0, 0.0, 1.0, np.nan, 1.0])
+    exact = scipy.stats.binomtest(3, 4).proportion_ci(method="exact")
+    assert (share.low, share.high) == pytest.approx((exact.low, exact.high)) and share.n == 4
+    few = mean_number([0.5, 0.2, 0.9, 0.5])
+    assert (few.low, few.high) == pytest.approx(scipy.stats.t.interval(0.95, 3, 0.525, scipy.stats.sem([0.5, 0.2, 0.9, 0.5])))
+    values = np.random.default_rng(1).exponential(size=30)
+    drawn = np.random.default_rng(2).choice(values, (20_000, 30))
+    t = (drawn.mean(1) - values.mean()) / scipy.stats.sem(drawn, axis=1)
+    low, high = values.mean() - scipy.stats.sem(values) * np.quantile(t, [0.975, 0.025])
+    many = mean_number(values)
+    assert (many.low, many.high) == pytest.approx((low, high), rel=0.05) and many.value == values.mean()
+    assert str(mean_number([0.5] * 5)) == "0.50 in all 5" and str(mean_number([1.0] * 20)) == "20 of 20; at least 0.83"
+    lonely = mean_number([0.0] * 12 + [0.5])  # a resample without the one that differs has no t
+    assert (lonely.low, lonely.high) == pytest.approx(scipy.stats.t.interval(0.95, 12, 0.5 / 13, 0.5 / 13))
+    assert all(np.isnan((mean_number([]).value, mean_number([0.3]).low)))
 
 
 def test_items_count_once_each_and_those_without_a_value_not_at_all():
@@ -74,10 +77,18 @@ def test_paired_differences_are_those_of_one_item():
     second = 9 - first
     found = paired(first, second.sample(frac=1, random_state=0))
     assert found.value == 0 and found.n == 10
-    assert found.high == pytest.approx(1.96 * 3.3**0.5, rel=0.08) and found.low == pytest.approx(-found.high, rel=0.08)
+    right = scipy.stats.t.ppf(0.975, 9) * (sum(d**2 for d in range(-9, 10, 2)) / 9 / 10) ** 0.5
+    assert found.high == pytest.approx(right) and found.low == pytest.approx(-right)
     same = paired(first, first.sample(frac=1, random_state=0) + 2)
-    assert (same.value, same.low, same.high) == (-2, -2, -2)
+    assert same.value == -2 and str(same) == "-2.00 in all 10"
     assert paired(first, second.drop(["a", "b"])).n == 8 and paired(first, second.replace(9.0, np.nan)).n == 9
+
+
+def test_paired_outcomes_have_newcombes_interval():
+    """His own example (1998, table II, 36 / 12 / 2 / 0 pairs of 50, method 10 with correction): 0.2 [0.0569, 0.3404]."""
+    gained, lost = pd.Series([1] * 36 + [1] * 12 + [0] * 2), pd.Series([1] * 36 + [0] * 12 + [1] * 2)
+    found = paired(gained, lost)
+    assert found.value == pytest.approx(0.2) and (found.low, found.high) == pytest.approx((0.0569, 0.3404), abs=1e-4)
 
 
 def test_auc_is_the_area_under_the_roc_curve_with_ties():
