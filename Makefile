@@ -33,10 +33,11 @@ kernels: $(VENV)/installed-test
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/hooks.py
 
+# both runs continue where they were stopped, and are not repeated while model, rules and settings are the same
 findings: $(VENV)/installed
-	$(BIN)/cos analyze all --out runs/all
-	cp runs/all/findings.md docs/findings.md
-	mkdir -p docs/media && cp runs/all/media/*.svg docs/media/
+	$(BIN)/cos analyze all --budget 110m --out runs/findings/cos-500
+	$(BIN)/cos analyze all --budget 110m --confirm --out runs/findings/unseen
+	$(BIN)/cos report findings runs/findings/cos-500 runs/findings/unseen --out docs/findings.md
 
 models: $(VENV)/installed-test
 	$(BIN)/python -m cos_interp.interp.check.matrix docs/models.md

@@ -155,3 +155,27 @@ def report_draw(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> Non
     Example: cos report draw runs/recovery
     """
     typer.echo(f"Report: {draw(run).resolve()}")
+
+
+@report_app.command("findings")
+def report_findings(
+    dossiers: Annotated[list[Path], typer.Argument(help="Run folders of dossiers: other models, other items.")],
+    out: Annotated[Path, typer.Option(help="Markdown file; figures go to media beside it.")] = Path("findings.md"),
+    opening: Annotated[Path | None, typer.Option(help="A text file that stands before the claims.")] = None,
+) -> None:
+    """What several dossiers say together: a page with every claim, its numbers in each, and the verdict that all have.
+
+    Example: cos report findings runs/findings/seen runs/findings/unseen --out docs/findings.md
+    """
+    from cos_interp.analyses.dossier.text import markdown
+    from cos_interp.analyses.dossier.together import told
+    from cos_interp.analyses.driver.store import RunStore
+
+    runs = [load(folder) for folder in dossiers]
+    text = markdown([told(run) for run in runs], opening.read_text(encoding="utf-8") if opening else "")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, encoding="utf-8")
+    (out.parent / "media").mkdir(exist_ok=True)
+    for path in sorted((dossiers[0] / "media").glob("*.svg")):
+        (out.parent / "media" / path.name).write_bytes(RunStore(dossiers[0]).read(f"media/{path.name}"))
+    typer.echo(f"Findings: {out.resolve()}")

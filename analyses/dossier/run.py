@@ -12,6 +12,8 @@ import pandas as pd
 
 from cos_interp.analyses.dossier import ENTRY, DossierConfig, ExperimentFacts
 from cos_interp.analyses.dossier.multiplicity import corrected
+from cos_interp.analyses.dossier.text import markdown
+from cos_interp.analyses.dossier.together import Told, label
 from cos_interp.analyses.driver import experiment, identity
 from cos_interp.analyses.driver.base import AnalysisResult, Progress
 from cos_interp.analyses.driver.command import command_line
@@ -191,36 +193,16 @@ def build(result: AnalysisResult) -> Report:
     )  # fmt: skip
     lines = [f"{c['experiment']}: {_verdict(c)}: {c['claim']}: {c['number']}" for c in claims]
     lines += [f"{name}: could not run: {unit.error}" for name, unit in units.items() if unit.error]
-    data = {"summary": summary, "claims": claims, "markdown": markdown(claims, units, facts, summary)}
+    data = {"summary": summary, "claims": claims, "markdown": markdown([_told(result)])}
     return Report([summary, *lines], data, html)
 
 
-PREFACE = (
-    "Reproduced: the interval (95 %, over n items) of the number that decides lies above the smallest effect of interest, and "
-    "beyond what models of random weights (twins) show; refuted: wholly below it; undecided: neither; not testable: too few "
-    "items, or the experiment did not do what it says. Over all primary claims the false discovery rate is held at 5 % "
-    "(Benjamini-Hochberg)."
-)
+def _told(result: AnalysisResult) -> Told:
+    config, units = result.config, result.units_of(ExperimentFacts)
+    return Told(label(result.facts["model"], config.confirm), result.facts["command"], config.confirm, units)
 
 
 def _verdict(claim: Mapping[str, Any]) -> str:
     """The verdict on a primary claim, with what is lacking; a variant has none."""
     why = f" ({claim['why']})" if claim["why"] else ""
     return f"{claim['verdict']}{why}" if claim["primary"] else "variant"
-
-
-def markdown(claims: list[dict[str, Any]], units: dict[str, ExperimentFacts], facts: dict[str, Any], summary: str) -> str:
-    """The verdicts as Markdown, with the command that gives each number."""
-    out = ["# Findings", "", f"Written by `{facts['command']}`, with the command of each experiment at its size.", ""]
-    out += [f"Model `{facts['model']['name']}`, weights {(facts['model']['digest'] or 'hub')[:12]}: {summary}.", "", PREFACE, ""]
-    for name, unit in units.items():
-        ran = f"`{unit.command}`" if unit.command else f"Could not run: {unit.error}"
-        out += [f"## {name}", "", unit.about, "", ran, ""]
-        for c in (c for c in claims if c["experiment"] == name):
-            out.append(f"- **{_verdict(c)}**: {c['claim']}. {c['statement'][:1].upper()}{c['statement'][1:]} {c['number']}.")
-            twins = f" Twins: {'; '.join(c['twins'])}." if c["twins"] else ""
-            out.append(f"  Control, {c['control_name']}: {c['control']}.{twins} Rule: {c['rule']}.")
-        if unit.figure:
-            out += ["", f"![{name}](media/{name}.svg)", ""]
-        out += [f"- {line}" for line in unit.lines if not line.startswith(get_args(Verdict))] + [""]
-    return "\n".join(out)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
+from typer.testing import CliRunner
 
-from cos_interp.analyses.dossier import DossierConfig
+from cos_interp.analyses.dossier import DossierConfig, ExperimentFacts, together
 from cos_interp.analyses.dossier import run as dossier
+from cos_interp.analyses.dossier.text import markdown
+from cos_interp.analyses.dossier.together import Told
 from cos_interp.analyses.driver import experiment
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.experiment import Experiment, Report, Unit, each_unit
@@ -16,6 +20,7 @@ from cos_interp.analyses.driver.pages import build
 from cos_interp.analyses.driver.settings import SuiteConfig
 from cos_interp.analyses.driver.store import RunError, RunStore
 from cos_interp.analyses.driver.workers import WorkerFailed
+from cos_interp.cli import app
 
 
 class CountConfig(SuiteConfig):
@@ -146,3 +151,40 @@ def test_what_holds_alone_need_not_hold_among_many():
         finding(0.001), finding(0.9, "refuted"), finding(0.9, primary=False), finding(float("nan"), "not testable")
     )
     assert [verdict for verdict, _ in refuted] == ["reproduced", "refuted", "reproduced", "not testable"]
+
+
+def told(label: str, confirms: bool, **found: Finding) -> Told:
+    facts = ExperimentFacts(
+        about="Counts.", command=f"cos analyze count --out {label}", seconds=1, findings=tuple(found.values())
+    )
+    return Told(label, f"cos analyze all --out {label}", confirms, {"count": facts})
+
+
+def test_several_dossiers_have_a_verdict_only_where_they_agree():
+    good, bad = finding(0.001), finding(0.9, "refuted")
+    for dossiers, right in (
+        ((told("a", False, x=good), told("b", False, x=good), told("c", False, x=good)), "reproduced"),
+        ((told("a", False, x=good), told("b", False, x=bad), told("c", False, x=good)), "undecided: 2 reproduced, 1 refuted"),
+        ((told("seen", False, x=good), told("unseen", True, x=bad)), "refuted"),  # items that no rule has seen decide
+        ((told("a", False, x=good), told("b", False)), "undecided: 1 reproduced, 1 no finding"),
+    ):
+        page = markdown(dossiers, "What is known.")
+        assert f"**{right[:1].upper()}{right[1:]}.**" in page and "## count" in page and "What is known." in page
+        assert f"1 {right.partition(':')[0]}" in page.split("Reproduced:")[0]
+        rows = [line for line in page.splitlines() if line.startswith("| ") and "0.50 [0.40, 0.60]" in line]
+        assert len(rows) == sum(bool(one.units["count"].findings) for one in dossiers)
+    variant = markdown([told("a", False, x=finding(0.001, primary=False))])
+    assert "Variant, without a verdict" in variant and "0 reproduced" in variant
+
+
+def test_the_page_of_several_dossiers_is_written(counted, organism, tmp_path):
+    for name, seed in (("seen", 0), ("other", 1)):
+        config = DossierConfig(budget="1s", twins=0, seed=seed)
+        dossier.run_and_report(config, tmp_path / name, model=organism, workers=1)
+    out = tmp_path / "docs" / "findings.md"
+    arguments = [str(tmp_path / "seen"), str(tmp_path / "other"), "--out", str(out)]
+    assert CliRunner().invoke(app, ["report", "findings", *arguments], catch_exceptions=False).exit_code == 0
+    page = out.read_text()
+    assert page.count("| organism, weights ") == 2 and "**Reproduced.**" in page and str(tmp_path) not in page
+    with pytest.raises(RunError, match="is a run of noise, not a dossier"):
+        together.told(SimpleNamespace(config=CountConfig(), folder="runs/noise", name="noise"))

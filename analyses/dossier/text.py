@@ -1,0 +1,78 @@
+"""The verdicts as Markdown: of one dossier or several, a section for each claim, with the command that gives each number."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import get_args
+
+from cos_interp.analyses.dossier.together import Told, claims, verdict
+from cos_interp.analyses.driver.findings import Finding, Verdict
+
+PREFACE = (
+    "Reproduced: the interval (95 %, over n items) of the number that decides lies above the smallest effect of interest, and "
+    "beyond what models of random weights (twins) show; refuted: wholly below it; undecided: neither; not testable: too few "
+    "items, or the experiment did not do what it says. Over the primary claims of a model the false discovery rate is held at "
+    "5 % (Benjamini-Hochberg)."
+)
+SEVERAL = (
+    "With several models or runs, a claim has the verdict that all of them have, of those on items that no rule has seen where "
+    "there are such."
+)
+
+
+def markdown(dossiers: Sequence[Told], opening: str = "") -> str:
+    """The page. ``opening``: what stands before the claims, in the writer's own words."""
+    out = ["# Findings", "", *([opening.strip(), ""] if opening else []), summary(dossiers) + ".", ""]
+    out += [PREFACE + (f" {SEVERAL}" if len(dossiers) > 1 else ""), ""]
+    out += [f"- {one.label}: `{one.command}`" for one in dossiers] + [""]
+    for experiment in dict.fromkeys(name for one in dossiers for name in one.units):
+        out += _experiment(dossiers, experiment)
+    return "\n".join(out)
+
+
+def summary(dossiers: Sequence[Told]) -> str:
+    """How many primary claims have which verdict."""
+    count: Counter[str] = Counter()
+    for experiment in dict.fromkeys(name for one in dossiers for name in one.units):
+        for place in claims(dossiers, experiment):
+            found = [one.finding(experiment, place) for one in dossiers]
+            if any(finding is not None and finding.primary for finding in found):
+                count[verdict(dossiers, found).partition(":")[0]] += 1
+    return ", ".join(f"{count[one]} {one}" for one in get_args(Verdict))
+
+
+def _experiment(dossiers: Sequence[Told], experiment: str) -> Iterator[str]:
+    units = [(one, one.units[experiment]) for one in dossiers if experiment in one.units]
+    yield from (f"## {experiment}", "", units[0][1].about, "")
+    for one, unit in units:
+        ran = f"`{unit.command}`" if unit.command else f"could not run: {unit.error}"
+        yield f"{one.label}: {ran}\n" if len(units) > 1 else f"{ran[:1].upper()}{ran[1:]}\n"
+    for place in claims(dossiers, experiment):
+        yield from _claim(dossiers, [one.finding(experiment, place) for one in dossiers])
+    if units[0][1].figure:
+        yield from (f"![{experiment}](media/{experiment}.svg)", "")
+    if len(units) == 1:
+        yield from (f"- {line}" for line in units[0][1].lines if not line.startswith(get_args(Verdict)))
+        yield ""
+
+
+def _claim(dossiers: Sequence[Told], found: Sequence[Finding | None]) -> Iterator[str]:
+    first = next(finding for finding in found if finding is not None)
+    said = verdict(dossiers, found) if first.primary else "variant, without a verdict"
+    yield from (f"### {first.claim}", "", f"**{said[:1].upper()}{said[1:]}.** Decides: {first.rule}.", "")
+    yield _row("", "found", "number that decides", "control", "twins", "verdict")
+    yield "|---|---|---|---|---|---|"
+    for one, finding in zip(dossiers, found, strict=True):
+        if finding is None:
+            yield _row(one.label, "no finding", "", "", "", "")
+            continue
+        twins = "; ".join(map(str, finding.twins)) or "none ran"
+        why = f" ({finding.why})" if finding.why else ""
+        told = f"{finding.verdict}{why}" if finding.primary else "variant"
+        yield _row(one.label, finding.statement, str(finding.number), str(finding.control), twins, told)
+    yield ""
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

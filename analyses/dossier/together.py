@@ -1,0 +1,71 @@
+"""Several dossiers side by side, of other models or of items that no rule has seen: what all of them say of a claim."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cos_interp.analyses.dossier import DossierConfig, ExperimentFacts
+from cos_interp.analyses.dossier.multiplicity import corrected
+from cos_interp.analyses.driver.errors import RunError
+from cos_interp.analyses.driver.findings import Finding
+
+if TYPE_CHECKING:
+    from cos_interp.analyses.driver.loaded import LoadedRun
+
+
+@dataclass(frozen=True)
+class Told:
+    """What one dossier says. ``confirms``: its items and noises are such as no rule has seen."""
+
+    label: str
+    command: str
+    confirms: bool
+    units: Mapping[str, ExperimentFacts]
+
+    def finding(self, experiment: str, place: tuple[str, int]) -> Finding | None:
+        """Its finding of a claim, None where it has none."""
+        return dict(_placed(self.units, experiment)).get(place)
+
+
+def told(run: LoadedRun) -> Told:
+    """What a finished dossier says, with the false discovery rate held over its claims. RunError for a run of something else."""
+    if not isinstance(run.config, DossierConfig):
+        raise RunError(f"{run.folder} is a run of {run.name}, not a dossier: give one that cos analyze all made")
+    units = {unit: facts for unit in run.units if isinstance(facts := run.facts_of(unit), ExperimentFacts)}
+    of = label(run.facts["model"], run.config.confirm)
+    return Told(of, run.facts["command"], run.config.confirm, corrected(units))
+
+
+def label(model: Mapping[str, Any], confirms: bool) -> str:
+    """A dossier in a few words: the model, as ``run.json`` has it, and which items. Of a folder only the name: a path is of one
+    machine."""
+    named = Path(str(model["name"]))
+    return (
+        f"{named.name if named.is_absolute() else named}, weights {(model['digest'] or 'hub')[:8]}{', unseen items' * confirms}"
+    )
+
+
+def claims(dossiers: Sequence[Told], experiment: str) -> Iterator[tuple[str, int]]:
+    """The claims of an experiment, as (key of its rule, which of that key), in the order of the dossiers."""
+    seen = dict.fromkeys(place for one in dossiers for place, _ in _placed(one.units, experiment))
+    yield from seen
+
+
+def _placed(units: Mapping[str, ExperimentFacts], experiment: str) -> Iterator[tuple[tuple[str, int], Finding]]:
+    count: dict[str, int] = {}
+    for finding in units[experiment].findings if experiment in units else ():
+        name = finding.key or finding.claim
+        yield (name, count.get(name, 0)), finding
+        count[name] = count.get(name, 0) + 1
+
+
+def verdict(dossiers: Sequence[Told], found: Sequence[Finding | None]) -> str:
+    """A verdict that is the same in all dossiers, of those that confirm where there are such; else that they differ."""
+    counted = [f for one, f in zip(dossiers, found, strict=True) if one.confirms] or list(found)
+    said = [finding.verdict if finding is not None else "no finding" for finding in counted]
+    if len(set(said)) == 1:
+        return said[0]
+    return f"undecided: {', '.join(f'{said.count(one)} {one}' for one in dict.fromkeys(said))}"
