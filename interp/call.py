@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cos_interp.interp.errors import InterpError
+from cos_interp.interp.run.guidance import KEY, by_guider
 from cos_interp.interp.selecting import whole
 
 OURS = {
@@ -47,7 +48,7 @@ def unfit(pipe: Any, call: Mapping[str, Any]) -> str | None:
     name = type(pipe).__name__
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         for key in call:
-            if key not in parameters:
+            if key not in parameters and not (key == KEY and by_guider(pipe)):
                 return f"{name} takes no {key!r}: {_instead(key, list(parameters))}"
     for key, parameter in parameters.items():
         if key not in call and parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD:

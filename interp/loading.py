@@ -121,15 +121,43 @@ def unlike_files(pipe: Any, folder: Path, variant: str | None = None) -> Iterato
         held = names_in_files(folder / name, variant)
         if held is None:
             continue
-        own = list(names_of_weights(module))
-        missing = sorted(names[0] for names in own if not held & set(names))
-        beside = sorted(key for key in held - {n for names in own for n in names} if not _ignored(module, key))
+        missing, beside = _of_transformers(module, folder / name, variant) or _by_name(module, held)
         if missing:
             yield f"its {name} lacks {_several(missing)}, which would be drawn at random: the files are incomplete"
         if whole := sorted(_whole_numbers(module, folder / name, variant)):
             yield f"the files of its {name} hold {_several(whole)} as whole numbers, whose scale is not known: they are quantised"
         if beside:
             yield f"the files of its {name} hold {_several(beside)}, which {type(module).__name__} does not have"
+
+
+def _by_name(module: nn.Module, held: set[str]) -> tuple[list[str], list[str]]:
+    """Weights that are in a component and not in its files, and the other way round."""
+    own = list(names_of_weights(module))
+    missing = sorted(names[0] for names in own if not held & set(names))
+    return missing, sorted(key for key in held - {n for names in own for n in names} if not _ignored(module, key))
+
+
+def _of_transformers(module: nn.Module, folder: Path, variant: str | None) -> tuple[list[str], list[str]] | None:
+    """The same as transformers itself says it, which renames weights between its files and its modules; loaded once more, without
+    any memory. None for other modules."""
+    from transformers import PreTrainedModel
+    from transformers.utils import logging
+
+    if not isinstance(module, PreTrainedModel):
+        return None
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        kind: Any = type(module)
+        _, said = kind.from_pretrained(
+            folder, output_loading_info=True, device_map="meta", variant=variant, use_safetensors=True, local_files_only=True
+        )
+    finally:
+        logging.set_verbosity(level)
+        if shown:
+            logging.enable_progress_bar()
+    return sorted(said["missing_keys"]), sorted(said["unexpected_keys"])
 
 
 def names_in_files(folder: Path, variant: str | None) -> set[str] | None:

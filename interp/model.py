@@ -29,6 +29,7 @@ from cos_interp.interp.loading import load_pipeline
 from cos_interp.interp.run.director import Director, Prepared
 from cos_interp.interp.run.door import CallTracer, TracedCall
 from cos_interp.interp.run.engine import ExpertEngine
+from cos_interp.interp.run.guidance import guided
 from cos_interp.interp.run.stage import Stage
 from cos_interp.interp.run.standins import silent
 from cos_interp.interp.selecting import numbers, words
@@ -316,8 +317,8 @@ class HookedVideoPipeline:
             self._lock.release()
 
     def _played(self, director: Director, kwargs: dict[str, Any]) -> Run:
-        with silent(self.pipe):
-            run = Stage(self.pipe, self.engines, director).play(**kwargs)
+        with silent(self.pipe), guided(self.pipe, kwargs) as own:
+            run = Stage(self.pipe, self.engines, director).play(**own)
         run.kwargs, run.decoder = kwargs, self.frames
         return run
 

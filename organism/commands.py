@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cos_interp.analyses.driver.command import integers
 from cos_interp.interp.terminal import Failure, Json, print_json, progress_bar, refuse_other_content
+
+if TYPE_CHECKING:
+    from cos_interp.organism.kinds import Attention
 
 organism_app = typer.Typer(no_args_is_help=True, help="The small trained model that ships with the tool.")
 
@@ -28,6 +31,7 @@ def organism_train(
     autoencoder: Annotated[Path | None, typer.Option(help="Pipeline folder whose autoencoder is used as it is.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the transformer's first weights and its samples.")] = 0,
     keep: Annotated[str | None, typer.Option(help="Also write the pipeline after these steps: 1000,2000.")] = None,
+    attention: Annotated[str, typer.Option(help="cross (Wan in miniature) or joint (Motif-Video in miniature).")] = "cross",
 ) -> None:
     """Train the organism from scratch: autoencoder, then transformer. Run it again to continue after a kill.
 
@@ -40,13 +44,19 @@ def organism_train(
       cos organism train --start-from organism/weights --dit-steps 2000 --out runs/longer
 
       cos organism train --autoencoder organism/weights --seed 1 --workers 1 --keep 1000,2000,3500 --out runs/seed1
+
+      cos organism train --autoencoder organism/weights --attention joint --workers 1 --out runs/joint
     """
     stages = [path.name for of in ("vae-*", "step-*") for path in out.glob(of)] if out.is_dir() else []
     refuse_other_content(out, ("transformer", "pipeline", *stages))
+    from cos_interp.organism.kinds import KINDS
     from cos_interp.organism.train import Plan, train
 
+    kind: Attention | None = next((name for name in KINDS if name == attention), None)
+    if kind is None:
+        raise Failure(f"--attention {attention}: there are {' and '.join(KINDS)}")
     steps = integers(keep) if keep else ()
-    folder = train(Plan(out, workers, dit_steps, vae_steps, device, compiled, start_from, autoencoder, seed, steps))
+    folder = train(Plan(out, workers, dit_steps, vae_steps, device, compiled, start_from, autoencoder, seed, steps, kind))
     typer.echo(f"Pipeline: {folder.resolve()}\nMeasure it: cos organism eval --model {folder}")
 
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from cos_interp.organism import shapes
 from cos_interp.tasks import grid
@@ -31,15 +31,20 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
 
 
+def vocabulary() -> int:
+    """How many tokens there are."""
+    return len(SPECIAL) + len(WORDS)
+
+
 def build_encoder(seed: int = 0) -> UMT5EncoderModel:
     torch.manual_seed(seed)
-    return UMT5EncoderModel(UMT5Config(vocab_size=len(SPECIAL) + len(WORDS), **shapes.TEXT)).eval()
+    return UMT5EncoderModel(UMT5Config(vocab_size=vocabulary(), **shapes.TEXT)).eval()
 
 
 class PromptTable:
     """Prompt embeddings without padding, computed once a prompt."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, encoder: UMT5EncoderModel):
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, encoder: PreTrainedModel):
         self.tokenizer, self.encoder = tokenizer, encoder
         self.embed = lru_cache(maxsize=None)(self._embed)
 
@@ -47,4 +52,4 @@ class PromptTable:
     def _embed(self, prompt: str) -> torch.Tensor:
         """``[tokens, text_dim]``."""
         tokens = self.tokenizer(prompt, return_tensors="pt")
-        return self.encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state[0]
+        return self.encoder(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state[0]

@@ -9,14 +9,16 @@ import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from diffusers import AutoencoderKLWan
 
 from cos_interp.interp.files import TEMPORARY
-from cos_interp.organism import package, padding, text, train_dit, train_vae, widen
+from cos_interp.organism import package, train_dit, train_vae, widen
+from cos_interp.organism.kinds import KINDS, Attention, Kind
 from cos_interp.organism.loop import Recipe, Run, fit, world
 
 
@@ -25,7 +27,8 @@ class Plan:
     """What to train and how. None: the recipe's number of steps, one process a core.
 
     ``autoencoder``: a pipeline folder whose autoencoder is used as it is. ``seed``: of the first weights and of the samples
-    of the transformer. ``keep``: steps of the transformer after which the pipeline is written as it is then.
+    of the transformer. ``keep``: steps of the transformer after which the pipeline is written as it is then. ``attention``: how
+    the prompt is read, and with it the architecture: see :mod:`cos_interp.organism.kinds`.
     """
 
     out: Path
@@ -38,6 +41,7 @@ class Plan:
     autoencoder: Path | None = None
     seed: int = 0
     keep: tuple[int, ...] = ()
+    attention: Attention = "cross"
 
 
 def train(plan: Plan) -> Path:
@@ -74,7 +78,7 @@ def _work(rank: int, count: int, port: int, plan: Plan) -> None:
     vae = autoencoder(plan)
     transformer = train_transformer(plan, vae)
     if rank == 0:
-        package.save(package.assemble(vae.cpu(), transformer), plan.out / "pipeline")
+        package.save(KINDS[plan.attention].assemble(vae.cpu(), transformer), plan.out / "pipeline")
     if count > 1:
         dist.destroy_process_group()
 
@@ -130,27 +134,28 @@ def _autoencoder_stage(vae: AutoencoderKLWan, plan: Plan, name: str, recipe: Rec
     vae.requires_grad_(True)
 
 
-def train_transformer(plan: Plan, vae: AutoencoderKLWan) -> WanTransformer3DModel:
+def train_transformer(plan: Plan, vae: AutoencoderKLWan) -> Any:
     """Flow matching; the returned transformer holds the averaged weights and plain attention processors."""
-    loaded = plan.start_from and WanTransformer3DModel.from_pretrained(plan.start_from / "transformer")
-    transformer = (loaded or train_dit.build(plan.seed)).to(plan.device)
-    processor = padding.install(transformer)
-    prompts = text.PromptTable(text.build_tokenizer(), text.build_encoder())
+    kind = KINDS[plan.attention]
+    loaded = plan.start_from and kind.transformer.from_pretrained(plan.start_from / "transformer")  # type: ignore[attr-defined]
+    transformer = (loaded or kind.build(plan.seed)).to(plan.device)
+    objective = kind.objective(vae.to(plan.device), transformer)
     recipe = dataclasses.replace(_sized(train_dit.RECIPE, plan.dit_steps), seed=plan.seed)
     if plan.start_from:
         recipe = dataclasses.replace(recipe, decay=1.0)  # trained weights: the learning rate falls from the first step on
     run = Run(transformer, recipe, plan.out / "transformer")
     run.resume()
     if plan.compiled:
-        for block in transformer.blocks:
+        for block in (block for name in kind.blocks for block in getattr(transformer, name)):
             block.compile(dynamic=False)
-    kept = lambda: package.save(package.assemble(copy.deepcopy(vae).cpu(), averaged(run)), plan.out / f"step-{run.step:05d}")
-    fit(run, train_dit.FlowMatching(vae.to(plan.device), prompts, processor), _stage("transformer"), plan.keep, kept)
-    return averaged(run)
+    made = lambda: kind.assemble(copy.deepcopy(vae).cpu(), averaged(kind, run))
+    kept = lambda: package.save(made(), plan.out / f"step-{run.step:05d}")
+    fit(run, objective, _stage("transformer"), plan.keep, kept)
+    return averaged(kind, run)
 
 
-def averaged(run: Run) -> WanTransformer3DModel:
+def averaged(kind: Kind, run: Run) -> Any:
     """A transformer with the moving average of a training's weights, on the CPU."""
-    made = train_dit.build()
+    made = kind.build(0)
     made.load_state_dict({name: weight.cpu() for name, weight in run.ema.items()})
     return made

@@ -49,49 +49,69 @@ def token_weights(first: np.ndarray) -> torch.Tensor:
 
 
 class FlowMatching:
-    """The training loss: predict ``noise - x0`` from ``(1 - sigma) x0 + sigma noise``."""
+    """The training loss: predict ``noise - x0`` from ``(1 - sigma) x0 + sigma noise``. What goes into the transformer beside that
+    is a matter of its kind: see :class:`CrossFlowMatching` and :mod:`cos_interp.organism.joint`."""
 
-    def __init__(self, vae: AutoencoderKLWan, prompts: PromptTable, processor: padding.BiasedProcessor):
-        self.vae, self.prompts, self.processor = vae.eval(), prompts, processor
+    def __init__(self, vae: AutoencoderKLWan):
+        self.vae, self.frames = vae.eval(), grid.LATENT_FRAMES
         view = (1, -1, 1, 1, 1)
         self.mean = torch.tensor(vae.config.latents_mean).view(view)
         self.std = torch.tensor(vae.config.latents_std).view(view)
 
     @torch.no_grad()
-    def encode(self, video: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normalised latents of the clips, and the condition channels (mask, latents of the first frame alone)."""
-        both = torch.cat([video, data.first_frame_only(video)])
+    def normalised(self, video: torch.Tensor) -> torch.Tensor:
+        """Normalised latents of clips in [-1, 1]."""
         with mixed(video.device):
-            latents = self.vae.encode(both).latent_dist.mode().float()
-        x0, first = ((latents - self.mean.to(latents)) / self.std.to(latents)).chunk(2)
-        mask = torch.zeros_like(x0[:, : self.vae.config.scale_factor_temporal])
-        mask[:, :, 0] = 1
-        return x0, torch.cat([mask, first], 1)
+            latents = self.vae.encode(video).latent_dist.mode().float()
+        return (latents - self.mean.to(latents)) / self.std.to(latents)
 
-    def text(self, prompts: list[str], rng: np.random.Generator) -> torch.Tensor:
-        """Prompt embeddings with some prompts dropped; sets the padding bias for the coming call."""
-        kept = ["" if rng.random() < PROMPT_DROPOUT else prompt for prompt in prompts]
-        stacked, bias = padding.pad([self.prompts.embed(p) for p in kept], rng.choice(padding.LENGTHS, len(kept)).tolist())
-        self.processor.bias = bias
-        return stacked
+    def condition(self, video: torch.Tensor) -> torch.Tensor:
+        """Channels that tell the transformer the first frame."""
+        raise NotImplementedError
+
+    def text(self, prompts: list[str], rng: np.random.Generator, video: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Keywords that tell the transformer the prompts, of which some are dropped: ``NOISES`` for each clip."""
+        raise NotImplementedError
+
+    def dropped(self, prompts: list[str], rng: np.random.Generator) -> list[str]:
+        """The prompts, some of them empty."""
+        return ["" if rng.random() < PROMPT_DROPOUT else prompt for prompt in prompts]
 
     def __call__(self, model: nn.Module, indices: range) -> torch.Tensor:
         device = next(model.parameters()).device
         items = [data.item(i) for i in indices]
         cells = np.stack([i.cells for i in items])
         generator, rng = torch.Generator().manual_seed(indices.start), np.random.default_rng(indices.start)
-        x0, condition = self.encode(data.to_tensor(cells).to(device))
-        x0, condition = (t.repeat(NOISES, 1, 1, 1, 1) for t in (x0, condition))
+        video = data.to_tensor(cells).to(device)
+        x0, condition = (t.repeat(NOISES, 1, 1, 1, 1) for t in (self.normalised(video), self.condition(video)))
         noise = torch.randn(x0.shape, generator=generator).to(device)
         sigma = draw_sigma(len(x0), generator).to(device)
         s = sigma.view(-1, 1, 1, 1, 1)
-        text = self.text([i.prompt for i in items] * NOISES, rng).to(device)
-        if self.processor.bias is not None:
-            self.processor.bias = self.processor.bias.to(device)
+        words = self.text([i.prompt for i in items] * NOISES, rng, video)
         noisy = torch.cat([(1 - s) * x0 + s * noise, condition], 1)
         # the fused CPU kernel's backward pass is slower than plain matrix products at this size
         backend = [SDPBackend.MATH] if device.type == "cpu" else [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
         with sdpa_kernel(backend), mixed(device):
-            v = model(noisy, sigma * 1000, text, return_dict=False)[0]
+            v = model(hidden_states=noisy, timestep=sigma * 1000, return_dict=False, **words)[0]
         weights = token_weights(cells[:, 0]).to(device).repeat(NOISES, 1, 1, 1, 1)
         return ((v.float() - (noise - x0)).pow(2) * weights).mean()
+
+
+class CrossFlowMatching(FlowMatching):
+    """For Wan's transformer: the condition is a mask and the latents of the first frame before grey; padding is a bias."""
+
+    def __init__(self, vae: AutoencoderKLWan, prompts: PromptTable, processor: padding.BiasedProcessor):
+        super().__init__(vae)
+        self.prompts, self.processor = prompts, processor
+
+    def condition(self, video: torch.Tensor) -> torch.Tensor:
+        first = self.normalised(data.first_frame_only(video))
+        mask = torch.zeros_like(first[:, : self.vae.config.scale_factor_temporal])
+        mask[:, :, 0] = 1
+        return torch.cat([mask, first], 1)
+
+    def text(self, prompts: list[str], rng: np.random.Generator, video: torch.Tensor) -> dict[str, torch.Tensor]:
+        kept = self.dropped(prompts, rng)
+        stacked, bias = padding.pad([self.prompts.embed(p) for p in kept], rng.choice(padding.LENGTHS, len(kept)).tolist())
+        self.processor.bias = bias.to(video.device)
+        return {"encoder_hidden_states": stacked.to(video.device)}

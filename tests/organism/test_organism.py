@@ -163,7 +163,7 @@ def small_flow(steps: int, folder):
     torch.manual_seed(0)
     model = WanTransformer3DModel(**{**shapes.TRANSFORMER, "num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 12})
     prompts = text.PromptTable(text.build_tokenizer(), text.build_encoder())
-    loss = train_dit.FlowMatching(train_vae.build(), prompts, padding.install(model))
+    loss = train_dit.CrossFlowMatching(train_vae.build(), prompts, padding.install(model))
     recipe = dataclasses.replace(train_dit.RECIPE, steps=steps, batch=2, checkpoint_every=2)
     return loop.Run(model, recipe, folder), loss
 
