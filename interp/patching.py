@@ -7,7 +7,6 @@ recording too, and a patched branch starts at the patched layer from the recorde
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from torch import Tensor
 from cos_interp.interp.cache import ActivationCache
 from cos_interp.interp.errors import InterpError, unknown_hook
 from cos_interp.interp.hooking import kind_of
+from cos_interp.interp.identity import glance
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.run.clock import Call, Step
 from cos_interp.interp.run.director import Director, When
@@ -185,22 +185,8 @@ def record(model: HookedVideoPipeline, names: str | Sequence[str] = (), **kwargs
 
 
 def maker_of(model: HookedVideoPipeline) -> str:
-    """What a replay must have in common with its recording: kinds of pipeline and scheduler, and a look at every weight."""
-    pipe, total = model.pipe, hashlib.sha256()
-    total.update(
-        f"{type(pipe).__name__} {type(pipe.scheduler).__name__} {sorted(map(str, pipe.scheduler.config.items()))}".encode()
-    )
-    for name, engine in model.engines.items():
-        for weight, value in engine.module.named_parameters():
-            total.update(f"{name} {weight} {value.dtype} {tuple(value.shape)} {_a_few(value.data)}".encode())
-    return total.hexdigest()
-
-
-def _a_few(weight: Tensor) -> list[float]:
-    """Some of its numbers; none of a quantised or offloaded one, which has no elements to look at."""
-    if type(weight) is not Tensor or weight.is_meta or not weight.numel():
-        return []
-    return weight.flatten()[:: max(1, weight.numel() // 4)].tolist()
+    """What a replay must have in common with its recording."""
+    return glance(model.pipe, {name: engine.module for name, engine in model.engines.items()})
 
 
 def restart(model: HookedVideoPipeline, run: Run | Recording, step: int, latents: Tensor) -> Run:

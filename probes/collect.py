@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from cos_interp.interp.errors import InterpError
+from cos_interp.interp.identity import combined, component_digest
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.selecting import token_mask, whole
 from cos_interp.interp.trajectory import Run
@@ -145,13 +144,8 @@ def model_facts(model: HookedVideoPipeline) -> dict[str, Any]:
 
 
 def model_digest(model: HookedVideoPipeline) -> str:
-    """sha256 over the names, dtypes and bytes of all transformer weights, as loaded. Some 20 s for 14 B parameters."""
-    total = hashlib.sha256()
-    for expert, engine in model.engines.items():
-        for name, weight in sorted(engine.module.state_dict().items()):
-            total.update(f"{expert}.{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
-            total.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()
+    """Digest of the transformers as loaded, with their adapters and settings. Some 20 s for 14 B parameters."""
+    return combined({expert: component_digest(engine.module) for expert, engine in model.engines.items()})
 
 
 def grid_of(model: HookedVideoPipeline, run: Run) -> Shape:
