@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -10,6 +13,8 @@ import torch
 from torch import Tensor
 
 from cos_interp.interp.errors import InterpError
+from cos_interp.interp.families.sites import EXPERTS
+from cos_interp.interp.identity import glance
 from cos_interp.interp.selecting import whole
 
 PICTURES = ("image", "last_image")
@@ -44,6 +49,38 @@ def rows_of(call: Mapping[str, Any]) -> int:
     prompt = call.get("prompt")
     embedded = [len(v) for name, v in call.items() if name.startswith("prompt_embeds") and isinstance(v, Tensor)]
     return (len(prompt) if isinstance(prompt, list) else max(embedded, default=1)) * (call.get("num_videos_per_prompt") or 1)
+
+
+@contextlib.contextmanager
+def told_of(pipe: Any, call: Mapping[str, Any]) -> Iterator[None]:
+    """What the libraries say where a pipeline's code is for one video only, with the remedy; errors of hooks stay as they are."""
+    try:
+        yield
+    except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        rows, frames = rows_of(call), traceback.extract_tb(error.__traceback__)
+        of_a_hook = any(Path(frame.filename).name in ("hooking.py", "patching.py") for frame in frames)
+        if rows == 1 or isinstance(error, InterpError) or of_a_hook:
+            raise
+        said = (str(error).strip() or repr(error)).splitlines()[0]
+        raise InterpError(
+            f"{type(pipe).__name__} does not make {rows} videos in one run ({said}): make a run for each"
+        ) from error
+
+
+def each_video(call: Mapping[str, Any], pictures: bool) -> dict[str, Any]:
+    """A call of ``num_videos_per_prompt`` as one of lists, in which every prompt, and where there are ``pictures`` every one of
+    these, stands as often: pipelines repeat what they have encoded, and some forget a part of it."""
+    count = call.get("num_videos_per_prompt") or 1
+    if count == 1 or call.get("prompt") is None:
+        return dict(call)
+    made = {key: value for key, value in call.items() if key != "num_videos_per_prompt"}
+    for key in ("prompt", "negative_prompt", *(PICTURES if pictures else ())):
+        if call.get(key) is not None and (key != "negative_prompt" or isinstance(call[key], list)):
+            made[key] = [one for one in (call[key] if isinstance(call[key], list) else [call[key]]) for _ in range(count)]
+    listed = made["prompt"]
+    for key in (key for key in PICTURES if isinstance(made.get(key), list) and len(made[key]) == count < len(listed)):
+        made[key] = made[key] * (len(listed) // count)
+    return made
 
 
 def single_pictures(call: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,12 +159,14 @@ def reading_only(callback: Any) -> Callable[..., Any]:
 
 
 def _state(pipe: Any) -> dict[str, Any]:
-    """What a loop reads from its pipeline and its scheduler between two steps."""
+    """What a loop reads from its pipeline, its scheduler and its weights between two steps."""
     own = {f"pipe.{name}": value for name, value in vars(pipe).items() if name.startswith("_") and _plain(value)}
-    return own | {
-        f"pipe.scheduler.{name}": value.clone() if isinstance(value, Tensor) else value
-        for name, value in vars(pipe.scheduler).items() if isinstance(value, Tensor) or _plain(value)
-    }  # fmt: skip
+    for name, value in vars(pipe.scheduler).items():
+        inner = value if isinstance(value, list | tuple) else [value]
+        if all(isinstance(one, Tensor) or _plain(one) for one in inner):
+            own |= {f"pipe.scheduler.{name}": [one.clone() if isinstance(one, Tensor) else one for one in inner]}
+    modules = {name: part for name in EXPERTS if (part := getattr(pipe, name, None)) is not None}
+    return own | {"the weights": glance(pipe, modules)}
 
 
 def _plain(value: Any) -> bool:
@@ -136,7 +175,9 @@ def _plain(value: Any) -> bool:
 
 def _same(before: Any, after: Any) -> bool:
     if isinstance(before, Tensor) and isinstance(after, Tensor):
-        return torch.equal(before, after)
+        return before.shape == after.shape and torch.equal(before, after)
+    if isinstance(before, list) and isinstance(after, list):
+        return len(before) == len(after) and all(map(_same, before, after))
     return before is after or (_plain(before) and before == after)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from cos_interp.interp.batch import rows_of
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.run.guidance import KEY, by_guider
 from cos_interp.interp.selecting import whole
@@ -21,8 +22,8 @@ OURS = {
     **dict.fromkeys(("names", "branches", "tokens", "reduce", "max_bytes"), "it belongs to run_with_cache"),
 }
 OUTPUT_TYPES = ("np", "pt", "pil", "latent")
-# pipelines that make one video a prompt, whatever num_videos_per_prompt says
-ONE_VIDEO = ("Allegro", "CogVideoX", "ConsisID", "WanVideoToVideo", "SkyReelsV2DiffusionForcingVideoToVideo")
+# pipelines of which a batch is not each of its rows alone: one cuts the text of single rows only, others take one video
+ONE_ROW = ("Latte", "CosmosVideoToWorld", "CogVideoXVideoToVideo", "Kandinsky5I2V")
 TEXTS = ("prompt", "negative_prompt")
 SIZES = ("height", "width", "num_frames")
 COUNTS = (*SIZES, "num_inference_steps", "num_videos_per_prompt", "max_sequence_length")
@@ -53,9 +54,11 @@ def unfit(pipe: Any, call: Mapping[str, Any]) -> str | None:
     for key, parameter in parameters.items():
         if key not in call and parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD:
             return f"{name} needs {key!r}, which is missing"
-    if name.startswith(ONE_VIDEO) and (asked := call.get("num_videos_per_prompt") or 1) != 1:
-        return f"num_videos_per_prompt={asked!r}: {name} makes one video a prompt: give a list with the prompt as often"
-    return _no_text(call) or _no_number(call) or _too_large(call)
+    if wrong := _no_text(call) or _no_number(call) or _too_large(call):
+        return wrong
+    if name.startswith(ONE_ROW) and (rows := rows_of(call)) > 1:
+        return f"{rows} videos in one run: {name} makes others in a batch than alone: make a run for each"
+    return None
 
 
 def _instead(key: str, there: list[str]) -> str:

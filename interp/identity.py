@@ -142,11 +142,21 @@ def _checksum(value: Tensor) -> list[int]:
 
 
 def _state(module: nn.Module) -> dict[str, Any]:
-    if any(p.is_meta for p in module.parameters()):  # offloaded one by one
-        from accelerate.utils import get_state_dict_offloaded_model
+    if not any(p.is_meta for p in module.parameters()):
+        return module.state_dict()
+    from accelerate.utils.modeling import get_state_dict_offloaded_model  # offloaded one by one
 
-        return get_state_dict_offloaded_model(module)
-    return module.state_dict()
+    held = get_state_dict_offloaded_model(module)
+    return {name: held[name] if name in held else _waiting(module, name, value) for name, value in module.state_dict().items()}
+
+
+def _waiting(module: nn.Module, name: str, value: Tensor) -> Tensor:
+    """A weight of the outermost module, which accelerate's own list leaves out, from where it waits."""
+    hook: Any = getattr(module, "_hf_hook", None)
+    for one in getattr(hook, "hooks", [hook]):
+        if value.is_meta and name in (getattr(one, "weights_map", None) or ()):
+            return one.weights_map[name]
+    return value
 
 
 def _configuration(part: Any) -> Any:

@@ -32,7 +32,7 @@ from cos_interp.interp.run.engine import ExpertEngine
 from cos_interp.interp.run.guidance import guided
 from cos_interp.interp.run.stage import Stage
 from cos_interp.interp.run.standins import silent
-from cos_interp.interp.selecting import numbers, words
+from cos_interp.interp.selecting import numbers, whole, words
 from cos_interp.interp.trajectory import Run
 from cos_interp.interp.views import AXES, TokenGrid
 
@@ -253,6 +253,11 @@ class HookedVideoPipeline:
         ``[batch, pixel frame, 3, height, width]``; ``"pil"``: for every video a list of pictures. ``batch`` videos are
         decoded at a time, for the memory.
         """
+        if not isinstance(latents, Tensor) or latents.ndim != 5 or not latents.is_floating_point() or not len(latents):
+            given = f"{latents.dtype} {list(latents.shape)}" if isinstance(latents, Tensor) else type(latents).__name__
+            raise InterpError(f"latents are floats [batch, channel, frame, row, col] of at least one video, {given} was given")
+        if (size := whole(batch)) is None or size < 1:
+            raise InterpError(f"batch={batch!r}: give a whole number of videos of at least 1")
         parts = []
         with torch.no_grad():
             for part in latents.split(batch):
@@ -288,6 +293,11 @@ class HookedVideoPipeline:
                     raise InterpError(f"{address}: {name} has the axes {axes}, not {key}; name only what has it")
         return address
 
+    @property
+    def _takes_pictures(self) -> bool:
+        """Whether a batch may have a picture a row."""
+        return type(self.pipe).__name__ in self.adapter.listing or type(self.adapter).prepare_each is not Adapter.prepare_each
+
     def call_arguments(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The pipeline's keywords: the model's defaults, then the caller's; ``seed`` becomes generators."""
         kwargs = {**self.defaults, **kwargs}
@@ -296,9 +306,12 @@ class HookedVideoPipeline:
             raise InterpError("seed and generator were both given: give one of them, each says which noise is drawn")
         kwargs.pop("return_dict", None)  # what comes back is a Run, however the pipeline would have returned its video
         kwargs.pop("output_type", None)  # a matter of Run.frames
+        if isinstance(kwargs.get("latents"), Tensor):
+            kwargs["latents"] = kwargs["latents"].clone()  # some pipelines write into theirs
         if kwargs.get("callback_on_step_end") is not None:
             kwargs["callback_on_step_end"] = batch.reading_only(kwargs["callback_on_step_end"])
         rows = batch.rows_of(kwargs)
+        kwargs = batch.each_video(kwargs, self._takes_pictures)
         batch.check_latents(kwargs)
         kwargs |= batch.single_pictures(kwargs)
         seed = kwargs.pop("seed", None)
@@ -317,7 +330,7 @@ class HookedVideoPipeline:
             self._lock.release()
 
     def _played(self, director: Director, kwargs: dict[str, Any]) -> Run:
-        with silent(self.pipe), guided(self.pipe, kwargs) as own:
+        with silent(self.pipe), guided(self.pipe, kwargs) as own, batch.told_of(self.pipe, kwargs):
             run = Stage(self.pipe, self.engines, director).play(**own)
         run.kwargs, run.decoder = kwargs, self.frames
         return run

@@ -124,6 +124,8 @@ class Patch:
             raise InterpError(f"the donor of {self} has nothing for step {step}, branch {branch!r}: {error.args[0]}") from error
         if not isinstance(given, Tensor):
             raise InterpError(f"the donor of {self} gave {type(given).__name__} for step {step}, not a tensor")
+        if not given.is_floating_point():
+            raise InterpError(f"the donor of {self} gave numbers of {given.dtype} for step {step}: give floats")
         fits = given.ndim == act.ndim and all(have in (1, want) for have, want in zip(given.shape, act.shape, strict=True))
         if given.shape != act.shape and not (self.broadcast and fits):
             raise InterpError(
@@ -196,7 +198,7 @@ def restart(model: HookedVideoPipeline, run: Run | Recording, step: int, latents
     of the new run belongs to row i of ``latents``; given back the recorded ``run.x_t[step]`` alone, it ends with the same bits.
     Raises InterpError for a run of several videos, and for one that drew noise from PyTorch's global generator.
     """
-    if not isinstance(run, (Run, Recording)) or not isinstance(latents, Tensor):
+    if not isinstance(run, (Run, Recording)) or not isinstance(latents, Tensor) or not latents.is_floating_point():
         raise InterpError(f"restart takes (model, run, step, latents), got {_kinds(run, step, latents)}")
     run = run.run if isinstance(run, Recording) else run
     recording = Recording(run, ActivationCache())

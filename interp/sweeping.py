@@ -68,7 +68,7 @@ def sweep(
             donor,
             (site, layer, name),
             step,
-            tokens or {"all": None},
+            {"all": None} if tokens is None else tokens,
             span,
             words(branches, "branches", target.run.branches),
         )

@@ -16,6 +16,7 @@ from cos_interp.interp.families.decoding import to_uint8
 from cos_interp.interp.families.layouts import Dims
 from cos_interp.interp.run.clock import Call
 from cos_interp.interp.run.prediction import Clean
+from cos_interp.interp.selecting import whole
 
 
 def clean_estimate(x_t: Tensor, v: Tensor, sigma: float | Tensor) -> Tensor:
@@ -102,7 +103,7 @@ class Run:
 
         Raises IndexError for a step that the run does not have.
         """
-        latents = self.latents if step is None else self.x0hat[step]
+        latents = self.latents if step is None else self.x0hat[_place(step, self.steps)]
         return to_uint8(self.decoder(self.shown(latents), "np"))
 
     @property
@@ -127,6 +128,14 @@ class Run:
             had = f"steps 0 to {self.steps - 1}, branches {', '.join(self.branches)}"
             raise InterpError(f"there was no call at step {step}, branch {branch!r}: the run had {had}")
         return found
+
+
+def _place(step: Any, steps: int) -> int:
+    """A step that a run has; negative ones count from its end. IndexError for another."""
+    found = whole(step)
+    if found is None or not -steps <= found < steps:
+        raise IndexError(f"step={step!r}: the run has steps 0 to {steps - 1}")
+    return found
 
 
 class _Estimates(Sequence[Tensor]):

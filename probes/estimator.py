@@ -25,14 +25,26 @@ def _has_probabilities(probe: LinearProbe) -> bool:
     return probe.kind in ("logistic", "pca+logistic")
 
 
-def _plain(values: Any) -> Any:
+def plain(values: Any) -> Any:
     """A tensor, in whatever type, on whatever device and in whatever graph, as an array; anything else as it is."""
     if isinstance(values, list | tuple) and values and all(hasattr(value, "detach") for value in values):
-        return np.stack([_plain(value) for value in values])
+        return np.stack([plain(value) for value in values])
+    if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
+        raise ProbeError(f"{int(np.ma.getmaskarray(values).sum())} masked values were given: leave these rows out")
     if not hasattr(values, "detach"):
         return values
     values = values.detach().cpu()
     return (values.float() if values.is_floating_point() and values.element_size() < 4 else values).numpy()
+
+
+def _checked_groups(groups: Any, rows: int) -> np.ndarray | None:
+    """The clip of every row. ProbeError where there are not as many as rows, or one is missing."""
+    if groups is None:
+        return None
+    found = np.asarray(groups)
+    if found.shape != (rows,) or (found.dtype.kind == "f" and not np.isfinite(found).all()):
+        raise ProbeError(f"groups of shape {found.shape} for {rows} rows: give the clip of each row, without NaN")
+    return found
 
 
 class LinearProbe(BaseEstimator):
@@ -82,7 +94,8 @@ class LinearProbe(BaseEstimator):
         penalty is chosen. ProbeError for a single class, NaN activations, an unknown kind."""
         self._check_settings()
         X = self._activations(X, reset=True)
-        y = self._targets(X, _plain(y))
+        y = self._targets(X, plain(y))
+        groups = _checked_groups(plain(groups), len(X))
         auto = self.strength == "auto"
         self.strength_ = choose(self.recipe, X, y, groups, self.inner) if auto else float(self.strength)
         self.coef_, self.intercept_ = raw_units(fit_affine(self.recipe, X, y, self.strength_))
@@ -94,6 +107,9 @@ class LinearProbe(BaseEstimator):
         given = self.strength
         if given != "auto" and (isinstance(given, bool | str) or not isinstance(given, Real) or not 0 < given < np.inf):
             raise ProbeError(f"strength={given!r}: give a number above 0, or 'auto'")
+        for name in ("scale", "balanced"):
+            if not isinstance(getattr(self, name), bool | np.bool_):
+                raise ProbeError(f"{name}={getattr(self, name)!r}: give True or False")
         for name, least in (("inner", 2), ("components", 1)):
             if (count := whole(getattr(self, name))) is None or count < least:
                 raise ProbeError(f"{name}={getattr(self, name)!r}: give a whole number of at least {least}")
@@ -118,7 +134,7 @@ class LinearProbe(BaseEstimator):
         return y
 
     def _activations(self, X: Any, reset: bool) -> np.ndarray:
-        X = validate_data(self, _plain(X), reset=reset, dtype=[np.float64, np.float32], order="C", ensure_all_finite=False)
+        X = validate_data(self, plain(X), reset=reset, dtype=[np.float64, np.float32], order="C", ensure_all_finite=False)
         bad = ~np.isfinite(X).all(1)
         if bad.any():
             raise ProbeError(
@@ -157,7 +173,7 @@ class LinearProbe(BaseEstimator):
 
     def score(self, X: Any, y: Any) -> float:
         """Balanced accuracy, or R2 for ridge."""
-        return float((balanced_accuracy_score if self.classifies else r2_score)(_plain(y), self.predict(X)))
+        return float((balanced_accuracy_score if self.classifies else r2_score)(plain(y), self.predict(X)))
 
     def direction(self, towards: Any = None) -> np.ndarray:
         """Unit vector ``[d_model]`` along which the score of a class rises, the second of two by default.

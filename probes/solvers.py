@@ -51,9 +51,10 @@ def raw_units(found: Affine) -> tuple[np.ndarray, np.ndarray]:
 
 def standard(X: np.ndarray, scale: bool) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of every unit (1 where a unit never moves, or without scaling)."""
-    mean = X.mean(0)
-    spread = X.std(0) if scale else np.ones_like(mean)
-    return mean, np.where(spread > 1e-12 * np.maximum(np.abs(mean), 1), spread, 1.0)
+    mean = X.mean(0, dtype=np.float64)  # in the type of X the squares of small numbers vanish
+    spread = X.std(0, dtype=np.float64) if scale else np.ones_like(mean)
+    moves = spread > 1e-12 * np.abs(mean)
+    return mean.astype(X.dtype), np.where(moves, spread, 1.0).astype(X.dtype)
 
 
 def nearest_mean(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

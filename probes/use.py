@@ -17,7 +17,7 @@ from cos_interp.interp.hooking import EditFn
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.trajectory import Run
 from cos_interp.probes.errors import ProbeError
-from cos_interp.probes.estimator import LinearProbe
+from cos_interp.probes.estimator import LinearProbe, plain
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,10 @@ def leace(X: np.ndarray, y: np.ndarray, tolerance: float = 1e-6) -> Erasure:
     ``r(x) = x - W^+ P W (x - mean)`` with the whitening ``W = Cov(x)^(-1/2)`` and ``P`` the orthogonal projection onto the
     columns of ``W Cov(x, z)``; z is the label as indicators (classes) or as it is (values).
     """
-    Z = (y[:, None] == np.unique(y)).astype(float) if np.issubdtype(y.dtype, np.integer) else y.reshape(len(y), -1)
+    X, y = plain(X), np.asarray(plain(y))
+    if X.ndim != 2 or len(y) != len(X) or not np.isfinite(X).all():
+        raise ProbeError(f"LEACE needs X [row, d_model] of finite numbers and a label a row, got {X.shape} and {y.shape}")
+    Z = y.reshape(len(y), -1) if y.dtype.kind == "f" else (y[:, None] == np.unique(y)).astype(float)
     mean, whiten, colour = whitening(X, tolerance)
     covariance = (X - mean).T @ (Z - Z.mean(0)) / len(X)
     columns, sizes, _ = np.linalg.svd(whiten @ covariance, full_matrices=False)
@@ -102,6 +105,8 @@ def matched_control(edit: Change, along: Change) -> Change:
 
 def steer(probe: LinearProbe, strength: float, towards: Any = None) -> Change:
     """Move every token by ``strength`` (in units of the activations) along the probe's direction of a class."""
+    if isinstance(strength, bool) or not isinstance(strength, int | float | np.number) or not np.isfinite(strength):
+        raise ProbeError(f"strength={strength!r}: give a finite number")
     direction = torch.tensor(probe.direction(towards))
 
     def edit(act: Tensor, hook: Any) -> Tensor:
@@ -120,6 +125,7 @@ def edits_for(
 ) -> dict[str, Change]:
     """The edits of a fair test, by name: ``erase`` and ``leace`` each with a random control of the same dose, and ``steer`` with
     its control. ``strength`` defaults to two standard deviations of the activations along the direction."""
+    X, y = plain(X), plain(y)
     basis, scrubbed = probe.basis(), leace(X, y)
     out = {"erase": erase(mean_ablation(basis, X.mean(0).astype(np.float64))), "leace": erase(scrubbed)}
     along = {"erase": random_erasure(X, len(basis), seed), "leace": random_erasure(X, scrubbed.rank, seed)}

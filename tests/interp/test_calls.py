@@ -6,6 +6,7 @@ import nnsight
 import numpy as np
 import pytest
 import torch
+from diffusers import UniPCMultistepScheduler
 from PIL import Image
 
 from cos_interp.interp import HookedVideoPipeline, InterpError, record, tiny
@@ -22,6 +23,56 @@ def picture(size) -> Image.Image:
 def model_and_call(name: str):
     call = {k: v for k, v in tiny.call(name).items() if k not in ("prompt", "image", "last_image", "seed", "generator")}
     return HookedVideoPipeline.from_pipeline(tiny.build(name)), call | {"num_inference_steps": 2}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda pipe: [old.mul_(0) for old in pipe.scheduler.model_outputs if old is not None],
+     lambda pipe: pipe.transformer.blocks[0].ffn.net[0].proj.weight.data.add_(1)],
+    ids=["the scheduler's memory", "a weight"],
+)  # fmt: skip
+def test_a_callback_that_changes_what_the_loop_goes_on_with_is_refused(change):
+    model, call = model_and_call("wan2.2")
+    model.pipe.scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True)
+    model = HookedVideoPipeline.from_pipeline(model.pipe)
+    looked: list[int] = []
+    call = call | {"prompt": "a", "seed": 0, "num_inference_steps": 4}
+    model.run(**call, callback_on_step_end=lambda pipe, step, t, given: looked.append(step) or {})
+    assert looked == [0, 1, 2, 3]
+
+    def changing(pipe, step, timestep, given):
+        change(pipe)
+
+    with pytest.raises(InterpError, match="callback_on_step_end changed"):
+        model.run(**call, callback_on_step_end=changing)
+
+
+@pytest.mark.parametrize("name", ["cogvideox", "allegro", "wan2.1-v2v", "wan2.1-i2v", "ltx-i2v", "cosmos2-v2w", "sana-video-i2v"])
+def test_several_videos_a_prompt_are_each_the_one_alone(name):
+    """Whatever the pipeline itself does with the keyword: some leave it out, some forget to repeat the picture."""
+    model = HookedVideoPipeline.from_pretrained(f"tiny:{name}")
+    call = tiny.call(name) | {"num_inference_steps": 2}
+    both = model.run(**call, num_videos_per_prompt=2, seed=[3, 4]).latents
+    for row, seed in enumerate((3, 4)):
+        torch.testing.assert_close(both[row : row + 1], model.run(**call, seed=seed).latents, atol=2e-4, rtol=2e-4)
+
+
+@pytest.mark.parametrize(
+    "name", ["latte", "kandinsky5-i2v", "cosmos1-v2w", "cogvideox-v2v", "hunyuan1.5-i2v", "wan-vace", "motif-i2v"]
+)
+def test_a_pipeline_whose_batches_are_not_their_rows_makes_none(name):
+    model = HookedVideoPipeline.from_pretrained(f"tiny:{name}")
+    call = tiny.call(name) | {"num_inference_steps": 2}
+    with pytest.raises(InterpError, match="make a run for each"):
+        model.run(**call | {"prompt": [call.get("prompt", "a")] * 2, "seed": [0, 1]})
+
+
+def test_own_latents_are_not_written_into():
+    model = HookedVideoPipeline.from_pretrained("tiny:kandinsky5")
+    own = torch.randn_like(model.run(**tiny.call("kandinsky5"), seed=0).prepared[0])
+    before = own.clone()
+    model.run(**tiny.call("kandinsky5"), latents=own)
+    assert torch.equal(own, before)
 
 
 # Wan 2.1's tiny pipeline takes no last picture, which needs place embeddings of its own

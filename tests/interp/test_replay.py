@@ -8,8 +8,9 @@ import pytest
 import torch
 from support import FAMILIES, build_tiny, plain, tiny_call
 
-from cos_interp.interp import HookedVideoPipeline
-from cos_interp.interp.patching import Patch, minimal_blocks, record, replay
+from cos_interp.interp import HookedVideoPipeline, InterpError
+from cos_interp.interp.families import tiny
+from cos_interp.interp.patching import Patch, minimal_blocks, record, replay, restart
 
 SITES = {"hook_resid_post": "", "hook_attn_out": "attn1", "hook_cross_attn_out": "attn2", "hook_mlp_out": "ffn"}
 STEPS, LAYERS = 4, 3
@@ -116,3 +117,42 @@ def test_heads_are_patched_alone():
     found = replay(model, target, [Patch(name, (2,), donor.donor(name), heads=(1,))])
     hooks = [(f"{name} @ step=2, head=1", lambda act, hook: donor.cache[name, 2][..., 1:2, :])]
     assert torch.equal(found, model.run_with_hooks(fwd_hooks=hooks, seed=0, **call).latents)
+
+
+CHANGES = {
+    "one weight": lambda pipe: pipe.transformer.blocks[1].ffn.net[0].proj.weight.data[1, 1].add_(5),
+    "a buffer": lambda pipe: pipe.transformer.rope.freqs_cos.mul_(0.3),
+    "an epsilon": lambda pipe: setattr(pipe.transformer.blocks[0].norm1, "eps", 0.1),
+    "a forward": lambda pipe: setattr(pipe.transformer.blocks[0], "forward", lambda *a, **k: a[0]),
+    "the boundary of two experts": lambda pipe: pipe.register_to_config(boundary_ratio=0.1),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_replay_on_another_model_than_the_recorded_one_is_refused(change):
+    """Donor and target are one recording, so that any difference would be one of the model."""
+    model, site = HookedVideoPipeline.from_pipeline(tiny.build("wan2.2")), "blocks.0.hook_resid_post"
+    made = record(model, **tiny.call("wan2.2", steps=3) | {"seed": 0})
+    patch = Patch(site, (1,), made.donor(site), branches=made.run.branches[:1])
+    assert torch.equal(replay(model, made, patch), made.run.latents)
+    CHANGES[change](model.pipe)
+    with pytest.raises(InterpError, match="was recorded with another model"):
+        replay(model, made, patch)
+
+
+def test_donors_and_states_are_floats():
+    model, site = HookedVideoPipeline.from_pipeline(tiny.build("wan2.1")), "blocks.0.hook_resid_post"
+    made = record(model, **tiny.call("wan2.1", steps=2) | {"seed": 0})
+    for wrong in (torch.complex64, torch.int64, torch.bool):
+        donor = lambda step, branch, kind=wrong: made.donor(site)(step, branch).to(kind)
+        with pytest.raises(InterpError, match="give floats"):
+            replay(model, made, Patch(site, (1,), donor))
+        with pytest.raises(InterpError, match="restart takes"):
+            restart(model, made, 1, made.run.x_t[1].to(wrong))
+    for latents, batch in ((made.run.latents[0], 16), (made.run.latents[:0], 16), (made.run.latents.long(), 16)):
+        with pytest.raises(InterpError, match=r"latents are floats \[batch, channel, frame, row, col\]"):
+            model.decode(latents, batch)
+    with pytest.raises(InterpError, match="batch=0"):
+        model.decode(made.run.latents, 0)
+    with pytest.raises(IndexError, match="step=True: the run has steps 0 to 1"):
+        made.run.decode(True)

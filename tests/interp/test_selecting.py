@@ -182,13 +182,6 @@ def test_noise_levels_without_one_are_refused():
         own.run(**tiny.call("hunyuan") | {"sigmas": [], "seed": 0})
 
 
-@pytest.mark.parametrize("name", ["cogvideox", "allegro", "wan2.1-v2v"])
-def test_a_pipeline_that_makes_one_video_a_prompt_says_so(name):
-    one = HookedVideoPipeline.from_pipeline(tiny.build(name))
-    with pytest.raises(InterpError, match=r"num_videos_per_prompt=2: .* makes one video a prompt: give a list"):
-        one.run(**tiny.call(name) | {"num_videos_per_prompt": 2, "seed": [0, 1]})
-
-
 # --- values kept ------------------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from cos_interp.probes.collect import chosen_tokens
 from cos_interp.probes.dataset import assemble
 from cos_interp.probes.scoring import class_tally, interval
 from cos_interp.probes.splits import grouped
+from cos_interp.probes.use import edits_for, leace, steer
 from cos_interp.tasks import suite
 
 RANDOM = np.random.default_rng(0)
@@ -63,6 +64,46 @@ def test_a_direction_is_one_that_the_probe_has():
 def test_a_collection_of_nothing_is_refused(organism, wrong):
     with pytest.raises((InterpError, ProbeError), match=next(iter(wrong))):
         ProbeDataset.collect(organism, suite.task_items("maze"), num_inference_steps=2, **{"n": 1, **wrong})
+
+
+def test_rows_that_are_masked_or_have_no_clip_are_not_learnt_from():
+    X, y = RANDOM.standard_normal((20, 3)), np.arange(20) % 2
+    LinearProbe("ridge-classifier", strength=1.0).fit(np.ma.array(X), y)  # nothing is masked
+    for given, target in ((np.ma.array(X, mask=X.max() == X), y), (X, np.ma.array(y, mask=y == 1))):
+        with pytest.raises(ProbeError, match="masked values"):
+            LinearProbe("ridge-classifier", strength=1.0).fit(given, target)
+    for groups in (np.arange(5), np.full(20, np.nan)):
+        with pytest.raises(ProbeError, match="give the clip of each row"):
+            LinearProbe("ridge-classifier", strength=1.0).fit(X, y, groups)
+    for name in ("scale", "balanced"):
+        with pytest.raises(ProbeError, match=f"{name}='no': give True or False"):
+            LinearProbe(**{name: "no"}).fit(X, y)
+
+
+def test_the_unit_of_the_activations_does_not_matter():
+    X = RANDOM.standard_normal((80, 4)).astype(np.float32)
+    y = (X[:, 0] > 0).astype(int)
+    right = LinearProbe("ridge-classifier", strength=1.0).fit(X, y).predict(X)
+    for unit in (1e-30, 1e30):
+        tiny = X * np.float32(unit)
+        assert (LinearProbe("ridge-classifier", strength=1.0).fit(tiny, y).predict(tiny) == right).all()
+
+
+def test_edits_take_tensors_and_names_and_refuse_what_is_no_number():
+    X = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(60) % 2
+    X[:, 0] += 3 * y
+    probe = LinearProbe("ridge-classifier", strength=1.0).fit(X, y)
+    by_array, by_tensor = edits_for(probe, X.numpy(), y.numpy()), edits_for(probe, X, y)
+    for name in by_array:
+        assert torch.equal(by_array[name](X, None), by_tensor[name](X, None))
+    named = leace(X, np.where(y.numpy() == 1, "red", "blue"))
+    assert np.allclose(named.writes, leace(X, y).writes)
+    for wrong in (float("nan"), "3", True):
+        with pytest.raises(ProbeError, match="give a finite number"):
+            steer(probe, wrong)
+    with pytest.raises(ProbeError, match="finite numbers and a label a row"):
+        leace(X, y[:-1])
 
 
 class Seen:
