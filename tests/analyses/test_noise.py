@@ -281,7 +281,7 @@ def test_a_loss_that_a_twin_shows_too_is_not_reproduced():
 
 @pytest.mark.slow
 def test_on_a_twin_nothing_is_reproduced(organism, tmp_path):
-    config = NoiseConfig(items=8, num_inference_steps=6)
+    config = NoiseConfig(items=1, num_inference_steps=4)
     _, report = run_and_report(load("noise"), config, tmp_path / "run", model=twins.twin_of(organism, 3), workers=1)
     assert "reproduced" not in {f["verdict"] for f in report.data["findings"]}
 

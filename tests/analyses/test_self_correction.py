@@ -145,6 +145,6 @@ def test_own_prompts_run_without_a_verifier(tmp_path):
 
 @pytest.mark.slow
 def test_on_a_twin_nothing_is_reproduced(organism, tmp_path):
-    config = SelfCorrectionConfig(items=6, num_inference_steps=8)
+    config = SelfCorrectionConfig(items=2, num_inference_steps=8)
     _, report = run_and_report(load("self-correction"), config, tmp_path / "run", model=twins.twin_of(organism, 3), workers=1)
     assert "reproduced" not in {found["verdict"] for found in report.data["findings"]}
