@@ -13,7 +13,7 @@ from cos_interp.analyses.kit.kinds import Mode, known_dose
 class NoiseConfig(SuiteConfig):
     """Noise at a step against noise at a frame."""
 
-    items: int = Field(10, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
+    items: int = Field(8, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
     steps: tuple[int, ...] | None = Field(None, description="Disturbed steps. First, middle, last, and F between.")
     frames: tuple[int, ...] | None = Field(None, description="Disturbed latent frames. All by default.")
     modes: tuple[Mode, ...] = Field(("replace", "renoise"), description="Kinds of noise: replace, add, renoise, shuffle.")
@@ -47,6 +47,6 @@ ENTRY = Entry(
         "cos analyze noise",
         "cos analyze noise --tasks maze --modes renoise --doses 0.25,0.5,1 --out runs/doses",
     ),
-    seconds=180,
+    seconds=185,
     facts=(NoiseFacts,),
 )

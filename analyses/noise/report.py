@@ -156,7 +156,8 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         pages.Section("Videos", caption="Rows: disturbances. Columns: pixel frames.", clips=_clips(result, store)),
     ]
     title, source = "Noise at a step, noise at a frame", "CoS section 3.2, figures 3a and 3b"
-    return pages.build(result, title, QUESTION, source, found, sections, notes(label, facts))
+    said = notes(label, facts) + ([] if found else ["The rules are about replace and renoise: other modes have no verdict."])
+    return pages.build(result, title, QUESTION, source, found, sections, said)
 
 
 def notes(label: str, facts: NoiseFacts) -> list[str]:

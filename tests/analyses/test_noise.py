@@ -260,6 +260,10 @@ def test_what_cannot_be_seen_at_a_frame_is_not_testable(rows, words):
     assert found.verdict == "not testable" and words in found.why
 
 
+def test_modes_without_a_rule_have_no_verdict():
+    assert judged(uneven(made_up(both(0.2, 0.9), "shuffle")), "shuffle") == {}
+
+
 def test_unequal_amounts_are_not_testable():
     rows = uneven(made_up(both(0.2, 0.9)))
     rows["energy"] = rows.energy.mask(rows.kind == "frame-few-steps", rows.energy / 2)
