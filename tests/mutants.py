@@ -197,6 +197,8 @@ MUTANTS = [Mutant(*line) for line in (
      "[each == each.max()].mean()", "[each.argmax()]", f"{ANALYSES}/test_chain_of_steps.py screening_maths"),
     ("analyses/self_correction/report.py", "a wrong answer that is read once was held",
      "wrong & same,", "wrong,", f"{ANALYSES}/test_self_correction.py by_hand"),
+    ("analyses/self_correction/measure.py", "a video that is unfinished is a wrong answer",
+     'str(error).startswith("wrong")', "bool(error)", f"{ANALYSES}/test_self_correction.py that_form"),
     ("analyses/self_correction/report.py", "readings that flicker count as held answers",
      "before.value >= FLICKER", "before.value >= 0", f"{ANALYSES}/test_self_correction.py dealt"),
     ("analyses/swap/findings.py", "a flip counts though a random item's tokens flip as well",

@@ -16,7 +16,7 @@ class SelfCorrectionConfig(SuiteConfig):
 
 
 class CorrectionFacts(RunFacts):
-    """``wrong``: the steps that read as wrong; ``corrected``: whether there are some and the final video is right."""
+    """``wrong``: the steps that read as a wrong answer; ``corrected``: whether there are some and the final video is right."""
 
     wrong: tuple[int, ...]
     corrected: bool

@@ -14,15 +14,16 @@ from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding, Number
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.self_correction import CorrectionFacts
-from cos_interp.analyses.self_correction.measure import EXAMPLES
+from cos_interp.analyses.self_correction.measure import EXAMPLES, mistaken
 from cos_interp.reports.figures import Curve, Panel, panels, step_ticks
 
 PLACES = {"held": 0.3, "early": 0.15, "half": 0.5, "late": 0.7}  # share of the steps at which a rule reads, fixed beforehand
 FLICKER = 0.5  # a wrong answer that is read again at the next step less often than this was never held
 STATUSES = ("wrong", "undecided", "solved")
 QUESTION = (
-    "Does the model change its mind by itself? The clean estimate of every step is read. A wrong answer is held at a step where "
-    "it is read there and at the step before, the same one; how often is the final video right then?"
+    "Does the model change its mind by itself? The clean estimate of every step is read. A wrong answer (wrong goal, wrong side, "
+    "wrong path; not a video that is broken or unfinished) is held at a step where it is read there and at the step before, the "
+    "same one; how often is the final video right then?"
 )
 
 
@@ -36,14 +37,14 @@ def place(steps: int, share: float) -> int:
 
 
 def readings(rows: pd.DataFrame, step: int) -> pd.DataFrame:
-    """One row an item: what is read at a step, whether it is a wrong answer and that of the step before too (``held``), whether
-    the step before read one at all (``was``), and whether the final video is right."""
+    """One row an item, of what is read at a step: a wrong answer (``wrong``), that of the step before too (``held``), no answer
+    at all (``open``); whether the step before read a wrong answer (``was``), and whether the final video is right."""
     before, now, final = (rows[rows.step == k].set_index("problem") for k in (step - 1, step, rows.step.max()))
     before, final = before.reindex(now.index), final.reindex(now.index)
     same = np.logical_and.reduce([now[c].fillna("") == before[c].fillna("") for c in ("status", "error", "answer")])
-    wrong = now.status == "wrong"
+    wrong, was = (pd.Series(map(mistaken, at.status, at.error), now.index, dtype=bool) for at in (now, before))
     return pd.DataFrame({
-        "task": now.task, "status": now.status, "held": wrong & same, "was": before.status == "wrong",
+        "task": now.task, "wrong": wrong, "held": wrong & same, "open": ~wrong & (now.status != "solved"), "was": was,
         "right": (final.status == "solved").astype(float),
     })  # fmt: skip
 
@@ -60,9 +61,9 @@ def unfit(read: pd.DataFrame, step: int, steps: int) -> str | None:
 
 
 def alike(read: pd.DataFrame) -> Number:
-    """Share right at the end of the items that are undecided at the step, each task weighted as among the held wrong answers."""
+    """Share right at the end of the items that show no answer at the step, each task weighted as among the held wrong answers."""
     weights = read[read.held].task.value_counts(normalize=True)
-    beside = read[(read.status == "undecided") & read.task.isin(weights.index)]
+    beside = read[read.open & read.task.isin(weights.index)]
     shares = beside.groupby("task").right.mean()
     known = weights[weights.index.isin(shares.index)]
     if known.empty:
@@ -81,9 +82,9 @@ def _corrected(result: AnalysisResult, rows: pd.DataFrame, key: str) -> Finding:
     held = read[read.held]
     return result.judge(
         f"self-correction.{key}", Share(held.right),
-        f"at step {step} (sigma {_sigma(rows, step):.2f}) {int((read.status == 'wrong').sum())} of {len(read)} items read as "
-        f"wrong, {len(held)} of them as at the step before, and {int((read.status == 'undecided').sum())} are undecided; of the "
-        "held wrong answers the final video is right in",
+        f"at step {step} (sigma {_sigma(rows, step):.2f}) {int(read.wrong.sum())} of {len(read)} items read as a wrong answer, "
+        f"{len(held)} of them as at the step before, and {int(read.open.sum())} as none; of the held wrong answers the final "
+        "video is right in",
         alike(read), unfit(read, step, steps),
     )  # fmt: skip
 
@@ -155,7 +156,7 @@ def _figures(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
     step = place(int(rows.step.max()), PLACES["held"])
     caption = (
         f"Over {rows.problem.nunique()} items; left, those with the reading. Bands: exact 95 % interval of a share. "
-        f"Table: at step {step}."
+        f"Wrong: also what is broken or unfinished. Table: at step {step}."
     )
     return pages.Section("What becomes of a wrong answer", drawn, caption, _table(rows, step))
 
@@ -163,11 +164,10 @@ def _figures(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
 def _table(rows: pd.DataFrame, step: int) -> pd.DataFrame:
     out, every = [], readings(rows, step)
     for task, read in [("all", every), *every.groupby("task", sort=False)]:
-        undecided = read[read.status == "undecided"]
         out.append({
-            "task": task, "items": len(read), "wrong": int((read.status == "wrong").sum()), "held": int(read.held.sum()),
+            "task": task, "items": len(read), "wrong answer": int(read.wrong.sum()), "held": int(read.held.sum()),
             "of these right at the end": str(Share(read.right[read.held]).number()),
-            "undecided": len(undecided), "of these right at the end ": str(Share(undecided.right).number()),
+            "no answer": int(read.open.sum()), "of these right at the end ": str(Share(read.right[read.open]).number()),
             "right at the end": str(Share(read.right).number()),
         })  # fmt: skip
     return pd.DataFrame(out)
@@ -180,7 +180,7 @@ def _examples(result: AnalysisResult, store: RunStore) -> pages.Section:
         text = f"“{facts.prompt}”: last wrong step {facts.wrong[-1]}, the step after it, the final video"
         clips.append(pages.Clip(name, text, pages.strip(store.tensors(name)["frames"].numpy())))
     caption = (
-        f"The first {EXAMPLES} items in the suite's order that read as wrong at some step and end right; rows as named, columns: "
-        "pixel frames."
+        f"The first {EXAMPLES} items in the suite's order that read as a wrong answer at some step and end right; rows as named, "
+        "columns: pixel frames."
     )
     return pages.Section("Examples", caption=caption if clips else "No item was corrected.", clips=clips)

@@ -22,11 +22,9 @@ from cos_interp.interp import HookedVideoPipeline
 
 STEPS = 20
 READ = {
-    "w": ("wrong", "hit a wall", "red"),
-    "v": ("wrong", "lost", "blue"),
-    "u": ("undecided", None, None),
-    "s": ("solved", "", "red"),
-}
+    "w": ("wrong", "wrong goal", "red"), "v": ("wrong", "wrong side", "blue"), "b": ("wrong", "lost", "red"),
+    "u": ("undecided", None, None), "s": ("solved", "", "red"),
+}  # fmt: skip
 
 
 def table(runs: dict[str, str], task: str = "maze") -> pd.DataFrame:
@@ -57,6 +55,7 @@ def test_what_is_held_by_hand():
     assert read.index.tolist() == [f"maze-{name}" for name in "abcdef"]
     assert read.held.tolist() == [True, False, False, False, True, False]  # c: another wrong answer; f: none before
     assert read.was.tolist() == [True, True, True, False, True, False]
+    assert read.open.tolist() == [False, False, False, True, False, False]
     assert read.right.tolist() == [1, 1, 0, 1, 0, 0]
     assert [place(steps, 0.3) for steps in (20, 2, 3, 100)] == [6, 1, 1, 30]
     assert lag_to_right(rows).value == pytest.approx((1 + 1) / 2)
@@ -66,7 +65,7 @@ def test_what_is_held_by_hand():
 
 def test_the_control_weighs_tasks_as_the_wrong_answers_do():
     rows = pd.concat([
-        table({"a": "wwws", "b": "wwww", "c": "wwws", "d": "uuus", "e": "uuuw"}),
+        table({"a": "wwws", "b": "wwww", "c": "wwws", "d": "uuus", "e": "ubbw"}),
         table({"a": "wwws", "b": "uuuw", "c": "uuuw"}, "place"), table({"a": "uuus"}, "bounce"),
     ])  # fmt: skip
     control = alike(readings(rows, 2))
@@ -113,9 +112,10 @@ def test_readings_that_are_dealt_out_anew_show_nothing():
     assert "readings flicker" in found["held"].why and found["held"].number.value > 0.9
 
 
-def test_answers_that_form_are_not_corrected():
-    """A placebo: nothing can be read until the right answer is there."""
-    rows = table({str(i): "u" * 9 + "s" * 12 for i in range(60)})
+@pytest.mark.parametrize("before", ["u", "b"])
+def test_answers_that_form_are_not_corrected(before):
+    """A placebo: nothing can be read, or the thing is not yet there, until the right answer is."""
+    rows = table({str(i): before * 9 + "s" * 12 for i in range(60)})
     assert {finding.verdict for finding in judged(rows).values()} == {"not testable"}
     assert judged(wrong_until(8, 19))["held"].verdict == "not testable"
 
