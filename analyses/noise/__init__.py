@@ -13,10 +13,10 @@ from cos_interp.analyses.kit.kinds import Mode, known_dose
 class NoiseConfig(SuiteConfig):
     """Noise at a step against noise at a frame."""
 
-    items: int = Field(5, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
-    steps: tuple[int, ...] | None = Field(None, description="Disturbed steps. Six spread ones by default.")
+    items: int = Field(8, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
+    steps: tuple[int, ...] | None = Field(None, description="Disturbed steps. First, middle, last, and F between.")
     frames: tuple[int, ...] | None = Field(None, description="Disturbed latent frames. All by default.")
-    modes: tuple[Mode, ...] = Field(("replace", "add", "renoise", "shuffle"), description="Kinds of noise.")
+    modes: tuple[Mode, ...] = Field(("replace", "renoise"), description="Kinds of noise: replace, add, renoise, shuffle.")
     doses: tuple[float, ...] = Field((1.0,), min_length=1, description="Amplitude of the noise, 1 is the paper's.")
     rows: str | None = Field(None, description="Disturb these latent rows only: 0:2. All by default.")
     cols: str | None = Field(None, description="Disturb these latent columns only. All by default.")
@@ -31,10 +31,12 @@ class NoiseConfig(SuiteConfig):
 
 
 class NoiseFacts(RunFacts):
-    """``shown``: what each of the kept clips is; ``scheduler``: the name of its class."""
+    """``shown``: what each of the kept clips is; ``scheduler``: the name of its class; ``few``: the steps at which a frame is
+    disturbed so that it has the noise of one step."""
 
     shown: tuple[str, ...]
     scheduler: str
+    few: tuple[int, ...] = ()
 
 
 ENTRY = Entry(
@@ -45,6 +47,6 @@ ENTRY = Entry(
         "cos analyze noise",
         "cos analyze noise --tasks maze --modes renoise --doses 0.25,0.5,1 --out runs/doses",
     ),
-    seconds=170,
+    seconds=185,
     facts=(NoiseFacts,),
 )

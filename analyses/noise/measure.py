@@ -1,7 +1,8 @@
 """Noise at a step against noise at a frame (CoS section 3.2, figures 3a and 3b), with the doses matched.
 
 The paper's contrast is not one of equal dose: noise at a step touches all F latent frames once, noise at a frame touches one of
-them at every step, S/F times as much in all. So each is also run at the other's dose.
+them at every step, S/F times as much in all. So each is also run at the other's dose: the same cells (frame, step) with noise,
+taken together by step or by frame.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from cos_interp.analyses.kit.problems import (
     generate,
     judge,
     needs_flow,
-    spread,
     verdict_columns,
 )
 from cos_interp.analyses.noise import NoiseConfig, NoiseFacts
@@ -38,15 +38,14 @@ from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.patching import restart
 from cos_interp.interp.trajectory import Run
 
-STEPS = 6  # disturbed steps by default
-
 
 @dataclass(frozen=True)
 class Disturbance:
     """One disturbed run. ``steps`` and ``frames`` say where; ``kind`` names the comparison that it belongs to.
 
     step: all frames at one step; step-one-frame: one drawn frame at one step; step-spread: all frames at one step with the
-    energy of one frame; frame: one frame at every step; frame-few-steps: one frame at F steps, the energy of ``step``.
+    energy of one frame; frame: one frame at every step; frame-few-steps: one frame at the F steps of :func:`between`. Over all
+    frames these disturb the cells (frame, step) that ``step`` at those steps does, so both have the same amount of noise.
     """
 
     kind: str
@@ -63,10 +62,31 @@ class Disturbance:
         return {"kind": self.kind, "mode": self.mode, "dose": self.nominal, "step": step, "frame": frame}
 
 
+def between(steps: int, count: int) -> tuple[int, ...]:
+    """``count`` steps spread between the first, at which new noise is only another seed, and the last, after which nothing can
+    repair it; all of these where there are fewer.
+
+    >>> between(20, 5)
+    (3, 6, 10, 13, 16)
+    """
+    if steps < 3:
+        return tuple(range(steps))
+    places = np.linspace(0, steps - 1, count + 2)[1:-1]
+    return tuple(dict.fromkeys(min(max(1, round(k)), steps - 2) for k in places))
+
+
+def steps_of(config: NoiseConfig, frames: int) -> tuple[int, ...]:
+    """The disturbed steps: what was asked, or the first, the last, the middle one that the rules read, and those between."""
+    if config.steps is not None:
+        return chosen_steps(config)
+    steps = config.num_inference_steps
+    return tuple(sorted({0, steps // 2, steps - 1, *between(steps, frames)}))
+
+
 def at_steps(config: NoiseConfig, frames: int, draw: int) -> list[Disturbance]:
     """Disturbances of one step each. ``draw`` picks the frame that is disturbed alone."""
     out = []
-    for step in chosen_steps(config, STEPS):
+    for step in steps_of(config, frames):
         one = int(np.random.default_rng([draw, step]).integers(frames))
         for mode in config.modes:
             for dose in config.doses:
@@ -78,12 +98,13 @@ def at_steps(config: NoiseConfig, frames: int, draw: int) -> list[Disturbance]:
 
 
 def at_frames(config: NoiseConfig, frames: int) -> list[Disturbance]:
-    """Disturbances of one latent frame each, at every step and at ``frames`` spread steps."""
+    """Disturbances of one latent frame each, at every step and at as many steps as there are frames."""
     chosen = tuple(range(frames)) if config.frames is None else config.frames
     for frame in chosen:
         if not 0 <= frame < frames:
             raise InterpError(f"--frames {frame}: the latent has frames 0 to {frames - 1}")
-    kinds = (("frame", tuple(range(config.num_inference_steps))), ("frame-few-steps", spread(config.num_inference_steps, frames)))
+    steps = config.num_inference_steps
+    kinds = (("frame", tuple(range(steps))), ("frame-few-steps", between(steps, frames)))
     return [
         Disturbance(kind, mode, dose, steps, (frame,), dose)
         for mode in config.modes for dose in config.doses for frame in chosen for kind, steps in kinds
@@ -181,6 +202,7 @@ def measure(model: HookedVideoPipeline, config: NoiseConfig, problem: Problem) -
     facts = NoiseFacts(
         axes=dict.fromkeys(tensors, ("clip", *PIXELS)), sigmas=tuple(run.sigmas), prompt=problem.call["prompt"],
         shown=tuple(name for name, _ in shown), scheduler=type(model.pipe.scheduler).__name__,
+        few=between(run.steps, run.latents.shape[2]),
     )  # fmt: skip
     return Unit(rows, tensors, facts)
 
@@ -189,7 +211,7 @@ def _shown(config: NoiseConfig, problem: Problem, what: Disturbance, frames: int
     """Videos of the first item of a task: the middle step and the middle frame of each mode, at the first dose."""
     if not problem.first or what.nominal != config.doses[0]:
         return False
-    steps, chosen = chosen_steps(config, STEPS), config.frames or tuple(range(frames))
+    steps, chosen = steps_of(config, frames), config.frames or tuple(range(frames))
     middle = what.kind == "step" and what.steps[0] == steps[len(steps) // 2]
     return middle or (what.kind == "frame" and what.frames[0] == chosen[len(chosen) // 2])
 

@@ -12,11 +12,11 @@ from cos_interp.analyses.driver.settings import SuiteConfig
 class SelfCorrectionConfig(SuiteConfig):
     """Answers that change without any injection."""
 
-    items: int = Field(25, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
+    items: int = Field(100, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
 
 
 class CorrectionFacts(RunFacts):
-    """``wrong``: the steps that read as wrong; ``corrected``: whether there are some and the final video is right."""
+    """``wrong``: the steps that read as a wrong answer; ``corrected``: whether there are some and the final video is right."""
 
     wrong: tuple[int, ...]
     corrected: bool
@@ -30,6 +30,6 @@ ENTRY = Entry(
         "cos analyze self-correction",
         "cos analyze self-correction --tasks maze,place --items 125 --out runs/corrections",
     ),
-    seconds=40,
+    seconds=160,
     facts=(CorrectionFacts,),
 )

@@ -14,11 +14,17 @@ from cos_interp.interp.model import HookedVideoPipeline
 EXAMPLES = 4  # shown corrections, the first ones in the suite's order
 
 
+def mistaken(status: str | None, error: str | None) -> bool:
+    """Whether a reading is a wrong answer: one that the verifier calls so (wrong goal, wrong side, wrong path). A video that is
+    broken or unfinished (lost, frozen, late) is wrong, too, and gives no answer that could be corrected."""
+    return status == "wrong" and str(error).startswith("wrong")
+
+
 def measure(model: HookedVideoPipeline, config: SelfCorrectionConfig, problem: Problem) -> Unit:
     run = generate(model, config, problem)
     clips = clean_videos(model, run)
     rows = [{**problem.facts, **row} for row in read_steps(problem, clips, run)]
-    wrong = [row["step"] for row in rows[:-1] if row["status"] == "wrong"]
+    wrong = [row["step"] for row in rows[:-1] if mistaken(row["status"], row["error"])]
     corrected = bool(wrong) and rows[-1]["status"] == "solved"
     shown = [wrong[-1], wrong[-1] + 1, len(clips) - 1] if corrected else []
     kept = {"frames": torch.from_numpy(clips[shown])} if shown else {}

@@ -1,4 +1,4 @@
-"""What was corrected along the steps, and the page."""
+"""What becomes of a wrong answer that was held at a step, and the page."""
 
 from __future__ import annotations
 
@@ -9,75 +9,114 @@ import pandas as pd
 
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.estimates import Mean, Share
 from cos_interp.analyses.driver.experiment import Report
-from cos_interp.analyses.driver.findings import Finding, Number, decide
-from cos_interp.analyses.driver.statistics import bootstrap, by_item, curve, mean_number, paired
+from cos_interp.analyses.driver.findings import Finding, Number
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.self_correction import CorrectionFacts
-from cos_interp.analyses.self_correction.measure import EXAMPLES
+from cos_interp.analyses.self_correction.measure import EXAMPLES, mistaken
 from cos_interp.reports.figures import Curve, Panel, panels, step_ticks
 
+PLACES = {"held": 0.3, "early": 0.15, "half": 0.5, "late": 0.7}  # share of the steps at which a rule reads, fixed beforehand
+FLICKER = 0.5  # a wrong answer that is read again at the next step less often than this was never held
+STATUSES = ("wrong", "undecided", "solved")
+QUESTION = (
+    "Does the model change its mind by itself? The clean estimate of every step is read. A wrong answer (wrong goal, wrong side, "
+    "wrong path; not a video that is broken or unfinished) is held at a step where it is read there and at the step before, the "
+    "same one; how often is the final video right then?"
+)
 
-def flips(status: list[str]) -> tuple[int, int]:
-    """(wrong -> solved, solved -> wrong) changes along the steps; undecided steps in between are passed over.
 
-    >>> flips(["wrong", "undecided", "solved", "wrong", "solved"])
-    (2, 1)
+def place(steps: int, share: float) -> int:
+    """The step at a share of a run of ``steps``; never the first one, which has none before it.
+
+    >>> [place(20, share) for share in PLACES.values()]
+    [6, 3, 10, 14]
     """
-    seen = [s for s in status if s != "undecided"]
-    changes = list(zip(seen, seen[1:], strict=False))
-    return changes.count(("wrong", "solved")), changes.count(("solved", "wrong"))
+    return min(max(1, round(share * steps)), steps - 1)
+
+
+def readings(rows: pd.DataFrame, step: int) -> pd.DataFrame:
+    """One row an item, of what is read at a step: a wrong answer (``wrong``), that of the step before too (``held``), no answer
+    at all (``open``); whether the step before read a wrong answer (``was``), and whether the final video is right."""
+    before, now, final = (rows[rows.step == k].set_index("problem") for k in (step - 1, step, rows.step.max()))
+    before, final = before.reindex(now.index), final.reindex(now.index)
+    same = np.logical_and.reduce([now[c].fillna("") == before[c].fillna("") for c in ("status", "error", "answer")])
+    wrong, was = (pd.Series(map(mistaken, at.status, at.error), now.index, dtype=bool) for at in (now, before))
+    return pd.DataFrame({
+        "task": now.task, "wrong": wrong, "held": wrong & same, "open": ~wrong & (now.status != "solved"), "was": was,
+        "right": (final.status == "solved").astype(float),
+    })  # fmt: skip
+
+
+def unfit(read: pd.DataFrame, step: int, steps: int) -> str | None:
+    """Why nothing can be said: there is no step left, or most wrong answers of the step before are not read again, so that
+    nothing was held. None where they are, or are none."""
+    if step == steps - 1:
+        return f"step {step} is the last one, whose clean estimate is the final video"
+    before = Share(read.held[read.was])
+    if before.n == 0 or before.value >= FLICKER:
+        return None
+    return f"of {before.n} wrong answers of the step before {before.successes} are read again: readings flicker, nothing is held"
+
+
+def alike(read: pd.DataFrame) -> Number:
+    """Share right at the end of the items that show no answer at the step, each task weighted as among the held wrong answers."""
+    weights = read[read.held].task.value_counts(normalize=True)
+    beside = read[read.open & read.task.isin(weights.index)]
+    shares = beside.groupby("task").right.mean()
+    known = weights[weights.index.isin(shares.index)]
+    if known.empty:
+        return Number(float("nan"))
+    return Number(float((known * shares[known.index]).sum() / known.sum()), n=len(beside))
+
+
+def findings(result: AnalysisResult, rows: pd.DataFrame) -> list[Finding]:
+    return [*[_corrected(result, rows, key) for key in ("held", "early", "half")], _late(result, rows)]
+
+
+def _corrected(result: AnalysisResult, rows: pd.DataFrame, key: str) -> Finding:
+    steps = int(rows.step.max())
+    step = place(steps, PLACES[key])
+    read = readings(rows, step)
+    held = read[read.held]
+    return result.judge(
+        f"self-correction.{key}", Share(held.right),
+        f"at step {step} (sigma {_sigma(rows, step):.2f}) {int(read.wrong.sum())} of {len(read)} items read as a wrong answer, "
+        f"{len(held)} of them as at the step before, and {int(read.open.sum())} as none; of the held wrong answers the final "
+        "video is right in",
+        alike(read), unfit(read, step, steps),
+    )  # fmt: skip
+
+
+def _late(result: AnalysisResult, rows: pd.DataFrame) -> Finding:
+    steps = int(rows.step.max())
+    late, first = (place(steps, PLACES[key]) for key in ("late", "held"))
+    read, before = readings(rows, late), readings(rows, first)
+    return result.judge(
+        "self-correction.late", Share(1 - read[read.held].right),
+        f"of {int(read.held.sum())} items that hold a wrong answer at step {late} (sigma {_sigma(rows, late):.2f}) the final "
+        f"video is not right in; control at step {first}",
+        Share(1 - before[before.held].right).number(), unfit(read, late, steps),
+    )  # fmt: skip
+
+
+def _sigma(rows: pd.DataFrame, step: int) -> float:
+    return float(rows.sigma[rows.step == step].iloc[0])
 
 
 def final_given(rows: pd.DataFrame, status: str) -> pd.DataFrame:
     """``P(solved at the end | status at step k)`` by step: columns step, mean, low, high, n (items with the status at k)."""
     last = rows.step.max()
     final = rows[rows.step == last].set_index("problem").status.eq("solved").astype(float)
-    out = []
-    for step, at in rows[rows.step < last].groupby("step"):
-        number = mean_number(final.loc[at[at.status == status].problem].to_numpy())
-        out.append({"step": step, "mean": number.value, "low": number.low, "high": number.high, "n": number.n})
-    return pd.DataFrame(out)
+    return _curve({
+        step: Share(final.loc[at[at.status == status].problem]) for step, at in rows[rows.step < last].groupby("step")
+    })  # fmt: skip
 
 
-def by_problem(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a problem: counts of flips, whether it was wrong at some step, whether it is solved at the end."""
-    out = []
-    for problem, run in rows.groupby("problem", sort=False):
-        status = run.sort_values("step").status.tolist()
-        gained, lost = flips(status)
-        out.append({
-            "problem": problem, "task": run.task.iloc[0], "gained": gained, "lost": lost, "net": gained - lost,
-            "was wrong": "wrong" in status[:-1], "was solved": "solved" in status[:-1], "solved": float(status[-1] == "solved"),
-        })  # fmt: skip
-    return pd.DataFrame(out)
-
-
-def findings(rows: pd.DataFrame) -> list[Finding]:
-    each = by_problem(rows)
-    net = mean_number(each.net)
-    wrong = each[each["was wrong"]]
-    back, base = mean_number(wrong.solved), mean_number(each.solved)
-    late = _late(rows)
-    return [
-        Finding(
-            "The model corrects itself along the steps (4)", decide(net.low, net.high),
-            f"of the items that were wrong at some step {back} end solved; flips wrong to right less right to wrong, per item",
-            net, "share solved of all items", base, "the interval of the net flips lies above 0",
-        ),
-        Finding(
-            "Late steps correct little (counter-evidence: VGI-Bench, Reason-Early)",
-            "not testable" if late.low != late.low else ("reproduced" if late.high < 0 else "undecided"),
-            "net flips in the second half of the steps less those in the first half, per item", late,
-            "net flips, all steps", net, "the interval lies below 0",
-        ),
-    ]  # fmt: skip
-
-
-def _late(rows: pd.DataFrame) -> Number:
-    half = rows.step.max() / 2
-    parts = [by_problem(part).set_index("problem").net for part in (rows[rows.step >= half], rows[rows.step <= half])]
-    return paired(*parts)
+def _curve(shares: dict[Any, Share]) -> pd.DataFrame:
+    numbers = {step: share.number() for step, share in shares.items()}
+    return pd.DataFrame([{"step": k, "mean": n.value, "low": n.low, "high": n.high, "n": n.n} for k, n in numbers.items()])
 
 
 def lag_to_right(rows: pd.DataFrame) -> Number:
@@ -89,46 +128,47 @@ def lag_to_right(rows: pd.DataFrame) -> Number:
             continue
         first = len(status) - next(i for i, s in enumerate([*status[::-1], ""]) if s != "solved")
         lags.append(first - max(i for i, s in enumerate(status) if s == "wrong"))
-    return mean_number(np.array(lags, float))
+    return Mean(np.array(lags, float)).number()
 
 
 def report(result: AnalysisResult, store: RunStore) -> Report:
     rows = result.rows[result.rows.status.notna()]
-    question = (
-        "Does the model change its mind by itself? The clean estimate of every step is read; a correction is a wrong answer that "
-        "becomes right."
-    )
     if rows.empty:
         note = "These problems have no verifier, and without one no answer can be called right or wrong."
-        return pages.build(result, "Self-correction", question, "CoS section 4", [], [], [note])
-    sigmas = [*result.sigmas, 0.0]
+        return pages.build(result, "Self-correction", QUESTION, "CoS section 4", [], [], [note])
+    sections = [_figures(rows, [*result.sigmas, 0.0]), _examples(result, store)]
+    notes = [
+        "Wrong readings less right ones, counted as flips along the steps, telescope to the last reading minus the first: they "
+        "say nothing of a correction, and none is counted here.",
+        f"From the last wrong reading to the first right one that stays: {lag_to_right(rows)} steps.",
+    ]
+    return pages.build(result, "Self-correction", QUESTION, "CoS section 4", findings(result, rows), sections, notes)
+
+
+def _figures(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
     axis: dict[str, Any] = {"along": "step", "xlabel": "step, sigma", "ticks": step_ticks(sigmas, 2), "bounds": (-0.03, 1.03)}
-    given = [Curve(f"{s} at step k", final_given(rows, s)) for s in ("wrong", "undecided", "solved")]
-    shares = rows.assign(**{s: (rows.status == s).astype(float) for s in ("wrong", "undecided", "solved")})
-    now = [Curve(s, curve(shares, s)) for s in ("wrong", "undecided", "solved")]
+    given = [Curve(f"{s} at step k", final_given(rows, s)) for s in STATUSES]
+    now = [Curve(s, _curve({k: Share(at.status == s) for k, at in rows.groupby("step")})) for s in STATUSES]
     drawn = panels([
         Panel("solved at the end, given the reading at step k", given, ylabel="share", **axis),
         Panel("readings", now, ylabel="share of items", **axis),
     ])  # fmt: skip
-    sections = [
-        pages.Section("What becomes of a wrong answer", drawn, "Bands: 95 % bootstrap over items.", _table(rows)),
-        _examples(result, store),
-    ]
-    notes = [f"From the last wrong reading to the first right one that stays: {lag_to_right(rows)} steps."]
-    return pages.build(result, "Self-correction", question, "CoS section 4", findings(rows), sections, notes)
+    step = place(int(rows.step.max()), PLACES["held"])
+    caption = (
+        f"Over {rows.problem.nunique()} items; left, those with the reading. Bands: exact 95 % interval of a share. "
+        f"Wrong: also what is broken or unfinished. Table: at step {step}."
+    )
+    return pages.Section("What becomes of a wrong answer", drawn, caption, _table(rows, step))
 
 
-def _table(rows: pd.DataFrame) -> pd.DataFrame:
-    out = []
-    for task, part in [("all", rows), *rows.groupby("task", sort=False)]:
-        each = by_problem(part)
-        wrong = each[each["was wrong"]]
+def _table(rows: pd.DataFrame, step: int) -> pd.DataFrame:
+    out, every = [], readings(rows, step)
+    for task, read in [("all", every), *every.groupby("task", sort=False)]:
         out.append({
-            "task": task, "items": len(each), "wrong at some step": len(wrong),
-            "of these solved at the end": str(mean_number(wrong.solved)),
-            "flips wrong to right": int(each.gained.sum()), "flips right to wrong": int(each.lost.sum()),
-            "net an item": str(bootstrap(each.net.tolist(), lambda net: float(np.mean(net)))),
-            "final solved": str(by_item(each, "solved")),
+            "task": task, "items": len(read), "wrong answer": int(read.wrong.sum()), "held": int(read.held.sum()),
+            "of these right at the end": str(Share(read.right[read.held]).number()),
+            "no answer": int(read.open.sum()), "of these right at the end ": str(Share(read.right[read.open]).number()),
+            "right at the end": str(Share(read.right).number()),
         })  # fmt: skip
     return pd.DataFrame(out)
 
@@ -139,5 +179,8 @@ def _examples(result: AnalysisResult, store: RunStore) -> pages.Section:
     for name, facts in corrected[:EXAMPLES]:
         text = f"“{facts.prompt}”: last wrong step {facts.wrong[-1]}, the step after it, the final video"
         clips.append(pages.Clip(name, text, pages.strip(store.tensors(name)["frames"].numpy())))
-    caption = f"The first {EXAMPLES} corrected items in the suite's order; rows as named, columns: pixel frames."
+    caption = (
+        f"The first {EXAMPLES} items in the suite's order that read as a wrong answer at some step and end right; rows as named, "
+        "columns: pixel frames."
+    )
     return pages.Section("Examples", caption=caption if clips else "No item was corrected.", clips=clips)

@@ -1,4 +1,4 @@
-"""Swap the visual tokens of two runs at one step, layer by layer."""
+"""Swap the visual tokens of two runs at one step, from it on or throughout, layer by layer."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from cos_interp.analyses.driver.settings import SuiteConfig
 SwapKind = Literal["prompt", "image"]
 Swapped = Literal["block", "delta", "attention", "cross", "mlp"]
 TokenSet = Literal["all", "object", "random"]
+Lasting = Literal["single", "from", "all"]
 
 
 class SwapConfig(SuiteConfig):
-    """Swap the visual tokens of two runs at one step, layer by layer."""
+    """Swap the visual tokens of two runs at one step, from it on or throughout, layer by layer."""
 
     OF_ITEMS = ("tasks", "pair_kinds")
 
@@ -24,10 +25,13 @@ class SwapConfig(SuiteConfig):
     items: int = Field(4, ge=1, le=125, description="Pairs of each task and kind, or of the prompts.")
     num_inference_steps: int = Field(10, ge=2, description="Denoising steps of every run.")
     pair_kinds: tuple[SwapKind, ...] = Field(("prompt", "image"), description="What differs in a pair: prompt, image.")
-    steps: tuple[int, ...] | None = Field(None, description="Steps, each swapped alone. The first and the middle by default.")
+    steps: tuple[int, ...] | None = Field(None, description="Swapped steps. The first and the middle by default.")
+    spans: tuple[Lasting, ...] = Field(
+        ("single", "from", "all"), min_length=1, description="single: a step alone; from: it and all later ones; all: every step."
+    )
     layers: tuple[int, ...] | None = Field(None, description="Layers, each swapped alone: 0,3,7 or 0:8:2. All by default.")
     variants: tuple[Swapped, ...] = Field(
-        ("block", "delta", "attention", "cross", "mlp"), description="block, delta, attention, cross (text), mlp."
+        ("block", "delta"), min_length=1, description="block, delta (its update), attention, cross (text), mlp."
     )
     tokens: tuple[TokenSet, ...] = Field(("all", "object", "random"), description="all, object, random (as many others).")
     batch: int = Field(8, ge=1, description="Swapped rows in one forward; 1 is exact to the bit.")
@@ -43,7 +47,7 @@ class SwapFacts(RunFacts):
 ENTRY = Entry(
     "swap",
     SwapConfig,
-    "Swap the visual tokens of two runs at one step, layer by layer.",
+    "Swap the visual tokens of two runs at one step, from it on or throughout, layer by layer.",
     (
         "cos analyze swap",
         "cos analyze swap --tasks place --pair-kind image --steps 0,4,8 --variants block,cross --out runs/swap-place",

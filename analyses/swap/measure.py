@@ -1,12 +1,14 @@
-"""Representation swap: the visual tokens of one run put into another at one step, layer by layer (CoS section 5.2).
+"""Representation swap: the visual tokens of one run put into another, layer by layer (CoS section 5.2).
 
 Both runs of a pair start from the same noise and differ in the prompt or in the first frame; the model solves both. The swap
-is made in one layer of one step and the run is finished from there, everything else as it was.
+is made in one layer, at one step (the paper's), from it on or at all steps; everything else is as it was. One step carries a
+small share of the path and the prompt is read again at every other, so the three stand side by side.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,7 +21,7 @@ from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, Cell, Grid, Patched, token_shape
 from cos_interp.analyses.kit.pairs import NoPair, Recorder
 from cos_interp.analyses.kit.problems import chosen_steps, fits, problems
-from cos_interp.analyses.swap import SwapConfig, SwapFacts
+from cos_interp.analyses.swap import Lasting, SwapConfig, SwapFacts, Swapped
 from cos_interp.analyses.swap.sides import Piece, Sides, sides_of, unit_name
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
@@ -78,19 +80,40 @@ def random_mask(mask: Tensor, seed: int) -> Tensor:
     return out
 
 
-def cells(config: SwapConfig, step: int, layers: tuple[int, ...], groups: list[str], donors: list[str]) -> Iterator[Cell]:
-    """The swaps at one step: all variants on all and on the object's tokens; random tokens and the other donors for the
-    first variant only; each variant once with the run itself as donor."""
-    first = config.variants[0]
-    for variant in config.variants:
-        for group in groups:
-            if group != "random" or variant == first:
-                yield from (cell("pair", variant, layer, group, step) for layer in layers)
-    for donor in donors:
-        if donor not in ("pair", SELF):
+def main_variant(config: SwapConfig) -> Swapped:
+    """What the rules are about: the block's output, as in the paper; without it the first that was asked for."""
+    return "block" if "block" in config.variants else config.variants[0]
+
+
+Place = tuple[int, Lasting]  # the first swapped step, and how long the swap lasts
+
+
+def places(config: SwapConfig) -> list[Place]:
+    """Where is swapped: every asked step alone, from every later one on, and at all steps."""
+    single: list[Place] = [(step, "single") for step in steps_of(config)]
+    later: list[Place] = [(step, "from") for step in steps_of(config) if step > 0]
+    made: dict[Lasting, list[Place]] = {"single": single, "from": later, "all": [(0, "all")]}
+    return [place for span in config.spans for place in made[span]]
+
+
+def cells(config: SwapConfig, place: Place, layers: tuple[int, ...], groups: list[str], donors: list[str]) -> Iterator[Cell]:
+    """The swaps at a place. What the rules read has the random item's tokens beside it in the same cell: the first variant, also
+    in the groups at the first asked step and throughout, and the update (delta) at that step. Each variant once with the run
+    itself as donor."""
+    step, span = place
+    first, main = main_variant(config), place == (steps_of(config)[0], "single")
+    variants = config.variants if span == "single" else (first,)
+    for variant in variants:
+        whole = [EVERYWHERE] if not (main or span == "all") else [g for g in groups if g != "random" or variant == first]
+        yield from (cell("pair", variant, layer, group, step) for group in whole for layer in layers)
+        if "random item" in donors and (variant == first or (variant == "delta" and main)):
+            beside = whole if variant == first else [EVERYWHERE]
+            yield from (cell("random item", variant, layer, group, step) for group in beside for layer in layers)
+    for donor in donors if main else []:
+        if donor not in ("pair", "random item", SELF):
             yield from (cell(donor, first, layer, EVERYWHERE, step) for layer in layers)
-    for place, variant in enumerate(config.variants):
-        yield cell(SELF, variant, layers[(step + place) % len(layers)], EVERYWHERE, step)
+    for at, variant in enumerate(variants):
+        yield cell(SELF, variant, layers[(step + at) % len(layers)], EVERYWHERE, step)
 
 
 # --- measuring -------------------------------------------------------------------------------------------------------
@@ -98,7 +121,7 @@ def cells(config: SwapConfig, step: int, layers: tuple[int, ...], groups: list[s
 
 def recorder(model: HookedVideoPipeline, config: SwapConfig) -> Recorder:
     sites = {f"blocks.*.{VARIANTS[v][0]}" for v in config.variants} | {"blocks.0.hook_resid_pre"}
-    return Recorder(model, config, sorted(sites), steps_of(config))
+    return Recorder(model, config, sorted(sites), steps_of(config) if set(config.spans) == {"single"} else None)
 
 
 def grid_of(model: HookedVideoPipeline, config: SwapConfig, sides: Sides) -> Grid:
@@ -108,14 +131,16 @@ def grid_of(model: HookedVideoPipeline, config: SwapConfig, sides: Sides) -> Gri
     return Grid(model, sides.target, sides.donors["pair"], others, masks, donor_name="pair", batch=config.batch)
 
 
-def row_of(sides: Sides, found: Patched, sigmas: list[float], layers: int) -> Row:
-    """``sigmas`` of the run, with the final 0; ``layers`` of the model."""
+def row_of(sides: Sides, found: Patched, sigmas: list[float], layers: int, span: Lasting) -> Row:
+    """``sigmas`` of the run, with the final 0; ``layers`` of the model. ``carried``: the share of the path that is
+    left which the swapped steps make, all of it where they are the rest; ``relative``: the effect over that."""
     at = found.cell
+    carried = remaining_share(sigmas, at.step) if span == "single" else 1.0
     return {
-        **sides.target.problem.facts, "problem": sides.name, "kind": sides.kind, "step": at.step, "sigma": found.sigma,
-        "donor": at.donor, "variant": variant_of(at), "layer": at.layer, "group": at.group,
+        **sides.target.problem.facts, "problem": sides.name, "kind": sides.kind, "step": at.step, "span": span,
+        "sigma": found.sigma, "donor": at.donor, "variant": variant_of(at), "layer": at.layer, "group": at.group,
         "depth": None if at.layer is None else depth(at.layer, layers),
-        "effect": found.effect, "relative": found.effect / remaining_share(sigmas, at.step),
+        "effect": found.effect, "carried": carried, "relative": found.effect / carried,
         "outcome": found.outcome, "flipped": None if found.flipped is None else float(found.flipped),
     }  # fmt: skip
 
@@ -159,13 +184,15 @@ def measure(model: HookedVideoPipeline, config: SwapConfig, piece: Piece) -> Uni
     sigmas = [*sides.target.recording.run.sigmas, 0.0]
     rows: list[Row] = []
     frames: dict[str, Tensor] = {}
-    for step in steps_of(config):
-        found = grid.measure(list(cells(config, step, layers, list(grid.masks), list(grid.donors))))
-        rows += [row_of(sides, patched, sigmas, model.layers) for patched in found]
-        if piece[2] == 0 and step == steps_of(config)[0]:
+    for step, span in places(config):
+        lasting = grid if span == "single" else replace(grid, span="from")
+        found = lasting.measure(list(cells(config, (step, span), layers, list(grid.masks), list(grid.donors))))
+        rows += [row_of(sides, patched, sigmas, model.layers, span) for patched in found]
+        if piece[2] == 0 and (step, span) in ((steps_of(config)[0], "single"), (0, "all")):
             middle = min(layers, key=lambda at: abs(depth(at, model.layers) - 0.5))
-            shown = cell("pair", config.variants[0], middle, EVERYWHERE, step)
-            frames = _examples(grid, next(patched.latent for patched in found if patched.cell == shown))
+            shown = cell("pair", main_variant(config), middle, EVERYWHERE, step)
+            latent = next(patched.latent for patched in found if patched.cell == shown)
+            frames |= _examples(grid, "swapped" if span == "single" else "swapped throughout", latent)
     facts = SwapFacts(
         axes=dict.fromkeys(frames, PIXELS), sigmas=tuple(sigmas[:-1]), prompt=sides.target.problem.call["prompt"],
         donor_prompt=sides.donors["pair"].problem.call["prompt"], tried=sides.tried,
@@ -173,11 +200,11 @@ def measure(model: HookedVideoPipeline, config: SwapConfig, piece: Piece) -> Uni
     return Unit(rows, frames, facts)
 
 
-def _examples(grid: Grid, swapped: Tensor) -> dict[str, Tensor]:
+def _examples(grid: Grid, name: str, swapped: Tensor) -> dict[str, Tensor]:
     """Videos of the target, the donor, and a swap."""
     runs = {"target": grid.target.recording.run, "donor": grid.donor.recording.run}
-    latents = {name: run.latents for name, run in runs.items()} | {"swapped": swapped}
-    return {name: torch.from_numpy(grid.model.decode(runs["target"].shown(made))[0]) for name, made in latents.items()}
+    latents = {side: run.latents for side, run in runs.items()} | {name: swapped}
+    return {side: torch.from_numpy(grid.model.decode(runs["target"].shown(made))[0]) for side, made in latents.items()}
 
 
 work = each_unit(measure, unit_name)

@@ -7,115 +7,42 @@ import pandas as pd
 
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.estimates import Mean, Share
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import LeftOut
-from cos_interp.analyses.driver.findings import Finding, Number, decide
-from cos_interp.analyses.driver.statistics import curve, mean_number, paired, remaining_share
+from cos_interp.analyses.driver.findings import Number
+from cos_interp.analyses.driver.statistics import curve, remaining_share
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.swap import SwapFacts
+from cos_interp.analyses.swap.findings import WHEN, findings
 from cos_interp.interp.errors import InterpError
 from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
-from cos_interp.tasks.tally import share_interval
 
-RULE = "the interval of the paired difference lies above 0.1 of the step's share of the sigma path that is left"
 TITLE = "Representation swap"
 SOURCE = "CoS section 5.2, figure 6b"
 QUESTION = (
     "Which layer carries what the answer is about? Two runs start from the same noise and differ in the prompt or in the first "
-    "frame. The visual tokens of one (the donor) are put into the other (the target) in one layer of one step, and the target "
-    "is finished. Flipped: the video then gives the donor's answer. Effect: how far the final latent moved to the donor's, "
-    "0 not at all, 1 all the way."
+    "frame. The visual tokens of one (the donor) are put into the other (the target) in one layer, at one step, from it on or at "
+    "all steps, and the target is finished. Flipped: the video then gives the donor's answer. Effect: how far the final latent "
+    "moved to the donor's, 0 not at all, 1 all the way."
 )
-MIDDLE = 0.5  # relative depth of the paper's layer 20 of 40
-LARGE = 0.1  # of the effect that a model which only re-reads its condition shows for one step
 GROUPS = {"all": "all tokens", "object": "object's tokens", "random": "as many other tokens"}
 
 
-def flip_rate(flips: pd.Series) -> Number:
-    """Share of pairs that flipped with its 95 % Clopper-Pearson interval, which also holds at 0 and at 1 (one row a pair)."""
-    kept = flips.dropna().astype(float)
-    low, high = share_interval(int(kept.sum()), len(kept))
-    return Number(float(kept.mean()) if len(kept) else float("nan"), low, high, len(kept))
-
-
 def flip_curve(rows: pd.DataFrame) -> pd.DataFrame:
-    """Columns ``layer, mean, low, high, n``: :func:`flip_rate` of each layer."""
-    found = [(layer, flip_rate(part.flipped)) for layer, part in rows.groupby("layer")]
+    """Columns ``layer, mean, low, high, n``: share of pairs that flipped at each layer, with its exact interval."""
+    found = [(layer, Share(part.flipped.astype(float)).number()) for layer, part in rows.groupby("layer")]
     return pd.DataFrame([{"layer": k, "mean": f.value, "low": f.low, "high": f.high, "n": f.n} for k, f in found])
 
 
 def main_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """The paper's own swap: block output of all tokens (the first variant that was asked for), at the first asked step."""
-    return _first_variant(_first_step(rows))
+    """The paper's own swap: block output of all tokens (the first variant without it), at the first asked step."""
+    return _main_variant(_first_step(rows))
 
 
-def _first_variant(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[(rows.variant == rows.variant.iloc[0]) & (rows.group == "all")]
-
-
-def middle_layer(rows: pd.DataFrame) -> int:
-    """The measured layer that is nearest to the middle of the model; fixed beforehand, not the best one."""
-    depths = rows.groupby("layer").depth.first()
-    return int((depths - MIDDLE).abs().idxmin())
-
-
-def _mean_over(rows: pd.DataFrame, keep: pd.Series) -> pd.Series:
-    return rows[keep].groupby("problem").relative.mean()
-
-
-def findings(rows: pd.DataFrame) -> list[Finding]:
-    main = main_rows(rows)
-    flips = [finding for _, part in rows.groupby("step", sort=False) for finding in _flip_finding(_first_variant(part))]
-    return [*flips, _depth_finding(main), *_object_finding(rows, main)]
-
-
-def _flip_finding(main: pd.DataFrame) -> list[Finding]:
-    judged = main[main.flipped.notna()]
-    if judged.empty:
-        return []
-    layer = middle_layer(judged)
-    at = judged[judged.layer == layer]
-    rate, control = flip_rate(at[at.donor == "pair"].flipped), flip_rate(at[at.donor == "random item"].flipped)
-    rates = judged[judged.donor == "pair"].groupby("layer").flipped.mean()
-    step = int(at.step.iloc[0])
-    later = "" if step == 0 else f"; here at step {step}"
-    return [Finding(
-        "Swapping the visual tokens of layer 20 of 40 at the first step flips the answer completely (5.2)" + later,
-        decide(rate.low - 0.5, rate.high - 0.5),
-        f"swapping {at.variant.iloc[0]} in layer {layer} (relative depth {at.depth.iloc[0]:.2f}) at step {step} "
-        f"(sigma {at.sigma.iloc[0]:.2f}) gives the donor's answer in a share of pairs (highest: {rates.max():.2f}, in "
-        f"layer {int(rates.idxmax())}) of",
-        rate, "tokens of a random item", control,
-        "reproduced when the Clopper-Pearson interval lies above 0.5 (most pairs flip), refuted when it lies below",
-    )]  # fmt: skip
-
-
-def _depth_finding(main: pd.DataFrame) -> Finding:
-    """Do the layers from the middle on carry more of the answer than those before?"""
-    late, gains = main.depth >= MIDDLE, {}
-    for donor in ("pair", "random item"):
-        own = main.donor == donor
-        gains[donor] = paired(_mean_over(main, own & late), _mean_over(main, own & ~late))
-    gain = gains["pair"]
-    return Finding(
-        "Middle to late layers carry the decisive semantics (5.2)", decide(gain.low, gain.high, LARGE),
-        "mean effect of a swap in the second half of the layers minus that in the first half, over the step's share",
-        gain, "tokens of a random item", gains["random item"], RULE,
-    )  # fmt: skip
-
-
-def _object_finding(rows: pd.DataFrame, main: pd.DataFrame) -> list[Finding]:
-    first = main.iloc[0]
-    own = rows[(rows.variant == first.variant) & (rows.step == first.step) & (rows.donor == "pair")]
-    if not {"object", "random"} <= set(own.group):
-        return []
-    by = {group: part.groupby("problem").relative.mean() for group, part in own.groupby("group")}
-    more = paired(by["object"], by["random"])
-    return [Finding(
-        "What the answer is about sits in the object's visual tokens (5.2)", decide(more.low, more.high, LARGE),
-        f"swapping only the object's tokens, mean over layers, has {mean_number(by['object'])} of the step's share as effect; "
-        "that exceeds as many other tokens by", more, "effect of those other tokens", mean_number(by["random"]), RULE,
-    )]  # fmt: skip
+def _main_variant(rows: pd.DataFrame) -> pd.DataFrame:
+    variant = "block" if (rows.variant == "block").any() else rows.variant.iloc[0]
+    return rows[(rows.variant == variant) & (rows.group == "all")]
 
 
 def share_note(rows: pd.DataFrame, sigmas: list[float]) -> str:
@@ -123,7 +50,7 @@ def share_note(rows: pd.DataFrame, sigmas: list[float]) -> str:
     main = main_rows(rows)
     own = main[main.donor == "pair"]
     step = int(own.step.iloc[0])
-    share, effect = remaining_share(sigmas, step), mean_number(own.groupby("problem").effect.mean())
+    share, effect = remaining_share(sigmas, step), Mean(own.groupby("problem").effect.mean()).number()
     return (
         f"Every step reads the prompt and the first frame again. A model that only did that would show an effect of {share:.3f} "
         f"for a swap at step {step}, the step's share of the sigma path that is left, in every layer; measured, mean over "
@@ -155,15 +82,36 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     if rows.empty:
         return pages.build(result, TITLE, QUESTION, SOURCE, [], [], notes)
     sigmas = [*result.sigmas, 0.0]
-    notes = [self_note(rows), share_note(rows, sigmas), *notes]
+    single = rows[rows.span == "single"]
+    notes = [self_note(rows), *([share_note(single, sigmas)] if len(single) else []), *notes]
     if rows.flipped.isna().all():
         notes.append("These prompts have no verifier: there is an effect on the final latent but no flip rate.")
-    by_step = [part for _, part in rows.groupby("step", sort=False)]
+    by_step = [part for _, part in single.groupby("step", sort=False)]
     sections = [
-        *[section for part in by_step for section in (*_flips(part), _effects(part, sigmas), _controls(part))],
-        *_steps(rows), _table(rows), *_clips(result, store),
+        _spans(rows), *[section for part in by_step for section in (*_flips(part), _effects(part, sigmas), _controls(part))],
+        *_steps(single), _table(rows), *_clips(result, store),
     ]  # fmt: skip
-    return pages.build(result, TITLE, QUESTION, SOURCE, findings(rows), sections, notes)
+    return pages.build(result, TITLE, QUESTION, SOURCE, findings(result, rows), sections, notes)
+
+
+def _spans(rows: pd.DataFrame) -> pages.Section:
+    """Swaps that last for one step, from a step on and throughout, side by side."""
+    main = _main_variant(rows)
+    judged, made = main[main.flipped.notna()], []
+    for title, value, part in (("share flipped", "flipped", judged), ("effect", "effect", main)):
+        curves = []
+        for (span, step, donor), own in part[part.donor.isin(["pair", "random item"])].groupby(
+            ["span", "step", "donor"], sort=False
+        ):
+            line = flip_curve(own) if value == "flipped" else curve(own, value, "layer")
+            curves.append(Curve(f"{WHEN[span].format(step=step)}, {donor}", line, "-" if donor == "pair" else ":"))
+        if curves:
+            made.append(Panel(f"{main.variant.iloc[0]}, {title}", curves, ylabel=title, **_axis(part)))
+    caption = (
+        f"All tokens, {rows.problem.nunique()} pairs. Bands: exact 95 % interval of a share, 95 % bootstrap of an effect. At "
+        "every step, what comes after the layer reads the donor's state: the last layer gives the donor's run by construction."
+    )
+    return pages.Section("One step, from a step on, every step", panels(made), caption)
 
 
 def _axis(rows: pd.DataFrame) -> dict:
@@ -188,7 +136,8 @@ def _flips(rows: pd.DataFrame) -> list[pages.Section]:
     ])  # fmt: skip
     caption = (
         f"All tokens, step {main.step.iloc[0]} (sigma {main.sigma.iloc[0]:.2f}). Share of pairs whose video gives the answer of "
-        "the pair's donor; bands: 95 % Clopper-Pearson. With tokens of another donor the same answer can only come by accident."
+        f"the pair's donor; bands: exact 95 % interval over {main.problem.nunique()} pairs. With tokens of another donor the "
+        "same answer can only come by accident."
     )
     return [pages.Section(f"Flip rate by layer, step {main.step.iloc[0]}", figure, caption)]
 
@@ -202,8 +151,9 @@ def _effects(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
         curves = [Curve(str(v), curve(p, "effect", "layer")) for v, p in part.groupby("variant", sort=False)]
         made.append(Panel(GROUPS[str(group)], curves, ylabel="effect", **_axis(own)))
     caption = (
-        f"Step {step} (sigma {own.sigma.iloc[0]:.2f}), mean over pairs with 95 % bootstrap; mind the scales. A model that only "
-        f"reads its condition again at every step would show {remaining_share(sigmas, step):.3f} with all tokens, in every layer."
+        f"Step {step} (sigma {own.sigma.iloc[0]:.2f}), mean over {own.problem.nunique()} pairs, 95 % bootstrap; mind the scales. "
+        f"A model that only reads its condition again at every step would show {remaining_share(sigmas, step):.3f} with all "
+        "tokens, in every layer."
     )
     return pages.Section(f"Effect by layer, step {step}", panels(made), caption)
 
@@ -240,10 +190,16 @@ def _pivot(rows: pd.DataFrame, value: str) -> pd.DataFrame:
 def _table(rows: pd.DataFrame) -> pages.Section:
     """Per variant, token set, donor and step: mean over layers, and the strongest layer."""
     out = []
-    for (step, variant, group, donor), part in rows.groupby(["step", "variant", "group", "donor"], sort=False):
+    for (span, step, variant, group, donor), part in rows.groupby(["span", "step", "variant", "group", "donor"], sort=False):
         by_layer = part.groupby("layer").effect.mean()
-        row = {"step": step, "sigma": round(part.sigma.iloc[0], 3), "swapped": variant, "tokens": GROUPS[group], "donor": donor}
-        row |= {"pairs": part.problem.nunique(), "effect": _fine(mean_number(part.groupby("problem").effect.mean()))}
+        row = {
+            "swapped at": WHEN[span].format(step=step).removeprefix("at "),
+            "sigma": round(part.sigma.iloc[0], 3),
+            "swapped": variant,
+            "tokens": GROUPS[group],
+            "donor": donor,
+        }
+        row |= {"pairs": part.problem.nunique(), "effect": _fine(Mean(part.groupby("problem").effect.mean()).number())}
         best = int(by_layer.abs().idxmax())
         out.append({**row, "strongest layer": best, "effect there": f"{by_layer[best]:.4f}", "flipped": _flipped(part)})
     caption = "Effect: mean over layers and pairs. Flipped: share of all swaps of the line."
@@ -265,8 +221,9 @@ def _clips(result: AnalysisResult, store: RunStore) -> list[pages.Section]:
     for unit, facts in result.units_of(SwapFacts).items():
         if facts.axes:
             frames = store.tensors(unit)
-            rows = np.stack([frames[name].numpy() for name in ("target", "donor", "swapped")])
-            text = f"target “{facts.prompt}”, donor “{facts.donor_prompt}”"
+            names = [name for name in ("target", "donor", "swapped", "swapped throughout") if name in frames]
+            rows = np.stack([frames[name].numpy() for name in names])
+            text = f"target “{facts.prompt}”, donor “{facts.donor_prompt}”. From above: {', '.join(names)}"
             clips.append(pages.Clip(unit, text, pages.strip(rows)))
-    caption = "Rows: target, donor, target with the donor's tokens in the middle layer. Columns: pixel frames."
+    caption = "Swapped: the target with the donor's tokens in the middle layer at the first step. Columns: pixel frames."
     return [pages.Section("Examples", caption=caption, clips=clips)] if clips else []

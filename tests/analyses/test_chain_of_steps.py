@@ -1,4 +1,4 @@
-"""Chain-of-Steps, self-correction, commitment and ensemble: pure maths, planted trajectories, null models, real runs."""
+"""Chain-of-Steps, commitment and ensemble: pure maths, planted trajectories, null models, real runs."""
 
 from __future__ import annotations
 
@@ -25,8 +25,6 @@ from cos_interp.analyses.ensemble import measure as ensemble
 from cos_interp.analyses.kit import readings, screening
 from cos_interp.analyses.kit.problems import Problem, item_call, problems
 from cos_interp.analyses.kit.seeds import seed_for
-from cos_interp.analyses.self_correction import SelfCorrectionConfig
-from cos_interp.analyses.self_correction import report as self_correction_report
 from cos_interp.interp import EnsembleSampler, HookedVideoPipeline, InterpError
 from cos_interp.interp.ensemble import EnsembleRecipe, merge, run_ensemble
 from cos_interp.interp.run.prediction import Clean
@@ -86,34 +84,6 @@ def test_frames_that_form_one_after_the_other_count_as_frames(ambiguous):
     table = chain_of_steps_report.steps_against_frames(pd.DataFrame(planted_rows(stages, ambiguous)))
     assert table.loc[1].tolist()[:2] == [1.0, 1.0] and table.loc[1].tolist()[-1] == 0.0
     assert table.loc[3].eq(1).all() and table.loc[0].tolist()[-1] == 0.0
-
-
-def test_undecided_steps_are_passed_over():
-    assert self_correction_report.flips(["wrong", "undecided", "solved", "wrong", "solved"]) == (2, 1)
-    assert self_correction_report.flips(["solved", "undecided", "wrong", "undecided", "undecided"]) == (0, 1)
-
-
-def test_flips_and_what_becomes_of_a_wrong_answer(ambiguous):
-    frozen = np.repeat(ambiguous.video[:1], 9, 0)
-    good = pd.DataFrame(planted_rows([frozen, blend(ambiguous), ambiguous.video, ambiguous.video], ambiguous))
-    bad = pd.DataFrame(planted_rows([ambiguous.video, ambiguous.video, frozen, frozen], ambiguous)).assign(problem="other")
-    rows = pd.concat([good, bad])
-    given = self_correction_report.final_given(rows, "wrong").set_index("step")
-    assert given.loc[0, "mean"] == 1.0 and given.loc[0, "n"] == 1 and given.loc[2, "mean"] == 0.0
-    each = self_correction_report.by_problem(rows).set_index("problem")
-    assert each.net.tolist() == [1, -1]
-    assert self_correction_report.lag_to_right(rows).value == 2.0
-
-
-@pytest.mark.parametrize(("at", "value", "verdict"), [(3, 1, "undecided"), (1, -1, "reproduced")])
-def test_a_late_correction_counts_in_the_second_half_of_the_steps(at, value, verdict):
-    """Items that are wrong before step ``at`` of 0 to 4 and right from there on: one flip, in one half of the steps."""
-    rows = pd.DataFrame([
-        {"problem": f"p{i}", "task": "maze", "step": step, "status": "solved" if step >= at else "wrong"}
-        for i in range(6) for step in range(5)
-    ])  # fmt: skip
-    net, late = self_correction_report.findings(rows)
-    assert (net.number.value, net.verdict) == (1, "reproduced") and (late.number.value, late.verdict) == (value, verdict)
 
 
 def test_renoising_keeps_only_the_clean_estimate():
@@ -257,7 +227,6 @@ def test_a_seed_in_the_call_of_a_sampler_is_refused():
 
 CASES = {
     "chain-of-steps": (load("chain-of-steps"), ChainOfStepsConfig(**SMALL, noises=2, tasks=("maze", "place"))),
-    "self-correction": (load("self-correction"), SelfCorrectionConfig(**SMALL)),
     "commitment": (load("commitment"), CommitmentConfig(**SMALL, noises=2, pairs=1, tasks=("maze",), steps=(0, 3))),
     "ensemble": (load("ensemble"), EnsembleConfig(**SMALL, tasks=("maze", "bounce"), tensors=("v", "x_t"))),
 }

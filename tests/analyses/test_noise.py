@@ -10,15 +10,19 @@ import pytest
 import torch
 from support import hooked_tiny
 
+from cos_interp.analyses.driver import twins
+from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import run_and_report
+from cos_interp.analyses.driver.findings import Finding, Number
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit import perturb
 from cos_interp.analyses.kit.problems import problems
-from cos_interp.analyses.noise import NoiseConfig
-from cos_interp.analyses.noise.measure import Disturbance, Disturber, at_frames, at_steps, measure
-from cos_interp.analyses.noise.report import findings, lost_share, scored
-from cos_interp.interp import HookedVideoPipeline, InterpError
+from cos_interp.analyses.noise import NoiseConfig, NoiseFacts
+from cos_interp.analyses.noise.measure import Disturbance, Disturber, at_frames, at_steps, between, measure, steps_of
+from cos_interp.analyses.noise.report import findings, loss_table, lost, scored
+from cos_interp.interp import InterpError
 
 SHAPE = (1, 4, 3, 2, 2)
 SMALL = {"items": 1, "num_inference_steps": 4, "steps": (0, 2), "frames": (1, 4)}
@@ -85,7 +89,7 @@ def test_disturbances_are_what_their_kinds_say():
     assert low.dose == pytest.approx(1 / math.sqrt(5)) and low.nominal == 1
     assert one == at_steps(config, 5, draw=7)[1]  # the drawn frame belongs to the problem
     frame, few = at_frames(NoiseConfig(modes=("add",), frames=(2,)), 5)
-    assert frame.steps == tuple(range(20)) and few.steps == (0, 5, 10, 14, 19) and frame.frames == few.frames == (2,)
+    assert frame.steps == tuple(range(20)) and few.steps == (3, 6, 10, 13, 16) and frame.frames == few.frames == (2,)
     with pytest.raises(InterpError, match="frames 0 to 4"):
         at_frames(NoiseConfig(frames=(5,)), 5)
     for bad in ({"doses": (0.0,)}, {"doses": (2.0,)}):
@@ -127,57 +131,173 @@ def test_a_model_that_always_finds_its_target_is_not_hurt(prompts, monkeypatch):
     assert rows.distance.max() < 1e-4
 
 
-def made_up(step: float, frame: float, mode: str = "renoise", items: int = 12) -> pd.DataFrame:
-    """Rows in which a share of the items survives noise at a step, and another noise at a frame."""
+def test_the_same_cells_by_frame_and_by_step():
+    """Frames at the steps between, and steps at all frames: the same (frame, step) have noise, without the first and the last."""
+    config = NoiseConfig(modes=("renoise",))
+    by_frame = [(f, k) for d in at_frames(config, 5) if d.kind == "frame-few-steps" for f in d.frames for k in d.steps]
+    few = between(20, 5)
+    by_step = [
+        (f, k) for d in at_steps(config, 5, 0) if d.kind == "step" and d.steps[0] in few for f in d.frames for k in d.steps
+    ]
+    assert sorted(by_frame) == sorted(by_step) and len(by_frame) == 25
+    assert steps_of(config, 5) == (0, 3, 6, 10, 13, 16, 19) and steps_of(NoiseConfig(steps=(2, 7)), 5) == (2, 7)
+    assert [between(n, 5) for n in (2, 3, 5, 50)] == [(0, 1), (1,), (1, 2, 3), (8, 16, 24, 33, 41)]
+
+
+STEPS, FEW, FRAMES = (0, 3, 6, 10, 13, 16, 19), (3, 6, 10, 13, 16), 5
+Survives = dict[str, float]
+
+
+def made_up(survives: Survives, mode: str = "renoise", items: int = 40, base: float = 1.0, energy: float = 2.0) -> pd.DataFrame:
+    """Rows in which a share of the items survives each kind of noise (all steps and frames of it alike); the same items first."""
     rows = []
     for i in range(items):
-        rows.append({"problem": str(i), "kind": "none", "mode": None, "dose": 0.0, "step": None, "status": "solved"})
-        for kind, share in {
-            "step": step, "step-one-frame": frame, "step-spread": step, "frame": frame, "frame-few-steps": step,
-        }.items():  # fmt: skip
-            status = "solved" if i < share * items else "wrong"
-            rows.append({"problem": str(i), "kind": kind, "mode": mode, "dose": 1.0, "step": 0, "status": status})
+        solved = i < base * items
+        about = {"problem": str(i), "distance": 0.5, "sigma": 0.5}
+        rows.append(
+            {**about, "kind": "none", "mode": None, "dose": 0.0, "status": "solved" if solved else "wrong", "energy": 0.0}
+        )
+        for kind, share in survives.items():
+            places = [("step", k) for k in STEPS] if kind.startswith("step") else [("frame", f) for f in range(FRAMES)]
+            made = {**about, "kind": kind, "mode": mode, "dose": 1.0, "energy": energy * (4 if kind == "frame" else 1)}
+            status = "solved" if i < min(base, share) * items else "wrong"
+            rows += [{**made, at: n, "status": status} for at, n in places]
     return pd.DataFrame(rows)
 
 
+def judged(rows: pd.DataFrame, *modes: str, twins=()) -> dict[str, Finding]:
+    marked, label = scored(rows)
+    facts = NoiseFacts(sigmas=tuple(1 - k / 20 for k in range(20)), prompt="", shown=(), scheduler="", few=FEW)
+    config = NoiseConfig(modes=modes or ("renoise",))
+    result = AnalysisResult("noise", config, rows, units={"0": facts}, twins=twins)
+    return {finding.key.split(".")[1]: finding for finding in findings(result, marked, label)}
+
+
+def both(step: float, frame: float, every: float | None = None) -> Survives:
+    return {"step": step, "step-spread": step, "frame-few-steps": frame, "frame": frame if every is None else every}
+
+
+def uneven(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same with one item on which the frames do not agree, so that means have an interval."""
+    return rows.assign(status=rows.status.mask((rows.problem == "0") & (rows.frame == 1), "wrong"))
+
+
+def lost_at(rows: pd.DataFrame, items: int) -> pd.DataFrame:
+    """The same with so many items that are lost at one of the steps."""
+    return rows.assign(status=rows.status.mask((rows.problem.astype(int) < items) & (rows.step == 6), "wrong"))
+
+
+def verdicts(rows: pd.DataFrame, *modes: str) -> dict[str, str]:
+    return {key: found.verdict for key, found in judged(rows, *modes).items()}
+
+
 def test_findings_follow_the_rows():
-    for step, frame, verdicts in ((0.0, 1.0, ["reproduced"] * 2), (1.0, 0.0, ["refuted"] * 2)):
-        rows, label = scored(made_up(step, frame))
-        found = findings(rows, ("renoise", "add"), 1.0, label)
-        assert [f.verdict for f in found] == verdicts and label == "solved"
-        assert found[1].control.value == 0  # at equal energy the made-up model makes no difference
-    same = findings(scored(made_up(0.5, 0.5))[0], ("renoise",), 1.0, "solved")
-    assert same[1].verdict == "undecided" and same[1].number.value == 0
-    literal = findings(scored(made_up(1.0, 0.0, "replace"))[0], ("replace",), 1.0, "solved")
-    assert literal[1].verdict == "not testable"  # the last step's noise stays in the frame: forced, not found
-    nothing = pd.Series([0.0, 0.0])
-    assert np.isnan(lost_share(nothing, nothing).value)  # nothing solved, nothing to lose
+    rows = uneven(made_up(both(0.2, 0.9)))
+    assert verdicts(rows) == {"step-renoise": "reproduced", "frame": "reproduced", "frame-every": "reproduced"}
+    found = judged(rows)
+    assert found["step-renoise"].number.value == 0.8 and found["step-renoise"].number.n == 40
+    assert found["frame"].number.value == pytest.approx((36 - 0.2) / 40 - 8 / 40)  # one item is lost in one of five frames
+    assert found["frame"].control.value == pytest.approx(0.8) and found["frame"].primary
+    assert not found["step-renoise"].primary and not found["frame-every"].primary
+    costly = uneven(made_up(both(0.5, 0.2)))
+    assert verdicts(costly) == {"step-renoise": "reproduced", "frame": "refuted", "frame-every": "refuted"}
+    assert verdicts(uneven(made_up(both(0.95, 0.1))))["step-renoise"] == "refuted"
+    literal = judged(uneven(made_up(both(0.2, 0.9), "replace")), "replace")
+    assert {key: (f.verdict, f.primary) for key, f in literal.items()} == {
+        "step": ("reproduced", True), "frame-replace": ("reproduced", False),
+    }  # fmt: skip
 
 
-def test_the_lost_share_is_of_all_that_was_solved():
-    base, disturbed = pd.Series([1.0, 1.0, 1.0, 0.0], list("abcd")), pd.Series([0.0, 0.0, 1.0, 0.5], list("dbca"))
-    assert lost_share(base, disturbed).value == pytest.approx(0.5)  # of a, b, c are left 0.5, 0 and 1
+def test_numbers_by_hand():
+    chance = np.random.default_rng(0)
+    rows = made_up(both(0.5, 0.5))
+    rows["status"] = np.where(chance.random(len(rows)) < 0.6, "solved", "wrong")
+    found = judged(rows)
+    solved = rows.assign(solved=(rows.status == "solved").astype(float))
+    base = solved[solved.kind == "none"].solved.to_numpy()
+    at = {k: solved[(solved.kind == "step") & (solved.step == k)].solved.to_numpy() for k in STEPS}
+    frames = solved[solved.kind == "frame-few-steps"].solved.to_numpy().reshape(40, FRAMES)
+    few = np.mean([at[k] for k in FEW], 0)
+    loss = lost(scored(rows)[0], "step", "renoise", 1.0, 10)
+    assert found["step-renoise"].number.value == pytest.approx((base - at[10]).mean())
+    assert (loss.gained, loss.lost) == ((base > at[10]).sum(), (base < at[10]).sum())
+    assert found["step-renoise"].control.value == pytest.approx((base - at[0]).mean())
+    assert found["frame"].number.value == pytest.approx((frames.mean(1) - few).mean())
+    by_name = sorted(range(40), key=str)  # the bootstrap draws places, so the order counts a little
+    assert found["frame"].number.low == pytest.approx(Mean((frames.mean(1) - few)[by_name]).interval()[0])
+    assert found["frame"].control.value == pytest.approx((base - few).mean())
+    table = loss_table(scored(rows)[0], ("renoise",), 1.0, [1 - k / 20 for k in range(20)]).set_index("step")
+    assert table.loc[13, "lost"].startswith(f"{(base - at[13]).mean():.2f} [") and list(table.index) == list(STEPS)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (made_up(both(1.0, 1.0), energy=0.0), "no noise was put in"),  # a dose of 0
+        (made_up(both(0.2, 0.9), base=0.3), "solved undisturbed"),
+        (made_up(both(0.2, 0.9), base=0.0), "solved undisturbed"),
+        (made_up(both(0.2, 0.9)).query("step != 10"), "step 10, which the rule reads"),
+        (made_up(both(0.2, 0.9), items=29), "29 of at least 30"),
+    ],
+)
+def test_what_cannot_be_seen_at_a_step_is_not_testable(rows, words):
+    found = judged(rows)["step-renoise"]
+    assert found.verdict == "not testable" and words in found.why
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (made_up(both(1.0, 1.0)), "costs at most 0.00"),  # at the ceiling
+        (lost_at(made_up(both(1.0, 1.0)), 10), "noise at a step costs at most 0.0"),  # in 10 of 200 runs
+        (made_up(both(1.0, 1.0), energy=0.0), "no noise was put in"),
+        (made_up(both(0.2, 0.9)).query("kind == 'none' or step != 6"), "must all be disturbed"),
+        (made_up(both(0.5, 0.5)), "same value"),  # no item on which the two differ
+    ],
+)
+def test_what_cannot_be_seen_at_a_frame_is_not_testable(rows, words):
+    found = judged(rows)["frame"]
+    assert found.verdict == "not testable" and words in found.why
+
+
+def test_modes_without_a_rule_have_no_verdict():
+    assert judged(uneven(made_up(both(0.2, 0.9), "shuffle")), "shuffle") == {}
+
+
+def test_unequal_amounts_are_not_testable():
+    rows = uneven(made_up(both(0.2, 0.9)))
+    rows["energy"] = rows.energy.mask(rows.kind == "frame-few-steps", rows.energy / 2)
+    assert "amounts of noise differ" in judged(rows)["frame"].why and judged(rows)["frame-every"].verdict == "reproduced"
+
+
+def test_noise_that_belongs_to_other_items_shows_nothing():
+    """A placebo: what came of the disturbed runs is dealt out among them and the undisturbed ones."""
+    chance = np.random.default_rng(2)
+    rows = made_up(both(0.6, 0.6))
+    rows["status"] = chance.permutation(np.array(["solved", "wrong"])[(np.arange(len(rows)) % 10 > 6).astype(int)])
+    assert {f.verdict for f in judged(rows).values()} <= {"refuted", "undecided", "not testable"}
+
+
+def test_a_loss_that_a_twin_shows_too_is_not_reproduced():
+    rows = made_up(both(0.2, 0.9))
+    assert judged(rows, twins=[{"noise.step-renoise": Number(0.9, 0.8, 1.0, 40)}])["step-renoise"].verdict == "undecided"
 
 
 @pytest.mark.slow
-def test_the_untrained_twin_shows_nothing(tmp_path):
-    from cos_interp.organism.package import untrained_twin
-    from cos_interp.organism.shapes import CALL_DEFAULTS
-
-    model = HookedVideoPipeline(untrained_twin(), "untrained", CALL_DEFAULTS)
-    config = NoiseConfig(items=1, num_inference_steps=2, steps=(1,), frames=(1,), tasks=("maze", "place"), modes=("replace",))
-    _, report = run_and_report(load("noise"), config, tmp_path / "run", model=model, workers=1)
-    assert {f["verdict"] for f in report.data["findings"]} <= {"not testable", "undecided"}
+def test_on_a_twin_nothing_is_reproduced(organism, tmp_path):
+    config = NoiseConfig(items=1, num_inference_steps=4)
+    _, report = run_and_report(load("noise"), config, tmp_path / "run", model=twins.twin_of(organism, 3), workers=1)
+    assert "reproduced" not in {f["verdict"] for f in report.data["findings"]}
 
 
 def test_a_run_on_the_organism(organism, tmp_path):
     config = NoiseConfig(**SMALL, tasks=("maze",))
     result, report = run_and_report(load("noise"), config, tmp_path / "run", model=organism, workers=1)
     assert RunStore(tmp_path / "run").verify() == []
-    assert len(result.rows) == 1 + 4 * (2 * 3 + 2 * 2)
+    assert len(result.rows) == 1 + 2 * (2 * 3 + 2 * 2)
     fresh = result.rows[(result.rows.kind == "step") & (result.rows["mode"] == "renoise") & (result.rows.step == 0)].iloc[0]
     assert fresh.energy == pytest.approx(2, rel=0.15)  # at sigma 1 the noise is simply another one
-    assert len(report.data["findings"]) == 4 and "<svg" in report.html and "sigma" in report.html
+    assert len(report.data["findings"]) == 5 and "<svg" in report.html and "sigma" in report.html
 
 
 def test_rows_of_a_batch_do_not_depend_on_each_other(organism):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from support import build_tiny, tiny_call
 
-from cos_interp.analyses.driver import experiment
+from cos_interp.analyses.driver import experiment, twins
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.registry import load
@@ -21,6 +22,7 @@ from cos_interp.analyses.kit.problems import Problem, item_call
 from cos_interp.analyses.swap import SwapConfig
 from cos_interp.analyses.swap import measure as swap
 from cos_interp.analyses.swap import report as swap_report
+from cos_interp.analyses.swap.findings import findings, middle_layer
 from cos_interp.analyses.swap.sides import Sides
 from cos_interp.interp import HookedVideoPipeline, InterpError
 from cos_interp.interp.cache import ActivationCache
@@ -55,12 +57,29 @@ def test_random_tokens_are_as_many_and_others():
     assert torch.equal(drawn, swap.random_mask(mask, 5)) and not torch.equal(drawn, swap.random_mask(mask, 6))
 
 
-def test_flip_rate_and_the_middle_layer():
-    rate = swap_report.flip_rate(pd.Series([0.0, 0.0, 0.0, None]))
-    assert (rate.value, round(rate.low, 9), rate.n) == (0.0, 0.0, 3) and round(rate.high, 3) == 0.708  # 1 - 0.025 ** (1 / 3)
+def test_flips_and_the_middle_layer():
+    flips = swap_report.flip_curve(pd.DataFrame({"layer": 2, "flipped": [0.0, 0.0, 0.0, None]})).iloc[0]
+    assert (flips["mean"], flips.low, flips.n) == (0.0, 0.0, 3) and round(flips.high, 3) == 0.708  # 1 - 0.025 ** (1 / 3)
     assert swap.depth(20, 40) == 0.5
     rows = pd.DataFrame({"layer": range(40), "depth": [swap.depth(layer, 40) for layer in range(40)]})
-    assert swap_report.middle_layer(rows) == 20
+    assert middle_layer(rows) == 20
+
+
+def test_places_and_what_stands_beside_the_pairs_cells():
+    """Every cell that a rule reads has the random item's beside it; step 0 is there, alone and throughout."""
+    config = SwapConfig()
+    assert swap.places(config) == [(0, "single"), (5, "single"), (5, "from"), (0, "all")]
+    assert swap.places(SwapConfig(steps=(3,), spans=("all", "from"))) == [(0, "all"), (3, "from")]
+    groups, donors = ["all", "object", "random"], ["pair", "self", "random item", "same answer"]
+    for place in swap.places(config):
+        made = list(swap.cells(config, place, (0, 4), groups, donors))
+        assert len(set(made)) == len(made) and all(c.step == place[0] for c in made)
+        by = {donor: {(c.site, c.update, c.layer, c.group) for c in made if c.donor == donor} for donor in donors}
+        assert by["random item"] <= by["pair"] and len(by["self"]) == (2 if place[1] == "single" else 1)
+        blocks = {key for key in by["pair"] if not key[1]}
+        assert blocks <= by["random item"] and {key[3] for key in blocks} == (set(groups) if place[0] == 0 else {"all"})
+    assert swap.main_variant(SwapConfig(variants=("delta", "block"))) == "block"
+    assert swap.main_variant(SwapConfig(variants=("cross",))) == "cross"
 
 
 def planted(organism, layer: int) -> Grid:
@@ -69,7 +88,7 @@ def planted(organism, layer: int) -> Grid:
     other = TASKS["maze"].with_answer(item, next(a for a in item.answers if a != item.answer))
     mask = swap.object_mask(item, other)
     vector = 3 * torch.randn(128, generator=torch.Generator().manual_seed(5))
-    config = SwapConfig(steps=(1,), num_inference_steps=4, batch=1)
+    config = SwapConfig(steps=(1,), variants=tuple(swap.VARIANTS), num_inference_steps=4, batch=1)
     problems = [Problem("maze-prompt-000", item_call(i), 0, 0, i) for i in (item, other)]
     recorder = swap.recorder(organism, config)
     target = recorder(problems[0])
@@ -98,14 +117,11 @@ def test_a_planted_difference_is_found_in_its_layer_and_tokens(organism):
 
 
 @pytest.mark.slow
-def test_an_untrained_model_has_no_pairs_and_the_page_says_so(tmp_path, monkeypatch):
-    from cos_interp.organism.package import untrained_twin
-    from cos_interp.organism.shapes import CALL_DEFAULTS
-
-    monkeypatch.setattr(pairs, "TRIES", 5)
-    model = HookedVideoPipeline(untrained_twin(), "untrained", CALL_DEFAULTS)
+def test_a_twin_has_no_pairs_and_the_page_says_so(organism, tmp_path, monkeypatch):
+    monkeypatch.setattr(pairs, "TRIES", 3)
     config = SwapConfig(tasks=("maze",), items=1, pair_kinds=("prompt",), num_inference_steps=2)
-    result, report = experiment.run_and_report(load("swap"), config, tmp_path / "run", model=model, workers=1)
+    twin = twins.twin_of(organism, 3)
+    result, report = experiment.run_and_report(load("swap"), config, tmp_path / "run", model=twin, workers=1)
     assert result.rows.empty and report.data["findings"] == []
     assert "must solve both sides" in report.lines[0]
 
@@ -116,41 +132,135 @@ def test_a_swap_that_moves_the_run_itself_is_refused():
         swap_report.self_note(rows)
 
 
-def table(effects: dict[tuple[str, str, int], list[float]], flips: dict[str, float]) -> pd.DataFrame:
-    """Rows of pairs: ``(donor, group, layer) -> effect of each pair``; flips by donor."""
-    return pd.DataFrame([
-        {
-            "problem": f"p{i}", "kind": "prompt", "step": 0, "sigma": 1.0, "donor": donor, "variant": "block", "layer": layer,
-            "depth": layer / 4, "group": group, "effect": e, "relative": e, "flipped": flips[donor], "outcome": "target",
-        }
-        for (donor, group, layer), values in effects.items() for i, e in enumerate(values)
-    ])  # fmt: skip
+CARRIED = {"single": 0.05, "all": 1.0, "from": 1.0}
+
+
+def table(effect, flips, count: int = 32, spans=("single", "all")) -> pd.DataFrame:
+    """Rows of pairs of a model of four layers. ``effect(donor, variant, group, layer)`` is relative, and differs a little from
+    pair to pair; ``flips(donor, span, pair)``."""
+    rows = []
+    for span in spans:
+        for donor in ("pair", "random item"):
+            for variant, group in [("block", "all"), ("block", "object"), ("block", "random"), ("delta", "all")]:
+                for layer in range(4):
+                    for i in range(count):
+                        moved = effect(donor, variant, group, layer) * (1 + 0.1 * (i % 3 - 1))
+                        rows.append({
+                            "problem": f"p{i}", "kind": "prompt", "step": 5 if span == "from" else 0, "span": span, "sigma": 1.0,
+                            "donor": donor, "variant": variant, "layer": layer, "depth": layer / 4, "group": group,
+                            "effect": moved * CARRIED[span], "carried": CARRIED[span], "relative": moved,
+                            "flipped": float(flips(donor, span, i)),
+                        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def late(donor, variant, group, layer) -> float:
+    """The pair's donor works from the middle on, through the object's tokens; a random item's tokens do a little anywhere."""
+    return float(layer >= 2 and group != "random") if donor == "pair" else 0.05
+
+
+def early(donor, variant, group, layer) -> float:
+    return float(layer < 2 and group != "object") if donor == "pair" else 0.05
+
+
+def judged(rows: pd.DataFrame) -> dict:
+    found = findings(AnalysisResult("swap", SwapConfig(), rows), rows)
+    return {finding.key.removeprefix("swap."): finding for finding in found}
+
+
+def verdicts(rows: pd.DataFrame) -> dict[str, str]:
+    return {key: finding.verdict for key, finding in judged(rows).items()}
 
 
 def test_findings_tell_a_decisive_layer_from_none():
-    donors = ("pair", "random item")
-    strong = {(d, "all", layer): [float(layer >= 2 and d == "pair")] * 12 for layer in range(4) for d in donors}
-    strong |= {("pair", group, 0): [float(group == "object")] * 12 for group in ("object", "random")}
-    found = swap_report.findings(table(strong, {"pair": 1.0, "random item": 0.0}))
-    assert [f.verdict for f in found] == ["reproduced"] * 3
-    nothing = {key: [0.0, 0.01] * 6 for key in strong}
-    found = swap_report.findings(table(nothing, {"pair": 0.0, "random item": 0.0}))
-    assert [f.verdict for f in found] == ["refuted", "refuted", "refuted"]
+    found = judged(table(late, lambda donor, span, i: donor == "pair"))
+    assert {f.verdict for f in found.values()} == {"reproduced"} and {k for k, f in found.items() if f.primary} == {
+        "flip", "depth", "object",
+    }  # fmt: skip
+    assert set(found) == {"flip", "flip-all", "depth", "depth-block", "object", "object-all"}
+    assert "layer 2" in found["flip"].statement and "5% of the path" in found["flip"].statement
+    assert set(verdicts(table(early, lambda *_: False)).values()) == {"refuted"}
+
+
+def test_what_one_step_does_not_flip_all_steps_may():
+    """The verdict on the paper's swap is of one step; that the whole run carries the answer is a variant beside it."""
+    found = verdicts(table(late, lambda donor, span, i: donor == "pair" and span != "single", spans=("single", "from", "all")))
+    assert [found[key] for key in ("flip", "flip-from", "flip-all")] == ["refuted", "reproduced", "reproduced"]
+
+
+def test_numbers_by_hand():
+    chance = np.random.default_rng(0)
+    rows = table(late, lambda donor, span, i: chance.random() < (0.7 if donor == "pair" else 0.2))
+    rows["relative"] = rows.relative + chance.normal(0, 0.3, len(rows))
+    found, single = judged(rows), rows[rows.span == "single"]
+
+    def grid(donor: str, variant: str, group: str, value: str) -> np.ndarray:
+        """[pair, layer]"""
+        part = single[(single.donor == donor) & (single.variant == variant) & (single.group == group)]
+        return part[value].to_numpy(float).reshape(4, 32).T
+
+    flips = [grid(donor, "block", "all", "flipped")[:, 2] for donor in ("pair", "random item")]
+    assert found["flip"].number.value == pytest.approx((flips[0] - flips[1]).mean())
+    assert found["flip"].control.value == pytest.approx(flips[1].mean())
+    gains = [g[:, 2:].mean(1) - g[:, :2].mean(1) for g in (grid(d, "delta", "all", "relative") for d in ("pair", "random item"))]
+    assert found["depth"].number.value == pytest.approx((gains[0] - gains[1]).mean())
+    assert found["depth"].control.value == pytest.approx(gains[1].mean()) and found["depth"].number.n == 32
+    more = [
+        (grid(d, "block", "object", "relative") - grid(d, "block", "random", "relative")).mean(1) for d in ("pair", "random item")
+    ]
+    assert found["object"].number.value == pytest.approx((more[0] - more[1]).mean())
+
+
+def test_a_random_item_that_does_as_much_shows_nothing():
+    """Placebos: the donor's tokens do what any do; and which of the two is the donor is dealt out for every pair."""
+    rows = table(lambda donor, *at: late("pair", *at), lambda *_: True)
+    assert set(verdicts(rows).values()) <= {"refuted", "not testable"}
+    rows = table(late, lambda donor, span, i: donor == "pair")
+    dealt = rows.problem.str[1:].astype(int) % 2 == 0
+    other = rows.donor.map({"pair": "random item", "random item": "pair"})
+    assert set(verdicts(rows.assign(donor=rows.donor.where(dealt, other))).values()) <= {"refuted", "undecided"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda rows: rows.assign(effect=0.0, relative=0.0), "changed nothing"),  # the donor is the run itself
+        (lambda rows: rows[rows.donor == "pair"], "no random item's tokens"),
+        (lambda rows: rows.assign(step=5), "was not made"),
+        (lambda rows: rows[rows.problem.isin([f"p{i}" for i in range(11)])], "of at least"),
+    ],
+)
+def test_what_was_not_done_is_not_testable(change, words):
+    found = judged(change(table(late, lambda donor, span, i: donor == "pair")))
+    assert {f.verdict for f in found.values()} == {"not testable"}
+    assert all(words in f.why for f in found.values()), [f.why for f in found.values()]
+
+
+def test_layers_far_from_the_middle_and_of_one_half():
+    rows = table(late, lambda donor, span, i: donor == "pair")
+    found = judged(rows[rows.layer == 3])
+    assert "not the middle one" in found["flip"].why and "both halves" in found["depth"].why
+    assert found["object"].verdict == "reproduced"
 
 
 def test_a_run_on_the_organism(organism, tmp_path):
     config = SwapConfig(
-        tasks=("maze",), items=1, pair_kinds=("prompt",), num_inference_steps=6, layers=(0, 4), steps=(0, 4),
+        tasks=("maze",), items=1, pair_kinds=("prompt",), num_inference_steps=6, layers=(0, 7), steps=(0, 4),
         variants=("block", "delta"),
     )  # fmt: skip
     result, report = experiment.run_and_report(load("swap"), config, tmp_path / "run", model=organism, workers=1)
     rows = result.rows
     assert RunStore(tmp_path / "run").verify() == []
-    assert set(rows.layer) == {0, 4} and set(rows.step) == {0, 4} and set(rows.group) == {"all", "object", "random"}
+    assert set(rows.layer) == {0, 7} and set(rows.step) == {0, 4} and set(rows.group) == {"all", "object", "random"}
     assert {"pair", "self", "random item"} <= set(rows.donor) and (rows[rows.donor == "self"].effect == 0).all()
     assert rows.effect.notna().all() and set(rows.flipped) <= {0.0, 1.0}
     last = rows[(rows.donor == "pair") & (rows.group == "all") & (rows.step == 4) & (rows.variant == "block")]
-    assert (last.effect > 0).any() and len(report.data["findings"]) == 4  # a flip rate for each step
+    assert (last.effect > 0).any() and set(rows.span) == {"single", "from", "all"}
+    whole = rows[(rows.span == "all") & (rows.donor == "pair") & (rows.group == "all") & (rows.layer == 7)]
+    assert np.allclose(whole.relative, 1, atol=1e-4)  # after the last layer nothing of the target is left
+    assert {f["key"] for f in report.data["findings"]} == {f"swap.{name}" for name in (
+        "flip", "flip-from", "flip-all", "depth", "depth-block", "object", "object-all",
+    )} and "reproduced" not in {f["verdict"] for f in report.data["findings"]}  # fmt: skip
     assert "By step" in report.html and "reads the prompt and the first frame again" in report.html
 
 
@@ -164,7 +274,7 @@ def test_own_prompts_on_another_pipeline(tmp_path):
     rows = result.rows
     assert set(rows.group) == {"all"} and rows.flipped.isna().all()
     assert set(rows.donor) == {"pair", "random item", "same prompt", "self"} and (rows[rows.donor == "self"].effect == 0).all()
-    assert any("no verifier" in line for line in report.lines) and len(report.data["findings"]) == 1
+    assert any("no verifier" in line for line in report.lines) and len(report.data["findings"]) == 2
     file.write_text(json.dumps({"prompt": "one"}))
     with pytest.raises(InterpError, match="at least two lines"):
         swap.pieces(config)
