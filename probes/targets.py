@@ -107,11 +107,17 @@ def _reading(name: str) -> Callable[[Clip], np.ndarray | None]:
     return lambda clip: clip.label(name)
 
 
+def changed(cells: np.ndarray) -> np.ndarray:
+    """Classes of the last frame ``[row, col]`` where they are not those of the first one, -1 elsewhere: most cells never change,
+    and what they show at the end is what was given, which is perception."""
+    return np.where((cells[-1] != cells[0]) & (cells[0] >= 0), cells[-1], -1)
+
+
 def _final(tasks: tuple[str, ...]) -> list[Target]:
     """What is read from the video that the model itself made."""
     return [
-        Target("final_class", "consolidation", "what the cell shows in the last frame of the model's own video",
-               lambda clip: np.broadcast_to(clip.cells[-1], (grid.LATENT_FRAMES, grid.ROWS, grid.COLS)), tasks,
+        Target("final_class", "consolidation", "what a cell that changes shows in the last frame of the model's own video",
+               lambda clip: np.broadcast_to(changed(clip.cells), (grid.LATENT_FRAMES, grid.ROWS, grid.COLS)), tasks,
                names=grid.CLASSES),
         Target("solved", "consolidation", "did this run solve the problem (whole clip)", lambda clip: int(clip.verdict.solved),
                tasks, names=("no", "yes")),

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
 from cos_interp.interp.hooking import EditFn
@@ -42,11 +43,20 @@ def mean_ablation(basis: np.ndarray, mean: np.ndarray) -> Erasure:
     return Erasure(basis, basis, mean)
 
 
+ENOUGH = 10  # rows a dimension; with fewer the covariance is shrunk
+
+
+def covariance(X: np.ndarray) -> np.ndarray:
+    """Of the rows of ``X``, ``[d_model, d_model]``; under ``ENOUGH`` rows a dimension shrunk to a sphere (Ledoit & Wolf 2004):
+    whitening blows up the directions in which a few rows happen not to vary."""
+    return ledoit_wolf(X)[0] if len(X) < ENOUGH * X.shape[1] else np.cov(X, rowvar=False, bias=True)
+
+
 def whitening(X: np.ndarray, tolerance: float = 1e-6) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean ``[d_model]`` of the data, ``Cov^(-1/2)`` (pseudo-inverse) and ``Cov^(1/2)``, both ``[d_model, d_model]``."""
     X = X.astype(np.float64)
     mean = X.mean(0)
-    values, axes = np.linalg.eigh((X - mean).T @ (X - mean) / len(X))
+    values, axes = np.linalg.eigh(covariance(X))
     kept = values > tolerance * values.max()
     root = np.sqrt(np.where(kept, values, 1.0))
     return mean, (axes * np.where(kept, 1 / root, 0)) @ axes.T, (axes * np.where(kept, root, 0)) @ axes.T
@@ -111,6 +121,36 @@ def steer(probe: LinearProbe, strength: float, towards: Any = None) -> Change:
 
     def edit(act: Tensor, hook: Any) -> Tensor:
         return act + strength * direction.to(act)
+
+    return edit
+
+
+def matched_directions(X: np.ndarray, basis: np.ndarray, seed: int = 0, draws: int = 256) -> np.ndarray:
+    """As many random directions at right angles to ``basis`` (orthonormal rows ``[rank, d_model]``), orthonormal: each is the one
+    of ``draws`` along which the data ``X`` vary most nearly as they do along its row of the basis."""
+    if 2 * len(basis) > X.shape[1]:
+        raise ProbeError(f"a probe that reads {len(basis)} of {X.shape[1]} directions leaves no room for as many random ones")
+    chance, spread = np.random.default_rng([seed, 7]), covariance(X.astype(np.float64))
+    colour, found = whitening(X)[2], np.empty((0, X.shape[1]))
+    varies = lambda rows: np.log(((rows @ spread) * rows).sum(-1) + 1e-30)
+    for row in basis:
+        plain = chance.standard_normal((draws, X.shape[1]))
+        made = np.concatenate([plain, plain @ colour])  # of any direction, and of those in which the data are long
+        taken = np.concatenate([basis, found])
+        made = made - made @ taken.T @ taken
+        made /= np.linalg.norm(made, axis=1, keepdims=True)
+        found = np.concatenate([found, made[np.abs(varies(made) - varies(row)).argmin()][None]])
+    return found
+
+
+def interchange(basis: Tensor, given: Tensor, tokens: Tensor, dose: float = 1.0) -> Change:
+    """The edit that gives some tokens (bool ``[frame, row, col]``) another run's coordinates along ``basis`` (orthonormal rows),
+    those of ``given``, its activation at the same place and step. At dose 2 twice as far, and so on (Geiger et al. 2021)."""
+
+    def edit(act: Tensor, hook: Any) -> Tensor:
+        wide, axes = act.double().flatten(4), basis.to(act.device, torch.float64)
+        moved = (given.to(wide).flatten(4) - wide) @ axes.T @ axes
+        return (wide + dose * moved * tokens.to(act.device)[..., None]).reshape(act.shape).to(act.dtype)
 
     return edit
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -77,17 +78,21 @@ class Pair:
         return self.corrupt.problem.call == self.clean.problem.call
 
 
-def find_pair(recorder: Recorder, task: str, kind: PairKind, index: int) -> Pair:
+def find_pair(recorder: Recorder, task: str, kind: PairKind, index: int, unique: bool = False) -> Pair:
     """Pair ``index`` of a kind: the first of its candidate items for which the model solves both sides.
 
-    Raises NoPair when none of TRIES candidates does, or when the task has no pairs of the kind.
+    ``unique``: of prompt and image pairs only those with one right answer on either side. Raises NoPair when none of TRIES
+    candidates does, or when the task has no pairs of the kind.
     """
     made, problem = get_task(task), partial(_problem, f"{task}-{kind}-{index:03d}", index)
     if kind == "seed" and not made.several_answers:
         raise NoPair(f"task {task!r} has one right answer an item, so it has no seed pairs; use maze or place")
     for attempt in range(TRIES):
         number = seed_for("pair item", *recorder.config.about, task, kind, index, attempt)
-        sides = _seed_sides(recorder, made, number, problem) if kind == "seed" else _sides(recorder, made, kind, number, problem)
+        if kind == "seed":
+            sides = _seed_sides(recorder, made, number, problem)
+        else:
+            sides = _sides(recorder, made, kind, number, problem, unique)
         if sides is not None:
             return Pair(kind, *sides, attempt + 1)
     raise NoPair(
@@ -109,10 +114,10 @@ def _solved(side: Side) -> Side | None:
     return replace(side, problem=replace(side.problem, item=item))
 
 
-def _sides(recorder: Recorder, task: Task, kind: PairKind, number: int, problem: Made) -> tuple[Side, Side] | None:
-    item = task.sample(number, split="test")
+def _sides(recorder: Recorder, task: Task, kind: PairKind, number: int, problem: Made, unique: bool) -> tuple[Side, Side] | None:
+    item = task.sample(number, unique=True if unique else None, split="test")
     other = task.counterfactual(item, kind, np.random.default_rng([number, 1]))
-    if other is None or set(other.answers) & set(item.answers):
+    if other is None or set(other.answers) & set(item.answers) or (unique and not other.unique):
         return None
     noise = seed_for("pair noise", number)
     corrupt = _solved(recorder(problem(item, noise)))
@@ -148,7 +153,13 @@ def other_noises(seed: int) -> list[int]:
     return [seed_for("same answer", seed, draw) for draw in range(2 * NOISES)]
 
 
-def stranger(task: str, config: AnalysisConfig, index: int) -> Problem:
-    """A random other item with a noise of its own, the donor of pair ``index``'s control."""
-    number = seed_for("stranger", *config.about, task, index)
-    return _problem(f"{task}-random-{index:03d}", index, get_task(task).sample(number, split="test"), number)
+def stranger(task: str, config: AnalysisConfig, index: int, unlike: Collection[str] = ()) -> Problem:
+    """A random other item with a noise of its own, the donor of pair ``index``'s control.
+
+    The first of a few with a prompt that is none of ``unlike``, or the first of all: an equal prompt changes nothing where text
+    is read, and would be no control.
+    """
+    drawn = (seed_for("stranger", *config.about, task, index, *again) for again in ((), *((n,) for n in range(1, TRIES))))
+    made = (_problem(f"{task}-random-{index:03d}", index, get_task(task).sample(n, split="test"), n) for n in drawn)
+    first = next(made)
+    return next((found for found in itertools.chain([first], made) if found.call["prompt"] not in unlike), first)

@@ -13,9 +13,10 @@ from cos_interp.analyses.kit.kinds import PairKind
 from cos_interp.tasks import NAMES
 
 AskedRange = Literal["auto", "single", "from", "until"]
-PAIRS = 3  # of each kind, where no number was asked for
+PAIRS = 12  # of each kind, where no number was asked for: the fewest that a mean is decided on
 SITES = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_cross_attn_out", "hook_mlp_out")
 HEAD_SITES = ("attn.hook_z", "cross_attn.hook_z")
+DEFAULT_SITES = ("hook_resid_post", "cross_attn.hook_z")  # those of them that a model has
 
 
 class PatchingConfig(AnalysisConfig):
@@ -24,17 +25,22 @@ class PatchingConfig(AnalysisConfig):
     FILES = ("pair_file",)
 
     task: str = Field("maze", description=f"One of {', '.join(NAMES)}.")
-    pair_kinds: tuple[PairKind, ...] = Field(("prompt", "seed"), description="Kinds of pairs: prompt, image, seed.")
-    pairs: int | None = Field(None, ge=1, description="Pairs of each kind. 3, or all of --pair-file, by default.")
+    pair_kinds: tuple[PairKind, ...] = Field(("prompt",), min_length=1, description="Kinds of pairs: prompt, image, seed.")
+    pairs: int | None = Field(None, ge=1, description=f"Pairs of each kind. {PAIRS}, or all of --pair-file, by default.")
+    unique: bool = Field(True, description="Prompt and image pairs have one right answer on either side.")
     pair_file: str | None = Field(
         None, description="Own pairs instead: a JSONL file, a line {'clean': {'prompt', 'image', 'seed'}, 'corrupt': {...}}."
     )
     num_inference_steps: int = Field(8, ge=2, description="Denoising steps of every run.")
-    steps: tuple[int, ...] | None = Field(None, description="Patched steps: 0,4,8 or 0:8:2. All by default.")
+    steps: tuple[int, ...] | None = Field(None, description="Patched steps: 0,4,8 or 0:8:2. By default all: a range whole.")
     layers: tuple[int, ...] | None = Field(None, description="Patched layers. All by default.")
-    sites: tuple[str, ...] = Field(("hook_resid_post",), description="Sites: hook_resid_post, attn.hook_z, hook_x_t, ...")
+    sites: tuple[str, ...] | None = Field(
+        None, min_length=1, description=f"Sites: attn.hook_z, hook_x_t, ... {' and '.join(DEFAULT_SITES)} by default."
+    )
     heads: tuple[int, ...] | None = Field(None, description="Heads, each patched alone (for attn.hook_z).")
-    tokens: tuple[str, ...] | None = Field(None, description="Token groups of the task, 'all' among them. All by default.")
+    tokens: tuple[str, ...] | None = Field(
+        None, description="Token groups of the task, 'all' among them. By default those that can tell something."
+    )
     frames: tuple[int, ...] | None = Field(None, description="Latent frames, each patched alone. Together by default.")
     direction: Literal["denoising", "noising"] = Field("denoising", description="denoising or noising: which run receives.")
     span: AskedRange = Field(
@@ -42,7 +48,7 @@ class PatchingConfig(AnalysisConfig):
     )
     branch: Literal["cond", "uncond", "both"] = Field("both", description="Guidance branches that are patched.")
     controls: bool = Field(True, description="Random donor, same-answer donor, self, whole x_t.")
-    batch: int = Field(1, ge=1, description="Patched rows in one forward; 1 is exact to the bit.")
+    batch: int = Field(12, ge=1, description="Patched rows in one forward; 1 is exact to the bit.")
 
     @model_validator(mode="after")
     def _branch_exists(self) -> PatchingConfig:
@@ -57,9 +63,9 @@ class PatchingConfig(AnalysisConfig):
 
     @field_validator("sites")
     @classmethod
-    def _sites(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _sites(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         known = (*SITES, *HEAD_SITES, "hook_x_t")
-        for site in value:
+        for site in value or ():
             if site not in known:
                 raise ValueError(f"unknown site {site!r}; the sites are {', '.join(known)}")
         return value
@@ -109,6 +115,6 @@ ENTRY = Entry(
         "cos analyze patching --range single --direction noising --out runs/single",
         "cos analyze patching --model ./my-model --pair-file pairs.jsonl --num-steps 20 --steps 0:20:5 --out runs/own",
     ),
-    seconds=160,
+    seconds=200,
     facts=(PairFacts, StepFacts),
 )

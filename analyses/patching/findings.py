@@ -1,39 +1,45 @@
-"""What patching concludes: do named tokens in one cell carry the pair's answer, beyond what any foreign tokens do?"""
+"""What patching concludes: do named tokens in one layer carry the pair's answer, beyond what any foreign tokens do?
+
+The deciding number of a pair: the effect of its donor minus the larger of two controls in the same step, layer and tokens. A
+random item's tokens: what any disturbance does. The share of the two runs' difference that lies in the patched tokens: what is
+had by writing them and nothing else, as in the last block, whose tokens are the answer's pixels and not its cause. The cell is
+the one in which this difference is largest on the *other half* of the pairs, so that choosing the best of many cells does not
+raise the number. Only tokens that the task names can be chosen: all of them together, or all without a name, are no place.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
 
+import numpy as np
 import pandas as pd
 
-from cos_interp.analyses.driver.findings import Finding, Number, decide
-from cos_interp.analyses.driver.statistics import mean_number, paired
-from cos_interp.analyses.kit.grid import EVERYWHERE
+from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.estimates import Mean
+from cos_interp.analyses.driver.findings import Finding
+from cos_interp.analyses.kit.grid import EVERYWHERE, SELF
+from cos_interp.analyses.patching.cells import REST
+from cos_interp.analyses.patching.pieces import OWN
 from cos_interp.analyses.patching.summary import main_rows
 
-SMALLEST = 0.1
-"""The smallest difference of interest, written before any number was seen: a tenth of the way from one run to the other.
-
-The deciding number: the effect of the pair's donor minus that of a random item's tokens, in the same step, layer and tokens.
-The cell is the one with the largest such difference. It is chosen for every pair on the *other* pairs alone, so that choosing
-the best of many cells does not raise the number; only cells that half of them have can be chosen, and only the first site
-counts. The interval is over pairs. Reproduced above SMALLEST, refuted below minus SMALLEST.
-"""
-RULE = f"the interval lies above {SMALLEST}, below -{SMALLEST}: refuted; the cell is chosen on the other pairs"
-CLAIM = "What the answer is about sits in tokens that can be named, in one layer at one step (5.2)"
 POINT = ["group", "step", "layer"]
+READ = "cross_attn.hook_z"  # where a prompt enters
+INERT = 0.1  # a random donor that moves the target less than this share of what the pair's own does is no control
+COLUMNS = ["pair", *POINT, "sigma", "own", "random", "share", "control", "moved", "control_moved"]
 
 
 def compared(rows: pd.DataFrame, noising: bool) -> pd.DataFrame:
-    """Columns ``pair, group, step, layer, sigma, own, control``: how far the target moved with the pair's donor and with the
-    random one in the same cells of the first site. Named groups, or all tokens where there are none."""
-    plain = rows[rows["head"].isna() & rows.frame.isna() & (rows.site == main_rows(rows).site.iloc[0])]
-    plain = plain.assign(moved=1 - plain.effect if noising else plain.effect, layer=plain.layer.fillna(-1).astype(int))
+    """One row a pair and cell of the named tokens, from rows of one site. ``own``, ``random``: how far the pair's donor and the
+    random one move the target along the difference of the pair; ``moved``, ``control_moved``: in any direction; ``share``: the
+    tokens' part of that difference; ``control``: the larger of it and ``random``."""
+    if rows.empty:
+        return pd.DataFrame(columns=COLUMNS)
+    plain = rows[rows["head"].isna() & rows.frame.isna() & ~rows.group.isin([EVERYWHERE, REST])]
+    plain = plain.assign(own=1 - plain.effect if noising else plain.effect, layer=plain.layer.fillna(-1).astype(int))
     own, control = plain[plain.donor == "clean"], plain[plain.donor == "random"]
-    both = own.merge(control[["pair", *POINT, "moved"]], on=["pair", *POINT], suffixes=("", "_control"))
-    both = both.rename(columns={"moved": "own", "moved_control": "control"})[["pair", *POINT, "sigma", "own", "control"]]
-    named = both[both.group != EVERYWHERE]
-    return named if len(named) else both
+    control = control[["pair", *POINT, "own", "moved"]].rename(columns={"own": "random", "moved": "control_moved"})
+    both = own.merge(control, on=["pair", *POINT])
+    return both.assign(control=both[["random", "share"]].max(axis=1))[COLUMNS]
 
 
 def best(cells: pd.DataFrame) -> pd.Series:
@@ -44,35 +50,72 @@ def best(cells: pd.DataFrame) -> pd.Series:
 
 
 def held_out(cells: pd.DataFrame) -> pd.DataFrame:
-    """For each pair its own row of the best cell of the other pairs, among those that it has itself."""
+    """For each pair its own row of the best cell of the other half of the pairs, among those that it has itself."""
+    half = cells.pair.map({pair: place % 2 for place, pair in enumerate(cells.pair.unique())})
     picked = []
-    for pair, mine in cells.groupby("pair", sort=False):
-        order, there = best(cells[cells.pair != pair]).index, mine.set_index(POINT)
-        at = next((point for point in order if point in there.index), None)
-        if at is not None:
-            picked.append({"pair": pair, **there.loc[at, ["own", "control"]]})
-    return pd.DataFrame(picked, columns=["pair", "own", "control"]).set_index("pair").astype(float)
+    for number in (0, 1):
+        order = best(cells[half != number]).index
+        for _, mine in cells[half == number].groupby("pair", sort=False):
+            there = mine.set_index(POINT, drop=False)
+            at = next((point for point in order if point in there.index), None)
+            if at is not None:
+                picked.append(there.loc[at])
+    return pd.DataFrame(picked, columns=COLUMNS).reset_index(drop=True)
 
 
-def findings(rows: pd.DataFrame, kinds: Sequence[str], noising: bool) -> list[Finding]:
-    """One finding a kind of pair; not testable where there is no pair, no control, or one pair only."""
-    return [_finding(kind, rows[rows.pair_kind == kind] if len(rows) else rows, noising) for kind in kinds]
+def placebo_moves(rows: pd.DataFrame, noising: bool) -> bool:
+    """Whether the receiving run as its own donor changes anything, which it must not to the last bit."""
+    return bool((rows[rows.donor == SELF].effect != float(noising)).any()) if len(rows) else False
 
 
-def _finding(kind: str, rows: pd.DataFrame, noising: bool) -> Finding:
-    cells = compared(rows, noising) if len(rows) else pd.DataFrame()
-    control = "tokens of a random item in the same cells"
-    if cells.empty:
-        nothing = Number(float("nan"))
-        return Finding(CLAIM, "not testable", f"{kind} pairs: no cell with its control", nothing, control, nothing, RULE)
-    group, step, layer = best(cells).index[0]
-    here = cells[(cells.group == group) & (cells.step == step) & (cells.layer == layer)]
+def findings(result: AnalysisResult) -> list[Finding]:
+    """One finding a kind of pair, of the first site; for prompt pairs one more of what the prompt is read with."""
+    config, rows = result.config, result.rows
+    kinds = config.pair_kinds if config.pair_file is None else (OWN,)
+    out = []
+    for kind in kinds:
+        mine = rows[rows.pair_kind == kind] if len(rows) else rows
+        sites = list(main_rows(mine).site.unique()) if len(mine) else [""]
+        out.append(_finding(result, f"patching.{kind}", kind, mine, sites[0]))
+        if kind == "prompt" and READ in sites[1:]:
+            out.append(_finding(result, "patching.read", kind, mine, READ))
+    return out
+
+
+def _finding(result: AnalysisResult, key: str, kind: str, rows: pd.DataFrame, site: str) -> Finding:
+    noising = result.config.direction == "noising"
+    cells = compared(rows[rows.site == site] if len(rows) else rows, noising)
     kept = held_out(cells)
-    more = paired(kept.own, kept.control)
-    place = "x_t" if layer < 0 else f"layer {layer}"
-    statement = (
-        f"{kind} pairs: the largest difference is that of the tokens {group} in {place} at step {step} (sigma "
-        f"{here.sigma.iloc[0]:.2f}), effect {mean_number(here.own)} against {mean_number(here.control)}; in the cell that is the "
-        "best of the other pairs, the pair's own donor exceeds a random item's tokens by"
+    difference = Mean((kept.own - kept.control).to_numpy(float))
+    return result.judge(
+        key, difference, _statement(kind, site, cells, kept), Mean(kept.control.to_numpy(float)).number(),
+        _unfit(kept, placebo_moves(rows, noising)),
+    )  # fmt: skip
+
+
+def _unfit(kept: pd.DataFrame, moves: bool) -> str | None:
+    if moves:
+        return "the placebo, the run as its own donor, changes the run"
+    own, control = (float(np.mean(kept[name])) if len(kept) else np.nan for name in ("moved", "control_moved"))
+    if control < INERT * own:
+        return f"the control does nothing: a random item's tokens move the run by {control:.3f}, the pair's own by {own:.3f}"
+    return None
+
+
+def _statement(kind: str, site: str, cells: pd.DataFrame, kept: pd.DataFrame) -> str:
+    if kept.empty:
+        return f"{kind} pairs: no cell of named tokens with its control"
+    group, step, layer = best(cells).index[0]
+    counted = Counter(zip(kept.group, kept.step, kept.layer, strict=True))
+    chosen = "; ".join(f"{_place(*point, site)} for {count} pairs" for point, count in counted.items())
+    controls = f"effect {kept.own.mean():.2f}, of a random item's tokens {kept.random.mean():.2f}, share {kept.share.mean():.2f}"
+    return (
+        f"{kind} pairs: the largest difference of all cells is in {_place(group, step, layer, site)} (sigma "
+        f"{cells[cells.step == step].sigma.iloc[0]:.2f}); in the cell that is the best of the other half ({chosen}: {controls}), "
+        "the effect exceeds the larger control by"
     )
-    return Finding(CLAIM, decide(more.low, more.high, SMALLEST), statement, more, control, mean_number(kept.control), RULE)
+
+
+def _place(group: str, step: int, layer: int, site: str) -> str:
+    where = "x_t" if layer < 0 else f"{site} of layer {layer}"
+    return f"tokens {group}, {where}, step {step}"

@@ -19,10 +19,11 @@ from cos_interp.analyses.driver.facts import Facts, LeftOut
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.grid import EVERYWHERE, X_T
 from cos_interp.analyses.kit.pairs import NoPair, Pair, Recorder, find_pair
-from cos_interp.analyses.kit.problems import check_calls, chosen_steps, fits_tasks
+from cos_interp.analyses.kit.problems import check_calls, fits_tasks
 from cos_interp.analyses.patching import HEAD_SITES, PatchingConfig, StepFacts, pair_file
+from cos_interp.analyses.patching.cells import sites_of
 from cos_interp.analyses.patching.pair_grid import PairGrid
-from cos_interp.analyses.patching.pieces import OWN, Piece, pieces
+from cos_interp.analyses.patching.pieces import OWN, Piece, pieces, steps_of
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.tasks import TASKS
@@ -34,7 +35,7 @@ __all__ = ["check", "finish", "pieces", "work"]
 def find(recorder: Recorder, config: PatchingConfig, piece: Piece) -> Pair:
     """The recorded pair of a piece; NoPair when the model does not solve one, or makes one video of both sides of a file's."""
     if piece.kind != OWN:
-        return find_pair(recorder, config.task, piece.kind, piece.index)
+        return find_pair(recorder, config.task, piece.kind, piece.index, config.unique)
     clean, corrupt = (recorder(problem) for problem in piece.sides or ())
     if torch.equal(clean.recording.run.latents, corrupt.recording.run.latents):
         raise NoPair("the model makes the same video of both sides, so there is no difference to move along")
@@ -43,7 +44,7 @@ def find(recorder: Recorder, config: PatchingConfig, piece: Piece) -> Pair:
 
 def work(model: HookedVideoPipeline, config: PatchingConfig, store: RunStore, piece: Piece) -> Iterator[str]:
     """Do what is missing of one pair; yields the name of each unit as it is on disk."""
-    steps = (None, *chosen_steps(config, config.num_inference_steps))
+    steps = (None, *steps_of(config, piece))
     missing = {step for step in steps if store.unit(piece.unit(step)) is None}
     made = _prepared(model, config, piece) if missing else ""
     for step in steps:
@@ -55,7 +56,7 @@ def work(model: HookedVideoPipeline, config: PatchingConfig, store: RunStore, pi
 
 def _prepared(model: HookedVideoPipeline, config: PatchingConfig, piece: Piece) -> PairGrid | str:
     """A pair's grid, or the reason why there is none."""
-    recorder = Recorder(model, config, [f"blocks.*.{site}" for site in config.sites if site != X_T])
+    recorder = Recorder(model, config, [f"blocks.*.{site}" for site in sites_of(config, model) if site != X_T])
     try:
         pair = find(recorder, config, piece)
     except NoPair as error:
@@ -96,7 +97,7 @@ def check(config: PatchingConfig, model: HookedVideoPipeline) -> None:
     bad = [n for n in config.frames or () if n < 0 or (most is not None and n >= most)]
     if bad:
         raise InterpError(f"frame {bad[0]} was asked for; the tasks' videos have latent frames 0 to {LATENT_FRAMES - 1}")
-    if config.heads and not set(config.sites) & set(HEAD_SITES):
+    if config.heads and not set(sites_of(config, model)) & set(HEAD_SITES):
         raise InterpError(f"heads were given, and no site has heads: use --sites {HEAD_SITES[0]}")
 
 

@@ -39,5 +39,6 @@ def _kept(result: AnalysisResult, store: RunStore, piece: Piece) -> pd.DataFrame
 def _patched(store: RunStore, piece: Piece, row: pd.Series) -> Clip:
     step = int(row.step)
     place = f"layer {int(row.layer)}" if pd.notna(row.layer) else "the latent"
-    text = f"{row.site}, {place}, step {step}, {row.group}: effect {row.effect:.2f}, answer: {row.outcome}"
+    text = f"{row.site}, {place}, step {step}, {row.group}: effect {row.effect:.2f}, reads: {row.outcome}, shown: donor's answer "
+    text += f"{row.donor_shown:.2f}, own {row.target_shown:.2f}"
     return Clip(f"{piece.name} patched", text, store.tensors(piece.unit(step))["shown"].numpy())

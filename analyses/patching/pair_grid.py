@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
 
 from cos_interp.analyses.driver.experiment import Unit
 from cos_interp.analyses.driver.facts import PIXELS
+from cos_interp.analyses.driver.statistics import distance
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.grid import Cell, Grid, Patched
 from cos_interp.analyses.kit.pairs import Pair, Recorder, Side, other_noises, same_answer, stranger
 from cos_interp.analyses.kit.problems import Problem
+from cos_interp.analyses.kit.shown import shown
 from cos_interp.analyses.patching import PairFacts, PatchingConfig, SideFacts, StepFacts
-from cos_interp.analyses.patching.cells import cells, span_of, token_groups, whole_state
-from cos_interp.analyses.patching.pieces import Piece
+from cos_interp.analyses.patching.cells import cells, sites_of, token_groups, whole_state
+from cos_interp.analyses.patching.pieces import Piece, span_of
 from cos_interp.analyses.patching.summary import strongest
 from cos_interp.interp.views import AXES
 
@@ -40,18 +45,27 @@ class PairGrid:
         """The grid of a recorded pair; records the donors of its controls."""
         sides = (pair.corrupt, pair.clean)
         target, donor = sides if config.direction == "denoising" else sides[::-1]
-        others = _others(recorder, config, piece, target) if config.controls else {}
+        others = _others(recorder, config, piece, target, donor) if config.controls else {}
         grid = Grid(
-            recorder.model, target, donor, others, token_groups(recorder.model, config, target, donor),
-            span=span_of(config, pair), branches=None if config.branch == "both" else (config.branch,),
+            recorder.model, target, donor, others, token_groups(recorder.model, target, donor),
+            span=span_of(config, pair.one_noise), branches=None if config.branch == "both" else (config.branch,),
             noising=config.direction == "noising", batch=config.batch,
         )  # fmt: skip
         return cls(config, piece.name, pair, grid)
 
     def cells(self, step: int) -> list[Cell]:
-        model = self.grid.model
-        made = cells(self.config, step, model.layers, list(self.grid.masks), whole_state(model, self.pair))
+        model, config = self.grid.model, self.config
+        groups = [group for group in self.grid.masks if config.tokens is None or group in config.tokens]
+        flat = config.tokens is None and not self.pair.one_condition  # which every block reads again
+        whole = whole_state(model, self.pair)
+        made = cells(config, sites_of(config, model), step, model.layers, groups, whole, flat)
         return [cell for cell in made if cell.donor in self.grid.donors]
+
+    @cached_property
+    def shares(self) -> dict[str, float]:
+        """Of each token group its share of the two runs' difference."""
+        corrupt, clean = (side.recording.run.latents for side in (self.pair.corrupt, self.pair.clean))
+        return {name: difference_share(corrupt, clean, mask) for name, mask in self.grid.masks.items()}
 
     def about(self) -> Unit:
         """What the report says and shows of the pair."""
@@ -73,29 +87,47 @@ class PairGrid:
         found = self.grid.measure(asked)
         ran = model.block_calls - before
         rows = [self._row(cell) for cell in found]
-        shown = strongest(pd.DataFrame(rows), self.grid.noising)
+        kept = strongest(pd.DataFrame(rows), self.grid.noising)
         tensors = {"latents": torch.cat([cell.latent for cell in found])}
-        if shown is not None and (frames := found[shown].frames) is not None:
+        if kept is not None and (frames := found[kept].frames) is not None:
             tensors["shown"] = torch.from_numpy(frames)
         axes = {name: TENSOR_AXES[name] for name in tensors}
-        facts = StepFacts(axes=axes, block_calls=ran, block_calls_minimum=self.grid.minimal_blocks(asked), shown=shown)
+        facts = StepFacts(axes=axes, block_calls=ran, block_calls_minimum=self.grid.minimal_blocks(asked), shown=kept)
         return Unit(rows, tensors, facts)
 
     def _row(self, found: Patched) -> Row:
-        cell = found.cell
+        cell, target, donor = found.cell, self.grid.target, self.grid.donor
+        own = theirs = None
+        if found.frames is not None:
+            own, theirs = shown(target.item, donor.item, found.frames), shown(donor.item, target.item, found.frames)
         return {
             "pair": self.name, "pair_kind": self.pair.kind, "span": self.grid.span, "donor": cell.donor, "site": cell.site,
             "step": cell.step, "layer": cell.layer, "head": cell.head, "group": cell.group, "frame": cell.frame,
-            "sigma": found.sigma, "effect": found.effect, "outcome": found.outcome,
+            "sigma": found.sigma, "effect": found.effect, "share": self.shares[cell.group],
+            "moved": distance(found.latent, target.recording.run.latents), "outcome": found.outcome,
+            "target_shown": own, "donor_shown": theirs,
         }  # fmt: skip
 
 
-def _others(recorder: Recorder, config: PatchingConfig, piece: Piece, target: Side) -> dict[str, Side]:
+def difference_share(corrupt: Tensor, clean: Tensor, tokens: Tensor | None) -> float:
+    """The share of ``|clean - corrupt|^2`` (final latents) that lies in some tokens, bool ``[frame, row, col]``; 1 for None.
+
+    It is the effect of writing those tokens' part of the clean latent over the corrupt one.
+    """
+    if tokens is None:
+        return 1.0
+    squared = (clean - corrupt).double().square().sum((0, 1))
+    cells = interpolate(tokens[None, None].float(), tuple(squared.shape))[0, 0].bool()  # a token is several latent cells
+    return float(squared[cells].sum() / squared.sum())
+
+
+def _others(recorder: Recorder, config: PatchingConfig, piece: Piece, target: Side, donor: Side) -> dict[str, Side]:
     """The donors of the controls: something else, and the target's own problem from another noise."""
     if piece.sides is not None:
         made = {} if piece.stranger is None else {"random": recorder(piece.stranger)}
         return made | {"same_prompt": recorder(replace(target.problem, seed=other_noises(target.problem.seed)[0]))}
-    made = {"random": recorder(stranger(config.task, config, piece.index))}
+    prompts = [side.problem.call["prompt"] for side in (target, donor)]
+    made = {"random": recorder(stranger(config.task, config, piece.index, unlike=prompts))}
     again = same_answer(recorder, target)
     return made if again is None else made | {"same_answer": again}
 

@@ -9,6 +9,7 @@ from typing import Final, Literal
 from cos_interp.analyses.kit.kinds import PairKind
 from cos_interp.analyses.kit.problems import Problem, chosen_steps
 from cos_interp.analyses.patching import PAIRS, PatchingConfig, pair_file
+from cos_interp.interp.sweeping import Span
 
 OWN: Final = "own"  # the kind of pairs from a file
 
@@ -26,20 +27,43 @@ class Piece:
     def name(self) -> str:
         return f"{self.kind}-{self.index:03d}"
 
+    @property
+    def one_noise(self) -> bool:
+        """Whether both sides start from the same noise."""
+        return self.kind != "seed" if self.sides is None else self.sides[0].seed == self.sides[1].seed
+
     def unit(self, step: int | None = None) -> str:
         """The name of the unit of a step, or of the pair itself."""
         return f"{self.name}-pair" if step is None else f"{self.name}-step-{step:03d}"
 
 
+def span_of(config: PatchingConfig, one_noise: bool) -> Span:
+    """The range of steps of a pair. ``auto``: from step k on, but single steps between two noises.
+
+    A donor that started from another noise carries it in its activations: held in place over many steps they give the
+    velocity of another x_t, and the result leaves the data.
+    """
+    if config.span != "auto":
+        return config.span
+    return "from" if one_noise else "single"
+
+
+def steps_of(config: PatchingConfig, piece: Piece) -> tuple[int, ...]:
+    """The patched steps of a pair: those that were asked for; else all, or of a range the one step that makes it whole."""
+    every = chosen_steps(config, config.num_inference_steps)
+    if config.steps is not None:
+        return every
+    return {"single": every, "from": every[:1], "until": every[-1:]}[span_of(config, piece.one_noise)]
+
+
 def pieces(config: PatchingConfig) -> list[tuple[Piece, list[str]]]:
     """A piece a pair; its units are the pair and its steps."""
-    steps = (None, *chosen_steps(config, config.num_inference_steps))
     if config.pair_file is None:
         made = [Piece(kind, index) for kind in config.pair_kinds for index in range(config.pairs or PAIRS)]
     else:
         found = pair_file.read(Path(config.pair_file), config)
         made = [Piece(OWN, i, sides, _stranger(found, i)) for i, sides in enumerate(found[: config.pairs])]
-    return [(piece, [piece.unit(step) for step in steps]) for piece in made]
+    return [(piece, [piece.unit(step) for step in (None, *steps_of(config, piece))]) for piece in made]
 
 
 def _stranger(found: list[pair_file.Sides], index: int) -> Problem | None:

@@ -18,7 +18,6 @@ from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, X_T
 from cos_interp.analyses.patching import PairFacts, summary
 from cos_interp.analyses.patching.findings import findings
 from cos_interp.analyses.patching.media import clips
-from cos_interp.analyses.patching.pieces import OWN
 from cos_interp.reports import figures
 
 QUESTION = (
@@ -34,26 +33,44 @@ EFFECT = (
     "Mean effect over {n} pairs, by layer (up) and step (right, with its sigma), one map a token group: 'all' are all tokens, "
     "the others are disjoint groups of the receiving run's grid cells, in all latent frames."
 )
+BY_TOKENS = (
+    "Mean effect over {n} pairs, by layer (up) and token group (right), of a patch in {steps}: of the pair's own donor, and of a "
+    "random item's tokens in the same cells. Groups are disjoint sets of the receiving run's grid cells, in all latent frames."
+)
+READINGS = (
+    "The same cells, read from the decoded video, over {n} pairs. Strict: the share of pairs of which every cell of every frame "
+    "reads as the donor's answer. Graded: how much of an answer the last frame shows in the cells in which the two answers end "
+    "differently (trail on a route; the place of an object), however the rest reads: of the donor's, and of the run's own."
+)
+GRADED = (
+    "How much of the donor's answer the last frame shows in the cells in which the two answers end differently: mean over pairs."
+)
 FLIPS = "Share of pairs whose patched video gives the donor's answer, read by the verifier."
 DONORS = (
     "The controls on all tokens, on the scale of the effects above: the clean donor, the donor of a random other item, and "
     "another noise with the receiving run's own answer (of pairs from a file: with its own prompt)."
 )
 PROFILE = (
-    "Effect of patching all tokens by step, averaged over layers, with 95 % bootstrap bands over pairs. Dashed: what a run that "
-    "merely re-reads its condition at every step would show. Only the difference from it is commitment."
+    "Effect of patching all tokens by step, averaged over layers, with 95 % bands over pairs (bootstrap-t). Dashed: what a run "
+    "that merely re-reads its condition at every step would show. Only the difference from it is commitment."
 )
 AGAINST = (
-    "Random: a run of another item; same answer: a run of the receiving item from another noise with the same answer. On all "
-    "tokens every cell has both; a named group has the random one in one layer a step: the middle one at step 0, the next one at "
-    "the next step, round again after the last. A group acts by what its tokens say, not by being disturbed, where the "
-    "difference is away from 0."
+    "Random: a run of another item; same answer: a run of the receiving item from another noise with the same answer. Means over "
+    "the cells of a pair that both donors have, with the 95 % interval of the difference over pairs (bootstrap-t). A group acts "
+    "by what its tokens say, not by being disturbed, where the difference is away from 0."
 )
 NUMBERS = (
-    "The effect is averaged over the cells of a pair, its interval is over pairs; with one pair there is none. The interval of "
-    "flipped pairs is Clopper and Pearson's. Final latents of every patched run: shards/."
+    "The effect is averaged over the cells of a pair, its interval is over pairs (bootstrap-t); with one pair there is none. "
+    "Shown: the graded reading. The interval of flipped pairs is Clopper and Pearson's. Final latents of all runs: shards/."
 )
-PAIRS = "A pair is the first of its candidate items (test split, drawn by seed) that the model solves on both sides."
+BEST = (
+    "The largest of all cells on these very pairs, so too high; the finding above chooses on other pairs. An effect near 1 can "
+    "go with 'other' or 'undecided': the plan moved, and some cell does not read."
+)
+PAIRS = (
+    "A pair is the first of its candidate items (test split, drawn by seed) that the model solves on both sides; of prompt and "
+    "image pairs, unless --no-unique was said, the first with one right answer on either side."
+)
 
 
 def report(result: AnalysisResult, store: RunStore) -> Report:
@@ -68,9 +85,8 @@ def pairs_of(result: AnalysisResult) -> list[PairFacts]:
 
 def page(result: AnalysisResult, shown: list[pages.Clip]) -> Report:
     config, rows, pairs = result.config, result.rows, pairs_of(result)
-    kinds = config.pair_kinds if config.pair_file is None else (OWN,)
     title = f"Activation patching: {config.task if config.pair_file is None else 'own pairs'}"
-    found = findings(rows, kinds, config.direction == "noising")
+    found = findings(result)
     if rows.empty:
         return pages.build(result, title, QUESTION, SOURCE, found, [], missing_notes(result))
     notes = [*summary.headline(rows), *missing_notes(result), cost_note(result.facts)]
@@ -112,9 +128,27 @@ def _maps(rows: pd.DataFrame, pairs: list[PairFacts]) -> list[pages.Section]:
             continue
         marks = [f"head {head}" if pd.notna(head) else "", f"latent frame {frame}" if pd.notna(frame) else ""]
         name = ", ".join(filter(None, [f"{kind} pairs", *marks, site, SPANS[span]]))
-        whole = rows[(rows.site == site) & (rows.pair_kind == kind) & (rows.span == span) & (rows.group == EVERYWHERE)]
+        here = rows[(rows.site == site) & (rows.pair_kind == kind) & (rows.span == span) & (rows.donor != SELF)]
         sigmas = next(pair.sigmas for pair in pairs if pair.kind == kind)
-        out += _figures(name, at, whole[whole.donor != SELF], sigmas)
+        one = at.step.nunique() == 1
+        out += _by_tokens(name, at, here) if one else _figures(name, at, here[here.group == EVERYWHERE], sigmas)
+    return out
+
+
+def _by_tokens(name: str, at: pd.DataFrame, here: pd.DataFrame) -> list[pages.Section]:
+    """Layer x token group, for patches that all begin (or end) at one step: effects, and below them what the videos show."""
+    table = lambda rows, value: summary.map_of(rows, value, "group").rename(columns=lambda group: group.replace("_", "\n"))
+    step, n = f"step {int(at.step.iloc[0])} (sigma {at.sigma.iloc[0]:.2f})", at.pair.nunique()
+    steps = {"single": f"{step} alone", "from": f"{step} and all later ones", "until": f"all steps up to {step}"}[at.span.iloc[0]]
+    random = here[(here.donor == "random") & here["head"].isna()]
+    maps = [("the pair's donor", table(at, "effect"))] + ([("a random item", table(random, "effect"))] if len(random) else [])
+    figure = figures.matrix_maps(maps, "tokens", "layer", "effect", diverging=True)
+    out = [pages.Section(f"Effect: {name}", figure, BY_TOKENS.format(n=n, steps=steps))]
+    if at.outcome.notna().all():
+        read = {"flipped": "strict: donor's answer", "donor_shown": "graded: donor's", "target_shown": "graded: its own"}
+        maps = [(title, table(at, value)) for value, title in read.items()]
+        figure = figures.matrix_maps(maps, "tokens", "layer", "share", (0, 1))
+        out.append(pages.Section(f"Read from the video: {name}", figure, READINGS.format(n=n)))
     return out
 
 
@@ -126,6 +160,9 @@ def _figures(name: str, at: pd.DataFrame, whole: pd.DataFrame, sigmas: Sequence[
     out = [pages.Section(f"Effect: {name}", figures.heat_maps(maps, ticks, "effect", limit), EFFECT.format(n=at.pair.nunique()))]
     if any(m.to_numpy(float).max() > 0 for _, m in flips):
         out.append(pages.Section(f"Flips: {name}", figures.heat_maps(flips, ticks, "share", share=True), FLIPS))
+    if at.donor_shown.notna().any():
+        shown = [(group, summary.map_of(part, "donor_shown")) for group, part in at.groupby("group", sort=False)]
+        out.append(pages.Section(f"Shown: {name}", figures.heat_maps(shown, ticks, "share", share=True), GRADED))
     controls = [(donor, summary.map_of(part, "effect")) for donor, part in whole.groupby("donor", sort=False)]
     if len(controls) > 1:
         out.append(pages.Section(f"Controls: {name}", figures.heat_maps(controls, ticks, "effect", limit), DONORS))
@@ -181,12 +218,13 @@ def _best(rows: pd.DataFrame) -> pages.Section:
     table = [
         {
             "pairs": r["pair_kind"], "site": r["site"], "tokens": r["group"], "step": r["step"], "sigma": f"{r['sigma']:.3f}",
-            "layer": r["layer"], "effect": r["effect"], "95 %": _interval(r["low"], r["high"]),
-            "flips": "–" if r["flips"] is None else f"{r['flips']} of {r['n']}",
+            "layer": r["layer"], "effect": str(r["effect"]),
+            **{f"reads: {name}": "–" if r["said"] is None else r["said"][name] for name in summary.OUTCOMES},
+            "donor's answer shown": str(r["donor_shown"]), "own answer shown": str(r["target_shown"]),
         }
         for r in summary.best_cells(rows)
     ]  # fmt: skip
-    return pages.Section("The largest effects", table=pd.DataFrame(table))
+    return pages.Section("The largest effects", caption=BEST, table=pd.DataFrame(table))
 
 
 def _against(rows: pd.DataFrame) -> list[pages.Section]:
@@ -209,6 +247,7 @@ def _numbers(rows: pd.DataFrame) -> pages.Section:
         {
             "pairs": r["pair_kind"], "site": r["site"], "donor": r["donor"], "tokens": r["group"], "n pairs": r["pairs"],
             "n cells": r["cells"], "mean effect": f"{r['effect']:.3f}", "95 %": _interval(r["low"], r["high"]),
+            "donor's shown": r["donor_shown"], "own shown": r["target_shown"],
             "largest": r["largest"], "cells flipped": _share(r["flipped_cells"]),
             "cells undecided": _share(r["undecided_cells"]), "pairs flipped": r["flipped_pairs"],
             "95 % of these": _interval(r["flip_low"], r["flip_high"]),

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.findings import Number
-from cos_interp.analyses.driver.statistics import bootstrap_mean, by_item, remaining_share, reread_share
+from cos_interp.analyses.driver.statistics import remaining_share, reread_share
 from cos_interp.analyses.kit.grid import EVERYWHERE, X_T
 from cos_interp.analyses.patching.cells import CONTROLS
 from cos_interp.tasks.tally import share_interval
@@ -35,19 +36,31 @@ def strongest(rows: pd.DataFrame, noising: bool) -> int | None:
     return None if order.dropna().empty else int(order.astype(float).idxmax())
 
 
-def map_of(rows: pd.DataFrame, value: str) -> pd.DataFrame:
-    """Layer x step table: mean effect, or with ``value="flipped"`` the share of pairs that gave the donor's answer."""
-    column = (rows.outcome == "donor").astype(float) if value == "flipped" else rows.effect
-    table = rows.assign(value=column).pivot_table(index="layer", columns="step", values="value", aggfunc="mean", dropna=False)
-    return table.sort_index()
+OUTCOMES = ("donor", "target", "other", "undecided")
+GRADED = ("donor_shown", "target_shown")
+
+
+def over_pairs(rows: pd.DataFrame, value: str) -> Number:
+    """Mean within each pair, then over pairs, with the interval over pairs (bootstrap-t); pairs without a value are left out."""
+    return Mean(rows[value].astype(float).groupby(rows.pair).mean().to_numpy(float)).number()
+
+
+def map_of(rows: pd.DataFrame, value: str, along: str = "step") -> pd.DataFrame:
+    """Layer x step table (or layer x ``group``) of means over pairs; ``value="flipped"``: how many gave the donor's answer."""
+    column = (rows.outcome == "donor").astype(float) if value == "flipped" else rows[value].astype(float)
+    table = rows.assign(value=column).pivot_table(index="layer", columns=along, values="value", aggfunc="mean", dropna=False)
+    order = sorted(table.columns) if along == "step" else list(dict.fromkeys(rows[along]))
+    return table.sort_index()[order]
 
 
 def profile(rows: pd.DataFrame) -> pd.DataFrame:
-    """Effect by step: mean over layers within a pair, then mean and 95 % bootstrap interval over pairs."""
+    """Effect by step: mean over layers within a pair, then mean and 95 % interval over pairs."""
     out = []
     for step, at in rows.groupby("step"):
-        mean, low, high = bootstrap_mean(at.groupby("pair").effect.mean().to_numpy())
-        out.append({"step": step, "sigma": at.sigma.iloc[0], "mean": mean, "low": low, "high": high, "n": at.pair.nunique()})
+        found = over_pairs(at, "effect")
+        out.append(
+            {"step": step, "sigma": at.sigma.iloc[0], "mean": found.value, "low": found.low, "high": found.high, "n": found.n}
+        )
     return pd.DataFrame(out)
 
 
@@ -63,16 +76,15 @@ def expected(sigmas: Sequence[float], steps: list[int], span: str) -> dict[str, 
 
 
 def table(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """One line a (pair kind, site, donor, token group): mean effect with interval over pairs, flips with interval.
+    """One line a (pair kind, site, donor, token group): mean effect with interval over pairs (the cells of a pair are averaged
+    first), what the verifier says, and the graded readings.
 
-    The interval of the effect resamples pairs (the cells of a pair are averaged first). The interval of the flips is
-    Clopper and Pearson's for the share of *pairs* in which at least one cell flipped.
+    The interval of the flips is Clopper and Pearson's for the share of *pairs* in which at least one cell flipped.
     """
     out = []
     full = rows[~rows.donor.isin(CONTROLS) | (rows.group == EVERYWHERE)]  # controls of named groups: see against_controls
     for (kind, site, donor, group), at in full.groupby(["pair_kind", "site", "donor", "group"], sort=False):
-        by_pair = at.groupby("pair")
-        mean, low, high = bootstrap_mean(by_pair.effect.mean().to_numpy())
+        effect = over_pairs(at, "effect")
         judged = at[at.outcome.notna()]
         flipped = int((judged.outcome == "donor").groupby(judged.pair).any().sum())
         flip_low, flip_high = share_interval(flipped, judged.pair.nunique())
@@ -84,9 +96,10 @@ def table(rows: pd.DataFrame) -> list[dict[str, Any]]:
                 "group": group,
                 "pairs": int(at.pair.nunique()),
                 "cells": len(at),
-                "effect": mean,
-                "low": low,
-                "high": high,
+                "effect": effect.value,
+                "low": effect.low,
+                "high": effect.high,
+                **{name: over_pairs(at, name).value for name in GRADED},
                 "largest": float(at.effect.max()),
                 "flipped_cells": float((judged.outcome == "donor").mean()),
                 "undecided_cells": float((judged.outcome == "undecided").mean()),
@@ -101,7 +114,7 @@ def table(rows: pd.DataFrame) -> list[dict[str, Any]]:
 def against_controls(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """The pair's donor against another donor in the same cells, one line a (pair kind, site, token group, control).
 
-    Means over the cells of a pair, then over pairs; the interval of the difference resamples pairs. Cells that were not
+    Means over the cells of a pair, then over pairs, with the interval of the difference over pairs. Cells that were not
     measured with both donors (single heads or frames) are left out.
     """
     point = ["pair_kind", "site", "group", "pair", "step", "layer"]
@@ -110,70 +123,49 @@ def against_controls(rows: pd.DataFrame) -> list[dict[str, Any]]:
     out = []
     for (kind, site, group, donor), at in measured.groupby(["pair_kind", "site", "group", "donor_control"], sort=False):
         pairs = at.groupby("pair")[["effect", "effect_control"]].mean()
-        mean, low, high = bootstrap_mean((pairs.effect - pairs.effect_control).to_numpy())
+        more = Mean((pairs.effect - pairs.effect_control).to_numpy(float)).number()
         flips, control_flips = (float((at[c].dropna() == "donor").mean()) for c in ("outcome", "outcome_control"))
         means = {"effect": float(pairs.effect.mean()), "control": float(pairs.effect_control.mean())}
         out.append({
             "pair_kind": kind, "site": site, "group": group, "donor": donor, "pairs": len(pairs), "cells": len(at), **means,
-            "difference": mean, "low": low, "high": high, "flipped": flips, "control_flipped": control_flips,
+            "difference": more.value, "low": more.low, "high": more.high, "flipped": flips, "control_flipped": control_flips,
         })  # fmt: skip
     return out
 
 
 def best_cells(rows: pd.DataFrame, count: int = 5) -> list[dict[str, Any]]:
-    """The (kind, site, group, step, layer) points with the largest mean effect over pairs, of named groups if there are any."""
+    """The (kind, site, group, step, layer) points with the largest mean effect over pairs, of named groups if there are any, with
+    both outcomes: how far the latent moved, and what the verifier says of the video."""
     keys = ["pair_kind", "site", "group", "step", "sigma", "layer"]
     main = main_rows(rows)
     named = main[main.group != EVERYWHERE]
     grouped = (named if len(named) else main).groupby(keys, dropna=False)
     out = []
     for key, at in grouped:
-        mean, low, high = bootstrap_mean(at.effect.to_numpy())
-        flips = None if at.outcome.isna().any() else int((at.outcome == "donor").sum())
-        out.append({**dict(zip(keys, key, strict=True)), "effect": mean, "low": low, "high": high, "flips": flips, "n": len(at)})
-    return sorted(out, key=lambda r: -np.nan_to_num(r["effect"], nan=-9))[:count]
-
-
-def decisive(by_step: pd.DataFrame, span: str) -> tuple[pd.Series, str]:
-    """The step that a profile points at, and what is said of it."""
-    half = by_step[by_step["mean"] >= 0.5]
-    largest = by_step.loc[by_step["mean"].idxmax()]
-    if span == "single":
-        return largest, "the single step with the largest effect is"
-    if half.empty:
-        return largest, "the effect stays under one half at every step; it is largest at"
-    if span == "from":
-        return half.iloc[-1], "patching from step k on still carries most of the answer up to"
-    return half.iloc[0], "patching up to step k carries most of the answer from"
+        said = None if at.outcome.isna().any() else {name: int((at.outcome == name).sum()) for name in OUTCOMES}
+        graded = {name: over_pairs(at, name) for name in GRADED}
+        where = dict(zip(keys, key, strict=True))
+        out.append({**where, "effect": over_pairs(at, "effect"), "said": said, **graded, "n": at.pair.nunique()})
+    return sorted(out, key=lambda r: -np.nan_to_num(r["effect"].value, nan=-9))[:count]
 
 
 def headline(rows: pd.DataFrame) -> list[str]:
-    """Plain sentences with numbers, one a pair kind, site and range of steps. All numbers of a sentence are of one step."""
+    """Plain sentences with numbers, one a pair kind, site and range of steps: its cell with the largest effect."""
     out = []
     for (kind, site, span), at in main_rows(rows).groupby(["pair_kind", "site", "span"], sort=False):
-        whole = at[at.group == EVERYWHERE] if (at.group == EVERYWHERE).any() else at[at.group == at.group.iloc[0]]
-        row, words = decisive(profile(whole), span)
-        here = whole[whole.step == row.step]
+        cell = best_cells(at, 1)[0]
+        place = "" if pd.isna(cell["layer"]) else f" in layer {int(cell['layer'])}"
         out.append(
-            f"{kind} pairs (n = {at.pair.nunique()}), {site}, tokens {whole.group.iloc[0]}: {words} step {int(row.step)} "
-            f"(sigma {row.sigma:.3f}), with effect {by_item(here, 'effect', 'pair')}{_by_layer(here)}{_flips(at)}."
+            f"{kind} pairs (n = {at.pair.nunique()}), {site}, {span} step k: of all cells the largest effect is that of tokens "
+            f"{cell['group']}{place} at step {int(cell['step'])} (sigma {cell['sigma']:.3f}), {cell['effect']}{_said(cell)}."
         )
     return out
 
 
-def _by_layer(here: pd.DataFrame) -> str:
-    """The layers with the smallest and the largest mean effect of one step, where there are several."""
-    found: dict[int, Number] = {int(layer): by_item(part, "effect", "pair") for layer, part in here.groupby("layer")}
-    if len(found) < 2:
-        return f" in layer {next(iter(found))}" if found else ""
-    low, high = (choose(found, key=lambda layer: found[layer].value) for choose in (min, max))
-    if found[low].value == found[high].value:
-        return f", the same in each of {len(found)} layers"
-    return f", mean over {len(found)} layers; at this step from {found[low]} in layer {low} to {found[high]} in layer {high}"
-
-
-def _flips(at: pd.DataFrame) -> str:
-    if at.outcome.isna().any():
+def _said(cell: dict[str, Any]) -> str:
+    """Both readings of the videos of a cell: the strict verdict, and how much of either answer the last frame shows."""
+    if cell["said"] is None:
         return ""
-    flips = (at.outcome == "donor").groupby(at.pair).any()
-    return f"; some patch flipped the answer to the donor's in {int(flips.sum())} of {len(flips)} pairs"
+    counts = ", ".join(f"{name} {count}" for name, count in cell["said"].items())
+    shown = f"the donor's answer {cell['donor_shown'].value:.2f}, the receiving run's own {cell['target_shown'].value:.2f}"
+    return f"; the verifier reads {counts}; shown in the last frame: {shown}"

@@ -29,7 +29,8 @@ class ProbesConfig(SuiteConfig):
     steps: tuple[int, ...] | None = Field(None, description="Steps. All by default.")
     probe_tokens: int = Field(12, ge=1, description="Tokens of each clip, drawn at random.")
     folds: int = Field(4, ge=2, description="Folds of the cross-validation; clips stay whole.")
-    used_items: int = Field(6, ge=0, description="Fresh items a task on which the probes' directions are erased; 0: none.")
+    used_items: int = Field(8, ge=0, description="Pairs a task that exchange what a probe reads; 0: none. 40 are better.")
+    used_doses: tuple[float, ...] = Field((0.5, 1.0, 2.0), min_length=1, description="How far: 1 is all the way to the other.")
     views: bool = Field(True, description="PCA and UMAP views of the probed activations.")
 
 
@@ -92,6 +93,6 @@ ENTRY = Entry(
         "cos analyze probes",
         "cos analyze probes --tasks maze --targets first_class,next_direction,solved --kind logistic --out runs/maze-probes",
     ),
-    seconds=145,
+    seconds=220,
     facts=(ClipFacts, TransferFacts),
 )

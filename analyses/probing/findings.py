@@ -1,106 +1,160 @@
-"""What a probe run concludes: the order of perception, reasoning and consolidation in depth, and whether directions are used."""
+"""What a probe run concludes: the order of perception, reasoning and consolidation in depth, and whether what is read is used."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from cos_interp.analyses.driver.findings import Finding, Number, decide
-from cos_interp.analyses.driver.statistics import mean_number
-from cos_interp.analyses.driver.store import RunStore
-from cos_interp.probes.roles import Role, expected_layer, role
-from cos_interp.probes.scoring import draws, resampled, score
+from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.estimates import Mean, Statistic
+from cos_interp.analyses.driver.findings import Finding, Number
+from cos_interp.analyses.driver.rules import rules
+from cos_interp.probes.roles import centre
+from cos_interp.probes.scoring import balanced_accuracy
 from cos_interp.tasks.labels import FAMILIES
 
-SATURATED = 0.8  # above this loss by the control there is no room left to see an effect of meaning
-CLAIM = "Early layers perceive, middle layers reason, late layers consolidate (5.1)"
+READABLE = 0.05  # a target whose scores nowhere exceed those of random labels by position by so much has no place in depth
+KEPT = 0.8  # the control must leave the answer of more than this share of pairs as it is, or nothing of meaning can be seen
+TOLD = 0.5  # a probe that reads fewer of the exchanged tokens right in both runs has not put the other's label in
+NAMES = ("perception", "reasoning", "consolidation")
 
 
 @dataclass(frozen=True)
 class Depth:
-    """A target's role, and the expected layer of its control labels with draws over the same clips."""
+    """A target's confusions out of fold by clip, and those of random labels by position: ``[clip, layer, step, true, read]``;
+    ``clips``: the numbers of the clips. ``gain``: the score of the best layer beyond that of what goes in."""
 
-    role: Role
-    control: float
-    control_draws: np.ndarray
-    clips: int
+    target: str
+    family: str
+    score: np.ndarray
+    control: np.ndarray
+    clips: tuple[int, ...]
+    gain: float = float("inf")
 
+    @property
+    def classifies(self) -> bool:
+        """Whether the tallies are confusions, and not sums of squares."""
+        return bool(np.issubdtype(self.score.dtype, np.integer))
 
-def depths(scores: pd.DataFrame, store: RunStore, steps: dict[str, int]) -> list[Depth]:
-    """One a target, families in order. ``steps``: unit -> step."""
-    held = {unit: store.tensors(unit) for unit in steps}
-    out = []
-    for target, rows in scores.groupby("target", sort=False):
-        parts = {k: [held[u][f"{k}.{target}"].numpy() for u in steps] for k in ("score", "control")}
-        tallies = {k: np.stack(v, 2) for k, v in parts.items()}  # [clip, layer, step, ...]
-        clips = len(tallies["score"])
-        drawn = draws(clips)
-        made = {k: resampled(t, drawn) for k, t in tallies.items()}
-        control = score(tallies["control"].sum(0)).mean(-1)
-        floor = float(rows.majority.mean())
-        out.append(
-            Depth(
-                role(rows, made["score"]), float(expected_layer(control, floor)),
-                expected_layer(made["control"].mean(-1), floor), clips,
-            )
-        )  # fmt: skip
-    return sorted(out, key=lambda d: FAMILIES.index(d.role.family))
+    def of(self, clips: Sequence[int]) -> Depth:
+        """The same on some of its clips."""
+        at = [self.clips.index(clip) for clip in clips]
+        return Depth(self.target, self.family, self.score[at], self.control[at], tuple(clips), self.gain)
 
 
-def _difference(first: tuple[float, np.ndarray], second: tuple[float, np.ndarray], n: int) -> Number:
-    both = second[1][: len(first[1])] - first[1][: len(second[1])]
-    if not np.isfinite(both).any():
-        return Number(float("nan"), n=n)
-    low, high = np.nanquantile(both, [0.025, 0.975])
-    return Number(second[0] - first[0], float(low), float(high), n)
+def scored(tally: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Balanced accuracy ``[layer]``, mean over the steps, of clips drawn ``times [clip]`` each. NaN where a class is lost, since
+    chance is another one without it."""
+    shaped = (times @ tally.reshape(len(tally), -1)).reshape(tally.shape[1:])
+    if ((shaped.sum(-1) == 0) & (tally.sum(0).sum(-1) > 0)).any():
+        return np.full(tally.shape[1], np.nan)
+    return balanced_accuracy(shaped).mean(-1)
 
 
-def order_findings(found: list[Depth]) -> list[Finding]:
-    """Each family's first target against the next family's: is its expected layer deeper?"""
+def selectivity(depth: Depth, times: np.ndarray | None = None) -> np.ndarray:
+    """Score minus that of random labels by position, ``[layer]``."""
+    times = np.ones(len(depth.clips)) if times is None else times
+    return scored(depth.score, times) - scored(depth.control, times)
+
+
+def order_findings(result: AnalysisResult, found: Sequence[Depth]) -> list[Finding]:
+    """Each family's first target against the next family's: is it read deeper?"""
     by: dict[str, Depth] = {}
-    for depth in found:
-        by.setdefault(depth.role.family, depth)
-    out = []
-    for a, b in (("perception", "reasoning"), ("reasoning", "consolidation")):
-        if a not in by or b not in by:
-            continue
-        first, second = by[a], by[b]
-        n = min(first.clips, second.clips)
-        number = _difference((first.role.depth, first.role.draws), (second.role.depth, second.role.draws), n)
-        control = _difference((first.control, first.control_draws), (second.control, second.control_draws), n)
-        out.append(
-            Finding(
-                f"{CLAIM}: {a} before {b}", decide(number.low, number.high),
-                f"{b} ({second.role.target}) becomes readable deeper than {a} ({first.role.target}), in expected layers by",
-                number, "the same with random labels by position", control, "the interval lies above 0",
-            )
-        )  # fmt: skip
-    return out
+    for depth in sorted(found, key=lambda depth: FAMILIES.index(depth.family)):
+        by.setdefault(depth.family, depth)
+    pairs = zip(NAMES, NAMES[1:], strict=False)
+    return [_ordered(result, by[a], by[b]) for a, b in pairs if a in by and b in by]
 
 
-def _solved_without(part: pd.DataFrame, edit: str) -> pd.Series:
-    return part[part.edit == edit].set_index("problem").score.astype(float)
+def _ordered(result: AnalysisResult, first: Depth, second: Depth) -> Finding:
+    shared = [clip for clip in first.clips if clip in second.clips]
+    first, second = first.of(shared), second.of(shared)
+
+    def deeper(clips: Sequence[int]) -> float:
+        times = np.bincount(clips, minlength=len(shared)).astype(float)
+        return centre(selectivity(second, times)) - centre(selectivity(first, times))
+
+    noise = [_of_noise(depth) for depth in (first, second)] if shared else [np.nan, np.nan]
+    weak = [reason for depth in (first, second) if shared and (reason := _weak(depth)) is not None]
+    return result.judge(
+        f"probes.{first.family}-first", Statistic(range(len(shared)), deeper),
+        f"{second.family} ({second.target}) is read deeper than {first.family} ({first.target}), in shares of the depth and on "
+        f"the {len(shared)} clips that have both, by",
+        Number(noise[1] - noise[0], n=len(shared)),
+        "; ".join(weak) or None,
+    )  # fmt: skip
 
 
-def use_findings(use: pd.DataFrame) -> list[Finding]:
-    """Solved share under a random change of the same size minus under LEACE, paired by clip."""
-    out = []
+def _weak(depth: Depth) -> str | None:
+    """Why a target has no place in depth; None where it has."""
+    if not selectivity(depth).max() > READABLE:
+        return f"{depth.target} is nowhere read better than random labels by position by {READABLE}"
+    if not depth.gain > READABLE:
+        return f"{depth.target} is nowhere read better than from what goes in by {READABLE} ({depth.gain:.2f})"
+    return None
+
+
+def _of_noise(depth: Depth) -> float:
+    """Where in depth random labels by position are read, above the layer that reads them worst."""
+    control = scored(depth.control, np.ones(len(depth.clips)))
+    return centre(control - control.min())
+
+
+# --- use -------------------------------------------------------------------------------------------------------------
+
+
+def eligible(use: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the pairs whose exchange did what it says: the probe reads most of the exchanged tokens right in both runs."""
+    return use[use.told.astype(float) > TOLD]
+
+
+def kept(use: pd.DataFrame) -> dict[float, float]:
+    """By dose the share of pairs whose answer the random exchange leaves as it is."""
+    random = use[use.edit == "random"]
+    return {float(dose): float((part.outcome == "target").mean()) for dose, part in random.groupby("dose")}
+
+
+def decided_at(shares: Mapping[float, float]) -> float | None:
+    """The whole exchange, or the largest smaller dose, at which the control still leaves enough as it is. Nothing of the own edit
+    is looked at; doses above 1 go beyond the other run, and are for the curve."""
+    return max((dose for dose, share in shares.items() if dose <= 1 and share > KEPT), default=None)
+
+
+def use_findings(result: AnalysisResult, use: pd.DataFrame, families: Mapping[str, str]) -> list[Finding]:
+    """Of the first target of each family: does the other run's answer follow what is exchanged, more than random directions?"""
+    out, told = [], set()
     for target, part in use.groupby("target", sort=False):
-        plain, erased, random = (_solved_without(part, e) for e in ("none", "leace", "leace, random"))
-        kept = plain.index[plain == 1]
-        if not len(kept):
-            continue
-        difference, dose = mean_number((random - erased)[kept].to_numpy()), mean_number((plain - random)[kept].to_numpy())
-        where = part["name"].iloc[0]
-        verdict = "not testable" if dose.value > SATURATED else decide(difference.low, difference.high)
-        out.append(
-            Finding(
-                f"What a probe reads is used: {target}", verdict,
-                f"among solved items, erasing {target} at {where} in all steps loses more of them than a random change of the "
-                "same size, by", difference, "loss by the random change", dose,
-                f"the interval lies above 0; not testable when the random change alone loses more than {SATURATED}",
-            )
-        )  # fmt: skip
+        family = families.get(str(target))
+        if family is not None and family not in told:
+            told.add(family)
+            out.append(_used(result, family, str(target), part))
     return out
+
+
+def _used(result: AnalysisResult, family: str, target: str, use: pd.DataFrame) -> Finding:
+    fit = eligible(use)
+    shares = kept(fit)
+    dose = decided_at(shares)
+    at = min(shares, default=0.0) if dose is None else dose
+    here = fit[fit.dose == at].set_index("problem")
+    shown = {edit: here[here.edit == edit].donor_shown.astype(float) for edit in ("own", "random")}
+    said = ", ".join(f"{share:.2f} at dose {dose:g}" for dose, share in shares.items())
+    key, more = f"probes.use-{family}", Mean((shown["own"] - shown["random"]).to_numpy(float))
+    unfit = None
+    if use.problem.nunique() and not len(fit):
+        unfit = f"the probe reads the exchanged tokens right in both runs in none of {use.problem.nunique()} pairs"
+    elif shares and dose is None:
+        unfit = f"any change of that size loses the answer: under the random one {said} keep it, more than {KEPT} must"
+    elif dose is not None and dose < 1 and not more.interval()[0] > rules()[key].smallest:
+        unfit = f"the control survives dose {dose:g} only: a part of an exchange can show that it is used, not that it is not"
+    return result.judge(
+        key, more,
+        f"{target} at {use['name'].iloc[0]}: given the other run's coordinates along the differences of the class means, at the "
+        f"{use.tokens.astype(float).mean():.0f} tokens where the labels differ, dose {at:g} (of {use.problem.nunique()} pairs "
+        f"{fit.problem.nunique()} read right; the random exchange keeps the answer of {said or 'none'}), the video shows of the "
+        "other run's answer more than under the random exchange, by",
+        Mean(shown["random"].to_numpy(float)).number(), unfit,
+    )  # fmt: skip

@@ -9,22 +9,24 @@ import pandas as pd
 
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
-from cos_interp.analyses.driver.statistics import mean_number
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.probing import TransferFacts
 from cos_interp.analyses.probing.data import dataset
-from cos_interp.analyses.probing.findings import Depth, depths, order_findings, use_findings
+from cos_interp.analyses.probing.findings import Depth, eligible, order_findings, selectivity, use_findings
+from cos_interp.probes.crossval import ask
 from cos_interp.probes.dataset import ProbeDataset, layer_of
-from cos_interp.probes.roles import BASELINES
+from cos_interp.probes.roles import BASELINES, OWN, centre, role
 from cos_interp.probes.views import view
 from cos_interp.reports.figures import Curve, Panel, bars, matrix_maps, panels, scatters
+from cos_interp.tasks.labels import FAMILIES
 
 QUESTION = (
     "Which layer, at which step, knows what? A linear probe is trained at every layer and step on whole clips and tested on "
     "others. Scores are balanced accuracy (chance is 1 / classes) or R2."
 )
-SOURCE = "CoS section 5.1; Hewitt & Liang 2019 (control task); Tenney et al. 2019 (expected layer); Belrose et al. 2023 (LEACE)"
+SOURCE = "CoS section 5.1; Hewitt & Liang 2019 (control task); Geiger et al. 2021 (interchange)"
 
 
 def report(result: AnalysisResult, store: RunStore) -> Report:
@@ -37,9 +39,11 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     if scores.empty:
         return pages.build(result, "Probes", QUESTION, SOURCE, [], [], [*notes, "No target could be probed on these clips."])
     scores = scores.astype({"layer": int, "step": int})
-    found = depths(scores, store, {f"step-{s:03d}": s for s in data.steps})
+    found = depths(scores, store, data, config.folds)
     use = rows[rows.table == "use"] if "use" in set(rows.table) else pd.DataFrame()
-    findings = order_findings(found) + (use_findings(use) if len(use) else [])
+    families = {depth.target: depth.family for depth in found}
+    findings = order_findings(result, [d for d in found if d.classifies])
+    findings += use_findings(result, use, families) if len(use) else []
     sections = [
         *_maps(scores, data),
         _lines(scores, data),
@@ -50,6 +54,26 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         *(_views(scores, data) if config.views else []),
     ]
     return pages.build(result, "Probes", QUESTION, SOURCE, findings, sections, notes)
+
+
+def depths(scores: pd.DataFrame, store: RunStore, data: ProbeDataset, folds: int) -> list[Depth]:
+    """What is held against what in depth: one a target, families in order."""
+    held = [store.tensors(f"step-{step:03d}") for step in data.steps]
+    out = []
+    for target in scores.target.unique():
+        score, control = (np.stack([h[f"{kind}.{target}"].numpy() for h in held], 2) for kind in ("score", "control"))
+        clips = tuple(int(clip) for clip in ask(data, str(target), folds).clips)
+        part = scores[scores.target == target]
+        out.append(Depth(str(target), data.targets[str(target)].family, score, control, clips, gain(part)))
+    return sorted(out, key=lambda depth: FAMILIES.index(depth.family))
+
+
+def gain(scores: pd.DataFrame) -> float:
+    """The score of a target's best layer, mean over steps, beyond that of its best input (the first frame, of which
+    perception targets are read, is none for them)."""
+    kinds = OWN if scores.family.iloc[0] == "perception" else BASELINES
+    inputs = [scores[kind].mean() for kind in kinds if kind in scores]
+    return float(scores.groupby("layer").score.mean().max() - max(inputs, default=np.nan))
 
 
 def _notes(rows: pd.DataFrame) -> list[str]:
@@ -98,31 +122,28 @@ def _lines(scores: pd.DataFrame, data: ProbeDataset) -> pages.Section:
 
 def _roles(found: Sequence[Depth], scores: pd.DataFrame, data: ProbeDataset) -> pages.Section:
     sigma = dict(zip(data.steps, data.sigmas, strict=True))
+    place = lambda at: "nowhere" if at is None else f"layer {at[0]}, step {at[1]} (sigma {sigma[at[1]]:.2f})"
     rows = []
     for depth in found:
-        role = depth.role
-        part = scores[scores.target == role.target]
-        low, high = role.interval
-        place = lambda at: "nowhere" if at is None else f"layer {at[0]}, step {at[1]} (sigma {sigma[at[1]]:.2f})"
+        part = scores[scores.target == depth.target]
+        made, by_layer = role(part), selectivity(depth) if depth.classifies else np.array([np.nan])
         rows.append({
-            "target": role.target, "family": role.family, "first reliable": place(role.first), "peak": place(role.peak),
-            "score there": f"{role.score:.2f} [{role.low:.2f}, {role.high:.2f}]", "best baseline": role.baseline,
-            "expected layer": f"{role.depth:.2f} [{low:.2f}, {high:.2f}]" if role.depth == role.depth else "adds nothing",
+            "target": made.target, "family": made.family, "first reliable": place(made.first), "peak": place(made.peak),
+            "score there": f"{made.score:.2f} [{made.low:.2f}, {made.high:.2f}]", "best baseline": made.baseline,
+            "largest selectivity": float(by_layer.max()), "mean layer of it": centre(by_layer),
             "clips, tokens": f"{int(part.n_clips.iloc[0])}, {int(part.n_rows.iloc[0])}",
         })  # fmt: skip
     caption = (
         "First reliable: lowest layer, then step, whose interval lies above every baseline (for perception the first frame is no "
-        "baseline but the source). Expected layer: mean layer of the gains over what a token holds before any layer, scores "
-        "averaged over the steps."
+        "baseline but the source). Selectivity: the score minus that of random labels by position, averaged over the steps; its "
+        "mean layer, 0 the first and 1 the last, is weighted by what of it is above 0."
     )
     return pages.Section("Roles of the layers", "", caption, pd.DataFrame(rows))
 
 
 def _balance(found: Sequence[Depth], data: ProbeDataset) -> pages.Section:
     table = [
-        {"target": d.role.target, "class": name, "tokens": count}
-        for d in found
-        for name, count in data.balance(d.role.target).items()
+        {"target": d.target, "class": name, "tokens": count} for d in found for name, count in data.balance(d.target).items()
     ]
     return pages.Section(
         "Class balance", "", "Classes that occur in fewer clips than there are folds are not probed.", pd.DataFrame(table)
@@ -160,17 +181,29 @@ def _used(use: pd.DataFrame) -> list[pages.Section]:
     if use.empty:
         return []
     rows, table = [], []
-    for (target, edit), part in use.groupby(["target", "edit"], sort=False):
-        solved, moved = mean_number(part.score.to_numpy(float)), mean_number(part.moved.to_numpy(float))
-        rows.append({"name": f"{target}: {edit}", "mean": solved.value, "low": solved.low, "high": solved.high})
-        table.append({"target": target, "edit": edit, "where": part["name"].iloc[0], "solved": str(solved), "moved": str(moved)})
+    fit = eligible(use)
+    for (target, edit, dose), part in fit.groupby(["target", "edit", "dose"], sort=False):
+        shown = {side: Mean(part[f"{side}_shown"].to_numpy(float)).number() for side in ("donor", "target")}
+        bounds = {"low": shown["donor"].low, "high": shown["donor"].high}
+        rows.append({"name": f"{target}: {edit}" + (f", {dose:g}" if dose else ""), "mean": shown["donor"].value, **bounds})
+        counts = {f"reads: {name}": int((part.outcome == name).sum()) for name in ("donor", "target", "other", "undecided")}
+        table.append({
+            "target": target, "where": part["name"].iloc[0], "edit": edit, "dose": f"{dose:g}", "n": len(part), **counts,
+            "other's answer shown": str(shown["donor"]), "own answer shown": str(shown["target"]),
+            "effect": str(Mean(part.effect.to_numpy(float)).number()), "moved": f"{part.moved.astype(float).mean():.2f}",
+        })  # fmt: skip
+    pairs = use.groupby("target", sort=False).problem.nunique()
+    read = ", ".join(f"{target} {fit[fit.target == target].problem.nunique()} of {n}" for target, n in pairs.items())
     caption = (
-        "Share of fresh items that are solved while the probe's directions are changed at one layer in all steps. erase: set to "
-        "their mean; leace: all that a linear probe can read; steer: two standard deviations towards the last class; random: a "
-        "change of the same size at every token, along directions of the activations that have nothing to do with the target. "
-        "moved: relative change of the final latent."
+        "A run is given another run's coordinates along the differences of the class means (own), or is moved as far along "
+        "random directions along which the data vary as much (random), at one layer, at the tokens where the labels of the two "
+        "runs differ, in the first three quarters of the steps; 1 is all the way. Counted are pairs of which the "
+        f"probe reads both runs right at most of these tokens: {read}. Shown: an answer in the last frame, where the "
+        "two answers end differently; mean and 95 % interval (bootstrap-t) over pairs. Reads: what the strict verifier says."
     )
-    return [pages.Section("Is it used?", bars(pd.DataFrame(rows), "solved"), caption, pd.DataFrame(table))]
+    if not table:
+        return [pages.Section("Is it used?", "", caption)]
+    return [pages.Section("Is it used?", bars(pd.DataFrame(rows), "other run's answer shown"), caption, pd.DataFrame(table))]
 
 
 def _views(scores: pd.DataFrame, data: ProbeDataset) -> list[pages.Section]:

@@ -1,64 +1,197 @@
-"""Erase what probes read during fresh generations, and let the verifier judge."""
+"""Is what a probe reads used? Two runs of a counterfactual pair exchange it, and the video says whose answer follows.
+
+At one layer, at the tokens on which the target's labels of the two runs differ, the one run is given the other's coordinates
+along the differences of the class means, at every step of a span. The run stays among states that the model makes, where
+erasing everything at all tokens does not. The control gives it the other's coordinates along random directions, along which the
+data vary as much, made as long at every token.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
 from cos_interp.analyses.driver.experiment import Unit
-from cos_interp.analyses.kit.problems import Problem, arguments, problems, verdict_of
+from cos_interp.analyses.driver.statistics import distance, projection
+from cos_interp.analyses.driver.store import Row
+from cos_interp.analyses.kit.kinds import PairKind
+from cos_interp.analyses.kit.pairs import NoPair, Pair, Recorder, Side, find_pair
+from cos_interp.analyses.kit.problems import arguments, problems
+from cos_interp.analyses.kit.shown import shown
 from cos_interp.analyses.probing import ProbesConfig
-from cos_interp.analyses.probing.data import probe_of
-from cos_interp.interp.hooking import EditFn
 from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.run.clock import Hook
 from cos_interp.interp.trajectory import Run
+from cos_interp.probes.clip import Clip
+from cos_interp.probes.collect import grid_of
 from cos_interp.probes.crossval import ask
 from cos_interp.probes.dataset import ProbeDataset
-from cos_interp.probes.use import by_step, edits_for, is_it_used
+from cos_interp.probes.estimator import LinearProbe
+from cos_interp.probes.targets import CLASSIFY, Target
+from cos_interp.probes.use import interchange, matched_control, matched_directions
+from cos_interp.tasks import get_task
+from cos_interp.tasks.base import outcome
 
-MOST = 125
+SPAN = 0.75  # of the steps, and of the depth: in the last quarter a direction is the picture itself, and writing it paints
+DEEPEST = 0.75
 
 
-def fresh_problems(config: ProbesConfig) -> list[Problem]:
-    """Items that the probes were not trained on, as many a task as asked for and left."""
-    wanted = config.model_copy(update={"items": min(MOST, config.items + config.used_items)})
-    seen = {p.name for p in problems(config)}
-    return [p for p in problems(wanted) if p.name not in seen]
+@dataclass(frozen=True)
+class Reader:
+    """A target's probes at one layer, by probed step, and the activations of the middle one, for directions like them."""
+
+    target: Target
+    name: str
+    probes: dict[int, LinearProbe]
+    X: np.ndarray
+
+    def at(self, step: int) -> LinearProbe:
+        """The probe of the nearest probed step."""
+        return self.probes[min(self.probes, key=lambda probed: (abs(probed - step), probed))]
+
+    @property
+    def middle(self) -> int:
+        return sorted(self.probes)[len(self.probes) // 2]
+
+    def random(self, seed: int) -> Tensor:
+        """Directions without meaning, the same at all steps: other ones at each step would undo one another."""
+        return torch.from_numpy(matched_directions(self.X, self.probes[self.middle].basis(), seed))
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """Two runs that exchange what a probe reads, at ``tokens [frame, row, col]``."""
+
+    pair: Pair
+    labels: tuple[np.ndarray, np.ndarray]  # of the receiving and of the giving run
+    tokens: Tensor
+
+
+def kind_of(target: Target) -> PairKind:
+    """What the two sides of a pair must differ in for their labels to differ: what is seen, or what is asked."""
+    return "image" if target.family == "perception" else "prompt"
+
+
+def steps_of_span(steps: int) -> range:
+    return range(math.ceil(SPAN * steps))
 
 
 def used_unit(model: HookedVideoPipeline, config: ProbesConfig, data: ProbeDataset, target: str, scores: pd.DataFrame) -> Unit:
-    """Rows by clip and edit. The layer is the best one that has layers after it, which could read what is erased."""
-    nothing = Unit([])
-    if config.prompts is not None or config.used_items == 0 or "score" not in scores:
-        return nothing
+    """Rows by pair, edit and dose, at the layer with the largest selectivity of those that have layers after them to read it."""
+    about = data.targets[target]
+    if config.prompts is not None or config.used_items == 0 or "score" not in scores or about.form != CLASSIFY:
+        return Unit([])
     found = scores[(scores.table == "score") & (scores.target == target)]
-    found = found[found.layer < model.layers - 1] if len(found) else found
-    chosen = [p for p in fresh_problems(config) if _has(data, target, p)]
-    if found.empty or not chosen:
-        return nothing
-    best = found.loc[found.score.idxmax()]
-    name = str(best["name"])
-
-    def solved(i: int, run: Run) -> float:
-        return float(verdict_of(chosen[i], run.decode()[0]).solved)
-
-    rows = is_it_used(model, name, step_edits(config, data, target, name), [arguments(model, config, p) for p in chosen], solved)
-    return Unit([{"table": "use", "target": target, "name": name, **chosen[r["clip"]].facts, **r} for r in rows])
-
-
-def _has(data: ProbeDataset, target: str, problem: Problem) -> bool:
-    tasks = data.targets[target].tasks
-    return tasks is None or problem.task in tasks
+    found = found[found.layer < DEEPEST * model.layers] if len(found) else found
+    if found.empty:
+        return Unit([])
+    measured = "selectivity" if "selectivity" in found else "score"
+    name = str(found.groupby("name")[measured].mean().idxmax())
+    reader = fitted(config, data, target, name)
+    rows: list[Row] = []
+    for task in config.tasks:
+        if about.tasks is None or task in about.tasks:
+            rows += [row for index in range(config.used_items) for row in item_rows(model, config, reader, task, index)]
+    return Unit(rows)
 
 
-def step_edits(config: ProbesConfig, data: ProbeDataset, target: str, name: str) -> dict[str, EditFn]:
-    """The edits of a layer, each step with its own probe and its own LEACE."""
+def fitted(config: ProbesConfig, data: ProbeDataset, target: str, name: str) -> Reader:
+    """Probes of a layer on all clips, one a probed step, by differences of the class means: along these the data vary with the
+    label. Those of a penalised classifier may be directions along which they hardly vary at all."""
     question = ask(data, target, config.folds)
-    probe = probe_of(config, data.targets[target]).set_params(strength=10.0)
-    each: dict[str, dict[int, EditFn]] = {}
+    probes: dict[int, LinearProbe] = {}
+    kept: dict[int, np.ndarray] = {}
     for step in data.steps:
         X = np.asarray(data.storage.read(name, data.at(step), question.rows), np.float64)
-        fitted = type(probe)(**probe.get_params()).fit(X, question.y, question.clip)
-        for edit, function in edits_for(fitted, X, question.y).items():
-            each.setdefault(edit, {})[step] = function
-    return {edit: by_step(functions) for edit, functions in each.items()}
+        probes[step] = LinearProbe("mean-difference").fit(X, question.y, question.clip)
+        kept[step] = X
+    made = Reader(data.targets[target], name, probes, next(iter(kept.values())))
+    return Reader(made.target, name, probes, kept[made.middle])
+
+
+def item_rows(model: HookedVideoPipeline, config: ProbesConfig, reader: Reader, task: str, index: int) -> Iterator[Row]:
+    """All rows of one pair; one row that says why where there is none."""
+    try:
+        pair = find_pair(Recorder(model, config, [reader.name]), task, kind_of(reader.target), index, unique=True)
+    except NoPair as error:
+        yield {"table": "left out", "target": reader.target.name, "why": str(error)}
+        return
+    seen = {p.item.first_frame.tobytes() for p in problems(config) if p.item is not None}
+    if pair.corrupt.item.first_frame.tobytes() in seen:
+        yield {"table": "left out", "target": reader.target.name, "why": "a pair whose picture the probes were trained on"}
+        return
+    exchange = exchanged(model, reader.target, pair)
+    about = {"table": "use", "target": reader.target.name, "name": reader.name, **pair.corrupt.problem.facts}
+    about |= {"tokens": int(exchange.tokens.sum()), "told": told(reader, exchange)}
+    for row in edited(model, config, reader, exchange, index):
+        yield {**about, **row}
+
+
+def exchanged(model: HookedVideoPipeline, target: Target, pair: Pair) -> Exchange:
+    """A pair with the target's labels of its two runs, and the tokens on which they differ."""
+    sides = (pair.corrupt, pair.clean)
+    own, given = (target.read(Clip("use", s.recording.run, s.item, grid_of(model, s.recording.run))) for s in sides)
+    return Exchange(pair, (own, given), torch.from_numpy(own != given))
+
+
+def told(reader: Reader, exchange: Exchange) -> float:
+    """The manipulation check: the share of those tokens, over the span, at which the probe reads both runs right, so that
+    exchanging what it reads puts the other's label in. NaN without such a token."""
+    tokens = exchange.tokens.numpy()
+    if not tokens.any():
+        return float("nan")
+    sides = (exchange.pair.corrupt, exchange.pair.clean)
+    right = []
+    for step in steps_of_span(exchange.pair.corrupt.recording.run.steps):
+        each = [_right(reader, side, labels[tokens], tokens, step) for side, labels in zip(sides, exchange.labels, strict=True)]
+        right.append(np.logical_and(*each))
+    return float(np.mean(right))
+
+
+def _right(reader: Reader, side: Side, labels: np.ndarray, tokens: np.ndarray, step: int) -> np.ndarray:
+    """Whether the probe reads a run's labels at some tokens; tokens without a label (-1) count as right."""
+    act = side.recording.cache[reader.name, step, "cond"].float().cpu().flatten(4).numpy()[0][tokens]
+    return (reader.at(step).predict(act) == labels) | (labels == -1)
+
+
+def edited(
+    model: HookedVideoPipeline, config: ProbesConfig, reader: Reader, exchange: Exchange, seed: int
+) -> Iterator[Row]:  # fmt: skip
+    """The receiving run as it is, and with its coordinates exchanged along the probe's and along random directions."""
+    target = exchange.pair.corrupt
+    span = steps_of_span(target.recording.run.steps)
+    random = reader.random(seed)
+    yield {"edit": "none", "dose": 0.0, **read(exchange.pair, target.recording.run)}
+    for dose in config.used_doses if exchange.tokens.any() else ():
+        for edit in ("own", "random"):
+            change = partial(changed, reader, exchange, random if edit == "random" else None, dose)
+            hooks = [(f"{reader.name} @ step={span.start}:{span.stop}", change)]
+            run = model.run_with_hooks(fwd_hooks=hooks, **arguments(model, config, target.problem))
+            yield {"edit": edit, "dose": dose, **read(exchange.pair, run)}
+
+
+def changed(reader: Reader, exchange: Exchange, random: Tensor | None, dose: float, act: Tensor, hook: Hook) -> Tensor:
+    """An activation with the other run's coordinates along what the probe reads, or, as far at every token, along random ones."""
+    given = exchange.pair.clean.recording.cache[reader.name, hook.step, hook.branch or "cond"]
+    own = interchange(torch.from_numpy(reader.at(hook.step).basis()), given, exchange.tokens, dose)
+    if random is None:
+        return own(act, hook)
+    return matched_control(own, interchange(random, given, exchange.tokens))(act, hook)
+
+
+def read(pair: Pair, run: Run) -> Row:
+    """What a run shows: the strict outcome, how much of either answer, and where its final latent lies between the two."""
+    target, donor, frames = pair.corrupt, pair.clean, run.decode()[0]
+    ends = target.recording.run.latents, donor.recording.run.latents
+    return {
+        "outcome": outcome(get_task(target.item.task), target.item, donor.item, frames),
+        "donor_shown": shown(donor.item, target.item, frames), "target_shown": shown(target.item, donor.item, frames),
+        "effect": projection(run.latents, *ends), "moved": distance(run.latents, ends[0]),
+    }  # fmt: skip

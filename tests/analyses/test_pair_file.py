@@ -56,7 +56,7 @@ def test_the_number_of_pairs_is_the_files_or_what_was_asked(tmp_path):
 
     file = written(tmp_path, *[{"clean": RED, "corrupt": BLUE | {"seed": n}} for n in range(5)])
     assert len(pieces(PatchingConfig(pair_file=file))) == 5 and len(pieces(PatchingConfig(pair_file=file, pairs=2))) == 2
-    assert len(pieces(PatchingConfig())) == 6
+    assert len(pieces(PatchingConfig())) == 12
 
 
 def test_images_are_found_beside_the_file_and_noises_are_shared(tmp_path):
@@ -127,8 +127,9 @@ def test_the_effect_of_own_pairs_is_recomputed_by_plain_hooks(tmp_path):
 
     model = HookedVideoPipeline.from_pipeline(tiny.build("wan2.1"))
     config = PatchingConfig(
-        pair_file=written(tmp_path, {"clean": RED | SIZE, "corrupt": BLUE | SIZE}), num_inference_steps=3, steps=(1,), layers=(1,)
-    )
+        pair_file=written(tmp_path, {"clean": RED | SIZE, "corrupt": BLUE | SIZE}), num_inference_steps=3, steps=(1,),
+        layers=(1,), batch=1,
+    )  # fmt: skip
     (piece, _), store = pieces(config)[0], RunStore(tmp_path, ENTRY.facts)
     (tmp_path / "shards").mkdir()
     list(work(model, config, store, piece))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -16,26 +15,33 @@ import pytest
 import torch
 
 from cos_interp.analyses.driver import experiment
+from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.command import command_line
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit import pairs
 from cos_interp.analyses.kit.pairs import NoPair, Pair, Recorder, Side, find_pair
 from cos_interp.analyses.kit.problems import Problem, call_for, item_call
-from cos_interp.analyses.patching import ENTRY, PatchingConfig, measure, pair_grid
+from cos_interp.analyses.kit.shown import own_cells, shown
+from cos_interp.analyses.patching import DEFAULT_SITES, ENTRY, PatchingConfig, measure, pair_grid
+from cos_interp.analyses.patching.cells import cells as cells_of
 from cos_interp.analyses.patching.findings import best, compared
 from cos_interp.analyses.patching.findings import findings as conclude
-from cos_interp.analyses.patching.pair_grid import PairGrid
-from cos_interp.analyses.patching.pieces import Piece
+from cos_interp.analyses.patching.pair_grid import PairGrid, difference_share
+from cos_interp.analyses.patching.pieces import Piece, pieces
 from cos_interp.analyses.patching.report import exact_controls, pairs_of
-from cos_interp.analyses.patching.summary import against_controls, decisive, expected, headline, main_rows, profile, table
+from cos_interp.analyses.patching.summary import against_controls, best_cells, expected, headline, main_rows, profile, table
 from cos_interp.interp import HookedVideoPipeline, InterpError
 from cos_interp.interp.patching import record
 from cos_interp.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = {"num_inference_steps": 4}
-SMALL = {"pairs": 1, "num_inference_steps": 6, "steps": (1, 4), "layers": (2, 7)}
+EXACT = {"batch": 1, "sites": ("hook_resid_post",)}
+SMALL = {
+    "pairs": 1, "num_inference_steps": 6, "steps": (1, 4), "layers": (2, 7), "pair_kinds": ("prompt", "seed"), "batch": 1,
+    "sites": ("hook_resid_post",), "tokens": ("all", "goals", "rest"),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +69,7 @@ def planted_work(organism, layer: int, step: int, group: str, **config) -> PairG
         clean = record(organism, **call)
     clean.run.edited = False  # the edit is the planted effect, which a replay of the clean run is to lack
     sides = [Side(Problem("planted", item_call(i), 0, 0, i), made) for i, made in ((item, corrupt), (other, clean))]
-    settings = PatchingConfig(**{"pairs": 1, "num_inference_steps": 4, "controls": False, "span": "single", **config})
+    settings = PatchingConfig(**{"pairs": 1, "num_inference_steps": 4, "controls": False, "span": "single", **EXACT, **config})
     return PairGrid.of(Recorder(organism, settings), settings, Piece("seed", 0), Pair("seed", *sides))
 
 
@@ -96,21 +102,21 @@ def test_spans_cover_what_they_say(organism):
 
 
 @pytest.mark.slow
-def test_the_untrained_twin_flips_no_answers():
-    from cos_interp.organism.package import untrained_twin
-    from cos_interp.organism.shapes import CALL_DEFAULTS
+def test_a_twin_reproduces_nothing(organism, tmp_path, monkeypatch):
+    """Random transformers solve no pair; and between two runs that they make all the same, no patch gives an answer."""
+    from cos_interp.analyses.driver.twins import twin_of
 
-    model = HookedVideoPipeline(untrained_twin(), "untrained", CALL_DEFAULTS)
-    with pytest.raises(NoPair, match="must solve both sides"):
-        find_pair(Recorder(model, PatchingConfig(num_inference_steps=2)), "maze", "prompt", 0)
+    model = twin_of(organism, 3)
+    monkeypatch.setattr(pairs, "TRIES", 3)
+    config = PatchingConfig(pairs=2, num_inference_steps=4)
+    _, report = experiment.run_and_report(load("patching"), config, tmp_path / "run", model=model, workers=1)
+    assert {f["verdict"] for f in report.data["findings"]} == {"not testable"}
     item = TASKS["maze"].sample(3)
     other = TASKS["maze"].counterfactual(item, "prompt", np.random.default_rng(0))
-    config = PatchingConfig(pairs=1, num_inference_steps=4, controls=False, layers=(0, 7))
-    recorder = Recorder(model, config)
+    recorder = Recorder(model, config, [f"blocks.*.{site}" for site in DEFAULT_SITES])
     sides = [recorder(Problem("untrained", item_call(i), 0, 0, i)) for i in (item, other)]
     work = PairGrid.of(recorder, config, Piece("prompt", 0), Pair("prompt", *sides))
-    outcomes = {row["outcome"] for step in (0, 3) for row in work.at(step).rows}
-    assert outcomes == {"undecided"}
+    assert {row["outcome"] for row in work.at(0).rows} == {"undecided"}
 
 
 def test_seed_pairs_need_a_task_with_several_answers(organism):
@@ -128,9 +134,12 @@ def test_a_run_holds_its_controls_and_costs_the_minimum(small_run):
         assert check["ok"], check
     assert len(exact) == 2
     assert {"clean", "random", "self"} <= set(rows.donor)
-    named = rows[(rows.donor == "random") & (rows.group != "all")]  # one layer a step: of layers 2 and 7 the rotated one
-    assert set(zip(named.step, named.layer)) == {(1, 2), (4, 7)}
-    assert set(named.group) == set(rows[rows.pair_kind.isin(named.pair_kind)].group) - {"all"}
+    named, rest = (rows[(rows.donor == "random") & rows.group.isin(g)] for g in (["goals"], ["rest"]))
+    assert set(zip(named.step, named.layer)) == {(1, 2), (1, 7), (4, 2), (4, 7)}  # in every cell
+    assert set(zip(rest.step, rest.layer)) == {(1, 2), (4, 7)}  # one layer a step
+    assert (rows[rows.donor == "self"].moved == 0).all() and ((rows.share > 0) & (rows.share <= 1)).all()
+    shown_now = rows[["donor_shown", "target_shown"]].astype(float)
+    assert ((shown_now >= 0) & (shown_now <= 1)).all().all()
     assert rows.effect.notna().all() and set(rows.outcome) <= {"target", "donor", "other", "undecided"}
     pd.testing.assert_frame_equal(pd.read_parquet(folder / "results.parquet"), rows, check_dtype=False)
     assert RunStore(folder).verify() == [] and (folder / "report.html").read_text() == report.html
@@ -151,7 +160,7 @@ def test_a_group_is_compared_with_other_donors_in_the_same_cells_only():
     random, same = against_controls(pd.DataFrame(made))
     assert (random["donor"], random["pairs"], random["cells"]) == ("random", 2, 2)
     assert (random["effect"], random["control"], random["difference"]) == (0.75, 0.25, 0.5)  # layer 5 has no control
-    assert (random["low"], random["high"]) == (0.25, 0.75) and random["flipped"] == 0.5
+    assert random["low"] < 0.25 and random["high"] > 0.75 and random["flipped"] == 0.5
     assert (same["donor"], same["difference"], same["pairs"]) == ("same_answer", 0.0, 1) and np.isnan(same["low"])
 
 
@@ -173,6 +182,7 @@ def test_a_run_continues_after_an_interrupt_with_the_same_results(small_run, tmp
     _, whole, _, _ = small_run
     folder = tmp_path / "small"
     flags = ["--pairs", "1", "--num-steps", "6", "--steps", "1,4", "--layers", "2,7", "--workers", "1", "--out", str(folder)]
+    flags += ["--pair-kind", "prompt,seed", "--batch", "1", "--sites", "hook_resid_post", "--tokens", ",".join(SMALL["tokens"])]
     line = [sys.executable, "cli.py", "analyze", "patching", *flags]
     for sign in (signal.SIGINT, signal.SIGKILL):
         had = len(list(folder.glob("shards/*.safetensors")))
@@ -224,14 +234,6 @@ def test_the_profile_is_a_mean_over_pairs_and_the_expectation_adds_up():
     assert sum(single) == pytest.approx(1) and expected(sigmas, [0], "from")["re-read velocity"] == [1.0]
 
 
-@pytest.mark.parametrize(("span", "step"), [("single", 1), ("from", 3), ("until", 1)])
-def test_the_step_that_a_profile_points_at(span, step):
-    """Patched at one step: the largest effect; from a step on: the last that carries half of it; up to a step: the first."""
-    by_step = pd.DataFrame({"step": range(5), "mean": [0.4, 0.9, 0.7, 0.5, 0.2]})
-    assert decisive(by_step, span)[0].step == step
-    assert decisive(by_step.assign(mean=by_step["mean"] / 2), span)[0].step == 1
-
-
 def test_the_command_in_the_report_makes_the_same_configuration():
     from typer.testing import CliRunner
 
@@ -259,36 +261,27 @@ def test_the_command_in_the_report_makes_the_same_configuration():
 
 
 def test_the_headline_is_right_by_an_independent_sum(small_run):
-    """All numbers of the sentence are of one step, and are those of results.parquet."""
+    """The cell with the largest effect, its effect and both readings are those of results.parquet."""
     _, folder, _, report = small_run
     rows = pd.read_parquet(folder / "results.parquet")
-    lines = [line for line in report.lines if "pairs (n =" in line and "tokens all" in line]
+    lines = [line for line in report.lines if "of all cells the largest effect" in line]
     assert len(lines) == 2
-    for line in lines:
-        kind, step = line.split()[0], int(re.search(r" step (\d+) \(sigma", line)[1])
-        here = rows.query("donor == 'clean' and site == 'hook_resid_post' and group == 'all'")
-        here = here[(here.pair_kind == kind) & (here.step == step)]
-        by_layer = here.groupby("layer").effect.mean()
-        shape = r"effect (\S+) \(n = 1\), mean over 2 layers; at this step from (\S+) .*? layer (\d) to (\S+) .*? layer (\d)"
-        if by_layer.nunique() == 1:  # one step of a seed pair: all tokens of any layer are the donor's whole state
-            assert f"effect {by_layer.iloc[0]:.2f} (n = 1), the same in each of 2 layers" in line
-            continue
-        said = re.search(shape, line)
-        assert said, line
-        assert float(said[1]) == pytest.approx(here.effect.mean(), abs=0.0051)
-        assert float(said[2]) == pytest.approx(by_layer.min(), abs=0.0051) and int(said[3]) == by_layer.idxmin()
-        assert float(said[4]) == pytest.approx(by_layer.max(), abs=0.0051) and int(said[5]) == by_layer.idxmax()
-        assert float(said[2]) <= float(said[1]) <= float(said[4])
+    for line, kind in zip(lines, ("prompt", "seed"), strict=True):
+        here = rows.query("donor == 'clean' and site == 'hook_resid_post' and group != 'all' and pair_kind == @kind")
+        top = here.loc[here.effect.idxmax()]
+        assert line.startswith(f"{kind} pairs (n = 1)") and f"tokens {top.group} in layer {top.layer} at step {top.step} " in line
+        assert f"{top.effect:.2f} (n = 1); the verifier reads " in line and f"{top.outcome} 1" in line
+        assert f"the donor's answer {top.donor_shown:.2f}, the receiving run's own {top.target_shown:.2f}" in line
 
 
 def test_a_pair_that_is_not_solved_is_left_out_and_named(organism, tmp_path, monkeypatch):
-    def sometimes(recorder, task, kind, index):
+    def sometimes(recorder, task, kind, index, unique):
         if index == 0:
             raise NoPair("not solved")
-        return find_pair(recorder, task, kind, index)
+        return find_pair(recorder, task, kind, index, unique)
 
     monkeypatch.setattr(measure, "find_pair", sometimes)
-    config = PatchingConfig(pairs=2, pair_kinds=("prompt",), num_inference_steps=4, steps=(1,), layers=(4,))
+    config = PatchingConfig(pairs=2, pair_kinds=("prompt",), num_inference_steps=4, steps=(1,), layers=(4,), tokens=("goals",))
     result, report = experiment.run_and_report(load("patching"), config, tmp_path / "run", model=organism, workers=1)
     assert set(result.rows.pair) == {"prompt-001"} and "1 pair(s) left out, prompt-000: not solved" in report.lines
     assert "prompt-000: not solved" in report.html and RunStore(tmp_path / "run").verify() == []
@@ -302,7 +295,7 @@ def test_a_model_that_solves_nothing_gives_a_page_that_says_so(tmp_path, monkeyp
     model = HookedVideoPipeline(untrained_twin(), "untrained", CALL_DEFAULTS)
     config = PatchingConfig(pairs=1, num_inference_steps=2, steps=(0,))
     result, report = experiment.run_and_report(load("patching"), config, tmp_path / "run", model=model, workers=1)
-    assert result.rows.empty and [f["verdict"] for f in report.data["findings"]] == ["not testable"] * 2
+    assert result.rows.empty and [f["verdict"] for f in report.data["findings"]] == ["not testable"]
     assert "must solve both sides" in report.html and RunStore(tmp_path / "run").verify() == []
 
 
@@ -312,38 +305,156 @@ def test_a_misspelt_model_is_named_before_anything_is_made(tmp_path, monkeypatch
         experiment.run(load("patching"), PatchingConfig(model="orgnism", tokens=("goals",)), tmp_path / "run", workers=1)
 
 
-def grid_of_effects(count: int, effects: dict[tuple[str, int], float], control: float = 0.0) -> pd.DataFrame:
-    """Rows of pairs: ``(group, step) -> effect`` of the pair's donor, one layer a step, and of the random one."""
+def grid_of_effects(
+    count: int, effects: dict[tuple[str, int], float], control: float = 0.0, share: float = 0.1, site: str = "hook_resid_post"
+) -> pd.DataFrame:
+    """Rows of pairs: ``(group, step) -> effect`` of the pair's donor, one layer a step, and of the random one; some spread."""
     return pd.DataFrame([
         {
-            "pair": f"prompt-{i:03d}", "pair_kind": "prompt", "site": "hook_resid_post", "donor": donor, "group": group,
-            "step": step, "sigma": 1 - step / 10, "layer": step, "head": None, "frame": None,
-            "effect": (effect if donor == "clean" else control) + 0.01 * (i % 3), "outcome": "target",
+            "pair": f"prompt-{i:03d}", "pair_kind": "prompt", "span": "from", "site": site, "donor": donor, "group": group,
+            "step": step, "sigma": 1 - step / 10, "layer": step, "head": None, "frame": None, "share": share, "moved": 0.5,
+            "effect": effect + 0.01 * (i % 3) if donor == "clean" else control + 0.01 * (i % 2), "outcome": "target",
+            "donor_shown": 0.0, "target_shown": 1.0,
         }
         for i in range(count) for (group, step), effect in effects.items() for donor in ("clean", "random")
     ])  # fmt: skip
 
 
-def test_the_finding_is_about_named_tokens_against_the_random_donor_in_the_same_cell():
-    effects = {("all", 0): 1.0, ("goals", 0): 0.1, ("goals", 1): 0.6, ("rest", 1): 0.2}
-    found = conclude(grid_of_effects(6, effects), ("prompt",), noising=False)[0]
-    assert found.verdict == "reproduced" and found.number.value == pytest.approx(0.6) and found.number.n == 6
-    assert "tokens goals in layer 1 at step 1 (sigma 0.90)" in found.statement and found.control.value == pytest.approx(0.01)
-    nothing = conclude(grid_of_effects(6, effects, control=0.6), ("prompt",), noising=False)[0]
-    assert nothing.verdict == "refuted" and nothing.number.value == pytest.approx(0)
-    noised = conclude(grid_of_effects(6, {k: 1 - v for k, v in effects.items()}, control=1.0), ("prompt",), noising=True)[0]
-    assert noised.verdict == "reproduced" and noised.number.value == pytest.approx(0.6)
-    single = conclude(grid_of_effects(1, effects), ("prompt", "seed"), noising=False)
-    assert [f.verdict for f in single] == ["not testable"] * 2
+def concluded(rows: pd.DataFrame, **settings) -> list:
+    return conclude(AnalysisResult("patching", PatchingConfig(**settings), rows))
+
+
+EFFECTS = {("all", 0): 1.0, ("rest", 0): 1.0, ("goals", 0): 0.1, ("goals", 1): 0.6, ("agent", 1): 0.2}
+
+
+def test_the_finding_is_about_named_tokens_against_the_larger_control_in_the_same_cell():
+    (found,) = concluded(grid_of_effects(12, EFFECTS))
+    assert found.verdict == "reproduced" and found.key == "patching.prompt" and found.primary
+    by_hand = np.array([0.6 + 0.01 * (i % 3) - max(0.01 * (i % 2), 0.1) for i in range(12)])
+    assert found.number.value == pytest.approx(by_hand.mean()) and found.number.n == 12
+    assert "tokens goals, hook_resid_post of layer 1, step 1 (sigma 0.90)" in found.statement
+    assert found.control.value == pytest.approx(0.1)
+    (noised,) = concluded(grid_of_effects(12, {k: 1 - v for k, v in EFFECTS.items()}, control=1.0), direction="noising")
+    assert noised.verdict == "reproduced" and noised.number.value == pytest.approx(0.49)  # what is left of 1
+
+
+def test_what_any_foreign_tokens_do_is_no_finding():
+    (found,) = concluded(grid_of_effects(12, EFFECTS, control=0.6))
+    assert found.verdict == "refuted" and abs(found.number.value) < 0.02  # the pair's own donor does no more
+    (shuffled,) = concluded(_dealt_out_anew(grid_of_effects(24, EFFECTS)))
+    assert shuffled.verdict != "reproduced"
+
+
+def _dealt_out_anew(rows: pd.DataFrame) -> pd.DataFrame:
+    """Which of the two donors is the pair's own is drawn for every pair."""
+    rng = np.random.default_rng(3)
+    swapped = {pair for pair in rows.pair.unique() if rng.random() < 0.5}
+    other = {"clean": "random", "random": "clean"}
+    return rows.assign(donor=[other[d] if p in swapped else d for p, d in zip(rows.pair, rows.donor)])
+
+
+def test_tokens_that_are_only_their_own_share_of_the_difference_are_no_cause():
+    """As in the last block: writing them moves the latent by just what they are of it."""
+    (found,) = concluded(grid_of_effects(12, EFFECTS, share=0.6))
+    assert found.verdict == "refuted" and found.number.value == pytest.approx(0.01)
+
+
+def test_few_pairs_all_tokens_and_no_controls_decide_nothing():
+    assert concluded(grid_of_effects(11, EFFECTS))[0].verdict == "not testable"
+    unnamed = {key: value for key, value in EFFECTS.items() if key[0] in ("all", "rest")}
+    assert concluded(grid_of_effects(12, unnamed))[0].verdict == "not testable"
+    rows = grid_of_effects(12, EFFECTS)
+    assert concluded(rows[rows.donor == "clean"])[0].verdict == "not testable"
+    kinds = [f.key for f in concluded(grid_of_effects(1, EFFECTS), pair_kinds=("prompt", "seed"))]
+    assert kinds == ["patching.prompt", "patching.seed"]
+
+
+def test_a_broken_placebo_and_an_idle_control_make_nothing_testable():
+    rows = grid_of_effects(12, EFFECTS)
+    placebo = rows[rows.donor == "clean"].head(1).assign(donor="self", group="all", effect=0.0)
+    assert concluded(pd.concat([rows, placebo]))[0].verdict == "reproduced"
+    (broken,) = concluded(pd.concat([rows, placebo.assign(effect=1e-9)]))
+    assert broken.verdict == "not testable" and "placebo" in broken.why
+    idle = rows.assign(moved=np.where(rows.donor == "random", 0.01, 0.5))
+    (found,) = concluded(idle)
+    assert found.verdict == "not testable" and "does nothing" in found.why
+
+
+def test_where_the_prompt_is_read_has_a_finding_of_its_own():
+    both = pd.concat([grid_of_effects(12, EFFECTS, share=0.6), grid_of_effects(12, EFFECTS, site="cross_attn.hook_z")])
+    assert [(f.key, f.verdict, f.primary) for f in concluded(both)] == [
+        ("patching.prompt", "refuted", True), ("patching.read", "reproduced", False),
+    ]  # fmt: skip
+
+
+def test_the_graded_reading_sees_a_plan_that_the_strict_verdict_does_not():
+    for task in ("maze", "place"):
+        item = TASKS[task].sample(5, unique=True)
+        other = TASKS[task].counterfactual(item, "prompt", np.random.default_rng(0))
+        if other is None:
+            continue
+        video = other.video.copy()
+        assert (shown(other, item, video), shown(item, other, video)) == pytest.approx((1, 0))
+        size = video.shape[1] // item.cells.shape[1]
+        row, col = np.argwhere(~own_cells(item, other) & ~own_cells(other, item))[0] * size
+        video[3:, row : row + size, col : col + size] = 128  # one cell is unreadable
+        assert TASKS[task].verify(other, video).status == "undecided" and shown(other, item, video) == pytest.approx(1)
+        half = (item.video.astype(float) + other.video) / 2
+        assert shown(other, item, half / 255) == pytest.approx(0.5, abs=0.01)
+    assert np.isnan(shown(item, item, item.video))
+
+
+def test_the_share_of_a_difference_is_that_of_writing_those_tokens():
+    from cos_interp.analyses.driver.statistics import projection
+
+    rng = torch.Generator().manual_seed(0)
+    corrupt, clean = (torch.randn(1, 3, 2, 4, 4, generator=rng) for _ in range(2))
+    mask = torch.rand(2, 2, 2, generator=rng) > 0.5  # a token is 2 x 2 latent cells
+    wide = mask.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    written = torch.where(wide[None, None], clean, corrupt)
+    assert difference_share(corrupt, clean, mask) == pytest.approx(projection(written, corrupt, clean))
+    assert difference_share(corrupt, clean, None) == 1
+
+
+def test_both_outcomes_stand_side_by_side():
+    rows = grid_of_effects(3, EFFECTS).assign(outcome="undecided", donor_shown=0.9, target_shown=0.05)
+    top = best_cells(rows, 1)[0]
+    assert (top["group"], top["said"]["undecided"], top["said"]["donor"]) == ("rest", 3, 0)
+    assert top["donor_shown"].value == pytest.approx(0.9)
+    (line,) = headline(rows)
+    assert "the verifier reads donor 0, target 0, other 0, undecided 3" in line and "the donor's answer 0.90" in line
+
+
+def test_the_default_grid_is_of_named_tokens_in_one_range_of_steps():
+    config = PatchingConfig()
+    made = pieces(config)
+    assert len(made) == 12 and made[0][1] == ["prompt-000-pair", "prompt-000-step-000"]
+    assert len(pieces(PatchingConfig(pair_kinds=("seed",), pairs=1))[0][1]) == 9  # single steps, and the pair
+    assert pieces(PatchingConfig(pairs=1, span="until"))[0][1][1] == "prompt-000-step-007"
+    found = list(cells_of(config, DEFAULT_SITES, 0, 8, ["all", "goals", "rest"], False, flat=True))
+    assert not [cell for cell in found if cell.site == "hook_resid_post" and cell.group == "all" and cell.donor != "self"]
+    own, random = ({(c.site, c.layer) for c in found if c.group == "goals" and c.donor == d} for d in ("clean", "random"))
+    assert own == random and len(own) == 16
+
+
+def test_pairs_with_one_right_answer_and_a_donor_that_says_something_else(organism):
+    recorder = Recorder(organism, PatchingConfig(num_inference_steps=8))
+    pair = find_pair(recorder, "maze", "prompt", 1, unique=True)
+    assert pair.clean.item.unique and pair.corrupt.item.unique
+    prompts = [side.problem.call["prompt"] for side in (pair.clean, pair.corrupt)]
+    assert all(pairs.stranger("maze", recorder.config, i, prompts).call["prompt"] not in prompts for i in range(6))
+    seeds = [pairs.stranger("maze", recorder.config, 1, unlike).seed for unlike in ((), ["another"])]
+    assert seeds[0] == seeds[1]
 
 
 def test_choosing_the_best_of_many_cells_finds_nothing_in_noise():
     rng = np.random.default_rng(0)
-    rows = grid_of_effects(12, {(f"group {g}", k): 0.0 for g in range(20) for k in range(8)})
-    rows["effect"] = rng.normal(0, 0.2, len(rows))
+    rows = grid_of_effects(12, {(f"group {g}", k): 0.0 for g in range(20) for k in range(8)}, share=-9.0)
+    rows["effect"] = rng.normal(0, 0.5, len(rows))
     cells = compared(rows, noising=False)
-    assert best(cells).iloc[0] > 0.15  # the best of 160 cells looks large
-    assert abs(conclude(rows, ("prompt",), noising=False)[0].number.value) < 0.15  # and is not, on pairs that did not choose it
+    assert best(cells).iloc[0] > 0.3  # the best of 160 cells looks large
+    (found,) = concluded(rows)
+    assert abs(found.number.value) < 0.2 and found.verdict != "reproduced"  # and is not, on pairs that did not choose it
 
 
 BESIDE = ("hook_resid_post", "hook_x_t")
@@ -352,7 +463,7 @@ BESIDE = ("hook_resid_post", "hook_x_t")
 @pytest.mark.parametrize(("sites", "controls"), [(BESIDE, True), (BESIDE, False), (BESIDE[1:], True), (BESIDE[:1], True)])
 def test_the_grid_holds_x_t_where_it_was_asked_for(sites, controls):
     config = PatchingConfig(sites=sites, controls=controls)
-    cells = pair_grid.cells(config, step=0, layers=2, groups=["all", "goals"], whole_state=True)
+    cells = pair_grid.cells(config, sites, step=0, layers=2, groups=["all", "goals"], whole_state=True)
     rows = pd.DataFrame([{"donor": cell.donor, "site": cell.site, "group": cell.group} for cell in cells])
     assert set(main_rows(rows).site) == set(sites)
     assert len(main_rows(rows)) == sum(2 if site == "hook_x_t" else 4 for site in sites)

@@ -25,13 +25,25 @@ from cos_interp.probes.dataset import assemble
 from cos_interp.probes.estimator import KINDS
 from cos_interp.probes.overlay import overlay
 from cos_interp.probes.persistence import read_card
-from cos_interp.probes.roles import expected_layer, role
+from cos_interp.probes.roles import centre, role
 from cos_interp.probes.scoring import balanced_accuracy, class_tally, interval, r_squared, value_tally
 from cos_interp.probes.splits import control_labels, grouped, shuffled
 from cos_interp.probes.streaming import fit_stream
 from cos_interp.probes.targets import REGRESS, register, resolve
 from cos_interp.probes.transfer import sample_sizes, task_transfer, temporal_generalisation
-from cos_interp.probes.use import by_step, erase, is_it_used, leace, matched_control, mean_ablation, random_erasure, steer
+from cos_interp.probes.use import (
+    ENOUGH,
+    by_step,
+    erase,
+    interchange,
+    is_it_used,
+    leace,
+    matched_control,
+    matched_directions,
+    mean_ablation,
+    random_erasure,
+    steer,
+)  # fmt: skip
 from cos_interp.probes.views import view
 
 LAYERS, STEPS, WIDTH, GRID = 3, (0, 4, 9), 16, (2, 2, 2)
@@ -84,7 +96,7 @@ def test_a_planted_feature_is_found_there_and_nowhere_before(kind):
         there = row.layer >= 1 and row.step >= 4
         assert (row.low > 0.85) if there else (row.low < 0.5 + 0.08 and row.score < 0.62), row
         assert abs(row.shuffled - 0.5) < 0.14 and abs(row.control - 0.5) < 0.2
-    first = role(grid.scores, np.stack([np.zeros((LAYERS, len(STEPS)))] * 2)).first
+    first = role(grid.scores).first
     assert first == (1, 4)
 
 
@@ -140,9 +152,8 @@ def test_scores_by_hand():
     value, low, high = interval(np.array([[[4, 0], [0, 4]]] * 6))
     assert value == low == high == 1
     assert np.isnan(interval(tally[:1])[1])
-    assert expected_layer(np.array([[0.5, 0.5, 0.9], [0.5, 0.5, 0.5]]), 0.5)[0] == 2
-    assert np.isnan(expected_layer(np.array([0.5, 0.4]), 0.5))
-    assert float(expected_layer(np.array([0.7, 0.5, 0.9]), 0.5)) == pytest.approx(1)  # 0.2 at layer 0, nothing at 1, 0.2 at 2
+    assert centre(np.array([0.0, 0.0, 0.4])) == 1 and np.isnan(centre(np.array([0.0, -0.1])))
+    assert centre(np.array([0.2, -0.3, 0.6])) == pytest.approx(0.75)  # 0.2 at the first, 0.6 at the last, below 0 is nothing
 
 
 def test_the_majority_is_that_of_the_training_part():
@@ -324,6 +335,51 @@ def test_erasing_leaves_nothing_to_read_and_the_control_has_the_same_dose():
     assert torch.allclose(moved.norm(dim=-1), torch.tensor(3.0, dtype=moved.dtype))
     assert float((moved @ torch.tensor(probe.coef_[0])).max()) < 0
     assert by_step({3: edit})(act, SimpleNamespace(step=4)) is None
+
+
+def test_an_exchange_gives_some_tokens_the_other_runs_coordinates_and_its_control_moves_them_as_far():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(4000, 8)) * np.array([5, 3, 2, 1.5, 1, 0.8, 0.5, 0.1])
+    basis = np.linalg.qr(rng.normal(size=(8, 2)))[0].T
+    random = matched_directions(X, basis, seed=3)
+    np.testing.assert_allclose(random @ np.concatenate([basis, random]).T, np.eye(4)[2:], atol=1e-9)
+    np.testing.assert_allclose((X @ random.T).var(0), (X @ basis.T).var(0), rtol=0.25)  # along them the data vary as much
+    assert not np.allclose(random, matched_directions(X, basis, seed=4))
+    act, given = (torch.from_numpy(rng.normal(size=(1, 2, 2, 2, 8))) for _ in range(2))
+    tokens = torch.zeros(2, 2, 2, dtype=torch.bool)
+    tokens[1, 0] = True
+    edit, axes = interchange(torch.from_numpy(basis), given, tokens), torch.from_numpy(basis)
+    made = edit(act, None)
+    assert torch.equal(made[0][~tokens], act[0][~tokens])
+    assert torch.allclose((made @ axes.T)[0][tokens], (given @ axes.T)[0][tokens])
+    rest = torch.eye(8, dtype=torch.float64) - axes.T @ axes
+    assert torch.allclose(made @ rest, act @ rest)
+    assert torch.allclose(interchange(axes, act, tokens)(act, None), act)  # a run as its own donor
+    twice = interchange(axes, given, tokens, 2.0)(act, None)
+    assert torch.allclose(twice - act, 2 * (made - act))
+    control = matched_control(edit, interchange(torch.from_numpy(random), given, tokens))(act, None)
+    assert torch.allclose((control - act).norm(dim=-1), (made - act).norm(dim=-1))
+    assert torch.allclose(((control - act) @ axes.T), torch.zeros(1, 2, 2, 2, 2, dtype=torch.float64), atol=1e-9)
+    with pytest.raises(ProbeError, match="no room"):
+        matched_directions(X, np.eye(8)[:5])
+
+
+def test_with_few_rows_erasing_whitens_by_a_shrunken_covariance():
+    """As few rows as dimensions: the sample's covariance says that some directions do not vary, and an erasure that believes it
+    moves fresh rows far away. Shrunk, it still leaves no class difference in its own rows."""
+    rng = np.random.default_rng(1)
+    width, (few, fresh) = 40, (rng.normal(size=(n, 40)) for n in (42, 400))
+    y = (few[:, 0] > 0).astype(int)
+    assert len(few) < ENOUGH * width
+    scrubbed = leace(few, y)
+    assert np.abs(scrubbed(few)[y == 1].mean(0) - scrubbed(few)[y == 0].mean(0)).max() < 1e-8
+    mean, values, axes = few.mean(0), *np.linalg.eigh(np.cov(few, rowvar=False, bias=True))
+    whiten, colour = ((axes * values**power) @ axes.T for power in (-0.5, 0.5))
+    column = whiten @ ((few - mean).T @ (y - y.mean()))
+    column /= np.linalg.norm(column)
+    believed = fresh - (fresh - mean) @ np.outer(whiten @ column, colour @ column)
+    moved = [np.linalg.norm(after - fresh, axis=1).mean() for after in (scrubbed(fresh), believed)]
+    assert moved[0] < 0.5 * moved[1]
 
 
 def test_overlay_and_views():

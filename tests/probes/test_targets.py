@@ -29,7 +29,7 @@ EXPECTED = {
     "manner": ("reasoning", "bounce", "a4047649"),
     "object_position": ("reasoning", "place", "628b7782"),
     "final_position": ("consolidation", "bounce place", "7cf9adea"),
-    "final_class": ("consolidation", "maze occlusion bounce place", "318e6875"),
+    "final_class": ("consolidation", "maze occlusion bounce place", "88b6764f"),
     "solved": ("consolidation", "maze occlusion bounce place", "1e241aec"),
     "final_latent": ("consolidation", "", "bb918147"),
 }
@@ -65,6 +65,16 @@ def test_a_run_without_a_right_answer_has_the_labels_of_the_first_frame_only():
     assert np.array_equal(still.label("first_class")[4], item.cells[0])
     other = get_task("maze").with_answer(item, item.answers[-1])
     assert np.array_equal(clip(item, other.video).label("on_path"), get_task("maze").labels(other)["on_path"])
+
+
+def test_what_never_changes_is_not_consolidated():
+    for task in NAMES:
+        item = get_task(task).sample(0)
+        read = resolve(["final_class"])[0].read(clip(item, item.video))
+        first, last = item.cells[0], item.cells[-1]
+        assert (read[:, first == last] == -1).all() and np.array_equal(read[0][first != last], last[first != last])
+    still = np.repeat(item.video[:1], 9, 0)
+    assert (resolve(["final_class"])[0].read(clip(item, still)) == -1).all()
 
 
 def test_own_prompts_have_no_task():

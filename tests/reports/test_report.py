@@ -44,7 +44,7 @@ def made_up_result(text: str) -> AnalysisResult:
             "pair": f"{kind}-{i:03d}", "pair_kind": kind, "span": "single",
             "donor": donor, "site": "hook_resid_post", "step": k, "layer": layer,
             "head": None, "group": group, "frame": None, "sigma": 1 - 0.4 * k, "effect": 0.1 * k + 0.01 * layer + 0.02 * i,
-            "outcome": "donor" if k and layer else "target",
+            "outcome": "donor" if k and layer else "target", "share": 0.2, "moved": 0.1, "donor_shown": 0.3, "target_shown": 0.7,
         }
         for kind in ("prompt", "seed") for i in range(2) for k in (0, 1) for layer in (0, 1)
         for donor, group in (("clean", "all"), ("clean", text), ("random", "all"), ("self", "all"))
