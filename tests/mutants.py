@@ -239,6 +239,13 @@ MUTANTS = [Mutant(*line) for line in (
      "np.interp(range(len(found)), at, known[:, axis])",
      "np.array([known[max(k for k, f in enumerate(at) if f <= i), axis] for i in range(len(found))])",
      f"{ANALYSES}/test_memory.py tracks"),
+    ("analyses/memory/conclusions.py", "one object that carries both is a double dissociation",
+     "np.minimum(first, second)", "((first + second) / 2)", f"{ANALYSES}/test_memory.py lost_with_its_own"),
+    ("analyses/memory/conclusions.py", "what every covered cell says is read as the hidden object",
+     "residual.hidden - residual.bare", "residual.hidden", f"{ANALYSES}/test_memory.py every_covered_cell"),
+    ("analyses/memory/choosing.py", "a place is tested on the items that chose it",
+     "there & ~rows.problem.isin(choosing)", "there & rows.problem.isin(choosing)",
+     f"{ANALYSES}/test_memory.py planted_matching"),
     # --- probes ---
     ("probes/solvers.py", "coefficients in raw units forget the mean that was taken away",
      "found.intercept - coef @ found.mean", "found.intercept", f"{PROBES}/test_probes.py penalty_is_scikit"),

@@ -1,7 +1,7 @@
 """Working memory (CoS section 4): are the first frame's objects kept in their tokens, and are these tokens used?
 
 Read: attention they receive, how far they stay themselves, whether a hidden object can be decoded where it stands, and
-query-key tracking. Caused: attention to them is knocked out, against as many other tokens of the same frame.
+query-key tracking. Caused: attention to an object's is knocked out, against another object's of the same frame.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def measure(model: HookedVideoPipeline, config: MemoryConfig, piece: Piece) -> U
     rows = [{**row, "run_status": status} for row in reading.rows]
     if knocked:
         rows += knocked_rows(model, config, problem, run, reading.keys, reading.shape)
-    axes = {"residual": ("step", "layer", "point", "d_model"), "x_t": ("step", "point", "feature"), "label": ("point",)}
+    axes = {"residual": ("step", "layer", "point", "d_model"), "x_t": ("step", "point", "feature")}
+    axes |= {"label": ("point",), "kind": ("point",)}
     facts = MemoryFacts(
         axes={name: axes[name] for name in tensors}, sigmas=tuple(run.sigmas), prompt=problem.call["prompt"],
         steps=tuple(sorted({row["step"] for row in reading.rows})),
