@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from itertools import product
 
 import numpy as np
@@ -303,21 +302,23 @@ def _points(rng: np.random.Generator, items: int):
     return labels.reshape(-1), kinds, groups
 
 
-def _read(shown: Callable[[np.ndarray], np.ndarray], items: int = 60, seed: int = 0, taught: bool = True) -> tuple:
-    """The reader's table and the finding, of features with 6 standard deviations of the class where ``shown(kinds)``."""
+SEEN, NOT_BARE, ALL, NONE = ([True, False, False], [True, True, False], [True] * 3, [False] * 3)  # visible, hidden, bare
+
+
+def _read(shown: list[bool], latent: list[bool] = NONE, items: int = 60, seed: int = 0) -> tuple:
+    """The reader's table and the finding: by kind of point, whether the residual (``shown``) and x_t (``latent``) have the class,
+    at six standard deviations."""
     rng = np.random.default_rng(seed)
     labels, kinds, groups = _points(rng, items)
-    noise = lambda: rng.normal(size=(2, 3, len(labels), 16))
-    residual = noise() + 6 * np.eye(16)[labels] * shown(kinds)[:, None]
-    if not taught:
-        residual = noise()
-    found = Samples(residual, noise()[:, 0], labels, kinds, groups, (0, 5))
+    has = lambda which: 6 * np.eye(16)[labels] * np.array(which)[kinds][:, None]
+    residual = rng.normal(size=(2, 3, len(labels), 16)) + has(shown)
+    found = Samples(residual, rng.normal(size=(2, len(labels), 16)) + has(latent), labels, kinds, groups, (0, 5))
     table = pd.concat(list(_tables(found)), ignore_index=True).assign(task="occlusion")
     return table, decodable(_result(table), table)
 
 
 def test_a_hidden_object_is_read_by_a_reader_of_visible_ones():
-    table, found = _read(lambda kinds: kinds < 2)
+    table, found = _read(NOT_BARE)
     assert found.verdict == "reproduced" and found.number.n == 30
     layer, step = (int(word.strip(",")) for word in np.array(found.statement.split())[[1, 3]])
     at = table[(table.source == "residual") & (table.layer == layer) & (table.step == step)].set_index("problem")
@@ -331,17 +332,23 @@ def test_a_hidden_object_is_read_by_a_reader_of_visible_ones():
 
 def test_what_every_covered_cell_says_is_not_a_hidden_object():
     """The scene's objects written everywhere: read at the hidden object's cell, and as well at a bare one."""
-    table, found = _read(lambda kinds: np.ones(len(kinds), bool))
+    table, found = _read(ALL)
     assert table[table.source == "residual"].hidden.mean() > 0.95 and found.verdict != "reproduced"
 
 
-def test_what_is_seen_and_lost_when_hidden_is_refuted():
-    assert {_read(lambda kinds: kinds < 1, seed=s)[1].verdict for s in range(3)} <= {"refuted", "undecided"}
-    assert _read(lambda kinds: kinds < 1)[1].number.high < 0.3
+def test_what_is_seen_and_lost_when_hidden_is_not_found():
+    assert {_read(SEEN, seed=s)[1].verdict for s in range(3)} <= {"refuted", "undecided"}
+    assert _read(SEEN, items=240)[1].verdict == "refuted"
+
+
+@pytest.mark.parametrize("shown", [SEEN, NOT_BARE])
+def test_what_the_latent_itself_shows_is_not_the_models(shown):
+    found = _read(shown, latent=NOT_BARE, items=120)[1]
+    assert found.verdict == "refuted" and found.control.value > 0.6
 
 
 def test_a_reader_that_reads_nothing_visible_is_not_asked():
-    table, found = _read(lambda kinds: kinds < 2, taught=False)
+    table, found = _read(NONE)
     assert found.verdict == "not testable" and "of visible objects" in found.why
     nothing = pd.DataFrame(columns=COLUMNS)
     assert decodable(_result(nothing), nothing).verdict == "not testable"
