@@ -8,7 +8,7 @@ import pandas as pd
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.findings import Finding
-from cos_interp.analyses.memory.choosing import chosen
+from cos_interp.analyses.memory.choosing import choosing_half, chosen
 
 SHOWN = 0.5  # an object counts as there when the untouched run shows it in more of its frames
 READS = 0.5  # a reader that names fewer of the visible objects cannot be asked for hidden ones
@@ -70,9 +70,9 @@ def attended(result: AnalysisResult, rows: pd.DataFrame) -> Finding:
 
 def decodable(result: AnalysisResult, decoded: pd.DataFrame) -> Finding:
     """The class of a hidden object, by a reader of visible ones, more at its cell than at one that hides nothing, and more than
-    from x_t; layer and step chosen on other items."""
+    from x_t; layer and step chosen on other items, among those where the reader reads what is in sight."""
     residual = decoded[decoded.source == "residual"]
-    (layer, step), tested = chosen(residual.assign(more=residual.hidden - residual.bare), "more")
+    (layer, step), tested = chosen(sighted(residual).assign(more=lambda t: t.hidden - t.bare), "more")
     x_t = decoded[(decoded.source == "x_t") & (decoded.step == step)].set_index("problem")
     tested = tested.set_index("problem").dropna(subset=["more"])
     input_more = (x_t.hidden - x_t.bare).reindex(tested.index)
@@ -82,7 +82,16 @@ def decodable(result: AnalysisResult, decoded: pd.DataFrame) -> Finding:
         f"items left out) names the hidden one in {hidden} of the cases, and in {bare} where as covered a cell hides nothing; "
         "the difference, less that of the same reader on x_t, is"
     )
-    blind = len(tested) > 0 and not seen.value > READS
-    unfit = f"the reader names only {seen.value:.2f} of visible objects" if blind else None
+    unfit = (
+        None if layer >= 0 or residual.empty else f"at no layer and step the reader names more than {READS:g} of visible objects"
+    )
     more = (tested.more - input_more).to_numpy(float)
     return result.judge("memory.hidden", Mean(more), said, Mean(input_more.to_numpy(float)).number(), unfit)
+
+
+def sighted(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the layers and steps at which the reader names more than ``READS`` of visible objects, on the choosing half."""
+    choosing = rows[rows.problem.isin(choosing_half(rows))]
+    read = choosing.groupby(["layer", "step"]).visible.mean()
+    places = pd.MultiIndex.from_frame(rows[["layer", "step"]])
+    return rows[places.isin(read[read > READS].index)]

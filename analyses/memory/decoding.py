@@ -39,7 +39,10 @@ class Point:
 
 
 def probe_points(item: Item, shape: Grid, rng: np.random.Generator) -> list[Point]:
-    """The points of an item in all latent frames but the first, which is given. Out of sight: in every pixel frame of it."""
+    """The points of an item in all latent frames but the first, which is given. Out of sight: in every pixel frame of it.
+
+    Items that hide nothing have visible points, from which a reader learns, too; none where no object of a class is in the scene.
+    """
     scene = [track_of(item, name) for name in grid.OBJECTS if (item.cells[0] == grid.CLASS_ID[name]).any()]
     out = []
     for frame in range(1, shape[0]):

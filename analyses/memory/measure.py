@@ -12,6 +12,7 @@ from cos_interp.analyses.driver.experiment import Unit, each_unit
 from cos_interp.analyses.kit.problems import Problem, fits, generate, problems, verdict_of
 from cos_interp.analyses.memory import MemoryConfig, MemoryFacts
 from cos_interp.analyses.memory.knockout import knocked_rows
+from cos_interp.analyses.memory.objects import pair_of
 from cos_interp.analyses.memory.reading import read_run, token_shape
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.trajectory import Run
@@ -21,11 +22,15 @@ Piece = tuple[Problem, bool]  # a problem, and whether it gets the knock-out
 
 
 def pieces(config: MemoryConfig) -> list[tuple[Piece, list[str]]]:
-    number: dict[str, int] = {}
+    """The first so many problems of each task are cut that have two objects to compare."""
+    left: dict[str, int] = {}
     out = []
     for problem in problems(config):
-        number[problem.task] = number.get(problem.task, -1) + 1
-        out.append(((problem, number[problem.task] < config.knocked), [problem.name]))
+        compared = problem.item is None or pair_of(problem.item)[1] is not None
+        cut = compared and left.setdefault(problem.task, config.knocked) > 0
+        if cut:
+            left[problem.task] -= 1
+        out.append(((problem, cut), [problem.name]))
     return out
 
 

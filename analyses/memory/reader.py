@@ -40,7 +40,7 @@ class Samples:
 
 
 def has_points(result: AnalysisResult) -> bool:
-    """Whether in any of the problems something is hidden by the task."""
+    """Whether in any of the problems there are objects to read."""
     return any("label" in facts.axes for facts in result.units_of(MemoryFacts).values())
 
 

@@ -115,7 +115,7 @@ def read_run(
     """Generate once and read at the chosen steps: the run, the reading, and tensors to store."""
     steps = tuple(sorted({0, *chosen_steps(config, 5)}))
     item = problem.item
-    points = probe_points(item, shape, np.random.default_rng([problem.seed, 3])) if item and "hidden" in item.metadata else []
+    points = probe_points(item, shape, np.random.default_rng([problem.seed, 3])) if item else []
     reading = Reading(problem, config, shape, tracks(item) if item else [], points)
     layers = checked_layers(model, None)
     hooks: list[FwdHook] = query_key_hooks(model, "attn", layers, steps, reading.attention)
