@@ -247,7 +247,7 @@ MUTANTS = [Mutant(*line) for line in (
     ("analyses/memory/conclusions.py", "one object that carries both is a double dissociation",
      "np.minimum(first, second)", "((first + second) / 2)", f"{ANALYSES}/test_memory.py lost_with_its_own"),
     ("analyses/memory/conclusions.py", "what every covered cell says is read as the hidden object",
-     "residual.hidden - residual.bare", "residual.hidden", f"{ANALYSES}/test_memory.py every_covered_cell"),
+     "t.hidden - t.bare", "t.hidden", f"{ANALYSES}/test_memory.py every_covered_cell"),
     ("analyses/memory/choosing.py", "a place is tested on the items that chose it",
      "there & ~rows.problem.isin(choosing)", "there & rows.problem.isin(choosing)",
      f"{ANALYSES}/test_memory.py planted_matching"),
