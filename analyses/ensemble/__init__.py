@@ -1,4 +1,4 @@
-"""Training-free ensemble of several seeds, against best-of-K and majority vote."""
+"""Training-free ensemble of several seeds, against one seed at the same norm, best-of-K and majority vote."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ class EnsembleConfig(SuiteConfig):
 
     items: int = Field(10, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
     seeds: int = Field(3, ge=2, description="Runs that are merged.")
-    tensors: tuple[Literal["hidden", "v", "x0hat", "x_t"], ...] = Field(
-        ("hidden", "v", "x0hat", "x_t"), description="What is averaged: hidden, v, x0hat, x_t."
+    repeats: int = Field(1, ge=1, description="Ensembles of each item, with seeds of their own. An item counts once.")
+    tensors: tuple[Literal["x_t", "hidden", "v", "x0hat", "final"], ...] = Field(
+        ("x_t", "hidden", "v", "x0hat", "final"),
+        min_length=1,
+        description="What is averaged: x_t, hidden, v, x0hat in some steps; final: the final latents, before decoding.",
     )
     steps: tuple[int, ...] = Field((0,), description="Steps in which it is averaged.")
     layers: tuple[int, ...] | None = Field(None, description="Layers averaged, for hidden. The middle third by default.")
@@ -26,10 +29,10 @@ class EnsembleConfig(SuiteConfig):
 ENTRY = Entry(
     "ensemble",
     EnsembleConfig,
-    "Training-free ensemble of several seeds, against best-of-K and majority vote.",
+    "Training-free ensemble of several seeds, against one seed at the same norm, best-of-K and majority vote.",
     (
         "cos analyze ensemble",
-        "cos analyze ensemble --items 125 --tensors hidden,v --steps 0,1,2 --out runs/ensemble-full",
+        "cos analyze ensemble --items 125 --num-steps 4 --repeats 2 --tensors x_t --out runs/ensemble-with-room",
     ),
-    seconds=80,
+    seconds=140,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,15 +39,19 @@ def fill_gaps(found: list[Cell | None]) -> tuple[Cell, ...]:
     return tuple((round(float(r)), round(float(c))) for r, c in zip(rows, cols, strict=True))
 
 
+def track_of(item: Item, name: str, classes: Sequence[int] | None = None) -> Track:
+    """Where the object of a name is in an item's video, and where it is seen; ``classes``: those that show it."""
+    shown = [grid.CLASS_ID[name]] if classes is None else list(classes)
+    found = [next(iter(find(frame, shown)), None) for frame in item.cells]
+    return Track(name, tuple(shown), fill_gaps(found), tuple(cell is not None for cell in found))
+
+
 def tracks(item: Item) -> list[Track]:
     """The objects that an item is about: the hidden ones of an occlusion, else the moving thing."""
+    hidden = [track_of(item, name) for name in item.metadata.get("hidden", ())]
     moving = get_task(item.task).moving(item)
-    named = [(name, [grid.CLASS_ID[name]]) for name in item.metadata.get("hidden", ())]
-    out = []
-    for name, classes in named or [(grid.CLASSES[moving[0]].split()[0] if len(moving) > 1 else grid.CLASSES[moving[0]], moving)]:
-        found = [next(iter(find(frame, classes)), None) for frame in item.cells]
-        out.append(Track(name, tuple(classes), fill_gaps(found), tuple(cell is not None for cell in found)))
-    return out
+    name = grid.CLASSES[moving[0]]
+    return hidden or [track_of(item, name.split()[0] if len(moving) > 1 else name, moving)]
 
 
 def nearest_sprites(frames: np.ndarray) -> np.ndarray:

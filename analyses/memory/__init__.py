@@ -14,7 +14,7 @@ class MemoryConfig(SuiteConfig):
 
     tasks: tuple[str, ...] = Field(("occlusion", "maze", "place"), min_length=1, description="Tasks, with commas.")
     items: int = Field(40, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
-    knocked: int = Field(10, ge=0, description="So many items of each task get the knock-out of attention; 0: none.")
+    knocked: int = Field(14, ge=0, description="Items of each task, of those with two objects, whose attention is cut; 0: none.")
     steps: tuple[int, ...] | None = Field(None, description="Steps that are read. Five spread ones by default.")
     cell: tuple[int, ...] | None = Field(None, description="Row and column followed in own prompts: 2,3. The centre by default.")
     batch: int = Field(7, ge=1, description="Knocked-out runs in one forward.")
@@ -41,6 +41,6 @@ ENTRY = Entry(
         "cos analyze memory",
         "cos analyze memory --tasks occlusion --items 125 --knocked 60 --out runs/memory-occlusion",
     ),
-    seconds=180,
+    seconds=240,
     facts=(MemoryFacts,),
 )

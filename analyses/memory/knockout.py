@@ -1,4 +1,7 @@
-"""Knocking out attention to the first frame's object: are those tokens used as memory? (CoS section 4, made causal.)"""
+"""Knocking out attention to an object of the first frame: are those tokens used as memory? (CoS section 4, made causal.)
+
+The control is another object of the same picture: random tokens are mostly floor, which any model could do without.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,21 @@ from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.ablation import thirds
 from cos_interp.analyses.kit.attention_maths import Grid, blocked, knock_out
 from cos_interp.analyses.kit.problems import Problem, arguments, item_of, judge, verdict_columns
-from cos_interp.analyses.kit.tracks import Track, nearest_sprites, tracks
+from cos_interp.analyses.kit.tracks import nearest_sprites, tokens_of
 from cos_interp.analyses.memory import MemoryConfig
+from cos_interp.analyses.memory.objects import frames_after_return, later_frames, pair_of, share_right
 from cos_interp.interp.batch import chunks, joined
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.hooking import EditFn
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.run.clock import Hook
 from cos_interp.interp.trajectory import Run
+from cos_interp.tasks import Item
 
 PARTS = ("all", "early", "middle", "late")
 CUTS = [(part, "all") for part in PARTS] + [("all", part) for part in PARTS[1:]]  # (steps, layers)
-SETS = ("object", "random", "object column", "random column")
+SETS = ("object", "another object", "random", "object column", "random column")
+KEPT = ("kept", "returned", "kept_other")
 LARGEST = 4 << 30  # bytes of one pattern
 
 
@@ -55,15 +61,23 @@ def column(keys: Tensor, shape: Grid) -> Tensor:
     return keys.unflatten(0, (shape[0], -1)).any(0).repeat(shape[0])
 
 
-def cuts(keys: Tensor, shape: Grid, rng: np.random.Generator) -> list[Cut]:
-    """Every step range with all layers and every layer range with all steps, on four sets of tokens: the object in the first
-    frame, its cells in all frames (so that no copy in a later frame can stand in), and as many random ones of each kind."""
-    out = []
-    for step_part, layer_part in CUTS:
-        random = random_keys(keys, shape, rng)
-        sets = (keys, random, column(keys, shape), column(random, shape))
-        out += [Cut(name, tokens, step_part, layer_part) for name, tokens in zip(SETS, sets, strict=True)]
-    return out
+def cuts(compared: dict[str, Tensor], shape: Grid, rng: np.random.Generator) -> list[Cut]:
+    """Every step range with all layers and every layer range with all steps, on each of the sets of tokens that are compared
+    (bool ``[token]`` by name). Everywhere also on as many random tokens of the first frame, and on the object's cells and random
+    ones in all frames, so that no copy in a later frame can stand in."""
+    random = random_keys(compared["object"], shape, rng)
+    beside = {"random": random, "object column": column(compared["object"], shape), "random column": column(random, shape)}
+    out = [Cut(name, keys, *part) for part in CUTS for name, keys in compared.items()]
+    return out + [Cut(name, keys, "all", "all") for name, keys in beside.items() if name not in compared]
+
+
+def compared_keys(problem: Problem, own_cell: Tensor, shape: Grid, rng: np.random.Generator) -> dict[str, Tensor]:
+    """The first frame's tokens of an object and, where the picture has one, of another; in a problem without known objects the
+    chosen cell ``own_cell`` and a random one."""
+    if problem.item is None:
+        return {"object": own_cell, "random": random_keys(own_cell, shape, rng)}
+    named = zip(SETS, pair_of(problem.item), strict=False)
+    return {name: tokens_of(track.cells[:1], 0, shape) for name, track in named if track is not None}
 
 
 def knocking(made: Sequence[Cut], shape: Grid, steps: int, layers: int) -> EditFn:
@@ -91,22 +105,27 @@ def knocking(made: Sequence[Cut], shape: Grid, steps: int, layers: int) -> EditF
     return edit
 
 
-def kept_share(clip: np.ndarray, followed: Sequence[Track]) -> float:
-    """Share of the later pixel frames in which a seen object's true cell shows it (nearest sprite), over all objects.
+def kept_columns(item: Item, clip: np.ndarray) -> Row:
+    """What became of the objects in a video: shares of the later pixel frames in which they are to be seen that show them.
 
-    It says what became of the objects alone, where the verifier asks for every cell of the video.
+    ``kept``: the object; ``returned``: the same after it was out of sight; ``kept_other``: the other object.
     """
     shown = nearest_sprites(clip)
-    right = [shown[f][t.cells[f]] in t.classes for t in followed for f in range(1, len(shown)) if t.seen[f]]
-    return float(np.mean(right)) if right else float("nan")
+    track, other = pair_of(item)
+    return {
+        "kept": share_right(shown, track, later_frames(track)),
+        "returned": share_right(shown, track, frames_after_return(track)),
+        "kept_other": float("nan") if other is None else share_right(shown, other, later_frames(other)),
+    }
 
 
 def knocked_rows(
     model: HookedVideoPipeline, config: MemoryConfig, problem: Problem, run: Run, keys: Tensor, shape: Grid
 ) -> list[Row]:
-    """One row for the untouched run and one for every cut: verdict, and the change of the final latent relative to its norm."""
+    """One row for the untouched run and one for every cut: verdict, objects kept, and the change of the final latent relative to
+    its norm. ``keys``: the tokens that are followed, bool ``[token]``, for a problem without known objects."""
     rng = np.random.default_rng([problem.seed, 7])
-    made = cuts(keys, shape, rng)
+    made = cuts(compared_keys(problem, keys, shape, rng), shape, rng)
     finals = [run.latents]
     for part in chunks(made, config.batch):
         call = joined([arguments(model, config, problem)] * len(part))
@@ -117,10 +136,10 @@ def knocked_rows(
     rows = []
     for cut, latent, clip in zip([Cut("none", keys, "all", "all"), *made], latents, clips, strict=True):
         verdict = None if clip is None else judge(problem, clip)
+        kept = dict.fromkeys(KEPT) if clip is None else kept_columns(item_of(problem), clip)
         rows.append({
             "kind": "knockout", "tokens": cut.tokens, "step_part": cut.step_part, "layer_part": cut.layer_part,
             "change": distance(latent, run.latents[0]),
-            "solved": None if verdict is None else float(verdict.solved),
-            "kept": None if clip is None else kept_share(clip, tracks(item_of(problem))), **verdict_columns(verdict),
+            "solved": None if verdict is None else float(verdict.solved), **kept, **verdict_columns(verdict),
         })  # fmt: skip
     return rows

@@ -1,7 +1,7 @@
 """Working memory (CoS section 4): are the first frame's objects kept in their tokens, and are these tokens used?
 
 Read: attention they receive, how far they stay themselves, whether a hidden object can be decoded where it stands, and
-query-key tracking. Caused: attention to them is knocked out, against as many other tokens of the same frame.
+query-key tracking. Caused: attention to an object's is knocked out, against another object's of the same frame.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from cos_interp.analyses.driver.experiment import Unit, each_unit
 from cos_interp.analyses.kit.problems import Problem, fits, generate, problems, verdict_of
 from cos_interp.analyses.memory import MemoryConfig, MemoryFacts
 from cos_interp.analyses.memory.knockout import knocked_rows
+from cos_interp.analyses.memory.objects import pair_of
 from cos_interp.analyses.memory.reading import read_run, token_shape
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.trajectory import Run
@@ -21,11 +22,15 @@ Piece = tuple[Problem, bool]  # a problem, and whether it gets the knock-out
 
 
 def pieces(config: MemoryConfig) -> list[tuple[Piece, list[str]]]:
-    number: dict[str, int] = {}
+    """The first so many problems of each task are cut that have two objects to compare."""
+    left: dict[str, int] = {}
     out = []
     for problem in problems(config):
-        number[problem.task] = number.get(problem.task, -1) + 1
-        out.append(((problem, number[problem.task] < config.knocked), [problem.name]))
+        compared = problem.item is None or pair_of(problem.item)[1] is not None
+        cut = compared and left.setdefault(problem.task, config.knocked) > 0
+        if cut:
+            left[problem.task] -= 1
+        out.append(((problem, cut), [problem.name]))
     return out
 
 
@@ -53,7 +58,8 @@ def measure(model: HookedVideoPipeline, config: MemoryConfig, piece: Piece) -> U
     rows = [{**row, "run_status": status} for row in reading.rows]
     if knocked:
         rows += knocked_rows(model, config, problem, run, reading.keys, reading.shape)
-    axes = {"residual": ("step", "layer", "point", "d_model"), "x_t": ("step", "point", "feature"), "label": ("point",)}
+    axes = {"residual": ("step", "layer", "point", "d_model"), "x_t": ("step", "point", "feature")}
+    axes |= {"label": ("point",), "kind": ("point",)}
     facts = MemoryFacts(
         axes={name: axes[name] for name in tensors}, sigmas=tuple(run.sigmas), prompt=problem.call["prompt"],
         steps=tuple(sorted({row["step"] for row in reading.rows})),

@@ -15,7 +15,7 @@ from cos_interp.analyses.kit.attention_reader import checked_layers, query_key_h
 from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps
 from cos_interp.analyses.kit.tracks import Track, pixel_frames, tokens_of, tracks
 from cos_interp.analyses.memory import MemoryConfig
-from cos_interp.analyses.memory.decoding import Point, probe_points, token_of, x_t_features
+from cos_interp.analyses.memory.decoding import KINDS, Point, probe_points, token_of, x_t_features
 from cos_interp.analyses.memory.tracking import tracking_rows
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.hooking import FwdHook
@@ -115,7 +115,7 @@ def read_run(
     """Generate once and read at the chosen steps: the run, the reading, and tensors to store."""
     steps = tuple(sorted({0, *chosen_steps(config, 5)}))
     item = problem.item
-    points = probe_points(item, shape, np.random.default_rng([problem.seed, 3])) if item and "hidden" in item.metadata else []
+    points = probe_points(item, shape, np.random.default_rng([problem.seed, 3])) if item else []
     reading = Reading(problem, config, shape, tracks(item) if item else [], points)
     layers = checked_layers(model, None)
     hooks: list[FwdHook] = query_key_hooks(model, "attn", layers, steps, reading.attention)
@@ -126,9 +126,11 @@ def read_run(
 
 
 def probe_tensors(run: Run, reading: Reading, steps: tuple[int, ...], layers: list[int]) -> dict[str, Tensor]:
-    """``residual [step, layer, point, d_model]``, ``x_t [step, point, feature]``, ``label [point]``; none without points."""
+    """``residual [step, layer, point, d_model]``, ``x_t [step, point, feature]``, ``label [point]``, ``kind [point]`` (a number
+    in :data:`KINDS`); none without points."""
     if not reading.points:
         return {}
     residual = torch.stack([torch.stack([reading.features[s, layer] for layer in layers]) for s in steps])
     x_t = torch.stack([x_t_features(run, s, reading.points, reading.shape) for s in steps])
-    return {"residual": residual, "x_t": x_t.float(), "label": torch.tensor([p.label for p in reading.points])}
+    label, kind = torch.tensor([(p.label, KINDS.index(p.kind)) for p in reading.points]).T.contiguous()
+    return {"residual": residual, "x_t": x_t.float(), "label": label, "kind": kind}

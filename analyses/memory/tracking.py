@@ -1,66 +1,77 @@
 """Following an object through the video by matching queries to keys (DiffTrack, arXiv 2506.17220; notes B5).
 
 The queries of the object's tokens in the first latent frame are compared with the keys of every later frame; the best
-matching token is where the model is taken to see the object. Queries and keys are those after rotary embedding, so that
-a model that looks at its own place whatever is there would follow an object that stays: hence the static baseline.
+matching token is where the model is taken to see the object. The control is what the queries of every other cell find: a key that
+draws all queries is at the object, too, and no query follows it. Queries and keys are those after rotary embedding, so that
+a model that looks at its own place whatever is there would follow an object that stays: only frames in which it has moved count.
 """
 
 from __future__ import annotations
 
+from functools import cache
+
+import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
-from cos_interp.analyses.driver.findings import Finding, Number, decide
-from cos_interp.analyses.driver.statistics import mean_number, paired
+from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.estimates import Mean
+from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.store import Row
-from cos_interp.analyses.kit.attention_maths import Grid
+from cos_interp.analyses.kit.attention_maths import Grid, softmax_scores
 from cos_interp.analyses.kit.tracks import Cell, Track, cell_at, pixel_frames, tokens_of
+from cos_interp.analyses.memory.choosing import chosen
 from cos_interp.tasks import grid
 
-CLAIM = "Query-key matching follows an object through the frames (DiffTrack, B5)"
-RULE = "(layer, step) chosen on half of the items; on the other half hit minus chance has its interval above 0"
+FORWARD, BACKWARD = ("hit", "hit_other"), ("hit_back", "back_other")
+CELLS = [(row, col) for row in range(grid.ROWS) for col in range(grid.COLS)]
 
 
-def match(q: Tensor, k: Tensor) -> Tensor:
-    """Matching of one object with the tokens of one frame, ``[token]``: ``softmax(q k^T / sqrt d)`` over those tokens,
-    averaged over heads and over the object's tokens. q ``[head, object token, d]``, k ``[head, token, d]``."""
-    return (q.float() @ k.float().transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1).mean((0, 1))
+@cache
+def cells_with_tokens(shape: tuple[int, int]) -> tuple[list[Cell], Tensor]:
+    """The cells that have tokens in a frame of so many rows and columns, and how their tokens are averaged, ``[cell, token]``."""
+    inside = {cell: tokens_of([cell], 0, (1, *shape)) for cell in CELLS}
+    found = {cell: there.float() / there.sum() for cell, there in inside.items() if there.any()}
+    return list(found), torch.stack(list(found.values()))
 
 
-def predicted_cells(q: Tensor, k: Tensor, start: Tensor, shape: Grid) -> list[Cell]:
-    """Best matching cell in every latent frame. q, k ``[head, token, d]`` of all tokens; ``start`` bool ``[token]``."""
-    per_frame = k.unflatten(1, (shape[0], -1))
-    object_q = q[:, start]
-    return [cell_at(int(match(object_q, per_frame[:, f]).argmax()), shape) for f in range(shape[0])]
-
-
-def origin_cells(q: Tensor, k: Tensor, track: Track, shape: Grid) -> list[Cell]:
-    """The other way round: for the object's true cell in every latent frame, its best match in the first frame."""
-    first = k.unflatten(1, (shape[0], -1))[:, 0]
-    out = []
-    for frame in range(shape[0]):
-        there = tokens_of([track.cells[pixel_frames(frame, shape[0])[-1]]], frame, shape)
-        out.append(cell_at(int(match(q[:, there.to(q.device)], first).argmax()), shape))
-    return out
+def matches(q: Tensor, k: Tensor, shape: Grid) -> dict[Cell, Cell]:
+    """For every cell the one that its queries match best: the largest ``softmax(q k^T / sqrt d)`` over the tokens of one frame,
+    averaged over heads and over the cell's tokens. q, k ``[head, token of the frame, d]``. Cells without a token are left out."""
+    cells, averaged = cells_with_tokens(shape[1:])
+    best = (averaged @ softmax_scores(q, k).mean(0).cpu()).argmax(1).tolist()
+    return {cell: cell_at(token, shape) for cell, token in zip(cells, best, strict=True)}
 
 
 def tracking_rows(track: Track, q: Tensor, k: Tensor, shape: Grid) -> list[Row]:
-    """One row a later latent frame. A cell counts as right when the object is there in one of the frame's pixel frames.
+    """One row a later latent frame, q, k ``[head, token, d]``. A cell counts as right when the object is there in one of the
+    frame's pixel frames.
 
-    ``hit``: by matching the first frame's query; ``hit_back``: matching back to the first frame; ``static``: by staying at
-    the first frame's cell; ``chance``: by drawing a cell.
+    ``hit``: matching the first frame's query finds a right cell; ``hit_other``: share of the other cells whose queries find one;
+    ``hit_back``: the query of the object's cell in that frame finds its cell in the first frame; ``back_other``: share of the
+    other cells that do; ``static``: staying at the first frame's cell is right; ``chance``: share of right cells.
     """
-    start = tokens_of(track.cells[:1], 0, shape)
-    found, origins = predicted_cells(q, k, start.to(q.device), shape), origin_cells(q, k, track, shape)
+    keys, queries = (t.unflatten(1, (shape[0], -1)) for t in (k, q))
     rows = []
     for frame in range(1, shape[0]):
         right = {track.cells[p] for p in pixel_frames(frame, shape[0])}
+        there = track.cells[pixel_frames(frame, shape[0])[-1]]
+        on = {cell: found in right for cell, found in matches(queries[:, 0], keys[:, frame], shape).items()}
+        back = {cell: found == track.cells[0] for cell, found in matches(queries[:, frame], keys[:, 0], shape).items()}
+        hit, hit_other = _split(on, track.cells[0])
+        hit_back, back_other = _split(back, there)
         rows.append({
-            "kind": "tracking", "followed": track.name, "frame": frame, "hit": float(found[frame] in right),
-            "hit_back": float(origins[frame] == track.cells[0]), "static": float(track.cells[0] in right),
-            "chance": len(right) / (grid.ROWS * grid.COLS), "chance_back": 1 / (grid.ROWS * grid.COLS),
+            "kind": "tracking", "followed": track.name, "frame": frame, "hit": hit, "hit_other": hit_other, "hit_back": hit_back,
+            "back_other": back_other, "static": float(track.cells[0] in right), "chance": len(right) / len(CELLS),
         })  # fmt: skip
     return rows
+
+
+def _split(found: dict[Cell, bool], own: Cell) -> tuple[float, float]:
+    """What one cell finds, and the mean of all others; NaN for a cell without a token."""
+    others = [hit for cell, hit in found.items() if cell != own]
+    return float(found.get(own, np.nan)), float(np.mean(others)) if others else float("nan")
 
 
 def moved(rows: pd.DataFrame) -> pd.DataFrame:
@@ -75,31 +86,20 @@ def accuracy_map(rows: pd.DataFrame, value: str = "hit") -> pd.DataFrame:
     return table.rename(index=int, columns=int)
 
 
-def held_out_choice(rows: pd.DataFrame, value: str = "hit") -> tuple[tuple[int, int], pd.DataFrame]:
-    """The (layer, step) that tracks best on every second item, and the rows of the other items there.
+def findings(result: AnalysisResult, rows: pd.DataFrame) -> list[Finding]:
+    """Does matching follow moved objects, and lead back to where they were, more than that of other cells? In runs that are
+    right: of others it is not known where the object is."""
+    places = moved(rows[rows.run_status == "solved"])
+    texts = ("names the right cell of a moved object", "leads back from a moved object to its first cell")
+    keys = ("memory.tracking", "memory.tracking-back")
+    return [_finding(result, places, *said) for said in zip(keys, (FORWARD, BACKWARD), texts, strict=True)]
 
-    Choosing and testing on the same items would find a good place in pure noise.
-    """
-    names = sorted(rows.problem.unique())
-    layer, step = accuracy_map(rows[rows.problem.isin(names[::2])], value).stack().idxmax()
-    return (int(layer), int(step)), rows[rows.problem.isin(names[1::2]) & (rows.layer == layer) & (rows.step == step)]
 
-
-def finding(rows: pd.DataFrame, value: str = "hit") -> Finding:
-    """Does matching follow moved objects better than chance, at a place chosen on other items? ``hit`` or ``hit_back``."""
-    back = value == "hit_back"
-    claim = "Later frames match back to where their object started (B5, reversed)" if back else CLAIM
-    places = moved(rows)
-    if places.problem.nunique() < 4:
-        nothing = Number(float("nan"))
-        return Finding(claim, "not testable", "too few items in which an object moves", nothing, "chance", nothing, RULE)
-    (layer, step), tested = held_out_choice(places, value)
-    chance = "chance_back" if back else "chance"
-    means = tested.groupby("problem")[[value, chance]].mean()
-    gain, hit = paired(means[value], means[chance]), mean_number(means[value].to_numpy(float))
-    where = "the object's first cell" if back else "the right cell of a moved object"
-    return Finding(
-        claim, "undecided" if gain.high <= 0 else decide(gain.low, gain.high),
-        f"layer {layer}, step {step} names {where} in {hit} of the frames, above chance by",
-        gain, "chance", mean_number(means[chance].to_numpy(float)), RULE,
-    )  # fmt: skip
+def _finding(result: AnalysisResult, rows: pd.DataFrame, key: str, values: tuple[str, str], text: str) -> Finding:
+    own, other = values
+    (layer, step), tested = chosen(rows.assign(more=rows[own] - rows[other]), "more")
+    each = tested.groupby("problem")[[own, other, "more"]].mean()
+    hit, others = (Mean(each[name].to_numpy(float)).number() for name in values)
+    where = f"layer {layer}, step {step}, best on the other half of items," if layer >= 0 else "matching"
+    said = f"{where} {text} in {hit} of the frames; more than the queries of other cells, by"
+    return result.judge(key, Mean(each.more.to_numpy(float)), said, others)

@@ -1,0 +1,97 @@
+"""What the memory experiment concludes: objects lost with their own tokens, hidden ones read, later frames that look back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.estimates import Mean
+from cos_interp.analyses.driver.findings import Finding
+from cos_interp.analyses.memory.choosing import choosing_half, chosen
+
+SHOWN = 0.5  # an object counts as there when the untouched run shows it in more of its frames
+READS = 0.5  # a reader that names fewer of the visible objects cannot be asked for hidden ones
+
+
+def used(result: AnalysisResult, cut: pd.DataFrame) -> list[Finding]:
+    """What cutting an object's tokens costs that object, beyond cutting another object's, and the other way round; and what it
+    costs the verdict. Objects: cut everywhere. Verdict: over the six partial cuts, all together, so that no favourable one is
+    picked; cut everywhere, it asks for too much."""
+    everywhere = cut[(cut.step_part == "all") & (cut.layer_part == "all")]
+    partial = cut[(cut.step_part != "all") | (cut.layer_part != "all")]
+    return [
+        dissociated(result, "memory.returned", everywhere, "returned", "frames after it was out of sight"),
+        dissociated(result, "memory.kept", everywhere, "kept", "later frames"),
+        answered(result, partial, solved_untouched(cut)),
+    ]
+
+
+def dissociated(result: AnalysisResult, key: str, cut: pd.DataFrame, value: str, frames: str) -> Finding:
+    """A double dissociation: each object is lost with its own tokens and not with the other's. Over items in which the untouched
+    run shows both, since only those can be lost."""
+    table = cut.pivot_table(index="problem", columns="tokens", values=[value, "kept_other"], aggfunc="mean", dropna=False)
+    table = table.reindex(columns=[(v, t) for v in (value, "kept_other") for t in ("none", "object", "another object")])
+    table = table[(table[value, "none"] > SHOWN) & (table["kept_other", "none"] > SHOWN)].astype(float)
+    first = table[value, "another object"] - table[value, "object"]
+    second = table["kept_other", "object"] - table["kept_other", "another object"]
+    own, beside = (Mean(table[value, name].to_numpy()).number() for name in ("object", "another object"))
+    said = (
+        f"an object is right in {own} of its {frames} without its own tokens of the first frame; the lesser of what it loses "
+        "more than without another object's, and of what that one loses more, is"
+    )
+    return result.judge(key, Mean(np.minimum(first, second).to_numpy()), said, beside)
+
+
+def solved_untouched(cut: pd.DataFrame) -> set[str]:
+    """The items whose untouched run is right, which alone can lose it."""
+    return set(cut[(cut.tokens == "none") & (cut.solved == 1)].problem)
+
+
+def answered(result: AnalysisResult, partial: pd.DataFrame, solved: set[str]) -> Finding:
+    by = partial[partial.problem.isin(solved)].groupby(["problem", "tokens"]).solved.mean().unstack()
+    by = by.reindex(columns=["object", "another object"]).dropna().astype(float)
+    own, other = (Mean(by[name].to_numpy()).number() for name in by)
+    said = f"solved over the six partial cuts: {own} without the object's tokens; without another object's it is higher, by"
+    return result.judge("memory.answer", Mean((by["another object"] - by["object"]).to_numpy()), said, other)
+
+
+def attended(result: AnalysisResult, rows: pd.DataFrame) -> Finding:
+    """Attention to an object's token over that to the mean other token, in the layer that other items chose."""
+    each = rows.groupby(["task", "problem", "layer"])[["object", "other"]].mean().reset_index()
+    (layer,), tested = chosen(each.assign(more=np.log2(each.object / each.other)), "more", ["layer"])
+    own, other = (Mean(tested[name].to_numpy(float)).number() for name in ("object", "other"))
+    said = (
+        f"layer {layer}, best on the other half of items: a token of the object gets {own} times even attention from later "
+        "frames; log2 of that over what the mean other token of its frame gets is"
+    )
+    return result.judge("memory.attended", Mean(tested.more.to_numpy(float)), said, other)
+
+
+def decodable(result: AnalysisResult, decoded: pd.DataFrame) -> Finding:
+    """The class of a hidden object, by a reader of visible ones, more at its cell than at one that hides nothing, and more than
+    from x_t; layer and step chosen on other items, among those where the reader reads what is in sight."""
+    residual = decoded[decoded.source == "residual"]
+    (layer, step), tested = chosen(sighted(residual).assign(more=lambda t: t.hidden - t.bare), "more")
+    x_t = decoded[(decoded.source == "x_t") & (decoded.step == step)].set_index("problem")
+    tested = tested.set_index("problem").dropna(subset=["more"])
+    input_more = (x_t.hidden - x_t.bare).reindex(tested.index)
+    hidden, bare, seen = (Mean(tested[name].to_numpy(float)).number() for name in ("hidden", "bare", "visible"))
+    said = (
+        f"layer {layer}, step {step}, best on the other half of items: a reader of visible objects (right at {seen} of those of "
+        f"items left out) names the hidden one in {hidden} of the cases, and in {bare} where as covered a cell hides nothing; "
+        "the difference, less that of the same reader on x_t, is"
+    )
+    unfit = (
+        None if layer >= 0 or residual.empty else f"at no layer and step the reader names more than {READS:g} of visible objects"
+    )
+    more = (tested.more - input_more).to_numpy(float)
+    return result.judge("memory.hidden", Mean(more), said, Mean(input_more.to_numpy(float)).number(), unfit)
+
+
+def sighted(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the layers and steps at which the reader names more than ``READS`` of visible objects, on the choosing half."""
+    choosing = rows[rows.problem.isin(choosing_half(rows))]
+    read = choosing.groupby(["layer", "step"]).visible.mean()
+    places = pd.MultiIndex.from_frame(rows[["layer", "step"]])
+    return rows[places.isin(read[read > READS].index)]
