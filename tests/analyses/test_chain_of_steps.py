@@ -137,7 +137,7 @@ def test_a_step_is_renoised_at_its_own_sigma(organism, monkeypatch):
     commitment._renoise(organism, problem, run, None, (0, 2, 3))
     for step, state in zip((0, 2, 3), states, strict=True):
         generator = torch.Generator().manual_seed(seed_for("renoising", problem.seed, step))
-        noise = torch.randn((2, *run.latents.shape[1:]), generator=generator)
+        noise = torch.randn((commitment.DRAWS, *run.latents.shape[1:]), generator=generator)
         x0hat = run.x_t[step] - sigmas[step] * run.v[step]
         torch.testing.assert_close(state, (1 - sigmas[step]) * x0hat + sigmas[step] * noise)
 
