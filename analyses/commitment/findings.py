@@ -8,8 +8,8 @@ import pandas as pd
 
 from cos_interp.analyses.commitment.measure import early_step
 from cos_interp.analyses.driver.base import AnalysisResult
-from cos_interp.analyses.driver.estimates import Mean
-from cos_interp.analyses.driver.findings import Finding
+from cos_interp.analyses.driver.estimates import Mean, Share
+from cos_interp.analyses.driver.findings import Finding, Number
 from cos_interp.analyses.driver.rules import rules
 from cos_interp.analyses.kit.screening import screening_table
 
@@ -20,7 +20,7 @@ LOOKS = {"screening": "score", "screening-blind": "settled"}  # what a look sees
 
 def findings(result: AnalysisResult, rows: pd.DataFrame, sigmas: Sequence[float]) -> list[Finding]:
     """The claims from all rows, judged."""
-    found = [_chosen(result, excess(rows), sigmas, by) for by in ("steps", "sigma")]
+    found = [_chosen(result, rows, sigmas, by) for by in ("steps", "sigma")]
     return found + [_screening(result, rows[rows.kind == "look"], sigmas, key) for key in LOOKS]
 
 
@@ -45,8 +45,18 @@ def chosen_step(over: pd.DataFrame) -> int | None:
     return min((int(k) for k in means.index if not below or k > below[-1]), default=None)
 
 
-def _chosen(result: AnalysisResult, over: pd.DataFrame, sigmas: Sequence[float], by: str) -> Finding:
+def named(rows: pd.DataFrame, step: int) -> Number:
+    """Share of the items in which an ideal observer of x_t names the run's answer: the noise may have chosen what the estimate
+    does not show yet."""
+    if "named" not in rows:
+        return Share([]).number()
+    here = rows[(rows.kind == "renoise") & (rows.step == step) & rows.eligible.eq(True)]
+    return Share(here.groupby("problem").named.first().to_numpy(float)).number()
+
+
+def _chosen(result: AnalysisResult, rows: pd.DataFrame, sigmas: Sequence[float], by: str) -> Finding:
     """Of each item the excess at the last early step minus SHARE of its ceiling: above 0 where the plan is chosen by then."""
+    over = excess(rows)
     step = early_step([int(k) for k in over], sigmas, by)
     if step is None:
         return result.judge(f"commitment.early-{by}", Mean([]), "no tested step is early", Mean([]).number())
@@ -58,8 +68,9 @@ def _chosen(result: AnalysisResult, over: pd.DataFrame, sigmas: Sequence[float],
     return result.judge(
         f"commitment.early-{by}", Mean(over[step] - SHARE * ceiling),
         f"re-noised runs give the run's answer {SHARE:g} as often above chance as at the last step {reached} on; at step {step} "
-        f"(sigma {sigmas[step]:.2f}), the last early one, their excess over chance is {Mean(over[step]).number()}; beyond "
-        f"{SHARE:g} of the last step's, per item, that is",
+        f"(sigma {sigmas[step]:.2f}), the last early one, their excess over chance is {Mean(over[step]).number()} (an ideal "
+        f"observer of x_t names the run's answer there in {named(rows, step)}); beyond {SHARE:g} of the last step's, per item, "
+        "that is",
         Mean(ceiling).number(), unfit,
     )  # fmt: skip
 

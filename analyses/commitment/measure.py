@@ -19,7 +19,7 @@ from cos_interp.analyses.driver.facts import LeftOut, RunFacts
 from cos_interp.analyses.driver.statistics import distance
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit import belief
-from cos_interp.analyses.kit.candidates import candidates
+from cos_interp.analyses.kit.candidates import Candidates, candidates
 from cos_interp.analyses.kit.grid import EVERYWHERE, X_T, Cell, Grid
 from cos_interp.analyses.kit.pairs import NoPair, Recorder, find_pair
 from cos_interp.analyses.kit.problems import Problem, chosen_steps, generate, judge, needs_flow, problems, spread, verdict_of
@@ -95,7 +95,7 @@ def _problem(model: HookedVideoPipeline, config: CommitmentConfig, problem: Prob
 def _renoise(model: HookedVideoPipeline, problem: Problem, run: Run, final: Verdict | None, steps: tuple[int, ...]) -> list[Row]:
     rows, among = [], candidates(model, problem.item, run.latents) if problem.item is not None else None
     for step in steps:
-        far = None if among is None else belief.margin(run.x_t[step], among.latents, run.sigmas[step])
+        seen = {} if among is None else _observed(among, run, step, final)
         generator = torch.Generator().manual_seed(seed_for("renoising", problem.seed, step))
         x0hat = run.x0hat[step]
         noise = torch.randn((DRAWS, *x0hat.shape[1:]), generator=generator).to(x0hat)
@@ -106,9 +106,16 @@ def _renoise(model: HookedVideoPipeline, problem: Problem, run: Run, final: Verd
             rows.append({
                 "kind": "renoise", "step": step, "sigma": run.sigmas[step], "same": same(final, verdict), "draw": draw,
                 "distance": distance(again[draw : draw + 1], run.latents), "solved": bool(verdict and verdict.solved),
-                "eligible": bool(final and final.solved), "margin": far,
+                "eligible": bool(final and final.solved), **seen,
             })  # fmt: skip
     return rows
+
+
+def _observed(among: Candidates, run: Run, step: int, final: Verdict | None) -> Row:
+    """What an ideal observer of x_t makes of it: how firmly it stands for an answer, and whether that is the run's."""
+    x_t, sigma = run.x_t[step], run.sigmas[step]
+    named = among.answers[belief.pick(x_t, among.latents, sigma)]
+    return {"margin": belief.margin(x_t, among.latents, sigma), "named": final is not None and named == final.answer}
 
 
 def _independent(runs: list[Run], finals: list[Verdict | None]) -> list[Row]:

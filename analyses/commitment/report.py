@@ -86,7 +86,7 @@ def _renoise_section(rows: pd.DataFrame, sigmas: list[float], judged: bool) -> p
 def _margin_section(rows: pd.DataFrame, sigmas: list[float]) -> list[pages.Section]:
     """What a choice is worth: how far x_t stands from where an ideal observer would pick another answer."""
     again = rows[rows.kind == "renoise"]
-    known = again[again.margin.notna()] if len(again) else again
+    known = again[again.margin.notna()] if "margin" in again else again.head(0)
     if known.empty:
         return []
     curves = [Curve(str(task), curve(part, "margin")) for task, part in known.groupby("task", sort=False)]

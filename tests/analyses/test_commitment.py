@@ -11,7 +11,7 @@ import torch
 
 from cos_interp.analyses.commitment import CommitmentConfig
 from cos_interp.analyses.commitment import measure as commitment
-from cos_interp.analyses.commitment.findings import chosen_step, excess, findings, screened
+from cos_interp.analyses.commitment.findings import chosen_step, excess, findings, named, screened
 from cos_interp.analyses.driver import experiment
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.registry import load
@@ -20,7 +20,7 @@ from cos_interp.analyses.kit import belief
 from cos_interp.analyses.kit.candidates import candidates
 from cos_interp.analyses.kit.problems import Problem, item_call
 from cos_interp.analyses.kit.seeds import seed_for
-from cos_interp.tasks import suite
+from cos_interp.tasks import Verdict, suite
 
 STEPS = 20
 SIGMAS = [1 - (k / STEPS) ** 2 for k in range(STEPS)]  # 0.91 at step 6, 0.70 at step 11
@@ -84,6 +84,8 @@ def test_the_number_by_hand():
         by_hand.append(at[0] - 0.9 * at[1])
     found = judged(rows.to_dict("records"))["early-steps"]
     assert found.number.value == pytest.approx(np.mean(by_hand)) and found.number.n == 30
+    seen = rows.assign(named=rows.problem.isin(["p1", "p2"]))
+    assert named(seen, 6).value == pytest.approx(2 / 30)
 
 
 def test_nothing_to_choose_or_nothing_read_is_not_testable():
@@ -193,6 +195,9 @@ def test_at_sigma_1_a_renoised_state_is_the_fresh_noise_bit_for_bit(organism, am
     assert torch.equal(states[0], torch.randn((commitment.DRAWS, *run.latents.shape[1:]), generator=generator))
     among = candidates(organism, ambiguous, run.latents)
     by_hand = [belief.margin(run.x_t[k], among.latents, run.sigmas[k]) for k in (0, 1)]
+    assert not any(row["named"] for row in rows)  # the run is said to have ended without an answer
+    told = commitment._renoise(organism, problem, run, Verdict("solved", "", among.answers[0]), (1,))
+    assert told[0]["named"] == (belief.pick(run.x_t[1], among.latents, run.sigmas[1]) == 0)
     assert [row["margin"] for row in rows] == [m for m in by_hand for _ in range(commitment.DRAWS)]
 
 
