@@ -72,17 +72,6 @@ class Task(ABC):
         """Graded readings of a video, also of an unreadable one. Empty by default."""
         return {}
 
-    def candidates(self, item: Item, frames: np.ndarray) -> dict[str, float]:
-        """How strongly a video shows each candidate answer, 0 (not at all) to 1 (fully), also of an unreadable video.
-
-        By default: where the moving thing stands in the last frame, ``{"row col": share of its sprite}``.
-        """
-        moving = self.moving(item)
-        last = reader.tiles(reader.as_float(frames[-1:]))[0]
-        near = [reader.nearest(last, (grid.FLOOR, c)) < reader.MAX_ERROR for c in moving]
-        seen = np.max([reader.share(last, grid.FLOOR, c) * fits for c, fits in zip(moving, near, strict=True)], 0)
-        return {f"{r}{c}": float(np.clip(seen[r, c], 0, 1)) for r in range(grid.ROWS) for c in range(grid.COLS)}
-
     @abstractmethod
     def moving(self, item: Item) -> list[int]:
         """Classes of the thing that the answer is about (the agent, the ball, the named object)."""

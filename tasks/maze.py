@@ -168,12 +168,6 @@ class Maze(Task):
                 out[f"route mass {name}"] = float(np.mean([trail[c] for c in inner]))
         return out
 
-    def candidates(self, item: Item, frames: np.ndarray) -> dict[str, float]:
-        """A route is visible as far as its faintest inner cell shows a trail."""
-        last = reader.tiles(reader.as_float(frames[-1:]))[0]
-        trail = np.clip(reader.share(last, FLOOR, TRAIL), 0, 1)
-        return {name: float(min(trail[c] for c in parse_route(name)[1:-1])) for name in item.answers}
-
     def moving(self, item: Item) -> list[int]:
         return [AGENT]
 

@@ -51,14 +51,6 @@ def share(cells: np.ndarray, base: int, other: int) -> np.ndarray:
     return (cells - flat[base]) @ (flat[other] - flat[base]) / between[base, other]
 
 
-def nearest(cells: np.ndarray, pair: tuple[int, int]) -> np.ndarray:
-    """Root mean square distance of flat cells from the line between two sprites: small where a cell is a blend of them."""
-    flat, _ = _templates()
-    along = np.clip(share(cells, *pair), 0, 1)[..., None]
-    blend = (1 - along) * flat[pair[0]] + along * flat[pair[1]]
-    return np.sqrt(((cells - blend) ** 2).mean(-1))
-
-
 def read(frames: np.ndarray) -> np.ndarray:
     """Cell classes ``[FRAMES, ROWS, COLS]`` of a video, ``UNREADABLE`` where no single sprite is seen.
 

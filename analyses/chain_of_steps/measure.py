@@ -1,39 +1,107 @@
 """Chain-of-Steps: the verifier's accuracy on the clean estimate of every step (CoS section 3.1, the headline).
 
-Steps are compared with pixel frames on the same videos: an answer that forms frame by frame would be right in early
-frames first (Chain-of-Frames); one that forms along the steps becomes right in all frames at once.
+Beside it, for items with several right answers, how many of them the estimate shows, by least squares on their latents: the
+verifier reads one answer or none, and a blend of two is none to it. And a sweep over the number of steps: within one run serial
+evaluations and noise levels go together.
 """
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig
 from cos_interp.analyses.driver.experiment import Unit, each_unit
 from cos_interp.analyses.driver.facts import PIXELS, RunFacts
-from cos_interp.analyses.kit.problems import Problem, fits, generate, problems
+from cos_interp.analyses.driver.store import Row
+from cos_interp.analyses.kit import belief
+from cos_interp.analyses.kit.candidates import Candidates, candidates
+from cos_interp.analyses.kit.problems import Problem, fits, generate, judge, problems, verdict_columns
 from cos_interp.analyses.kit.readings import clean_videos, read_steps
 from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.trajectory import Run
 
-Piece = tuple[Problem, int]  # a problem and the number of its noise
+Piece = tuple[str, Problem, int]  # "steps" or "sweep", a problem, the number of its noise
+SWEEP = (1, 2, 4, 8, 20, 50)  # numbers of steps
+MOVE = (1, 2)  # rows and columns by which the rest of an estimate is moved for the control
 
 
 def pieces(config: ChainOfStepsConfig) -> list[tuple[Piece, list[str]]]:
-    return [((p, noise), [_name((p, noise))]) for p in problems(config) for noise in range(config.noises)]
+    asked = problems(config)
+    found = [("steps", p, noise) for p in asked for noise in range(config.noises)]
+    found += [("sweep", p, 0) for p in asked if p.item is not None and p.index < config.sweep_items]
+    return [(piece, [_name(piece)]) for piece in found]
 
 
 def _name(piece: Piece) -> str:
-    return f"{piece[0].name}-noise-{piece[1]}"
+    what, problem, noise = piece
+    return f"{problem.name}-noise-{noise}" if what == "steps" else f"{problem.name}-sweep"
 
 
 def measure(model: HookedVideoPipeline, config: ChainOfStepsConfig, piece: Piece) -> Unit:
-    problem, noise = piece
+    what, problem, noise = piece
+    return _sweep(model, config, problem) if what == "sweep" else _steps(model, config, problem, noise)
+
+
+def _steps(model: HookedVideoPipeline, config: ChainOfStepsConfig, problem: Problem, noise: int) -> Unit:
     run = generate(model, config, problem, problem.noise(noise))
     clips = clean_videos(model, run)
-    rows = [{**problem.facts, "noise": noise, **row} for row in read_steps(problem, clips, run)]
+    beside = _believed(model, problem, run)
+    about = {**problem.facts, "kind": "steps", "noise": noise}
+    rows = [{**about, **read, **more} for read, more in zip(read_steps(problem, clips, run), beside, strict=True)]
     kept = {"frames": torch.from_numpy(clips)} if problem.first and noise == 0 else {}
     axes = dict.fromkeys(kept, ("step", *PIXELS))
     return Unit(rows, kept, RunFacts(axes=axes, sigmas=tuple(run.sigmas), prompt=problem.call["prompt"]))
+
+
+def _sweep(model: HookedVideoPipeline, config: ChainOfStepsConfig, problem: Problem) -> Unit:
+    """The verdict on the videos that as many steps make of one noise."""
+    rows = []
+    for count in SWEEP:
+        run = generate(model, config.model_copy(update={"num_inference_steps": count}), problem)
+        rows.append({**problem.facts, "kind": "sweep", "num_steps": count, **verdict_columns(judge(problem, run.decode()[0]))})
+    return Unit(rows)
+
+
+# --- candidates ------------------------------------------------------------------------------------------------------
+
+
+def _believed(model: HookedVideoPipeline, problem: Problem, run: Run) -> list[Row]:
+    """For every step and the final latent what :func:`believed` says; nothing for an item with one right answer."""
+    item, found = problem.item, None
+    if item is not None and not item.unique:
+        found = candidates(model, item, run.latents)
+    return [{}] * (run.steps + 1) if found is None else believed(run, found)
+
+
+def believed(run: Run, among: Candidates) -> list[Row]:
+    """How many right answers each clean estimate shows, and how many an ideal observer of x_t holds possible.
+
+    ``shown``: see :func:`belief.shown`. ``one``, the control: the same of the answer that the run ends nearest to, with the
+    estimate's own rest laid over it, moved so that it fits no answer: what noise in an estimate adds to the number of one.
+    ``bayes``: the effective number of the exact posterior. ``apart``: total variation between the shares shown and the posterior.
+    """
+    ends = among.latents[(among.latents - run.latents).flatten(1).norm(dim=1).argmin()]
+    rows = []
+    for step in range(run.steps + 1):
+        last = step == run.steps
+        estimate, sigma = (run.latents, 0.0) if last else (run.x0hat[step], run.sigmas[step])
+        posterior = belief.bayes_posterior(run.latents if last else run.x_t[step], among.latents, sigma)
+        alone = ends + rest(estimate[0], among).roll(MOVE, (-2, -1))
+        shares = belief.clipped(belief.weights(estimate, among.latents))
+        rows.append({
+            "shown": belief.shown(estimate, among.latents, among.nothing),
+            "one": belief.shown(alone, among.latents, among.nothing),
+            "bayes": belief.effective(posterior), "apart": belief.total_variation(shares, posterior),
+        })  # fmt: skip
+    return rows
+
+
+def rest(estimate: Tensor, among: Candidates) -> Tensor:
+    """What of an estimate ``[channel, frame, row, col]`` no mixture of the answers and of the video without one explains."""
+    rows = torch.cat([among.nothing[None], among.latents])
+    mixed = torch.einsum("k,kcfxy->cfxy", belief.weights(estimate, rows).to(rows), rows)
+    return estimate - mixed
 
 
 work = each_unit(measure, _name)

@@ -14,8 +14,8 @@ class CommitmentConfig(SuiteConfig):
     OF_ITEMS = ("tasks", "items", "pairs")
 
     tasks: tuple[str, ...] = Field(("maze", "place"), min_length=1, description="Tasks, with commas.")
-    items: int = Field(16, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
-    steps: tuple[int, ...] | None = Field(None, description="Steps of the re-noising test. Eight spread ones by default.")
+    items: int = Field(24, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
+    steps: tuple[int, ...] | None = Field(None, description="Steps of the re-noising test. Spread ones by default.")
     noises: int = Field(4, ge=2, description="Independent noises an item: the chance of agreement, and best-of-K.")
     pairs: int = Field(2, ge=0, description="Pairs of runs with two right answers, for the transplants.")
 
@@ -28,5 +28,5 @@ ENTRY = Entry(
         "cos analyze commitment",
         "cos analyze commitment --tasks maze --items 60 --noises 6 --out runs/commitment-maze",
     ),
-    seconds=95,
+    seconds=165,
 )

@@ -1,11 +1,13 @@
 """At which step is the plan chosen? Re-noising from the clean estimate, transplants between runs, and early looks.
 
 Re-noising: from x0hat at step k, with fresh noise at the same sigma, the run is finished. What still comes out the same was
-fixed at k; what two independent noises have in common was fixed by the problem (the chance level).
+fixed at k; what two independent noises have in common was fixed by the problem (the chance level). Items with one right answer
+leave nothing to choose, so they are not re-noised. At sigma 1 the re-noised state is the fresh noise itself.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 
 import torch
@@ -16,6 +18,8 @@ from cos_interp.analyses.driver.experiment import Unit, each_unit
 from cos_interp.analyses.driver.facts import LeftOut, RunFacts
 from cos_interp.analyses.driver.statistics import distance
 from cos_interp.analyses.driver.store import Row
+from cos_interp.analyses.kit import belief
+from cos_interp.analyses.kit.candidates import Candidates, candidates
 from cos_interp.analyses.kit.grid import EVERYWHERE, X_T, Cell, Grid
 from cos_interp.analyses.kit.pairs import NoPair, Recorder, find_pair
 from cos_interp.analyses.kit.problems import Problem, chosen_steps, generate, judge, needs_flow, problems, spread, verdict_of
@@ -26,7 +30,8 @@ from cos_interp.interp.patching import restart
 from cos_interp.interp.trajectory import Run
 from cos_interp.tasks import TASKS, Verdict, get_task
 
-DRAWS = 2  # fresh noises a re-noised step
+DRAWS = 3  # fresh noises a re-noised step
+EARLY = 1 / 3  # of the steps, or of the way from sigma 1 to 0: what "early" means
 Piece = tuple[str, Problem | tuple[str, int]]  # ("problem", problem) or ("pair", (task, index))
 
 
@@ -40,6 +45,20 @@ def same(first: Verdict | None, second: Verdict | None) -> bool:
     if first is None or second is None or "undecided" in (first.status, second.status):
         return False
     return first.answer == second.answer
+
+
+def early_step(steps: Sequence[int], sigmas: Sequence[float], by: str) -> int | None:
+    """The last of some steps that is early, by its share of all ``steps`` or by its ``sigma``; None where none is."""
+    within = [k for k in steps if (k <= EARLY * len(sigmas) if by == "steps" else sigmas[k] >= 1 - EARLY)]
+    return max(within, default=None)
+
+
+def steps_of(config: CommitmentConfig, sigmas: Sequence[float]) -> tuple[int, ...]:
+    """The tested steps: what was asked, or spread ones and the two that end what is early."""
+    if config.steps is not None:
+        return chosen_steps(config)
+    ends = [early_step(range(len(sigmas)), sigmas, by) for by in ("steps", "sigma")]
+    return tuple(sorted({*spread(len(sigmas)), *(k for k in ends if k is not None)}))
 
 
 def pieces(config: CommitmentConfig) -> list[tuple[Piece, list[str]]]:
@@ -62,8 +81,10 @@ def measure(model: HookedVideoPipeline, config: CommitmentConfig, piece: Piece) 
 def _problem(model: HookedVideoPipeline, config: CommitmentConfig, problem: Problem) -> Unit:
     runs = [generate(model, config, problem, problem.noise(n)) for n in range(config.noises)]
     finals = [judge(problem, run.decode()[0]) for run in runs]
-    steps = chosen_steps(config)
-    rows = [*_renoise(model, problem, runs[0], finals[0], steps), *_independent(runs, finals)]
+    steps = steps_of(config, runs[0].sigmas)
+    rows = _independent(runs, finals)
+    if problem.item is None or not problem.item.unique:
+        rows += _renoise(model, problem, runs[0], finals[0], steps)
     if problem.item is not None:
         rows += [row for n, run in enumerate(runs) for row in _looks(model, problem, run, finals[n], n, steps)]
     return Unit(
@@ -72,8 +93,9 @@ def _problem(model: HookedVideoPipeline, config: CommitmentConfig, problem: Prob
 
 
 def _renoise(model: HookedVideoPipeline, problem: Problem, run: Run, final: Verdict | None, steps: tuple[int, ...]) -> list[Row]:
-    rows = []
+    rows, among = [], candidates(model, problem.item, run.latents) if problem.item is not None else None
     for step in steps:
+        seen = {} if among is None else _observed(among, run, step, final)
         generator = torch.Generator().manual_seed(seed_for("renoising", problem.seed, step))
         x0hat = run.x0hat[step]
         noise = torch.randn((DRAWS, *x0hat.shape[1:]), generator=generator).to(x0hat)
@@ -84,8 +106,16 @@ def _renoise(model: HookedVideoPipeline, problem: Problem, run: Run, final: Verd
             rows.append({
                 "kind": "renoise", "step": step, "sigma": run.sigmas[step], "same": same(final, verdict), "draw": draw,
                 "distance": distance(again[draw : draw + 1], run.latents), "solved": bool(verdict and verdict.solved),
+                "eligible": bool(final and final.solved), **seen,
             })  # fmt: skip
     return rows
+
+
+def _observed(among: Candidates, run: Run, step: int, final: Verdict | None) -> Row:
+    """What an ideal observer of x_t makes of it: how firmly it stands for an answer, and whether that is the run's."""
+    x_t, sigma = run.x_t[step], run.sigmas[step]
+    named = among.answers[belief.pick(x_t, among.latents, sigma)]
+    return {"margin": belief.margin(x_t, among.latents, sigma), "named": final is not None and named == final.answer}
 
 
 def _independent(runs: list[Run], finals: list[Verdict | None]) -> list[Row]:
@@ -98,14 +128,21 @@ def _independent(runs: list[Run], finals: list[Verdict | None]) -> list[Row]:
 def _looks(
     model: HookedVideoPipeline, problem: Problem, run: Run, final: Verdict | None, noise: int, steps: tuple[int, ...]
 ) -> list[Row]:
+    """What early looks see: ``score`` asks the verifier, ``settled`` only how little the estimate moved in the last step."""
     clips = model.decode(torch.cat([run.x0hat[k] for k in steps]))
     return [
         {
             "kind": "look", "noise": noise, "step": step, "sigma": run.sigmas[step],
-            "score": look_score(verdict_of(problem, clip)), "solved": final is not None and final.solved,
+            "score": look_score(verdict_of(problem, clip)), "settled": settled(run, step),
+            "solved": final is not None and final.solved,
         }
         for step, clip in zip(steps, clips, strict=True)
     ]  # fmt: skip
+
+
+def settled(run: Run, step: int) -> float:
+    """Minus the distance of a clean estimate from the one before it; 0 at step 0, where all runs look the same."""
+    return -distance(run.x0hat[step - 1], run.x0hat[step]) if step else 0.0
 
 
 def _transplants(model: HookedVideoPipeline, config: CommitmentConfig, task: str, index: int) -> Unit:

@@ -1,4 +1,4 @@
-"""What the commitment tests found, and their page."""
+"""The page of the commitment tests."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from cos_interp.analyses.commitment.findings import LOOKS, findings
 from cos_interp.analyses.commitment.measure import DRAWS
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import LeftOut
-from cos_interp.analyses.driver.findings import Finding, Verdict, decide
-from cos_interp.analyses.driver.statistics import auc, bootstrap, by_item, curve, mean_number, paired
+from cos_interp.analyses.driver.statistics import auc, bootstrap, by_item, curve, mean_number
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.screening import screening_table
 from cos_interp.reports.figures import Curve, Panel, panels, step_ticks
@@ -26,66 +26,12 @@ def committed_step(rows: pd.DataFrame) -> pd.Series:
     return from_here_on.apply(lambda row: next((float(k) for k, v in row.items() if v), np.nan), axis=1)
 
 
-def findings(rows: pd.DataFrame) -> list[Finding]:
-    again, chance = rows[rows.kind == "renoise"], rows[rows.kind == "independent"]
-    level = by_item(chance, "same")
-    by_chance = chance.groupby("problem").same.mean()
-    over = {k: paired(at.groupby("problem").same.mean(), by_chance) for k, at in again.groupby("step")}
-    steps = sorted(int(k) for k in over)
-    early, sure = over[steps[0]], [k for k in steps if over[k].low > 0]
-    first, half = (sure or steps)[0], float(again.sigma.max()) / 2
-    sigma = float(again[again.step == first].sigma.iloc[0])
-    verdict: Verdict = "undecided" if not sure else "reproduced" if sigma > half else "refuted"
-    where = f"from step {first} (sigma {sigma:.2f}) on; there the excess is" if sure else "at no tested step; at the first it is"
-    found = [
-        Finding(
-            "The plan is chosen in the early steps (Early plan commitment, 2603.30043; CoS 3.1)",
-            verdict,
-            f"re-noising gives the same answer more often than two independent noises {where}",
-            over[first],
-            "agreement of two independent noises",
-            level,
-            f"the first tested step whose excess has an interval above 0 lies at sigma above {half:.2f}",
-        ),
-        Finding(
-            "At step 0 nothing is chosen yet: re-noising from the first estimate is as good as new noise",
-            "reproduced" if early.low <= 0 <= early.high else "refuted",
-            "at the first tested step the excess over independent noises is",
-            early,
-            "agreement of two independent noises",
-            level,
-            "the interval holds 0",
-        ),
-    ]
-    return found + _screening_findings(rows)
-
-
-def _screening_findings(rows: pd.DataFrame) -> list[Finding]:
-    looks = rows[rows.kind == "look"]
-    if looks.empty or looks.solved.astype(bool).nunique() < 2:
-        return []
-    steps = int(rows[rows.kind == "look"].step.max()) + 1
-    table = screening_table(looks, steps)
-    middle = min(table.step.unique(), key=lambda k: abs(k - steps // 2))
-    at = table[table.step == middle]
-    gain = paired(at.set_index("problem")["screened"], at.set_index("problem")["single"])
-    even = paired(at.set_index("problem")["screened"], at.set_index("problem")["best of equal compute"])
-    return [
-        Finding(
-            "Seeds can be screened early (ChEaP, 2603.30043)", decide(gain.low, gain.high),
-            f"finishing only the seed that looks best at step {int(middle)} instead of one seed gains", gain,
-            "against finishing as many seeds as the same compute allows and picking with the verifier", even,
-            "the interval of the gain lies above 0",
-        )
-    ]  # fmt: skip
-
-
-def auc_by_step(looks: pd.DataFrame) -> pd.DataFrame:
+def auc_by_step(looks: pd.DataFrame, by: str = "score") -> pd.DataFrame:
     """How well the look at a step predicts the final verdict: area under the curve, interval over problems."""
     out = []
     for step, at in looks.groupby("step"):
         groups = [g for _, g in at.groupby("problem")]
-        number = bootstrap(groups, lambda chosen: auc(_column(chosen, "score"), _column(chosen, "solved").astype(bool)))
+        number = bootstrap(groups, lambda chosen: auc(_column(chosen, by), _column(chosen, "solved").astype(bool)))
         out.append({"step": step, "mean": number.value, "low": number.low, "high": number.high, "n": number.n})
     return pd.DataFrame(out)
 
@@ -103,13 +49,13 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         notes.append("These problems have no verifier: only the distance of the re-noised results is shown.")
     sections = [_renoise_section(rows, sigmas, judged)]
     if judged:
-        sections += [*_look_sections(rows, sigmas), *_transplant_sections(rows, sigmas)]
+        sections += [*_margin_section(rows, sigmas), *_look_sections(rows, sigmas), *_transplant_sections(rows, sigmas)]
     question = (
         "At which step is the plan chosen? The clean estimate of step k gets fresh noise at the same sigma and the run is "
         "finished: what comes out the same was fixed at k."
     )
     source = "CoS section 3.1; Early plan commitment (2603.30043)"
-    return pages.build(result, "Commitment", question, source, findings(rows) if judged else [], sections, notes)
+    return pages.build(result, "Commitment", question, source, findings(result, rows, sigmas) if judged else [], sections, notes)
 
 
 def _axis(sigmas: list[float]) -> dict:
@@ -118,20 +64,39 @@ def _axis(sigmas: list[float]) -> dict:
 
 def _renoise_section(rows: pd.DataFrame, sigmas: list[float], judged: bool) -> pages.Section:
     again, chance = rows[rows.kind == "renoise"], rows[rows.kind == "independent"]
+    if again.empty:
+        return pages.Section("Re-noising", caption="No item has several right answers: there is nothing to choose.")
     made, table = [], None
     value, label = ("same", "same answer") if judged else ("distance", "distance to the first result")
     for task, part in again.groupby("task", sort=False):
-        level = by_item(chance[chance.task == task], value)
+        level = by_item(chance[chance.problem.isin(part.problem)], value)
         flat = pd.DataFrame({"step": [0, len(sigmas) - 1], "mean": level.value, "low": level.low, "high": level.high})
         curves = [Curve("re-noised", curve(part, value)), Curve("two independent noises", flat, "--")]
         made.append(Panel(str(task), curves, ylabel=label, **_axis(sigmas)))
     if judged:
         table = _commit_table(again)
     caption = (
-        f"{DRAWS} fresh noises a step and problem. Bands: 95 % bootstrap over problems. Committed: every re-noised run from "
-        "there on agrees."
+        f"{DRAWS} fresh noises a step and problem, {again.problem.nunique()} problems; of the tasks' only those with several "
+        "right answers. Bands: 95 % bootstrap over problems. Committed: every re-noised run from there on agrees. At sigma 1 "
+        "nothing of the run is left: there the two curves differ by chance only."
     )
     return pages.Section("Re-noising", panels(made), caption, table)
+
+
+def _margin_section(rows: pd.DataFrame, sigmas: list[float]) -> list[pages.Section]:
+    """What a choice is worth: how far x_t stands from where an ideal observer would pick another answer."""
+    again = rows[rows.kind == "renoise"]
+    known = again[again.margin.notna()] if "margin" in again else again.head(0)
+    if known.empty:
+        return []
+    curves = [Curve(str(task), curve(part, "margin")) for task, part in known.groupby("task", sort=False)]
+    panel = Panel("distance to another answer", curves, ylabel="SD of the noise", **_axis(sigmas))
+    caption = (
+        "x_t's distance from the nearest boundary between two right answers, by the exact posterior over their encoded videos, "
+        "in standard deviations of its noise: how firmly the state stands for an answer, whatever the model makes of it. "
+        f"{known.problem.nunique()} problems, bands: 95 % bootstrap over them."
+    )
+    return [pages.Section("Margin", panels([panel]), caption)]
 
 
 def _commit_table(again: pd.DataFrame) -> pd.DataFrame:
@@ -150,15 +115,20 @@ def _commit_table(again: pd.DataFrame) -> pd.DataFrame:
 def _look_sections(rows: pd.DataFrame, sigmas: list[float]) -> list[pages.Section]:
     looks = rows[rows.kind == "look"]
     table = screening_table(looks, len(sigmas))
+    blind = screening_table(looks, len(sigmas), LOOKS["screening-blind"])
     names = ("single", "screened", "best of equal compute", "best of all")
-    curves = [Curve(name, curve(table, name)) for name in names]
+    curves = [Curve(name, curve(table, name)) for name in names] + [
+        Curve("screened without a verifier", curve(blind, "screened"))
+    ]
     panel = Panel("accuracy of screening", curves, ylabel="solved", **_axis(sigmas))
-    area = Panel("", [Curve("", auc_by_step(looks))], ylabel="area under the curve", **_axis(sigmas))
+    areas = [Curve("verifier", auc_by_step(looks)), Curve("none: how settled", auc_by_step(looks, LOOKS["screening-blind"]))]
+    area = Panel("", areas, ylabel="area under the curve", **_axis(sigmas))
     shown = [area] if looks.solved.astype(bool).nunique() > 1 else []
     caption = (
-        "Left: how well a look at the clean estimate predicts the final verdict (0.5: not at all), over all problems and noises. "
-        "Right: all seeds are run to step k, the one that looks best is finished; against one seed, against finishing as many "
-        "seeds as the same number of steps allows (a perfect verifier picks), and against finishing all."
+        "Left: how well a look at the clean estimate predicts the final verdict (0.5: not at all), by the verifier, and without "
+        "it by how little the estimate moved in the last step. Right: all seeds are run to step k, the one that looks best is "
+        "finished; against one seed, against finishing as many seeds as the same number of steps allows (a perfect verifier "
+        f"picks), and against finishing all. {looks.problem.nunique()} problems, bands: 95 % bootstrap over them."
     )
     return [pages.Section("Early looks", panels([*shown, panel]), caption)]
 

@@ -14,8 +14,6 @@ from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.trajectory import Run
 from cos_interp.tasks import get_task, reader
 
-VISIBLE = 0.15  # a candidate counts as shown from this share on
-
 
 def commit_step(answers: Sequence[str | None]) -> int | None:
     """First step from which the answer is the last one and never changes; None when the last one is unreadable.
@@ -53,8 +51,6 @@ def read_steps(problem: Problem, clips: np.ndarray, run: Run) -> list[Row]:
         row["distance"] = distance(estimate, final)
         row |= verdict_columns(judge(problem, clip))
         if problem.item is not None:
-            shown = get_task(problem.task).candidates(problem.item, clip)
-            row["candidates"] = sum(mass >= VISIBLE for mass in shown.values())
             row |= {f"frame_{f}": bool(right) for f, right in enumerate(frames_right(problem, clip))}
         rows.append(row)
     return rows

@@ -51,10 +51,10 @@ def equal_compute(runs: int, step: int, steps: int) -> float:
     return (runs * (step + 1) + (steps - step - 1)) / steps
 
 
-def screening_table(looks: pd.DataFrame, steps: int) -> pd.DataFrame:
+def screening_table(looks: pd.DataFrame, steps: int, by: str = "score") -> pd.DataFrame:
     """One row a (problem, step): accuracy of a single run, screened, best-of-m at equal compute, and of all runs.
 
-    ``looks`` has a row a (problem, noise, step) with ``score`` and ``solved`` (the final verdict).
+    ``looks`` has a row a (problem, noise, step) with ``solved`` (the final verdict) and a column ``by`` of what the look saw.
     """
     out = []
     for (problem, step), at in looks.groupby(["problem", "step"], sort=False):
@@ -62,7 +62,7 @@ def screening_table(looks: pd.DataFrame, steps: int) -> pd.DataFrame:
         equal = equal_compute(len(solved), int(step), steps)
         out.append({
             "problem": problem, "step": step, "sigma": at.sigma.iloc[0], "single": float(np.mean(solved)),
-            "screened": screened(at.score, solved), "best of equal compute": best_of(solved, equal),
+            "screened": screened(at[by].tolist(), solved), "best of equal compute": best_of(solved, equal),
             "best of all": float(any(solved)), "compute": equal,
         })  # fmt: skip
     return pd.DataFrame(out)

@@ -14,7 +14,7 @@ from cos_interp.analyses.driver.settings import SuiteConfig
 class TrajectoryConfig(SuiteConfig):
     """UMAP of latents and layer states along the steps."""
 
-    items: int = Field(15, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
+    items: int = Field(24, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
     noises: int = Field(4, ge=2, description="Runs an item, from different noises: distances are between them.")
     steps: tuple[int, ...] | None = Field(None, description="Steps looked at. Eight spread ones by default.")
     layers: tuple[int, ...] | None = Field(None, description="Layers whose state is followed. Start, middle, end by default.")
@@ -38,6 +38,6 @@ ENTRY = Entry(
         "cos analyze trajectory",
         "cos analyze trajectory --tasks maze --items 60 --noises 6 --out runs/trajectory-maze",
     ),
-    seconds=80,
+    seconds=130,
     facts=(TrajectoryFacts,),
 )

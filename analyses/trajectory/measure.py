@@ -1,7 +1,7 @@
 """Where runs go: latents and layer states along the steps, over many items and several noises each.
 
 Distances are between runs of one item, so that neither the picture nor the prompt makes the difference; the maps (PCA,
-UMAP) show all runs together.
+UMAP) show all runs together. Of items with several right answers it is also read how well a state tells the run's final one.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ from torch import Tensor
 
 from cos_interp.analyses.driver.experiment import Unit, each_unit
 from cos_interp.analyses.driver.store import Row
+from cos_interp.analyses.kit import belief
+from cos_interp.analyses.kit.candidates import Candidates, candidates
 from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps, each_problem, fits, judge, verdict_columns
 from cos_interp.analyses.trajectory import TrajectoryConfig, TrajectoryFacts
 from cos_interp.analyses.trajectory.separation import relation, relative_distance, same_answer
+from cos_interp.analyses.trajectory.told import NOISE, told_rows
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.selecting import known_layers
 from cos_interp.interp.trajectory import Run
@@ -79,13 +82,37 @@ def distance_rows(runs: Sequence[Row], states: Sequence[dict[str, list[Tensor]]]
     """A row for each pair of runs, space and step. ``runs``: status and answer of each run, ``states`` as :func:`trace`."""
     rows: list[Row] = []
     for a, b in combinations(range(len(runs)), 2):
-        pair: Row = {"first": a, "second": b, "same_answer": same_answer(runs[a], runs[b])}
+        pair: Row = {"kind": "pair", "first": a, "second": b, "same_answer": same_answer(runs[a], runs[b])}
         pair["relation"] = relation(runs[a]["status"], runs[b]["status"])
         for space, found in states[a].items():
             for place, step in enumerate(steps):
                 apart = relative_distance(found[place], states[b][space][place])
                 rows.append({**pair, "space": space, "step": step, "distance": apart})
     return rows
+
+
+def scores_of(run: Run, among: Candidates, steps: Sequence[int]) -> dict[str, list[dict[str, float]]]:
+    """How much each state of a run speaks for each right answer, by reading, at every step.
+
+    ``x0hat``: its weights by least squares; ``x_t``: the scores of an ideal observer, who knows the candidates and no model;
+    ``noise``: the same at the first step, whatever the step.
+    """
+    named = lambda values: dict(zip(among.answers, values.tolist(), strict=True))
+    seen = lambda k: named(belief.scores(run.x_t[k], among.latents, run.sigmas[k]))
+    return {
+        "x0hat": [named(belief.weights(run.x0hat[k], among.latents)) for k in steps],
+        "x_t": [seen(k) for k in steps],
+        NOISE: [seen(0)] * len(steps),
+    }
+
+
+def _told(
+    model: HookedVideoPipeline, problem: Problem, found: Sequence[Run], runs: Sequence[Row], steps: Sequence[int]
+) -> list[Row]:
+    if problem.item is None or problem.item.unique:
+        return []
+    among = candidates(model, problem.item, found[0].latents)
+    return [] if among is None else told_rows(runs, [scores_of(run, among, steps) for run in found], steps)
 
 
 def measure(model: HookedVideoPipeline, config: TrajectoryConfig, problem: Problem) -> Unit:
@@ -97,7 +124,8 @@ def measure(model: HookedVideoPipeline, config: TrajectoryConfig, problem: Probl
         verdict = judge(problem, run.decode()[0]) if problem.item is not None else None
         runs.append({"noise": noise, **verdict_columns(verdict)})
     states = [found for _, found in traced]
-    rows = [{**problem.facts, "sigma": sigmas[row["step"]], **row} for row in distance_rows(runs, states, steps)]
+    rows = distance_rows(runs, states, steps) + _told(model, problem, [run for run, _ in traced], runs, steps)
+    rows = [{**problem.facts, "sigma": sigmas[row["step"]], **row} for row in rows]
     tensors = {
         space: torch.stack([torch.stack([sketch(v, KEPT) for v in found[space]]) for found in states]) for space in states[0]
     }

@@ -11,12 +11,14 @@ import pandas as pd
 
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
-from cos_interp.analyses.driver.findings import Finding, Number, decide
-from cos_interp.analyses.driver.statistics import curve, mean_number, paired
+from cos_interp.analyses.driver.findings import Finding
+from cos_interp.analyses.driver.statistics import curve, mean_number
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.trajectory import TrajectoryFacts
 from cos_interp.analyses.trajectory.separation import chance_separation, separation
+from cos_interp.analyses.trajectory.told import NOISE, by_item
 from cos_interp.probes import pca, umap
 from cos_interp.reports.figures import Curve, Panel, panels, scatters, step_ticks
 
@@ -29,9 +31,7 @@ QUESTION = (
     "between runs of one item, so that neither the picture nor the prompt makes the difference: 0 is equal, 1.41 unrelated."
 )
 MAPPED = 3  # spaces drawn as maps: x_t, x0hat and one layer
-FEWEST = 5  # items with both kinds of pairs; with fewer an interval over items says nothing
-RULE = f"the interval of the growth lies above 0, over items with both kinds of pairs, at least {FEWEST}"
-CONTROL = "verdicts and answers dealt out anew among the runs of each item"
+READINGS = ["x0hat", "x_t", NOISE]
 
 
 def middle_space(spaces: list[str]) -> str | None:
@@ -47,47 +47,33 @@ def runs_of(result: AnalysisResult) -> Runs:
 # --- findings --------------------------------------------------------------------------------------------------------
 
 
-def growth(apart: pd.DataFrame, space: str) -> Number:
-    """Separation at the last step minus that at the first one, paired by problem."""
-    own = apart[apart.space == space]
-    ends = [own[own.step == k].set_index("problem").separation for k in (own.step.max(), own.step.min())]
-    return paired(*ends)
+def told_step(rows: pd.DataFrame, sigmas: Sequence[float]) -> int | None:
+    """The last looked at step in the first half of the run; at the end the estimate is the answer, whatever came before."""
+    return max((int(k) for k in rows.step.unique() if k <= len(sigmas) / 2), default=None)
 
 
-def first_apart(apart: pd.DataFrame, space: str) -> int | None:
-    """First step from which on the interval of the separation lies above 0; None when it never does."""
-    found = curve(apart[apart.space == space], "separation")
-    step = None
-    for row in found[::-1].itertuples():
-        if not row.low > 0:
-            break
-        step = int(row.step)
-    return step
-
-
-def findings(rows: pd.DataFrame, runs: Runs) -> list[Finding]:
-    claims = {
-        "same_answer": ("Different answers part along the denoising steps (3.1)", "runs with different answers are further apart "
-                        "in x0hat than runs with one answer; from the first to the last step that grows by"),
-        "relation": ("Right and wrong runs part along the denoising steps (3.1)", "a right and a wrong run are further apart in "
-                     "x0hat than two right ones; from the first to the last step that grows by"),
-    }  # fmt: skip
-    return [_finding(separation(rows, by), chance_separation(rows, runs, by), *texts) for by, texts in claims.items()]
-
-
-def _finding(apart: pd.DataFrame, control: pd.DataFrame, claim: str, statement: str) -> Finding:
-    gain, step = growth(apart, "x0hat"), first_apart(apart, "x0hat")
-    since = "at no step are they surely further apart" if step is None else f"they are further apart from step {step} on"
-    if gain.n < FEWEST:
-        return Finding(claim, "not testable", f"too few items: {statement}", gain, CONTROL, growth(control, "x0hat"), RULE)
-    return Finding(claim, decide(gain.low, gain.high), f"({since}) {statement}", gain, CONTROL, growth(control, "x0hat"), RULE)
+def findings(result: AnalysisResult, rows: pd.DataFrame, sigmas: Sequence[float]) -> list[Finding]:
+    """Does the estimate tell the final answer better than the noise (the claim), and than an ideal observer of x_t?"""
+    told = rows[rows.kind == "told"]
+    step = told_step(told, sigmas) if len(told) else None
+    found = pd.DataFrame(columns=READINGS, dtype=float) if step is None else by_item(told, step)
+    areas = {name: Mean(found[name]).number() for name in READINGS}
+    return [
+        result.judge(
+            f"trajectory.{key}", Mean(found["x0hat"] - found[control]),
+            f"of two runs of one item that end with different right answers, x0hat at step {step} tells which is whose with an "
+            f"area under the curve of {areas['x0hat']}, an ideal observer of x_t there with {areas['x_t']}; more than {said} by",
+            areas[control],
+        )
+        for key, control, said in (("answers", NOISE, "an observer of the noise alone"), ("beyond-bayes", "x_t", "that observer"))
+    ]  # fmt: skip
 
 
 # --- page ------------------------------------------------------------------------------------------------------------
 
 
 def report(result: AnalysisResult, store: RunStore) -> Report:
-    rows, runs = result.rows, runs_of(result)
+    rows, runs = result.rows[result.rows.kind == "pair"], runs_of(result)
     sigmas = result.sigmas
     judged = bool(rows.relation.notna().any())
     notes = ["Undecided runs count as not right; they have no answer."] if judged else [
@@ -96,9 +82,10 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     points, titles = mapped(result, store)
     sections = [_distances(rows, sigmas)]
     if judged:
+        sections += _answers(result.rows[result.rows.kind == "told"], sigmas)
         sections += [_separations(rows, runs, by, sigmas) for by in ("same_answer", "relation")]
     sections += _maps(points, titles, judged)
-    page = pages.build(result, TITLE, QUESTION, SOURCE, findings(rows, runs) if judged else [], sections, notes)
+    page = pages.build(result, TITLE, QUESTION, SOURCE, findings(result, result.rows, sigmas) if judged else [], sections, notes)
     return replace(page, media={**page.media, "maps.csv": points.to_csv(index=False, float_format="%.4f").encode()})
 
 
@@ -116,6 +103,21 @@ def _distances(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
     return pages.Section("Distances along the steps", figure, caption)
 
 
+def _answers(told: pd.DataFrame, sigmas: list[float]) -> list[pages.Section]:
+    if told.empty:
+        return []
+    names = {"x0hat": "x0hat, least squares", "x_t": "x_t, ideal observer", NOISE: "noise, ideal observer"}
+    styles = {NOISE: "--"}
+    curves = [Curve(names[n], curve(part, "told"), styles.get(str(n), "-")) for n, part in told.groupby("reading", sort=False)]
+    panel = Panel("which answer is whose", curves, ylabel="area under the curve", bounds=(-0.03, 1.03), **_axis(told, sigmas))
+    caption = (
+        "Pairs of runs of one item that end solved with different answers: how often a state speaks more for its own run's (0.5: "
+        f"chance). {told.problem.nunique()} items, bands: 95 % bootstrap over them. At the last steps x0hat is the answer, so "
+        "that only early steps say something."
+    )
+    return [pages.Section("The final answer, told from a state", panels([panel]), caption)]
+
+
 def _separations(rows: pd.DataFrame, runs: Runs, by: str, sigmas: list[float]) -> pages.Section:
     found, control = separation(rows, by), chance_separation(rows, runs, by)
     title = "Same and different answers" if by == "same_answer" else "Right and wrong runs"
@@ -128,7 +130,10 @@ def _separations(rows: pd.DataFrame, runs: Runs, by: str, sigmas: list[float]) -
         shuffled = control[control.space == space]
         lines += [Curve("verdicts dealt out anew", curve(shuffled, "separation"), "--")] if len(shuffled) else []
         made.append(Panel(str(space), lines, ylabel="difference of distances", **_axis(rows, sigmas)))
-    caption = f"Distance, {kinds} of one item; {found.problem.nunique()} items have both. Bands: 95 % bootstrap over items."
+    caption = (
+        f"Distance, {kinds} of one item; {found.problem.nunique()} items have both. Bands: 95 % bootstrap over items. No "
+        "verdict: at the last step another answer is another estimate, whatever came before."
+    )
     return pages.Section(title, panels(made), caption, _table(rows, found, by))
 
 

@@ -69,7 +69,6 @@ def test_a_planted_trajectory_is_read_as_it_was_made(ambiguous):
     other = TASKS["maze"].with_answer(ambiguous, next(a for a in ambiguous.answers if a != ambiguous.answer))
     rows = pd.DataFrame(planted_rows([blend(ambiguous), other.video, ambiguous.video, ambiguous.video], ambiguous))
     assert rows.status.tolist() == ["undecided", "solved", "solved", "solved"]
-    assert rows.candidates.tolist() == [2, 1, 1, 1]
     found = chain_of_steps_report.commitments(rows).iloc[0]
     assert (found.commit, found.changes, bool(found["unique"])) == (2, 1, False)
     assert rows[[c for c in rows if c.startswith("frame_")]].iloc[1:].all().all()  # both are right answers in every frame
@@ -108,7 +107,7 @@ def test_a_step_is_renoised_at_its_own_sigma(organism, monkeypatch):
     commitment._renoise(organism, problem, run, None, (0, 2, 3))
     for step, state in zip((0, 2, 3), states, strict=True):
         generator = torch.Generator().manual_seed(seed_for("renoising", problem.seed, step))
-        noise = torch.randn((2, *run.latents.shape[1:]), generator=generator)
+        noise = torch.randn((commitment.DRAWS, *run.latents.shape[1:]), generator=generator)
         x0hat = run.x_t[step] - sigmas[step] * run.v[step]
         torch.testing.assert_close(state, (1 - sigmas[step]) * x0hat + sigmas[step] * noise)
 
@@ -226,7 +225,7 @@ def test_a_seed_in_the_call_of_a_sampler_is_refused():
 
 
 CASES = {
-    "chain-of-steps": (load("chain-of-steps"), ChainOfStepsConfig(**SMALL, noises=2, tasks=("maze", "place"))),
+    "chain-of-steps": (load("chain-of-steps"), ChainOfStepsConfig(**SMALL, noises=2, tasks=("maze", "place"), sweep_items=0)),
     "commitment": (load("commitment"), CommitmentConfig(**SMALL, noises=2, pairs=1, tasks=("maze",), steps=(0, 3))),
     "ensemble": (load("ensemble"), EnsembleConfig(**SMALL, tasks=("maze", "bounce"), tensors=("v", "x_t"))),
 }
@@ -255,18 +254,6 @@ def test_own_prompts_run_without_a_verifier(name, tmp_path):
     model = HookedVideoPipeline.from_pipeline(build_tiny("wan21-t2v"))
     _, report = experiment.run_and_report(made, config, tmp_path / "run", model=model, workers=1)
     assert "no verifier" in report.html and report.data["findings"] == []
-
-
-@pytest.mark.slow
-def test_the_untrained_twin_shows_no_chain_of_steps(tmp_path):
-    from cos_interp.organism.package import untrained_twin
-    from cos_interp.organism.shapes import CALL_DEFAULTS
-
-    model = HookedVideoPipeline(untrained_twin(), "untrained", CALL_DEFAULTS)
-    config = ChainOfStepsConfig(items=2, num_inference_steps=3, noises=1)
-    result, report = experiment.run_and_report(load("chain-of-steps"), config, tmp_path / "run", model=model, workers=1)
-    assert not result.rows.status.eq("solved").any()
-    assert {f["verdict"] for f in report.data["findings"][:1]} <= {"refuted", "undecided", "not testable"}
 
 
 def test_own_prompts_that_do_not_fit_are_named(tmp_path):

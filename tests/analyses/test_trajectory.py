@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,13 @@ import torch
 from support import build_tiny, tiny_call
 
 from cos_interp.analyses.driver import experiment
+from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.registry import load
+from cos_interp.analyses.driver.statistics import auc
 from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.driver.twins import twin_of
+from cos_interp.analyses.kit import belief
+from cos_interp.analyses.kit.candidates import Candidates
 from cos_interp.analyses.trajectory import TrajectoryConfig
 from cos_interp.analyses.trajectory import measure as trajectory_map
 from cos_interp.analyses.trajectory import report as trajectory_report
@@ -24,6 +30,7 @@ from cos_interp.analyses.trajectory.separation import (
     same_answer,
     separation,
 )
+from cos_interp.analyses.trajectory.told import concordance, told_rows
 from cos_interp.interp import HookedVideoPipeline, InterpError
 
 
@@ -76,34 +83,129 @@ def synthetic(parting: float, problems: int = 12) -> tuple[pd.DataFrame, dict]:
     return pd.DataFrame(rows), runs
 
 
-def test_planted_parting_is_found_in_its_space_only():
+def test_planted_parting_is_drawn_in_its_space_only():
     rows, runs = synthetic(1.0)
-    found = trajectory_report.findings(rows, runs)
-    assert [f.verdict for f in found] == ["reproduced", "reproduced"]
-    assert all(abs(f.control.value) < 0.1 < 0.3 < f.number.value for f in found)
-    apart = separation(rows)
-    assert trajectory_report.first_apart(apart, "x0hat") == 1  # at step 0 nothing has parted yet
-    assert trajectory_report.first_apart(apart, "layer 3") is None
-    assert abs(trajectory_report.growth(apart, "layer 3").value) < 0.15
-
-
-def test_without_parting_or_with_dealt_out_verdicts_nothing_is_found():
-    rows, runs = synthetic(0.0)
-    assert {f.verdict for f in trajectory_report.findings(rows, runs)} == {"undecided"}
-    rows, runs = synthetic(1.0)
-    chance = chance_separation(rows, runs, "same_answer")
-    assert abs(trajectory_report.growth(chance, "x0hat").value) < 0.1
+    apart, chance = separation(rows), chance_separation(rows, runs, "same_answer")
+    ends = lambda found, space: [found[(found.space == space) & (found.step == k)].separation.mean() for k in (0, 3)]
+    assert abs(ends(apart, "x0hat")[0]) < 0.1 and ends(apart, "x0hat")[1] > 0.4
+    assert abs(ends(apart, "layer 3")[1]) < 0.15 and abs(ends(chance, "x0hat")[1]) < 0.1
     dealt = relabelled(rows, runs, np.random.default_rng(0))
     assert sorted(dealt.same_answer) == sorted(rows.same_answer)  # as many pairs of each kind
-    few = rows[rows.problem.isin(["p0", "p1"])]
-    assert {f.verdict for f in trajectory_report.findings(few, runs)} == {"not testable"}
+
+
+# --- which answer, told from a state ---------------------------------------------------------------------------------
+
+STEPS = (0, 3, 8, 14, 19)
+SIGMAS = [1 - k / 20 for k in range(20)]
+ANSWERS = ("a", "b", "c")
+
+
+def told(known, items: int = 30, prefers: float = 0.0, seed: int = 0, same: bool = False, dealt: bool = False) -> pd.DataFrame:
+    """Rows of items of four runs each. ``known``: by reading, how strongly its scores speak for the run's own answer, beside
+    noise of size 1; ``prefers``: how strongly all speak for answer a, whatever the run; ``dealt``: answers dealt out anew."""
+    chance, rows = np.random.default_rng(seed), []
+    for i in range(items):
+        ends = ["a"] * 4 if same else [str(chance.choice(ANSWERS)) for _ in range(4)]
+        runs = [{"status": "solved", "answer": end} for end in ends]
+        own = [str(chance.choice(ANSWERS)) for _ in ends] if dealt else ends
+        scores = [
+            {
+                reading: [
+                    {x: float(chance.normal() + prefers * (x == "a") + size * (x == end)) for x in ANSWERS} for _ in STEPS
+                ]
+                for reading, size in known.items()
+            }
+            for end in own
+        ]  # fmt: skip
+        rows += [{"problem": f"p{i}", "task": "maze", **row} for row in told_rows(runs, scores, STEPS)]
+    return pd.DataFrame(rows) if rows else pd.DataFrame({"kind": [], "step": []})
+
+
+def judged(rows: pd.DataFrame) -> dict:
+    result = AnalysisResult("trajectory", TrajectoryConfig(), rows)
+    return {f.key.split(".")[1]: f for f in trajectory_report.findings(result, rows, SIGMAS)}
+
+
+def test_concordance_by_hand():
+    one, other = {"a": 0.9, "b": 0.1, "c": 0.0}, {"a": 0.7, "b": 0.3, "c": 0.0}
+    assert concordance(one, other, ("a", "b")) == 1 and concordance(one, other, ("b", "a")) == 0  # both lean to a: the more wins
+    assert concordance(one, one, ("a", "b")) == 0.5 == concordance(one, other, ("c", "c"))
+
+
+def test_concordance_is_the_area_under_the_curve():
+    chance = np.random.default_rng(0)
+    ends = [str(chance.choice(["a", "b"])) for _ in range(12)]
+    scores = [{"a": float(chance.normal() + 0.5 * (end == "a")), "b": float(chance.normal())} for end in ends]
+    rows = told_rows([{"status": "solved", "answer": e} for e in ends], [{"x_t": [s]} for s in scores], [0])
+    area = auc(np.array([s["a"] - s["b"] for s in scores]), np.array([e == "a" for e in ends]))
+    assert np.mean([row["told"] for row in rows]) == pytest.approx(area)
+
+
+def test_only_pairs_that_end_solved_and_differ_count():
+    runs = [
+        {"status": s, "answer": x}
+        for s, x in (("solved", "a"), ("wrong", "b"), ("solved", "b"), ("undecided", None), ("solved", "a"))
+    ]
+    rows = told_rows(runs, [{"x_t": [{"a": 0.0, "b": 0.0}]}] * 5, [0])
+    assert [(row["first"], row["second"]) for row in rows] == [(0, 2), (2, 4)]
+
+
+@pytest.mark.parametrize(
+    ("x0hat", "x_t", "noise", "answers", "beyond"),
+    [(2, 2, 0.5, "reproduced", "refuted"), (2, 0.5, 0.5, "reproduced", "reproduced"), (2, 2, 2, "refuted", "refuted"),
+     (0.5, 2, 2, "refuted", "refuted")],
+)  # fmt: skip
+def test_answers_part_where_the_estimate_tells_more_than_the_noise(x0hat, x_t, noise, answers, beyond):
+    rows = told({"x0hat": x0hat, "x_t": x_t, "noise": noise}, items=200)
+    found = judged(rows)
+    assert (found["answers"].verdict, found["beyond-bayes"].verdict) == (answers, beyond)
+    at = rows[rows.step == 8].astype({"told": float}).groupby(["problem", "reading"]).told.mean().unstack()
+    assert found["answers"].number.value == pytest.approx((at["x0hat"] - at["noise"]).mean()) and found["answers"].primary
+    assert found["beyond-bayes"].number.value == pytest.approx((at["x0hat"] - at["x_t"]).mean())
+    assert found["answers"].control.value == pytest.approx(at["noise"].mean()) and not found["beyond-bayes"].primary
+
+
+def test_an_answer_that_the_problem_prefers_in_every_run_is_no_parting():
+    """Placebos: the estimate leans to one answer whatever the run; answers are dealt out anew; all runs give one answer."""
+    lean = judged(told({"x0hat": 0, "x_t": 0, "noise": 0}, prefers=50.0))
+    assert {f.verdict for f in lean.values()} <= {"undecided", "refuted"} and abs(lean["answers"].control.value - 0.5) < 0.15
+    dealt = judged(told({"x0hat": 4, "x_t": 4, "noise": 1}, dealt=True))
+    assert {f.verdict for f in dealt.values()} <= {"undecided", "refuted"}
+    one = judged(told({"x0hat": 4, "x_t": 4, "noise": 1}, same=True))
+    assert {f.verdict for f in one.values()} == {"not testable"} and one["answers"].number.n == 0
+    assert judged(told({"x0hat": 4, "x_t": 4, "noise": 1}, items=11))["answers"].verdict == "not testable"
+
+
+def test_what_is_told_only_at_the_end_does_not_count():
+    rows = told({"x0hat": 0, "x_t": 0, "noise": 0}, items=60)
+    late = (rows.step > 8) & (rows.reading == "x0hat")
+    assert judged(rows.assign(told=rows.told.where(~late, 1.0)))["answers"].verdict in ("undecided", "refuted")
+    assert trajectory_report.told_step(rows, SIGMAS) == 8
+
+
+def test_scores_of_a_run_are_the_kits():
+    rows = torch.randn(3, 4, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+    among = Candidates(ANSWERS, rows, rows[0] * 0)
+    run = SimpleNamespace(sigmas=[1.0, 0.5], x_t=[rows[1:2] * 2, rows[2:] + 1], x0hat=[rows.mean(0, keepdim=True), rows[1:2]])
+    found = trajectory_map.scores_of(run, among, (0, 1))
+    assert list(found["x0hat"][0].values()) == pytest.approx([1 / 3] * 3) and found["x0hat"][1]["b"] == pytest.approx(1)
+    assert list(found["x_t"][1].values()) == belief.scores(run.x_t[1], rows, 0.5).tolist()
+    assert found["noise"] == [found["x_t"][0]] * 2
+
+
+@pytest.mark.slow
+def test_a_twin_reproduces_nothing(organism, tmp_path):
+    config = TrajectoryConfig(tasks=("maze", "place"), items=24, noises=2, num_inference_steps=4, steps=(0, 2, 3), layers=(0,))
+    _, report = experiment.run_and_report(load("trajectory"), config, tmp_path / "run", model=twin_of(organism, 3), workers=1)
+    assert "reproduced" not in {f["verdict"] for f in report.data["findings"]} and len(report.data["findings"]) == 2
 
 
 def test_a_run_on_the_organism(organism, tmp_path):
     config = TrajectoryConfig(tasks=("maze",), items=1, noises=3, num_inference_steps=6, steps=(0, 2, 5), layers=(0, 4))
     result, report = experiment.run_and_report(load("trajectory"), config, tmp_path / "run", model=organism, workers=1)
-    rows = result.rows
+    told, rows = (result.rows[result.rows.kind == kind] for kind in ("told", "pair"))
     assert RunStore(tmp_path / "run").verify() == []
+    assert told.empty or set(told.reading) == {"x0hat", "x_t", "noise"}
     assert len(rows) == 3 * 4 * 3 and set(rows.space) == {"x_t", "x0hat", "layer 0", "layer 4"}  # pairs, spaces, steps
     start = rows[(rows.space == "x_t") & (rows.step == 0)].distance
     assert ((start > 1.3) & (start < 1.5)).all()  # independent noises

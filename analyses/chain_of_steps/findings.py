@@ -1,0 +1,135 @@
+"""What Chain-of-Steps found, by the rules: the rise, its timing, candidates, steps against frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from cos_interp.analyses.chain_of_steps.forming import forming, within_bound
+from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.estimates import Estimate, Mean, PairedShares, Share
+from cos_interp.analyses.driver.findings import Finding, Number
+
+TIMED = 0.3  # share of the steps by which the paper's accuracy is there: step 30 of 100
+TIMED_SIGMA = 0.921  # noise level of that step with the paper's scheduler, shift 5
+NEAR = 0.05  # a step that far from it in sigma is not its
+LEVEL = 0.8  # of the final accuracy, from which on it is a plateau
+
+
+def solved(rows: pd.DataFrame) -> pd.DataFrame:
+    """Share of an item's noises whose estimate is right: a row an item, a column a step."""
+    return rows.assign(right=(rows.status == "solved").astype(float)).pivot_table("right", "problem", "step", sort=False)
+
+
+def findings(result: AnalysisResult, rows: pd.DataFrame, sigmas: Sequence[float]) -> list[Finding]:
+    """All claims from the rows of the steps, judged; ``sigmas`` without the final 0."""
+    unique = rows["unique"].astype(bool)
+    own = rows.noise == 0
+    found = [_rise(result, rows[unique], rows[~unique], len(sigmas))]
+    found += [_timing(result, rows[unique & own], rows[~unique & own], key, sigmas) for key in ("steps", "sigma")]
+    return [*found, _candidates(result, rows[~unique]), _frames(result, rows)]
+
+
+def more(first: pd.Series, second: pd.Series) -> Estimate:
+    """How much more often the first holds, on the same items; with several noises an item a mean of differences of shares."""
+    yes_or_no = np.isin([*first, *second], (0, 1)).all()
+    return PairedShares(first, second) if yes_or_no else Mean(first - second)
+
+
+def level(items: pd.Series) -> Number:
+    """A share of items; their mean where an item has several noises."""
+    return (Share(items) if np.isin(items, (0, 1)).all() else Mean(items)).number()
+
+
+# --- the rise and when it is there -----------------------------------------------------------------------------------
+
+
+def _rise(result: AnalysisResult, unique: pd.DataFrame, several: pd.DataFrame, last: int) -> Finding:
+    table, beside = solved(unique), solved(several)
+    at = lambda found, step: found[step] if len(found) else pd.Series(dtype=float)
+    others = f"with several right answers: {level(at(beside, 0))} and {level(at(beside, last))}"
+    return result.judge(
+        "chain-of-steps.rise", more(at(table, last), at(table, 0)),
+        f"items with one right answer are solved at the end for {level(at(table, last))} ({others}, at step 0 and the end, "
+        "where a blend of two answers is unreadable); that is more than at step 0 by",
+        level(at(table, 0)),
+    )  # fmt: skip
+
+
+def timed_step(key: str, sigmas: Sequence[float]) -> int:
+    """The step that a timing is read at: by its share of the steps, or nearest in sigma."""
+    if key == "steps":
+        return round(TIMED * len(sigmas))
+    return int(np.abs(np.array(sigmas) - TIMED_SIGMA).argmin())
+
+
+def reached(table: pd.DataFrame, step: int) -> pd.Series:
+    """Of the items solved at the end, which are at a step."""
+    ended = table[table[max(table)] == 1] if len(table) else table
+    return ended[step] if len(ended) else pd.Series(dtype=float)
+
+
+def _timing(result: AnalysisResult, unique: pd.DataFrame, several: pd.DataFrame, key: str, sigmas: Sequence[float]) -> Finding:
+    """One noise an item: a share of shares would be another number than the accuracy's."""
+    step, table, beside = timed_step(key, sigmas), solved(unique), solved(several)
+    start, unfit = Share(reached(table, 0)), None
+    if start.n and start.value >= LEVEL:
+        unfit = f"{start.number()} of them are right at step 0 already, before anything could form"
+    if key == "sigma" and abs(sigmas[step] - TIMED_SIGMA) > NEAR:
+        unfit = f"the run has no step near sigma {TIMED_SIGMA}: {sigmas[step]:.3f} is the nearest"
+    return result.judge(
+        f"chain-of-steps.timing-{key}", Share(reached(table, step)),
+        f"of the items with one right answer that are solved at the end (with several: {Share(reached(beside, step)).number()}), "
+        f"solved at step {step} of {len(sigmas)} (sigma {sigmas[step]:.3f}) are",
+        start.number(), unfit,
+    )  # fmt: skip
+
+
+# --- candidates ------------------------------------------------------------------------------------------------------
+
+
+def pruned(several: pd.DataFrame) -> pd.DataFrame:
+    """Of every item that is solved at the end: how many answers are shown at step 0 and at the end, the same of the control,
+    and ``fewer``, what the control leaves of the difference. Noises that end solved are averaged."""
+    columns = ["first", "last", "first_one", "last_one", "bayes"]
+    if "shown" not in several or several.empty:
+        return pd.DataFrame(columns=[*columns, "fewer"], dtype=float)
+    at = several.set_index(["problem", "noise"])
+    first, last = at[at.step == 0], at[at.step == at.step.max()]
+    last = last[(last.status == "solved") & last.shown.notna()]
+    first = first.loc[last.index]
+    found = pd.DataFrame(dict(zip(columns, (first.shown, last.shown, first.one, last.one, first.bayes), strict=True)))
+    found = found.astype(float).groupby("problem").mean()
+    return found.assign(fewer=(found["first"] - found["last"]) - (found.first_one - found.last_one))
+
+
+def _candidates(result: AnalysisResult, several: pd.DataFrame) -> Finding:
+    found = pruned(several)
+    control = Mean(found.first_one - found.last_one).number()
+    return result.judge(
+        "chain-of-steps.candidates", Mean(found.fewer),
+        f"the estimate shows {Mean(found['first']).number()} right answers at step 0 and {Mean(found['last']).number()} at the "
+        f"end (an ideal observer of x_t holds {Mean(found.bayes).number()} possible at step 0); fewer at the end, beyond the "
+        "control, by",
+        control,
+    )  # fmt: skip
+
+
+# --- steps against frames --------------------------------------------------------------------------------------------
+
+
+def _frames(result: AnalysisResult, rows: pd.DataFrame) -> Finding:
+    found = forming(rows)
+    items = found.groupby(["unique", "problem"])[["slope", "dealt"]].mean().reset_index()
+    unique = items["unique"].astype(bool)
+    one, several = items[unique], items[~unique]
+    slopes = one.slope.to_numpy(float)
+    return result.judge(
+        "chain-of-steps.frames", Mean(within_bound(slopes)),
+        "of the items with one right answer that form between step 0 and the end, a latent frame is right to the end later than "
+        f"the one before it by {Mean(slopes).number()} steps of 20 (with several answers: {Mean(several.slope).number()}); the "
+        "bound minus that slope's size is",
+        Mean(one.dealt).number(),
+    )  # fmt: skip

@@ -1,0 +1,101 @@
+"""What the commitment tests found, by the rules: is the plan chosen early, can seeds be screened by then?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from cos_interp.analyses.commitment.measure import early_step
+from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.estimates import Mean, Share
+from cos_interp.analyses.driver.findings import Finding, Number
+from cos_interp.analyses.driver.rules import rules
+from cos_interp.analyses.kit.screening import screening_table
+
+SHARE = 0.9  # of its ceiling: from there on the plan counts as chosen
+ROOM = 0.2  # least ceiling above chance; below it independent noises choose the same
+LOOKS = {"screening": "score", "screening-blind": "settled"}  # what a look sees, by claim
+
+
+def findings(result: AnalysisResult, rows: pd.DataFrame, sigmas: Sequence[float]) -> list[Finding]:
+    """The claims from all rows, judged."""
+    found = [_chosen(result, rows, sigmas, by) for by in ("steps", "sigma")]
+    return found + [_screening(result, rows[rows.kind == "look"], sigmas, key) for key in LOOKS]
+
+
+def excess(rows: pd.DataFrame) -> pd.DataFrame:
+    """Agreement of re-noised runs with the run itself, above that of two independent noises: a row an item, a column a step.
+
+    Items that end solved; the last column is the ceiling.
+    """
+    again = rows[rows.kind == "renoise"]
+    again = again[again.eligible.astype(bool)] if len(again) else again.assign(same=[], step=[])
+    chance = rows[rows.kind == "independent"].groupby("problem").same.mean().astype(float)
+    agreed = again.assign(same=again.same.astype(float)).pivot_table("same", "problem", "step", sort=True)
+    return agreed.sub(chance.reindex(agreed.index), axis=0)
+
+
+def chosen_step(over: pd.DataFrame) -> int | None:
+    """The first tested step from which the mean excess stays at SHARE of its ceiling; None without a ceiling above chance."""
+    means = over.mean()
+    if means.empty or means.iloc[-1] <= 0:
+        return None
+    below = [k for k, mean in means.items() if mean < SHARE * means.iloc[-1]]
+    return min((int(k) for k in means.index if not below or k > below[-1]), default=None)
+
+
+def named(rows: pd.DataFrame, step: int) -> Number:
+    """Share of the items in which an ideal observer of x_t names the run's answer: the noise may have chosen what the estimate
+    does not show yet."""
+    if "named" not in rows:
+        return Share([]).number()
+    here = rows[(rows.kind == "renoise") & (rows.step == step) & rows.eligible.eq(True)]
+    return Share(here.groupby("problem").named.first().to_numpy(float)).number()
+
+
+def _chosen(result: AnalysisResult, rows: pd.DataFrame, sigmas: Sequence[float], by: str) -> Finding:
+    """Of each item the excess at the last early step minus SHARE of its ceiling: above 0 where the plan is chosen by then."""
+    over = excess(rows)
+    step = early_step([int(k) for k in over], sigmas, by)
+    if step is None:
+        return result.judge(f"commitment.early-{by}", Mean([]), "no tested step is early", Mean([]).number())
+    ceiling, since = over.iloc[:, -1], chosen_step(over)
+    unfit = None
+    if len(over) and ceiling.mean() < ROOM:
+        unfit = f"independent noises agree nearly as often as runs re-noised at the last step, {Mean(ceiling).number()} less"
+    reached = "never" if since is None else f"from step {since} (sigma {sigmas[since]:.2f})"
+    return result.judge(
+        f"commitment.early-{by}", Mean(over[step] - SHARE * ceiling),
+        f"re-noised runs give the run's answer {SHARE:g} as often above chance as at the last step {reached} on; at step {step} "
+        f"(sigma {sigmas[step]:.2f}), the last early one, their excess over chance is {Mean(over[step]).number()} (an ideal "
+        f"observer of x_t names the run's answer there in {named(rows, step)}); beyond {SHARE:g} of the last step's, per item, "
+        "that is",
+        Mean(ceiling).number(), unfit,
+    )  # fmt: skip
+
+
+def screened(looks: pd.DataFrame, sigmas: Sequence[float], key: str) -> pd.DataFrame:
+    """Per item at the last early look: ``single``, ``screened``, ``best of equal compute``, ``best of all``, and the ``gain``
+    over the control: whole runs for the same block calls, of which the verifier picks one where the look is its own, else none
+    can be told from another."""
+    step = early_step(sorted({int(k) for k in looks.step}), sigmas, "steps")
+    table = screening_table(looks[looks.step == step], len(sigmas), LOOKS[key])
+    if table.empty:
+        return pd.DataFrame(columns=["step", "screened", "best of all", "compute", "control", "gain"], dtype=float)
+    table = table.assign(control=table["best of equal compute" if key == "screening" else "single"])
+    return table.assign(gain=table.screened - table.control)
+
+
+def _screening(result: AnalysisResult, looks: pd.DataFrame, sigmas: Sequence[float], key: str) -> Finding:
+    found = screened(looks, sigmas, key)
+    room, smallest = (found["best of all"] - found.control).mean(), rules()[f"commitment.{key}"].smallest
+    unfit = f"even a look that never errs could gain only {room:.3f}" if room < smallest else None
+    where = (
+        "nowhere" if found.empty else f"at step {int(found.step.iloc[0])}, which costs {found.compute.iloc[0]:.2f} whole runs,"
+    )
+    return result.judge(
+        f"commitment.{key}", Mean(found.gain),
+        f"finishing only the seed that looks best {where} solves {Mean(found.screened).number()}, more than the control by",
+        Mean(found.control).number(), unfit,
+    )  # fmt: skip
