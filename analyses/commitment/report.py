@@ -11,9 +11,10 @@ from cos_interp.analyses.commitment.findings import LOOKS, findings
 from cos_interp.analyses.commitment.measure import DRAWS
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.estimates import Statistic
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import LeftOut
-from cos_interp.analyses.driver.statistics import auc, bootstrap, by_item, curve, mean_number
+from cos_interp.analyses.driver.statistics import auc, by_item, curve, mean_number
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.screening import screening_table
 from cos_interp.reports.figures import Curve, Panel, panels, step_ticks
@@ -31,7 +32,7 @@ def auc_by_step(looks: pd.DataFrame, by: str = "score") -> pd.DataFrame:
     out = []
     for step, at in looks.groupby("step"):
         groups = [g for _, g in at.groupby("problem")]
-        number = bootstrap(groups, lambda chosen: auc(_column(chosen, by), _column(chosen, "solved").astype(bool)))
+        number = Statistic(groups, lambda part: auc(_column(part, by), _column(part, "solved").astype(bool))).number()
         out.append({"step": step, "mean": number.value, "low": number.low, "high": number.high, "n": number.n})
     return pd.DataFrame(out)
 
@@ -77,7 +78,7 @@ def _renoise_section(rows: pd.DataFrame, sigmas: list[float], judged: bool) -> p
         table = _commit_table(again)
     caption = (
         f"{DRAWS} fresh noises a step and problem, {again.problem.nunique()} problems; of the tasks' only those with several "
-        "right answers. Bands: 95 % bootstrap over problems. Committed: every re-noised run from there on agrees. At sigma 1 "
+        "right answers. Bands: 95 % intervals over problems. Committed: every re-noised run from there on agrees. At sigma 1 "
         "nothing of the run is left: there the two curves differ by chance only."
     )
     return pages.Section("Re-noising", panels(made), caption, table)
@@ -94,7 +95,7 @@ def _margin_section(rows: pd.DataFrame, sigmas: list[float]) -> list[pages.Secti
     caption = (
         "x_t's distance from the nearest boundary between two right answers, by the exact posterior over their encoded videos, "
         "in standard deviations of its noise: how firmly the state stands for an answer, whatever the model makes of it. "
-        f"{known.problem.nunique()} problems, bands: 95 % bootstrap over them."
+        f"{known.problem.nunique()} problems, bands: 95 % intervals over them."
     )
     return [pages.Section("Margin", panels([panel]), caption)]
 
@@ -128,7 +129,7 @@ def _look_sections(rows: pd.DataFrame, sigmas: list[float]) -> list[pages.Sectio
         "Left: how well a look at the clean estimate predicts the final verdict (0.5: not at all), by the verifier, and without "
         "it by how little the estimate moved in the last step. Right: all seeds are run to step k, the one that looks best is "
         "finished; against one seed, against finishing as many seeds as the same number of steps allows (a perfect verifier "
-        f"picks), and against finishing all. {looks.problem.nunique()} problems, bands: 95 % bootstrap over them."
+        f"picks), and against finishing all. {looks.problem.nunique()} problems, bands: 95 % intervals over them."
     )
     return [pages.Section("Early looks", panels([*shown, panel]), caption)]
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, TypeAdapter
 
-MIN_ITEMS = 5
 Verdict = Literal["reproduced", "refuted", "undecided", "not testable"]
 
 
@@ -61,10 +60,6 @@ class Finding:
     twins: tuple[Number, ...] = ()
     why: str = ""
     primary: bool = True
-
-    def sized(self) -> Finding:
-        """The same, not testable when it rests on fewer than MIN_ITEMS items: for findings without a rule of their own."""
-        return self if self.key or self.number.n >= MIN_ITEMS else replace(self, verdict="not testable")
 
     def line(self) -> str:
         """One plain sentence for the terminal."""

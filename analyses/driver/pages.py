@@ -56,7 +56,6 @@ def build(
     notes: list[str] | None = None,
 ) -> Report:  # fmt: skip
     """The report of an experiment: page, lines for the terminal, data, media."""
-    findings = [f.sized() for f in findings]
     media = {f"{_file(s.title)}-{_file(c.name)}.{'png' if c.still else 'mp4'}": c.data for s in sections for c in s.clips}
     figures = {f"{_file(s.title)}.svg": s.figure.encode() for s in sections if s.figure}
     html = render(

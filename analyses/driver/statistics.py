@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,26 +10,8 @@ import scipy.stats
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from cos_interp.analyses.driver.estimates import Mean, PairedShares, Share, Statistic
+from cos_interp.analyses.driver.estimates import Mean, PairedShares, Share
 from cos_interp.analyses.driver.findings import Number
-
-RESAMPLES = 2000
-
-
-def bootstrap_mean(values: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float, float]:
-    """Mean and 95 % percentile bootstrap interval over items (rows of ``values``: one number an item).
-
-    With one item the interval is undefined and given as NaN.
-    """
-    values = np.asarray(values, float)
-    if len(values) == 0:
-        return float("nan"), float("nan"), float("nan")
-    if len(values) == 1:
-        return float(values[0]), float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
-    means = values[rng.integers(0, len(values), (resamples, len(values)))].mean(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(values.mean()), float(low), float(high)
 
 
 def projection(patched: Tensor, corrupt: Tensor, clean: Tensor) -> float:
@@ -61,11 +43,6 @@ def reread_share(sigmas: Sequence[float], first: int, last: int) -> float:
 def remaining_share(sigmas: Sequence[float], step: int) -> float:
     """The step's share of the sigma path that is still ahead, ``(sigma_k - sigma_k+1) / sigma_k``."""
     return (sigmas[step] - sigmas[step + 1]) / sigmas[step]
-
-
-def bootstrap(items: Sequence[object], statistic: Callable[[Sequence], float]) -> Number:
-    """A statistic of a list of items with its 95 % interval, items resampled with replacement."""
-    return Statistic(items, statistic).number()
 
 
 def mean_number(values: Sequence[float] | np.ndarray) -> Number:

@@ -51,7 +51,7 @@ def no_room(solved: float) -> str | None:
 
 
 def _mean(items: pd.Series) -> Number:
-    """Beside the number that decides: its 95 % percentile bootstrap, which is there for shares near 0 and 1, too."""
+    """The mean over items with its 95 % interval, beside the number that decides."""
     return mean_number(items.to_numpy(float))
 
 
@@ -68,7 +68,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         notes.append("These problems have no verifier: only how far the result moves is shown.")
     else:
         caption = (
-            f"Bars: 95 % percentile bootstrap, {judged.problem.nunique()} items, each the mean of {config.repeats} ensembles. "
+            f"Bars: 95 % intervals, {judged.problem.nunique()} items, each the mean of {config.repeats} ensembles. "
             "Dashed: single runs. One seed, scaled: the same seeds alone, the merged tensor at the norm that merging leaves."
         )
         sections = [pages.Section("Accuracy", _bars(judged), caption, _table(judged))]

@@ -192,7 +192,7 @@ def _by_step(
 
 
 def _bands(rows: pd.DataFrame, shares: bool) -> str:
-    return f"Bands: {'exact 95 % interval of a share' if shares else '95 % bootstrap'} over {rows.problem.nunique()} items."
+    return f"Bands: {'exact 95 % interval of a share' if shares else '95 % intervals'} over {rows.problem.nunique()} items."
 
 
 def _line(rows: pd.DataFrame, value: str, along: str, shares: bool) -> pd.DataFrame:

@@ -160,7 +160,7 @@ def _curves(rows: pd.DataFrame, tensors: list, sigmas: list[float]) -> pages.Sec
         Panel("sensitivity of x0hat, by task", tasks, **step),
         Panel("sensitivity, by sigma", levels, "disturbed_sigma", "sigma of the disturbed step", "1 - CKA"),
     ]
-    return pages.Section("Sensitivity by step", panels(made), "Bands: 95 % bootstrap over items. Sigma below the step.")
+    return pages.Section("Sensitivity by step", panels(made), "Bands: 95 % intervals over items. Sigma below the step.")
 
 
 def peak_table(rows: pd.DataFrame, tensors: list) -> pd.DataFrame:

@@ -99,7 +99,7 @@ def _distances(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
     spaces = [Curve(str(s), curve(p, "distance")) for s, p in rows.groupby("space", sort=False)]
     tasks = [Curve(str(t), curve(p, "distance")) for t, p in rows[rows.space == "x0hat"].groupby("task", sort=False)]
     figure = panels([Panel("two runs of one item, by space", spaces, **axis), Panel("x0hat, by task", tasks, **axis)])
-    caption = "Two runs of one item from different noises, all pairs. Bands: 95 % bootstrap over items."
+    caption = "Two runs of one item from different noises, all pairs. Bands: 95 % intervals over items."
     return pages.Section("Distances along the steps", figure, caption)
 
 
@@ -112,7 +112,7 @@ def _answers(told: pd.DataFrame, sigmas: list[float]) -> list[pages.Section]:
     panel = Panel("which answer is whose", curves, ylabel="area under the curve", bounds=(-0.03, 1.03), **_axis(told, sigmas))
     caption = (
         "Pairs of runs of one item that end solved with different answers: how often a state speaks more for its own run's (0.5: "
-        f"chance). {told.problem.nunique()} items, bands: 95 % bootstrap over them. At the last steps x0hat is the answer, so "
+        f"chance). {told.problem.nunique()} items, bands: 95 % intervals over them. At the last steps x0hat is the answer, so "
         "that only early steps say something."
     )
     return [pages.Section("The final answer, told from a state", panels([panel]), caption)]
@@ -131,7 +131,7 @@ def _separations(rows: pd.DataFrame, runs: Runs, by: str, sigmas: list[float]) -
         lines += [Curve("verdicts dealt out anew", curve(shuffled, "separation"), "--")] if len(shuffled) else []
         made.append(Panel(str(space), lines, ylabel="difference of distances", **_axis(rows, sigmas)))
     caption = (
-        f"Distance, {kinds} of one item; {found.problem.nunique()} items have both. Bands: 95 % bootstrap over items. No "
+        f"Distance, {kinds} of one item; {found.problem.nunique()} items have both. Bands: 95 % intervals over items. No "
         "verdict: at the last step another answer is another estimate, whatever came before."
     )
     return pages.Section(title, panels(made), caption, _table(rows, found, by))

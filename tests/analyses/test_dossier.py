@@ -116,12 +116,6 @@ def test_verdicts_follow_the_interval():
     assert decide(0.1, 0.4, 0.2) == "undecided" and decide(float("nan"), 0.1) == "not testable"
 
 
-def test_few_items_decide_nothing():
-    many = Finding("c", "reproduced", "s", Number(0.5, 0.4, 0.6, 5), "n", Number(0.0), "r")
-    assert many.sized() == many
-    assert Finding("c", "reproduced", "s", Number(0.5, 0.4, 0.6, 4), "n", Number(0.0), "r").sized().verdict == "not testable"
-
-
 def test_a_killed_experiment_is_continued_at_its_own_size(counted, organism, tmp_path):
     config = DossierConfig(budget="1h", twins=0)
     experiment.run(EXPERIMENT, CountConfig(items=7), tmp_path / "run" / "count", model=organism, workers=1)
