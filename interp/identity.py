@@ -65,8 +65,8 @@ def constants_of(module: nn.Module) -> dict[str, Any]:
         for name, value in vars(inner).items():
             if isinstance(value, bool | int | float) and not name.startswith("_") and name != "training":
                 held[f"{path}.{name}"] = value
-            elif name == "forward" and not hasattr(inner, "_hf_hook"):
-                held[f"{path}.forward"] = getattr(value, "__qualname__", type(value).__name__)
+            elif name == "forward" and (own := getattr(value, "__qualname__", "")) != type(inner).forward.__qualname__:
+                held[f"{path}.forward"] = own
         if isinstance(scales := getattr(inner, "scaling", None), Mapping):  # a LoRA layer of peft
             switches = (getattr(inner, name, None) for name in ("active_adapters", "disable_adapters", "merged_adapters"))
             held[f"{path}.adapters"] = [sorted(scales.items()), *map(str, switches)]
