@@ -107,7 +107,17 @@ def measure(model: HookedVideoPipeline, config: PropagationConfig, problem: Prob
         sigmas=tuple(run.sigmas), prompt=problem.call["prompt"], scheduler=type(model.pipe.scheduler).__name__,
         handoff=handoff(run),
     )  # fmt: skip
-    return Unit([{**problem.facts, **row} for row in rows], {}, facts)
+    kept = noise_kept(run)
+    return Unit([{**problem.facts, "noise_kept": kept, **row} for row in rows], {}, facts)
+
+
+def noise_kept(run: Run) -> float:
+    """The share of the noise that a run begins with that its final latent still holds, by regression.
+
+    0 when all of it is removed, about 1 for a model that does not look at its input.
+    """
+    noise, final = run.x_t[0].double().flatten() / run.sigmas[0], run.latents.double().flatten()
+    return float(noise @ final / (noise @ noise))
 
 
 def handoff(run: Run) -> int | None:

@@ -22,6 +22,7 @@ PEAK_SIGMA = (
     5 * 0.6 / (1 + 4 * 0.6),
 )  # steps 20 to 30 of 50 at the paper's shift 5: 0.77 to 0.88
 EARLY = 0.4  # share of the steps
+KEPT = 0.5  # share of the first noise in the final latent, from which on a run does not denoise
 QUESTION = (
     "A disturbance at step s: how far are the later states from those of the undisturbed run? 1 - CKA is 0 for no effect and 1 "
     "for states that share nothing. The sensitivity of a step is the mean over all states after it."
@@ -75,11 +76,16 @@ def findings(result: AnalysisResult, rows: pd.DataFrame, steps: int) -> list[Fin
         f"{PEAK_SIGMA[0]:.2f} to {PEAK_SIGMA[1]:.2f} its highest value is above the highest elsewhere by a share of",
         Mean(above_the_rest(carried, sigmas)).number(),
     )  # fmt: skip
+    kept = rows.groupby("problem", sort=False).noise_kept.first()
+    removes = kept.index[kept < KEPT]
+    unfit = None
+    if not len(removes):
+        unfit = f"undisturbed, {kept.mean():.2f} of the first noise is left at the end: a model that removes none repairs nothing"
     left = result.judge(
-        "propagation.left", Mean(left_shares(final[early], carried[early])),
+        "propagation.left", Mean(left_shares(final.loc[removes, early], carried.loc[removes, early])),
         "of the dissimilarity that a disturbance in the first two fifths of the steps would leave unrepaired, the final latent "
         "still shows a share of",
-        Mean(left_shares(final[late], carried[late])).number(),
+        Mean(left_shares(final.loc[removes, late], carried.loc[removes, late])).number(), unfit,
     )  # fmt: skip
     return [peak, left]
 

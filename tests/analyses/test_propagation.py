@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,9 +17,9 @@ from cos_interp.analyses.driver.experiment import run_and_report
 from cos_interp.analyses.driver.findings import Number
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
-from cos_interp.analyses.kit.problems import problems
+from cos_interp.analyses.kit.problems import arguments, problems
 from cos_interp.analyses.propagation import PropagationConfig, PropagationFacts, cka
-from cos_interp.analyses.propagation.measure import handoff, measure
+from cos_interp.analyses.propagation.measure import handoff, measure, noise_kept
 from cos_interp.analyses.propagation.report import PEAK_SIGMA, above_the_rest, by_item, findings, left_shares, per_displacement
 from cos_interp.interp import InterpError
 
@@ -72,14 +73,14 @@ def test_debiased_cka_against_gram_matrices_and_chance():
 SIGMA = {k: 1 - k / 10 for k in range(10)}  # steps 2 to 2 lie within the window, .8
 
 
-def made_up(final: float, height: dict[int, float], items: int = 16) -> pd.DataFrame:
+def made_up(final: float, height: dict[int, float], items: int = 16, kept: float = 0.1) -> pd.DataFrame:
     """Rows of items that differ a little: x0hat dissimilarity ``height[s]`` after step s, final latents at ``final`` of the
     carried one, and twice as much put in by late steps."""
     rows = []
     for item in range(items):
         own = 1 + 0.02 * (item % 5)
         for s in range(10):
-            at = {"problem": str(item), "layer": None, "disturbed": s, "disturbed_sigma": SIGMA[s]}
+            at = {"problem": str(item), "layer": None, "disturbed": s, "disturbed_sigma": SIGMA[s], "noise_kept": kept}
             put_in = 0.5 if s < 5 else 1.0
             seen = height.get(s, 0.1) * (1 + 0.02 * (item % 3) * (s % 2))
             rows += [{**at, "tensor": "x0hat", "step": j, "value": seen * put_in} for j in range(s, 10)]
@@ -129,11 +130,28 @@ def test_persistence_that_a_twin_shows_too_is_not_reproduced():
     assert judged(made_up(0.9, {2: 0.8}, items=11))[1].verdict == "not testable"
 
 
+def test_a_model_that_removes_no_noise_has_nothing_to_recover_from():
+    found = judged(made_up(0.9, {2: 0.8}, kept=0.9))
+    assert found[1].verdict == "not testable" and "0.90 of the first noise is left" in found[1].why
+    mixed = pd.concat([made_up(0.9, {2: 0.8}), made_up(0.1, {2: 0.8}, kept=0.9).assign(problem=lambda rows: "x" + rows.problem)])
+    assert judged(mixed)[1].number.n == 16 and judged(mixed)[1].verdict == "reproduced"
+
+
+def test_the_noise_that_is_kept_by_hand(organism):
+    noise, clean = torch.randn(1, 4, 3, 8, 8), torch.randn(1, 4, 3, 8, 8)
+    clean -= noise * (noise * clean).sum() / (noise * noise).sum()  # orthogonal
+    for share in (0.0, 0.3, 1.0):
+        run = SimpleNamespace(x_t=[noise], sigmas=[1.0], latents=clean + share * noise)
+        assert noise_kept(run) == pytest.approx(share, abs=1e-6)
+    for model, low, high in ((organism, -0.3, 0.3), (twins.twin_of(organism, 3), 0.9, 1.1)):
+        call = arguments(model, PropagationConfig(num_inference_steps=4), problems(PropagationConfig(items=1))[0])
+        assert low < noise_kept(model.run(**call)) < high
+
+
 @pytest.mark.slow
 def test_on_a_twin_nothing_is_reproduced(organism, tmp_path):
     config = PropagationConfig(tasks=("maze",), items=12, num_inference_steps=8, layers=())
-    beside = config.model_copy(update={"twins": 1})
-    _, report = run_and_report(load("propagation"), beside, tmp_path / "run", model=twins.twin_of(organism, 3), workers=1)
+    _, report = run_and_report(load("propagation"), config, tmp_path / "run", model=twins.twin_of(organism, 3), workers=1)
     assert "reproduced" not in {found["verdict"] for found in report.data["findings"]}
 
 
