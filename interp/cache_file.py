@@ -33,7 +33,12 @@ def write(path: Path, store: Mapping[Key, Tensor], axes: Mapping[str, tuple[str,
     tensors = {json.dumps(key): value.detach().cpu().contiguous() for key, value in store.items()}
     said = json.dumps({"axes": axes, "order": list(tensors)})  # the file has its own order
     header = {"format": FORMAT, "said": said, "sha256": content_digest(tensors, said)}
-    write_atomic(path, save(tensors, header))
+    try:
+        write_atomic(path, save(tensors, header))
+    except OSError as error:
+        raise InterpError(
+            f"{path} cannot be written ({error.strerror}): give the path of a file in a folder that is there"
+        ) from error
 
 
 def read(path: Path) -> tuple[dict[Key, Tensor], dict[str, tuple[str, ...]]]:
@@ -42,9 +47,9 @@ def read(path: Path) -> tuple[dict[Key, Tensor], dict[str, tuple[str, ...]]]:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise InterpError(f"{path} is damaged, or no safetensors file ({error}): save the cache again") from error
-    if header.get("format") != FORMAT:
+    except (SafetensorError, OSError) as error:
+        raise InterpError(f"{path} cannot be read, or is no safetensors file ({error}): save the cache again") from error
+    if header.get("format") != FORMAT or not {"said", "sha256"} <= set(header):
         raise InterpError(f"{path} holds no activation cache: ActivationCache.load reads what cache.save(path) wrote")
     found = content_digest(tensors, header["said"])
     if found != header["sha256"]:

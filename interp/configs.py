@@ -24,8 +24,14 @@ def broken_configs(pipe: Any, folder: Path) -> Iterator[str]:
         for path in (folder / name / file for file in FILES):
             if path.is_file() and not json.loads(path.read_text()).get("_class_name"):
                 yield f"{path} does not say of which class it is (_class_name), so that its values are defaults: it is damaged"
+        if "scheduler" in name and (lost := [key for key, value in part.config.items() if _no_number(value)]):
+            yield f"the configuration of its {name} has {lost[0]} {part.config[lost[0]]}: it is damaged"
         if isinstance(part, nn.Module):
             yield from broken_statistics(part, f"its {name}")
+
+
+def _no_number(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def broken_statistics(autoencoder: nn.Module, what: str) -> Iterator[str]:

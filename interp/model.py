@@ -65,6 +65,9 @@ class HookedVideoPipeline:
         """A model with weights of its own, without hooks: for another thread, or to change."""
         return type(self)(copy.deepcopy(self.pipe, memo), self.name, copy.deepcopy(self.defaults, memo))
 
+    def __reduce__(self) -> Any:
+        raise InterpError("a model is not pickled: save its pipeline with model.pipe.save_pretrained(folder), or pickle its runs")
+
     def __repr__(self) -> str:
         experts, family = "/".join(self.engines), self.adapter.family
         kind = type(self.pipe).__name__

@@ -6,6 +6,8 @@ import hashlib
 import json
 import math
 import stat
+import struct
+import zlib
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -182,10 +184,22 @@ def picture(where: str, folder: Path, name: str) -> Image.Image:
         with Image.open(path) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise InterpError(f"{where} has {image.width} x {image.height} pixels, more than {MOST_PIXELS}: make it smaller")
+            if image.format == "PNG" and (rows := _missing_rows(path)):
+                raise InterpError(f"{where} is damaged: its data end {rows} rows before the picture does")
+            if len(image.info.get("sizes", ())) > 1:  # icons
+                raise InterpError(f"{where} holds {len(image.info['sizes'])} pictures: give one")
             if getattr(image, "is_animated", False) and image.format != "MPO":  # a camera's second view is no animation
                 raise InterpError(f"{where} holds {getattr(image, 'n_frames', 2)} pictures: give one")
             return to_rgb(ImageOps.exif_transpose(image))
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+    except (
+        OSError,
+        UnidentifiedImageError,
+        Image.DecompressionBombError,
+        SyntaxError,
+        ValueError,
+        zlib.error,
+        struct.error,
+    ) as error:
         raise InterpError(f"{where} cannot be read: {error}") from error
 
 
@@ -200,9 +214,9 @@ def _regular(path: Path, where: str) -> None:
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """The picture as RGB of 8 bits. ValueError for numbers without a scale (32-bit grey beyond 16 bits, floats)."""
-    if image.mode == "F" or (image.mode == "I" and _beyond_16_bits(image)):
+    if image.mode in ("F", "I"):
         raise ValueError(f"mode {image.mode} (numbers of 32 bits) has no scale: save it with 8 or 16 bits")
-    if image.mode == "I" or image.mode.startswith("I;16"):
+    if image.mode.startswith("I;16"):
         grey = np.round(np.asarray(image).astype(np.float64) / 257).astype(np.uint8)  # 65535 -> 255
         return Image.fromarray(grey, "L").convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
@@ -211,9 +225,18 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _beyond_16_bits(image: Image.Image) -> bool:
-    values = np.asarray(image)
-    return bool((values < 0).any() or (values > 65535).any())
+def _missing_rows(path: Path) -> int:
+    """Rows of a PNG file that its data do not have, where they end early and yet in order: Pillow leaves these black."""
+    data, at, held, head = path.read_bytes(), 8, b"", b""
+    while at + 8 <= len(data):
+        size, kind = struct.unpack(">I4s", data[at : at + 8])
+        chunk, at = data[at + 8 : at + 8 + size], at + 12 + size
+        head, held = (chunk, held) if kind == b"IHDR" else (head, held + chunk if kind == b"IDAT" else held)
+    width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", head[:13])
+    if interlaced:
+        return 0
+    row = 1 + (width * depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour] + 7) // 8
+    return max(0, height - len(zlib.decompressobj().decompress(held)) // row)
 
 
 # --- content ---------------------------------------------------------------------------------------------------------

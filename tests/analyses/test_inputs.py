@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -154,6 +156,28 @@ def test_sixteen_bits_are_scaled_and_cmyk_is_mixed(tmp_path):
     c, m, y, k = (RANDOM[..., i].astype(float) for i in range(4))
     mixed = np.stack([(255 - ink) * (255 - k) / 255 for ink in (c, m, y)], -1)
     assert np.abs(opened(tmp_path, Image.fromarray(RANDOM, "CMYK"), "a.tiff") - mixed).max() <= 2
+
+
+def png(rows: int, of: int = 4, width: int = 4) -> bytes:
+    """A picture of ``of`` rows whose data hold only the first ones, whole and with every checksum right."""
+    chunk = lambda kind, held: struct.pack(">I", len(held)) + kind + held + struct.pack(">I", zlib.crc32(kind + held))
+    head = struct.pack(">IIBBBBB", width, of, 8, 2, 0, 0, 0)
+    data = zlib.compress((b"\0" + b"\xc8" * 3 * width) * rows)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def test_what_a_picture_does_not_hold_is_not_made_up(tmp_path):
+    (tmp_path / "whole.png").write_bytes(png(4))
+    assert (np.asarray(inputs.picture("here", tmp_path, "whole.png")) == 0xC8).all()
+    (tmp_path / "cut.png").write_bytes(png(2))
+    grey = Image.fromarray(np.arange(16, dtype=np.int32).reshape(4, 4))  # 32 bits: white may be 15, 4095 or anything
+    grey.save(tmp_path / "grey.tiff")
+    Image.new("RGB", (64, 64)).save(tmp_path / "two.ico", sizes=[(16, 16), (32, 32)])
+    Image.fromarray(RANDOM[..., :3]).save(tmp_path / "one.png", optimize=True, compress_level=9)
+    inputs.picture("here", tmp_path, "one.png")
+    for name, message in (("cut.png", "end 2 rows before"), ("grey.tiff", "has no scale"), ("two.ico", "holds 2 pictures")):
+        with pytest.raises(InterpError, match=message):
+            inputs.picture("here", tmp_path, name)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

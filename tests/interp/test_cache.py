@@ -184,3 +184,21 @@ def test_what_the_organism_says_of_itself_is_short_and_true(organism):
         (ActivationCache(), ["ActivationCache(0 names"]),
     ):
         assert len(repr(value)) < 300 and all(part in repr(value) for part in said), repr(value)
+
+
+def test_paths_that_are_no_file_of_a_cache_are_named(tmp_path):
+    from safetensors.torch import save_file
+
+    from cos_interp.interp.cache_file import FORMAT
+
+    cache = ActivationCache()
+    save_file({"x": torch.zeros(1)}, tmp_path / "other", {"format": FORMAT})
+    for act, message in (
+        (lambda: ActivationCache.load(tmp_path), "cannot be read"),
+        (lambda: ActivationCache.load(tmp_path / "none"), "cannot be read"),
+        (lambda: ActivationCache.load(tmp_path / "other"), "holds no activation cache"),
+        (lambda: cache.save(tmp_path), "cannot be written"),
+        (lambda: cache.save(tmp_path / "missing" / "cache"), "cannot be written"),
+    ):
+        with pytest.raises(InterpError, match=message):
+            act()

@@ -341,6 +341,7 @@ def test_folders_that_cannot_be_loaded_say_why(tmp_path):
     ("file", "change", "message"),
     [
         ("scheduler/scheduler_config.json", lambda held: {}, "does not say of which class it is"),
+        ("scheduler/scheduler_config.json", lambda held: {**held, "shift": float("nan")}, "its scheduler has shift nan"),
         ("vae/config.json", lambda held: {**held, "latents_std": [0.0] * held["z_dim"]}, "has latents_std"),
         ("vae/config.json", lambda held: {**held, "latents_std": [-1.0] * held["z_dim"]}, "has latents_std"),
         ("vae/config.json", lambda held: {**held, "latents_mean": [None] * held["z_dim"]}, "has latents_mean"),

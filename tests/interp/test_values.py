@@ -145,6 +145,8 @@ def test_a_run_and_a_model_can_be_copied_and_a_run_pickled():
     assert torch.equal(copied.latents, run.latents) and copied.latents.data_ptr() != run.latents.data_ptr()
     assert (copied.decode() == run.decode()).all()
     read = pickle.loads(pickle.dumps(run))
+    with pytest.raises(InterpError, match="a model is not pickled: save its pipeline"):
+        pickle.dumps(model)
     assert (
         all(torch.equal(a, b) for a, b in zip(read.x_t, run.x_t, strict=True))
         and (model.decode(read.latents) == run.decode()).all()
