@@ -134,7 +134,7 @@ def _place(step: Any, steps: int) -> int:
     """A step that a run has; negative ones count from its end. IndexError for another."""
     found = whole(step)
     if found is None or not -steps <= found < steps:
-        raise IndexError(f"step={step!r}: the run has steps 0 to {steps - 1}")
+        raise IndexError(f"step {step} was asked for; the run has steps 0 to {steps - 1}")
     return found
 
 

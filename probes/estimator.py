@@ -110,7 +110,7 @@ class LinearProbe(BaseEstimator):
         for name in ("scale", "balanced"):
             if not isinstance(getattr(self, name), bool | np.bool_):
                 raise ProbeError(f"{name}={getattr(self, name)!r}: give True or False")
-        for name, least in (("inner", 2), ("components", 1)):
+        for name, least in (("inner", 1), ("components", 1)):
             if (count := whole(getattr(self, name))) is None or count < least:
                 raise ProbeError(f"{name}={getattr(self, name)!r}: give a whole number of at least {least}")
 

@@ -26,13 +26,14 @@ from cos_interp.interp.errors import InterpError
 from cos_interp.probes.targets import resolve
 
 SMALL = {
-    "tasks": ("maze",), "items": 5, "num_inference_steps": 2, "layers": (1, 4), "probe_tokens": 10, "folds": 2, "used_items": 1,
+    "num_inference_steps": 2, "layers": (1, 4), "probe_tokens": 10, "folds": 2, "used_items": 1,
     "targets": ("first_class", "on_path", "hidden_identity"), "views": False, "used_doses": (1.0,),
 }  # fmt: skip
 
 
 def small_run(model, folder, **more):
-    return run_and_report(load("probes"), ProbesConfig(**SMALL | more), folder, model=model, workers=1)
+    of_items = {} if "prompts" in more else {"tasks": ("maze",), "items": 5}
+    return run_and_report(load("probes"), ProbesConfig(**SMALL | of_items | more), folder, model=model, workers=1)
 
 
 def test_the_experiment_on_the_organism(organism, tmp_path):

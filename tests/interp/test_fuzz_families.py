@@ -205,6 +205,8 @@ def by_hand(case, rows, seeds, edit=None):
 @pytest.mark.parametrize("rows", [1, 2])
 @pytest.mark.parametrize("family", CASES)
 def test_caches_and_edits_equal_hooks_written_by_hand(family, rows):
+    if family == "latte" and rows > 1:
+        pytest.skip("its batches are refused: they are not their rows")
     case, seeds = CASES[family], [3, 4][:rows]
     model, call = HookedVideoPipeline.from_pipeline(case.build()), arguments(case, rows) | {"seed": seeds if rows > 1 else 3}
     final, seen = by_hand(case, rows, seeds)

@@ -268,6 +268,6 @@ def test_batch_rows_do_not_depend_on_their_neighbours():
     for row in range(2):
         alone = model.run(**{**call, "prompt": call["prompt"][row], "image": images[row]}, seed=5 + row).latents
         torch.testing.assert_close(both[row : row + 1], alone, atol=1e-5, rtol=1e-4)
-    other = HookedVideoPipeline.from_pipeline(tiny.build("kandinsky5-i2v"))
-    with pytest.raises(InterpError, match="a list of 2 images: Kandinsky5I2VPipeline takes one a run"):
-        other.run(**{**tiny.call("kandinsky5-i2v"), "prompt": call["prompt"], "image": images, "seed": [5, 6]})
+    other = HookedVideoPipeline.from_pipeline(tiny.build("skyreels-v2-i2v"))
+    with pytest.raises(InterpError, match="a list of 2 images: SkyReelsV2ImageToVideoPipeline takes one a run"):
+        other.run(**{**tiny.call("skyreels-v2-i2v"), "prompt": call["prompt"], "image": images, "seed": [5, 6]})

@@ -154,5 +154,5 @@ def test_donors_and_states_are_floats():
             model.decode(latents, batch)
     with pytest.raises(InterpError, match="batch=0"):
         model.decode(made.run.latents, 0)
-    with pytest.raises(IndexError, match="step=True: the run has steps 0 to 1"):
+    with pytest.raises(IndexError, match="step True was asked for; the run has steps 0 to 1"):
         made.run.decode(True)

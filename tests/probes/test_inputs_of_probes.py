@@ -39,7 +39,7 @@ def test_tensors_of_every_type_and_in_a_graph_are_arrays():
 @pytest.mark.parametrize(
     "wrong",
     [{"strength": 0}, {"strength": -1.0}, {"strength": np.nan}, {"strength": "best"}, {"strength": True}, {"inner": 0},
-     {"inner": -1}, {"inner": 1}, {"inner": 2.0}, {"components": 0}, {"kind": "forest"}],
+     {"inner": -1}, {"inner": 2.0}, {"components": 0}, {"kind": "forest"}],
 )  # fmt: skip
 def test_settings_that_mean_nothing_are_refused(wrong):
     X, y = RANDOM.standard_normal((20, 3)), np.arange(20) % 2
