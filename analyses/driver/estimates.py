@@ -48,6 +48,8 @@ class Estimate(ABC):
 
     def lacking(self) -> str | None:
         """Why nothing can be decided, in words; None when it can."""
+        if self.n == 0:
+            return "no item is eligible"
         if self.n < self.least:
             return f"{self.n} of at least {self.least} items"
         return None if self.varies() else f"all {self.n} items have the same value"

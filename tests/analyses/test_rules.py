@@ -38,7 +38,7 @@ def test_the_three_zones():
 @pytest.mark.parametrize(
     ("solved", "n", "verdict", "why"),
     [(19, 20, "reproduced", ""), (2, 20, "refuted", ""), (12, 20, "undecided", "about .* items would decide, were 0.60"),
-     (19, 19, "not testable", "19 of at least 20 items"), (0, 0, "not testable", "0 of at least 20 items")],
+     (19, 19, "not testable", "19 of at least 20 items"), (0, 0, "not testable", "no item is eligible")],
 )  # fmt: skip
 def test_a_share_against_its_rule(solved, n, verdict, why):
     found = judge("x.c", Share([1] * solved + [0] * (n - solved)), "s", NONE)
