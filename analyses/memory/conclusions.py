@@ -77,8 +77,9 @@ def decodable(result: AnalysisResult, decoded: pd.DataFrame) -> Finding:
     tested = tested.set_index("problem").dropna(subset=["more"])
     input_more = (x_t.hidden - x_t.bare).reindex(tested.index)
     hidden, bare, seen = (Mean(tested[name].to_numpy(float)).number() for name in ("hidden", "bare", "visible"))
+    where = f"layer {layer}, step {step}, best on the other half of items: " if layer >= 0 else ""
     said = (
-        f"layer {layer}, step {step}, best on the other half of items: a reader of visible objects (right at {seen} of those of "
+        f"{where}a reader of visible objects (right at {seen} of those of "
         f"items left out) names the hidden one in {hidden} of the cases, and in {bare} where as covered a cell hides nothing; "
         "the difference, less that of the same reader on x_t, is"
     )
