@@ -114,7 +114,7 @@ def _judged_sections(rows: pd.DataFrame, sigmas: list[float]) -> list[pages.Sect
     frames = matrix_maps([("share of right frames", steps_against_frames(rows))], "pixel frame", "step", "share", (0, 1))
     counts = ", ".join(f"{part.problem.nunique()} with {name}" for name, part in _by_kind(rows))
     return [
-        pages.Section("Accuracy along the steps", panels(along), f"Items: {counts}. Bands: 95 % bootstrap over items."),
+        pages.Section("Accuracy along the steps", panels(along), f"Items: {counts}. Bands: 95 % intervals over items."),
         *_candidates(rows, axis),
         pages.Section("Steps and frames", frames, FRAMES_CAPTION, slope_table(forming(rows))),
         pages.Section("By difficulty", matrix_maps(maps, "step", "difficulty", "solved", (0, 1), columns=2), "Share solved."),
@@ -135,7 +135,7 @@ def _candidates(rows: pd.DataFrame, axis: dict[str, Any]) -> list[pages.Section]
 
 def _commitment(rows: pd.DataFrame, axis: dict[str, Any]) -> pages.Section:
     """The entropy needs several noises of an item; the table does not."""
-    caption = "Commit step: first step from which the read answer no longer changes. Intervals: 95 % bootstrap over items."
+    caption = "Commit step: first step from which the read answer no longer changes. Intervals: 95 % intervals over items."
     figure = ""
     if rows.noise.nunique() > 1:
         bits = _curves(seed_entropy(rows).groupby("task", sort=False), "entropy")

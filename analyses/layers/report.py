@@ -203,7 +203,7 @@ def _energy(energy: pd.DataFrame) -> pages.Section:
     return pages.Section(
         "Energy by layer",
         figure,
-        f"Bands: 95 % bootstrap over {energy.problem.nunique()} items. The norm grows with depth in any network.",
+        f"Bands: 95 % intervals over {energy.problem.nunique()} items. The norm grows with depth in any network.",
     )
 
 

@@ -35,12 +35,12 @@ DECODED = (
     "Share of points at which a logistic reader names the class, items left out of its training. It learns from objects in sight "
     "only. Visible: objects in sight; hidden: objects where they stand out of sight; bare: cells as covered that hide nothing, "
     "where it would have to name what is hidden elsewhere in the frame. x_t: the same reader of the noisy latent; shuffled: "
-    "taught labels in random order. Over items whose run is right; brackets: 95 % bootstrap-t over items."
+    "taught labels in random order. Over items whose run is right; brackets: 95 % interval-t over items."
 )
 TRACKED = (
     "Forward: the object's query in the first frame, its best matching key in a later frame lies in the object's true cell. "
     "Backward: the query of that cell in the later frame, its best key in the first frame is the object's. Other cells: the "
-    "share of all other cells' queries that find the same. Brackets: 95 % bootstrap-t over items. The best place in the table is "
+    "share of all other cells' queries that find the same. Brackets: 95 % interval-t over items. The best place in the table is "
     "picked after the fact and reads high; the findings pick and test on different items."
 )
 READINGS = {
@@ -54,7 +54,7 @@ CHANGE = "change of the final latent / its norm"
 CUT = (
     "Attention from other frames' queries to the tokens is set to 0 in all heads, the rest scaled to sum 1. Object: its tokens "
     "in the first frame; another object: those of one that the prompt does not name, in items that have one; random: as many "
-    "other tokens; column: the same cells in every frame. Whiskers and brackets: 95 % percentile bootstrap over items, n in the "
+    "other tokens; column: the same cells in every frame. Whiskers and brackets: 95 % intervals over items, n in the "
     "table; dashes: untouched."
 )
 

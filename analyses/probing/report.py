@@ -114,7 +114,7 @@ def _lines(scores: pd.DataFrame, data: ProbeDataset) -> pages.Section:
             curves.append(Curve(name, by, ":" if name in ("majority", "shuffled") else "--"))
         made.append(Panel(str(target), curves, "step", "step, sigma", "score", ticks))
     caption = (
-        "The best layer of each step (band: 95 % bootstrap over clips) against what needs no model: the majority, shuffled "
+        "The best layer of each step (band: 95 % intervals over clips) against what needs no model: the majority, shuffled "
         "labels, and the same probe on x_t, on the first frame's latent and on the token's position."
     )
     return pages.Section("Against the baselines", panels(made), caption)

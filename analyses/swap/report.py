@@ -108,7 +108,7 @@ def _spans(rows: pd.DataFrame) -> pages.Section:
         if curves:
             made.append(Panel(f"{main.variant.iloc[0]}, {title}", curves, ylabel=title, **_axis(part)))
     caption = (
-        f"All tokens, {rows.problem.nunique()} pairs. Bands: exact 95 % interval of a share, 95 % bootstrap of an effect. At "
+        f"All tokens, {rows.problem.nunique()} pairs. Bands: exact 95 % interval of a share, 95 % interval of an effect. At "
         "every step, what comes after the layer reads the donor's state: the last layer gives the donor's run by construction."
     )
     return pages.Section("One step, from a step on, every step", panels(made), caption)
@@ -151,7 +151,7 @@ def _effects(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
         curves = [Curve(str(v), curve(p, "effect", "layer")) for v, p in part.groupby("variant", sort=False)]
         made.append(Panel(GROUPS[str(group)], curves, ylabel="effect", **_axis(own)))
     caption = (
-        f"Step {step} (sigma {own.sigma.iloc[0]:.2f}), mean over {own.problem.nunique()} pairs, 95 % bootstrap; mind the scales. "
+        f"Step {step} (sigma {own.sigma.iloc[0]:.2f}), mean over {own.problem.nunique()} pairs, 95 % interval; mind the scales. "
         f"A model that only reads its condition again at every step would show {remaining_share(sigmas, step):.3f} with all "
         "tokens, in every layer."
     )
