@@ -17,15 +17,15 @@ SETTINGS = {
     "commitment": {"items": 24, "noises": 2, "pairs": 0, "num_inference_steps": 4, "steps": (0, 1, 3)},
     "ensemble": {"items": 10, "num_inference_steps": 4, "tensors": ("x_t",)},
     "layers": {"items": 4, "num_inference_steps": 3, "spans": ("all",), "ablations": ("skip", "random")},
-    "memory": {"items": 24, "knocked": 14, "num_inference_steps": 4, "steps": (0, 3), "batch": 14},
-    "noise": {"items": 8, "num_inference_steps": 4, "modes": ("renoise",), "frames": (0, 4)},
+    "memory": {"items": 10, "knocked": 10, "num_inference_steps": 4, "steps": (0, 3), "batch": 14},
+    "noise": {"items": 8, "num_inference_steps": 4, "modes": ("renoise",)},
     "patching": {"pairs": 12, "num_inference_steps": 2},
     "perception-before-action": {"items": 15, "num_inference_steps": 4},
     "probes": {"items": 24, "num_inference_steps": 3, "steps": (0, 2), "used_items": 8, "views": False},
     "propagation": {"items": 6, "num_inference_steps": 8, "layers": ()},
     "recovery": {"num_inference_steps": 4},
     "self-correction": {"items": 25, "num_inference_steps": 8},
-    "swap": {"items": 2, "num_inference_steps": 2},
+    "swap": {"items": 1, "num_inference_steps": 2},
     "trajectory": {"items": 24, "noises": 2, "num_inference_steps": 4, "steps": (0, 2, 3), "layers": (0,)},
 }
 
