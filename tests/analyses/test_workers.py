@@ -80,7 +80,10 @@ for message in scatter(work, [1, 2, 3, 4], 2):
 def started(tenths: int) -> tuple[subprocess.Popen, list[int]]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     code = [sys.executable, "-c", PARENT, str(tenths)]
-    parent = subprocess.Popen(code, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+    parent = subprocess.Popen(
+        code, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell ignores it in what it puts into the background
+    )  # fmt: skip
     return parent, [int(parent.stdout.readline()) for _ in range(2)]
 
 
