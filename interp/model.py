@@ -80,12 +80,12 @@ class HookedVideoPipeline:
         """Load ``"organism"``, a local folder in the diffusers format, a hub id (pass ``revision``), or ``tiny:NAME``: one of
         the small random pipelines of :mod:`cos_interp.interp.families.tiny`, with its sizes as defaults.
 
-        Keywords go to diffusers: ``torch_dtype``, ``device_map``, ``quantization_config``, ... Code of the repository does not
+        Keywords go to diffusers: ``dtype``, ``device_map``, ``quantization_config``, ... Code of the repository does not
         run, unless you pass ``trust_remote_code=True`` yourself. LoRA weights, offloading and quantisation are a matter of
         ``.pipe``, before or after it is wrapped: see docs/loading.md. Raises InterpError when there is no pipeline to load.
         """
         if str(name).startswith("tiny:"):
-            return cls._tiny(str(name), kwargs.get("torch_dtype"))
+            return cls._tiny(str(name), kwargs.get("dtype", kwargs.get("torch_dtype")))
         pipe, defaults = load_pipeline(name, kwargs)
         return cls(pipe, str(name), defaults)
 

@@ -88,7 +88,7 @@ def each_unit(measure: Callable[[HookedVideoPipeline, Any, Any], Unit], name: Ca
 def load_model(config: Loading) -> HookedVideoPipeline:
     """The model of some settings, where and in the numbers that they say."""
     placing = config.placing()
-    given = {"torch_dtype": placing.type()} | ({"revision": config.revision} if config.revision else {})
+    given = {"dtype": placing.type()} | ({"revision": config.revision} if config.revision else {})
     model = HookedVideoPipeline.from_pretrained(config.model, **given)
     placing.place(model.pipe)
     return model

@@ -173,7 +173,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 def test_dtype_and_device_map_are_passed_on(folder):
-    model = HookedVideoPipeline.from_pretrained(folder, torch_dtype=torch.bfloat16, device_map="cpu")
+    model = HookedVideoPipeline.from_pretrained(folder, dtype=torch.bfloat16, device_map="cpu")
     transformer = model.pipe.transformer
     assert transformer.dtype == torch.bfloat16 and transformer.blocks[0].scale_shift_table.dtype == torch.float32
     assert model.pipe.hf_device_map == "cpu"
@@ -194,7 +194,7 @@ def test_torchao_is_exact(folder):
 
     wanted = {"transformer": diffusers.TorchAoConfig(Int8WeightOnlyConfig())}
     quantised = diffusers.PipelineQuantizationConfig(quant_mapping=wanted)
-    model = HookedVideoPipeline.from_pretrained(folder, quantization_config=quantised, torch_dtype=torch.float32)
+    model = HookedVideoPipeline.from_pretrained(folder, quantization_config=quantised, dtype=torch.float32)
     assert "torchao" in type(model.pipe.transformer.blocks[0].attn1.to_q.weight).__module__
     proven(model, "wan2.1")
     pipe = tiny.build("cogvideox")
@@ -373,9 +373,9 @@ def test_what_the_command_line_says_is_what_diffusers_does(folder, tmp_path):
     """``--lora PATH:0.5 --dtype bf16 --vae-tiling`` against the same done by hand on the pipeline."""
     path, call = saved_lora("wan2.1", tmp_path), tiny.call("wan2.1", steps=2)
     said = Placing(device="cpu", dtype="bf16", vae_tiling=True, lora=(f"{path}:0.5", str(path)))
-    model = HookedVideoPipeline.from_pretrained(folder, torch_dtype=said.type())
+    model = HookedVideoPipeline.from_pretrained(folder, dtype=said.type())
     said.place(model.pipe)
-    own = HookedVideoPipeline.from_pretrained(folder, torch_dtype=torch.bfloat16).pipe
+    own = HookedVideoPipeline.from_pretrained(folder, dtype=torch.bfloat16).pipe
     for name in ("a", "b"):
         own.load_lora_weights(path, adapter_name=name)
     own.set_adapters(["a", "b"], [0.5, 1.0])
