@@ -47,8 +47,10 @@ def read(path: Path) -> tuple[dict[Key, Tensor], dict[str, tuple[str, ...]]]:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InterpError(f"{path} cannot be read, or is no safetensors file ({error}): save the cache again") from error
+    except SafetensorError as error:
+        raise InterpError(f"{path} is damaged, or no safetensors file ({error}): save the cache again") from error
+    except OSError as error:
+        raise InterpError(f"{path} cannot be read ({error}): give the file that cache.save(path) wrote") from error
     if header.get("format") != FORMAT or not {"said", "sha256"} <= set(header):
         raise InterpError(f"{path} holds no activation cache: ActivationCache.load reads what cache.save(path) wrote")
     found = content_digest(tensors, header["said"])

@@ -21,7 +21,7 @@ SETTINGS = {
     "noise": {"items": 8, "num_inference_steps": 4, "modes": ("renoise",)},
     "patching": {"pairs": 12, "num_inference_steps": 2},
     "perception-before-action": {"items": 15, "num_inference_steps": 4},
-    "probes": {"items": 24, "num_inference_steps": 3, "steps": (0, 2), "used_items": 8, "views": False},
+    "probes": {"items": 24, "num_inference_steps": 3, "steps": (0, 2), "used_items": 1, "views": False},
     "propagation": {"items": 6, "num_inference_steps": 8, "layers": ()},
     "recovery": {"num_inference_steps": 4},
     "self-correction": {"items": 25, "num_inference_steps": 8},
