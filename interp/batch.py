@@ -105,12 +105,13 @@ def check_latents(call: Mapping[str, Any]) -> None:
     if latents is None:
         return
     if not isinstance(latents, Tensor) or not latents.is_floating_point() or latents.ndim < 2:
-        raise InterpError(f"latents: {_kind(latents)} was given: give a tensor of floats, one row a video")
+        raise InterpError(f"latents: {described(latents)} was given: give a tensor of floats, one row a video")
     if len(latents) != rows:
         raise InterpError(f"latents: {len(latents)} row(s) for {rows} video(s): give one a video")
 
 
-def _kind(value: Any) -> str:
+def described(value: Any) -> str:
+    """What was given in the place of latents, in words."""
     return f"a tensor of {value.dtype}, shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 

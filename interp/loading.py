@@ -121,7 +121,9 @@ def unlike_files(pipe: Any, folder: Path, variant: str | None = None) -> Iterato
         held = names_in_files(folder / name, variant)
         if held is None:
             continue
-        missing, beside = _of_transformers(module, folder / name, variant) or _by_name(module, held)
+        missing, beside = _by_name(module, held)
+        if missing or beside:
+            missing, beside = _of_transformers(module, folder / name, variant) or (missing, beside)
         if missing:
             yield f"its {name} lacks {_several(missing)}, which would be drawn at random: the files are incomplete"
         if whole := sorted(_whole_numbers(module, folder / name, variant)):

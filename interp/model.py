@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cos_interp.interp import batch
 from cos_interp.interp.address import BRANCHES, Address
+from cos_interp.interp.batch import described
 from cos_interp.interp.cache import ActivationCache
 from cos_interp.interp.cache_plan import DEFAULT_BUDGET, CacheRequest, Reduce, Steps, Tokens, as_reduce, checked_budget
 from cos_interp.interp.call import check_call, checked_output_type
@@ -257,7 +258,7 @@ class HookedVideoPipeline:
         decoded at a time, for the memory.
         """
         if not isinstance(latents, Tensor) or latents.ndim != 5 or not latents.is_floating_point() or not len(latents):
-            given = f"{latents.dtype} {list(latents.shape)}" if isinstance(latents, Tensor) else type(latents).__name__
+            given = described(latents)
             raise InterpError(f"latents are floats [batch, channel, frame, row, col] of at least one video, {given} was given")
         if (size := whole(batch)) is None or size < 1:
             raise InterpError(f"batch={batch!r}: give a whole number of videos of at least 1")

@@ -58,20 +58,12 @@ def sweep(
         raise InterpError("tokens: name the groups, as in tokens={'goal': mask}; the name is a column of the table")
     if (rows_each := whole(batch)) is None or rows_each < 1:
         raise InterpError(f"batch={batch!r}: give the number of cells in one forward, 1 or more")
+    groups, chosen = {"all": None} if tokens is None else tokens, words(branches, "branches", target.run.branches)
     cells = [
         cell
         for site, layer, name in _places(model, [sites] if isinstance(sites, str) else sites, layers)
         for step in numbers(steps, target.run.steps, "step")
-        for cell in _cells(
-            model,
-            target,
-            donor,
-            (site, layer, name),
-            step,
-            {"all": None} if tokens is None else tokens,
-            span,
-            words(branches, "branches", target.run.branches),
-        )
+        for cell in _cells(model, target, donor, (site, layer, name), step, groups, span, chosen)
     ]
     if not cells:
         raise InterpError(f"nothing to patch: sites={sites}, steps={steps}, layers={layers} select no cell")

@@ -103,7 +103,7 @@ class Run:
 
         Raises IndexError for a step that the run does not have.
         """
-        latents = self.latents if step is None else self.x0hat[_place(step, self.steps)]
+        latents = self.latents if step is None else self.x0hat[step]
         return to_uint8(self.decoder(self.shown(latents), "np"))
 
     @property
@@ -130,14 +130,6 @@ class Run:
         return found
 
 
-def _place(step: Any, steps: int) -> int:
-    """A step that a run has; negative ones count from its end. IndexError for another."""
-    found = whole(step)
-    if found is None or not -steps <= found < steps:
-        raise IndexError(f"step {step} was asked for; the run has steps 0 to {steps - 1}")
-    return found
-
-
 class _Estimates(Sequence[Tensor]):
     """The clean estimates of a run."""
 
@@ -156,6 +148,7 @@ class _Estimates(Sequence[Tensor]):
     def __getitem__(self, step: int | slice) -> Tensor | list[Tensor]:
         if isinstance(step, slice):
             return [self[k] for k in range(len(self))[step]]
-        if not -len(self) <= step < len(self):
+        found = whole(step)
+        if found is None or not -len(self) <= found < len(self):
             raise IndexError(f"step {step} was asked for; the run has steps 0 to {len(self) - 1}")
-        return self.run.clean[step].estimate(self.run.x_t[step], self.run.v[step])
+        return self.run.clean[found].estimate(self.run.x_t[found], self.run.v[found])

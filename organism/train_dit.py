@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
@@ -48,7 +50,7 @@ def token_weights(first: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(weight / weight.mean()).float()[:, None]
 
 
-class FlowMatching:
+class FlowMatching(ABC):
     """The training loss: predict ``noise - x0`` from ``(1 - sigma) x0 + sigma noise``. What goes into the transformer beside that
     is a matter of its kind: see :class:`CrossFlowMatching` and :mod:`cos_interp.organism.joint`."""
 
@@ -65,13 +67,13 @@ class FlowMatching:
             latents = self.vae.encode(video).latent_dist.mode().float()
         return (latents - self.mean.to(latents)) / self.std.to(latents)
 
+    @abstractmethod
     def condition(self, video: torch.Tensor) -> torch.Tensor:
         """Channels that tell the transformer the first frame."""
-        raise NotImplementedError
 
+    @abstractmethod
     def text(self, prompts: list[str], rng: np.random.Generator, video: torch.Tensor) -> dict[str, torch.Tensor]:
         """Keywords that tell the transformer the prompts, of which some are dropped: ``NOISES`` for each clip."""
-        raise NotImplementedError
 
     def dropped(self, prompts: list[str], rng: np.random.Generator) -> list[str]:
         """The prompts, some of them empty."""

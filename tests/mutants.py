@@ -52,7 +52,7 @@ MUTANTS = [Mutant(*line) for line in (
     ("interp/trajectory.py", "the clean estimate adds the velocity",
      "return x_t - sigma * v", "return x_t + sigma * v", f"{ANALYSES}/test_statistics.py clean_estimate"),
     ("interp/trajectory.py", "x0hat of every step is read by the first step's rule",
-     "self.run.clean[step].estimate(", "self.run.clean[0].estimate(", f"{INTERP}/test_hooks.py trajectory_is_what"),
+     "self.run.clean[found].estimate(", "self.run.clean[0].estimate(", f"{INTERP}/test_hooks.py trajectory_is_what"),
     ("interp/run/prediction.py", "the prediction that leads to an x0hat has the other sign",
      "- x0hat) / -self.b", "- x0hat) / self.b", f"{INTERP}/test_prediction.py perfect"),
     ("interp/run/prediction.py", "inverted flow is read as flow",

@@ -38,8 +38,8 @@ class Stage:
         self.run = Run()
         self.noise = generators.GlobalNoise()
         self.clock = StepClock(pipe.scheduler, self.adapter.doubled, self.adapter.in_turn)
-        # known once the pipeline has prepared its latents, and has stepped
         self.asked: Mapping[str, Any] = {}
+        # known once the pipeline has prepared its latents, and has stepped
         self.view: LatentView
         self.last: Tensor
 
