@@ -35,9 +35,10 @@ def scatter(work: Work, pieces: Sequence[Any], workers: int) -> Iterator[Any]:
 
     The children are forked: they inherit the model without a copy, also one that a script made, and begin at once. Spawned, each
     would import everything and load the model first (6 CPU seconds for the organism), and would outlive a parent that is killed
-    meanwhile by up to 11 seconds, which forked ones do by 2 at most. They compute with one thread each. They end with this process however
-    it ends, and at once when the caller stops; what they had stored stays. An error of a piece is raised here, with the
-    worker's traceback as its cause; WorkerFailed when a worker is gone.
+    meanwhile by up to 11 seconds, which forked ones do by 2 at most. They compute with one thread each.
+
+    They end with this process however it ends, and at once when the caller stops; what they had stored stays. An error of a piece
+    is raised here, with the worker's traceback as its cause; WorkerFailed when a worker is gone.
     """
     if workers <= 1 or len(pieces) <= 1:
         for piece in pieces:
