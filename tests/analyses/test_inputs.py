@@ -180,6 +180,51 @@ def test_what_a_picture_does_not_hold_is_not_made_up(tmp_path):
             inputs.picture("here", tmp_path, name)
 
 
+# how a camera or a program may have coded its picture
+JPEGS = [{}, {"subsampling": 0}, {"subsampling": 1}, {"optimize": True}, {"restart_marker_blocks": 4}, {"quality": 100},
+         {"progressive": True}]  # fmt: skip
+
+
+def jpeg_file(path, options, width=50, height=37, mode="RGB") -> bytearray:
+    noise = np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8)
+    Image.fromarray(noise).convert(mode).save(path, "JPEG", **options)
+    return bytearray(path.read_bytes())
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("options", JPEGS, ids=str)
+def test_a_photo_of_damaged_data_is_refused_though_pillow_draws_it(options, mode, tmp_path):
+    path = tmp_path / "a.jpg"
+    whole = jpeg_file(path, options, mode=mode)
+    assert inputs.picture("here", tmp_path, "a.jpg").size == (50, 37)
+    zeros = whole[:-50] + bytes(48) + whole[-2:]
+    cuts = [whole[: len(whole) * 2 // 3] + b"\xff\xd9", whole[:-60] + b"\xff\xd9"]
+    for damaged in cuts if options.get("progressive") else [*cuts, zeros]:
+        path.write_bytes(damaged)
+        with Image.open(path) as image:
+            image.convert("RGB")  # without a word
+        with pytest.raises(InterpError, match=r"^here \"a.jpg\" is damaged: its data .*: save it again from its source$"):
+            inputs.picture('here "a.jpg"', tmp_path, "a.jpg")
+
+
+def test_whole_photos_of_every_size_are_taken(tmp_path):
+    for options in JPEGS:
+        for width, height in ((1, 1), (7, 9), (8, 8), (15, 17), (16, 33), (64, 1)):
+            jpeg_file(tmp_path / "a.jpg", options, width, height)
+            assert inputs.picture("here", tmp_path, "a.jpg").size == (width, height)
+
+
+def test_a_photo_whose_data_go_on_is_no_picture_of_its_size(tmp_path):
+    """A block more than 4 x 3 of 16 x 16 cells have: the height in the header is another one."""
+    data = jpeg_file(tmp_path / "a.jpg", {}, 64, 48)
+    at = data.index(b"\xff\xc0") + 5
+    assert data[at : at + 2] == (48).to_bytes(2, "big")
+    data[at : at + 2] = (32).to_bytes(2, "big")
+    (tmp_path / "a.jpg").write_bytes(data)
+    with pytest.raises(InterpError, match="bytes after the picture"):
+        inputs.picture("here", tmp_path, "a.jpg")
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_photo_is_turned_as_its_camera_says(orientation, tmp_path):
     exif = Image.Exif()
