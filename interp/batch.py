@@ -22,6 +22,8 @@ BY_ROW = ("prompt", "negative_prompt", *PICTURES, "seed")
 
 SEEDS = (-(2**63), 2**64 - 1)  # that PyTorch takes
 
+UNTOLD = (AttributeError, NameError, TypeError)  # where a pipeline meets what it was not written for
+
 T = TypeVar("T")
 
 
@@ -56,12 +58,20 @@ def told_of(pipe: Any, call: Mapping[str, Any]) -> Iterator[None]:
     """What the libraries say where a pipeline's code is for one video only, with the remedy; errors of hooks stay as they are."""
     try:
         yield
-    except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
+    except (AssertionError, IndexError, RuntimeError, ValueError, *UNTOLD) as error:
         rows, frames = rows_of(call), traceback.extract_tb(error.__traceback__)
         of_a_hook = any(Path(frame.filename).name in ("hooking.py", "patching.py") for frame in frames)
-        if rows == 1 or isinstance(error, InterpError) or of_a_hook:
+        if isinstance(error, InterpError) or of_a_hook:
             raise
         said = (str(error).strip() or repr(error)).splitlines()[0]
+        if rows == 1 and "diffusers" in Path(frames[-1].filename).parts and isinstance(error, UNTOLD):
+            asked = ", ".join(key for key, value in call.items() if value is not None)
+            raise InterpError(
+                f"{type(pipe).__name__} with {type(pipe.scheduler).__name__} cannot run this ({frames[-1].name}: {said}); "
+                f"asked were {asked}: leave out what is not needed, as timesteps, sigmas or latents, or load another scheduler"
+            ) from error
+        if rows == 1:
+            raise
         raise InterpError(
             f"{type(pipe).__name__} does not make {rows} videos in one run ({said}): make a run for each"
         ) from error

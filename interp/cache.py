@@ -40,6 +40,9 @@ def _parts(key: Any) -> tuple[str, int | slice | tuple[int, ...], str | None]:
     name, step, *rest = key if isinstance(key, tuple) and len(key) in (2, 3) else (None, None)
     number = step if isinstance(step, slice) else whole(step) if (one := _several(step)) is None else one
     branch = rest[0] if rest else "cond"
+    ends = (number.start, number.stop, number.step) if isinstance(number, slice) else ()
+    if any(end is not None and whole(end) is None for end in ends):
+        raise KeyError(f"{key!r}: steps are whole numbers: write a range like cache[{name!r}, 0:8]")
     if not isinstance(name, str) or number is None or branch not in (*BRANCHES, None):
         raise KeyError(f"{key!r}: write cache[name, step] or cache[name, step, branch], as in cache['hook_x_t', 4]")
     if isinstance(number, int) and number < 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor
 
 from cos_interp.interp.batch import chunks
-from cos_interp.interp.errors import InterpError, unknown_hook
+from cos_interp.interp.errors import InterpError, NotFinite, unknown_hook
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.patching import Patch, Recording, replay, resolved
 from cos_interp.interp.selecting import known_layers, numbers, whole, words
@@ -67,7 +68,8 @@ def sweep(
     ]
     if not cells:
         raise InterpError(f"nothing to patch: sites={sites}, steps={steps}, layers={layers} select no cell")
-    found = {place: _measured(metric, latents) for place, latents in _played(model, target, cells, batch)}
+    played = _played(model, target, cells, batch)
+    found = {place: _measured(metric, latents, cells[place][0]) for place, latents in played}
     rows = [where | found[place] for place, (where, _) in enumerate(cells)]
     return pd.DataFrame(rows).astype({"layer": "Int64"})
 
@@ -137,14 +139,22 @@ def _played(model: HookedVideoPipeline, target: Recording, cells: Sequence[Cell]
             yield from zip(part, latents.split(1), strict=True)
 
 
-def _measured(metric: Metric, latents: Tensor) -> dict[str, float]:
+def _measured(metric: Metric, latents: Tensor, where: Mapping[str, Any]) -> dict[str, float]:
+    """What the metric says of a cell, which is at ``where``. InterpError for what is no finite number."""
     found = metric(latents)
     if not isinstance(found, Mapping):
-        return {"value": _number(found, "value")}
+        found = {"value": found}
     taken = [name for name in found if name in COLUMNS]
     if taken:
         raise InterpError(f"the metric returns {taken[0]!r}, which is a column of the grid: give it another name")
-    return {str(name): _number(value, name) for name, value in found.items()}
+    numbers = {str(name): _number(value, name) for name, value in found.items()}
+    if endless := [name for name, number in numbers.items() if not math.isfinite(number)]:
+        cell = ", ".join(f"{key} {value}" for key, value in where.items() if value is not None)
+        raise NotFinite(
+            f"the metric gave {numbers[endless[0]]} for {endless[0]!r} in the cell {cell}: it must give a finite number in every "
+            "cell; leave such cells out, or return another number for what it cannot measure"
+        )
+    return numbers
 
 
 def _number(value: Any, name: Any) -> float:

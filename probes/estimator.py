@@ -97,6 +97,11 @@ class LinearProbe(BaseEstimator):
         y = self._targets(X, plain(y))
         groups = _checked_groups(plain(groups), len(X))
         auto = self.strength == "auto"
+        if auto and groups is not None and self.kind != "mean-difference" and len(np.unique(groups)) < 2:
+            raise ProbeError(
+                f"all {len(X)} rows are of one clip ({groups[0]!r} in groups), so none can be held out for strength='auto': "
+                "give the clip of each row, or a strength like 1.0"
+            )
         self.strength_ = choose(self.recipe, X, y, groups, self.inner) if auto else float(self.strength)
         self.coef_, self.intercept_ = raw_units(fit_affine(self.recipe, X, y, self.strength_))
         return self
@@ -172,7 +177,12 @@ class LinearProbe(BaseEstimator):
         return scores / scores.sum(1, keepdims=True)
 
     def score(self, X: Any, y: Any) -> float:
-        """Balanced accuracy, or R2 for ridge."""
+        """Balanced accuracy, or R2 for ridge. ProbeError for the R2 of values that are all the same."""
+        values = np.atleast_1d(np.asarray(plain(y)))
+        if not self.classifies and (len(values) < 2 or (values == values[0]).all()):
+            raise ProbeError(
+                f"R2 is the share of a variance, and the target of {len(values)} row(s) has none: give rows with several values"
+            )
         return float((balanced_accuracy_score if self.classifies else r2_score)(plain(y), self.predict(X)))
 
     def direction(self, towards: Any = None) -> np.ndarray:

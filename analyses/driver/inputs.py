@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from cos_interp.analyses.driver import jpeg
 from cos_interp.interp.errors import InterpError
 
 LARGEST_FILE = 64 * 2**20  # bytes of a file of lines
@@ -186,17 +187,22 @@ def picture(where: str, folder: Path, name: str) -> Image.Image:
                 raise InterpError(f"{where} has {image.width} x {image.height} pixels, more than {MOST_PIXELS}: make it smaller")
             if image.format == "PNG" and (rows := _missing_rows(path)):
                 raise InterpError(f"{where} is damaged: its data end {rows} rows before the picture does")
+            if image.format in ("JPEG", "MPO") and (problem := jpeg.damage(_bytes(path, where))):
+                raise InterpError(f"{where} is damaged: {problem}: save it again from its source")
             if len(image.info.get("sizes", ())) > 1:  # icons
                 raise InterpError(f"{where} holds {len(image.info['sizes'])} pictures: give one")
             if getattr(image, "is_animated", False) and image.format != "MPO":  # a camera's second view is no animation
                 raise InterpError(f"{where} holds {getattr(image, 'n_frames', 2)} pictures: give one")
             return to_rgb(ImageOps.exif_transpose(image))
+    except InterpError:
+        raise
     except (
         OSError,
         UnidentifiedImageError,
         Image.DecompressionBombError,
         SyntaxError,
         ValueError,
+        LookupError,  # a JPEG file without the tables or components that it names
         zlib.error,
         struct.error,
     ) as error:

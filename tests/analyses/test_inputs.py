@@ -180,6 +180,37 @@ def test_what_a_picture_does_not_hold_is_not_made_up(tmp_path):
             inputs.picture("here", tmp_path, name)
 
 
+# how a camera or a program may have coded its picture
+JPEGS = [{}, {"subsampling": 0}, {"subsampling": 1}, {"optimize": True}, {"restart_marker_blocks": 4}, {"quality": 100},
+         {"progressive": True}]  # fmt: skip
+
+
+def jpeg_file(path, options, width=50, height=37, mode="RGB") -> bytearray:
+    noise = np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8)
+    Image.fromarray(noise).convert(mode).save(path, "JPEG", **options)
+    return bytearray(path.read_bytes())
+
+
+@pytest.mark.parametrize(("mode", "options"), [*(("RGB", options) for options in JPEGS), ("L", {}), ("CMYK", {})], ids=str)
+def test_a_photo_of_damaged_data_is_refused_though_pillow_draws_it(mode, options, tmp_path):
+    path = tmp_path / "a.jpg"
+    whole = jpeg_file(path, options, mode=mode)
+    assert inputs.picture("here", tmp_path, "a.jpg").size == (50, 37)
+    for damaged in (whole[: len(whole) * 2 // 3] + b"\xff\xd9", whole[: len(whole) // 2] + b"\xff\xd9"):
+        path.write_bytes(damaged)
+        with Image.open(path) as image:
+            image.convert("RGB")  # without a word
+        with pytest.raises(InterpError, match=r"^here \"a.jpg\" is damaged: its data .*: save it again from its source$"):
+            inputs.picture('here "a.jpg"', tmp_path, "a.jpg")
+
+
+def test_whole_photos_of_every_size_are_taken(tmp_path):
+    for options in JPEGS:
+        for width, height in ((1, 1), (7, 9), (8, 8), (15, 17), (16, 33), (64, 1)):
+            jpeg_file(tmp_path / "a.jpg", options, width, height)
+            assert inputs.picture("here", tmp_path, "a.jpg").size == (width, height)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_photo_is_turned_as_its_camera_says(orientation, tmp_path):
     exif = Image.Exif()
@@ -204,7 +235,7 @@ def test_pictures_that_are_refused(tmp_path):
     whole.save(tmp_path / "cut.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:60])
     for name, message in (("f.tiff", "no scale"), ("i.tiff", "no scale"), ("two.gif", "2 pictures"), ("big.png", "pixels, more"),
-                          ("cut.png", "cannot be read")):  # fmt: skip
+                          ("cut.png", "is damaged")):  # fmt: skip
         with pytest.raises(InterpError, match=message):
             inputs.picture("here", tmp_path, name)
 

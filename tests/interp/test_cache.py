@@ -62,7 +62,9 @@ def test_what_was_not_kept_is_named(kept):
     [("blocks.1.hook_resid_post", r"alone: write cache\['blocks.1.hook_resid_post', step\]"),
      (("blocks.1.hook_resid_post", -1), "counts steps from the start"), ((1, "hook_x_t"), r"write cache\[name, step\]"),
      (0, "write cache"), ((), "write cache"), (("hook_x_t", 0, None, 1), "write cache"), (("hook_x_t", None), "write cache"),
-     (("hook_x_t", True), "write cache"), (("hook_x_t", 0, 1), "write cache")],
+     (("hook_x_t", True), "write cache"), (("hook_x_t", 0, 1), "write cache"),
+     (("hook_x_t", slice(0.5, 2)), "whole numbers: write a range"), (("hook_x_t", slice(0, 2.0)), "whole numbers"),
+     (("hook_x_t", slice(None, None, "2")), "whole numbers")],
 )  # fmt: skip
 def test_a_partial_or_turned_key_says_what_to_write(kept, key, message):
     with pytest.raises(KeyError, match=message):

@@ -6,7 +6,7 @@ import nnsight
 import numpy as np
 import pytest
 import torch
-from diffusers import UniPCMultistepScheduler
+from diffusers import DDIMScheduler, UniPCMultistepScheduler
 from PIL import Image
 
 from cos_interp.interp import HookedVideoPipeline, InterpError, record, tiny
@@ -301,4 +301,20 @@ def test_what_is_no_seed_no_count_and_no_guidance_is_refused_before_anything_run
     model, call = model_and_call("wan2.1")
     with pytest.raises(InterpError, match=message):
         model.run(**{"prompt": "a", "seed": 0, **call, **given})
+    assert model.block_calls == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "scheduler", "changed", "message"),
+    [("sana-video", None, {"timesteps": [900, 500]}, "SanaVideoPipeline with DPMSolver.*asked were .*timesteps"),
+     ("easyanimate-inpaint", None, {"latents": torch.zeros(1, 4, 3, 4, 4)}, "EasyAnimateInpaintPipeline with .*latents"),
+     ("wan2.1", DDIMScheduler(), {}, "WanPipeline with DDIM.*load another scheduler")],
+)  # fmt: skip
+def test_what_a_pipeline_was_not_written_for_is_one_clear_error(name, scheduler, changed, message):
+    call = tiny.call(name, steps=2) | changed
+    if "timesteps" in changed:
+        del call["num_inference_steps"]
+    model = HookedVideoPipeline.from_pipeline(tiny.build(name, scheduler))
+    with pytest.raises(InterpError, match=message):
+        model.run(seed=0, **call)
     assert model.block_calls == 0

@@ -7,6 +7,7 @@ import torch
 from support import plain
 
 from cos_interp.interp import HookedVideoPipeline, InterpError, Patch, UnknownHook, record, sweep, tiny
+from cos_interp.interp.errors import NotFinite
 from cos_interp.interp.patching import replay_run
 
 STEPS = 3
@@ -142,6 +143,15 @@ def test_what_does_not_fit_is_refused_with_the_remedy():
     with pytest.raises(InterpError, match="no tokens of the video: patch all of it"):
         mask = torch.ones(model.token_grid(target.run.x_t[0]).shape, dtype=torch.bool)
         sweep(model, target, text, sites="cross_attn.hook_k", tokens={"a": mask}, metric=distance)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), torch.tensor(float("inf")), {"fine": 1.0, "share": float("-inf")}], ids=str)
+def test_a_metric_without_a_finite_number_is_an_error_that_names_the_cell(bad):
+    model, _, target, donor = pair("wan2.1")
+    values = iter([{"fine": 0.5, "share": 0.5} if isinstance(bad, dict) else 0.5, bad])
+    name = "share" if isinstance(bad, dict) else "value"
+    with pytest.raises(NotFinite, match=rf"for '{name}' in the cell site hook_resid_post, layer 1, step 2, .*group all"):
+        sweep(model, target, donor, steps=[2], layers=[0, 1], metric=lambda latents: next(values))
 
 
 def test_what_cannot_be_swept_says_what_to_write():

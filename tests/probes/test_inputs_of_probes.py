@@ -80,6 +80,27 @@ def test_rows_that_are_masked_or_have_no_clip_are_not_learnt_from():
             LinearProbe(**{name: "no"}).fit(X, y)
 
 
+def test_a_penalty_is_not_chosen_on_the_one_clip_that_there_is():
+    X, y = RANDOM.standard_normal((20, 3)), np.arange(20) % 2
+    with pytest.raises(ProbeError, match=r"all 20 rows are of one clip .*give the clip of each row, or a strength"):
+        LinearProbe().fit(X, y, np.zeros(20))
+    assert LinearProbe(strength=3.0).fit(X, y, np.zeros(20)).strength_ == 3.0
+    assert LinearProbe("mean-difference").fit(X, y, np.zeros(20)).strength_ == 1.0  # which has no penalty
+
+
+def test_the_share_of_a_variance_that_is_not_there_is_refused():
+    X = RANDOM.standard_normal((20, 3))
+    y = X @ np.array([1.0, -2.0, 0.5]) + RANDOM.standard_normal(20)
+    probe = LinearProbe("ridge", strength=1.0).fit(X, y)
+    for rows in (slice(0, 1), slice(0, 0)):
+        with pytest.raises(ProbeError, match="R2 is the share of a variance"):
+            probe.score(X[rows], y[rows])
+    with pytest.raises(ProbeError, match=r"4 row.s. has none"):
+        probe.score(X[:4], np.ones(4))
+    two, seen = y[:2], probe.predict(X[:2])
+    assert probe.score(X[:2], two) == pytest.approx(1 - ((two - seen) ** 2).sum() / ((two[0] - two[1]) ** 2 / 2))
+
+
 def test_the_unit_of_the_activations_does_not_matter():
     X = RANDOM.standard_normal((80, 4)).astype(np.float32)
     y = (X[:, 0] > 0).astype(int)
