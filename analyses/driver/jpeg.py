@@ -14,7 +14,7 @@ def damage(data: bytes) -> str | None:
     in the common codings, values of the right length are not.
     """
     try:
-        with av.open(io.BytesIO(data), format="jpeg_pipe") as file:
+        with av.open(io.BytesIO(data), "r", format="jpeg_pipe") as file:
             file.streams.video[0].codec_context.options = {"err_detect": "explode"}
             next(file.decode(video=0))
     except av.error.InvalidDataError:
