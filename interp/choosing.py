@@ -47,7 +47,9 @@ class ChosenSeed:
     sampled_run: Run
 
     def __repr__(self) -> str:
-        return f"ChosenSeed({self.before:+.2f} to {self.after:+.2f} SD, {self.distance:.2f} SD away, {self.share:.1%} of the norm)"
+        return (
+            f"ChosenSeed({self.before:+.2f} to {self.after:+.2f} SD, {self.distance:.2f} SD away, {self.share:.1%} of the norm)"
+        )
 
 
 def direction(own: Tensor, other: Tensor) -> Tensor:

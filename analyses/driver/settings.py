@@ -111,7 +111,9 @@ class ChoiceConfig(SuiteConfig):
         if self.prompts is None:
             set_too = [n for n in ("candidates", "noises") if getattr(self, n) != type(self).model_fields[n].default]
             if set_too:
-                raise ValueError(f"an item's candidates are its right answers: leave out {' and '.join(set_too)}, or give prompts")
+                raise ValueError(
+                    f"an item's candidates are its right answers: leave out {' and '.join(set_too)}, or give prompts"
+                )
         if self.candidates is not None and self.noises != type(self).model_fields["noises"].default:
             raise ValueError("candidates are clips or the videos of several noises: leave out candidates or noises")
         return self
