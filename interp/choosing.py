@@ -1,8 +1,8 @@
 """A noise that leads to a wanted video: the plan of a run is in its seed, and one direction of the noise decides it.
 
 Two clean latents ``own`` and ``other`` and a state ``x_t = alpha x0 + sigma noise`` of either: an ideal observer holds them
-equally likely on the plane half way between them, ``<x_t, d> = alpha (|other|^2 - |own|^2) / 2`` with ``d = other - own``. Where a
-state stands along ``d``, in standard deviations of its noise, is one number; moving the state changes that number and nothing
+equally likely on the plane half way between them, ``<x_t, d> = alpha (|other|^2 - |own|^2) / 2`` with ``d = other - own``. Where
+a state stands along ``d``, in standard deviations of its noise, is one number; moving the state changes that number and nothing
 across ``d``. At the first step of flow matching ``alpha`` is 0: the noise alone leans to one of the two.
 """
 
@@ -53,7 +53,7 @@ class ChosenSeed:
 
 
 def direction(own: Tensor, other: Tensor) -> Tensor:
-    """Unit vector from one clean latent to another, float64 on the CPU, in the shape of ``other``. InterpError where they are one."""
+    """Unit vector from one clean latent to another, float64 on the CPU, in their shape. InterpError where they are one."""
     start, end = (one.detach().cpu().double() for one in (own, other))
     away = end - start
     if alike(start, end):
@@ -67,10 +67,11 @@ def alike(first: Tensor, second: Tensor) -> bool:
 
 
 def along(x_t: Tensor, own: Tensor, other: Tensor, sigma: float, alpha: float) -> float:
-    """Where a state stands between two clean latents, in standard deviations of its noise: 0 half way, positive nearer ``other``."""
+    """Where a state stands between two clean latents, in standard deviations of its noise: 0 half way, above 0 for ``other``."""
+    way = direction(own, other)
     start, end = (one.detach().cpu().double() for one in (own, other))
     half_way = alpha / 2 * float(end.square().sum() - start.square().sum()) / float((end - start).norm())
-    return (float((x_t.detach().cpu().double().view_as(end) * direction(own, other)).sum()) - half_way) / sigma
+    return (float((x_t.detach().cpu().double().view_as(end) * way).sum()) - half_way) / sigma
 
 
 def moved(x_t: Tensor, way: Tensor, by: float, sigma: float) -> Tensor:
@@ -83,9 +84,9 @@ def choose_seed(
 ) -> ChosenSeed:
     """A noise from which a call gives the wanted video rather than its own, at a stated distance from the sampled noise.
 
-    The noise that the call's ``seed`` draws is moved along one direction alone, (latent of ``toward`` - latent of ``away``), until
-    it stands ``to`` standard deviations on the wanted side. ``model``: a :class:`HookedVideoPipeline` or a diffusers pipeline;
-    ``call``: its keywords for one video, with a ``seed``. ``toward`` is what the model could have made of this call
+    The noise that the call's ``seed`` draws is moved along one direction alone, (latent of ``toward`` - latent of ``away``),
+    until it stands ``to`` standard deviations on the wanted side. ``model``: a :class:`HookedVideoPipeline`, or a diffusers
+    pipeline; ``call``: its keywords for one video, with a ``seed``. ``toward`` is what the model could have made of this call
     (another right answer, the video of another seed): a clip uint8 ``[pixel frame, height, width, 3]`` of the call's size, or
     latents ``[1, channel, frame, row, col]`` like ``run.latents``; ``away`` likewise, by default the video of the call itself.
 

@@ -41,7 +41,7 @@ class Choices:
         return int((self.latents - latents.to(self.latents)).flatten(1).norm(dim=1).argmin())
 
     def read(self, problem: Problem, latents: Tensor, clip: np.ndarray) -> tuple[int | None, str]:
-        """Which candidate a final latent and its clip are, and the verdict: by the verifier, or by nearness where there is none."""
+        """Which candidate a final latent and its clip are, and the verdict: by the verifier, by nearness where there is none."""
         if problem.item is None:
             return self.nearest(latents), "nearest"
         verdict = verdict_of(problem, clip)
@@ -71,8 +71,8 @@ def check_choices(config: ChoiceConfig, model: HookedVideoPipeline) -> None:
 def choices(model: HookedVideoPipeline, config: ChoiceConfig, problem: Problem, runs: Sequence[Run]) -> Choices:
     """What ``runs[0]`` of a problem chooses among; without clips and verifier these are the videos of all ``runs``.
 
-    NoChoice where they coincide. InterpError for clips of another size than the run's, and for an autoencoder that gives no latents
-    of an item's answers.
+    NoChoice where they coincide. InterpError for clips of another size than the run's, and for an autoencoder that gives no
+    latents of an item's answers.
     """
     like = runs[0].latents
     if problem.item is not None:

@@ -33,12 +33,12 @@ def row_of(x0hat: Tensor, x_t: Tensor, other_x_t: Tensor, among: Tensor, ends: i
     """
     shares = belief.clipped(belief.weights(x0hat, among))
     exact = belief.bayes_posterior(x_t, among, sigma, alpha)
-    sure = torch.zeros_like(exact)
+    uniform, sure = torch.full_like(exact, 1 / len(among)), torch.zeros_like(exact)
     sure[belief.pick(x_t, among, sigma, alpha)] = 1
     elsewhere = belief.bayes_posterior(other_x_t, among, sigma, alpha)
     return {
         "model": belief.effective(shares), "bayes": belief.effective(exact), "candidates": len(among),
-        "apart": belief.total_variation(shares, exact), "none": belief.total_variation(torch.full_like(exact, 1 / len(among)), exact),
+        "apart": belief.total_variation(shares, exact), "none": belief.total_variation(uniform, exact),
         "sure": belief.total_variation(sure, exact), "other": belief.total_variation(elsewhere, exact),
         "margin": belief.margin(x_t, among, sigma, alpha), "weight": float(shares[ends]), "bayes_weight": float(exact[ends]),
         "named_model": int(shares.argmax()) == ends, "named_bayes": int(sure.argmax()) == ends,

@@ -17,8 +17,8 @@ from cos_interp.analyses.posterior import PosteriorConfig
 from cos_interp.reports.figures import Curve, Panel, panels, step_ticks
 
 QUESTION = (
-    "A run could make several videos. What does the clean estimate of a step hold possible, and is that what an ideal observer of "
-    "the noisy state, who knows the candidates and no model, would believe?"
+    "A run could make several videos. What does the clean estimate of a step hold possible, and is that what an ideal observer "
+    "of the noisy state, who knows the candidates and no model, would believe?"
 )
 SOURCE = "CoS section 3.1.1 (several candidates first, pruned later); the comparison with the exact posterior is this project's"
 CONTROLS = {"none": "uniform", "sure": "sure of the likeliest", "other": "another noise's"}
@@ -83,8 +83,8 @@ def _width(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
         for task, part in rows.groupby("task", sort=False)
     ]  # fmt: skip
     caption = (
-        "exp(entropy) of the estimate's weights, by least squares on the candidates' latents, and of the exact posterior from x_t "
-        f"with every candidate equally likely. {_count(rows)} Where candidates overlap the weights are noisier."
+        "exp(entropy) of the estimate's weights, by least squares on the candidates' latents, and of the exact posterior from "
+        f"x_t with every candidate equally likely. {_count(rows)} Where candidates overlap the weights are noisier."
     )
     return pages.Section("How many candidates are held possible", panels(made), caption, _table(rows))
 

@@ -30,7 +30,7 @@ class SeedChoiceConfig(ChoiceConfig):
 
 
 class SeedChoiceFacts(RunFacts):
-    """``own``: the answer of the untouched run; ``target``: the one that its noise is moved to; ``shown``: what the kept clips are."""
+    """``own``: the untouched run's answer; ``target``: the one that its noise is moved to; ``shown``: what the kept clips are."""
 
     own: str
     target: str

@@ -69,8 +69,8 @@ def _steered(result: AnalysisResult, fit: pd.DataFrame) -> Finding:
     kept = by_way(at, "is_own")
     return result.judge(
         "seed-choice.steered", PairedShares(found.toward, either(found)),
-        f"with the noise at +{CLAIM_AT:g} SD (moved by {Mean(toward.by).number()} SD, {Mean(toward.share).number()} of its norm) the "
-        f"run gives the chosen answer in {Share(found.toward).number()}, along a random direction in "
+        f"with the noise at +{CLAIM_AT:g} SD (moved by {Mean(toward.by).number()} SD, {Mean(toward.share).number()} of its norm) "
+        f"the run gives the chosen answer in {Share(found.toward).number()}, along a random direction in "
         f"{Share(found.random).number()}, along the shifted one in {Share(found.shifted).number()} (its own answer is kept there "
         f"in {Share(kept.random).number()} and {Share(kept.shifted).number()}); more than either control by",
         Share(either(found)).number(),
@@ -94,7 +94,8 @@ def _noise(result: AnalysisResult, fit: pd.DataFrame) -> Finding:
     named, chance = found.named.astype(float).to_numpy(), found.chance.astype(float).to_numpy()
     return result.judge(
         "seed-choice.noise", Mean(named - chance),
-        f"an ideal observer of the first state names the run's answer in {Share(named).number()}; more often than from other noises by",
+        f"an ideal observer of the first state names the run's answer in {Share(named).number()}; more often than from "
+        "other noises by",
         Mean(chance).number(),
     )  # fmt: skip
 
@@ -104,7 +105,8 @@ def _threshold(result: AnalysisResult, fit: pd.DataFrame) -> Finding:
     side = -1.0 if len(found) and found.mean() < 0 else 1.0
     return result.judge(
         "seed-choice.threshold", Mean(LARGEST - side * found),
-        f"half of the runs have turned with the noise at {Mean(found).number()} SD between the answers; the bound minus that size is",
+        f"half of the runs have turned with the noise at {Mean(found).number()} SD between the answers; the bound minus that "
+        "size is",
         Mean([0.0] * len(found)).number(),
     )  # fmt: skip
 

@@ -18,8 +18,8 @@ from cos_interp.analyses.seed_choice.measure import CLAIM_AT
 from cos_interp.reports.figures import Curve, Panel, panels, step_ticks
 
 QUESTION = (
-    "Several videos are right. Does the initial noise pick which one comes, and where in it is that written? The noise is moved along "
-    "one direction alone, the difference of two answers' latents; everything across it stays."
+    "Several videos are right. Does the initial noise pick which one comes, and where in it is that written? The noise is moved "
+    "along one direction alone, the difference of two answers' latents; everything across it stays."
 )
 SOURCE = "Early plan commitment (2603.30043); the direction and its boundary are this project's own reading"
 NAMES = {"toward": "toward the other answer", "random": "random direction", "shifted": "shifted direction"}
@@ -106,8 +106,8 @@ def _turned(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
         Panel("distance of the state from the boundary", [Curve("", curve(far, "far"))], ylabel="SD of the noise", **axis),
     ]
     caption = (
-        "x_t at a step is reflected at the boundary where an ideal observer changes his mind between the two answers, and the run "
-        "goes on; the move is twice the distance on the right. Only states on the side of their own answer. Bands: over items."
+        "x_t at a step is reflected at the boundary where an ideal observer changes his mind between the two answers, and the "
+        "run goes on; the move is twice the distance on the right. Only states on their own answer's side. Bands: over items."
     )
     return pages.Section("Reflected states", panels(made), caption, _reflections(kept))
 
