@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
 
@@ -126,7 +125,6 @@ def _clips(model: HookedVideoPipeline, folder: Path) -> Choices:
     return Choices(names, encode(model, np.stack(videos)).cpu())
 
 
-@lru_cache(maxsize=32)
 def _video(path: str) -> np.ndarray:
     """uint8 ``[pixel frame, height, width, 3]`` of a video, or of an array saved by numpy."""
     try:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from support import hooked_tiny, plain
 
-from cos_interp.interp import HookedVideoPipeline, InterpError, choose_seed, tiny
+from cos_interp.interp import HookedVideoPipeline, InterpError, choose_seed, restart, tiny
 from cos_interp.interp.choosing import alike, along, direction, moved
 from cos_interp.interp.encoding import encode
 from cos_interp.interp.run.latents import canonical
@@ -69,6 +69,7 @@ def test_the_chosen_latents_in_a_plain_pipeline_give_the_same_bits(name):
     again = plain(model.pipe, {**alone, "latents": chosen.latents.clone()})
     assert torch.equal(found, again)
     assert torch.equal(canonical(found, model.adapter.layout, chosen.run.dims), chosen.run.latents)
+    assert torch.equal(restart(model, chosen.sampled_run, 0, chosen.noise).latents, chosen.run.latents)
     assert torch.equal(chosen.sampled, model.run(**call).x_t[0]) and torch.equal(chosen.noise, chosen.run.x_t[0])
     sigma, alpha = chosen.run.sigmas[0], signal(model.pipe.scheduler, chosen.run.sigmas)[0]
     assert along(chosen.noise, chosen.sampled_run.latents, other, sigma, alpha) == pytest.approx(2, abs=0.02)
@@ -78,8 +79,6 @@ def test_the_chosen_latents_in_a_plain_pipeline_give_the_same_bits(name):
 
 def test_a_state_moved_by_hand_in_a_callback_gives_the_bits_of_a_restart():
     """The reflection of the experiment, written with nothing but diffusers."""
-    from cos_interp.interp import restart
-
     model, call = hooked("wan2.1")
     call["num_inference_steps"] = 4
     run, other = model.run(**call), model.run(**{**call, "seed": 1}).latents
