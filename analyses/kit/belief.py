@@ -9,6 +9,7 @@ over them is exact: no model takes part. Schedulers of other kinds have another 
 from __future__ import annotations
 
 import torch
+from scipy.optimize import nnls
 from torch import Tensor
 
 
@@ -35,6 +36,22 @@ def clipped(found: Tensor) -> Tensor:
     """
     positive = found.clamp_min(0)
     return positive / positive.sum()
+
+
+def shares(x0hat: Tensor, candidates: Tensor) -> Tensor:
+    """``w [candidate]``, none negative and with sum 1, that minimises ``|x0hat - sum_i w_i candidate_i|``.
+
+    By the active sets of Lawson and Hanson (1974). Affine :func:`weights` have no one answer where candidates depend on one another,
+    like routes that differ in the same two places; these do, as no candidate is a mixture of the others.
+    """
+    rows = (_rows(candidates) - _row(x0hat)).T
+    small = torch.linalg.qr(rows, mode="r").R
+    heavy = 1e4 * float(small.norm()) or 1.0  # the sum's equation, beside which rounding is all that the others move it by
+    system = torch.cat([small, torch.full((1, small.shape[1]), heavy, dtype=small.dtype)])
+    goal = torch.zeros(len(system), dtype=small.dtype)
+    goal[-1] = heavy
+    found = torch.from_numpy(nnls(system.numpy(), goal.numpy())[0])
+    return found / found.sum()
 
 
 def effective(shares: Tensor) -> float:

@@ -27,18 +27,20 @@ from cos_interp.interp.trajectory import Run
 def row_of(x0hat: Tensor, x_t: Tensor, other_x_t: Tensor, among: Tensor, ends: int, sigma: float, alpha: float) -> Row:
     """One step. ``among [candidate, ...]``; ``other_x_t``: another noise's state at that step; ``ends``: the final candidate.
 
-    ``model`` and ``bayes``: effective number of candidates. ``apart``: total variation between the two. ``none``, ``sure`` and
+    ``model`` and ``bayes``: effective number of candidates. ``apart``: total variation between the two, ``apart_affine`` with
+    weights that may be negative, cut at 0. ``none``, ``sure`` and
     ``other``: the same of a uniform belief, of one that is sure of the likeliest candidate, and of the other noise's posterior.
     ``margin``: standard deviations to where the likeliest changes. ``named_*``: is the likeliest the final one?
     """
-    shares = belief.clipped(belief.weights(x0hat, among))
+    shares, affine = belief.shares(x0hat, among), belief.clipped(belief.weights(x0hat, among))
     exact = belief.bayes_posterior(x_t, among, sigma, alpha)
     uniform, sure = torch.full_like(exact, 1 / len(among)), torch.zeros_like(exact)
     sure[belief.pick(x_t, among, sigma, alpha)] = 1
     elsewhere = belief.bayes_posterior(other_x_t, among, sigma, alpha)
     return {
         "model": belief.effective(shares), "bayes": belief.effective(exact), "candidates": len(among),
-        "apart": belief.total_variation(shares, exact), "none": belief.total_variation(uniform, exact),
+        "apart": belief.total_variation(shares, exact), "apart_affine": belief.total_variation(affine, exact),
+        "none": belief.total_variation(uniform, exact),
         "sure": belief.total_variation(sure, exact), "other": belief.total_variation(elsewhere, exact),
         "margin": belief.margin(x_t, among, sigma, alpha), "weight": float(shares[ends]), "bayes_weight": float(exact[ends]),
         "named_model": int(shares.argmax()) == ends, "named_bayes": int(sure.argmax()) == ends,

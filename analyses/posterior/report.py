@@ -83,8 +83,8 @@ def _width(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
         for task, part in rows.groupby("task", sort=False)
     ]  # fmt: skip
     caption = (
-        "exp(entropy) of the estimate's weights, by least squares on the candidates' latents, and of the exact posterior from "
-        f"x_t with every candidate equally likely. {_count(rows)} Where candidates overlap the weights are noisier."
+        "exp(entropy) of the estimate's weights (least squares on the candidates' latents, none negative) and of the exact "
+        f"posterior from x_t with every candidate equally likely. {_count(rows)}"
     )
     return pages.Section("How many candidates are held possible", panels(made), caption, _table(rows))
 

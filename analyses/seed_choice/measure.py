@@ -135,7 +135,7 @@ def results(
 
 def weight(plan: Plan, latents: Tensor) -> float:
     """Share of the target in a final latent, by least squares on the candidates."""
-    return float(belief.clipped(belief.weights(latents, plan.among.latents))[plan.target])
+    return float(belief.shares(latents, plan.among.latents)[plan.target])
 
 
 def noise_row(plan: Plan, seed: int) -> Row:

@@ -210,7 +210,7 @@ def test_the_moves_of_a_run_are_plain_restarts_bit_for_bit(organism, tmp_path):
     call = {k: v for k, v in arguments(organism, config, problem).items() if k != "seed"} | {"latents": state}
     assert isinstance(call["image"], Image.Image)
     latents = plain(organism.pipe, organism.defaults | call, seed=problem.seed)
-    assert stored["weight"] == float(belief.clipped(belief.weights(latents, among))[plan.target])
+    assert stored["weight"] == float(belief.shares(latents, among)[plan.target])
 
 
 def test_steps_and_doses_that_there_are_not_are_refused(organism):
