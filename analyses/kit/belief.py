@@ -41,8 +41,8 @@ def clipped(found: Tensor) -> Tensor:
 def shares(x0hat: Tensor, candidates: Tensor) -> Tensor:
     """``w [candidate]``, none negative and with sum 1, that minimises ``|x0hat - sum_i w_i candidate_i|``.
 
-    By the active sets of Lawson and Hanson (1974). Affine :func:`weights` have no one answer where candidates depend on one another,
-    like routes that differ in the same two places; these do, as no candidate is a mixture of the others.
+    By the active sets of Lawson and Hanson (1974). Affine :func:`weights` have no one answer where candidates depend on one
+    another, like routes that differ in the same two places; these do, as no candidate is a mixture of the others.
     """
     rows = (_rows(candidates) - _row(x0hat)).T
     small = torch.linalg.qr(rows, mode="r").R

@@ -10,7 +10,7 @@ from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.findings import Finding
-from cos_interp.analyses.driver.statistics import by_item, curve
+from cos_interp.analyses.driver.statistics import curve
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.problems import spread
 from cos_interp.analyses.posterior import PosteriorConfig
@@ -22,6 +22,7 @@ QUESTION = (
 )
 SOURCE = "CoS section 3.1.1 (several candidates first, pruned later); the comparison with the exact posterior is this project's"
 CONTROLS = {"none": "uniform", "sure": "sure of the likeliest", "other": "another noise's"}
+SHOWN = 10  # standard deviations, beyond which nothing turns: without noise the margin has no end
 LARGEST_LAG = 0.1  # of the run, up to which the two beliefs narrow together
 
 
@@ -79,7 +80,7 @@ def _axis(sigmas: list[float]) -> dict:
 def _width(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
     made = [
         Panel(str(task), [Curve("clean estimate", curve(part, "model")), Curve("exact posterior", curve(part, "bayes"), "--")],
-              ylabel="effective candidates", **_axis(sigmas))
+              ylabel="effective candidates", bounds=(0.8, 1.25 * float(part.candidates.mean())), **_axis(sigmas))
         for task, part in rows.groupby("task", sort=False)
     ]  # fmt: skip
     caption = (
@@ -106,12 +107,13 @@ def _margin(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
     margin = [Curve(str(task), curve(part, "margin")) for task, part in rows.groupby("task", sort=False)]
     named = [Curve("clean estimate", curve(rows, "named_model")), Curve("exact posterior", curve(rows, "named_bayes"), "--")]
     made = [
-        Panel("x_t's distance from another answer", margin, ylabel="SD of the noise", **_axis(sigmas)),
+        Panel("x_t's distance from another answer", margin, ylabel="SD of the noise", bounds=(0, SHOWN), **_axis(sigmas)),
         Panel("the likeliest is the one that the run makes", named, ylabel="share", bounds=(-0.03, 1.03), **_axis(sigmas)),
     ]
     caption = (
         "Left: how far x_t stands from the nearest boundary at which the likeliest candidate changes, in standard deviations of "
-        "its noise. Right: how often the likeliest candidate is the one that the run ends with (by the verifier, or nearest)."
+        f"its noise, up to {SHOWN}. Right: how often the likeliest candidate is the one that the run ends with (by the verifier, or "
+        "nearest)."
     )
     return pages.Section("Commitment", panels(made), caption)
 
@@ -122,11 +124,16 @@ def _table(rows: pd.DataFrame) -> pd.DataFrame:
         for step in spread(int(part.step.max()) + 1, 6):
             at = part[part.step == step]
             out.append({
-                "task": task, "step": step, "sigma": float(at.sigma.iloc[0]), "estimate": str(by_item(at, "model")),
-                "posterior": str(by_item(at, "bayes")), "total variation": str(by_item(at, "apart")),
-                "margin, SD": str(by_item(at, "margin")),
+                "task": task, "step": step, "sigma": float(at.sigma.iloc[0]), "estimate": _mean(at, "model"),
+                "posterior": _mean(at, "bayes"), "total variation": _mean(at, "apart"),
+                "with affine weights": _mean(at, "apart_affine"), "margin, SD": _mean(at, "margin"),
             })  # fmt: skip
     return pd.DataFrame(out)
+
+
+def _mean(rows: pd.DataFrame, value: str) -> str:
+    """Over problems: numbers that happen to be all 1 are no shares."""
+    return str(Mean(rows[value], normal=True).number())
 
 
 def _count(rows: pd.DataFrame) -> str:

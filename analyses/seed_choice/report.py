@@ -103,7 +103,13 @@ def _turned(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
     axis = {"along": "step", "xlabel": "step, sigma", "ticks": ticks}
     made = [
         Panel("the run gives the other answer", turned, ylabel="share of items", bounds=SHARES, **axis),
-        Panel("distance of the state from the boundary", [Curve("", curve(far, "far"))], ylabel="SD of the noise", **axis),
+        Panel(
+            "distance of the state from the boundary",
+            [Curve("", curve(far, "far"))],
+            ylabel="SD of the noise",
+            bounds=(0, 10),
+            **axis,
+        ),
     ]
     caption = (
         "x_t at a step is reflected at the boundary where an ideal observer changes his mind between the two answers, and the "
