@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from cos_interp.interp.address import Address, AddressError
     from cos_interp.interp.cache import ActivationCache
     from cos_interp.interp.check.proof import check_adapter
+    from cos_interp.interp.choosing import ChosenSeed, choose_seed
     from cos_interp.interp.ensemble import EnsembleSampler
     from cos_interp.interp.errors import BudgetExceeded, InterpError, UnknownHook
     from cos_interp.interp.families import register, tiny
@@ -24,6 +25,7 @@ _HOME = {
     "address": ("Address", "AddressError"),
     "cache": ("ActivationCache",),
     "check.proof": ("check_adapter",),
+    "choosing": ("ChosenSeed", "choose_seed"),
     "ensemble": ("EnsembleSampler",),
     "errors": ("BudgetExceeded", "InterpError", "UnknownHook"),
     "families": ("register",),
@@ -42,6 +44,7 @@ __all__ = [
     "Address",
     "AddressError",
     "BudgetExceeded",
+    "ChosenSeed",
     "EnsembleSampler",
     "Hook",
     "HookedVideoPipeline",
@@ -54,6 +57,7 @@ __all__ = [
     "Stack",
     "UnknownHook",
     "check_adapter",
+    "choose_seed",
     "pixel_to_latent",
     "record",
     "register",

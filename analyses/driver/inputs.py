@@ -249,7 +249,12 @@ def _missing_rows(path: Path) -> int:
 
 
 def content(path: Path, option: str) -> dict[str, str]:
-    """sha256 of what a file of lines says, by entry and by picture that one names: how it is laid out does not count."""
+    """sha256 of what a file of lines says, by entry and by picture that one names: how it is laid out does not count. Of a folder
+    that of every file in it."""
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        where = lambda file: f"{option} {file}"
+        return {f"file {f.relative_to(path)}": hashlib.sha256(_bytes(f, where(f))).hexdigest() for f in files}
     found: dict[str, str] = {}
     for place, (_, line) in enumerate(json_lines(path, option, "{}"), 1):
         found[f"entry {place}"] = hashlib.sha256(json.dumps(line, sort_keys=True).encode()).hexdigest()

@@ -92,3 +92,28 @@ class SuiteConfig(TasksConfig):
             if set_too:
                 raise ValueError(f"prompts stand in the place of the tasks' items: leave out {' and '.join(set_too)}, or prompts")
         return self
+
+
+class ChoiceConfig(SuiteConfig):
+    """Settings of analyses of which of several videos a run makes: an item's right answers, clips, or other noises' videos."""
+
+    FILES = ("prompts", "candidates")
+
+    tasks: tuple[str, ...] = Field(("maze", "place"), min_length=1, description="Tasks, with commas.")
+    candidates: str | None = Field(
+        None, description="With --prompts: a folder of clips of the model's size, the videos that a run may make."
+    )
+    noises: int = Field(4, ge=2, description="With --prompts and without clips: the videos of so many noises are.")
+
+    @model_validator(mode="after")
+    def _prompts_have_candidates(self) -> ChoiceConfig:
+        """The candidates of a task's item are its right answers."""
+        if self.prompts is None:
+            set_too = [n for n in ("candidates", "noises") if getattr(self, n) != type(self).model_fields[n].default]
+            if set_too:
+                raise ValueError(
+                    f"an item's candidates are its right answers: leave out {' and '.join(set_too)}, or give prompts"
+                )
+        if self.candidates is not None and self.noises != type(self).model_fields["noises"].default:
+            raise ValueError("candidates are clips or the videos of several noises: leave out candidates or noises")
+        return self

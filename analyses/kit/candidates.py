@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from cos_interp.interp.encoding import encode
+from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.tasks import Item, get_task, grid
 
@@ -27,7 +28,7 @@ class Candidates:
 def candidates(model: HookedVideoPipeline, item: Item, like: Tensor) -> Candidates | None:
     """The right answers of an item as latents of the shape of ``like [1, channel, frame, row, col]``.
 
-    None where the model's autoencoder gives no such latents: its statistics are unknown, or its latents are packed.
+    None where the model's autoencoder gives no such latents.
     """
     videos = [*get_task(item.task).right_videos(item), np.repeat(item.cells[:1], len(item.cells), 0)]
     found = encoded(model, np.stack([grid.render(video) for video in videos]))
@@ -39,17 +40,12 @@ def candidates(model: HookedVideoPipeline, item: Item, like: Tensor) -> Candidat
 def encoded(model: HookedVideoPipeline, videos: np.ndarray) -> Tensor | None:
     """Normalised latents ``[video, channel, frame, row, col]`` of videos uint8 ``[video, pixel frame, height, width, 3]``.
 
-    The most likely latent, not a drawn one, as the pipelines encode their pictures. The videos are enlarged to the size that the
-    model makes by whole numbers. None where the autoencoder's configuration has no ``latents_mean`` and ``latents_std``.
+    See :func:`cos_interp.interp.encoding.encode`. The videos are enlarged to the size that the model makes by whole numbers. None
+    where the model's family has no such latents, or its autoencoder does not say how they are scaled.
     """
-    vae = model.pipe.vae
-    mean, std = (getattr(vae.config, name, None) for name in ("latents_mean", "latents_std"))
-    if mean is None or std is None:
-        return None
     height, width = (int(model.defaults.get(key, own)) for key, own in zip(("height", "width"), videos.shape[2:4], strict=True))
     larger = videos.repeat(height // videos.shape[2], 2).repeat(width // videos.shape[3], 3)
-    pixels = torch.from_numpy(larger).permute(0, 4, 1, 2, 3).to(vae.device, vae.dtype) / 127.5 - 1
-    with torch.no_grad():
-        latents = vae.encode(pixels).latent_dist.mode()
-    shape = (1, -1, 1, 1, 1)
-    return ((latents - torch.as_tensor(mean).view(shape).to(latents)) / torch.as_tensor(std).view(shape).to(latents)).float()
+    try:
+        return encode(model, larger)
+    except InterpError:
+        return None

@@ -22,6 +22,8 @@ PURPOSES = {
     "pair noise": 7,  # of the sides of a pair: about the item's seed and a number
     "stranger": 8,  # the random donor, an item that has nothing to do with the pair, and its noise: about --seed, task, index
     "same answer": 9,  # noises in which a second run with the same answer is looked for: about the run's noise and a number
+    "other answer": 20,  # which of a problem's other answers its noise is moved to: about the run's noise
+    "direction": 21,  # a random direction of a state: about the run's noise and a step
 }
 BITS = 48  # with the purpose 52: exact in a float64 column, too
 

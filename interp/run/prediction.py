@@ -9,6 +9,7 @@ flow ``noise - x0`` (Lipman et al. 2210.02747), epsilon ``noise`` (Ho et al. 200
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +57,14 @@ def check_scheduler(scheduler: Any) -> None:
 def is_flow(scheduler: Any) -> bool:
     """Whether the states are ``x_t = (1 - sigma) x0 + sigma noise``."""
     return type(scheduler).__name__ in FLOW or scheduler.config.get("prediction_type") == "flow_prediction"
+
+
+def signal(scheduler: Any, sigmas: Sequence[float]) -> list[float]:
+    """``alpha`` of ``x_t = alpha x0 + sigma noise`` at the noise levels of a run."""
+    exploding = type(scheduler).__name__ in (*VARIANCE_EXPLODING, *EDM) or max(sigmas) > 1  # Cosmos 2 scales flow's levels so
+    if exploding:
+        return [1.0] * len(sigmas)
+    return [1 - sigma if is_flow(scheduler) else max(0.0, 1 - sigma**2) ** 0.5 for sigma in sigmas]
 
 
 def clean_at(scheduler: Any, step: int, given: bool = False) -> Clean:

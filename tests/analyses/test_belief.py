@@ -41,6 +41,29 @@ def test_weights_beyond_the_candidates_are_cut_for_display_only():
     assert float(belief.weights(rows[1], equal)[2]) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 6])
+def test_shares_recover_a_planted_blend_and_leave_out_what_is_not_there(count):
+    rows = drawn(count, count)
+    planted = torch.rand(count, generator=torch.Generator().manual_seed(count), dtype=torch.float64)
+    planted = planted / planted.sum()
+    blend = torch.einsum("k,kab->ab", planted, rows.double())
+    torch.testing.assert_close(belief.shares(blend, rows), planted, atol=1e-6, rtol=0)
+    for one in range(count):
+        found = belief.shares(rows[one] + 1e-3 * drawn(1, 7)[0], rows)
+        assert int(found.argmax()) == one and float(found[one]) > 0.99 and bool((found >= 0).all())
+
+
+def test_shares_tell_candidates_apart_that_depend_on_one_another():
+    """Two places, each with two ways: the fourth route is the sum of two differences, and affine weights have many answers."""
+    a, b, c = drawn(3)
+    rows = torch.stack([a, b, c, b + c - a])
+    for one in range(4):
+        assert belief.shares(rows[one] + 1e-3 * drawn(1, 8)[0], rows)[one] == pytest.approx(1, abs=1e-2)
+    assert belief.weights(rows[3] + 1e-3 * drawn(1, 8)[0], rows).abs().max() > 10  # rounding decides
+    beyond = belief.shares(1.5 * a - 0.5 * b, rows[:2])  # nearest to the first
+    assert beyond.tolist() == pytest.approx([1, 0], abs=1e-6)
+
+
 def test_how_many_are_shown():
     rows, nothing = drawn(3), drawn(1, 9)[0]
     assert belief.shown(rows.mean(0), rows, nothing) == pytest.approx(3)

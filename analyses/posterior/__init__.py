@@ -1,0 +1,26 @@
+"""The clean estimate as a belief over candidate videos, against the exact posterior from x_t."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.settings import ChoiceConfig
+
+
+class PosteriorConfig(ChoiceConfig):
+    """The clean estimate as a belief over candidate videos."""
+
+    items: int = Field(60, ge=1, le=125, description="Items of cos-500 of each task; those with several answers are used.")
+
+
+ENTRY = Entry(
+    "posterior",
+    PosteriorConfig,
+    "The clean estimate as a belief over candidate videos, against the exact posterior from x_t.",
+    (
+        "cos analyze posterior",
+        "cos analyze posterior --prompts my.jsonl --candidates clips --model path/to/model --out runs/posterior-mine",
+    ),
+    seconds=60,
+)
