@@ -17,6 +17,7 @@ from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import RunFacts
 from cos_interp.analyses.driver.statistics import by_item, curve, entropy
 from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.kit.problems import READING
 from cos_interp.analyses.kit.readings import answer_changes, commit_step
 from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels, step_ticks
 
@@ -109,17 +110,39 @@ def _judged_sections(rows: pd.DataFrame, sigmas: list[float]) -> list[pages.Sect
         Panel("solved, by task", _curves(flags.groupby("task", sort=False), "solved"), ylabel="solved", **share),
         Panel("solved, by ambiguity", _curves(_by_kind(flags), "solved"), ylabel="solved", **share),
     ]
-    by_step = flags.groupby(["task", "difficulty", "step"]).solved.mean().unstack()
-    maps = [(task, by_step.loc[task]) for task in by_step.index.get_level_values(0).unique()]
-    frames = matrix_maps([("share of right frames", steps_against_frames(rows))], "pixel frame", "step", "share", (0, 1))
     counts = ", ".join(f"{part.problem.nunique()} with {name}" for name, part in _by_kind(rows))
     return [
         pages.Section("Accuracy along the steps", panels(along), f"Items: {counts}. Bands: 95 % intervals over items."),
         *_candidates(rows, axis),
-        pages.Section("Steps and frames", frames, FRAMES_CAPTION, slope_table(forming(rows))),
-        pages.Section("By difficulty", matrix_maps(maps, "step", "difficulty", "solved", (0, 1), columns=2), "Share solved."),
+        *_graded(rows, axis),
+        *_frames(rows),
+        *_by_difficulty(flags),
         _commitment(rows, axis),
     ]
+
+
+def _frames(rows: pd.DataFrame) -> list[pages.Section]:
+    """Of tasks of the grid: a scorer from outside judges a video whole."""
+    if "frame_1" not in rows:
+        return []
+    frames = matrix_maps([("share of right frames", steps_against_frames(rows))], "pixel frame", "step", "share", (0, 1))
+    return [pages.Section("Steps and frames", frames, FRAMES_CAPTION, slope_table(forming(rows)))]
+
+
+def _by_difficulty(flags: pd.DataFrame) -> list[pages.Section]:
+    if flags.difficulty.isna().all():
+        return []
+    by_step = flags.groupby(["task", "difficulty", "step"]).solved.mean().unstack()
+    maps = [(task, by_step.loc[task]) for task in by_step.index.get_level_values(0).unique()]
+    return [pages.Section("By difficulty", matrix_maps(maps, "step", "difficulty", "solved", (0, 1), columns=2), "Share solved.")]
+
+
+def _graded(rows: pd.DataFrame, axis: dict[str, Any]) -> list[pages.Section]:
+    """What a scorer from outside reads beside its verdict."""
+    names = [column for column in rows if column.startswith(READING)]
+    made = [Panel(name.removeprefix(READING), _curves(rows.groupby("task", sort=False), name), ylabel="reading", **axis)
+            for name in names]  # fmt: skip
+    return [pages.Section("Readings of the scorer", panels(made), "Bands: 95 % over items.")] if made else []
 
 
 def _candidates(rows: pd.DataFrame, axis: dict[str, Any]) -> list[pages.Section]:

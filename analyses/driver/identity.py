@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cos_interp.analyses.driver import inputs, rules
 from cos_interp.analyses.driver.command import command_line, flag
 from cos_interp.analyses.driver.settings import AnalysisConfig
+from cos_interp.tasks import outside
 
 if TYPE_CHECKING:
     from cos_interp.interp.model import HookedVideoPipeline
@@ -38,6 +39,7 @@ def of(
         "format": FORMAT, "analysis": name, "config": config.model_dump(mode="json"), "command": command,
         "model": known,
         "inputs": {flag(field): inputs.content(Path(getattr(config, field)), flag(field)) for field in files_of(config)},
+        "code": code_of(config),
         "versions": versions() | {"threads": str(threads)},
     }  # fmt: skip
 
@@ -50,6 +52,22 @@ def _kind_of(model: HookedVideoPipeline) -> str:
 def files_of(config: AnalysisConfig) -> list[str]:
     """The settings that name a file of the user's."""
     return [name for name in type(config).FILES if getattr(config, name) is not None]
+
+
+def code_of(config: AnalysisConfig) -> dict[str, dict[str, str]]:
+    """Content of the code from outside that a run executes, by what names it. Executes it."""
+    named = {text: group for field, group in type(config).CODE.items() for text in _texts(getattr(config, field))}
+    return {text: outside.content(text, group) for text, group in named.items() if outside.is_outside(text, group)}
+
+
+def is_of_own_code(config: AnalysisConfig) -> bool:
+    """Whether a run executes code from outside, without executing it."""
+    named = [(text, group) for field, group in type(config).CODE.items() for text in _texts(getattr(config, field))]
+    return any(outside.is_outside(text, group) for text, group in named)
+
+
+def _texts(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return () if value is None else (value,) if isinstance(value, str) else value
 
 
 def versions() -> dict[str, str]:
@@ -65,6 +83,7 @@ def changes(held: Mapping[str, Any], asked: Mapping[str, Any], accept_versions: 
     if held.get("analysis") != asked["analysis"]:
         found = [f"analysis: {held.get('analysis')}, now {asked['analysis']}", *found]
     found += _inputs(held.get("inputs", {}), asked["inputs"])
+    found += _inputs(held.get("code", {}), asked.get("code", {}))
     return found if accept_versions else [*found, *_versions(held.get("versions", {}), asked["versions"])]
 
 

@@ -21,6 +21,8 @@ from cos_interp.interp.errors import InterpError
 LARGEST_FILE = 64 * 2**20  # bytes of a file of lines
 MOST_PIXELS = 64_000_000  # of a picture: 8000 x 8000
 PICTURES = ("image", "last_image")  # keys whose value is the path of a picture
+OF_SCORER = ("expected", "reference")  # keys that the model is not told: what a scorer compares with
+FILES = ("reference", "template")  # keys whose value is the path of another file
 TEXTS = ("prompt", "negative_prompt")
 COUNTS = ("height", "width", "num_frames", "num_inference_steps", "max_sequence_length")
 OBJECTS = ("attention_kwargs", "cross_attention_kwargs", "joint_attention_kwargs")
@@ -243,19 +245,19 @@ def _missing_rows(path: Path) -> int:
 
 
 def content(path: Path, option: str) -> dict[str, str]:
-    """sha256 of what a file of lines says, by entry and by picture that one names: how it is laid out does not count."""
+    """sha256 of what a file of lines says, by entry and by file that one names: how it is laid out does not count."""
     found: dict[str, str] = {}
     for place, (_, line) in enumerate(json_lines(path, option, "{}"), 1):
         found[f"entry {place}"] = hashlib.sha256(json.dumps(line, sort_keys=True).encode()).hexdigest()
-        for name in _named_pictures(line):
-            found[f"picture {name}"] = hashlib.sha256(_bytes(path.parent / name, f"{option} {path}: {name}")).hexdigest()
+        for kind, name in _named_files(line):
+            found[f"{kind} {name}"] = hashlib.sha256(_bytes(path.parent / name, f"{option} {path}: {name}")).hexdigest()
     return found
 
 
-def _named_pictures(value: Any) -> Iterator[str]:
+def _named_files(value: Any) -> Iterator[tuple[str, str]]:
     if isinstance(value, dict):
         for key, inner in value.items():
-            if key in PICTURES and isinstance(inner, str):
-                yield inner
+            if key in (*PICTURES, *FILES) and isinstance(inner, str):
+                yield "picture" if key in PICTURES else "file", inner
             else:
-                yield from _named_pictures(inner)
+                yield from _named_files(inner)
