@@ -74,11 +74,14 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     judged = rows[rows.status.notna()]
     found, notes = findings(result, judged, result.sigmas) if len(judged) else [], []
     if judged.empty:
-        notes = ["These problems have no verifier: only the distance of the estimates to the final latent is shown."]
+        notes = [
+            "These problems have no verifier (see --scorer): only the distance of the estimates to the final latent is shown."
+        ]
     strips = [_strip(store, unit, facts) for unit, facts in result.units_of(RunFacts).items() if facts.axes]
     shown = "Rows: spread steps, the final video last. Columns: pixel frames."
     sections = [
         *(_judged_sections(judged, sigmas) if len(judged) else []),
+        *_graded(rows, _axis(sigmas)),
         *_sweep(sweep),
         _distance(rows, sigmas),
         pages.Section("Clean estimates", caption=shown, clips=strips),
@@ -114,7 +117,6 @@ def _judged_sections(rows: pd.DataFrame, sigmas: list[float]) -> list[pages.Sect
     return [
         pages.Section("Accuracy along the steps", panels(along), f"Items: {counts}. Bands: 95 % intervals over items."),
         *_candidates(rows, axis),
-        *_graded(rows, axis),
         *_frames(rows),
         *_by_difficulty(flags),
         _commitment(rows, axis),

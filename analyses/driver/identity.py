@@ -19,21 +19,15 @@ if TYPE_CHECKING:
 FORMAT = 2  # of a run folder
 LIBRARIES = ("torch", "diffusers", "nnsight", "transformers", "numpy", "scikit-learn", "umap-learn")
 ELSEWHERE = ("model", "revision", "device", "dtype", "offload", "lora")  # settings of which what they lead to is compared
+NO_MODEL: dict[str, Any] = {"name": "no model", "digest": "", "parts": {}, "revision": None, "given": False}
 GROWING = ("items", "pairs", "twins")  # settings that may grow: what is there is a part of what is asked
 
 
 def of(
-    name: str, config: AnalysisConfig, model: HookedVideoPipeline, threads: int, given: bool = False
+    name: str, config: AnalysisConfig, model: HookedVideoPipeline | None, threads: int, given: bool = False
 ) -> dict[str, Any]:  # fmt: skip
     """What ``run.json`` says of a run beside its state: all that decides its numbers. ``given``: the model came from Python."""
-    from cos_interp.interp import identity as content
-
-    parts = content.identity(model.pipe)
-    types = sorted({str(engine.module.dtype).removeprefix("torch.") for engine in model.engines.values()})
-    known = {
-        "name": model.name, "digest": content.combined(parts), "parts": parts, "revision": config.revision, "given": given,
-        "computed": f"{'/'.join(types)} on {_kind_of(model)}",
-    }  # fmt: skip
+    known = NO_MODEL if model is None else _known(model, config, given)
     command = command_line(name, config) + ("  # with a model given from Python" if given else "")
     return {
         "format": FORMAT, "analysis": name, "config": config.model_dump(mode="json"), "command": command,
@@ -41,6 +35,17 @@ def of(
         "inputs": {flag(field): inputs.content(Path(getattr(config, field)), flag(field)) for field in files_of(config)},
         "code": code_of(config),
         "versions": versions() | {"threads": str(threads)},
+    }  # fmt: skip
+
+
+def _known(model: HookedVideoPipeline, config: AnalysisConfig, given: bool) -> dict[str, Any]:
+    from cos_interp.interp import identity as content
+
+    parts = content.identity(model.pipe)
+    types = sorted({str(engine.module.dtype).removeprefix("torch.") for engine in model.engines.values()})
+    return {
+        "name": model.name, "digest": content.combined(parts), "parts": parts, "revision": config.revision, "given": given,
+        "computed": f"{'/'.join(types)} on {_kind_of(model)}",
     }  # fmt: skip
 
 

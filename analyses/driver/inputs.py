@@ -245,13 +245,31 @@ def _missing_rows(path: Path) -> int:
 
 
 def content(path: Path, option: str) -> dict[str, str]:
-    """sha256 of what a file of lines says, by entry and by file that one names: how it is laid out does not count."""
+    """sha256 of what a file of lines says, by entry and by file that one names: how it is laid out does not count.
+
+    Of a folder, one for each of the folders in its folders, of all files below it; of another file, one.
+    """
+    if path.is_dir():
+        return _of_folder(path)
+    if path.suffix == ".csv":
+        return {"content": hashlib.sha256(_bytes(path, f"{option} {path}")).hexdigest()}
     found: dict[str, str] = {}
     for place, (_, line) in enumerate(json_lines(path, option, "{}"), 1):
         found[f"entry {place}"] = hashlib.sha256(json.dumps(line, sort_keys=True).encode()).hexdigest()
         for kind, name in _named_files(line):
             found[f"{kind} {name}"] = hashlib.sha256(_bytes(path.parent / name, f"{option} {path}: {name}")).hexdigest()
     return found
+
+
+def _of_folder(path: Path) -> dict[str, str]:
+    parts: dict[str, Any] = {}
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        relative = file.relative_to(path)
+        digest = parts.setdefault("/".join(relative.parts[:2]), hashlib.sha256())
+        digest.update(relative.as_posix().encode("utf-8", "surrogateescape") + b"\0")
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return {name: digest.hexdigest() for name, digest in parts.items()}
 
 
 def _named_files(value: Any) -> Iterator[tuple[str, str]]:

@@ -118,7 +118,7 @@ class SuiteConfig(TasksConfig):
     def _one_scorer(self) -> SuiteConfig:
         if self.scorer is not None and self.scorer_cmd is not None:
             raise ValueError("scorer and scorer_cmd say the same: give one of them")
-        if self.scored and self.prompts is None:
+        if self.scored and self.prompts is None and getattr(self, "from_steps", None) is None:
             raise ValueError("a scorer judges own prompts; the tasks' items have their verifier: add prompts, or leave it out")
         return self
 

@@ -21,7 +21,7 @@ from cos_interp.interp.run.prediction import is_flow
 from cos_interp.interp.trajectory import Run
 from cos_interp.tasks import Case, ClipTask, Item, Task, Verdict, get_task, grid, scorers, suite
 from cos_interp.tasks.clips import task_of
-from cos_interp.tasks.scorer import Scorer, score
+from cos_interp.tasks.scorer import Scorer, is_graded, score
 from cos_interp.tasks.scorers.command import command_scorer
 
 EXAMPLE = '{"prompt": "a red ball", "image": "ball.png"}'
@@ -229,6 +229,14 @@ def item_of(problem: Problem) -> Item:
     return problem.item
 
 
+def strict(problem: Problem, clips: Iterable[np.ndarray]) -> list[Verdict] | None:
+    """Verdicts on decoded clips; None where nobody judges, or a scorer grades and never says solved or wrong."""
+    if not problem.judged:
+        return None
+    found = [verdict for clip in clips if (verdict := judge(problem, clip)) is not None]
+    return None if any(map(is_graded, found)) else found
+
+
 def verdict_of(problem: Problem, frames: np.ndarray) -> Verdict:
     """The verdict on decoded frames of a problem that is a task's. ValueError for one of the user's own."""
     return get_task(problem.task).verify(item_of(problem), frames)
@@ -239,7 +247,7 @@ def judge_all(problem: Problem, frames: Sequence[np.ndarray]) -> list[Verdict | 
 
 
 def verdict_columns(verdict: Verdict | None) -> dict[str, str | None]:
-    if verdict is None:
+    if verdict is None or is_graded(verdict):
         return {"status": None, "error": None, "answer": None}
     return {"status": verdict.status, "error": verdict.error, "answer": verdict.answer}
 
