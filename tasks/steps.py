@@ -67,17 +67,15 @@ def _steps(folder: Path) -> list[Sample]:
         stem = place.parent if inside else place.with_name(place.name.removesuffix("_steps"))
         final = stem / "generated.mp4" if inside else stem.with_name(f"{stem.name}.mp4")
         schedule = stem / "noise_schedule.json" if inside else stem.with_name(f"{stem.name}_noise_schedule.json")
-        relative = stem.relative_to(folder)
-        key = relative.as_posix() if relative.parts else folder.resolve().name
+        within = stem.is_relative_to(folder) and stem != folder  # else the folder itself was given
+        key = stem.relative_to(folder).as_posix() if within else stem.resolve().name
         made.append(Sample(key, _of_folder(place, _schedule(schedule)), final if final.is_file() else None))
     return made
 
 
 def _of_folder(place: Path, schedule: dict[int, dict[str, Any]]) -> tuple[Step, ...]:
     numbered = {int(m[1]): path for path in sorted(place.glob("step*.mp4")) if (m := STEP.fullmatch(path.stem))}
-    return tuple(
-        Step(k, path, schedule.get(k, {}).get("sigma"), schedule.get(k, {}).get("timestep")) for k, path in sorted(numbered.items())
-    )
+    return tuple(Step(k, path, **schedule.get(k, {})) for k, path in sorted(numbered.items()))
 
 
 def _schedule(path: Path) -> dict[int, dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cos_interp.analyses.chain_of_steps import files_report
 from cos_interp.analyses.chain_of_steps.findings import findings
 from cos_interp.analyses.chain_of_steps.forming import forming
 from cos_interp.analyses.driver import pages
@@ -65,6 +66,8 @@ def steps_against_frames(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def report(result: AnalysisResult, store: RunStore) -> Report:
+    if result.config.from_steps is not None:
+        return files_report.report(result, store)
     rows, sweep = (result.rows[result.rows.kind == kind] for kind in ("steps", "sweep"))
     sigmas = [*result.sigmas, 0.0]
     question = (

@@ -59,8 +59,9 @@ Work = Callable[[Any, Any, RunStore, Any], Iterator[str]]  # the model; None whe
 @dataclass(frozen=True)
 class Experiment:
     """``pieces``: parts of the work, each with the names of its units. ``work`` does one piece and yields the name of each unit
-    that is on disk. ``modelless``: whether settings need no model, which is None then. ``needs``: the units of other pieces that must be on disk before a piece begins. ``report`` is pure of
-    models. ``facts``: the records that its units leave, beside the common ones."""
+    that is on disk. ``needs``: the units of other pieces that must be on disk before a piece begins. ``report`` is pure of
+    models. ``facts``: the records that its units leave, beside the common ones. ``modelless``: whether these settings need no
+    model, which is None then."""
 
     name: str
     config: type[AnalysisConfig]

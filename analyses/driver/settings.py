@@ -99,6 +99,7 @@ class SuiteConfig(TasksConfig):
 
     FILES = ("prompts",)
     CODE = {"tasks": outside.TASK_GROUP, "scorer": outside.SCORER_GROUP}
+    OWN: ClassVar[tuple[str, ...]] = ("prompts",)  # settings that stand in the place of the tasks' items
     OF_ITEMS: ClassVar[tuple[str, ...]] = ("tasks", "items")  # settings that have no meaning for prompts
 
     prompts: str | None = Field(None, description="Own inputs instead: a JSONL file, a line {'prompt': ..., 'image': path}.")
@@ -118,7 +119,7 @@ class SuiteConfig(TasksConfig):
     def _one_scorer(self) -> SuiteConfig:
         if self.scorer is not None and self.scorer_cmd is not None:
             raise ValueError("scorer and scorer_cmd say the same: give one of them")
-        if self.scored and self.prompts is None and getattr(self, "from_steps", None) is None:
+        if self.scored and not any(getattr(self, name) for name in self.OWN):
             raise ValueError("a scorer judges own prompts; the tasks' items have their verifier: add prompts, or leave it out")
         return self
 
