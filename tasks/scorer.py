@@ -26,7 +26,8 @@ class Case:
 
     ``image``: the given first frame, uint8 ``[height, width, 3]``. ``expected``: what the user wrote under that key, any JSON.
     ``video``: the true video, uint8 ``[frame, height, width, 3]``, or ``reference``, its file. ``folder``: where relative paths
-    in ``expected`` start. ``group``, ``part``: what its results are gathered by (a task, and its category).
+    in ``expected`` start. ``group``, ``part``: what its results are gathered by (a task, and its category). ``key``: its place
+    in a benchmark's folder, like ``split/task/00000``. ``file``: where the video was read from, if it was.
     """
 
     name: str
@@ -38,6 +39,8 @@ class Case:
     folder: Path = Path()
     group: str = "prompts"
     part: str = ""
+    key: str = ""
+    file: Path | None = field(default=None, compare=False)
 
     @property
     def truth(self) -> np.ndarray | None:

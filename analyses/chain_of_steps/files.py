@@ -7,7 +7,7 @@ Some scorers reward a frozen first frame, a jump to the end state or a fade betw
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ from cos_interp.tasks.video import read_mp4
 
 SHOWN = 1  # samples of a task whose decoded steps are kept for the page
 TRUTH = "true video"
-Judge = Callable[[np.ndarray, str], Verdict | None]  # a video, and its path below the folder
+Judge = Callable[[np.ndarray, Path | None], Verdict | None]  # a video, and the file that it was read from
 
 
 @dataclass(frozen=True)
@@ -106,11 +106,12 @@ def case_for(config: ChainOfStepsConfig, sample: Sample) -> Case:
 def judge_of(config: ChainOfStepsConfig, sample: Sample, case: Case) -> Judge | None:
     """People's labels, the scorer that was asked for, or the verifier of the suite's item; None where nobody judges."""
     if config.labels is not None:
-        labels = read_labels(Path(config.labels), "--labels")
-        return lambda video, path: labels.get(path)
+        labels, folder = read_labels(Path(config.labels), "--labels"), Path(str(config.from_steps))
+        known = {(folder / name): verdict for name, verdict in labels.items()}
+        return lambda video, path: None if path is None else known.get(path)
     scorer = scorer_of(config)
     if scorer is not None:
-        return lambda video, path: score(scorer, video, case)
+        return lambda video, path: score(scorer, video, replace(case, file=path))
     item = item_at(sample.key)
     return None if item is None else lambda video, path: score(lambda v, c: get_task(item.task).verify(item, v), video, case)
 
@@ -132,7 +133,7 @@ def measure(config: ChainOfStepsConfig, place: Place) -> Unit:
     final = clips[-1]
     for row, clip in zip(rows, clips, strict=True):
         row["distance"] = difference(clip, final)
-    rows += [{**about, "kind": "beside", **row} for row in _beside(case, None if config.labels else judge)]
+    rows += [{**about, "kind": "beside", **row} for row in _beside(case, judge)]
     kept = _kept(clips) if place.within < SHOWN else {}
     axes = dict.fromkeys(kept, ("step", *PIXELS))
     sigmas = tuple(float("nan") if step.sigma is None else step.sigma for step in sample.steps)
@@ -153,7 +154,7 @@ def _judged(judge: Judge | None, path: Path, name: str) -> tuple[Row, np.ndarray
     except ValueError as error:
         status = None if judge is None else "undecided"
         return {"status": status, "error": str(error).replace(str(path), name), "answer": None}, None
-    verdict = None if judge is None else judge(clip, name)
+    verdict = None if judge is None else judge(clip, path)
     return verdict_columns(verdict) | ({} if verdict is None else reading_columns(verdict)), clip
 
 
@@ -167,7 +168,7 @@ def _beside(case: Case, judge: Judge | None) -> Iterator[Row]:
         return
     for name, make in {TRUTH: np.asarray, **SHORTCUTS}.items():
         video = make(truth)
-        verdict = judge(video, name)
+        verdict = judge(video, case.reference if name == TRUTH else None)
         if verdict is not None:
             yield {"video": name, **verdict_columns(verdict), **reading_columns(verdict)}
 

@@ -10,11 +10,10 @@ from cos_interp.analyses.chain_of_steps.files import TRUTH
 from cos_interp.analyses.chain_of_steps.findings import more
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
-from cos_interp.analyses.driver.estimates import Mean, Share
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import RunFacts
 from cos_interp.analyses.driver.findings import Finding
-from cos_interp.analyses.driver.statistics import curve
+from cos_interp.analyses.driver.statistics import curve, mean_number
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.problems import READING
 from cos_interp.reports.figures import Curve, Panel, panels
@@ -56,8 +55,13 @@ def _scores(steps: pd.DataFrame, beside: pd.DataFrame, measures: list[str]) -> l
 
 
 def measured(steps: pd.DataFrame) -> list[str]:
-    """What was judged: the strict verdict, then every reading; nothing where nobody judged."""
-    readings = [column for column in steps if column.startswith(READING) and steps[column].notna().any()]
+    """What was judged: the strict verdict, then every reading; nothing where nobody judged.
+
+    A reading that some items of a task have and others do not, like the share of one of its own routes, tells of no task.
+    """
+    told = steps.groupby("problem").agg({"task": "first", **{c: "count" for c in steps if c.startswith(READING)}})
+    whole = told.set_index("task").gt(0).groupby(level=0).all().any()
+    readings = [str(column) for column in whole.index[whole]]
     strict = steps.status.isin(["solved", "wrong"]).any() or (not readings and steps.status.notna().any())
     return ([SOLVED] if strict else []) + readings
 
@@ -79,12 +83,11 @@ def _beyond(result: AnalysisResult, steps: pd.DataFrame, beside: pd.DataFrame) -
     final = at_end(steps).set_index("problem")[name]
     best = beside[beside.video.isin(SHORTCUTS)].groupby("problem")[name].max()
     both = pd.DataFrame({"final": final, "best": best}).dropna()
-    level = Share(both.best) if both.best.isin((0, 1)).all() else Mean(both.best)
     return result.judge(
         "chain-of-steps.beyond-shortcuts", more(both.final, both.best),
         f"the final videos have {name.removeprefix(READING)} {_told(both.final)}; that is more than the best of a frozen "
         "first frame, a jump to the end and a fade by",
-        level.number(),
+        mean_number(both.best),
     )  # fmt: skip
 
 
@@ -136,7 +139,7 @@ def _told(values: pd.Series) -> str:
     known = values.dropna()
     if known.empty:
         return "–"
-    return str((Share(known) if known.isin((0, 1)).all() else Mean(known)).number())
+    return str(mean_number(known))
 
 
 def _unread(steps: pd.DataFrame) -> list[str]:

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cos_interp.analyses.driver import inputs, rules
+from cos_interp.analyses.driver import inputs, prompt_lists, rules
 from cos_interp.analyses.driver.command import command_line, flag
 from cos_interp.analyses.driver.settings import AnalysisConfig
 from cos_interp.tasks import outside
@@ -32,7 +32,7 @@ def of(
     return {
         "format": FORMAT, "analysis": name, "config": config.model_dump(mode="json"), "command": command,
         "model": known,
-        "inputs": {flag(field): inputs.content(Path(getattr(config, field)), flag(field)) for field in files_of(config)},
+        "inputs": {flag(field): _content(field, Path(getattr(config, field))) for field in files_of(config)},
         "code": code_of(config),
         "versions": versions() | {"threads": str(threads)},
     }  # fmt: skip
@@ -52,6 +52,10 @@ def _known(model: HookedVideoPipeline, config: AnalysisConfig, given: bool) -> d
 def _kind_of(model: HookedVideoPipeline) -> str:
     """The kind of device that a model computes on, wherever its weights wait."""
     return str(getattr(model.pipe, "_execution_device", model.pipe.device).type)
+
+
+def _content(field: str, path: Path) -> dict[str, str]:
+    return prompt_lists.content(path, flag(field)) if field == "prompts" else inputs.content(path, flag(field))
 
 
 def files_of(config: AnalysisConfig) -> list[str]:

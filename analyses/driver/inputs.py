@@ -8,7 +8,7 @@ import math
 import stat
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def json_lines(path: Path, option: str, example: str) -> list[tuple[int, dict[st
     The file is UTF-8, with or without a byte order mark; a line ends at a line feed and nowhere else (U+2028 may stand in a
     text). Comments, doubled keys, NaN and numbers without end, and texts that are no Unicode are refused.
     """
-    lines = _text(path, option).split("\n")
+    lines = text_of(path, option).split("\n")
     found = [(number, _object(f"{option} {path}, line {number}", line, example)) for number, line in enumerate(lines, 1)
              if line.strip(" \t\r")]  # fmt: skip
     if not found:
@@ -49,7 +49,8 @@ def json_lines(path: Path, option: str, example: str) -> list[tuple[int, dict[st
     return found
 
 
-def _text(path: Path, option: str) -> str:
+def text_of(path: Path, option: str) -> str:
+    """The text of a UTF-8 file. InterpError names the line that is none."""
     data = _bytes(path, f"{option} {path}", LARGEST_FILE)
     try:
         return data.decode("utf-8-sig")
@@ -245,7 +246,7 @@ def _missing_rows(path: Path) -> int:
 
 
 def content(path: Path, option: str) -> dict[str, str]:
-    """sha256 of what a file of lines says, by entry and by file that one names: how it is laid out does not count.
+    """sha256 of what a file of the user's says, by entry and by file that one names: how it is laid out does not count.
 
     Of a folder, one for each of the folders in its folders, of all files below it; of another file, one.
     """
@@ -253,11 +254,17 @@ def content(path: Path, option: str) -> dict[str, str]:
         return _of_folder(path)
     if path.suffix == ".csv":
         return {"content": hashlib.sha256(_bytes(path, f"{option} {path}")).hexdigest()}
+    return of_lines(((line, path.parent) for _, line in json_lines(path, option, "{}")), path.parent, option)
+
+
+def of_lines(lines: Iterable[tuple[dict[str, Any], Path]], home: Path, option: str) -> dict[str, str]:
+    """sha256 of lines, each with the folder that its paths start from, by entry and by file that one names."""
     found: dict[str, str] = {}
-    for place, (_, line) in enumerate(json_lines(path, option, "{}"), 1):
+    for place, (line, folder) in enumerate(lines, 1):
         found[f"entry {place}"] = hashlib.sha256(json.dumps(line, sort_keys=True).encode()).hexdigest()
         for kind, name in _named_files(line):
-            found[f"{kind} {name}"] = hashlib.sha256(_bytes(path.parent / name, f"{option} {path}: {name}")).hexdigest()
+            at = name if folder == home else (folder / name).relative_to(home).as_posix()
+            found[f"{kind} {at}"] = hashlib.sha256(_bytes(folder / name, f"{option} {at}")).hexdigest()
     return found
 
 

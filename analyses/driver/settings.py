@@ -102,7 +102,9 @@ class SuiteConfig(TasksConfig):
     OWN: ClassVar[tuple[str, ...]] = ("prompts",)  # settings that stand in the place of the tasks' items
     OF_ITEMS: ClassVar[tuple[str, ...]] = ("tasks", "items")  # settings that have no meaning for prompts
 
-    prompts: str | None = Field(None, description="Own inputs instead: a JSONL file, a line {'prompt': ..., 'image': path}.")
+    prompts: str | None = Field(
+        None, description="Own inputs instead: JSON lines {'prompt', 'image'}, .txt, .json, or a folder (prompt.txt)."
+    )
 
     scorer: str | None = Field(None, description=f"Of own prompts: {', '.join(scorers.READY)}, or my.py:judge (executed).")
     scorer_cmd: str | None = Field(None, description="Of own prompts: a command line, JSON in and out, instead of --scorer.")

@@ -59,7 +59,9 @@ def _the_same(run: LoadedRun, model: HookedVideoPipeline) -> None:
 
 
 def key(problem: Problem, confirm: bool) -> str:
-    """Where a problem lies in the benchmark's layout. Items of the suite have its name as split."""
+    """Where a problem lies in the benchmark's layout. The suite's name is the split of its items."""
+    if problem.case is not None and problem.case.key:
+        return problem.case.key
     split = suite.NAME if problem.item is not None and not confirm and problem.task in suite.OF else OWN
     return f"{split}/{problem.task}/{problem.index:05d}"
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cos_interp.analyses.driver import inputs
+from cos_interp.analyses.driver import inputs, prompt_lists
 from cos_interp.analyses.driver.settings import AnalysisConfig, SuiteConfig, TasksConfig
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.interp.call import unfit
@@ -24,7 +24,6 @@ from cos_interp.tasks.clips import task_of
 from cos_interp.tasks.scorer import Scorer, is_graded, score
 from cos_interp.tasks.scorers.command import command_scorer
 
-EXAMPLE = '{"prompt": "a red ball", "image": "ball.png"}'
 CLIPS = 125  # cases of a task of clips that are its first; to confirm, those after them are taken
 SIZE = {"height": grid.ROWS * grid.CELL, "width": grid.COLS * grid.CELL, "num_frames": grid.FRAMES}
 
@@ -108,26 +107,32 @@ def item_call(item: Item) -> dict[str, Any]:
 
 
 def _own(config: SuiteConfig) -> list[Problem]:
-    path, out, scorer = Path(str(config.prompts)), [], scorer_of(config)
-    for place, (number, line) in enumerate(inputs.json_lines(path, "--prompts", EXAMPLE)):
-        where = f"--prompts {path}, line {number}"
-        given = {key: value for key, value in line.items() if key not in inputs.OF_SCORER}
-        call = inputs.keywords(where, given, path.parent, settings_of(config))
-        seed = call.pop("seed", seed_for("noise", *config.about, "prompts", place))
-        case = own_case(f"prompt-{place:03d}", call, line, path.parent, where)
-        out.append(Problem(case.name, call, seed, index=place, source=where, case=case, scorer=scorer))
-    return out
+    path, scorer = Path(str(config.prompts)), scorer_of(config)
+    return [_of_entry(config, entry, place, scorer) for place, entry in enumerate(prompt_lists.entries(path, "--prompts"))]
 
 
-def own_case(name: str, call: dict[str, Any], line: dict[str, Any], folder: Path, where: str) -> Case:
+def _of_entry(config: SuiteConfig, entry: prompt_lists.Entry, place: int, scorer: Scorer | None) -> Problem:
+    given = {key: value for key, value in entry.line.items() if key not in inputs.OF_SCORER}
+    call = inputs.keywords(entry.where, given, entry.folder, settings_of(config))
+    if entry.embedded is not None:
+        call["image"] = entry.embedded
+    seed = call.pop("seed", seed_for("noise", *config.about, "prompts", place))
+    case = own_case(f"prompt-{place:03d}", call, entry)
+    return Problem(case.name, call, seed, index=place, source=entry.where, case=case, scorer=scorer)
+
+
+def own_case(name: str, call: dict[str, Any], entry: prompt_lists.Entry) -> Case:
     """What a scorer is told of a line of the user's. InterpError where its reference is no file."""
-    reference = line.get("reference")
+    reference, folder = entry.line.get("reference"), entry.folder
     if reference is not None and not (isinstance(reference, str) and (folder / reference).is_file()):
-        raise InterpError(f"{where}: reference {reference!r} is no file: give the path of the true video, relative to the list")
+        raise InterpError(
+            f"{entry.where}: reference {reference!r} is no file: give the path of the true video, relative to the list"
+        )
     image = call.get("image")
     return Case(
-        name, call["prompt"], None if image is None else np.asarray(image), line.get("expected"),
+        name, call["prompt"], None if image is None else np.asarray(image), entry.line.get("expected"),
         reference=None if reference is None else folder / reference, folder=folder,
+        group=Path(entry.key).parent.name or "prompts", key=entry.key,
     )  # fmt: skip
 
 

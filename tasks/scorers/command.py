@@ -38,9 +38,11 @@ def command_scorer(command: str, seconds: float) -> Scorer:
 
 
 def _told(folder: Path, video: np.ndarray, case: Case) -> dict[str, Any]:
-    (folder / "video.mp4").write_bytes(encode_mp4(video, enlarge=1))
+    path = folder / "video.mp4" if case.file is None else case.file.resolve()
+    if case.file is None:
+        path.write_bytes(encode_mp4(video, enlarge=1))
     np.save(folder / "frames.npy", video)
-    told: dict[str, Any] = {"video": str(folder / "video.mp4"), "frames": str(folder / "frames.npy"), "image": None}
+    told: dict[str, Any] = {"video": str(path), "frames": str(folder / "frames.npy"), "image": None}
     if case.image is not None:
         Image.fromarray(case.image).save(folder / "image.png")
         told["image"] = str(folder / "image.png")

@@ -12,6 +12,7 @@ import pytest
 
 from cos_interp import analyses
 from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig
+from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.exporting.steps import export
 from cos_interp.interp import InterpError
 from cos_interp.tasks import suite
@@ -153,7 +154,7 @@ def test_another_video_is_another_run(tmp_path):
     flat(tmp_path / "theirs")
     scored(tmp_path / "theirs", tmp_path / "run")
     put(tmp_path / "theirs/steps/step_000.mp4", frozen(ITEMS[0].video))
-    with pytest.raises(ValueError, match=r"--from-steps: steps/step_000.mp4 has changed"):
+    with pytest.raises(RunError, match=r"--from-steps: steps/step_000\.mp4 has changed"):
         scored(tmp_path / "theirs", tmp_path / "run")
 
 
