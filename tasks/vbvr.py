@@ -29,7 +29,7 @@ def places(items: Sequence[Item], split: str) -> list[tuple[Item, Path]]:
 
 
 def export(folder: Path, items: Sequence[Item], split: str = suite.NAME) -> int:
-    """Write the items, and ``metadata.jsonl`` as ``load_dataset("videofolder")`` reads it; returns how many. Files are replaced."""
+    """Write the items, and ``metadata.jsonl`` as ``load_dataset("videofolder")`` reads it; returns how many. Replaces files."""
     listed = []
     for item, place in places(items, split):
         target = folder / place

@@ -23,6 +23,7 @@ def export_steps(
     run: Annotated[Path, typer.Argument(help="Run folder whose problems are generated again, by its model.")],
     out: Annotated[Path, typer.Argument(help="Where to write.")],
     layout: Annotated[str, typer.Option(help=f"One of {', '.join(WRITTEN)}.")] = WRITTEN[0],
+    execute: Annotated[bool, typer.Option("--execute", help="Execute the run's own code, if it is unchanged.")] = False,
 ) -> None:
     """Every decoded step as a video, with the noise schedule, and labels.csv for people.
 
@@ -36,5 +37,5 @@ def export_steps(
 
     bar, move = progress_bar()
     with bar:
-        written = export(load(run), out, layout, progress=move)
+        written = export(load(run), out, layout, execute=execute, progress=move)
     typer.echo(f"{len(written)} videos written to {out}")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cos_interp.analyses.driver import identity
 from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.experiment import load_model
 from cos_interp.analyses.driver.loaded import LoadedRun
@@ -28,7 +29,7 @@ OWN = "own"  # the split of what is not of the suite
 
 
 def export(
-    run: LoadedRun, folder: Path, layout: str, model: HookedVideoPipeline | None = None,
+    run: LoadedRun, folder: Path, layout: str, model: HookedVideoPipeline | None = None, execute: bool = False,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> list[Path]:  # fmt: skip
     """Generate the problems of a run again, from their own noise, and write every decoded clean estimate and the final video.
@@ -36,8 +37,9 @@ def export(
     Written below ``folder``: the layout's files (see :mod:`cos_interp.tasks.steps`) and ``labels.csv``, a line a video for people
     to fill in. Returns the videos. RunError for a run without problems to generate, and for a model that is not the run's.
     """
-    if not isinstance(run.config, SuiteConfig):
+    if not isinstance(run.config, SuiteConfig) or run.facts["model"]["digest"] == "":  # decoded steps of others have no model
         raise RunError(f"{run.folder} holds a run of {run.name}, which has no items to generate: give one of chain-of-steps")
+    _same_code(run, execute)
     model = model or load_model(run.config)
     _the_same(run, model)
     fits(run.config, model)
@@ -48,6 +50,17 @@ def export(
         written += write(folder, layout, key(problem, run.config.confirm), made, clean_videos(model, made))
     _labels(folder, written)
     return written
+
+
+def _same_code(run: LoadedRun, execute: bool) -> None:
+    """RunError for a run with code of its own that nobody allowed to execute, or that has changed since."""
+    if not identity.is_of_own_code(run.config):
+        return
+    held = run.facts.get("code", {})
+    if not execute:
+        raise RunError(f"the run in {run.folder} was made with code of its own, {', '.join(held)}: --execute executes it again")
+    if identity.code_of(run.config) != held:
+        raise RunError(f"{', '.join(held)} has changed since the run in {run.folder} was made: run its command again first")
 
 
 def _the_same(run: LoadedRun, model: HookedVideoPipeline) -> None:
