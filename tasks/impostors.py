@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 
 
@@ -27,4 +29,5 @@ def backwards(truth: np.ndarray) -> np.ndarray:
     return truth[::-1]
 
 
-SHORTCUTS = {"frozen": frozen, "jump": jump, "crossfade": crossfade}  # made of a first and a last frame alone
+# made of a first and a last frame alone
+SHORTCUTS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {"frozen": frozen, "jump": jump, "crossfade": crossfade}

@@ -166,9 +166,8 @@ def _beside(case: Case, judge: Judge | None) -> Iterator[Row]:
         truth = None
     if truth is None or judge is None:
         return
-    for name, make in {TRUTH: np.asarray, **SHORTCUTS}.items():
-        video = make(truth)
-        verdict = judge(video, case.reference if name == TRUTH else None)
+    for name in (TRUTH, *SHORTCUTS):
+        verdict = judge(truth, case.reference) if name == TRUTH else judge(SHORTCUTS[name](truth), None)
         if verdict is not None:
             yield {"video": name, **verdict_columns(verdict), **reading_columns(verdict)}
 

@@ -97,7 +97,7 @@ class TasksConfig(AnalysisConfig):
 class SuiteConfig(TasksConfig):
     """Settings of analyses that go over problems: the suite's items, or the user's own prompts."""
 
-    FILES = ("prompts",)
+    FILES: ClassVar[tuple[str, ...]] = ("prompts",)
     CODE = {"tasks": outside.TASK_GROUP, "scorer": outside.SCORER_GROUP}
     OWN: ClassVar[tuple[str, ...]] = ("prompts",)  # settings that stand in the place of the tasks' items
     OF_ITEMS: ClassVar[tuple[str, ...]] = ("tasks", "items")  # settings that have no meaning for prompts
