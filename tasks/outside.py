@@ -99,9 +99,11 @@ def content(text: str, group: str) -> dict[str, str]:
     found = load(text, group)
     given = FILE.fullmatch(text)
     if given is not None:
-        folder = Path(given["path"]).resolve().parent
-        beside = {Path(file).resolve() for file in (getattr(m, "__file__", None) for m in list(sys.modules.values())) if file}
-        own = {Path(given["path"]).resolve(), *(path for path in beside if path.parent == folder and path.suffix == ".py")}
+        file = Path(given["path"]).resolve()
+        loaded = [Path(found) for found in (getattr(m, "__file__", None) for m in list(sys.modules.values())) if found]
+        # some modules have a name there that is no path, like torch's _classes.py
+        beside = {path.resolve() for path in loaded if path.is_absolute() and path.suffix == ".py" and path.is_file()}
+        own = {file, *(path for path in beside if path.parent == file.parent)}
         return {path.name: _digest(path) for path in sorted(own)}
     package = declared(group)[text].dist
     at = {f"{package.name} {package.version}": "installed"} if package is not None else {}

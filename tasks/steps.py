@@ -2,7 +2,8 @@
 
 ``<split>/<task>/<00000>_steps/step_000.mp4``, beside it ``<00000>_noise_schedule.json`` and ``<00000>.mp4``;
 ``<name>/steps/step_000.mp4``, beside it ``noise_schedule.json`` and ``generated.mp4``;
-``checkpoint-<k>/<split>/<task>/<00000>.mp4``, one folder a step (or a checkpoint of training).
+``checkpoint-<k>/<split>/<task>/<00000>.mp4``, one folder a step (or a checkpoint of training);
+``<split>/<task>/<00000>.mp4``, final videos alone.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from cos_interp.interp.errors import InterpError
 
 STEP = re.compile(r"step_?0*(\d+)")
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
-LAYOUTS = "<split>/<task>/<00000>_steps/step_000.mp4, steps/step_000.mp4, or checkpoint-<k>/<split>/<task>/<00000>.mp4"
+LAYOUTS = (
+    "<split>/<task>/<00000>_steps/step_000.mp4, steps/step_000.mp4, checkpoint-<k>/<split>/<task>/<00000>.mp4, or "
+    "<split>/<task>/<00000>.mp4"
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Step:
 @dataclass(frozen=True)
 class Sample:
     """One generated video. ``key``: its relative path without ending, as the benchmark names it; ``final``: None where only
-    steps are there, as with checkpoints, whose last is the final video."""
+    steps are there, as with checkpoints, whose last is the final video. Without steps there is a final video alone."""
 
     key: str
     steps: tuple[Step, ...]
@@ -47,15 +51,22 @@ class Sample:
 
 
 def find(folder: Path) -> tuple[Sample, ...]:
-    """All samples below a folder, by key. InterpError where there is none in any layout, or where two layouts are mixed."""
+    """All samples below a folder, by key. InterpError where there is none in any layout, or where steps are in two.
+
+    Only where there are no steps in any are all videos taken, as final ones.
+    """
     if not folder.is_dir():
         raise InterpError(f"{folder} is no folder: it must hold {LAYOUTS}")
     found = {name: read(folder) for name, read in (("steps", _steps), ("checkpoints", _checkpoints))}
-    held = [samples for samples in found.values() if samples]
+    held = [samples for samples in found.values() if samples] or [samples for samples in [_videos(folder)] if samples]
     if len(held) != 1:
-        how = "holds no decoded steps" if not held else "mixes steps and checkpoints: give one of its folders"
+        how = "holds no videos" if not held else "mixes steps and checkpoints: give one of its folders"
         raise InterpError(f"{folder} {how}; the layouts are {LAYOUTS}")
     return tuple(sorted(held[0], key=lambda sample: sample.key))
+
+
+def _videos(folder: Path) -> list[Sample]:
+    return [Sample(path.relative_to(folder).with_suffix("").as_posix(), (), path) for path in sorted(folder.rglob("*.mp4"))]
 
 
 def _steps(folder: Path) -> list[Sample]:

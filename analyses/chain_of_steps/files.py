@@ -6,6 +6,7 @@ Some scorers reward a frozen first frame, a jump to the end state or a fade betw
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,7 +61,7 @@ def check(config: ChainOfStepsConfig) -> None:
     """InterpError for labels of no video of the folder, and for a folder of true videos that has none of them."""
     folder, samples = Path(str(config.from_steps)), [place.sample for place in places(config)]
     if config.labels is not None:
-        known = {path.relative_to(folder).as_posix() for sample in samples for path in _paths(sample)}
+        known = {below(folder, path) for sample in samples for path in _paths(sample)}
         if strange := sorted(set(read_labels(Path(config.labels), "--labels")) - known):
             raise InterpError(f"--labels {config.labels}: {strange[0]} is no video of {folder}, which has {min(known)}")
     if config.truth is not None and not any(_true(config, sample) for sample in samples):
@@ -71,6 +72,11 @@ def check(config: ChainOfStepsConfig) -> None:
 
 def _paths(sample: Sample) -> list[Path]:
     return [step.path for step in sample.steps] + ([] if sample.final is None else [sample.final])
+
+
+def below(folder: Path, path: Path) -> str:
+    """How a video is named: its path below the folder. The final video of a folder of steps lies beside it."""
+    return Path(os.path.relpath(path, folder)).as_posix()
 
 
 def _true(config: ChainOfStepsConfig, sample: Sample) -> Path | None:
@@ -95,9 +101,9 @@ def item_at(key: str) -> Item | None:
 def case_for(config: ChainOfStepsConfig, sample: Sample) -> Case:
     """What a scorer is told of a sample: of the suite its item, else what lies in the folder of true videos."""
     item, part = item_at(sample.key), category(sample.task)
-    if item is not None:
-        return case_of(item, sample.key)
     at, true = Path(config.truth or "") / sample.key, _true(config, sample)
+    if item is not None:
+        return replace(case_of(item, sample.key), folder=at, reference=true)
     prompt = at / "prompt.txt"
     text = prompt.read_text(encoding="utf-8", errors="replace").strip() if config.truth and prompt.is_file() else ""
     return Case(sample.key, text, reference=true, folder=at, group=sample.task, part=part)
@@ -107,8 +113,7 @@ def judge_of(config: ChainOfStepsConfig, sample: Sample, case: Case) -> Judge | 
     """People's labels, the scorer that was asked for, or the verifier of the suite's item; None where nobody judges."""
     if config.labels is not None:
         labels, folder = read_labels(Path(config.labels), "--labels"), Path(str(config.from_steps))
-        known = {(folder / name): verdict for name, verdict in labels.items()}
-        return lambda video, path: None if path is None else known.get(path)
+        return lambda video, path: None if path is None else labels.get(below(folder, path))
     scorer = scorer_of(config)
     if scorer is not None:
         return lambda video, path: score(scorer, video, replace(case, file=path))
@@ -127,7 +132,7 @@ def measure(config: ChainOfStepsConfig, place: Place) -> Unit:
     about: Row = {"problem": sample.key, "task": sample.task, "part": case.part, "noise": 0, "difficulty": None, "unique": True}
     rows, clips = [], []
     for row, path in _along(sample):
-        found, clip = _judged(judge, path, path.relative_to(folder).as_posix())
+        found, clip = _judged(judge, path, below(folder, path))
         rows.append({**about, "kind": "steps", **row, **found})
         clips.append(clip)
     final = clips[-1]
@@ -144,7 +149,8 @@ def _along(sample: Sample) -> Iterator[tuple[Row, Path]]:
     for step in sample.steps:
         yield {"step": step.step, "sigma": step.sigma, "final": False}, step.path
     if sample.final is not None:
-        yield {"step": sample.steps[-1].step + 1, "sigma": 0.0, "final": True}, sample.final
+        last = sample.steps[-1].step + 1 if sample.steps else 0
+        yield {"step": last, "sigma": 0.0, "final": True}, sample.final
 
 
 def _judged(judge: Judge | None, path: Path, name: str) -> tuple[Row, np.ndarray | None]:

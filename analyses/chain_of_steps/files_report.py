@@ -107,10 +107,10 @@ def _panels(steps: pd.DataFrame, beside: pd.DataFrame, measures: list[str]) -> l
 
 
 def _xlabel(steps: pd.DataFrame) -> str:
-    known = steps[steps.sigma.notna()]
+    known = steps.sigma[steps.sigma.fillna(0) > 0]
     if known.empty:
         return "step (its noise level is not known)"
-    first, last = known.sigma.max(), known.sigma[known.sigma > 0].min()
+    first, last = known.max(), known.min()
     return f"step (sigma {first:.2f} to {last:.2f}; the last is the final video)"
 
 

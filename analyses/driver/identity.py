@@ -66,7 +66,12 @@ def files_of(config: AnalysisConfig) -> list[str]:
 def code_of(config: AnalysisConfig) -> dict[str, dict[str, str]]:
     """Content of the code from outside that a run executes, by what names it. Executes it."""
     named = {text: group for field, group in type(config).CODE.items() for text in _texts(getattr(config, field))}
-    return {text: outside.content(text, group) for text, group in named.items() if outside.is_outside(text, group)}
+    found = {text: outside.content(text, group) for text, group in named.items() if outside.is_outside(text, group)}
+    if "vbvr" in named:  # a scorer in the box whose code is the benchmark's
+        from cos_interp.tasks.scorers.vbvr import content
+
+        found["vbvr"] = content()
+    return found
 
 
 def is_of_own_code(config: AnalysisConfig) -> bool:

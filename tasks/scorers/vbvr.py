@@ -5,6 +5,7 @@ The package is ``vbvr_bench`` of Video-Reason/VBVR-EvalKit; it is on no index.
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,18 @@ def category(task: str) -> str:
     except ImportError:
         return ""
     return str(TASK_CATEGORY_MAP.get(task, ""))
+
+
+def content() -> dict[str, str]:
+    """sha256 of the benchmark's package, since its version says little; nothing where it is not installed."""
+    try:
+        import vbvr_bench
+    except ImportError:
+        return {}
+    digest, home = hashlib.sha256(), Path(str(vbvr_bench.__file__)).parent
+    for path in sorted(home.rglob("*.py")):
+        digest.update(path.relative_to(home).as_posix().encode() + b"\0" + path.read_bytes())
+    return {"vbvr_bench": digest.hexdigest()}
 
 
 def _evaluators() -> dict[str, Any]:

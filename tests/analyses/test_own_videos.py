@@ -69,8 +69,12 @@ def test_the_three_layouts_are_read(tmp_path):
     assert [s.step for s in one.steps] == [0, 100, 200] and one.final is None and one.key == "cos-500/place/00000"
     (one,) = find(tmp_path / "c")
     assert one.key == "c" and len(one.steps) == 3 and one.final.name == "generated.mp4" and one.steps[0].sigma is None
-    with pytest.raises(InterpError, match="holds no decoded steps; the layouts are"):
-        find(tmp_path / "b/checkpoint-0/cos-500")
+    (tmp_path / "a/cos-500/place/empty").mkdir()
+    assert [(s.key, s.steps) for s in find(tmp_path / "b/checkpoint-0")][:1] == [
+        ("cos-500/place/00000", ())
+    ]  # final videos alone
+    with pytest.raises(InterpError, match="holds no videos; the layouts are"):
+        find(tmp_path / "a/cos-500/place/empty")
     assert [len(sample.steps) for sample in find(tmp_path / "c/steps")] == [3]  # the folder of the steps itself
     (tmp_path / "a/checkpoint-1").symlink_to(tmp_path / "b/checkpoint-0")
     with pytest.raises(InterpError, match="mixes steps and checkpoints"):
@@ -93,6 +97,12 @@ def test_items_of_the_suite_are_judged_by_their_verifier(make, tmp_path):
     assert finding.number.value == 1.0 and finding.control.value == 0.0 and run.facts["model"]["name"] == "no model"
     page = (tmp_path / "run/report.html").read_text()
     assert "no model" in page and "guidance 1.0" not in page and "jump" in page
+
+
+def test_final_videos_alone_are_scored(tmp_path):
+    checkpoints(tmp_path / "theirs")
+    rows = scored(tmp_path / "theirs/checkpoint-200", tmp_path / "run").rows
+    assert (rows[rows.kind == "steps"].status == "solved").all() and set(rows[rows.kind == "steps"].step) == {0}
 
 
 def test_a_scorer_that_a_frozen_picture_satisfies_is_shown_to_be_one(tmp_path):
@@ -134,6 +144,8 @@ def test_labels_by_people(tmp_path):
         csv.writer(file).writerows([*lines, ("steps/step_000.mp4", "", "")])
     run = scored(tmp_path / "theirs", tmp_path / "run", labels=str(tmp_path / "labels.csv"))
     rows = run.rows.set_index("step")
+    inside = scored(tmp_path / "theirs/steps", tmp_path / "inside").rows  # the folder of the steps itself
+    assert inside.step.to_list() == rows.index.to_list()
     assert rows.status[1] == "wrong" and rows.answer[3] == "left" and rows.status[[0, 2]].isna().all()
     for line, message in (("nowhere.mp4,solved", "is no video of"), ("generated.mp4,good", r"line 2: the status is 'good'")):
         (tmp_path / "labels.csv").write_text(f"video,status\n{line}\n")

@@ -86,6 +86,11 @@ def test_the_benchmarks_data_folder_and_generators_questions(tmp_path):
     vbvr.export(tmp_path / "data", ITEMS, "mini")
     found = read(tmp_path / "data", scorer="reference")
     assert prompts_of(found) == [item.prompt for item in ITEMS]
+    listed = [
+        json.loads(line) for line in (tmp_path / "data/metadata.jsonl").read_text().splitlines()
+    ]  # for datasets' videofolder
+    assert [line["prompt"] for line in listed] == prompts_of(found)
+    assert all((tmp_path / "data" / line["file_name"]).is_file() for line in listed)
     assert [p.case.key for p in found] == ["mini/place/00000", "mini/place/00001"] and found[0].task == "place"
     assert found[0].case.expected["answer"] == ITEMS[0].answer and found[0].case.truth.shape[0] == 9
     at = tmp_path / "questions/maze_task/maze_00000000"

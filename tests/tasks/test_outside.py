@@ -114,7 +114,7 @@ def test_files_that_cannot_be_executed(tmp_path):
         outside.load(f"{tmp_path}/nowhere.py:X", outside.TASK_GROUP)
 
 
-def test_a_file_is_executed_once_for_each_content_and_finds_what_lies_beside_it(tmp_path):
+def test_a_file_is_executed_once_for_each_content_and_finds_what_lies_beside_it(tmp_path, monkeypatch):
     (tmp_path / "beside_it.py").write_text("VALUE = 1\n")
     (tmp_path / "once.py").write_text(
         "import beside_it\nimport sys\nsys.counted = getattr(sys, 'counted', 0) + 1\nX = beside_it.VALUE\n"
@@ -123,6 +123,9 @@ def test_a_file_is_executed_once_for_each_content_and_finds_what_lies_beside_it(
     assert outside.load(name, outside.TASK_GROUP) == outside.load(name, outside.TASK_GROUP) == 1 and sys.counted == 1
     assert set(outside.content(name, outside.TASK_GROUP)) == {"beside_it.py", "once.py"}
     assert str(tmp_path) not in sys.path
+    monkeypatch.chdir(tmp_path)  # modules whose __file__ is no path are not looked for here
+    monkeypatch.setattr(sys.modules["beside_it"], "__file__", "nowhere.py")
+    assert set(outside.content("once.py:X", outside.TASK_GROUP)) == {"once.py"}
     del sys.counted
 
 
