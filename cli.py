@@ -17,6 +17,7 @@ for talkative in ("torchao", "torch.utils._pytree"):  # diffusers imports torcha
 import typer
 
 from cos_interp.analyses.commands import analyze, report_app, runs_app
+from cos_interp.analyses.exporting.commands import export_app
 from cos_interp.analyses.probing.commands import probe_app
 from cos_interp.interp.check.commands import models_app
 from cos_interp.interp.terminal import Failure, plain_warnings
@@ -30,7 +31,7 @@ app = typer.Typer(
 )  # fmt: skip
 GROUPS = {
     "analyze": analyze, "probe": probe_app, "models": models_app, "tasks": tasks_app, "organism": organism_app, "runs": runs_app,
-    "report": report_app,
+    "report": report_app, "export": export_app,
 }  # fmt: skip
 for name, group in GROUPS.items():
     app.add_typer(group, name=name)

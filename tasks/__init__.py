@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cos_interp.tasks.base import Task
+    from cos_interp.tasks.clips import ClipTask
     from cos_interp.tasks.item import Item, Verdict
     from cos_interp.tasks.labels import Label
     from cos_interp.tasks.registry import TASKS, get_task, register
+    from cos_interp.tasks.scorer import Case
 
 NAMES = ("maze", "occlusion", "bounce", "place")  # modules of this package, each with its TASK
 
 _HOME = {
-    "TASKS": "registry", "Item": "item", "Label": "labels", "Task": "base", "Verdict": "item", "get_task": "registry",
-    "register": "registry",
+    "TASKS": "registry", "Case": "scorer", "ClipTask": "clips", "Item": "item", "Label": "labels", "Task": "base",
+    "Verdict": "item", "get_task": "registry", "register": "registry",
 }  # fmt: skip
 
-__all__ = ["TASKS", "Item", "Label", "Task", "Verdict", "get_task", "register"]
+__all__ = ["TASKS", "Case", "ClipTask", "Item", "Label", "Task", "Verdict", "get_task", "register"]
 
 
 def __getattr__(name: str) -> Any:

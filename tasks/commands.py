@@ -65,6 +65,31 @@ def tasks_show(
     typer.echo(as_text(item.cells))
 
 
+@tasks_app.command("check")
+def tasks_check(
+    task: Annotated[str, typer.Argument(help="my.py:MyTask (the file is executed), an installed one, or one in the box.")],
+    items: Annotated[int, typer.Option(min=2, help="How many of its items.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Is a task fit to be used: the same items twice, true videos accepted; frozen, reversed, faded and foreign ones refused.
+
+    Example: cos tasks check my.py:MyTask
+    """
+    from cos_interp.tasks.check import check
+
+    found = check(task, items)
+    failed = [one for one in found if one.passed is False]
+    if as_json:
+        print_json([{"check": one.name, "passed": one.passed, "text": one.text} for one in found])
+    else:
+        for one in found:
+            typer.echo(one.line())
+    if failed and not as_json:
+        raise Failure(f"{len(failed)} of {len(found)} checks failed: {task} is not fit to be used")
+    if failed:
+        raise typer.Exit(1)
+
+
 @tasks_app.command("export")
 def tasks_export(
     folder: Annotated[Path, typer.Argument(help="Where to write.")],

@@ -29,7 +29,8 @@ def places(items: Sequence[Item], split: str) -> list[tuple[Item, Path]]:
 
 
 def export(folder: Path, items: Sequence[Item], split: str = suite.NAME) -> int:
-    """Write the items; returns how many. Existing files are replaced."""
+    """Write the items, and ``metadata.jsonl`` as ``load_dataset("videofolder")`` reads it; returns how many. Replaces files."""
+    listed = []
     for item, place in places(items, split):
         target = folder / place
         target.mkdir(parents=True, exist_ok=True)
@@ -42,6 +43,9 @@ def export(folder: Path, items: Sequence[Item], split: str = suite.NAME) -> int:
             "answer": item.answer, "answers": list(item.answers), **dict(item.metadata),
         }  # fmt: skip
         (target / "metadata.json").write_text(json.dumps(facts, indent=1) + "\n")
+        columns = {key: facts[key] for key in ("task", "seed", "difficulty", "unique", "answer", "answers")}
+        listed.append({"file_name": (place / "ground_truth.mp4").as_posix(), "prompt": item.prompt, **columns})
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in listed))
     return len(items)
 
 

@@ -14,11 +14,16 @@ REPEATABLE = "threads=1:sync-lookahead=0:rc-lookahead=0:mbtree=0:asm=0"
 ENLARGE = 2  # pixels a pixel, so that chroma subsampling does not blur the sprites
 
 
-def encode_mp4(frames: np.ndarray, fps: int = grid.FPS) -> bytes:
-    """uint8 ``[frame, height, width, 3]`` as an mp4 file (H.264, yuv420p), enlarged, deterministic."""
+def encode_mp4(frames: np.ndarray, fps: int = grid.FPS, enlarge: int = ENLARGE) -> bytes:
+    """uint8 ``[frame, height, width, 3]`` as an mp4 file (H.264, yuv420p), enlarged, deterministic.
+
+    Odd sizes are enlarged twice, whatever was asked: chroma is kept for pairs of pixels.
+    """
     import av
 
-    frames = np.asarray(frames).repeat(ENLARGE, 1).repeat(ENLARGE, 2)
+    if (frames.shape[1] | frames.shape[2]) * enlarge % 2:
+        enlarge = 2
+    frames = np.asarray(frames).repeat(enlarge, 1).repeat(enlarge, 2)
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
         options = {"crf": "8", "preset": "veryfast", "x264-params": REPEATABLE}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig
+from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig, files
 from cos_interp.analyses.driver.experiment import Unit, each_unit
 from cos_interp.analyses.driver.facts import PIXELS, RunFacts
 from cos_interp.analyses.driver.store import Row
@@ -21,24 +21,34 @@ from cos_interp.analyses.kit.readings import clean_videos, read_steps
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.trajectory import Run
 
-Piece = tuple[str, Problem, int]  # "steps" or "sweep", a problem, the number of its noise
+Piece = tuple[str, Problem, int] | files.Place  # "steps" or "sweep", a problem, the number of its noise; or a sample of files
 SWEEP = (1, 2, 4, 8, 20, 50)  # numbers of steps
 MOVE = (1, 2)  # rows and columns by which the rest of an estimate is moved for the control
 
 
+def modelless(config: ChainOfStepsConfig) -> bool:
+    return config.from_steps is not None
+
+
 def pieces(config: ChainOfStepsConfig) -> list[tuple[Piece, list[str]]]:
+    if config.from_steps is not None:
+        return [(place, [place.name]) for place in files.places(config)]
     asked = problems(config)
-    found = [("steps", p, noise) for p in asked for noise in range(config.noises)]
+    found: list[Piece] = [("steps", p, noise) for p in asked for noise in range(config.noises)]
     found += [("sweep", p, 0) for p in asked if p.item is not None and p.index < config.sweep_items]
     return [(piece, [_name(piece)]) for piece in found]
 
 
 def _name(piece: Piece) -> str:
+    if isinstance(piece, files.Place):
+        return piece.name
     what, problem, noise = piece
     return f"{problem.name}-noise-{noise}" if what == "steps" else f"{problem.name}-sweep"
 
 
 def measure(model: HookedVideoPipeline, config: ChainOfStepsConfig, piece: Piece) -> Unit:
+    if isinstance(piece, files.Place):
+        return files.measure(config, piece)
     what, problem, noise = piece
     return _sweep(model, config, problem) if what == "sweep" else _steps(model, config, problem, noise)
 
@@ -105,4 +115,10 @@ def rest(estimate: Tensor, among: Candidates) -> Tensor:
 
 
 work = each_unit(measure, _name)
-check = fits
+
+
+def check(config: ChainOfStepsConfig, model: HookedVideoPipeline) -> None:
+    if modelless(config):
+        files.check(config)
+    else:
+        fits(config, model)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cos_interp.analyses.chain_of_steps import files_report
 from cos_interp.analyses.chain_of_steps.findings import findings
 from cos_interp.analyses.chain_of_steps.forming import forming
 from cos_interp.analyses.driver import pages
@@ -17,6 +18,7 @@ from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import RunFacts
 from cos_interp.analyses.driver.statistics import by_item, curve, entropy
 from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.kit.problems import READING
 from cos_interp.analyses.kit.readings import answer_changes, commit_step
 from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels, step_ticks
 
@@ -64,6 +66,8 @@ def steps_against_frames(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def report(result: AnalysisResult, store: RunStore) -> Report:
+    if result.config.from_steps is not None:
+        return files_report.report(result, store)
     rows, sweep = (result.rows[result.rows.kind == kind] for kind in ("steps", "sweep"))
     sigmas = [*result.sigmas, 0.0]
     question = (
@@ -73,11 +77,14 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     judged = rows[rows.status.notna()]
     found, notes = findings(result, judged, result.sigmas) if len(judged) else [], []
     if judged.empty:
-        notes = ["These problems have no verifier: only the distance of the estimates to the final latent is shown."]
+        notes = [
+            "These problems have no verifier (see --scorer): only the distance of the estimates to the final latent is shown."
+        ]
     strips = [_strip(store, unit, facts) for unit, facts in result.units_of(RunFacts).items() if facts.axes]
     shown = "Rows: spread steps, the final video last. Columns: pixel frames."
     sections = [
         *(_judged_sections(judged, sigmas) if len(judged) else []),
+        *_graded(rows, _axis(sigmas)),
         *_sweep(sweep),
         _distance(rows, sigmas),
         pages.Section("Clean estimates", caption=shown, clips=strips),
@@ -109,17 +116,38 @@ def _judged_sections(rows: pd.DataFrame, sigmas: list[float]) -> list[pages.Sect
         Panel("solved, by task", _curves(flags.groupby("task", sort=False), "solved"), ylabel="solved", **share),
         Panel("solved, by ambiguity", _curves(_by_kind(flags), "solved"), ylabel="solved", **share),
     ]
-    by_step = flags.groupby(["task", "difficulty", "step"]).solved.mean().unstack()
-    maps = [(task, by_step.loc[task]) for task in by_step.index.get_level_values(0).unique()]
-    frames = matrix_maps([("share of right frames", steps_against_frames(rows))], "pixel frame", "step", "share", (0, 1))
     counts = ", ".join(f"{part.problem.nunique()} with {name}" for name, part in _by_kind(rows))
     return [
         pages.Section("Accuracy along the steps", panels(along), f"Items: {counts}. Bands: 95 % intervals over items."),
         *_candidates(rows, axis),
-        pages.Section("Steps and frames", frames, FRAMES_CAPTION, slope_table(forming(rows))),
-        pages.Section("By difficulty", matrix_maps(maps, "step", "difficulty", "solved", (0, 1), columns=2), "Share solved."),
+        *_frames(rows),
+        *_by_difficulty(flags),
         _commitment(rows, axis),
     ]
+
+
+def _frames(rows: pd.DataFrame) -> list[pages.Section]:
+    """Of tasks of the grid: a scorer from outside judges a video whole."""
+    if "frame_1" not in rows:
+        return []
+    frames = matrix_maps([("share of right frames", steps_against_frames(rows))], "pixel frame", "step", "share", (0, 1))
+    return [pages.Section("Steps and frames", frames, FRAMES_CAPTION, slope_table(forming(rows)))]
+
+
+def _by_difficulty(flags: pd.DataFrame) -> list[pages.Section]:
+    if flags.difficulty.isna().all():
+        return []
+    by_step = flags.groupby(["task", "difficulty", "step"]).solved.mean().unstack()
+    maps = [(task, by_step.loc[task]) for task in by_step.index.get_level_values(0).unique()]
+    return [pages.Section("By difficulty", matrix_maps(maps, "step", "difficulty", "solved", (0, 1), columns=2), "Share solved.")]
+
+
+def _graded(rows: pd.DataFrame, axis: dict[str, Any]) -> list[pages.Section]:
+    """What a scorer from outside reads beside its verdict."""
+    names = [column for column in rows if column.startswith(READING)]
+    made = [Panel(name.removeprefix(READING), _curves(rows.groupby("task", sort=False), name), ylabel="reading", **axis)
+            for name in names]  # fmt: skip
+    return [pages.Section("Readings of the scorer", panels(made), "Bands: 95 % over items.")] if made else []
 
 
 def _candidates(rows: pd.DataFrame, axis: dict[str, Any]) -> list[pages.Section]:

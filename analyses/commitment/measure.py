@@ -64,7 +64,7 @@ def steps_of(config: CommitmentConfig, sigmas: Sequence[float]) -> tuple[int, ..
 def pieces(config: CommitmentConfig) -> list[tuple[Piece, list[str]]]:
     found: list[Piece] = [("problem", p) for p in problems(config)]
     if config.prompts is None:
-        found += [("pair", (t, i)) for t in config.tasks if TASKS[t].several_answers for i in range(config.pairs)]
+        found += [("pair", (t, i)) for t in config.task_names if TASKS[t].several_answers for i in range(config.pairs)]
     return [(piece, [_name(piece)]) for piece in found]
 
 

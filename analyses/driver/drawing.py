@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from cos_interp.analyses.driver import experiment, manifest
+from cos_interp.analyses.driver import experiment, identity, manifest
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.loaded import opened
@@ -22,6 +22,8 @@ def draw_again(folder: Path, known: Mapping[str, Entry]) -> Path:
     _, entry, config = opened(folder, known)
     if entry.name not in entries():
         raise RunError(f"{folder} is a dossier: draw the runs in it, like {folder}/recovery")
+    if identity.is_of_own_code(config):
+        raise RunError(f"{folder} was made with code of its own, which only its command executes: run its command again")
     made = load(entry.name)
     try:
         with Writer(folder).holding() as writer:

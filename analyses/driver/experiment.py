@@ -53,30 +53,32 @@ class Report:
         return {manifest.REPORT: self.html.encode(), manifest.FINDINGS: findings.encode(), **media}
 
 
-Work = Callable[[HookedVideoPipeline, Any, RunStore, Any], Iterator[str]]
+Work = Callable[[Any, Any, RunStore, Any], Iterator[str]]  # the model; None where the experiment needs none
 
 
 @dataclass(frozen=True)
 class Experiment:
     """``pieces``: parts of the work, each with the names of its units. ``work`` does one piece and yields the name of each unit
     that is on disk. ``needs``: the units of other pieces that must be on disk before a piece begins. ``report`` is pure of
-    models. ``facts``: the records that its units leave, beside the common ones."""
+    models. ``facts``: the records that its units leave, beside the common ones. ``modelless``: whether these settings need no
+    model, which is None then."""
 
     name: str
     config: type[AnalysisConfig]
     pieces: Callable[[Any], Sequence[tuple[Any, list[str]]]]
     work: Work
     report: Callable[[AnalysisResult, RunStore], Report]
-    check: Callable[[Any, HookedVideoPipeline], None] = lambda config, model: None
+    check: Callable[[Any, Any], None] = lambda config, model: None
     needs: Callable[[Any, Any], Sequence[str]] = lambda config, piece: ()
     finish: Callable[[AnalysisResult], AnalysisResult] = lambda result: result
     facts: Sequence[type[Facts]] = ()
+    modelless: Callable[[Any], bool] = lambda config: False
 
 
-def each_unit(measure: Callable[[HookedVideoPipeline, Any, Any], Unit], name: Callable[[Any], str] = attrgetter("name")) -> Work:
+def each_unit(measure: Callable[[Any, Any, Any], Unit], name: Callable[[Any], str] = attrgetter("name")) -> Work:
     """The work of an experiment whose pieces are one unit each; ``name`` is that of a piece's unit."""
 
-    def work(model: HookedVideoPipeline, config: Any, store: RunStore, piece: Any) -> Iterator[str]:
+    def work(model: Any, config: Any, store: RunStore, piece: Any) -> Iterator[str]:
         if store.unit(name(piece)) is None:
             unit = measure(model, config, piece)
             store.add_unit(name(piece), unit.rows, unit.tensors, unit.facts)
@@ -140,7 +142,8 @@ def run_and_report(experiment: Experiment, config: AnalysisConfig, folder: Path,
     """As :func:`run`, then draw the page and mark the run complete."""
     asked = Ways(**ways)
     with _computed(experiment, config, folder, asked) as (result, store, model):
-        _beside(experiment, config, store, model, asked)
+        if model is not None:
+            _beside(experiment, config, store, model, asked)
         result = replace(result, twins=twins.shown(folder, config.twins))
         report = experiment.report(result, store)
         store.write_page(report.files())
@@ -169,8 +172,9 @@ def _named(progress: Progress, name: str, done: int, total: int, what: str) -> N
 @contextlib.contextmanager
 def _computed(
     experiment: Experiment, config: AnalysisConfig, folder: Path, ways: Ways
-) -> Iterator[tuple[AnalysisResult, RunStore, HookedVideoPipeline]]:
-    model = ways.model or load_model(config)  # first: a name without a model is the cheapest mistake
+) -> Iterator[tuple[AnalysisResult, RunStore, HookedVideoPipeline | None]]:
+    # first: a name without a model is the cheapest mistake
+    model = None if experiment.modelless(config) else ways.model or load_model(config)
     experiment.check(config, model)
     pieces = list(experiment.pieces(config))
     order = list(waves(pieces, partial(experiment.needs, config)))
@@ -211,7 +215,7 @@ def _name_damaged(store: RunStore, units: Sequence[str]) -> None:
 
 
 def _compute(
-    experiment: Experiment, config: AnalysisConfig, store: RunStore, model: HookedVideoPipeline,
+    experiment: Experiment, config: AnalysisConfig, store: RunStore, model: HookedVideoPipeline | None,
     pieces: Sequence[tuple[Any, list[str]]], order: Sequence[Sequence[Any]], workers: int, progress: Progress,
 ) -> None:  # fmt: skip
     total = sum(len(names) for _, names in pieces)

@@ -8,9 +8,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cos_interp.analyses.driver import inputs, rules
+from cos_interp.analyses.driver import inputs, prompt_lists, rules
 from cos_interp.analyses.driver.command import command_line, flag
 from cos_interp.analyses.driver.settings import AnalysisConfig
+from cos_interp.tasks import outside
 
 if TYPE_CHECKING:
     from cos_interp.interp.model import HookedVideoPipeline
@@ -18,27 +19,33 @@ if TYPE_CHECKING:
 FORMAT = 2  # of a run folder
 LIBRARIES = ("torch", "diffusers", "nnsight", "transformers", "numpy", "scikit-learn", "umap-learn")
 ELSEWHERE = ("model", "revision", "device", "dtype", "offload", "lora")  # settings of which what they lead to is compared
+NO_MODEL: dict[str, Any] = {"name": "no model", "digest": "", "parts": {}, "revision": None, "given": False}
 GROWING = ("items", "pairs", "twins")  # settings that may grow: what is there is a part of what is asked
 
 
 def of(
-    name: str, config: AnalysisConfig, model: HookedVideoPipeline, threads: int, given: bool = False
+    name: str, config: AnalysisConfig, model: HookedVideoPipeline | None, threads: int, given: bool = False
 ) -> dict[str, Any]:  # fmt: skip
     """What ``run.json`` says of a run beside its state: all that decides its numbers. ``given``: the model came from Python."""
-    from cos_interp.interp import identity as content
-
-    parts = content.identity(model.pipe)
-    types = sorted({str(engine.module.dtype).removeprefix("torch.") for engine in model.engines.values()})
-    known = {
-        "name": model.name, "digest": content.combined(parts), "parts": parts, "revision": config.revision, "given": given,
-        "computed": f"{'/'.join(types)} on {_kind_of(model)}",
-    }  # fmt: skip
+    known = NO_MODEL if model is None else _known(model, config, given)
     command = command_line(name, config) + ("  # with a model given from Python" if given else "")
     return {
         "format": FORMAT, "analysis": name, "config": config.model_dump(mode="json"), "command": command,
         "model": known,
-        "inputs": {flag(field): inputs.content(Path(getattr(config, field)), flag(field)) for field in files_of(config)},
+        "inputs": {flag(field): _content(field, Path(getattr(config, field))) for field in files_of(config)},
+        "code": code_of(config),
         "versions": versions() | {"threads": str(threads)},
+    }  # fmt: skip
+
+
+def _known(model: HookedVideoPipeline, config: AnalysisConfig, given: bool) -> dict[str, Any]:
+    from cos_interp.interp import identity as content
+
+    parts = content.identity(model.pipe)
+    types = sorted({str(engine.module.dtype).removeprefix("torch.") for engine in model.engines.values()})
+    return {
+        "name": model.name, "digest": content.combined(parts), "parts": parts, "revision": config.revision, "given": given,
+        "computed": f"{'/'.join(types)} on {_kind_of(model)}",
     }  # fmt: skip
 
 
@@ -47,9 +54,34 @@ def _kind_of(model: HookedVideoPipeline) -> str:
     return str(getattr(model.pipe, "_execution_device", model.pipe.device).type)
 
 
+def _content(field: str, path: Path) -> dict[str, str]:
+    return prompt_lists.content(path, flag(field)) if field == "prompts" else inputs.content(path, flag(field))
+
+
 def files_of(config: AnalysisConfig) -> list[str]:
     """The settings that name a file of the user's."""
     return [name for name in type(config).FILES if getattr(config, name) is not None]
+
+
+def code_of(config: AnalysisConfig) -> dict[str, dict[str, str]]:
+    """Content of the code from outside that a run executes, by what names it. Executes it."""
+    named = {text: group for field, group in type(config).CODE.items() for text in _texts(getattr(config, field))}
+    found = {text: outside.content(text, group) for text, group in named.items() if outside.is_outside(text, group)}
+    if "vbvr" in named:  # a scorer in the box whose code is the benchmark's
+        from cos_interp.tasks.scorers.vbvr import content
+
+        found["vbvr"] = content()
+    return found
+
+
+def is_of_own_code(config: AnalysisConfig) -> bool:
+    """Whether a run executes code from outside, without executing it."""
+    named = [(text, group) for field, group in type(config).CODE.items() for text in _texts(getattr(config, field))]
+    return any(outside.is_outside(text, group) for text, group in named)
+
+
+def _texts(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return () if value is None else (value,) if isinstance(value, str) else value
 
 
 def versions() -> dict[str, str]:
@@ -65,6 +97,7 @@ def changes(held: Mapping[str, Any], asked: Mapping[str, Any], accept_versions: 
     if held.get("analysis") != asked["analysis"]:
         found = [f"analysis: {held.get('analysis')}, now {asked['analysis']}", *found]
     found += _inputs(held.get("inputs", {}), asked["inputs"])
+    found += _inputs(held.get("code", {}), asked.get("code", {}))
     return found if accept_versions else [*found, *_versions(held.get("versions", {}), asked["versions"])]
 
 

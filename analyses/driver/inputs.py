@@ -8,7 +8,7 @@ import math
 import stat
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from cos_interp.interp.errors import InterpError
 LARGEST_FILE = 64 * 2**20  # bytes of a file of lines
 MOST_PIXELS = 64_000_000  # of a picture: 8000 x 8000
 PICTURES = ("image", "last_image")  # keys whose value is the path of a picture
+OF_SCORER = ("expected", "reference")  # keys that the model is not told: what a scorer compares with
+FILES = ("reference", "template")  # keys whose value is the path of another file
 TEXTS = ("prompt", "negative_prompt")
 COUNTS = ("height", "width", "num_frames", "num_inference_steps", "max_sequence_length")
 OBJECTS = ("attention_kwargs", "cross_attention_kwargs", "joint_attention_kwargs")
@@ -40,7 +42,7 @@ def json_lines(path: Path, option: str, example: str) -> list[tuple[int, dict[st
     The file is UTF-8, with or without a byte order mark; a line ends at a line feed and nowhere else (U+2028 may stand in a
     text). Comments, doubled keys, NaN and numbers without end, and texts that are no Unicode are refused.
     """
-    lines = _text(path, option).split("\n")
+    lines = text_of(path, option).split("\n")
     found = [(number, _object(f"{option} {path}, line {number}", line, example)) for number, line in enumerate(lines, 1)
              if line.strip(" \t\r")]  # fmt: skip
     if not found:
@@ -48,7 +50,8 @@ def json_lines(path: Path, option: str, example: str) -> list[tuple[int, dict[st
     return found
 
 
-def _text(path: Path, option: str) -> str:
+def text_of(path: Path, option: str) -> str:
+    """The text of a UTF-8 file. InterpError names the line that is none."""
     data = _bytes(path, f"{option} {path}", LARGEST_FILE)
     try:
         return data.decode("utf-8-sig")
@@ -249,24 +252,43 @@ def _missing_rows(path: Path) -> int:
 
 
 def content(path: Path, option: str) -> dict[str, str]:
-    """sha256 of what a file of lines says, by entry and by picture that one names: how it is laid out does not count. Of a folder
-    that of every file in it."""
+    """sha256 of what a file of the user's says, by entry and by file that one names: how it is laid out does not count.
+
+    Of a folder, one for each of the folders in its folders, of all files below it; of another file, one.
+    """
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-        where = lambda file: f"{option} {file}"
-        return {f"file {f.relative_to(path)}": hashlib.sha256(_bytes(f, where(f))).hexdigest() for f in files}
+        return _of_folder(path)
+    if path.suffix == ".csv":
+        return {"content": hashlib.sha256(_bytes(path, f"{option} {path}")).hexdigest()}
+    return of_lines(((line, path.parent) for _, line in json_lines(path, option, "{}")), path.parent, option)
+
+
+def of_lines(lines: Iterable[tuple[dict[str, Any], Path]], home: Path, option: str) -> dict[str, str]:
+    """sha256 of lines, each with the folder that its paths start from, by entry and by file that one names."""
     found: dict[str, str] = {}
-    for place, (_, line) in enumerate(json_lines(path, option, "{}"), 1):
+    for place, (line, folder) in enumerate(lines, 1):
         found[f"entry {place}"] = hashlib.sha256(json.dumps(line, sort_keys=True).encode()).hexdigest()
-        for name in _named_pictures(line):
-            found[f"picture {name}"] = hashlib.sha256(_bytes(path.parent / name, f"{option} {path}: {name}")).hexdigest()
+        for kind, name in _named_files(line):
+            at = name if folder == home else (folder / name).relative_to(home).as_posix()
+            found[f"{kind} {at}"] = hashlib.sha256(_bytes(folder / name, f"{option} {at}")).hexdigest()
     return found
 
 
-def _named_pictures(value: Any) -> Iterator[str]:
+def _of_folder(path: Path) -> dict[str, str]:
+    parts: dict[str, Any] = {}
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        relative = file.relative_to(path)
+        digest = parts.setdefault("/".join(relative.parts[:2]), hashlib.sha256())
+        digest.update(relative.as_posix().encode("utf-8", "surrogateescape") + b"\0")
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return {name: digest.hexdigest() for name, digest in parts.items()}
+
+
+def _named_files(value: Any) -> Iterator[tuple[str, str]]:
     if isinstance(value, dict):
         for key, inner in value.items():
-            if key in PICTURES and isinstance(inner, str):
-                yield inner
+            if key in (*PICTURES, *FILES) and isinstance(inner, str):
+                yield "picture" if key in PICTURES else "file", inner
             else:
-                yield from _named_pictures(inner)
+                yield from _named_files(inner)

@@ -5,12 +5,13 @@ A field's name is the option's name (see ``analyses.command.FLAGS`` for the exce
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from cos_interp.interp.placing import Dtype, Offload, Placing
-from cos_interp.tasks import NAMES
+from cos_interp.tasks import NAMES, outside, scorers
 
 
 class Loading(BaseModel):
@@ -44,6 +45,7 @@ class AnalysisConfig(Loading):
     """Frozen and strict: an unknown or malformed setting is an error."""
 
     FILES: ClassVar[tuple[str, ...]] = ()  # settings that name a file of the user's, whose content counts
+    CODE: ClassVar[Mapping[str, str]] = {}  # settings that may name code from outside, with its group of entry points
 
     num_inference_steps: int = Field(20, ge=2, description="Denoising steps of every run.")
     guidance_scale: float = Field(1.0, ge=1.0, description="Guidance scale; 1 is none.")
@@ -58,14 +60,23 @@ class AnalysisConfig(Loading):
 
 
 def known_task(value: str) -> str:
-    """The name of a task; ValueError for another."""
-    if value not in NAMES:
-        raise ValueError(f"unknown task {value!r}; the tasks are {', '.join(NAMES)}")
+    """The name of a task, or of one from outside (``my.py:MyTask``), whose file is not executed here; ValueError for another."""
+    if value not in NAMES and not outside.is_outside(value, outside.TASK_GROUP) and value not in registered():
+        raise ValueError(f"unknown task {value!r}; the tasks are {', '.join(NAMES)}, or give my.py:MyTask")
     return value
+
+
+def registered() -> tuple[str, ...]:
+    """The tasks that are known in this process."""
+    from cos_interp.tasks import TASKS  # numpy
+
+    return tuple(TASKS)
 
 
 class TasksConfig(AnalysisConfig):
     """Settings of what goes over items of the tasks."""
+
+    CODE = {"tasks": outside.TASK_GROUP}
 
     tasks: tuple[str, ...] = Field(NAMES, min_length=1, description="Tasks, with commas.")
     items: int = Field(10, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
@@ -75,14 +86,49 @@ class TasksConfig(AnalysisConfig):
     def _tasks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(known_task(v) for v in value))
 
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """The names of the tasks of the grid. InterpError for one of clips, which has no cells. Executes what is from outside."""
+        from cos_interp.tasks.clips import grid_task
+
+        return tuple(map(grid_task, self.tasks))
+
 
 class SuiteConfig(TasksConfig):
     """Settings of analyses that go over problems: the suite's items, or the user's own prompts."""
 
-    FILES = ("prompts",)
+    FILES: ClassVar[tuple[str, ...]] = ("prompts",)
+    CODE = {"tasks": outside.TASK_GROUP, "scorer": outside.SCORER_GROUP}
+    OWN: ClassVar[tuple[str, ...]] = ("prompts",)  # settings that stand in the place of the tasks' items
     OF_ITEMS: ClassVar[tuple[str, ...]] = ("tasks", "items")  # settings that have no meaning for prompts
 
-    prompts: str | None = Field(None, description="Own inputs instead: a JSONL file, a line {'prompt': ..., 'image': path}.")
+    prompts: str | None = Field(
+        None, description="Own inputs instead: JSON lines {'prompt', 'image'}, .txt, .json, or a folder (prompt.txt)."
+    )
+
+    scorer: str | None = Field(None, description=f"Of own prompts: {', '.join(scorers.READY)}, or my.py:judge (executed).")
+    scorer_cmd: str | None = Field(None, description="Of own prompts: a command line, JSON in and out, instead of --scorer.")
+    scorer_seconds: float = Field(60.0, gt=0, description="Longest time of --scorer-cmd for one video.")
+
+    @field_validator("scorer")
+    @classmethod
+    def _scorer(cls, value: str | None) -> str | None:
+        if value is not None and not scorers.is_known(value):
+            raise ValueError(f"unknown scorer {value!r}; there are {', '.join(scorers.READY)}, or give my.py:judge")
+        return value
+
+    @model_validator(mode="after")
+    def _one_scorer(self) -> SuiteConfig:
+        if self.scorer is not None and self.scorer_cmd is not None:
+            raise ValueError("scorer and scorer_cmd say the same: give one of them")
+        if self.scored and not any(getattr(self, name) for name in self.OWN):
+            raise ValueError("a scorer judges own prompts; the tasks' items have their verifier: add prompts, or leave it out")
+        return self
+
+    @property
+    def scored(self) -> bool:
+        """Whether a scorer was given."""
+        return self.scorer is not None or self.scorer_cmd is not None
 
     @model_validator(mode="after")
     def _one_source(self) -> SuiteConfig:

@@ -12,7 +12,7 @@ from cos_interp.analyses.driver.statistics import distance
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.ensemble import EnsembleConfig
 from cos_interp.analyses.ensemble.merging import Merged, merged, recipes
-from cos_interp.analyses.kit.problems import Problem, arguments, each_problem, fits, generate, verdict_of
+from cos_interp.analyses.kit.problems import Problem, arguments, each_problem, fits, generate, strict
 from cos_interp.analyses.kit.screening import best_of
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.tasks import Verdict
@@ -55,8 +55,9 @@ def _ensembles(model: HookedVideoPipeline, config: EnsembleConfig, problem: Prob
     runs = [generate(model, config, problem, seed) for seed in seeds]
     call = {k: v for k, v in arguments(model, config, problem).items() if k != "seed"}
     rows: list[Row] = []
-    if problem.item is not None:
-        rows += _baselines(config, [verdict_of(problem, run.decode()[0]) for run in runs])
+    verdicts = strict(problem, (run.decode()[0] for run in runs))
+    if verdicts is not None:
+        rows += _baselines(config, verdicts)
     for tensor, recipe in recipes(config).items():
         found = merged(model, recipe, config, runs, seeds, call)
         cost = float(config.seeds) if recipe is None else compute(config.seeds, config.steps, config.num_inference_steps)
@@ -68,10 +69,10 @@ def _ensembles(model: HookedVideoPipeline, config: EnsembleConfig, problem: Prob
 def _compared(model: HookedVideoPipeline, problem: Problem, tensor: str, found: Merged, cost: float, moved: float) -> list[Row]:
     """The ensemble and its control, ``solved`` as the mean over its members. None without a verifier."""
     solved: dict[str, float | None] = {"ensemble": None, "scaled": None}
-    if problem.item is not None:
+    if problem.judged:
         for name, latents in (("ensemble", found.ensemble), ("scaled", found.scaled)):
-            clips = model.decode(latents)
-            solved[name] = sum(verdict_of(problem, clip).solved for clip in clips) / len(clips)
+            verdicts = strict(problem, model.decode(latents))
+            solved[name] = None if verdicts is None else sum(v.solved for v in verdicts) / len(verdicts)
     return [
         {"method": f"ensemble of {tensor}", "solved": solved["ensemble"], "compute": cost, "distance": moved},
         {"method": f"one seed, {tensor} scaled", "solved": solved["scaled"], "compute": 1.0, "distance": None},

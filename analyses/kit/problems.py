@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from cos_interp.analyses.driver import inputs
+from cos_interp.analyses.driver import inputs, prompt_lists
 from cos_interp.analyses.driver.settings import AnalysisConfig, SuiteConfig, TasksConfig
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.interp.call import unfit
@@ -18,16 +19,20 @@ from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.run.prediction import is_flow
 from cos_interp.interp.trajectory import Run
-from cos_interp.tasks import Item, Verdict, get_task, grid, suite
+from cos_interp.tasks import Case, ClipTask, Item, Task, Verdict, get_task, grid, scorers, suite
+from cos_interp.tasks.clips import task_of
+from cos_interp.tasks.scorer import Scorer, is_graded, score
+from cos_interp.tasks.scorers.command import command_scorer
 
-EXAMPLE = '{"prompt": "a red ball", "image": "ball.png"}'
+CLIPS = 125  # cases of a task of clips that are its first; to confirm, those after them are taken
 SIZE = {"height": grid.ROWS * grid.CELL, "width": grid.COLS * grid.CELL, "num_frames": grid.FRAMES}
 
 
 @dataclass(frozen=True)
 class Problem:
     """One thing to generate. ``call``: the pipeline's keywords; ``index``: its place among the items of its task, the pairs of
-    its kind, or the user's own; ``item``: None when there is no verifier."""
+    its kind, or the user's own; ``item``: None when it is none of the grid. ``scorer``: of what is the user's own, if there is
+    one: without item and scorer there is no verdict."""
 
     name: str
     call: dict[str, Any]
@@ -35,6 +40,8 @@ class Problem:
     index: int
     item: Item | None = None
     source: str = field(default="", compare=False)  # the line of a file of the user's
+    case: Case | None = field(default=None, compare=False)  # of the user's own: what its scorer is told
+    scorer: Scorer | None = field(default=None, compare=False)
 
     @property
     def first(self) -> bool:
@@ -43,7 +50,12 @@ class Problem:
 
     @property
     def task(self) -> str:
-        return self.item.task if self.item else "prompts"
+        return self.item.task if self.item else self.case.group if self.case else "prompts"
+
+    @property
+    def judged(self) -> bool:
+        """Whether there is a verdict on its videos: a task's verifier, or the user's scorer, which holds one answer right."""
+        return self.item is not None or self.scorer is not None
 
     def noise(self, number: int) -> int:
         """The seed of the problem's noise ``number``; 0 is its own."""
@@ -53,7 +65,8 @@ class Problem:
     def facts(self) -> dict[str, Any]:
         """Columns that every row of results carries."""
         item = self.item
-        about = {"difficulty": item.difficulty, "unique": item.unique} if item else {"difficulty": None, "unique": None}
+        of_own = {"difficulty": None, "unique": self.judged or None}
+        about = {"difficulty": item.difficulty, "unique": item.unique} if item else of_own
         return {"problem": self.name, "task": self.task, **about}
 
 
@@ -64,12 +77,28 @@ def problems(config: SuiteConfig) -> list[Problem]:
 
 def items(config: TasksConfig) -> list[Problem]:
     """The items that a configuration asks for: of the suite, or such as no rule has seen."""
+    return [problem for text in config.tasks for problem in _of_task(config, task_of(text))]
+
+
+def _of_task(config: TasksConfig, task: Task | ClipTask) -> Iterator[Problem]:
+    if isinstance(task, ClipTask):
+        yield from _cases(config, task)
+        return
     of = suite.confirmation_items if config.confirm else suite.task_items
-    chosen = [(task, i, item) for task in config.tasks for i, item in enumerate(of(task)[: config.items])]
-    return [
-        Problem(f"{task}-{i:03d}", item_call(item), seed_for("noise", *config.about, task, i), i, item)
-        for task, i, item in chosen
-    ]
+    for i, item in enumerate(of(task.name)[: config.items]):
+        yield Problem(f"{task.name}-{i:03d}", item_call(item), seed_for("noise", *config.about, task.name, i), i, item)
+
+
+def _cases(config: TasksConfig, task: ClipTask) -> Iterator[Problem]:
+    """The cases of a task of clips, which its own judge scores; to confirm, those after the first."""
+    first = CLIPS if config.confirm else 0
+    for i, case in enumerate(islice(task.cases(), first, first + config.items)):
+        call: dict[str, Any] = {"prompt": case.prompt}
+        if case.image is not None:
+            call["image"] = Image.fromarray(case.image)
+        seed, told = seed_for("noise", *config.about, task.name, i), replace(case, group=task.name)
+        source = f"case {case.name} of {task.name}"
+        yield Problem(f"{task.name}-{i:03d}", call, seed, i, source=source, case=told, scorer=task.judge)
 
 
 def item_call(item: Item) -> dict[str, Any]:
@@ -78,13 +107,40 @@ def item_call(item: Item) -> dict[str, Any]:
 
 
 def _own(config: SuiteConfig) -> list[Problem]:
-    path, out = Path(str(config.prompts)), []
-    for place, (number, line) in enumerate(inputs.json_lines(path, "--prompts", EXAMPLE)):
-        where = f"--prompts {path}, line {number}"
-        call = inputs.keywords(where, line, path.parent, settings_of(config))
-        seed = call.pop("seed", seed_for("noise", *config.about, "prompts", place))
-        out.append(Problem(f"prompt-{place:03d}", call, seed, index=place, source=where))
-    return out
+    path, scorer = Path(str(config.prompts)), scorer_of(config)
+    return [_of_entry(config, entry, place, scorer) for place, entry in enumerate(prompt_lists.entries(path, "--prompts"))]
+
+
+def _of_entry(config: SuiteConfig, entry: prompt_lists.Entry, place: int, scorer: Scorer | None) -> Problem:
+    given = {key: value for key, value in entry.line.items() if key not in inputs.OF_SCORER}
+    call = inputs.keywords(entry.where, given, entry.folder, settings_of(config))
+    if entry.embedded is not None:
+        call["image"] = entry.embedded
+    seed = call.pop("seed", seed_for("noise", *config.about, "prompts", place))
+    case = own_case(f"prompt-{place:03d}", call, entry)
+    return Problem(case.name, call, seed, index=place, source=entry.where, case=case, scorer=scorer)
+
+
+def own_case(name: str, call: dict[str, Any], entry: prompt_lists.Entry) -> Case:
+    """What a scorer is told of a line of the user's. InterpError where its reference is no file."""
+    reference, folder = entry.line.get("reference"), entry.folder
+    if reference is not None and not (isinstance(reference, str) and (folder / reference).is_file()):
+        raise InterpError(
+            f"{entry.where}: reference {reference!r} is no file: give the path of the true video, relative to the list"
+        )
+    image = call.get("image")
+    return Case(
+        name, call["prompt"], None if image is None else np.asarray(image), entry.line.get("expected"),
+        reference=None if reference is None else folder / reference, folder=folder,
+        group=Path(entry.key).parent.name or "prompts", key=entry.key,
+    )  # fmt: skip
+
+
+def scorer_of(config: SuiteConfig) -> Scorer | None:
+    """The scorer that a configuration asks for; None without one. Executes the user's file."""
+    if config.scorer_cmd is not None:
+        return command_scorer(config.scorer_cmd, config.scorer_seconds)
+    return None if config.scorer is None else scorers.scorer_of(config.scorer)
 
 
 def settings_of(config: AnalysisConfig) -> dict[str, tuple[str, Any]]:
@@ -104,7 +160,11 @@ def fits(config: SuiteConfig, model: HookedVideoPipeline) -> None:
     """The check of every experiment that goes over problems."""
     if config.prompts is not None:
         check_calls(model, problems(config))
-    else:
+        return
+    found = [task_of(text) for text in config.tasks]
+    if any(isinstance(task, ClipTask) for task in found):
+        check_calls(model, problems(config))
+    if any(isinstance(task, Task) for task in found):
         fits_tasks(model, "--prompts FILE, or another model")
 
 
@@ -161,7 +221,9 @@ def generate(model: HookedVideoPipeline, config: SuiteConfig, problem: Problem, 
 
 
 def judge(problem: Problem, frames: np.ndarray) -> Verdict | None:
-    """The verdict on decoded frames ``[pixel frame, height, width, 3]``; None when the problem has no verifier."""
+    """The verdict on decoded frames ``[pixel frame, height, width, 3]``; None where nobody judges."""
+    if problem.scorer is not None and problem.case is not None:
+        return score(problem.scorer, frames, problem.case)
     return get_task(problem.item.task).verify(problem.item, frames) if problem.item else None
 
 
@@ -170,6 +232,14 @@ def item_of(problem: Problem) -> Item:
     if problem.item is None:
         raise ValueError(f"{problem.name} has no item: it is a prompt of the user's own")
     return problem.item
+
+
+def strict(problem: Problem, clips: Iterable[np.ndarray]) -> list[Verdict] | None:
+    """Verdicts on decoded clips; None where nobody judges, or a scorer grades and never says solved or wrong."""
+    if not problem.judged:
+        return None
+    found = [verdict for clip in clips if (verdict := judge(problem, clip)) is not None]
+    return None if any(map(is_graded, found)) else found
 
 
 def verdict_of(problem: Problem, frames: np.ndarray) -> Verdict:
@@ -182,9 +252,17 @@ def judge_all(problem: Problem, frames: Sequence[np.ndarray]) -> list[Verdict | 
 
 
 def verdict_columns(verdict: Verdict | None) -> dict[str, str | None]:
-    if verdict is None:
+    if verdict is None or is_graded(verdict):
         return {"status": None, "error": None, "answer": None}
     return {"status": verdict.status, "error": verdict.error, "answer": verdict.answer}
+
+
+READING = "reading "  # of a scorer: a column each
+
+
+def reading_columns(verdict: Verdict) -> dict[str, float]:
+    """The graded numbers of a scorer as columns."""
+    return {f"{READING}{name}": value for name, value in verdict.readings.items()}
 
 
 def spread(steps: int, count: int = 8) -> tuple[int, ...]:

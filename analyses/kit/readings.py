@@ -9,7 +9,7 @@ import torch
 
 from cos_interp.analyses.driver.statistics import distance
 from cos_interp.analyses.driver.store import Row
-from cos_interp.analyses.kit.problems import Problem, item_of, judge, verdict_columns
+from cos_interp.analyses.kit.problems import Problem, item_of, judge, reading_columns, verdict_columns
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.trajectory import Run
 from cos_interp.tasks import get_task, reader
@@ -49,7 +49,10 @@ def read_steps(problem: Problem, clips: np.ndarray, run: Run) -> list[Row]:
         estimate = final if last else run.x0hat[step]
         row: Row = {"step": step, "sigma": 0.0 if last else run.sigmas[step]}
         row["distance"] = distance(estimate, final)
-        row |= verdict_columns(judge(problem, clip))
+        verdict = judge(problem, clip)
+        row |= verdict_columns(verdict)
+        if verdict is not None and problem.scorer is not None:
+            row |= reading_columns(verdict)
         if problem.item is not None:
             row |= {f"frame_{f}": bool(right) for f, right in enumerate(frames_right(problem, clip))}
         rows.append(row)

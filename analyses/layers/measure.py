@@ -19,7 +19,7 @@ from cos_interp.analyses.driver.facts import PIXELS, RunFacts
 from cos_interp.analyses.driver.statistics import distance
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.ablation import Edit, ablate, identity, thirds
-from cos_interp.analyses.kit.problems import Problem, arguments, each_problem, fits, problems, verdict_of
+from cos_interp.analyses.kit.problems import Problem, arguments, each_problem, fits, problems, strict
 from cos_interp.analyses.layers import LayersConfig
 from cos_interp.interp import pixel_to_latent
 from cos_interp.interp.hooking import FwdHook
@@ -230,10 +230,9 @@ def ablation_rows(
 
 
 def solved_share(model: HookedVideoPipeline, problem: Problem, latents: Tensor) -> list[float | None]:
-    """1 or 0 for each row of final latents; None where the problem has no verifier, and then nothing is decoded."""
-    if problem.item is None:
-        return [None] * len(latents)
-    return [float(verdict_of(problem, clip).solved) for clip in model.decode(latents)]
+    """1 or 0 for each row of final latents; None where nobody judges, and then nothing is decoded."""
+    verdicts = strict(problem, model.decode(latents)) if problem.judged else None
+    return [None] * len(latents) if verdicts is None else [float(verdict.solved) for verdict in verdicts]
 
 
 # --- the experiment --------------------------------------------------------------------------------------------------

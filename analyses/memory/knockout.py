@@ -27,6 +27,7 @@ from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.run.clock import Hook
 from cos_interp.interp.trajectory import Run
 from cos_interp.tasks import Item
+from cos_interp.tasks.scorer import is_graded
 
 PARTS = ("all", "early", "middle", "late")
 CUTS = [(part, "all") for part in PARTS] + [("all", part) for part in PARTS[1:]]  # (steps, layers)
@@ -132,14 +133,15 @@ def knocked_rows(
         edit = knocking(part, shape, run.steps, model.layers)
         finals.append(model.run_with_hooks(fwd_hooks=[("blocks.*.attn.hook_pattern", edit)], **call).latents)
     latents = torch.cat(finals)
-    clips = model.decode(latents) if problem.item is not None else [None] * len(latents)
+    clips = model.decode(latents) if problem.judged else [None] * len(latents)
     rows = []
     for cut, latent, clip in zip([Cut("none", keys, "all", "all"), *made], latents, clips, strict=True):
         verdict = None if clip is None else judge(problem, clip)
-        kept = dict.fromkeys(KEPT) if clip is None else kept_columns(item_of(problem), clip)
+        kept = dict.fromkeys(KEPT) if clip is None or problem.item is None else kept_columns(item_of(problem), clip)
+        solved = None if verdict is None or is_graded(verdict) else float(verdict.solved)
         rows.append({
             "kind": "knockout", "tokens": cut.tokens, "step_part": cut.step_part, "layer_part": cut.layer_part,
             "change": distance(latent, run.latents[0]),
-            "solved": None if verdict is None else float(verdict.solved), **kept, **verdict_columns(verdict),
+            "solved": solved, **kept, **verdict_columns(verdict),
         })  # fmt: skip
     return rows

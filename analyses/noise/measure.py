@@ -194,7 +194,7 @@ def measure(model: HookedVideoPipeline, config: NoiseConfig, problem: Problem) -
         row["distance_elsewhere"] = elsewhere(final, run.latents, what.frames)
         row["sigma"] = run.sigmas[row["step"]] if row["step"] is not None else None
         kept = _shown(config, problem, what, run.latents.shape[2])
-        clip = model.decode(final)[0] if problem.item is not None or kept else None
+        clip = model.decode(final)[0] if problem.judged or kept else None
         rows.append(row | verdict_columns(None if clip is None else judge(problem, clip)))
         if kept:
             shown.append((f"{what.mode}: {_place(what)}", clip))

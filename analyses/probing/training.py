@@ -29,7 +29,7 @@ MOST = 125
 
 def sources(model: HookedVideoPipeline, config: TasksConfig, target: Target, skip: int = 0) -> list[Source]:
     """Items ``skip`` to ``skip + items`` of each task that has the target, tasks in turn, with their own noise seeds."""
-    tasks = tuple(t for t in config.tasks if target.tasks is None or t in target.tasks)
+    tasks = tuple(t for t in config.task_names if target.tasks is None or t in target.tasks)
     if not tasks:
         raise ProbeError(
             f"target {target.name!r} exists in {', '.join(target.tasks or ())}; asked for were {', '.join(config.tasks)}"

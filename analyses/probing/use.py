@@ -96,7 +96,7 @@ def used_unit(model: HookedVideoPipeline, config: ProbesConfig, data: ProbeDatas
     name = str(found.groupby("name")[measured].mean().idxmax())
     reader = fitted(config, data, target, name)
     rows: list[Row] = []
-    for task in config.tasks:
+    for task in config.task_names:
         if about.tasks is None or task in about.tasks:
             rows += [row for index in range(config.used_items) for row in item_rows(model, config, reader, task, index)]
     return Unit(rows)

@@ -55,7 +55,7 @@ def pieces(config: SwapConfig) -> list[tuple[Piece, list[str]]]:
             raise InterpError(f"a swap is between two prompts; {config.prompts} has {count}: give at least two lines")
         made: list[Piece] = [("prompts", "own", i) for i in range(min(config.items, count))]
     else:
-        made = [(task, kind, i) for task in config.tasks for kind in config.pair_kinds for i in range(config.items)]
+        made = [(task, kind, i) for task in config.task_names for kind in config.pair_kinds for i in range(config.items)]
     return [(piece, [unit_name(piece)]) for piece in made]
 
 

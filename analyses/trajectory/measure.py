@@ -121,7 +121,7 @@ def measure(model: HookedVideoPipeline, config: TrajectoryConfig, problem: Probl
     sigmas = traced[0][0].sigmas
     runs = []
     for noise, (run, _) in enumerate(traced):
-        verdict = judge(problem, run.decode()[0]) if problem.item is not None else None
+        verdict = judge(problem, run.decode()[0]) if problem.judged else None
         runs.append({"noise": noise, **verdict_columns(verdict)})
     states = [found for _, found in traced]
     rows = distance_rows(runs, states, steps) + _told(model, problem, [run for run, _ in traced], runs, steps)

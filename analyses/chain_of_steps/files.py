@@ -1,0 +1,196 @@
+"""Scores along decoded steps that another program left, without a model; beside each what a video without reasoning gets.
+
+Some scorers reward a frozen first frame, a jump to the end state or a fade between them more than models (VBVR-EvalKit, issue
+240). So each is made of the true video, scored by the same judge, and stands beside the steps.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig
+from cos_interp.analyses.driver.experiment import Unit
+from cos_interp.analyses.driver.facts import PIXELS, RunFacts
+from cos_interp.analyses.driver.store import Row
+from cos_interp.analyses.kit.problems import reading_columns, scorer_of, verdict_columns
+from cos_interp.interp.errors import InterpError
+from cos_interp.tasks import Case, Item, Verdict, get_task, suite
+from cos_interp.tasks.impostors import SHORTCUTS
+from cos_interp.tasks.people import read_labels
+from cos_interp.tasks.scorer import case_of, score
+from cos_interp.tasks.scorers.vbvr import category
+from cos_interp.tasks.steps import Sample, find
+from cos_interp.tasks.video import read_mp4
+
+SHOWN = 1  # samples of a task whose decoded steps are kept for the page
+TRUTH = "true video"
+Judge = Callable[[np.ndarray, Path | None], Verdict | None]  # a video, and the file that it was read from
+
+
+@dataclass(frozen=True)
+class Place:
+    """One sample of the folder: its number, and its place among those of its task."""
+
+    index: int
+    within: int
+    sample: Sample
+
+    @property
+    def name(self) -> str:
+        return f"sample-{self.index:05d}"
+
+
+def places(config: ChainOfStepsConfig) -> list[Place]:
+    """All samples below the folder, in the order of their keys."""
+    count: dict[str, int] = {}
+    out = []
+    for index, sample in enumerate(find(Path(str(config.from_steps)))):
+        within = count.get(sample.task, 0)
+        count[sample.task] = within + 1
+        out.append(Place(index, within, sample))
+    return out
+
+
+def check(config: ChainOfStepsConfig) -> None:
+    """InterpError for labels of no video of the folder, and for a folder of true videos that has none of them."""
+    folder, samples = Path(str(config.from_steps)), [place.sample for place in places(config)]
+    if config.labels is not None:
+        known = {below(folder, path) for sample in samples for path in _paths(sample)}
+        if strange := sorted(set(read_labels(Path(config.labels), "--labels")) - known):
+            raise InterpError(f"--labels {config.labels}: {strange[0]} is no video of {folder}, which has {min(known)}")
+    if config.truth is not None and not any(_true(config, sample) for sample in samples):
+        raise InterpError(
+            f"--truth {config.truth} has the true video of no sample: expected files like {samples[0].key}/ground_truth.mp4"
+        )
+
+
+def _paths(sample: Sample) -> list[Path]:
+    return [step.path for step in sample.steps] + ([] if sample.final is None else [sample.final])
+
+
+def below(folder: Path, path: Path) -> str:
+    """How a video is named: its path below the folder. The final video of a folder of steps lies beside it."""
+    return Path(os.path.relpath(path, folder)).as_posix()
+
+
+def _true(config: ChainOfStepsConfig, sample: Sample) -> Path | None:
+    if config.truth is None:
+        return None
+    path = Path(config.truth) / sample.key / "ground_truth.mp4"
+    return path if path.is_file() else None
+
+
+# --- who judges ------------------------------------------------------------------------------------------------------
+
+
+def item_at(key: str) -> Item | None:
+    """The item of the suite that ``cos tasks export`` gives this place; None for a place that is not the suite's."""
+    split, _, rest = key.partition("/")
+    task, _, number = rest.partition("/")
+    if split != suite.NAME or task not in suite.OF or not number.isdecimal() or int(number) >= suite.SIZE:
+        return None
+    return suite.task_items(task)[int(number)]
+
+
+def case_for(config: ChainOfStepsConfig, sample: Sample) -> Case:
+    """What a scorer is told of a sample: of the suite its item, else what lies in the folder of true videos."""
+    item, part = item_at(sample.key), category(sample.task)
+    at, true = Path(config.truth or "") / sample.key, _true(config, sample)
+    if item is not None:
+        return replace(case_of(item, sample.key), folder=at, reference=true)
+    prompt = at / "prompt.txt"
+    text = prompt.read_text(encoding="utf-8", errors="replace").strip() if config.truth and prompt.is_file() else ""
+    return Case(sample.key, text, reference=true, folder=at, group=sample.task, part=part)
+
+
+def judge_of(config: ChainOfStepsConfig, sample: Sample, case: Case) -> Judge | None:
+    """People's labels, the scorer that was asked for, or the verifier of the suite's item; None where nobody judges."""
+    if config.labels is not None:
+        labels, folder = read_labels(Path(config.labels), "--labels"), Path(str(config.from_steps))
+        return lambda video, path: None if path is None else labels.get(below(folder, path))
+    scorer = scorer_of(config)
+    if scorer is not None:
+        return lambda video, path: score(scorer, video, replace(case, file=path))
+    item = item_at(sample.key)
+    return None if item is None else lambda video, path: score(lambda v, c: get_task(item.task).verify(item, v), video, case)
+
+
+# --- one sample ------------------------------------------------------------------------------------------------------
+
+
+def measure(config: ChainOfStepsConfig, place: Place) -> Unit:
+    """A row a step, the final video last, and a row for each video that shows no reasoning."""
+    sample, folder = place.sample, Path(str(config.from_steps))
+    case = case_for(config, sample)
+    judge = judge_of(config, sample, case)
+    about: Row = {"problem": sample.key, "task": sample.task, "part": case.part, "noise": 0, "difficulty": None, "unique": True}
+    rows, clips = [], []
+    for row, path in _along(sample):
+        found, clip = _judged(judge, path, below(folder, path))
+        rows.append({**about, "kind": "steps", **row, **found})
+        clips.append(clip)
+    final = clips[-1]
+    for row, clip in zip(rows, clips, strict=True):
+        row["distance"] = difference(clip, final)
+    rows += [{**about, "kind": "beside", **row} for row in _beside(case, judge)]
+    kept = _kept(clips) if place.within < SHOWN else {}
+    axes = dict.fromkeys(kept, ("step", *PIXELS))
+    sigmas = tuple(float("nan") if step.sigma is None else step.sigma for step in sample.steps)
+    return Unit(rows, kept, RunFacts(axes=axes, sigmas=sigmas, prompt=case.prompt or sample.key))
+
+
+def _along(sample: Sample) -> Iterator[tuple[Row, Path]]:
+    for step in sample.steps:
+        yield {"step": step.step, "sigma": step.sigma, "final": False}, step.path
+    if sample.final is not None:
+        last = sample.steps[-1].step + 1 if sample.steps else 0
+        yield {"step": last, "sigma": 0.0, "final": True}, sample.final
+
+
+def _judged(judge: Judge | None, path: Path, name: str) -> tuple[Row, np.ndarray | None]:
+    """Verdict and readings of a file; one that is no video is undecided with the reason."""
+    try:
+        clip = read_mp4(path)
+    except ValueError as error:
+        status = None if judge is None else "undecided"
+        return {"status": status, "error": str(error).replace(str(path), name), "answer": None}, None
+    verdict = None if judge is None else judge(clip, path)
+    return verdict_columns(verdict) | ({} if verdict is None else reading_columns(verdict)), clip
+
+
+def _beside(case: Case, judge: Judge | None) -> Iterator[Row]:
+    """What the same judge says of the true video and of those made of its first and last frame; nothing without a true video."""
+    try:
+        truth = case.truth
+    except ValueError:
+        truth = None
+    if truth is None or judge is None:
+        return
+    for name in (TRUTH, *SHORTCUTS):
+        verdict = judge(truth, case.reference) if name == TRUTH else judge(SHORTCUTS[name](truth), None)
+        if verdict is not None:
+            yield {"video": name, **verdict_columns(verdict), **reading_columns(verdict)}
+
+
+def difference(clip: np.ndarray | None, other: np.ndarray | None) -> float | None:
+    """Root mean square difference of two videos of one shape, of 1; None where they cannot be compared."""
+    if clip is None or other is None or clip.shape != other.shape:
+        return None
+    return float(np.sqrt(((clip.astype(np.float64) - other) ** 2).mean())) / 255
+
+
+def _kept(clips: list[np.ndarray | None]) -> dict[str, torch.Tensor]:
+    """Eight of the steps, small, for the page; nothing where their shapes differ."""
+    whole = [clip for clip in clips if clip is not None]
+    picked = [whole[i] for i in sorted({round(k) for k in np.linspace(0, len(whole) - 1, min(8, len(whole)))})] if whole else []
+    if not picked or len({clip.shape for clip in picked}) > 1:
+        return {}
+    frames = sorted({round(k) for k in np.linspace(0, len(picked[0]) - 1, min(9, len(picked[0])))})
+    shrink = max(1, -(-max(picked[0].shape[1:3]) // 160))
+    return {"frames": torch.from_numpy(np.stack(picked)[:, frames, ::shrink, ::shrink].copy())}

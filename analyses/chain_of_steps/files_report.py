@@ -1,0 +1,164 @@
+"""The page of decoded steps that another program left: scores along them, beside what a video without reasoning gets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from cos_interp.analyses.chain_of_steps.files import TRUTH
+from cos_interp.analyses.chain_of_steps.findings import more
+from cos_interp.analyses.driver import pages
+from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.experiment import Report
+from cos_interp.analyses.driver.facts import RunFacts
+from cos_interp.analyses.driver.findings import Finding
+from cos_interp.analyses.driver.statistics import curve, mean_number
+from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.kit.problems import READING
+from cos_interp.reports.figures import Curve, Panel, panels
+from cos_interp.tasks.impostors import SHORTCUTS
+
+SOLVED = "solved"  # the score of a strict judge
+SCORE = f"{READING}score"  # that of one who grades only
+QUESTION = (
+    "At which step is the answer there, in videos that another program made? Every decoded step is judged, and beside them the "
+    "true video and three that show no reasoning: its first frame frozen, a jump to its last frame, a fade between them."
+)
+NO_JUDGE = "Nobody judged these videos: give --scorer, --scorer-cmd or --labels. Only the distance to the final video is shown."
+NO_TRUTH = "There are no true videos (--truth), so nothing stands beside the scores: a frozen picture may have the same."
+BESIDE = (
+    "Means over items with 95 % intervals. Where a frozen picture, a jump or a fade has the score of the "
+    "model, the scorer does not measure reasoning there."
+)
+
+
+def report(result: AnalysisResult, store: RunStore) -> Report:
+    rows = result.rows.assign(**{SOLVED: (result.rows.status == "solved").astype(float).where(result.rows.status.notna())})
+    steps, beside = rows[rows.kind == "steps"], rows[rows.kind == "beside"]
+    measures = measured(steps)
+    found = [_beyond(result, steps, beside)] if measures and len(beside) else []
+    notes = ([] if measures else [NO_JUDGE]) + ([] if len(beside) or not measures else [NO_TRUTH]) + _unread(steps)
+    sections = [
+        *(_scores(steps, beside, measures) if measures else []),
+        _distance(steps),
+        pages.Section("Decoded steps", "", "Rows: steps from first to last, the final video last.", clips=_strips(result, store)),
+    ]
+    return pages.build(result, "Chain-of-Steps in videos", QUESTION, "CoS section 3.1", found, sections, notes)
+
+
+def _scores(steps: pd.DataFrame, beside: pd.DataFrame, measures: list[str]) -> list[pages.Section]:
+    return [
+        pages.Section("Scores along the steps", panels(_panels(steps, beside, measures)), "Bands: 95 % over items."),
+        pages.Section("Beside them", caption=BESIDE, table=table(steps, beside, measures)),
+    ]
+
+
+def measured(steps: pd.DataFrame) -> list[str]:
+    """What was judged: the strict verdict, then every reading; nothing where nobody judged.
+
+    A reading that some items of a task have and others do not, like the share of one of its own routes, tells of no task.
+    """
+    told = steps.groupby("problem").agg({"task": "first", **{c: "count" for c in steps if c.startswith(READING)}})
+    whole = told.set_index("task").gt(0).groupby(level=0).all().any()
+    readings = [str(column) for column in whole.index[whole]]
+    strict = steps.status.isin(["solved", "wrong"]).any() or (not readings and steps.status.notna().any())
+    return ([SOLVED] if strict else []) + readings
+
+
+def at_end(steps: pd.DataFrame) -> pd.DataFrame:
+    """The last row of each item: its final video."""
+    return steps.sort_values("step", kind="stable").groupby("problem", sort=False).tail(1)
+
+
+def decisive(steps: pd.DataFrame) -> str:
+    """The score that decides: solved, where the judge is strict, else the reading ``score``, else the first."""
+    measures = measured(steps)
+    return next((name for name in (SOLVED, SCORE) if name in measures), measures[0])
+
+
+def _beyond(result: AnalysisResult, steps: pd.DataFrame, beside: pd.DataFrame) -> Finding:
+    """By item, and against the best of the three, so that none of them is chosen after the numbers."""
+    name = decisive(steps)
+    final = at_end(steps).set_index("problem")[name]
+    best = beside[beside.video.isin(SHORTCUTS)].groupby("problem")[name].max()
+    both = pd.DataFrame({"final": final, "best": best}).dropna()
+    return result.judge(
+        "chain-of-steps.beyond-shortcuts", more(both.final, both.best),
+        f"the final videos have {name.removeprefix(READING)} {_told(both.final)}; that is more than the best of a frozen "
+        "first frame, a jump to the end and a fade by",
+        mean_number(both.best),
+    )  # fmt: skip
+
+
+def _panels(steps: pd.DataFrame, beside: pd.DataFrame, measures: list[str]) -> list[Panel]:
+    axis: dict[str, Any] = {"along": "step", "xlabel": _xlabel(steps)}
+    made = []
+    for name in measures:
+        known = steps[steps[name].notna()]
+        curves = [Curve("steps", curve(known, name))]
+        places = [known.step.min(), known.step.max()]
+        for video in (*SHORTCUTS, TRUTH):
+            part = of_video(beside, video, name, known.problem)
+            if len(part):
+                curves.append(Curve(video, pd.DataFrame({"step": places, "mean": [part.mean()] * 2}), "--"))
+        made.append(Panel(name.removeprefix(READING), curves, ylabel="share of items" if name == SOLVED else "reading", **axis))
+    return made
+
+
+def _xlabel(steps: pd.DataFrame) -> str:
+    known = steps.sigma[steps.sigma.fillna(0) > 0]
+    if known.empty:
+        return "step (its noise level is not known)"
+    first, last = known.max(), known.min()
+    return f"step (sigma {first:.2f} to {last:.2f}; the last is the final video)"
+
+
+def table(steps: pd.DataFrame, beside: pd.DataFrame, measures: list[str]) -> pd.DataFrame:
+    """Every measure by category (by task where the benchmark's categories are not known): final video, shortcuts, true video."""
+    end, by = at_end(steps), "part" if (steps.part != "").all() else "task"
+    groups = [("all", end.problem)] + [(str(name), part.problem) for name, part in end.groupby(by, sort=True)]
+    out = []
+    for name, members in groups[:1] if len(groups) == 2 else groups:
+        for measure in measures:
+            row: dict[str, Any] = {"items": name, "n": len(members), "measure": measure.removeprefix(READING)}
+            row["final video"] = _told(end[end.problem.isin(members)][measure])
+            row |= {video: _told(of_video(beside, video, measure, members)) for video in (*SHORTCUTS, TRUTH)}
+            out.append(row)
+    return pd.DataFrame(out)
+
+
+def of_video(beside: pd.DataFrame, video: str, measure: str, members: pd.Series) -> pd.Series:
+    """A measure of one of the videos beside the steps, of the items that are members; empty where there is none."""
+    if beside.empty or measure not in beside:
+        return pd.Series(dtype=float)
+    return beside[(beside.video == video) & beside.problem.isin(members)][measure].dropna()
+
+
+def _told(values: pd.Series) -> str:
+    known = values.dropna()
+    if known.empty:
+        return "–"
+    return str(mean_number(known))
+
+
+def _unread(steps: pd.DataFrame) -> list[str]:
+    """Why videos are undecided, most frequent first."""
+    errors = steps[steps.status.ne("wrong") & steps.error.fillna("").ne("")].error.value_counts()
+    return [f"Undecided, {count} videos: {error}" for error, count in errors.head(5).items()]
+
+
+def _distance(steps: pd.DataFrame) -> pages.Section:
+    known = steps[steps.distance.notna()]
+    if known.empty:
+        return pages.Section("Distance to the final video", caption="No step can be compared with the final video: sizes differ.")
+    curves = [Curve(str(name), curve(part, "distance")) for name, part in known.groupby("task", sort=False)]
+    panel = Panel("", curves[:12], "step", _xlabel(steps), "root mean square, of 1")
+    return pages.Section("Distance to the final video", panels([panel]))
+
+
+def _strips(result: AnalysisResult, store: RunStore) -> list[pages.Clip]:
+    units = [(name, facts) for name, facts in result.units_of(RunFacts).items() if facts.axes][:6]
+    return [
+        pages.Clip(name, f"“{facts.prompt[:200]}”", pages.strip(store.tensors(name)["frames"].numpy())) for name, facts in units
+    ]

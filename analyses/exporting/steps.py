@@ -1,0 +1,99 @@
+"""Decoded steps of a run's problems as videos, in the layouts that other people's evaluators read."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from cos_interp.analyses.driver import identity
+from cos_interp.analyses.driver.errors import RunError
+from cos_interp.analyses.driver.experiment import load_model
+from cos_interp.analyses.driver.loaded import LoadedRun
+from cos_interp.analyses.driver.settings import SuiteConfig
+from cos_interp.analyses.kit.problems import Problem, fits, generate, problems
+from cos_interp.analyses.kit.readings import clean_videos
+from cos_interp.interp import identity as content
+from cos_interp.interp.files import write_atomic
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.trajectory import Run
+from cos_interp.tasks import suite
+from cos_interp.tasks.people import COLUMNS
+from cos_interp.tasks.steps import places
+from cos_interp.tasks.video import encode_mp4
+
+OWN = "own"  # the split of what is not of the suite
+
+
+def export(
+    run: LoadedRun, folder: Path, layout: str, model: HookedVideoPipeline | None = None, execute: bool = False,
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+) -> list[Path]:  # fmt: skip
+    """Generate the problems of a run again, from their own noise, and write every decoded clean estimate and the final video.
+
+    Written below ``folder``: the layout's files (see :mod:`cos_interp.tasks.steps`) and ``labels.csv``, a line a video for people
+    to fill in. Returns the videos. RunError for a run without problems to generate, and for a model that is not the run's.
+    """
+    if not isinstance(run.config, SuiteConfig) or run.facts["model"]["digest"] == "":  # decoded steps of others have no model
+        raise RunError(f"{run.folder} holds a run of {run.name}, which has no items to generate: give one of chain-of-steps")
+    _same_code(run, execute)
+    model = model or load_model(run.config)
+    _the_same(run, model)
+    fits(run.config, model)
+    asked, written = problems(run.config), list[Path]()
+    for done, problem in enumerate(asked):
+        progress(done, len(asked), problem.name)
+        made = generate(model, run.config, problem)
+        written += write(folder, layout, key(problem, run.config.confirm), made, clean_videos(model, made))
+    _labels(folder, written)
+    return written
+
+
+def _same_code(run: LoadedRun, execute: bool) -> None:
+    """RunError for a run with code of its own that nobody allowed to execute, or that has changed since."""
+    if not identity.is_of_own_code(run.config):
+        return
+    held = run.facts.get("code", {})
+    if not execute:
+        raise RunError(f"the run in {run.folder} was made with code of its own, {', '.join(held)}: --execute executes it again")
+    if identity.code_of(run.config) != held:
+        raise RunError(f"{', '.join(held)} has changed since the run in {run.folder} was made: run its command again first")
+
+
+def _the_same(run: LoadedRun, model: HookedVideoPipeline) -> None:
+    digest = content.combined(content.identity(model.pipe))
+    if digest != run.facts["model"]["digest"]:
+        raise RunError(
+            f"the run in {run.folder} was made by a model of digest {run.facts['model']['digest'][:12]}, not {digest[:12]}"
+        )
+
+
+def key(problem: Problem, confirm: bool) -> str:
+    """Where a problem lies in the benchmark's layout. The suite's name is the split of its items."""
+    if problem.case is not None and problem.case.key:
+        return problem.case.key
+    split = suite.NAME if problem.item is not None and not confirm and problem.task in suite.OF else OWN
+    return f"{split}/{problem.task}/{problem.index:05d}"
+
+
+def write(folder: Path, layout: str, key: str, run: Run, clips: np.ndarray) -> list[Path]:
+    """Write the clips ``[step + 1, frame, height, width, 3]`` of one run, the last being its final video; returns the videos."""
+    steps, final, schedule = places(layout, folder, key, run.steps)
+    paths = steps if final is None else [*steps, final]
+    for path, clip in zip(paths, clips, strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, encode_mp4(clip))
+    if schedule is not None:
+        listed = [{"step": k, "timestep": float(t), "sigma": float(s)} for k, (t, s) in enumerate(zip(run.timesteps, run.sigmas))]
+        write_atomic(schedule, (json.dumps(listed, indent=1) + "\n").encode())
+    return paths
+
+
+def _labels(folder: Path, videos: list[Path]) -> None:
+    with (folder / "labels.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(COLUMNS)
+        table.writerows([path.relative_to(folder).as_posix(), "", "", ""] for path in videos)

@@ -1,0 +1,128 @@
+"""Decoded steps of videos that another program made, in the layouts that people have.
+
+``<split>/<task>/<00000>_steps/step_000.mp4``, beside it ``<00000>_noise_schedule.json`` and ``<00000>.mp4``;
+``<name>/steps/step_000.mp4``, beside it ``noise_schedule.json`` and ``generated.mp4``;
+``checkpoint-<k>/<split>/<task>/<00000>.mp4``, one folder a step (or a checkpoint of training);
+``<split>/<task>/<00000>.mp4``, final videos alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cos_interp.interp.errors import InterpError
+
+STEP = re.compile(r"step_?0*(\d+)")
+CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+LAYOUTS = (
+    "<split>/<task>/<00000>_steps/step_000.mp4, steps/step_000.mp4, checkpoint-<k>/<split>/<task>/<00000>.mp4, or "
+    "<split>/<task>/<00000>.mp4"
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One decoded step. ``sigma`` and ``timestep`` are those of its schedule; None where there is none."""
+
+    step: int
+    path: Path
+    sigma: float | None = None
+    timestep: float | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One generated video. ``key``: its relative path without ending, as the benchmark names it; ``final``: None where only
+    steps are there, as with checkpoints, whose last is the final video. Without steps there is a final video alone."""
+
+    key: str
+    steps: tuple[Step, ...]
+    final: Path | None = None
+
+    @property
+    def task(self) -> str:
+        """The folder that it lies in: the benchmark's task."""
+        return Path(self.key).parent.name or "videos"
+
+
+def find(folder: Path) -> tuple[Sample, ...]:
+    """All samples below a folder, by key. InterpError where there is none in any layout, or where steps are in two.
+
+    Only where there are no steps in any are all videos taken, as final ones.
+    """
+    if not folder.is_dir():
+        raise InterpError(f"{folder} is no folder: it must hold {LAYOUTS}")
+    found = {name: read(folder) for name, read in (("steps", _steps), ("checkpoints", _checkpoints))}
+    held = [samples for samples in found.values() if samples] or [samples for samples in [_videos(folder)] if samples]
+    if len(held) != 1:
+        how = "holds no videos" if not held else "mixes steps and checkpoints: give one of its folders"
+        raise InterpError(f"{folder} {how}; the layouts are {LAYOUTS}")
+    return tuple(sorted(held[0], key=lambda sample: sample.key))
+
+
+def _videos(folder: Path) -> list[Sample]:
+    return [Sample(path.relative_to(folder).with_suffix("").as_posix(), (), path) for path in sorted(folder.rglob("*.mp4"))]
+
+
+def _steps(folder: Path) -> list[Sample]:
+    made = []
+    for place in sorted({path.parent for path in folder.rglob("step*.mp4") if STEP.fullmatch(path.stem)}):
+        inside = place.name == "steps"
+        if not inside and not place.name.endswith("_steps"):
+            continue
+        stem = place.parent if inside else place.with_name(place.name.removesuffix("_steps"))
+        final = stem / "generated.mp4" if inside else stem.with_name(f"{stem.name}.mp4")
+        schedule = stem / "noise_schedule.json" if inside else stem.with_name(f"{stem.name}_noise_schedule.json")
+        within = stem.is_relative_to(folder) and stem != folder  # else the folder itself was given
+        key = stem.relative_to(folder).as_posix() if within else stem.resolve().name
+        made.append(Sample(key, _of_folder(place, _schedule(schedule)), final if final.is_file() else None))
+    return made
+
+
+def _of_folder(place: Path, schedule: dict[int, dict[str, Any]]) -> tuple[Step, ...]:
+    numbered = {int(m[1]): path for path in sorted(place.glob("step*.mp4")) if (m := STEP.fullmatch(path.stem))}
+    return tuple(Step(k, path, **schedule.get(k, {})) for k, path in sorted(numbered.items()))
+
+
+def _schedule(path: Path) -> dict[int, dict[str, Any]]:
+    """``[{"step", "timestep", "sigma"}]`` by step; nothing where the file is not there. InterpError where it is another thing."""
+    if not path.is_file():
+        return {}
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8"))
+        found = {int(entry["step"]): {k: float(entry[k]) for k in ("sigma", "timestep") if k in entry} for entry in listed}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InterpError(f"{path} is no noise schedule ({error}): it must be a list of {{step, timestep, sigma}}") from error
+    if not all(math.isfinite(value) for entry in found.values() for value in entry.values()):
+        raise InterpError(f"{path} holds a number that is not finite")
+    return found
+
+
+def _checkpoints(folder: Path) -> list[Sample]:
+    places = {int(m[1]): path for path in sorted(folder.iterdir()) if path.is_dir() and (m := CHECKPOINT.fullmatch(path.name))}
+    made: dict[str, list[Step]] = {}
+    for k, place in sorted(places.items()):
+        for path in sorted(place.rglob("*.mp4")):
+            made.setdefault(path.relative_to(place).with_suffix("").as_posix(), []).append(Step(k, path))
+    return [Sample(key, tuple(steps)) for key, steps in made.items()]
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+WRITTEN = ("sensenova", "vbvr-checkpoints")
+
+
+def places(layout: str, folder: Path, key: str, steps: int) -> tuple[list[Path], Path | None, Path | None]:
+    """Where the steps of a sample go, its final video, and its schedule; the last two None in a layout without.
+
+    In ``vbvr-checkpoints`` the final video is the last checkpoint, so ``steps + 1`` paths are given.
+    """
+    if layout == "vbvr-checkpoints":
+        return [folder / f"checkpoint-{k}" / f"{key}.mp4" for k in range(steps + 1)], None, None
+    paths = [folder / f"{key}_steps" / f"step_{k:03d}.mp4" for k in range(steps)]
+    return paths, folder / f"{key}.mp4", folder / f"{key}_noise_schedule.json"

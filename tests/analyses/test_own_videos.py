@@ -1,0 +1,207 @@
+"""Decoded steps that another program left: read in the layouts that people have, judged, and held beside shortcuts."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from cos_interp import analyses
+from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig
+from cos_interp.analyses.driver.errors import RunError
+from cos_interp.analyses.exporting.steps import export
+from cos_interp.interp import InterpError
+from cos_interp.tasks import suite
+from cos_interp.tasks.impostors import crossfade, frozen, jump
+from cos_interp.tasks.steps import find
+from cos_interp.tasks.video import encode_mp4
+
+ITEMS = suite.task_items("place")[:3]
+
+
+def clips(item):
+    """What a model's steps may look like: a fade, a jump, the answer."""
+    return [crossfade(item.video), jump(item.video), item.video]
+
+
+def put(path, clip):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encode_mp4(clip))
+
+
+def sensenova(folder, split=suite.NAME):
+    for i, item in enumerate(ITEMS):
+        at = folder / split / "place"
+        for k, clip in enumerate(clips(item)):
+            put(at / f"{i:05d}_steps" / f"step_{k:03d}.mp4", clip)
+        put(at / f"{i:05d}.mp4", item.video)
+        schedule = [{"step": k, "timestep": 1000 - 300 * k, "sigma": 1 - 0.3 * k} for k in range(3)]
+        (at / f"{i:05d}_noise_schedule.json").write_text(json.dumps(schedule))
+
+
+def checkpoints(folder, split=suite.NAME):
+    for i, item in enumerate(ITEMS):
+        for k, clip in enumerate(clips(item)):
+            put(folder / f"checkpoint-{k * 100}" / split / "place" / f"{i:05d}.mp4", clip)
+
+
+def flat(folder):
+    for k, clip in enumerate(clips(ITEMS[0])):
+        put(folder / "steps" / f"step_{k:03d}.mp4", clip)
+    put(folder / "generated.mp4", ITEMS[0].video)
+
+
+def scored(folder, out, **settings):
+    return analyses.run("chain-of-steps", out=out, workers=1, from_steps=str(folder), **settings)
+
+
+def test_the_three_layouts_are_read(tmp_path):
+    for name, make in (("a", sensenova), ("b", checkpoints), ("c", flat)):
+        make(tmp_path / name)
+    one, *others = find(tmp_path / "a")
+    assert one.key == "cos-500/place/00000" and one.task == "place" and len(others) == 2
+    assert [(s.step, s.sigma, s.timestep) for s in one.steps] == [(0, 1.0, 1000.0), (1, 0.7, 700.0), (2, 0.4, 400.0)]
+    one = find(tmp_path / "b")[0]
+    assert [s.step for s in one.steps] == [0, 100, 200] and one.final is None and one.key == "cos-500/place/00000"
+    (one,) = find(tmp_path / "c")
+    assert one.key == "c" and len(one.steps) == 3 and one.final.name == "generated.mp4" and one.steps[0].sigma is None
+    (tmp_path / "a/cos-500/place/empty").mkdir()
+    assert [(s.key, s.steps) for s in find(tmp_path / "b/checkpoint-0")][:1] == [
+        ("cos-500/place/00000", ())
+    ]  # final videos alone
+    with pytest.raises(InterpError, match="holds no videos; the layouts are"):
+        find(tmp_path / "a/cos-500/place/empty")
+    assert [len(sample.steps) for sample in find(tmp_path / "c/steps")] == [3]  # the folder of the steps itself
+    (tmp_path / "a/checkpoint-1").symlink_to(tmp_path / "b/checkpoint-0")
+    with pytest.raises(InterpError, match="mixes steps and checkpoints"):
+        find(tmp_path / "a")
+    (tmp_path / "c/noise_schedule.json").write_text('[{"step": 0, "sigma": "high"}]')
+    with pytest.raises(InterpError, match="no noise schedule"):
+        find(tmp_path / "c")
+
+
+@pytest.mark.parametrize("make", [sensenova, checkpoints])
+def test_items_of_the_suite_are_judged_by_their_verifier(make, tmp_path):
+    make(tmp_path / "theirs")
+    run = scored(tmp_path / "theirs", tmp_path / "run")
+    steps = run.rows[run.rows.kind == "steps"].sort_values(["problem", "step"])
+    by_step = [set(part.status) for _, part in steps.groupby("step")]
+    assert by_step[2] == {"solved"} and "solved" not in by_step[0] | by_step[1]
+    beside = run.rows[run.rows.kind == "beside"].groupby("video").status.agg(set)
+    assert beside["true video"] == {"solved"} and not beside[["frozen", "jump", "crossfade"]].map(lambda s: "solved" in s).any()
+    (finding,) = run.findings
+    assert finding.number.value == 1.0 and finding.control.value == 0.0 and run.facts["model"]["name"] == "no model"
+    page = (tmp_path / "run/report.html").read_text()
+    assert "no model" in page and "guidance 1.0" not in page and "jump" in page
+
+
+def test_final_videos_alone_are_scored(tmp_path):
+    checkpoints(tmp_path / "theirs")
+    rows = scored(tmp_path / "theirs/checkpoint-200", tmp_path / "run").rows
+    assert (rows[rows.kind == "steps"].status == "solved").all() and set(rows[rows.kind == "steps"].step) == {0}
+
+
+def test_a_scorer_that_a_frozen_picture_satisfies_is_shown_to_be_one(tmp_path):
+    sensenova(tmp_path / "theirs", "mine")
+    for i, item in enumerate(ITEMS):
+        put(tmp_path / "truth/mine/place" / f"{i:05d}" / "ground_truth.mp4", item.video)
+    (tmp_path / "ssim.py").write_text(
+        "from cos_interp.tasks.scorers.reference import judge as exact\n\n"
+        "def judge(video, case):\n    return exact(video, case).readings['ssim']\n"
+    )
+    settings = {"truth": str(tmp_path / "truth"), "scorer": f"{tmp_path}/ssim.py:judge"}
+    run = scored(tmp_path / "theirs", tmp_path / "run", **settings)
+    assert run.rows.status.isna().all()
+    still = run.rows[run.rows.video == "frozen"]["reading score"]
+    assert (still > 0.85).all()  # what a frozen picture gets without any reasoning
+    (finding,) = run.findings
+    assert finding.number.value < 0.1 and "score" in finding.statement
+
+
+def test_damaged_short_and_other_videos_are_undecided_with_the_reason(tmp_path):
+    sensenova(tmp_path / "theirs")
+    at = tmp_path / "theirs/cos-500/place"
+    (at / "00000_steps/step_000.mp4").write_bytes(b"nothing")
+    put(at / "00001_steps/step_000.mp4", ITEMS[1].video[:4])
+    put(at / "00002_steps/step_000.mp4", np.zeros((9, 50, 60, 3), np.uint8))
+    rows = scored(tmp_path / "theirs", tmp_path / "run").rows
+    first = rows[(rows.kind == "steps") & (rows.step == 0)].set_index("problem")
+    assert (first.status == "undecided").all()
+    reasons = [first.error[f"cos-500/place/0000{i}"] for i in range(3)]
+    for reason, words in zip(reasons, ("no readable video", "9 frames", "120x100"), strict=True):
+        assert words in reason
+    assert str(tmp_path) not in reasons[0]  # a run says nothing of this machine's folders
+
+
+def test_labels_by_people(tmp_path):
+    flat(tmp_path / "theirs")
+    with (tmp_path / "labels.csv").open("w", newline="") as file:
+        lines = [("video", "status", "answer"), ("steps/step_001.mp4", "wrong", "late"), ("generated.mp4", "solved", "left")]
+        csv.writer(file).writerows([*lines, ("steps/step_000.mp4", "", "")])
+    run = scored(tmp_path / "theirs", tmp_path / "run", labels=str(tmp_path / "labels.csv"))
+    rows = run.rows.set_index("step")
+    inside = scored(tmp_path / "theirs/steps", tmp_path / "inside").rows  # the folder of the steps itself
+    assert inside.step.to_list() == rows.index.to_list()
+    assert rows.status[1] == "wrong" and rows.answer[3] == "left" and rows.status[[0, 2]].isna().all()
+    for line, message in (("nowhere.mp4,solved", "is no video of"), ("generated.mp4,good", r"line 2: the status is 'good'")):
+        (tmp_path / "labels.csv").write_text(f"video,status\n{line}\n")
+        with pytest.raises(InterpError, match=message):
+            scored(tmp_path / "theirs", tmp_path / "other", labels=str(tmp_path / "labels.csv"))
+
+
+def test_nobody_judges_and_nothing_dies(tmp_path):
+    flat(tmp_path / "theirs")
+    run = scored(tmp_path / "theirs", tmp_path / "run")
+    assert run.rows.status.isna().all() and not run.findings
+    distances = run.rows.sort_values("step").distance.to_list()
+    assert distances[-1] == 0.0 and distances[0] > 0.01
+    assert "Nobody judged these videos" in (tmp_path / "run/report.html").read_text()
+
+
+def test_another_video_is_another_run(tmp_path):
+    flat(tmp_path / "theirs")
+    scored(tmp_path / "theirs", tmp_path / "run")
+    put(tmp_path / "theirs/steps/step_000.mp4", frozen(ITEMS[0].video))
+    with pytest.raises(RunError, match=r"--from-steps: steps/step_000\.mp4 has changed"):
+        scored(tmp_path / "theirs", tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"items": 3}, "out items"), ({"twins": 1}, "out twins"), ({"labels": "a.csv", "scorer": "motion"}, "labels are")],
+)  # fmt: skip
+def test_settings_that_have_no_part(settings, message):
+    with pytest.raises(ValueError, match=message):
+        ChainOfStepsConfig(from_steps="x", **settings)
+    with pytest.raises(ValueError, match="give that, too"):
+        ChainOfStepsConfig(truth="x")
+
+
+@pytest.mark.parametrize("layout", ["sensenova", "vbvr-checkpoints"])
+def test_what_is_exported_is_read_with_the_same_verdicts(layout, organism, tmp_path):
+    small = {"tasks": ("place",), "items": 2, "sweep_items": 0, "num_inference_steps": 3}
+    run = analyses.run("chain-of-steps", model=organism, out=tmp_path / "run", workers=1, **small)
+    written = export(run, tmp_path / "out", layout, organism)
+    assert len(written) == 2 * 4 and len((tmp_path / "out/labels.csv").read_text().splitlines()) == 9
+    read = scored(tmp_path / "out", tmp_path / "again").rows
+    read = read[read.kind == "steps"].sort_values(["problem", "step"], kind="stable")
+    held = run.rows.sort_values(["problem", "step"], kind="stable")
+    assert read.status.to_list() == held.status.to_list() and read.answer.to_list() == held.answer.to_list()
+    if layout == "sensenova":
+        assert read.sigma.to_list() == pytest.approx(held.sigma.to_list())
+
+
+@pytest.mark.slow
+def test_the_command_needs_no_model(tmp_path):
+    flat(tmp_path / "theirs")
+    command = ["analyze", "chain-of-steps", "--from-steps", str(tmp_path / "theirs"), "--scorer", "motion", "--out"]
+    done = subprocess.run(
+        [sys.executable, "-m", "cos_interp.cli", *command, str(tmp_path / "run"), "--model", "nowhere"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,106 @@
+"""Lists of prompts as they are around: every form gives the same problems, and what does not fit is named."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig
+from cos_interp.analyses.driver import prompt_lists
+from cos_interp.analyses.kit.problems import problems
+from cos_interp.interp import InterpError
+from cos_interp.tasks import suite, vbvr
+
+ITEMS = suite.task_items("place")[:2]
+
+
+def read(path, **settings):
+    return problems(ChainOfStepsConfig(prompts=str(path), **settings))
+
+
+def prompts_of(found):
+    return [problem.call["prompt"] for problem in found]
+
+
+def test_a_text_with_a_prompt_a_line(tmp_path):
+    (tmp_path / "all.txt").write_text("a red ball\n\n  two\u2028lines  \n", encoding="utf-8")
+    found = read(tmp_path / "all.txt")
+    assert prompts_of(found) == ["a red ball", "two\u2028lines"] and found[1].source.endswith("line 3")
+    (tmp_path / "all.txt").write_text("\n \n")
+    with pytest.raises(InterpError, match="holds no prompts"):
+        read(tmp_path / "all.txt")
+
+
+def test_arrays_of_objects_with_the_usual_names(tmp_path):
+    Image.fromarray(ITEMS[0].first_frame).save(tmp_path / "a.png")
+    listed = [
+        {"prompt_en": "one", "dimension": ["motion"], "auxiliary_info": {"x": 1}, "unheard_of": 3},
+        {"caption": "two", "image_path": "a.png", "frame_num": 9, "base_seed": 7},
+        "three",
+    ]
+    for value in (listed, {"In-Domain": listed[:1], "Out": listed[1:]}):
+        (tmp_path / "info.json").write_text(json.dumps(value))
+        one, two, three = read(tmp_path / "info.json")
+        assert prompts_of([one, two, three]) == ["one", "two", "three"]
+        assert one.case.expected == {"dimension": ["motion"], "auxiliary_info": {"x": 1}, "unheard_of": 3}
+        assert two.seed == 7 and two.call["num_frames"] == 9 and two.call["image"].size == (80, 80)
+        assert set(one.call) == {"prompt"}
+    for text, message in (("3", "must be a list"), ("[3]", "entry 1 must be a text or an object"), ("[", "is no JSON")):
+        (tmp_path / "info.json").write_text(text)
+        with pytest.raises(InterpError, match=message):
+            read(tmp_path / "info.json")
+
+
+@pytest.mark.parametrize("prefix", ["", "data:image/png;base64,"])
+def test_pictures_in_base64(prefix, tmp_path):
+    Image.fromarray(ITEMS[0].first_frame).save(tmp_path / "a.png")
+    picture = prefix + base64.b64encode((tmp_path / "a.png").read_bytes()).decode()
+    line = {"prompt": "p", "first_image": picture, "first_frame_path": "gone/first_frame.png"}
+    (tmp_path / "bench.json").write_text(json.dumps([line]))
+    (found,) = read(tmp_path / "bench.json")
+    assert np.array_equal(np.asarray(found.call["image"]), ITEMS[0].first_frame)
+    before = prompt_lists.content(tmp_path / "bench.json", "--prompts")
+    Image.fromarray(ITEMS[1].first_frame).save(tmp_path / "a.png")
+    line["first_image"] = base64.b64encode((tmp_path / "a.png").read_bytes()).decode()
+    (tmp_path / "bench.json").write_text(json.dumps([line]))
+    assert prompt_lists.content(tmp_path / "bench.json", "--prompts") != before
+    (tmp_path / "bench.json").write_text(json.dumps([line | {"first_image": "nonsense"}]))
+    with pytest.raises(InterpError, match="entry 1: first_image is no picture in base64"):
+        read(tmp_path / "bench.json")
+
+
+def test_requests_a_line(tmp_path):
+    Image.fromarray(ITEMS[0].first_frame).save(tmp_path / "a.png")
+    line = {"id": "q1", "prompt": "p", "n_prompt": "blur", "image_path": "a.png", "task": "t", "expected": {"least": 0.1}}
+    (tmp_path / "requests.jsonl").write_text(json.dumps(line))
+    (found,) = read(tmp_path / "requests.jsonl")
+    assert found.call["negative_prompt"] == "blur" and set(found.call) == {"prompt", "negative_prompt", "image"}
+    assert found.case.expected == {"id": "q1", "task": "t", "least": 0.1}
+
+
+def test_the_benchmarks_data_folder_and_generators_questions(tmp_path):
+    vbvr.export(tmp_path / "data", ITEMS, "mini")
+    found = read(tmp_path / "data", scorer="reference")
+    assert prompts_of(found) == [item.prompt for item in ITEMS]
+    listed = [
+        json.loads(line) for line in (tmp_path / "data/metadata.jsonl").read_text().splitlines()
+    ]  # for datasets' videofolder
+    assert [line["prompt"] for line in listed] == prompts_of(found)
+    assert all((tmp_path / "data" / line["file_name"]).is_file() for line in listed)
+    assert [p.case.key for p in found] == ["mini/place/00000", "mini/place/00001"] and found[0].task == "place"
+    assert found[0].case.expected["answer"] == ITEMS[0].answer and found[0].case.truth.shape[0] == 9
+    at = tmp_path / "questions/maze_task/maze_00000000"
+    at.mkdir(parents=True)
+    Image.fromarray(ITEMS[0].first_frame).save(at / "first_frame.png")
+    (at / "prompt.txt").write_text("go\n")
+    (question,) = read(tmp_path / "questions")
+    assert question.call["prompt"] == "go" and question.call["image"].size == (80, 80) and question.case.truth is None
+    named = set(prompt_lists.content(tmp_path / "data", "--prompts"))
+    assert {"entry 1", "picture mini/place/00000/first_frame.png", "file mini/place/00001/ground_truth.mp4"} <= named
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InterpError, match="holds no prompts"):
+        read(tmp_path / "empty")

@@ -1,0 +1,186 @@
+"""Scorers: what they return, what they are told, and that nothing they do ends a run."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.ndimage import shift
+
+from cos_interp.interp.errors import InterpError
+from cos_interp.tasks import TASKS, Case, Verdict
+from cos_interp.tasks.impostors import backwards, crossfade, frozen, jump
+from cos_interp.tasks.scorer import as_verdict, case_of, is_graded, score
+from cos_interp.tasks.scorers import scorer_of
+from cos_interp.tasks.scorers.command import command_scorer
+from cos_interp.tasks.scorers.pictures import regions, ssim
+from cos_interp.tasks.scorers.template import errors
+from cos_interp.tasks.video import encode_mp4, read_mp4
+
+ITEM = TASKS["place"].sample(2)
+CASE = case_of(ITEM)
+
+
+# --- what a scorer may return ----------------------------------------------------------------------------------------
+
+
+def test_forms_of_an_answer():
+    assert as_verdict({"status": "wrong", "answer": 3}).answer == "3"
+    assert is_graded(as_verdict({"a": 0.5, "b": 2})) and as_verdict({"readings": {"a": 1}}).readings == {"a": 1.0}
+    assert not is_graded(as_verdict(None)) and as_verdict(np.True_).solved
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [("good", "the status 'good'"), ([1], "returned list"), ({"status": "solved", "more": 1}, "the key 'more'"),
+     ({"x": float("nan")}, "x = nan"), ({"x": "a"}, "x = 'a'"), (float("inf"), "score = inf")],
+)  # fmt: skip
+def test_what_is_no_answer_is_undecided_with_the_reason(found, message):
+    with pytest.raises(ValueError, match=message):
+        as_verdict(found)
+    verdict = score(lambda video, case: found, ITEM.video, CASE)
+    assert verdict.status == "undecided" and message in verdict.error and not is_graded(verdict)
+
+
+def test_a_scorer_that_fails_or_writes_into_the_video_harms_nothing():
+    def bad(video, case):
+        video[:] = 0
+        raise KeyError("x")
+
+    video = ITEM.video.copy()
+    assert score(bad, video, CASE) == Verdict("undecided", "scorer failed: KeyError: 'x'")
+    assert np.array_equal(video, ITEM.video)
+
+
+# --- the ready-made ones ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list(TASKS))
+def test_the_reference_accepts_its_own_video_and_refuses_impostors(name, tmp_path):
+    judge = scorer_of("reference")
+    for seed in range(4):
+        item, other = TASKS[name].sample(seed), TASKS[name].sample(seed + 100)
+        path = tmp_path / "made.mp4"
+        path.write_bytes(encode_mp4(item.video))
+        case = case_of(item)
+        assert score(judge, item.video, case).solved and score(judge, read_mp4(path), case).solved  # compressed, twice the size
+        for make in (frozen, jump, crossfade, backwards):
+            assert score(judge, make(item.video), case).status == "wrong"
+        assert score(judge, other.video, case).error == "first frame changed"
+        assert score(judge, frozen(item.video), case).error in ("wrong end", "wrong way")
+
+
+@pytest.mark.parametrize(
+    ("video", "message"),
+    [(ITEM.video[:5], "5 frames, the reference 9"), (np.zeros((9, 90, 80, 3), np.uint8), "no whole multiple|one must be")],
+)
+def test_what_cannot_be_compared_is_undecided(video, message):
+    verdict = score(scorer_of("reference"), video, CASE)
+    assert verdict.status == "undecided" and re.search(message, verdict.error)
+    assert "no reference video" in score(scorer_of("reference"), ITEM.video, Case("a", "p")).error
+
+
+def test_structural_similarity_against_its_formula():
+    rng = np.random.default_rng(0)
+    one = rng.random((24, 20, 3))
+    assert ssim(one, one) == pytest.approx(1) and ssim(one, 1 - one) < 0
+    flat, darker = np.full((16, 16, 3), 0.8), np.full((16, 16, 3), 0.4)
+    c1 = 0.01**2  # without structure only the means count
+    assert ssim(flat, darker) == pytest.approx((2 * 0.8 * 0.4 + c1) / (0.8**2 + 0.4**2 + c1))
+    assert regions(one, 2)[0, 1] == pytest.approx(one[:12, 10:].mean((0, 1)))
+
+
+def test_motion():
+    judge = scorer_of("motion")
+    assert score(judge, ITEM.video, CASE).solved and score(judge, frozen(ITEM.video), CASE).error == "frozen"
+    noisy = np.clip(frozen(ITEM.video) + np.random.default_rng(0).normal(0, 6, ITEM.video.shape), 0, 255).astype(np.uint8)
+    assert score(judge, noisy, CASE).error == "frozen"  # grain does not move
+    assert score(judge, ITEM.video[:1], CASE).status == "undecided"
+    assert score(judge, ITEM.video, Case("a", "p", expected={"least": 2})).error == "frozen"
+
+
+def test_an_object_is_found_where_it_is(tmp_path):
+    rng = np.random.default_rng(1)
+    picture = rng.random((40, 50, 3))
+    template = picture[10:18, 30:36]
+    found = errors(picture, template)
+    by_hand = np.sqrt(((picture[3:11, 7:13] - template) ** 2).mean())
+    assert np.unravel_index(found.argmin(), found.shape) == (10, 30) and found[3, 7] == pytest.approx(by_hand)
+    video = np.round(np.stack([shift(picture, (0, -2 * k, 0), order=0) for k in range(4)]) * 255).astype(np.uint8)
+    Image.fromarray(video[0, 10:18, 30:36]).save(tmp_path / "thing.png")
+    case = lambda **asked: Case("a", "p", expected={"template": "thing.png", **asked}, folder=tmp_path)
+    judge = scorer_of("template")
+    last = score(judge, video, case(at=[25, 12, 29, 16]))
+    assert last.solved and last.answer == "27,14"
+    assert score(judge, video, case(at=[0.5, 0.3, 0.6, 0.4])).solved  # shares of the picture
+    assert score(judge, video, case(at=[25, 12, 29, 16], frame=0)).error == "elsewhere"
+    assert score(judge, np.zeros_like(video), case(at=[0, 0, 9, 9])).error == "not seen"
+    for asked in ({}, {"at": [1, 2]}):
+        assert "give expected like" in score(judge, video, case(**asked)).error
+
+
+# --- a command line --------------------------------------------------------------------------------------------------
+
+JUDGE = """
+import json, sys
+import numpy as np
+told = json.loads(sys.stdin.readline())
+video = np.load(told["frames"])
+print("a line of talk")
+print(json.dumps({"status": "solved" if told["expected"]["x"] == 1 else "wrong", "answer": told["prompt"],
+                  "readings": {"mean": float(video.mean()), "frames": len(video)}}))
+"""
+
+
+def test_a_command_is_told_and_answers(tmp_path):
+    (tmp_path / "judge.py").write_text(JUDGE)
+    judge = command_scorer(f"{sys.executable} {tmp_path / 'judge.py'}", 60)
+    verdict = score(judge, ITEM.video, Case("a", "go left", expected={"x": 1}))
+    assert verdict.solved and verdict.answer == "go left"
+    assert verdict.readings == {"mean": pytest.approx(ITEM.video.mean()), "frames": 9}
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [("print('hello')", "no JSON"), ("raise SystemExit(3)", "exit code 3"), ("raise ValueError('bad')", "ValueError: bad"),
+     ("import time; time.sleep(60)", "longer than 1.5 s"), ("", "no JSON")],
+)  # fmt: skip
+def test_a_command_that_goes_wrong_is_undecided(code, message, tmp_path):
+    (tmp_path / "judge.py").write_text(code)
+    judge = command_scorer(f"{sys.executable} {tmp_path / 'judge.py'}", 1.5 if "sleep" in code else 60)
+    verdict = score(judge, ITEM.video, CASE)
+    assert verdict.status == "undecided" and message in verdict.error
+    assert "cannot be started" in score(command_scorer("/nowhere/judge", 5), ITEM.video, CASE).error
+    with pytest.raises(InterpError, match="--scorer-cmd is empty"):
+        command_scorer(" ", 5)
+
+
+# --- the benchmark's own ---------------------------------------------------------------------------------------------
+
+
+def test_the_benchmarks_scorer_is_asked_where_it_is_installed(tmp_path):
+    case = Case("a", "p", folder=tmp_path, group="O-39_maze_data-generator")
+    try:
+        from vbvr_bench.evaluators import get_evaluator
+    except ImportError:
+        assert "needs the package vbvr_bench" in score(scorer_of("vbvr"), ITEM.video, case).error
+        return
+    assert "lacks first_frame.png" in score(scorer_of("vbvr"), ITEM.video, case).error
+    Image.fromarray(ITEM.video[0]).save(tmp_path / "first_frame.png")
+    Image.fromarray(ITEM.video[-1]).save(tmp_path / "final_frame.png")
+    file = tmp_path / "ground_truth.mp4"
+    file.write_bytes(encode_mp4(ITEM.video))
+    at = {"gt_first_frame": tmp_path / "first_frame.png", "gt_final_frame": tmp_path / "final_frame.png", "gt_video_path": file}
+    told = {"video_path": str(file), "gt_path": str(tmp_path), "prompt": "p", **{key: str(path) for key, path in at.items()}}
+    theirs = get_evaluator(case.group, "cpu").evaluate(told)
+    ours = score(scorer_of("vbvr"), ITEM.video, Case("a", "p", folder=tmp_path, group=case.group, file=file))
+    assert is_graded(ours) and ours.readings["score"] == theirs["score"]
+    assert "has no scorer for the task 'chess'" in score(scorer_of("vbvr"), ITEM.video, Case("a", "p", group="chess")).error
+
+
+def test_names_of_scorers():
+    with pytest.raises(InterpError, match=r"unknown scorer 'nobody'; there are reference"):
+        scorer_of("nobody")
