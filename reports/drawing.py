@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -116,8 +117,8 @@ class Drawing(str):
 
 
 def _plain(value: Any) -> Any:
-    """For JSON: numbers of four digits, None for what is missing, everything else as text in one line."""
-    if value is None or value is pd.NA or value != value:
+    """For JSON: numbers of four digits, None for what is missing or not finite, everything else as text in one line."""
+    if value is None or value is pd.NA or value != value or value in (math.inf, -math.inf):
         return None
     if isinstance(value, bool):
         return value
