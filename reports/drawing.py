@@ -108,6 +108,11 @@ class Drawing(str):
         made.shown = shown
         return made
 
+    def explored(self, cells: pd.DataFrame) -> Drawing:
+        """The same picture of maps with more said of each cell."""
+        assert isinstance(self.shown, Maps)
+        return Drawing(self, self.shown.with_cells(cells))
+
     @property
     def table(self) -> pd.DataFrame:
         """A row a mark."""

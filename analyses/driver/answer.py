@@ -38,7 +38,7 @@ def answer(findings: Sequence[Finding]) -> Answer | None:
     said = found.short or found.statement
     before, after = f"{said[:1].upper()}{said[1:]} ", ""
     if found.verdict == "not testable":
-        before, after = f"Nothing can be said yet, for {found.why}. Measured so far: {said} ", ""
+        before, after = f"Nothing is decided ({found.why}). Measured so far: {said} ", ""
     elif found.why:
         after = f" ({found.why})"
     beside = f"; the control has {in_words(found.control)}"

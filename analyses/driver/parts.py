@@ -1,4 +1,5 @@
-"""What a page is made of: sections with a figure, reels, clips and a table. Plain data, by which an experiment says what it shows."""
+"""What a page is made of: sections with a figure, reels, clips and a table. Plain data, by which an experiment says what
+it shows."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ OWN, RANDOM = "the pair's donor", "a random item"
 def cells(at: pd.DataFrame, random: pd.DataFrame, reels: Sequence[Reel]) -> pd.DataFrame:
     """A row a cell. ``at``: the pair's donor; ``random``: a random item's tokens. The interval is that of the paired difference,
     or of the effect where there is no random donor."""
-    beside = {point: part for point, part in random.groupby(POINT)}
+    beside = dict(iter(random.groupby(POINT)))
     return pd.DataFrame([_cell(mine, beside.get(point), reels) for point, mine in at.groupby(POINT, sort=False)])
 
 
@@ -30,12 +30,14 @@ def _cell(mine: pd.DataFrame, other: pd.DataFrame | None, reels: Sequence[Reel])
     where = {"tokens": first.group, "step": int(first.step), "layer": int(first.layer)}
     difference, control = effect, None
     if other is not None:
-        both = mine.groupby("pair").effect.mean().to_frame("own").join(other.groupby("pair").effect.mean().rename("other"), how="inner")
+        own, others = (part.groupby("pair").effect.mean() for part in (mine, other))
+        both = own.to_frame("own").join(others.rename("other"), how="inner")
         difference, control = Mean((both.own - both.other).to_numpy(float)).number(), float(both.other.mean())
     read = Counter(mine.outcome.dropna())
     return {
         **where, VALUE: effect.value, "random donor": control, "difference": None if control is None else difference.value,
-        "low": difference.low, "high": difference.high, "n": difference.n, "share of tokens": float(mine.share.astype(float).mean()),
+        "low": difference.low, "high": difference.high, "n": difference.n,
+        "share of tokens": float(mine.share.astype(float).mean()),
         "reads": ", ".join(f"{name} {count}" for name, count in read.items()) or None, "sigma": float(first.sigma),
         REELS: [reel.name for reel in reels if any(row.at == {**where, "site": first.site} for row in reel.rows)],
     }  # fmt: skip

@@ -124,7 +124,7 @@ def _short(kind: str, site: str, rows: pd.DataFrame, kept: pd.DataFrame) -> str:
     elsewhere = f", and {len(others)} more for the others" if others else ""
     return (
         f"in {kind} pairs, patching {_place(*point, site)} {steps} (the best cell of the other half for {count} of {len(kept)} "
-        f"pairs{elsewhere}) moves the result {kept.own.mean():.2f} of the way to the donor's; that is beyond the larger control by"
+        f"pairs{elsewhere}) moves the result {kept.own.mean():.2f} of the way to the donor's; that exceeds the larger control by"
     )
 
 

@@ -28,7 +28,8 @@ def _reel(result: AnalysisResult, store: RunStore, pair: PairFacts, noising: boo
     frames = store.tensors(piece.unit())
     sides = [("corrupt", pair.corrupt), ("clean", pair.clean)][:: -1 if noising else 1]
     clips = [frames[f"{name}_frames"].numpy() for name, _ in sides]
-    rows = [Shown(f"{does}: {name}", {"prompt": side.prompt}) for does, (name, side) in zip(("receives", "gives"), sides, strict=True)]
+    does = ("receives", "gives")
+    rows = [Shown(f"{what}: {name}", {"prompt": side.prompt}) for what, (name, side) in zip(does, sides, strict=True)]
     for row in _kept(result, store, piece).itertuples():
         clips.append(store.tensors(piece.unit(int(row.step)))["shown"].numpy())
         rows.append(_patched(row))

@@ -16,8 +16,8 @@ from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, X_T
 from cos_interp.analyses.patching import PairFacts, summary
-from cos_interp.analyses.patching.findings import findings
 from cos_interp.analyses.patching.explore import OWN, RANDOM, by_donor, cells
+from cos_interp.analyses.patching.findings import findings
 from cos_interp.analyses.patching.media import reels
 from cos_interp.reports import figures
 from cos_interp.reports.drawing import Drawing, Maps
@@ -95,7 +95,8 @@ def page(result: AnalysisResult, shown: Sequence[pages.Reel]) -> Report:
         notes.append(NO_VERIFIER)
     whole = [pair.pair for pair in pairs if pair.whole_state]
     sections = [
-        *_maps(rows, pairs, shown), _exact(exact_controls(rows, config.direction, whole)), _best(rows), *_against(rows), _numbers(rows),
+        *_maps(rows, pairs, shown), _exact(exact_controls(rows, config.direction, whole)), _best(rows), *_against(rows),
+        _numbers(rows),
         pages.Section("The pairs", caption=PAIRS if config.pair_file is None else "", table=_pairs(pairs, shown), reels=shown),
     ]  # fmt: skip
     made = pages.build(result, title, QUESTION, SOURCE, found, sections, notes)
@@ -143,22 +144,22 @@ def _by_tokens(name: str, at: pd.DataFrame, here: pd.DataFrame, reels: Sequence[
     steps = {"single": f"{step} alone", "from": f"{step} and all later ones", "until": f"all steps up to {step}"}[at.span.iloc[0]]
     random = here[(here.donor == "random") & here["head"].isna()]
     maps = [(OWN, table(at, "effect"))] + ([(RANDOM, table(random, "effect"))] if len(random) else [])
-    figure = _told(figures.matrix_maps(maps, "tokens", "layer", "effect", diverging=True), by_donor(cells(at, random, reels), random))
+    told = by_donor(cells(at, random, reels), random)
+    figure = figures.matrix_maps(maps, "tokens", "layer", "effect", diverging=True).explored(told)
     out = [pages.Section(f"Effect: {name}", figure, BY_TOKENS.format(n=n, steps=steps))]
     if at.outcome.notna().all():
         read = {"flipped": "strict: donor's answer", "donor_shown": "graded: donor's", "target_shown": "graded: its own"}
         maps = [(title, table(at, value)) for value, title in read.items()]
-        figure = _told(figures.matrix_maps(maps, "tokens", "layer", "share", (0, 1)))
+        figure = _by_name(figures.matrix_maps(maps, "tokens", "layer", "share", (0, 1)))
         out.append(pages.Section(f"Read from the video: {name}", figure, READINGS.format(n=n)))
     return out
 
 
-def _told(figure: Drawing, cells: pd.DataFrame | None = None) -> Drawing:
-    """A figure with the token groups by their names, or with cells of which more is told."""
+def _by_name(figure: Drawing) -> Drawing:
+    """A figure with the token groups by the names by which the figures are linked."""
     assert isinstance(figure.shown, Maps)
-    own = figure.shown.cells
-    named = own.assign(tokens=own.tokens.str.replace("\n", "_")) if cells is None else cells
-    return Drawing(figure, figure.shown.with_cells(named))
+    cells = figure.shown.cells
+    return figure.explored(cells.assign(tokens=cells.tokens.str.replace("\n", "_")))
 
 
 def _figures(
@@ -169,7 +170,7 @@ def _figures(
     ticks = dict(zip(at.step.astype(int), at.sigma, strict=True))
     maps, flips = ([(g, summary.map_of(p, v)) for g, p in at.groupby("group", sort=False)] for v in ("effect", "flipped"))
     limit = max(0.05, float(np.nanmax([np.abs(m.to_numpy(float)).max() for _, m in maps])))
-    figure = _told(figures.heat_maps(maps, ticks, "effect", limit, panel="tokens"), cells(at, random, reels))
+    figure = figures.heat_maps(maps, ticks, "effect", limit, panel="tokens").explored(cells(at, random, reels))
     out = [pages.Section(f"Effect: {name}", figure, EFFECT.format(n=at.pair.nunique()))]
     if any(m.to_numpy(float).max() > 0 for _, m in flips):
         out.append(pages.Section(f"Flips: {name}", figures.heat_maps(flips, ticks, "share", share=True, panel="tokens"), FLIPS))
@@ -272,13 +273,14 @@ def _numbers(rows: pd.DataFrame) -> pages.Section:
 
 def _pairs(pairs: list[PairFacts], reels: Sequence[pages.Reel]) -> pd.DataFrame:
     kept = {reel.name: [row.told for row in reel.rows if row.at] for reel in reels}
-    read = {name: max(told, key=lambda t: (t["reads"] == "donor", t["effect"])) for name, told in kept.items() if told}
+    flips = lambda told: (told["reads"] == "donor", told["effect"])
+    read = {name: max(told, key=flips) for name, told in kept.items() if told}
     return pd.DataFrame([
         {
-            "pair": pages.Link(pair.pair, pair.pair), "kept patch": read.get(pair.pair, {}).get("at"),
-            "its effect": read.get(pair.pair, {}).get("effect"), "reads": read.get(pair.pair, {}).get("reads"), "candidate": pair.tried, "corrupt": f"“{pair.corrupt.prompt}”",
+            "pair": pages.Link(pair.pair, pair.pair), "candidate": pair.tried, "corrupt": f"“{pair.corrupt.prompt}”",
             "its noise": pair.corrupt.seed, "clean": f"“{pair.clean.prompt}”", "noise": pair.clean.seed,
             "difficulty": pair.corrupt.difficulty, "controls": ", ".join(c for c in pair.controls if c != "clean"),
+            **{f"kept patch: {what}": read.get(pair.pair, {}).get(what) for what in ("at", "effect", "reads")},
         }
         for pair in pairs
     ])  # fmt: skip
