@@ -42,8 +42,8 @@ def plan(rows: int, frames: int, height: int, width: int) -> tuple[list[int], fl
     while count > 1 and not fits(count, least):
         count -= 1
     scale = 1.0
-    while scale > least and not fits(count, scale):
-        scale = max(least, scale * 0.97)
+    while not fits(count, scale):
+        scale = max(least, scale * 0.97) if scale > least else scale * 0.97
     return sorted({round(k) for k in np.linspace(0, frames - 1, count)}), scale
 
 

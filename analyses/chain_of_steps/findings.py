@@ -56,7 +56,7 @@ def _rise(result: AnalysisResult, unique: pd.DataFrame, several: pd.DataFrame, l
         f"items with one right answer are solved at the end for {level(at(table, last))} ({others}, at step 0 and the end, "
         "where a blend of two answers is unreadable); that is more than at step 0 by",
         level(at(table, 0)),
-        short=f"of items with one right answer, {in_words(level(at(table, last)))} are solved in the final video; that is more "
+        short=f"items with one right answer are solved in the final video for {in_words(level(at(table, last)))}; that is more "
         "than from the clean estimate of step 0 by",
     )  # fmt: skip
 

@@ -104,10 +104,8 @@ def _judged_sections(rows: pd.DataFrame, sigmas: list[float]) -> list[pages.Sect
     flags = rows.assign(**{s: (rows.status == s).astype(float) for s in ("solved", "wrong", "undecided")})
     axis = _axis(sigmas)
     share = {**axis, "bounds": (-0.03, 1.03)}
+    verdicts = [Curve(s, curve(flags, s)) for s in ("solved", "wrong", "undecided")]
     along = [
-        Panel(
-            "verdicts", [Curve(s, curve(flags, s)) for s in ("solved", "wrong", "undecided")], ylabel="share of items", **share
-        ),
         Panel("solved, by task", _curves(flags.groupby("task", sort=False), "solved"), ylabel="solved", **share),
         Panel("solved, by ambiguity", _curves(_by_kind(flags), "solved"), ylabel="solved", **share),
     ]
@@ -115,8 +113,10 @@ def _judged_sections(rows: pd.DataFrame, sigmas: list[float]) -> list[pages.Sect
     maps = [(task, by_step.loc[task]) for task in by_step.index.get_level_values(0).unique()]
     frames = matrix_maps([("share of right frames", steps_against_frames(rows))], "pixel frame", "step", "share", (0, 1))
     counts = ", ".join(f"{part.problem.nunique()} with {name}" for name, part in _by_kind(rows))
+    told = f"Items: {counts}. Bands: 95 % intervals over items."
     return [
-        pages.Section("Accuracy along the steps", panels(along), f"Items: {counts}. Bands: 95 % intervals over items."),
+        pages.Section("Accuracy along the steps", panels([Panel("verdicts", verdicts, ylabel="share of items", **share)]), told),
+        pages.Section("Accuracy by task and ambiguity", panels(along), told),
         *_candidates(rows, axis),
         pages.Section("Steps and frames", frames, FRAMES_CAPTION, slope_table(forming(rows))),
         pages.Section("By difficulty", matrix_maps(maps, "step", "difficulty", "solved", (0, 1), columns=2), "Share solved."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,11 +50,19 @@ def answer(findings: Sequence[Finding]) -> Answer | None:
 
 
 def in_words(number: Number) -> str:
-    """A number with its interval and n, in words where it has an ordinary interval."""
-    if number.low != number.low or str(number.value) == "nan" or number.kind == "constant":
+    """A number with its interval and n, in words.
+
+    >>> in_words(Number(1.0, 0.75, 1.0, 13, "share")), in_words(Number(0.5, 0.2, 0.8, 9))
+    ('13 of 13 (at least 0.75)', '0.50 (95 % interval 0.20 to 0.80, n = 9)')
+    >>> in_words(Number(0.5, -math.inf, math.inf, 3))
+    '0.50 (n = 3, too few for an interval)'
+    """
+    if math.isnan(number.low) or math.isnan(number.value) or number.kind == "constant":
         return str(number)
+    if math.isinf(number.low) or math.isinf(number.high):
+        return f"{number.value:.2f} (n = {number.n}, too few for an interval)"
     if number.kind == "share" and number.value in (0, 1):
-        return str(number)
+        return f"{str(number).replace('; ', ' (')})"
     return f"{number.value:.2f} (95 % interval {number.low:.2f} to {number.high:.2f}, n = {number.n})"
 
 

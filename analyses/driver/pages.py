@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cos_interp.analyses.driver.answer import answer, deciding, split_question
+from cos_interp.analyses.driver.answer import answer, deciding, in_words, split_question
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.caveats import caveats
 from cos_interp.analyses.driver.experiment import Report
@@ -33,7 +33,7 @@ def build(
         "experiment.html",
         title=title, question=asked, method=method, source=source, findings=findings, notes=notes, verdicts=VERDICT_STYLE,
         answer=answer(findings), unanswered=" ".join(["This run has no verdict.", *notes[:1]]),
-        others=[f for f in findings if f.primary and f is not first],
+        others=[f for f in findings if f.primary and f is not first], in_words=in_words,
         **laid_out(sections), caveats=caveats(result, findings, named), model=result.facts["model"], config=result.config,
         versions=result.facts["versions"], command=result.facts["command"],
     )  # fmt: skip

@@ -130,7 +130,7 @@ def test_hostile_text_adds_no_element_to_what_the_script_builds(opened):
 
 def test_without_scripts_figures_frames_and_tables_are_there(opened):
     page = opened(java_script_enabled=False)
-    for part in ("#answer figure.drawn svg", "figure.reel img.sheet", "table.rows", "#caveats li"):
+    for part in ("#answer figure.drawn svg", "figure.reel img.sheet", "#evidence > .scroll > table.rows", "#caveats li"):
         assert page.locator(part).first.is_visible(), part
     assert page.locator("#answer .answer .check").inner_text() == "not testable"
 
