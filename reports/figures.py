@@ -200,9 +200,9 @@ def matrix_maps(
             axis.tick_params(labelsize=6, rotation=0)
             axis.invert_yaxis()
         figure.colorbar(axes[0].collections[0], ax=axes, label=label, aspect=30)
-    names = [label.split(",")[0] or axis for label, axis in ((xlabel, "column"), (ylabel, "row"))]
+    x, y = xlabel.split(",")[0] or "column", ylabel.split(",")[0] or "row"
     ends = {"low": low, "high": high, "colours": colours(cmap)}
-    return Drawing(svg(figure), Maps.of(maps, *names, panel, label=label, **ends))
+    return Drawing(svg(figure), Maps.of(maps, x, y, panel, label=label, **ends))
 
 
 def bars(groups: pd.DataFrame, ylabel: str, reference: float | None = None) -> Drawing:

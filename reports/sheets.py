@@ -31,7 +31,7 @@ def plan(rows: int, frames: int, height: int, width: int) -> tuple[list[int], fl
     ([0, 1, 2, 3, 4, 5, 6, 7, 8], 1.0)
     >>> picked, scale = plan(51, 81, 480, 832)
     >>> len(picked), round(480 * scale), 51 * len(picked) * 480 * 832 * scale**2 < MOST_PIXELS
-    (16, 48, True)
+    (19, 48, True)
     """
     least = min(1.0, SMALLEST / min(height, width))
     fits = lambda count, scale: (

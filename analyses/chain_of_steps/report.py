@@ -84,7 +84,8 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         pages.Section("Clean estimates", caption=shown, reels=reels),
         *([pages.Section("The items", caption=ITEMS_CAPTION, table=items(judged, reels))] if len(judged) else []),
     ]
-    return pages.build(result, "Chain-of-Steps", question, "CoS section 3.1, figures 1 and 2", found, sections, notes)
+    source = "CoS section 3.1, figures 1 and 2"
+    return pages.build(result, "Chain-of-Steps", question, source, found, sections, notes, ("correlation",))
 
 
 def _axis(sigmas: list[float]) -> dict[str, Any]:

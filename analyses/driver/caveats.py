@@ -9,7 +9,7 @@ from cos_interp.analyses.driver.findings import Finding
 
 CAVEATS = {
     "cause": "Cause: changing a place shows what it can do to the answer, not that the undisturbed run relies on it alone.",
-    "correlation": "Correlation: what can be read or seen somewhere need not be used by the model; nothing was changed here.",
+    "correlation": "Correlation: what can be read or seen somewhere need not be used by the model.",
     "dose": "Dose: only the sizes of change in the table were tried; a larger one may leave what the model knows, a smaller one "
     "may do nothing.",
     "history": "Solver history: the scheduler keeps earlier outputs of the undisturbed run, which pull a changed state back.",
@@ -30,8 +30,10 @@ FEW = 12
 def caveats(result: AnalysisResult, findings: Sequence[Finding], named: Sequence[str] = ()) -> list[str]:
     """The caveats of a run: those that an experiment names, and those that its rows, facts and findings call for.
 
-    ``named``: keys of :data:`CAVEATS`; with "cause" or "correlation" among them the columns are not asked. KeyError for another.
+    ``named``: keys of :data:`CAVEATS`; without "cause" or "correlation" among them the columns are asked. ValueError for others.
     """
+    if unknown := set(named) - set(CAVEATS):
+        raise ValueError(f"unknown caveat {min(unknown)!r}; the caveats are {', '.join(CAVEATS)}")
     columns = set(result.rows.columns)
     found = list(named)
     if not {"cause", "correlation"} & set(named):

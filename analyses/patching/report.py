@@ -99,7 +99,7 @@ def page(result: AnalysisResult, shown: Sequence[pages.Reel]) -> Report:
         _numbers(rows),
         pages.Section("The pairs", caption=PAIRS if config.pair_file is None else "", table=_pairs(pairs, shown), reels=shown),
     ]  # fmt: skip
-    made = pages.build(result, title, QUESTION, SOURCE, found, sections, notes)
+    made = pages.build(result, title, QUESTION, SOURCE, found, sections, notes, ("cause",))
     tables = {"table": summary.table(rows), "against_controls": summary.against_controls(rows)}
     return replace(made, data={**made.data, "headline": summary.headline(rows), **tables})
 

@@ -151,7 +151,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         pages.Section("Videos", caption="Final videos of one item, by what was injected.", reels=reels),
     ]
     concluded = findings(result, rows, sigmas, config.doses[0])
-    return pages.build(result, title, QUESTION, source, concluded, sections, notes(judged, facts))
+    return pages.build(result, title, QUESTION, source, concluded, sections, notes(judged, facts), ("cause",))
 
 
 def notes(judged: bool, facts: RecoveryFacts) -> list[str]:

@@ -12,9 +12,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
-from made_up_page import HOSTILE, build, cached
+from made_up_page import HOSTILE, build, cached, made_up_result
 
 from cos_interp.analyses.driver.answer import answer, in_words
+from cos_interp.analyses.driver.caveats import CAVEATS, caveats
 from cos_interp.analyses.driver.estimates import Mean, Share
 from cos_interp.analyses.driver.findings import Finding, Number
 from cos_interp.analyses.driver.layout import LARGEST, laid_out
@@ -154,3 +155,21 @@ def test_a_cell_that_is_not_finite_is_missing_in_the_data():
     data = maps.data({"a": "reel-0"})
     assert data["columns"]["value"] == [None, 0.25] and data["reels"] == [["reel-0"], []]
     assert "reels" not in Drawing("<svg/>", maps).table
+
+
+# --- caveats ---------------------------------------------------------------------------------------------------------
+
+
+def caveats_of(named: tuple[str, ...] = (), **columns) -> list[str]:
+    result = replace(made_up_result("word"), rows=pd.DataFrame(columns or {"step": [0]}), units={})
+    found = caveats(result, [finding()], named)
+    return [key for key, text in CAVEATS.items() if text in found]
+
+
+def test_caveats_follow_what_was_run():
+    assert caveats_of() == ["correlation", "seeds", "untrained", "few"]
+    assert caveats_of(dose=[1.0], status=["solved"]) == ["cause", "dose", "strict", "seeds", "untrained", "few"]
+    assert caveats_of(("correlation",), donor=["a"], expert=["x"]) == ["correlation", "seeds", "untrained", "few"]
+    assert "experts" in caveats_of(expert=["transformer", "transformer_2"])
+    with pytest.raises(ValueError, match="unknown caveat 'other'; the caveats are cause"):
+        caveats_of(("other",))
