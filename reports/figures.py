@@ -16,6 +16,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from cos_interp.reports.drawing import STOPS, Curves, Drawing, Maps, Numbers
+
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "cos",
     "font.size": 8,
@@ -45,20 +47,27 @@ def subplots(count: int, columns: int, width: float, height: float) -> tuple[Fig
     return figure, list(axes.flat[:count])
 
 
+def colours(name: str) -> list[str]:
+    """Evenly spaced colours of a matplotlib map, as the page's script needs them."""
+    return [matplotlib.colors.to_hex(colour) for colour in matplotlib.colormaps[name](np.linspace(0, 1, STOPS))]
+
+
 def heat_maps(
     maps: Sequence[tuple[str, pd.DataFrame]],
     sigmas: dict[int, float],
     label: str,
     limit: float | None = None,
     share: bool = False,
-) -> str:
+    panel: str = "map",
+) -> Drawing:
     """Layer x step maps side by side with one colour scale; sigma under each step.
 
     The scale is symmetric about 0 (effects), or runs from 0 to 1 (shares)."""
     values = np.concatenate([m.to_numpy(float).ravel() for _, m in maps])
     values = values[np.isfinite(values)]
     top = limit or max(0.05, float(np.abs(values).max())) if len(values) else 1.0
-    scale = {"vmin": 0 if share else -top, "vmax": 1 if share else top, "cmap": "Reds" if share else "RdBu_r"}
+    cmap = "Reds" if share else "RdBu_r"
+    scale = {"vmin": 0 if share else -top, "vmax": 1 if share else top, "cmap": cmap}
     with matplotlib.rc_context(STYLE):
         figure, axes = subplots(len(maps), 4, 3.1, 2.9)
         for place, (axis, (title, table)) in enumerate(zip(axes, maps, strict=True)):
@@ -70,10 +79,11 @@ def heat_maps(
             axis.set_ylabel("layer" if place % 4 == 0 else "")
             axis.invert_yaxis()
         figure.colorbar(axes[0].collections[0], ax=axes, label=label, aspect=30)
-    return svg(figure)
+    ends = {"low": scale["vmin"], "high": scale["vmax"], "colours": colours(cmap)}
+    return Drawing(svg(figure), Maps.of(maps, "step", "layer", panel, label=label, **ends))
 
 
-def profiles(curves: Sequence[tuple[str, pd.DataFrame]], expected: dict[str, list[float]], steps: list[int]) -> str:
+def profiles(curves: Sequence[tuple[str, pd.DataFrame]], expected: dict[str, list[float]], steps: list[int]) -> Drawing:
     """Effect by step against sigma with 95 % bands; the trivial expectations dashed."""
     with matplotlib.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
@@ -89,9 +99,12 @@ def profiles(curves: Sequence[tuple[str, pd.DataFrame]], expected: dict[str, lis
         axis.set_xticklabels([f"{k}\n{s:.2f}" for k, s in zip(steps, sigmas, strict=False)])
         axis.set_xlabel("step, sigma")
         axis.set_ylabel("effect")
-        axis.legend(fontsize=7, frameon=False)
+        axis.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
         sns.despine(figure)
-    return svg(figure)
+    made = [table.assign(curve=name) for name, table in curves]
+    made += [pd.DataFrame({"step": steps, "mean": values, "curve": f"expected: {name}"}) for name, values in expected.items()]
+    points = pd.concat(made).assign(panel="")
+    return Drawing(svg(figure), Curves(points[["panel", "curve", "step", "sigma", "mean", "low", "high", "n"]], "step"))
 
 
 @dataclass(frozen=True)
@@ -121,14 +134,27 @@ def step_ticks(sigmas: Sequence[float], every: int = 1) -> dict[int, str]:
     return {k: f"{k}\n{s:.2f}" for k, s in enumerate(sigmas) if k % every == 0 or k == len(sigmas) - 1}
 
 
-def panels(made: Sequence[Panel], columns: int = 2) -> str:
+def panels(made: Sequence[Panel], columns: int = 2) -> Drawing:
     """Curves with 95 % bands, in one figure."""
     with matplotlib.rc_context(STYLE):
         figure, axes = subplots(len(made), columns, 5.4, 3.0)
         for axis, panel in zip(axes, made, strict=True):
             _draw(axis, panel)
         sns.despine(figure)
-    return svg(figure)
+    return Drawing(svg(figure), _shown(made))
+
+
+def _shown(made: Sequence[Panel]) -> Curves | Numbers:
+    """The points of all curves; panels along different things have no common axis and are numbers only."""
+    known = ["mean", "low", "high", "n"]
+    tables = [
+        c.table[[p.along, *(k for k in known if k in c.table)]].assign(panel=p.title, curve=c.name)
+        for p in made for c in p.curves
+    ]  # fmt: skip
+    points = pd.concat(tables) if tables else pd.DataFrame(columns=["panel", "curve"])
+    along = list(dict.fromkeys(p.along for p in made))
+    points = points[["panel", "curve", *along, *(k for k in known if k in points)]]
+    return Curves(points, along[0]) if len(along) == 1 else Numbers(points)
 
 
 def _draw(axis: plt.Axes, panel: Panel) -> None:
@@ -148,13 +174,13 @@ def _draw(axis: plt.Axes, panel: Panel) -> None:
     if panel.bounds:
         axis.set_ylim(*panel.bounds)
     if len(panel.curves) > 1 or panel.curves[0].name:
-        axis.legend(fontsize=6.5, frameon=False)
+        axis.legend(fontsize=6.5, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))  # never over a curve
 
 
 def matrix_maps(
     maps: Sequence[tuple[str, pd.DataFrame]], xlabel: str, ylabel: str, label: str,
-    bounds: tuple[float, float] | None = None, diverging: bool = False, columns: int = 3,
-) -> str:  # fmt: skip
+    bounds: tuple[float, float] | None = None, diverging: bool = False, columns: int = 3, panel: str = "map",
+) -> Drawing:  # fmt: skip
     """Tables as coloured maps with one scale; row labels from the index, column labels from the columns."""
     values = np.concatenate([m.to_numpy(float).ravel() for _, m in maps])
     values = values[np.isfinite(values)]
@@ -162,7 +188,8 @@ def matrix_maps(
     if diverging and not bounds:
         high = max(abs(low), abs(high), 1e-9)
         low = -high
-    scale = {"vmin": low, "vmax": high, "cmap": "RdBu_r" if diverging else "viridis"}
+    cmap = "RdBu_r" if diverging else "viridis"
+    scale = {"vmin": low, "vmax": high, "cmap": cmap}
     with matplotlib.rc_context(STYLE):
         figure, axes = subplots(len(maps), columns, 3.9, 3.1)
         for place, (axis, (title, table)) in enumerate(zip(axes, maps, strict=True)):
@@ -173,10 +200,12 @@ def matrix_maps(
             axis.tick_params(labelsize=6, rotation=0)
             axis.invert_yaxis()
         figure.colorbar(axes[0].collections[0], ax=axes, label=label, aspect=30)
-    return svg(figure)
+    x, y = xlabel.split(",")[0] or "column", ylabel.split(",")[0] or "row"
+    ends = {"low": low, "high": high, "colours": colours(cmap)}
+    return Drawing(svg(figure), Maps.of(maps, x, y, panel, label=label, **ends))
 
 
-def bars(groups: pd.DataFrame, ylabel: str, reference: float | None = None) -> str:
+def bars(groups: pd.DataFrame, ylabel: str, reference: float | None = None) -> Drawing:
     """Means with 95 % whiskers; ``groups`` has the columns ``name, mean, low, high``."""
     with matplotlib.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(max(4.0, 0.55 * len(groups) + 1.5), 3.2), layout="constrained")
@@ -190,7 +219,7 @@ def bars(groups: pd.DataFrame, ylabel: str, reference: float | None = None) -> s
         if reference is not None:
             axis.axhline(reference, color="0.4", lw=0.8, ls="--")
         sns.despine(figure)
-    return svg(figure)
+    return Drawing(svg(figure), Numbers(groups))
 
 
 def scatters(

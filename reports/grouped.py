@@ -10,10 +10,11 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import seaborn as sns
 
+from cos_interp.reports.drawing import Drawing, Numbers
 from cos_interp.reports.figures import STYLE, subplots, svg
 
 
-def grouped_points(made: list[tuple[str, pd.DataFrame]], reference: str | None = None, columns: int = 1) -> str:
+def grouped_points(made: list[tuple[str, pd.DataFrame]], reference: str | None = None, columns: int = 1) -> Drawing:
     """One panel a table (columns ``place, series, mean, low, high``), named by its axis label.
 
     ``reference``: a series with one row, drawn as a dashed line across the panel.
@@ -23,7 +24,7 @@ def grouped_points(made: list[tuple[str, pd.DataFrame]], reference: str | None =
         for axis, (label, table) in zip(axes, made, strict=True):
             _draw(axis, table, label, reference)
         sns.despine(figure)
-    return svg(figure)
+    return Drawing(svg(figure), Numbers(pd.concat([table.assign(of=label) for label, table in made])))
 
 
 def _draw(axis: plt.Axes, table: pd.DataFrame, label: str, reference: str | None) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-TEMPLATES = Path(__file__).parent / "templates"
+HERE = Path(__file__).parent
+TEMPLATES = HERE / "templates"
+UNSAFE = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}  # what could end a script element, or a line of it
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -26,10 +31,28 @@ def drawing(svg: str) -> Markup:
     return Markup(svg)
 
 
+def embedded(data: Any) -> Markup:
+    """Data as JSON for a script element, from which no text can break out."""
+    return Markup(json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(UNSAFE))
+
+
+@cache
+def _inline(name: str) -> str:
+    """The page's own script or style."""
+    return (HERE / name).read_text(encoding="utf-8")
+
+
+def _hash(script: str) -> str:
+    """What a Content-Security-Policy calls a script that may run."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
+
+
 def render(template: str, **values: Any) -> str:
     """Fill a template. A name that the template needs and does not get is an error."""
     env = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     env.filters["number"] = number
-    return env.get_template(template).render(**values)
+    script = _inline("page.js")
+    parts = {"script": Markup(script), "script_hash": _hash(script), "style": Markup(_inline("page.css"))}
+    return env.get_template(template).render(**parts, **values)

@@ -55,7 +55,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         *[map_section(store, unit, about) for unit, about in first_of_each_task(result).items()],
     ]
     source = "CoS section 5.1; Wen et al. (2504.10317: structure of attention); ConceptAttention (2502.04320: words)"
-    return pages.build(result, "Attention", QUESTION, source, found, sections, notes)
+    return pages.build(result, "Attention", QUESTION, source, found, sections, notes, ("correlation",))
 
 
 def local(result: AnalysisResult, within: pd.DataFrame) -> Finding:

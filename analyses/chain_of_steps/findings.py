@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cos_interp.analyses.chain_of_steps.forming import forming, within_bound
+from cos_interp.analyses.driver.answer import in_words
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Estimate, Mean, PairedShares, Share
 from cos_interp.analyses.driver.findings import Finding, Number
@@ -55,6 +56,8 @@ def _rise(result: AnalysisResult, unique: pd.DataFrame, several: pd.DataFrame, l
         f"items with one right answer are solved at the end for {level(at(table, last))} ({others}, at step 0 and the end, "
         "where a blend of two answers is unreadable); that is more than at step 0 by",
         level(at(table, 0)),
+        short=f"items with one right answer are solved in the final video for {in_words(level(at(table, last)))}; that is more "
+        "than from the clean estimate of step 0 by",
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ SWEEP_CAPTION = (
     "As many steps from the same noise, {n} items. Within one run the steps and the noise levels go together; here the number of "
     "serial evaluations changes alone. No verdict. Bands: 95 % over items."
 )
+ITEMS_CAPTION = "Every run. Of those with a link the frames of all steps were kept."
 KINDS = {True: "one right answer", False: "several right answers"}
 
 
@@ -42,7 +43,7 @@ def commitments(rows: pd.DataFrame) -> pd.DataFrame:
     """One row a run: commit step, number of answer changes, final status."""
     out = []
     for (problem, noise), run in rows.groupby(["problem", "noise"], sort=False):
-        readable = [a if s != "undecided" else None for a, s in zip(run.answer, run.status, strict=True)]
+        readable = _readable(run)
         first = run.iloc[0]
         out.append({
             "problem": problem, "noise": noise, "task": first.task, "unique": first["unique"], "difficulty": first.difficulty,
@@ -80,16 +81,18 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         notes = [
             "These problems have no verifier (see --scorer): only the distance of the estimates to the final latent is shown."
         ]
-    strips = [_strip(store, unit, facts) for unit, facts in result.units_of(RunFacts).items() if facts.axes]
-    shown = "Rows: spread steps, the final video last. Columns: pixel frames."
+    reels = [_reel(store, unit, facts) for unit, facts in result.units_of(RunFacts).items() if facts.axes]
+    shown = "Decoded clean estimates along the steps, the final video beside them, and what the verifier reads."
     sections = [
         *(_judged_sections(judged, sigmas) if len(judged) else []),
         *_graded(rows, _axis(sigmas)),
         *_sweep(sweep),
         _distance(rows, sigmas),
-        pages.Section("Clean estimates", caption=shown, clips=strips),
+        pages.Section("Clean estimates", caption=shown, reels=reels),
+        *([pages.Section("The items", caption=ITEMS_CAPTION, table=items(judged, reels))] if len(judged) else []),
     ]
-    return pages.build(result, "Chain-of-Steps", question, "CoS section 3.1, figures 1 and 2", found, sections, notes)
+    source = "CoS section 3.1, figures 1 and 2"
+    return pages.build(result, "Chain-of-Steps", question, source, found, sections, notes, ("correlation",))
 
 
 def _axis(sigmas: list[float]) -> dict[str, Any]:
@@ -109,16 +112,16 @@ def _judged_sections(rows: pd.DataFrame, sigmas: list[float]) -> list[pages.Sect
     flags = rows.assign(**{s: (rows.status == s).astype(float) for s in ("solved", "wrong", "undecided")})
     axis = _axis(sigmas)
     share = {**axis, "bounds": (-0.03, 1.03)}
+    verdicts = [Curve(s, curve(flags, s)) for s in ("solved", "wrong", "undecided")]
     along = [
-        Panel(
-            "verdicts", [Curve(s, curve(flags, s)) for s in ("solved", "wrong", "undecided")], ylabel="share of items", **share
-        ),
         Panel("solved, by task", _curves(flags.groupby("task", sort=False), "solved"), ylabel="solved", **share),
         Panel("solved, by ambiguity", _curves(_by_kind(flags), "solved"), ylabel="solved", **share),
     ]
     counts = ", ".join(f"{part.problem.nunique()} with {name}" for name, part in _by_kind(rows))
+    told = f"Items: {counts}. Bands: 95 % intervals over items."
     return [
-        pages.Section("Accuracy along the steps", panels(along), f"Items: {counts}. Bands: 95 % intervals over items."),
+        pages.Section("Accuracy along the steps", panels([Panel("verdicts", verdicts, ylabel="share of items", **share)]), told),
+        pages.Section("Accuracy by task and ambiguity", panels(along), told),
         *_candidates(rows, axis),
         *_frames(rows),
         *_by_difficulty(flags),
@@ -222,8 +225,28 @@ def _distance(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
     return pages.Section("Distance of the estimate to the final latent", panels([panel]))
 
 
-def _strip(store: RunStore, unit: str, facts: RunFacts) -> pages.Clip:
-    frames = store.tensors(unit)["frames"].numpy()
-    steps = sorted({round(k) for k in np.linspace(0, len(frames) - 1, 8)})
-    text = f"“{facts.prompt}”, steps {', '.join(map(str, steps))}"
-    return pages.Clip(unit, text, pages.strip(frames[steps]))
+def _reel(store: RunStore, unit: str, facts: RunFacts) -> pages.Reel:
+    """The decoded estimates of one run, with the noise level and what the verifier reads at each step."""
+    clips, read = store.tensors(unit)["frames"].numpy(), pd.DataFrame(store.finished(unit)[0])
+    last, rows = len(clips) - 1, []
+    for step, sigma in enumerate([*facts.sigmas, 0.0]):
+        row = read[read.step == step].iloc[0]
+        told = {"sigma": sigma, "reads": row.status, "answers shown": row.get("shown")}
+        rows.append(pages.Shown("final video" if step == last else f"step {step}", told, {"step": step}))
+    commit = commit_step(_readable(read)) if read.status.notna().all() else None
+    return pages.Reel(unit, f"“{facts.prompt}”", clips, rows, along="step", mark=commit)
+
+
+def _readable(run: pd.DataFrame) -> list[str | None]:
+    return [a if s != "undecided" else None for a, s in zip(run.answer, run.status, strict=True)]
+
+
+def items(rows: pd.DataFrame, reels: Sequence[pages.Reel]) -> pd.DataFrame:
+    """One row a run; those whose frames were kept lead to them."""
+    found, kept = commitments(rows), {reel.name for reel in reels}
+    names = [f"{problem}-noise-{noise}" for problem, noise in zip(found.problem, found.noise, strict=True)]
+    return pd.DataFrame({
+        "run": [pages.Link(name, name) if name in kept else name for name in names], "task": found.task,
+        "right answers": np.where(found["unique"].astype(bool), "one", "several"), "difficulty": found.difficulty,
+        "at the end": found.final, "commit step": found.commit, "answer changes": found.changes,
+    })  # fmt: skip

@@ -56,7 +56,8 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         "finished: what comes out the same was fixed at k."
     )
     source = "CoS section 3.1; Early plan commitment (2603.30043)"
-    return pages.build(result, "Commitment", question, source, findings(result, rows, sigmas) if judged else [], sections, notes)
+    found = findings(result, rows, sigmas) if judged else []
+    return pages.build(result, "Commitment", question, source, found, sections, notes, ("cause", "correlation"))
 
 
 def _axis(sigmas: list[float]) -> dict:

@@ -30,10 +30,12 @@ class AnalysisResult(Generic[Config]):
     units: Mapping[str, Facts] = field(default_factory=dict)
     twins: Sequence[Mapping[str, Number]] = ()
 
-    def judge(self, key: str, estimate: Estimate, statement: str, control: Number, unfit: str | None = None) -> Finding:
+    def judge(
+        self, key: str, estimate: Estimate, statement: str, control: Number, unfit: str | None = None, short: str = ""
+    ) -> Finding:
         """What the rule of a key (see ``rules.toml``) says of an estimate, beside what the twins of this run show."""
         beside = [twin.get(key, Number(float("nan"))) for twin in self.twins]
-        return judge(key, estimate, statement, control, beside, unfit)
+        return judge(key, estimate, statement, control, beside, unfit, short)
 
     def units_of(self, kind: type[Kind]) -> dict[str, Kind]:
         """The units whose facts are of a kind, by name."""

@@ -1,98 +1,44 @@
-"""The page of an experiment, from its findings, figures and tables. Knows results, not models."""
+"""The page of an experiment, from its findings, figures, clips and tables. Knows results, not models."""
 
 from __future__ import annotations
 
-import io
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
-from PIL import Image
 
+from cos_interp.analyses.driver.answer import answer, deciding, in_words, split_question
 from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.caveats import caveats
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding
-from cos_interp.reports.html import data_uri, drawing, number, render
-from cos_interp.tasks.video import encode_mp4
+from cos_interp.analyses.driver.layout import file_name, laid_out, media_name
+from cos_interp.analyses.driver.parts import Clip, Link, Reel, Section, Shown
+from cos_interp.reports.html import render
 
-VERDICT_STYLE = {"reproduced": "ok", "refuted": "bad", "undecided": "maybe", "not testable": "maybe"}
+__all__ = ["VERDICT_STYLE", "Clip", "Link", "Reel", "Section", "Shown", "build", "strip"]
 
-
-@dataclass(frozen=True)
-class Clip:
-    """A video ``[pixel frame, height, width, 3]`` or a picture ``[height, width, 3]``, uint8, with a caption."""
-
-    name: str
-    text: str
-    pixels: np.ndarray
-
-    @property
-    def still(self) -> bool:
-        return self.pixels.ndim == 3
-
-    @property
-    def data(self) -> bytes:
-        if not self.still:
-            return encode_mp4(self.pixels)
-        buffer = io.BytesIO()
-        Image.fromarray(self.pixels).save(buffer, "png")
-        return buffer.getvalue()
-
-
-@dataclass(frozen=True)
-class Section:
-    """A heading with a figure (SVG text), its caption, clips and a table."""
-
-    title: str
-    figure: str = ""
-    caption: str = ""
-    table: pd.DataFrame | None = None
-    clips: list[Clip] = field(default_factory=list)
+VERDICT_STYLE = {"reproduced": "ok", "refuted": "bad", "undecided": "maybe", "not testable": "none"}
 
 
 def build(
     result: AnalysisResult, title: str, question: str, source: str, findings: list[Finding], sections: list[Section],
-    notes: list[str] | None = None,
+    notes: list[str] | None = None, named: Sequence[str] = (),
 ) -> Report:  # fmt: skip
-    """The report of an experiment: page, lines for the terminal, data, media."""
-    media = {f"{_file(s.title)}-{_file(c.name)}.{'png' if c.still else 'mp4'}": c.data for s in sections for c in s.clips}
-    figures = {f"{_file(s.title)}.svg": s.figure.encode() for s in sections if s.figure}
+    """The report of an experiment: page, lines for the terminal, data, media. ``named``: caveats beside those of what was run."""
+    media = {media_name(s, part): part.data for s in sections for part in (*s.clips, *s.reels)}
+    figures = {f"{file_name(s.title)}.svg": s.figure.encode() for s in sections if s.figure}
+    asked, method = split_question(question)
+    first, notes = deciding(findings), notes or []
     html = render(
         "experiment.html",
-        title=title, question=question, source=source, findings=findings, notes=notes or [], verdicts=VERDICT_STYLE,
-        sections=[_section(s) for s in sections], model=result.facts["model"], config=result.config,
+        title=title, question=asked, method=method, source=source, findings=findings, notes=notes, verdicts=VERDICT_STYLE,
+        answer=answer(findings), unanswered=" ".join(["This run has no verdict.", *notes[:1]]),
+        others=[f for f in findings if f.primary and f is not first], in_words=in_words,
+        **laid_out(sections), caveats=caveats(result, findings, named), model=result.facts["model"], config=result.config,
         versions=result.facts["versions"], command=result.facts["command"],
     )  # fmt: skip
-    lines = [f.line() for f in findings] + list(notes or [])
-    return Report(lines, {"findings": [f.data() for f in findings], "notes": notes or []}, html, media | figures, tuple(figures))
-
-
-def _section(section: Section) -> dict[str, Any]:
-    clips = [
-        {
-            "name": c.name, "text": c.text, "kind": "image" if c.still else "video",
-            "uri": data_uri(c.data, "image/png" if c.still else "video/mp4"),
-        }
-        for c in section.clips
-    ]  # fmt: skip
-    table = None
-    if section.table is not None:
-        rows = [[_cell(v) for v in row] for row in section.table.itertuples(index=False)]
-        table = {"columns": list(section.table.columns), "rows": rows}
-    figure = drawing(section.figure) if section.figure else ""
-    return {"title": section.title, "figure": figure, "caption": section.caption, "clips": clips, "table": table}
-
-
-def _cell(value: Any) -> str:
-    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
-        return "–"
-    return number(float(value)) if isinstance(value, (float, np.floating)) else str(value)
-
-
-def _file(text: str) -> str:
-    """A file name from free text: letters, digits and dashes only."""
-    return "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in text.lower()).split())[:60] or "clip"
+    lines = [f.line() for f in findings] + list(notes)
+    return Report(lines, {"findings": [f.data() for f in findings], "notes": notes}, html, media | figures, tuple(figures))
 
 
 def strip(clips: np.ndarray, frames: list[int] | None = None, gap: int = 2) -> np.ndarray:

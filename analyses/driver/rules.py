@@ -58,19 +58,20 @@ def digest() -> str:
 
 
 def judge(
-    key: str, estimate: Estimate, statement: str, control: Number, twins: Sequence[Number] = (), unfit: str | None = None
-) -> Finding:
+    key: str, estimate: Estimate, statement: str, control: Number, twins: Sequence[Number] = (), unfit: str | None = None,
+    short: str = "",
+) -> Finding:  # fmt: skip
     """What the rule of a key says of an estimate.
 
     ``unfit``: why the experiment did not do what it was to do (a manipulation check), so that nothing is testable. ``twins``: the
-    same number on models that know nothing; reproduced is only what lies beyond all of them.
+    same number on models that know nothing; reproduced is only what lies beyond all of them. ``short``: see :class:`Finding`.
     """
     rule, number = rules()[key], estimate.number()
     verdict, why = _verdict(rule, estimate, number, twins, unfit)
     p = estimate.p(rule.smallest) if verdict != "not testable" else float("nan")
     return Finding(
         rule.claim, verdict, statement, number, rule.control, control, rule.words(), key, rule.smallest, p, tuple(twins), why,
-        rule.primary,
+        rule.primary, short,
     )  # fmt: skip
 
 

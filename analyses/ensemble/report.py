@@ -76,7 +76,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     spread = [{"method": m, "|result - single run| / |single run|": str(_mean(part))} for m, part in moved.groupby("method")]
     sections.append(pages.Section("How far the result moves", table=pd.DataFrame(spread)))
     found = [] if judged.empty else findings(result, judged)
-    return pages.build(result, "Training-free ensemble", QUESTION, "CoS section 6", found, sections, notes)
+    return pages.build(result, "Training-free ensemble", QUESTION, "CoS section 6", found, sections, notes, ("cause",))
 
 
 def _bars(rows: pd.DataFrame) -> str:

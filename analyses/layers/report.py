@@ -180,7 +180,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
             _frozen(ablations, judged),
         ]
     sections += _maps(result, store)
-    return pages.build(result, TITLE, QUESTION, SOURCE, findings(result), sections, notes)
+    return pages.build(result, TITLE, QUESTION, SOURCE, findings(result), sections, notes, ("cause", "correlation"))
 
 
 def _axis(rows: pd.DataFrame) -> dict:

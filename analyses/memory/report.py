@@ -77,7 +77,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         *([tracking_section(tracked, sigmas)] if len(tracked) else []),
     ]
     source = "CoS section 4; DiffTrack (2506.17220)"
-    return pages.build(result, "Working memory", QUESTION, source, found, sections, notes)
+    return pages.build(result, "Working memory", QUESTION, source, found, sections, notes, ("cause", "correlation"))
 
 
 def layer_step(rows: pd.DataFrame, value: str, sigmas: list[float]) -> pd.DataFrame:

@@ -157,7 +157,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     ]
     title, source = "Noise at a step, noise at a frame", "CoS section 3.2, figures 3a and 3b"
     said = notes(label, facts) + ([] if found else ["The rules are about replace and renoise: other modes have no verdict."])
-    return pages.build(result, title, QUESTION, source, found, sections, said)
+    return pages.build(result, title, QUESTION, source, found, sections, said, ("cause",))
 
 
 def notes(label: str, facts: NoiseFacts) -> list[str]:

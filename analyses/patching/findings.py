@@ -89,7 +89,7 @@ def _finding(result: AnalysisResult, key: str, kind: str, rows: pd.DataFrame, si
     difference = Mean((kept.own - kept.control).to_numpy(float))
     return result.judge(
         key, difference, _statement(kind, site, cells, kept), Mean(kept.control.to_numpy(float)).number(),
-        _unfit(kept, placebo_moves(rows, noising)),
+        _unfit(kept, placebo_moves(rows, noising)), _short(kind, site, rows, kept),
     )  # fmt: skip
 
 
@@ -113,6 +113,18 @@ def _statement(kind: str, site: str, cells: pd.DataFrame, kept: pd.DataFrame) ->
         f"{kind} pairs: the largest difference of all cells is in {_place(group, step, layer, site)} (sigma "
         f"{cells[cells.step == step].sigma.iloc[0]:.2f}); in the cell that is the best of the other half ({chosen}: {controls}), "
         "the effect exceeds the larger control by"
+    )
+
+
+def _short(kind: str, site: str, rows: pd.DataFrame, kept: pd.DataFrame) -> str:
+    if kept.empty:
+        return ""
+    (point, count), *others = Counter(zip(kept.group, kept.step, kept.layer, strict=True)).most_common()
+    steps = {"single": "alone", "from": "and all later ones", "until": "and all earlier ones"}[rows.span.iloc[0]]
+    elsewhere = f", and {len(others)} more for the others" if others else ""
+    return (
+        f"in {kind} pairs, patching {_place(*point, site)} {steps} (the best cell of the other half for {count} of {len(kept)} "
+        f"pairs{elsewhere}) moves the result {kept.own.mean():.2f} of the way to the donor's; that exceeds the larger control by"
     )
 
 

@@ -16,9 +16,11 @@ from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, X_T
 from cos_interp.analyses.patching import PairFacts, summary
+from cos_interp.analyses.patching.explore import OWN, RANDOM, by_donor, cells
 from cos_interp.analyses.patching.findings import findings
-from cos_interp.analyses.patching.media import clips
+from cos_interp.analyses.patching.media import reels
 from cos_interp.reports import figures
+from cos_interp.reports.drawing import Drawing, Maps
 
 QUESTION = (
     "At which denoising step, in which layer and in which tokens is the answer decided? Two runs with different answers are "
@@ -74,8 +76,7 @@ PAIRS = (
 
 
 def report(result: AnalysisResult, store: RunStore) -> Report:
-    noising = result.config.direction == "noising"
-    return page(result, clips(result, store, pairs_of(result), noising))
+    return page(result, reels(result, store, pairs_of(result)))
 
 
 def pairs_of(result: AnalysisResult) -> list[PairFacts]:
@@ -83,7 +84,7 @@ def pairs_of(result: AnalysisResult) -> list[PairFacts]:
     return list(result.units_of(PairFacts).values())
 
 
-def page(result: AnalysisResult, shown: list[pages.Clip]) -> Report:
+def page(result: AnalysisResult, shown: Sequence[pages.Reel]) -> Report:
     config, rows, pairs = result.config, result.rows, pairs_of(result)
     title = f"Activation patching: {config.task if config.pair_file is None else 'own pairs'}"
     found = findings(result)
@@ -94,10 +95,11 @@ def page(result: AnalysisResult, shown: list[pages.Clip]) -> Report:
         notes.append(NO_VERIFIER)
     whole = [pair.pair for pair in pairs if pair.whole_state]
     sections = [
-        *_maps(rows, pairs), _exact(exact_controls(rows, config.direction, whole)), _best(rows), *_against(rows), _numbers(rows),
-        pages.Section("The pairs", caption=PAIRS if config.pair_file is None else "", table=_pairs(pairs), clips=shown),
+        *_maps(rows, pairs, shown), _exact(exact_controls(rows, config.direction, whole)), _best(rows), *_against(rows),
+        _numbers(rows),
+        pages.Section("The pairs", caption=PAIRS if config.pair_file is None else "", table=_pairs(pairs, shown), reels=shown),
     ]  # fmt: skip
-    made = pages.build(result, title, QUESTION, SOURCE, found, sections, notes)
+    made = pages.build(result, title, QUESTION, SOURCE, found, sections, notes, ("cause",))
     tables = {"table": summary.table(rows), "against_controls": summary.against_controls(rows)}
     return replace(made, data={**made.data, "headline": summary.headline(rows), **tables})
 
@@ -119,7 +121,7 @@ def cost_note(facts: dict[str, Any]) -> str:
 # --- figures ---------------------------------------------------------------------------------------------------------
 
 
-def _maps(rows: pd.DataFrame, pairs: list[PairFacts]) -> list[pages.Section]:
+def _maps(rows: pd.DataFrame, pairs: list[PairFacts], reels: Sequence[pages.Reel]) -> list[pages.Section]:
     """The figures of each (pair kind, site, range of steps); with single heads or frames, of each of them."""
     out = []
     keys = ["pair_kind", "site", "span", "head", "frame"]
@@ -131,38 +133,50 @@ def _maps(rows: pd.DataFrame, pairs: list[PairFacts]) -> list[pages.Section]:
         here = rows[(rows.site == site) & (rows.pair_kind == kind) & (rows.span == span) & (rows.donor != SELF)]
         sigmas = next(pair.sigmas for pair in pairs if pair.kind == kind)
         one = at.step.nunique() == 1
-        out += _by_tokens(name, at, here) if one else _figures(name, at, here[here.group == EVERYWHERE], sigmas)
+        out += _by_tokens(name, at, here, reels) if one else _figures(name, at, here, sigmas, reels)
     return out
 
 
-def _by_tokens(name: str, at: pd.DataFrame, here: pd.DataFrame) -> list[pages.Section]:
+def _by_tokens(name: str, at: pd.DataFrame, here: pd.DataFrame, reels: Sequence[pages.Reel]) -> list[pages.Section]:
     """Layer x token group, for patches that all begin (or end) at one step: effects, and below them what the videos show."""
     table = lambda rows, value: summary.map_of(rows, value, "group").rename(columns=lambda group: group.replace("_", "\n"))
     step, n = f"step {int(at.step.iloc[0])} (sigma {at.sigma.iloc[0]:.2f})", at.pair.nunique()
     steps = {"single": f"{step} alone", "from": f"{step} and all later ones", "until": f"all steps up to {step}"}[at.span.iloc[0]]
     random = here[(here.donor == "random") & here["head"].isna()]
-    maps = [("the pair's donor", table(at, "effect"))] + ([("a random item", table(random, "effect"))] if len(random) else [])
-    figure = figures.matrix_maps(maps, "tokens", "layer", "effect", diverging=True)
+    maps = [(OWN, table(at, "effect"))] + ([(RANDOM, table(random, "effect"))] if len(random) else [])
+    told = by_donor(cells(at, random, reels), random)
+    figure = figures.matrix_maps(maps, "tokens", "layer", "effect", diverging=True).explored(told)
     out = [pages.Section(f"Effect: {name}", figure, BY_TOKENS.format(n=n, steps=steps))]
     if at.outcome.notna().all():
         read = {"flipped": "strict: donor's answer", "donor_shown": "graded: donor's", "target_shown": "graded: its own"}
         maps = [(title, table(at, value)) for value, title in read.items()]
-        figure = figures.matrix_maps(maps, "tokens", "layer", "share", (0, 1))
+        figure = _by_name(figures.matrix_maps(maps, "tokens", "layer", "share", (0, 1)))
         out.append(pages.Section(f"Read from the video: {name}", figure, READINGS.format(n=n)))
     return out
 
 
-def _figures(name: str, at: pd.DataFrame, whole: pd.DataFrame, sigmas: Sequence[float]) -> list[pages.Section]:
-    """Effects, flips and controls as maps, and the profile over steps. ``whole``: cells of all tokens, all donors."""
+def _by_name(figure: Drawing) -> Drawing:
+    """A figure with the token groups by the names by which the figures are linked."""
+    assert isinstance(figure.shown, Maps)
+    cells = figure.shown.cells
+    return figure.explored(cells.assign(tokens=cells.tokens.str.replace("\n", "_")))
+
+
+def _figures(
+    name: str, at: pd.DataFrame, here: pd.DataFrame, sigmas: Sequence[float], reels: Sequence[pages.Reel]
+) -> list[pages.Section]:
+    """Effects, flips and controls as maps, and the profile over steps. ``here``: cells of all donors."""
+    whole, random = here[here.group == EVERYWHERE], here[(here.donor == "random") & here["head"].isna() & here.frame.isna()]
     ticks = dict(zip(at.step.astype(int), at.sigma, strict=True))
     maps, flips = ([(g, summary.map_of(p, v)) for g, p in at.groupby("group", sort=False)] for v in ("effect", "flipped"))
     limit = max(0.05, float(np.nanmax([np.abs(m.to_numpy(float)).max() for _, m in maps])))
-    out = [pages.Section(f"Effect: {name}", figures.heat_maps(maps, ticks, "effect", limit), EFFECT.format(n=at.pair.nunique()))]
+    figure = figures.heat_maps(maps, ticks, "effect", limit, panel="tokens").explored(cells(at, random, reels))
+    out = [pages.Section(f"Effect: {name}", figure, EFFECT.format(n=at.pair.nunique()))]
     if any(m.to_numpy(float).max() > 0 for _, m in flips):
-        out.append(pages.Section(f"Flips: {name}", figures.heat_maps(flips, ticks, "share", share=True), FLIPS))
+        out.append(pages.Section(f"Flips: {name}", figures.heat_maps(flips, ticks, "share", share=True, panel="tokens"), FLIPS))
     if at.donor_shown.notna().any():
         shown = [(group, summary.map_of(part, "donor_shown")) for group, part in at.groupby("group", sort=False)]
-        out.append(pages.Section(f"Shown: {name}", figures.heat_maps(shown, ticks, "share", share=True), GRADED))
+        out.append(pages.Section(f"Shown: {name}", figures.heat_maps(shown, ticks, "share", share=True, panel="tokens"), GRADED))
     controls = [(donor, summary.map_of(part, "effect")) for donor, part in whole.groupby("donor", sort=False)]
     if len(controls) > 1:
         out.append(pages.Section(f"Controls: {name}", figures.heat_maps(controls, ticks, "effect", limit), DONORS))
@@ -257,12 +271,16 @@ def _numbers(rows: pd.DataFrame) -> pages.Section:
     return pages.Section("All numbers", caption=NUMBERS, table=pd.DataFrame(table))
 
 
-def _pairs(pairs: list[PairFacts]) -> pd.DataFrame:
+def _pairs(pairs: list[PairFacts], reels: Sequence[pages.Reel]) -> pd.DataFrame:
+    kept = {reel.name: [row.told for row in reel.rows if row.at] for reel in reels}
+    flips = lambda told: (told["reads"] == "donor", told["effect"])
+    read = {name: max(told, key=flips) for name, told in kept.items() if told}
     return pd.DataFrame([
         {
-            "pair": pair.pair, "candidate": pair.tried, "corrupt": f"“{pair.corrupt.prompt}”",
+            "pair": pages.Link(pair.pair, pair.pair), "candidate": pair.tried, "corrupt": f"“{pair.corrupt.prompt}”",
             "its noise": pair.corrupt.seed, "clean": f"“{pair.clean.prompt}”", "noise": pair.clean.seed,
             "difficulty": pair.corrupt.difficulty, "controls": ", ".join(c for c in pair.controls if c != "clean"),
+            **{f"kept patch: {what}": read.get(pair.pair, {}).get(what) for what in ("at", "effect", "reads")},
         }
         for pair in pairs
     ])  # fmt: skip

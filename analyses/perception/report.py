@@ -54,7 +54,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         ),
         *([pages.Section("Clean estimates", caption="Rows: steps 0 to 5 and the final video.", clips=strips)] if strips else []),
     ]
-    return pages.build(result, "Perception before action", QUESTION, "CoS section 4", found, sections, notes)
+    return pages.build(result, "Perception before action", QUESTION, "CoS section 4", found, sections, notes, ("correlation",))
 
 
 def lag_findings(result: AnalysisResult, lags: pd.DataFrame, steps: int) -> list[Finding]:

@@ -53,7 +53,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         *_used(use),
         *(_views(scores, data) if config.views else []),
     ]
-    return pages.build(result, "Probes", QUESTION, SOURCE, findings, sections, notes)
+    return pages.build(result, "Probes", QUESTION, SOURCE, findings, sections, notes, ("cause", "correlation"))
 
 
 def depths(scores: pd.DataFrame, store: RunStore, data: ProbeDataset, folds: int) -> list[Depth]:

@@ -110,7 +110,14 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     ]
     title = "Propagation of a disturbance"
     return pages.build(
-        result, title, QUESTION, "CoS section 3.2, figure 3c", findings(result, rows, steps), sections, notes(config, facts)
+        result,
+        title,
+        QUESTION,
+        "CoS section 3.2, figure 3c",
+        findings(result, rows, steps),
+        sections,
+        notes(config, facts),
+        ("cause",),
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -38,6 +39,13 @@ class RecoveryFacts(RunFacts):
     shown: tuple[str, ...]
     donor_prompts: dict[str, str]
     scheduler: str
+
+
+def label(row: Mapping[str, Any]) -> str:
+    """What the video of a row is, in words."""
+    if row["kind"] != "injected":
+        return row["kind"] + (f": {row['donor']}" if row["donor"] else "")
+    return f"{row['donor']} at step {row['injected']}"
 
 
 ENTRY = Entry(

@@ -19,7 +19,7 @@ from cos_interp.analyses.driver.statistics import distance, projection
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit import perturb
 from cos_interp.analyses.kit.problems import Problem, chosen_steps, generate, judge, needs_flow, problems, spread, verdict_of
-from cos_interp.analyses.recovery import CLAIM_AT, RecoveryConfig, RecoveryFacts
+from cos_interp.analyses.recovery import CLAIM_AT, RecoveryConfig, RecoveryFacts, label
 from cos_interp.interp.batch import chunks
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.patching import restart
@@ -161,7 +161,7 @@ def measure(model: HookedVideoPipeline, config: RecoveryConfig, piece: Piece) ->
         for batch in chunks(asked, config.batch):
             made += inject(model, problem, run, batch)
     kept = problem.first and problem.item is not None
-    shown = [(_label(row), clip) for row, clip in made if clip is not None and row["dose"] in (None, config.doses[0])]
+    shown = [(label(row), clip) for row, clip in made if clip is not None and row["dose"] in (None, config.doses[0])]
     tensors = {"frames": torch.from_numpy(np.stack([clip for _, clip in shown]))} if kept else {}
     facts = RecoveryFacts(
         axes=dict.fromkeys(tensors, ("clip", *PIXELS)), sigmas=tuple(run.sigmas), prompt=problem.call["prompt"],
@@ -169,12 +169,6 @@ def measure(model: HookedVideoPipeline, config: RecoveryConfig, piece: Piece) ->
         donor_prompts={d.name: d.problem.call["prompt"] for d in found if d.problem is not None},
     )  # fmt: skip
     return Unit([{**problem.facts, **row} for row, _ in made], tensors, facts)
-
-
-def _label(row: Row) -> str:
-    if row["kind"] != "injected":
-        return row["kind"] + (f": {row['donor']}" if row["donor"] else "")
-    return f"{row['donor']} at step {row['injected']}"
 
 
 def pieces(config: RecoveryConfig) -> list[tuple[Piece, list[str]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cos_interp.analyses.driver import pages
@@ -13,8 +14,9 @@ from cos_interp.analyses.driver.estimates import Share
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.statistics import by_item, curve, mean_number
-from cos_interp.analyses.driver.store import RunStore
-from cos_interp.analyses.recovery import RecoveryFacts
+from cos_interp.analyses.driver.store import Row, RunStore
+from cos_interp.analyses.recovery import RecoveryFacts, label
+from cos_interp.reports.drawing import REELS, VALUE
 from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
 
 NEAR = 0.5  # without a verifier: an effect above this is nearer to the undisturbed run than to the donor's
@@ -23,6 +25,7 @@ QUESTION = (
     "The state of a run with another answer is put in at step k, and the run goes on with its own prompt and picture. How "
     "often is the right answer back in the final video, and from which step on is it read in the clean estimate to stay?"
 )
+INJECTIONS = "Every injected run. Of the items with a link the final videos were kept."
 METHOD = (
     "Injected: x_t at the same sigma of another item of the task, of the same scene under another prompt (the cleanest wrong "
     "answer), or noise (sigma x noise: no content). Donors run from the same noise as the receiver, so a dose below 1 mixes "
@@ -117,6 +120,8 @@ def _finding(result: AnalysisResult, donor: str, found: pd.DataFrame, sigmas: Se
         f"{DONORS[donor]}: its answer is read where it was put in for {read_at or 'none'}; of the items in which it was, each at "
         f"the first such step, more than half are right again {until}; the right answer is in the final video for",
         Share((first.back == first.injected).astype(float)).number(),
+        short=f"of the items in which the answer of {DONORS[donor]} was read where it was put in, the right answer is in the "
+        "final video for",
     )  # fmt: skip
 
 
@@ -133,18 +138,20 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         page = "No item is solved undisturbed with a donor that solves its own problem: there is nothing to lose or to get back."
         concluded = findings(result, rows, sigmas, config.doses[0])
         return pages.build(result, title, QUESTION, source, concluded, [], [METHOD, page])
+    reels = _reels(result, store)
     sections = [
         _shares(rows, found[found.eligible], config.doses, sigmas, judged),
-        *_maps(rows[rows.eligible], config.doses[0], sigmas, judged),
+        *_maps(rows[rows.eligible], config.doses[0], sigmas, judged, reels),
         pages.Section(
             "When it is back",
             caption="Step: the first from which the right answer is read to the end, over the runs that recover. First dose.",
             table=back_table(found[found.eligible & (found.dose == config.doses[0])], sigmas),
         ),
-        pages.Section("Videos", caption="Rows: final videos. Columns: pixel frames.", clips=_clips(result, store)),
+        pages.Section("The injections", caption=INJECTIONS, table=injections(found, reels)),
+        pages.Section("Videos", caption="Final videos of one item, by what was injected.", reels=reels),
     ]
     concluded = findings(result, rows, sigmas, config.doses[0])
-    return pages.build(result, title, QUESTION, source, concluded, sections, notes(judged, facts))
+    return pages.build(result, title, QUESTION, source, concluded, sections, notes(judged, facts), ("cause",))
 
 
 def notes(judged: bool, facts: RecoveryFacts) -> list[str]:
@@ -175,37 +182,66 @@ def _shares(rows: pd.DataFrame, found: pd.DataFrame, doses: list[float], sigmas:
     }
     for dose in doses:
         part = found[found.dose == dose]
-        for value, label in (("recovered", right), ("foreign", foreign)):
+        for value, title in (("recovered", right), ("foreign", foreign)):
             groups = part[part.donor != "noise"] if value == "foreign" else part
             curves = [Curve(DONORS[d], curve(p, value, "injected")) for d, p in groups.groupby("donor", sort=False)]
             if value == "recovered" and len(never):
                 level = by_item(never.assign(right=never.right.astype(float)), "right").value
                 ends = pd.DataFrame({"injected": [steps[0], steps[-1]], "mean": [level] * 2})
                 curves.append(Curve("never corrected", ends, "--"))
-            made.append(Panel(f"{label}, dose {dose:g}", curves, **axis))
+            made.append(Panel(f"{title}, dose {dose:g}", curves, **axis))
     drawn = [panel for panel in made if panel.curves]
     return pages.Section("What is left at the end", panels(drawn), "Bands: 95 % over items. Sigma below the step.")
 
 
-def _maps(rows: pd.DataFrame, dose: float, sigmas: list[float], judged: bool) -> list[pages.Section]:
+def _maps(rows: pd.DataFrame, dose: float, sigmas: list[float], judged: bool, reels: Sequence[pages.Reel]) -> list[pages.Section]:
     part = rows[(rows.kind == "injected") & (rows.dose == dose)]
+    never = rows[rows.kind == "never corrected"]
     out = []
     last = len(sigmas) - 1
-    label = {k: "end" if k == last else str(k) if k % 2 == 0 and k < last - 1 else "" for k in range(last + 1)}
+    ends = {k: "end" if k == last else str(k) if k % 2 == 0 and k < last - 1 else "" for k in range(last + 1)}
     named = {"right": "the right answer" if judged else "nearer to the undisturbed run", "foreign": "the injected answer"}
     for value, name in named.items():
-        maps = []
+        maps, told = [], []
         for donor, runs in part.groupby("donor", sort=False):
             if value == "foreign" and donor == "noise":
                 continue
             table = runs.assign(value=runs[value].astype(float)).pivot_table("value", "injected", "step")
             table.index = [f"{int(k)}  {sigmas[int(k)]:.2f}" for k in table.index]
-            table.columns = [label[int(k)] for k in table]
+            table.columns = [ends[int(k)] for k in table]
             maps.append((DONORS[donor], table))
+            told.append(_cells(runs, value, donor, never[never.donor == donor], reels))
         if maps:
-            figure = matrix_maps(maps, "later step", "injection step, sigma", "share", (0, 1))
-            out.append(pages.Section(f"Read in the clean estimate: {name}", figure, f"Dose {dose:g}. 'end': the final video."))
+            figure = matrix_maps(maps, "later step", "injection step, sigma", "share", (0, 1), panel="injected")
+            caption = f"Dose {dose:g}. 'end': the final video. Control: the donor's own video, which nothing corrected."
+            out.append(pages.Section(f"Read in the clean estimate: {name}", figure.explored(pd.concat(told)), caption))
     return out
+
+
+def _cells(runs: pd.DataFrame, value: str, donor: str, never: pd.DataFrame, reels: Sequence[pages.Reel]) -> pd.DataFrame:
+    """A row an injection step and later step: the share with its interval, n, the control, and the reels of that injection."""
+    control = None if never.empty else float(never[value].astype(float).mean())
+    out = []
+    for (injected, step), at in runs.groupby(["injected", "step"]):
+        share, where = Share(at[value]).number(), {"injected": DONORS[donor], "injection step": int(injected)}
+        seen = [reel.name for reel in reels if any(row.at == where for row in reel.rows)]
+        out.append({
+            **where, "later step": int(step), VALUE: share.value, "low": share.low, "high": share.high, "n": share.n,
+            "never corrected": control, "sigma": float(at.sigma.iloc[0]), REELS: seen,
+        })  # fmt: skip
+    return pd.DataFrame(out)
+
+
+def injections(found: pd.DataFrame, reels: Sequence[pages.Reel]) -> pd.DataFrame:
+    """Every injected run, a row each; those of an item whose videos were kept lead to them."""
+    kept = {reel.name for reel in reels}
+    named = [(problem, f"{problem}, {DONORS[donor]}") for problem, donor in zip(found.problem, found.donor, strict=True)]
+    return pd.DataFrame({
+        "item": [pages.Link(problem, name) if name in kept else problem for problem, name in named],
+        "injected": found.donor.map(DONORS), "dose": found.dose, "step": found.injected,
+        "eligible": np.where(found.eligible, "yes", "no"), "its answer was read": np.where(found.taken, "yes", "no"),
+        "right at the end": np.where(found.recovered > 0, "yes", "no"), "right from step": found.back,
+    })  # fmt: skip
 
 
 def back_table(found: pd.DataFrame, sigmas: list[float]) -> pd.DataFrame:
@@ -220,14 +256,27 @@ def back_table(found: pd.DataFrame, sigmas: list[float]) -> pd.DataFrame:
     return pd.DataFrame(out)
 
 
-def _clips(result: AnalysisResult, store: RunStore) -> list[pages.Clip]:
-    clips = []
+def _reels(result: AnalysisResult, store: RunStore) -> list[pages.Reel]:
+    """The kept final videos of an item, a reel for each thing that was injected."""
+    out = []
     for unit, facts in result.units_of(RecoveryFacts).items():
-        if facts.axes:
-            frames, shown = store.tensors(unit)["frames"].numpy(), facts.shown
-            for donor in ("prompt", "other", "noise"):
-                picked = [i for i, name in enumerate(shown) if donor in name or name == "undisturbed"]
-                if len(picked) > 1:
-                    text = f"“{facts.prompt}”. From above: {'; '.join(shown[i] for i in picked)}"
-                    clips.append(pages.Clip(f"{unit}, {DONORS[donor]}", text, pages.strip(frames[picked])))
-    return clips
+        if not facts.axes:
+            continue
+        frames, read = store.tensors(unit)["frames"].numpy(), _read(store.finished(unit)[0])
+        for donor, name in DONORS.items():
+            rows = {i: _shown(text, donor, read) for i, text in enumerate(facts.shown) if text == "undisturbed" or donor in text}
+            if len(rows) > 1:
+                out.append(pages.Reel(f"{unit}, {name}", f"“{facts.prompt}”", frames[list(rows)], list(rows.values())))
+    return out
+
+
+def _read(rows: list[Row]) -> dict[str, str]:
+    """Whose answer each final video gives, by what it is."""
+    last = max(row["step"] for row in rows)
+    return {label(row): row["whose"] for row in rows if row["step"] == last and row["whose"] is not None}
+
+
+def _shown(text: str, donor: str, read: dict[str, str]) -> pages.Shown:
+    _, injected, step = text.partition(" at step ")
+    at: dict[str, str | int] = {"injected": DONORS[donor], "injection step": int(step)} if injected else {}
+    return pages.Shown(text, {"gives the answer of": read[text]} if text in read else {}, at)

@@ -142,7 +142,8 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         "say nothing of a correction, and none is counted here.",
         f"From the last wrong reading to the first right one that stays: {lag_to_right(rows)} steps.",
     ]
-    return pages.build(result, "Self-correction", QUESTION, "CoS section 4", findings(result, rows), sections, notes)
+    found = findings(result, rows)
+    return pages.build(result, "Self-correction", QUESTION, "CoS section 4", found, sections, notes, ("correlation",))
 
 
 def _figures(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:

@@ -91,7 +91,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         _spans(rows), *[section for part in by_step for section in (*_flips(part), _effects(part, sigmas), _controls(part))],
         *_steps(single), _table(rows), *_clips(result, store),
     ]  # fmt: skip
-    return pages.build(result, TITLE, QUESTION, SOURCE, findings(result, rows), sections, notes)
+    return pages.build(result, TITLE, QUESTION, SOURCE, findings(result, rows), sections, notes, ("cause",))
 
 
 def _spans(rows: pd.DataFrame) -> pages.Section:

@@ -85,7 +85,8 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         sections += _answers(result.rows[result.rows.kind == "told"], sigmas)
         sections += [_separations(rows, runs, by, sigmas) for by in ("same_answer", "relation")]
     sections += _maps(points, titles, judged)
-    page = pages.build(result, TITLE, QUESTION, SOURCE, findings(result, result.rows, sigmas) if judged else [], sections, notes)
+    found = findings(result, result.rows, sigmas) if judged else []
+    page = pages.build(result, TITLE, QUESTION, SOURCE, found, sections, notes, ("correlation",))
     return replace(page, media={**page.media, "maps.csv": points.to_csv(index=False, float_format="%.4f").encode()})
 
 

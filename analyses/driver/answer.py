@@ -1,0 +1,78 @@
+"""The first screen's sentence: what the deciding finding says, with its number, interval, n and control."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cos_interp.analyses.driver.findings import Finding, Number
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One sentence in parts: ``before``, the deciding ``number``, ``after``, and ``beside``, the control and the twins.
+    ``measure``: what the number is held against."""
+
+    finding: Finding
+    before: str
+    number: str
+    after: str
+    beside: str
+    measure: str
+
+    def sentence(self) -> str:
+        """All of it as plain text."""
+        return f"{self.before}{self.number}{self.after}{self.beside}."
+
+
+def deciding(findings: Sequence[Finding]) -> Finding | None:
+    """The first finding with a verdict of its own; without one the first variant."""
+    return next((f for f in findings if f.primary), findings[0] if findings else None)
+
+
+def answer(findings: Sequence[Finding]) -> Answer | None:
+    """What the deciding finding says; None without findings."""
+    found = deciding(findings)
+    if found is None:
+        return None
+    said = found.short or found.statement
+    before, after = f"{said[:1].upper()}{said[1:]} ", ""
+    if found.verdict == "not testable":
+        before, after = f"Nothing is decided ({found.why}). Measured so far: {said} ", ""
+    elif found.why:
+        after = f" ({found.why})"
+    beside = f"; the control has {in_words(found.control)}"
+    if found.twins:
+        beside += f"; models of random weights have {', '.join(in_words(twin) for twin in found.twins)}"
+    measure = f"Control: {found.control_name}. It counts as reproduced when the interval lies above {found.smallest:g}."
+    return Answer(found, before, in_words(found.number), after, beside, measure if found.smallest == found.smallest else "")
+
+
+def in_words(number: Number) -> str:
+    """A number with its interval and n, in words.
+
+    >>> in_words(Number(1.0, 0.75, 1.0, 13, "share")), in_words(Number(0.5, 0.2, 0.8, 9))
+    ('13 of 13 (at least 0.75)', '0.50 (95 % interval 0.20 to 0.80, n = 9)')
+    >>> in_words(Number(0.5, -math.inf, math.inf, 3))
+    '0.50 (n = 3, too few for an interval)'
+    """
+    if math.isnan(number.low) or math.isnan(number.value) or number.kind == "constant":
+        return str(number)
+    if math.isinf(number.low) or math.isinf(number.high):
+        return f"{number.value:.2f} (n = {number.n}, too few for an interval)"
+    if number.kind == "share" and number.value in (0, 1):
+        return f"{str(number).replace('; ', ' (')})"
+    return f"{number.value:.2f} (95 % interval {number.low:.2f} to {number.high:.2f}, n = {number.n})"
+
+
+def split_question(text: str) -> tuple[str, str]:
+    """The question, to its last question mark, and what is told after it.
+
+    >>> split_question("When? Then we read.")
+    ('When?', 'Then we read.')
+    >>> split_question("Read.")
+    ('Read.', '')
+    """
+    at = text.rfind("?") + 1
+    return (text[:at], text[at:].strip()) if at else (text, "")

@@ -1,0 +1,153 @@
+"""The parts of a page as its template takes them, within a size that can be sent: what does not fit stays in the run's media/."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from cos_interp.analyses.driver.parts import Clip, Link, Reel, Section
+from cos_interp.reports.drawing import Curves, Drawing, Maps
+from cos_interp.reports.html import data_uri, drawing, embedded, number
+from cos_interp.tasks.grid import FPS
+
+LARGEST = 8_000_000  # bytes of a page
+AROUND = 200_000  # of them for style, script and words
+MOST_ROWS = 500  # of a table on the page
+
+
+@dataclass
+class Budget:
+    """Bytes that are left for what a page can do without. Parts ask in the order of their worth."""
+
+    left: float
+
+    def takes(self, size: int) -> bool:
+        """Whether so many bytes fit; if so they are taken."""
+        fits = size <= self.left
+        self.left -= size if fits else 0
+        return fits
+
+
+def laid_out(sections: Sequence[Section]) -> dict[str, Any]:
+    """``sections`` for the template, ``key``, the section whose figure is on the first screen, and ``example``, its reel.
+
+    Figures and tables come first, then the data by which figures are explored, the example, the other reels, the clips.
+    """
+    made = [_plain(number_, s) for number_, s in enumerate(sections)]
+    size = sum(len(s["figure"]) + len(str(s["table"])) * 2 + len(str(s["numbers"])) * 2 for s in made)
+    budget = Budget(LARGEST - AROUND - size)
+    reels = {r.name: made[i]["reels"][j]["id"] for i, s in enumerate(sections) for j, r in enumerate(s.reels)}
+    for section, out in zip(sections, made, strict=True):
+        out["data"] = _explorable(section, reels, budget)
+        _link(out["table"], reels)
+    held = [(r, out["reels"][j]) for s, out in zip(sections, made, strict=True) for j, r in enumerate(s.reels)]
+    for reel, out in held:
+        uri = data_uri(reel.data, "image/webp")
+        out["uri"] = uri if budget.takes(len(uri)) else ""
+    for section, out in zip(sections, made, strict=True):
+        for clip, shown in zip(section.clips, out["clips"], strict=True):
+            uri = data_uri(clip.data, "image/png" if clip.still else "video/mp4")
+            shown["uri"] = uri if budget.takes(len(uri)) else ""
+    drawn = [out for s, out in zip(sections, made, strict=True) if s.figure]
+    key = next((out for s, out in zip(sections, made, strict=True) if s.key and s.figure), drawn[0] if drawn else None)
+    example = held[0][1] if held else None
+    for out in (key, example):
+        if out is not None:
+            out["above"] = True
+    return {"sections": made, "key": key, "example": example}
+
+
+def _plain(place: int, section: Section) -> dict[str, Any]:
+    """A section without what depends on the room that is left."""
+    figure = section.figure
+    known = figure if isinstance(figure, Drawing) else None
+    return {
+        "id": f"part-{place}", "title": section.title, "caption": section.caption, "above": False,
+        "figure": drawing(figure) if figure else "", "data": None,
+        "alt": f"{section.title}: {known.shown.words()}" if known else section.title,
+        "numbers": _table(known.table) if known else None,
+        "reels": [_reel(f"reel-{place}-{j}", section, reel) for j, reel in enumerate(section.reels)],
+        "clips": [
+            {"name": c.name, "text": c.text, "kind": "image" if c.still else "video", "file": media_name(section, c)}
+            for c in section.clips
+        ],
+        "table": None if section.table is None else _table(section.table),
+    }  # fmt: skip
+
+
+def _explorable(section: Section, reels: dict[str, str], budget: Budget) -> Any:
+    shown = section.figure.shown if isinstance(section.figure, Drawing) else None
+    if not isinstance(shown, Maps | Curves):
+        return None
+    data = embedded(shown.data(reels) if isinstance(shown, Maps) else shown.data())
+    return data if budget.takes(len(data.encode())) else None
+
+
+def _reel(name: str, section: Section, reel: Reel) -> dict[str, Any]:
+    sheet = reel.sheet
+    rows = [
+        {"name": row.name, "told": _known(row.told), "at": dict(row.at) or None, "bars": _known(row.bars) or None}
+        for row in reel.rows
+    ]  # fmt: skip
+    data = {
+        "kind": "reel", "name": reel.name, "along": reel.along, "mark": reel.mark, "fps": FPS, "height": sheet.height,
+        "width": sheet.width, "frames": list(sheet.frames), "rows": rows,
+    }  # fmt: skip
+    words = "; ".join(", ".join([row.name, *(f"{k} {_cell(v)}" for k, v in row.told.items())]) for row in reel.rows)
+    return {
+        "id": name, "name": reel.name, "text": reel.text, "data": embedded(data), "file": media_name(section, reel),
+        "width": sheet.width * len(sheet.frames), "height": sheet.height * sheet.rows, "above": False,
+        "alt": f"rows from above: {words}; columns: pixel frames {', '.join(map(str, sheet.frames))}",
+    }  # fmt: skip
+
+
+def _known(told: Any) -> dict[str, Any]:
+    """What is said, without what is not known: JSON has no NaN."""
+    return {k: v for k, v in told.items() if v is not None and not (isinstance(v, float) and not math.isfinite(v))}
+
+
+# --- tables and names ------------------------------------------------------------------------------------------------
+
+
+def _table(table: pd.DataFrame) -> dict[str, Any]:
+    rows = [[_value(v) for v in row] for row in table.head(MOST_ROWS).itertuples(index=False)]
+    return {"columns": [str(c) for c in table.columns], "rows": rows, "left_out": max(0, len(table) - MOST_ROWS)}
+
+
+def _value(value: Any) -> dict[str, Any]:
+    """A cell: its text, the number that it is sorted by, the reel that it leads to."""
+    counts = isinstance(value, (int, float)) or hasattr(value, "item")
+    raw = None if not counts or _missing(value) or isinstance(value, bool) else f"{float(value):.9g}"
+    return {"text": _cell(value.text if isinstance(value, Link) else value), "raw": raw, "link": getattr(value, "reel", None)}
+
+
+def _link(table: dict[str, Any] | None, reels: dict[str, str]) -> None:
+    for row in table["rows"] if table else ():
+        for value in row:
+            value["link"] = reels.get(value["link"])
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value is pd.NA or value != value
+
+
+def _cell(value: Any) -> str:
+    if _missing(value):
+        return "–"
+    value = value.item() if hasattr(value, "item") else value
+    return number(value) if isinstance(value, float) else str(value)
+
+
+def media_name(section: Section, part: Clip | Reel) -> str:
+    """The file of a clip or reel in media/."""
+    kind = "webp" if isinstance(part, Reel) else "png" if part.still else "mp4"
+    return f"{file_name(section.title)}-{file_name(part.name)}.{kind}"
+
+
+def file_name(text: str) -> str:
+    """A file name from free text: letters, digits and dashes only."""
+    return "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in text.lower()).split())[:60] or "clip"

@@ -1,0 +1,93 @@
+"""What a page is made of: sections with a figure, reels, clips and a table. Plain data, by which an experiment says what
+it shows."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from cos_interp.reports.sheets import Sheet, sheet
+from cos_interp.tasks.video import encode_mp4
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video ``[pixel frame, height, width, 3]`` or a picture ``[height, width, 3]``, uint8, with a caption."""
+
+    name: str
+    text: str
+    pixels: np.ndarray
+
+    @property
+    def still(self) -> bool:
+        return self.pixels.ndim == 3
+
+    @cached_property
+    def data(self) -> bytes:
+        if not self.still:
+            return encode_mp4(self.pixels)
+        buffer = io.BytesIO()
+        Image.fromarray(self.pixels).save(buffer, "png")
+        return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One clip of a reel. ``at``: its place by axis, with which it is linked to the figures; ``told``: what is said of it."""
+
+    name: str
+    told: Mapping[str, str | float] = field(default_factory=dict)
+    at: Mapping[str, str | int] = field(default_factory=dict)
+    bars: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reel:
+    """Clips ``[row, pixel frame, height, width, 3]``, uint8, that are looked at together: beside each other, or one after the
+    other ``along`` an axis with the last one beside. ``mark``: a row that matters. Differences are shown to the first row (of
+    those along an axis, to the last)."""
+
+    name: str
+    text: str
+    clips: np.ndarray
+    rows: Sequence[Shown]
+    along: str = ""
+    mark: int | None = None
+
+    @cached_property
+    def sheet(self) -> Sheet:
+        return sheet(self.clips)
+
+    @property
+    def data(self) -> bytes:
+        return self.sheet.data
+
+
+@dataclass(frozen=True)
+class Link:
+    """A cell of a table that leads to a reel of the page, by its name."""
+
+    text: str
+    reel: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with a figure (SVG text; a :class:`Drawing` can be explored), its caption, reels, clips and a table.
+
+    ``key``: its figure is the one of the first screen, else the first figure is.
+    """
+
+    title: str
+    figure: str = ""
+    caption: str = ""
+    table: pd.DataFrame | None = None
+    clips: list[Clip] = field(default_factory=list)
+    reels: Sequence[Reel] = ()
+    key: bool = False

@@ -1,0 +1,134 @@
+"""A figure with the numbers that it shows: for the table behind it, its alternative text, and for exploring it on the page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import pandas as pd
+
+VALUE = "value"
+REELS = "reels"  # a column of cells: the names of the reels in which a cell can be seen
+STOPS = 33  # colours of a scale
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Heat maps with one scale. ``cells``: a row a cell; its columns ``panel``, ``y`` and ``x`` are its address, ``value`` is
+    coloured, the others are shown with it (``low`` and ``high`` as the interval of the column before them)."""
+
+    cells: pd.DataFrame
+    x: str
+    y: str
+    panel: str
+    label: str
+    low: float
+    high: float
+    colours: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, tables: Sequence[tuple[str, pd.DataFrame]], x: str, y: str, panel: str, **scale: Any) -> Self:
+        """From tables: rows are y, columns x."""
+        rows = [
+            {panel: title, y: index, x: column, VALUE: table.iat[i, j]}
+            for title, table in tables for i, index in enumerate(table.index) for j, column in enumerate(table.columns)
+        ]  # fmt: skip
+        return cls(pd.DataFrame(rows, columns=[panel, y, x, VALUE]), x, y, panel, **scale)
+
+    def with_cells(self, cells: pd.DataFrame) -> Self:
+        """The same maps with more said of each cell."""
+        return replace(self, cells=cells)
+
+    def data(self, reels: Mapping[str, str]) -> dict[str, Any]:
+        """For the page's script. ``reels``: the ids of the page's reels by name."""
+        columns = {name: [_plain(v) for v in self.cells[name]] for name in self.cells if name != REELS}
+        seen = [[reels[name] for name in names if name in reels] for names in self.cells.get(REELS, [()] * len(self.cells))]
+        return {
+            "kind": "maps", "x": self.x, "y": self.y, "panel": self.panel, "label": self.label, "low": float(self.low),
+            "high": float(self.high), "colours": list(self.colours), "columns": columns, "reels": seen,
+        }  # fmt: skip
+
+    def words(self) -> str:
+        """Range and largest value, in words."""
+        known = self.cells[self.cells[VALUE].notna()]
+        if known.empty:
+            return "no values"
+        top = known.loc[known[VALUE].astype(float).idxmax()]
+        at = ", ".join(f"{name} {_plain(top[name])}" for name in (self.panel, self.y, self.x) if str(top[name]))
+        values = known[VALUE].astype(float)
+        return f"{self.label or VALUE} from {values.min():.2f} to {values.max():.2f}; the largest at {at}"
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Curves with bands. ``points``: columns panel, curve, ``along``, mean, low, high, n, as far as there are such."""
+
+    points: pd.DataFrame
+    along: str
+
+    def data(self) -> dict[str, Any]:
+        """For the page's script."""
+        columns = {name: [_plain(v) for v in self.points[name]] for name in self.points}
+        return {"kind": "curves", "along": self.along, "columns": columns}
+
+    def words(self) -> str:
+        """First and last value of the first curves, in words."""
+        said = []
+        for (panel, name), part in list(self.points.groupby(["panel", "curve"], sort=False))[:4]:
+            known = part[part["mean"].notna()]
+            if len(known):
+                first, last = known.iloc[0], known.iloc[-1]
+                where = ", ".join(filter(None, [str(panel), str(name)])) or "the curve"
+                values = f"{first['mean']:.2f} at {self.along} {_plain(first[self.along])}"
+                said.append(f"{where}: {values}, {last['mean']:.2f} at {_plain(last[self.along])}")
+        return "; ".join(said) or "no values"
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The numbers of any other figure, a row a mark."""
+
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    def words(self) -> str:
+        """The first marks, in words."""
+        rows = self.table.head(4).itertuples(index=False)
+        return "; ".join(" ".join(str(_plain(v)) for v in row) for row in rows) or "no values"
+
+
+class Drawing(str):
+    """SVG text that knows what it shows."""
+
+    shown: Maps | Curves | Numbers
+
+    def __new__(cls, svg: str, shown: Maps | Curves | Numbers) -> Self:
+        made = super().__new__(cls, svg)
+        made.shown = shown
+        return made
+
+    def explored(self, cells: pd.DataFrame) -> Drawing:
+        """The same picture of maps with more said of each cell."""
+        assert isinstance(self.shown, Maps)
+        return Drawing(self, self.shown.with_cells(cells))
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row a mark."""
+        if isinstance(self.shown, Maps):
+            return self.shown.cells.drop(columns=REELS, errors="ignore").rename(columns={VALUE: self.shown.label or VALUE})
+        return self.shown.points if isinstance(self.shown, Curves) else self.shown.table
+
+
+def _plain(value: Any) -> Any:
+    """For JSON: numbers of four digits, None for what is missing or not finite, everything else as text in one line."""
+    if value is None or value is pd.NA or value != value or value in (math.inf, -math.inf):
+        return None
+    if isinstance(value, bool):
+        return value
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else float(f"{value:.4g}")
+    return value if isinstance(value, int) else " ".join(str(value).split())

@@ -1,0 +1,394 @@
+"use strict";
+// What a page can do in place. Everything drawn here stands on the page without it, too: figures, frames and tables.
+// Text goes in as text only; the page's policy lets nothing but this script run, and nothing be fetched.
+(() => {
+  const make = (tag, set = {}, ...children) => {
+    const element = document.createElement(tag);
+    for (const [name, value] of Object.entries(set)) {
+      if (name === "text") element.textContent = value;
+      else if (typeof value === "function") element.addEventListener(name, value);
+      else if (value !== null && value !== false) element.setAttribute(name, value === true ? "" : value);
+    }
+    element.append(...children);
+    return element;
+  };
+  const distinct = (values) => [...new Set(values)];
+  const shown = (value) => {
+    if (value === null || value === undefined) return "–";
+    if (typeof value !== "number" || Number.isInteger(value)) return String(value);
+    return value !== 0 && Math.abs(value) < 0.01 ? value.toPrecision(2) : value.toFixed(2);
+  };
+  const still = matchMedia("(prefers-reduced-motion: reduce)");
+
+  // --- what is chosen, by the name of its axis; kept in the address, so that it can be sent -------------------------------
+
+  const chosen = new Map();
+  const axes = new Set(); // that something on this page has
+  const listeners = [];
+  let writing = 0;
+
+  const decoded = (text) => {
+    try {
+      return decodeURIComponent(text);
+    } catch {
+      return text;
+    }
+  };
+
+  function read() {
+    const asked = location.hash.slice(1).split("&").map((part) => part.split("=").map(decoded));
+    const found = asked.filter(([name, value]) => axes.has(name) && value !== undefined);
+    if (!found.length) return;
+    chosen.clear();
+    for (const [name, value] of found) chosen.set(name, value);
+    tell();
+  }
+
+  function choose(address) {
+    for (const [name, value] of Object.entries(address)) chosen.set(name, String(value));
+    tell();
+    clearTimeout(writing); // browsers refuse many changes of the address in a row
+    writing = setTimeout(() => {
+      const parts = [...chosen].map((pair) => pair.map(encodeURIComponent).join("="));
+      history.replaceState(null, "", parts.length ? `#${parts.join("&")}` : location.pathname);
+    }, 120);
+  }
+
+  function tell() {
+    for (const listener of listeners) listener();
+  }
+
+  // --- numbers of one place ------------------------------------------------------------------------------------------
+
+  // label and value of each column but the address; low and high are the interval of the column before them
+  function numbers(columns, at, address, label) {
+    const out = [];
+    for (const name of Object.keys(columns)) {
+      const value = columns[name][at];
+      if (address.includes(name) || name === "high") continue;
+      if (name === "low") {
+        if (value !== null && out.length) out[out.length - 1] += ` [${shown(value)}, ${shown(columns.high[at])}]`;
+      } else if (value !== null) out.push(`${name === "value" || name === "mean" ? label : name} ${shown(value)}`);
+    }
+    return out;
+  }
+
+  // --- heat maps -----------------------------------------------------------------------------------------------------
+
+  function colour(data, value) {
+    const share = (value - data.low) / (data.high - data.low || 1);
+    return data.colours[Math.round(Math.min(1, Math.max(0, share)) * (data.colours.length - 1))];
+  }
+
+  function isDark(hex) {
+    const [red, green, blue] = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+    return 0.299 * red + 0.587 * green + 0.114 * blue < 140;
+  }
+
+  function scaleOf(data) {
+    const bar = make("span", { class: "bar" });
+    bar.style.background = `linear-gradient(90deg, ${data.colours.join(",")})`;
+    return make("div", { class: "scale" }, `${data.label} ${shown(data.low)}`, bar, shown(data.high));
+  }
+
+  function maps(figure, data) {
+    const names = [data.panel, data.y, data.x];
+    const { columns } = data;
+    for (const name of names) axes.add(name);
+    const hint = "Point at a cell, or move with the arrow keys, for its numbers; click or press Enter to choose it.";
+    const told = make("div", { class: "told", "aria-live": "polite", text: hint });
+    const theatre = make("div");
+    const cells = [];
+    let open = -1;
+
+    const address = (at) => Object.fromEntries(names.map((name) => [name, columns[name][at]]));
+    const place = (at) => names.filter((n) => columns[n][at] !== null && columns[n][at] !== "").map((n) => `${n} ${shown(columns[n][at])}`).join(", ");
+    const explain = (at) => {
+      told.replaceChildren(make("b", { text: place(at) }), ...numbers(columns, at, names, data.label).map((text) => make("span", { text })));
+    };
+
+    function cell(at, wide) {
+      const value = columns.value[at];
+      const words = `${place(at)}: ${numbers(columns, at, names, data.label).join(", ") || "no value"}`;
+      const made = make("td", {
+        role: "gridcell", tabindex: -1, "aria-label": words, text: wide && value !== null ? value.toFixed(2) : "",
+        mouseenter: () => explain(at), focus: () => explain(at), click: () => choose(address(at)),
+      });
+      if (value === null) made.classList.add("none");
+      else {
+        const painted = colour(data, value);
+        made.style.background = painted;
+        made.style.color = isDark(painted) ? "#fff" : "#111";
+      }
+      made.classList.toggle("seen", data.reels[at].length > 0);
+      cells.push([at, made]);
+      return made;
+    }
+
+    function grid(name) {
+      const inside = columns[data.panel].flatMap((panel, at) => (panel === name ? [at] : []));
+      const across = distinct(inside.map((at) => columns[data.x][at]));
+      const up = distinct(inside.map((at) => columns[data.y][at])).reverse(); // as drawn: from below
+      const where = new Map(inside.map((at) => [JSON.stringify([columns[data.y][at], columns[data.x][at]]), at]));
+      const rows = up.map((y) => across.map((x) => where.get(JSON.stringify([y, x]))).map((at) => (at === undefined ? make("td") : cell(at, across.length <= 10))));
+      const focusable = rows.flat().filter((made) => made.hasAttribute("role"));
+      if (focusable.length) focusable[0].tabIndex = 0;
+      const table = make(
+        "table", { role: "grid", "aria-label": `${data.label}, ${data.panel} ${name}` }, make("caption", { text: name ?? "" }),
+        ...rows.map((row, at) => make("tr", { role: "row" }, make("th", { scope: "row", text: shown(up[at]) }), ...row)),
+        make("tr", { role: "row" }, make("th", { text: `${data.y} / ${data.x}` }), ...across.map((x) => make("th", { scope: "col", text: shown(x).replaceAll("_", "_\u200b") }))),
+      );
+      table.addEventListener("keydown", (event) => move(event, rows));
+      return table;
+    }
+
+    function move(event, rows) {
+      const y = rows.findIndex((row) => row.includes(event.target));
+      if (y < 0) return;
+      const x = rows[y].indexOf(event.target);
+      const to = {
+        ArrowUp: [y - 1, x], ArrowDown: [y + 1, x], ArrowLeft: [y, x - 1], ArrowRight: [y, x + 1], Home: [y, 0], End: [y, rows[y].length - 1],
+      }[event.key];
+      if (event.key === "Enter" || event.key === " ") event.target.click();
+      else if (!to) return;
+      event.preventDefault();
+      const next = to && rows[to[0]]?.[to[1]];
+      if (!next?.hasAttribute("role")) return;
+      event.target.tabIndex = -1;
+      next.tabIndex = 0;
+      next.focus();
+    }
+
+    listeners.push(() => {
+      let full = -1;
+      for (const [at, made] of cells) {
+        const same = (name) => chosen.get(name) === String(columns[name][at]);
+        const asked = [data.y, data.x].filter((name) => chosen.has(name));
+        const whole = names.every(same);
+        made.classList.toggle("chosen", whole);
+        made.setAttribute("aria-selected", whole);
+        made.classList.toggle("linked", !whole && asked.length > 0 && asked.every(same));
+        if (whole) full = at;
+      }
+      if (full >= 0) explain(full);
+      if (full === open) return;
+      open = full;
+      theatre.replaceChildren(...(full < 0 ? [] : seen(full)));
+    });
+
+    function seen(at) {
+      const ids = data.reels[at];
+      const any = data.reels.some((list) => list.length);
+      if (!ids.length) return any ? [make("p", { class: "muted", text: "No video of this cell is kept; of those with a corner mark there is." })] : [];
+      return ids.map((id) => document.getElementById(id)).filter((from) => from).map((from) => {
+        const [content, sheet] = contents(from);
+        return make("div", {}, make("p", { class: "muted", text: content.name }), player(content, sheet, address(at)));
+      });
+    }
+
+    const drawn = distinct(columns[data.panel]).map(grid);
+    figure.prepend(make("div", { class: "scroll" }, make("div", { class: "maps" }, ...drawn)), scaleOf(data), told, theatre);
+    figure.querySelector("details.twin").open = false;
+  }
+
+  // --- curves --------------------------------------------------------------------------------------------------------
+
+  function curves(figure, data) {
+    const { columns, along } = data;
+    const places = distinct(columns[along]).filter((place) => place !== null).sort((a, b) => a - b);
+    if (places.length < 2) return;
+    axes.add(along);
+    const told = make("div", { class: "told", "aria-live": "polite" });
+    const name = make("output");
+    const slider = make("input", { type: "range", min: 0, max: places.length - 1, step: 1, "aria-label": `${along}: numbers of all curves`, input: () => choose({ [along]: places[slider.value] }) });
+    function explain() {
+      const here = places[slider.value];
+      name.textContent = shown(here);
+      slider.setAttribute("aria-valuetext", `${along} ${shown(here)}`);
+      const rows = columns[along].flatMap((place, at) => (place === here ? [at] : []));
+      told.replaceChildren(...rows.map((at) => {
+        const of = [columns.panel[at], columns.curve[at]].filter((text) => text).join(", ");
+        return make("div", {}, make("b", { text: of || "value" }), make("span", { text: numbers(columns, at, ["panel", "curve", along], "").join(", ") }));
+      }));
+    }
+    listeners.push(() => {
+      const at = places.findIndex((place) => String(place) === chosen.get(along));
+      if (at < 0) return;
+      slider.value = at;
+      explain();
+    });
+    slider.value = 0;
+    explain();
+    const control = make("label", {}, `${along} `, slider, name);
+    figure.querySelector("details.twin").after(make("div", { class: "controls" }, control), told);
+  }
+
+  // --- players -------------------------------------------------------------------------------------------------------
+
+  const contents = (figure) => [JSON.parse(figure.querySelector("script").textContent), figure.querySelector("img.sheet")];
+  const APART = 48; // of 255, in any colour, from which on a pixel counts as different
+
+  // One row beside the last one, along steps; or all rows that are no cell's, and those of the cell in ``only``.
+  function player(data, sheet, only) {
+    const fits = (row) => !row.at || !only || Object.entries(row.at).every(([name, value]) => String(only[name] ?? value) === String(value));
+    const last = data.rows.length - 1;
+    const rows = data.along ? [Math.max(0, data.mark ?? 0), last] : data.rows.map((_, at) => at).filter((at) => fits(data.rows[at]));
+    let frame = data.frames.length - 1;
+    let marking = false;
+    let clock = 0;
+
+    const views = rows.map(() => {
+      const canvas = make("canvas", { role: "img", width: data.width, height: data.height });
+      canvas.style.width = `${Math.max(data.width, Math.min(200, data.width * Math.ceil(160 / data.width)))}px`;
+      const caption = make("figcaption");
+      return { canvas, caption, whole: make("figure", {}, canvas, caption), pen: canvas.getContext("2d", { willReadFrequently: true }) };
+    });
+
+    const pixels = (pen, row) => {
+      pen.drawImage(sheet, frame * data.width, row * data.height, data.width, data.height, 0, 0, data.width, data.height);
+      return pen.getImageData(0, 0, data.width, data.height);
+    };
+
+    function mark(pen, row) {
+      const base = pixels(pen, data.along ? last : rows[0]).data;
+      const own = pixels(pen, row);
+      for (let at = 0; at < own.data.length; at += 4) {
+        const apart = [0, 1, 2].some((c) => Math.abs(own.data[at + c] - base[at + c]) > APART);
+        for (let c = 0; c < 3; c++) own.data[at + c] = apart ? [230, 80, 0][c] : 0.35 * own.data[at + c] + 0.65 * 255;
+      }
+      pen.putImageData(own, 0, 0);
+    }
+
+    function draw() {
+      views.forEach(({ canvas, caption, whole, pen }, place) => {
+        const row = data.rows[rows[place]];
+        if (sheet.naturalWidth) marking ? mark(pen, rows[place]) : pixels(pen, rows[place]);
+        const words = [row.name, ...Object.entries(row.told ?? {}).map(([name, value]) => `${name}: ${shown(value)}`)];
+        caption.replaceChildren(make("b", { text: words[0] }), ...words.slice(1).flatMap((text) => [make("br"), text]), ...bars(row.bars));
+        canvas.setAttribute("aria-label", `${words.join(", ")}, pixel frame ${data.frames[frame]}`);
+        whole.classList.toggle("best", Boolean(data.along) && place === 0 && rows[0] === data.mark);
+      });
+      frames.value = frame;
+      number.textContent = `${data.frames[frame]} of ${data.frames[data.frames.length - 1]}`;
+      frames.setAttribute("aria-valuetext", `pixel frame ${number.textContent}`);
+      if (steps) steps.value = rows[0];
+      if (steps) steps.setAttribute("aria-valuetext", data.rows[rows[0]].name);
+    }
+
+    function play(on) {
+      clearInterval(clock);
+      clock = 0;
+      if (on) clock = setInterval(() => go(frame + 1), 1000 / data.fps);
+      button.textContent = on ? "Pause" : "Play";
+    }
+
+    function go(to) {
+      frame = (to + data.frames.length) % data.frames.length;
+      draw();
+    }
+
+    function step(to, said) {
+      rows[0] = Math.min(last, Math.max(0, to));
+      draw();
+      if (said && data.rows[rows[0]].at) choose(data.rows[rows[0]].at);
+    }
+
+    const button = make("button", { type: "button", text: "Play", click: () => play(!clock) });
+    const number = make("output");
+    const frames = make("input", { type: "range", min: 0, max: data.frames.length - 1, "aria-label": "pixel frame", input: () => go(Number(frames.value)) });
+    const steps = data.along ? make("input", { type: "range", min: 0, max: last, "aria-label": data.along, input: () => step(Number(steps.value), true) }) : null;
+    const against = data.along ? data.rows[last].name : data.rows[rows[0]].name;
+    const marker = make("input", { type: "checkbox", change: () => { marking = marker.checked; draw(); } });
+    const controls = make("div", { class: "controls" });
+    if (steps) controls.append(make("label", {}, `${data.along} `, steps));
+    if (steps && data.mark !== null) controls.append(make("button", { type: "button", text: `To the commit ${data.along}`, click: () => step(data.mark, true) }));
+    controls.append(make("label", {}, "frame ", frames, number), button, make("label", {}, marker, `mark what differs from: ${against}`));
+    const whole = make("div", { class: "player", role: "group", "aria-label": `player: ${data.name}` }, make("div", { class: "views" }, ...views.map((view) => view.whole)), controls);
+    whole.addEventListener("keydown", (event) => {
+      const act = { ",": () => go(frame - 1), ".": () => go(frame + 1), p: () => play(!clock) }[event.key];
+      if (act) act();
+    });
+    if (steps) {
+      listeners.push(() => {
+        const at = data.rows.findIndex((row) => row.at && Object.entries(row.at).every(([name, value]) => chosen.get(name) === String(value)));
+        if (at >= 0 && at !== rows[0]) step(at, false);
+      });
+      for (const row of data.rows) Object.keys(row.at ?? {}).forEach((name) => axes.add(name));
+    }
+    still.addEventListener("change", () => play(false));
+    sheet.decode().then(draw, draw);
+    draw();
+    return whole;
+  }
+
+  function bars(weights) {
+    return Object.entries(weights ?? {}).flatMap(([name, share]) => {
+      const bar = make("span", { class: "bar-of" });
+      bar.style.width = `${Math.round(80 * Math.max(0, share))}px`;
+      return [make("br"), bar, ` ${name} ${shown(share)}`];
+    });
+  }
+
+  // --- tables --------------------------------------------------------------------------------------------------------
+
+  function sortable(table) {
+    const body = table.tBodies[0];
+    const heads = [...table.tHead.rows[0].cells];
+    heads.forEach((head, place) => {
+      const button = make("button", { type: "button", text: head.textContent });
+      head.replaceChildren(button);
+      head.setAttribute("aria-sort", "none");
+      button.addEventListener("click", () => {
+        const down = head.getAttribute("aria-sort") === "ascending";
+        for (const other of heads) other.setAttribute("aria-sort", other === head ? (down ? "descending" : "ascending") : "none");
+        const value = (row) => row.cells[place].dataset.n ?? row.cells[place].textContent;
+        const order = (a, b) => value(a).localeCompare(value(b), "en", { numeric: true });
+        const exact = (a, b) => (a.cells[place].dataset.n && b.cells[place].dataset.n ? value(a) - value(b) : order(a, b));
+        body.append(...[...body.rows].sort((a, b) => (down ? -exact(a, b) : exact(a, b))));
+      });
+    });
+  }
+
+  function filtered(table) {
+    const rows = [...table.tBodies[0].rows];
+    const count = make("output", { text: ` ${rows.length} rows` });
+    const field = make("input", { type: "search", input: () => {
+      const words = field.value.toLowerCase().split(/\s+/).filter((word) => word);
+      for (const row of rows) row.hidden = !words.every((word) => row.textContent.toLowerCase().includes(word));
+      count.textContent = ` ${rows.filter((row) => !row.hidden).length} of ${rows.length} rows`;
+    } });
+    table.parentElement.before(make("label", { class: "filter" }, "Filter ", field, count));
+  }
+
+  // --- the page ------------------------------------------------------------------------------------------------------
+
+  for (const figure of document.querySelectorAll("figure.drawn")) {
+    const held = figure.querySelector("script");
+    const data = held && JSON.parse(held.textContent);
+    if (data) (data.kind === "maps" ? maps : curves)(figure, data);
+  }
+  for (const figure of document.querySelectorAll("figure.reel")) {
+    if (!figure.querySelector("script")) continue;
+    figure.prepend(player(...contents(figure)));
+    figure.querySelector("details.all").open = false;
+  }
+  for (const table of document.querySelectorAll("table.rows")) {
+    if (table.tBodies[0].rows.length < 2) continue;
+    sortable(table);
+    if (table.tBodies[0].rows.length > 5) filtered(table);
+  }
+  if (document.querySelector(".beside")) {
+    const box = make("input", { type: "checkbox", checked: true, change: () => document.body.classList.toggle("plain", !box.checked) });
+    document.querySelector("header").append(make("label", { class: "switch" }, box, " controls and twins"));
+  }
+  const drawn = () => document.querySelectorAll("details.twin, details.all");
+  addEventListener("beforeprint", () => drawn().forEach((part) => (part.open = true)));
+  addEventListener("afterprint", () => drawn().forEach((part) => (part.open = false)));
+  addEventListener("hashchange", read);
+  addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || !chosen.size) return;
+    chosen.clear();
+    choose({});
+  });
+  read();
+})();

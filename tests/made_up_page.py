@@ -1,0 +1,68 @@
+"""A patching page of made-up rows, with text of one's choice everywhere where a user or a model could put some."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pandas as pd
+
+from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.facts import Facts, LeftOut
+from cos_interp.analyses.driver.pages import Reel, Shown
+from cos_interp.analyses.patching import PairFacts, PatchingConfig, SideFacts
+from cos_interp.analyses.patching.report import page
+
+SITE = "hook_resid_post"
+HOSTILE = '"><script>alert(1)</script></script><img src=x onerror=alert(2)>{{7*7}}</svg>&amp;\u2028\u202e<svg onload=alert(3)>'
+
+
+def made_up_result(text: str) -> AnalysisResult:
+    """Rows with known values."""
+    rows = [
+        {
+            "pair": f"{kind}-{i:03d}", "pair_kind": kind, "span": "single",
+            "donor": donor, "site": SITE, "step": k, "layer": layer,
+            "head": None, "group": group, "frame": None, "sigma": 1 - 0.4 * k, "effect": 0.1 * k + 0.01 * layer + 0.02 * i,
+            "outcome": "donor" if k and layer else "target", "share": 0.2, "moved": 0.1, "donor_shown": 0.3, "target_shown": 0.7,
+        }
+        for kind in ("prompt", "seed") for i in range(2) for k in (0, 1) for layer in (0, 1)
+        for donor, group in (("clean", "all"), ("clean", text), ("random", "all"), ("self", "all"))
+    ]  # fmt: skip
+    frame = pd.DataFrame(rows).astype({"layer": "Int64", "head": "Int64", "frame": "Int64"})
+    frame.loc[frame.donor == "self", "effect"] = 0.0
+    side = SideFacts(prompt=text, answer=text, seed=1, item_seed=1, difficulty=3)
+    pairs: dict[str, Facts] = {
+        f"{kind}-{i:03d}-pair": PairFacts(
+            pair=f"{kind}-{i:03d}", kind=kind, tried=1, sigmas=(1.0, 0.6, 0.0), corrupt=side, clean=side, controls=(text,),
+            whole_state=False,
+        )
+        for kind in ("prompt", "seed") for i in range(2)
+    }  # fmt: skip
+    pairs["prompt-002-pair"] = LeftOut(reason=text)
+    facts = {
+        "block_calls": 5, "block_calls_minimum": 5, "model": {"name": text, "digest": None, "revision": text, "given": True},
+        "versions": {"torch": text}, "command": f"cos analyze patching --model {text}",
+    }  # fmt: skip
+    config = PatchingConfig(model=text, num_inference_steps=2)
+    return AnalysisResult("patching", config, frame, facts, pairs)
+
+
+def made_up_reels(text: str) -> list[Reel]:
+    """The clips of a pair, whose patch is at step 1 and layer 1, and a scrubber of three steps. Frame ``f`` of row ``r`` is of
+    one grey, ``40 r + 10 f``."""
+    grey = (40 * np.arange(3)[:, None] + 10 * np.arange(4)).astype(np.uint8)
+    clips = np.broadcast_to(grey[:, :, None, None, None], (3, 4, 16, 16, 3)).copy()
+    told = {"at": text, "effect": 0.5, "reads": text}
+    at = {"tokens": "all", "step": 1, "layer": 1, "site": SITE}
+    pair = [Shown("receives", {"prompt": text}), Shown("gives", {"prompt": text}), Shown("patched", told, at)]
+    steps = [Shown(f"step {k}", told, {"step": k}, bars={text: 0.5}) for k in range(3)]
+    return [Reel("prompt-000", text, clips, pair), Reel("scrubber", text, clips, steps, along="step", mark=1)]
+
+
+def build(text: str) -> str:
+    """The page of a made-up result."""
+    return page(made_up_result(text), made_up_reels(text)).html
+
+
+cached = cache(build)

@@ -1,0 +1,168 @@
+"""The page in a real browser: what can be explored, by mouse and by keyboard, and that it asks for nothing and says nothing."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+
+import pytest
+from made_up_page import HOSTILE, cached
+
+pytest.importorskip("playwright", reason="playwright is not installed: pip install 'cos-interp[test]'")
+from playwright.sync_api import Browser, Page, sync_playwright
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine")]
+TAGS = "Array.from(document.querySelectorAll('body *'), e => e.tagName)"
+GREY = "canvas => canvas.getContext('2d').getImageData(8, 8, 1, 1).data[0]"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as play:
+        made = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def opened(browser: Browser, tmp_path):
+    """Opens a page; afterwards it must have said nothing and asked for nothing but itself."""
+    heard, contexts = [], []
+
+    def go(text: str = "word", address: str = "", **ways) -> Page:
+        (tmp_path / "report.html").write_text(cached(text), encoding="utf-8")
+        contexts.append(browser.new_context(**ways))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(120_000)
+        page.on("console", lambda message: heard.append(message.text))
+        page.on("pageerror", lambda error: heard.append(str(error)))
+        page.on("dialog", lambda dialog: (heard.append(dialog.message), dialog.dismiss()))
+        page.on("request", lambda r: None if r.url.startswith(("data:", "file:")) else heard.append(r.url))
+        page.goto((tmp_path / "report.html").as_uri() + address, timeout=120_000)
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert heard == []
+
+
+def cell(page: Page, step: int, layer: int):
+    """The cell of all tokens in the first figure."""
+    return page.locator("#answer td[role=gridcell]").and_(page.get_by_label(f"tokens all, layer {layer}, step {step}:")).first
+
+
+def test_a_cell_by_mouse_tells_its_numbers_shows_its_clips_and_is_in_the_address(opened):
+    page = opened()
+    told = page.locator("#answer .told").first
+    cell(page, 1, 1).hover()
+    # effects 0.11 and 0.13 of two pairs, as of the random donor
+    assert "tokens all, layer 1, step 1" in told.inner_text() and "effect 0.12" in told.inner_text()
+    for words in ("random donor 0.12", "difference 0", "n 2", "reads donor 2", "share of tokens 0.20"):
+        assert words in told.inner_text(), words
+    cell(page, 1, 1).click()
+    assert page.locator("#answer .drawn .player figure").count() == 3  # receives, gives, patched
+    page.wait_for_function("location.hash.includes('step=1') && location.hash.includes('layer=1')")
+    cell(page, 0, 1).click()
+    assert page.locator("#answer .drawn .player").count() == 0
+    assert "No video of this cell" in page.locator("#answer").inner_text()
+
+
+def test_a_cell_by_keyboard(opened):
+    page = opened()
+    cell(page, 0, 1).focus()  # above: layer 1
+    page.keyboard.press("ArrowRight")
+    assert "step 1" in page.evaluate("document.activeElement.getAttribute('aria-label')")
+    page.keyboard.press("Enter")
+    assert cell(page, 1, 1).get_attribute("aria-selected") == "true"
+    page.keyboard.press("Escape")
+    assert cell(page, 1, 1).get_attribute("aria-selected") == "false"
+
+
+def test_an_address_chooses_in_all_figures_and_in_the_scrubber(opened):
+    page = opened(address="#step=1&layer=1&tokens=all")
+    assert cell(page, 1, 1).get_attribute("aria-selected") == "true"
+    assert page.locator("#evidence td.chosen").count() >= 2  # flips, shown
+    assert page.locator("input[aria-label=step]").first.get_attribute("aria-valuetext") == "step 1"
+
+
+def test_the_scrubber_draws_the_step_and_frame_that_are_asked_for(opened):
+    page = opened()
+    player = page.get_by_role("group", name="player: scrubber")
+    player.locator("input[aria-label=step]").focus()
+    page.keyboard.press("Home")
+    player.locator("input[aria-label='pixel frame']").focus()
+    page.keyboard.press("Home")
+    left, right = (player.locator("canvas").nth(n).evaluate(GREY) for n in (0, 1))
+    assert abs(left - 0) <= 6 and abs(right - 80) <= 6
+    page.keyboard.press("ArrowRight")
+    player.locator("input[aria-label=step]").focus()
+    page.keyboard.press("ArrowRight")
+    assert abs(player.locator("canvas").first.evaluate(GREY) - 50) <= 6
+    assert "step 1" in player.locator("canvas").first.get_attribute("aria-label")
+    player.get_by_role("button", name="Play").click()
+    assert player.get_by_role("button", name="Pause").count() == 1
+    player.get_by_role("button", name="Pause").click()
+
+
+def test_tables_sort_and_filter(opened):
+    page = opened()
+    table = page.locator("table.rows").filter(has_text="its noise").first
+    assert table.get_by_role("link").count() >= 1
+    head = table.locator("th").first
+    head.locator("button").click()
+    head.locator("button").click()
+    assert head.get_attribute("aria-sort") == "descending"
+    assert table.locator("tbody td").first.inner_text() == "seed-001"
+    numbers = page.locator("table.rows").filter(has_text="mean effect").first
+    field = page.locator("label.filter input").last
+    before = numbers.locator("tbody tr:visible").count()
+    field.fill("random")
+    assert 0 < numbers.locator("tbody tr:visible").count() < before
+
+
+def test_hostile_text_adds_no_element_to_what_the_script_builds(opened):
+    plain, hostile = (Counter(opened(text).evaluate(TAGS)) for text in ("word", HOSTILE))
+    drawn = ("path", "g", "use", "defs")  # glyphs of figures
+    assert {t: n for t, n in plain.items() if t not in drawn} == {t: n for t, n in hostile.items() if t not in drawn}
+
+
+def test_without_scripts_figures_frames_and_tables_are_there(opened):
+    page = opened(java_script_enabled=False)
+    for part in ("#answer figure.drawn svg", "figure.reel img.sheet", "#evidence > .scroll > table.rows", "#caveats li"):
+        assert page.locator(part).first.is_visible(), part
+    assert page.locator("#answer .answer .check").inner_text() == "not testable"
+
+
+@pytest.mark.parametrize("width", [390, 768, 1280])
+def test_nothing_is_wider_than_the_window(opened, width):
+    page = opened(viewport={"width": width, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_in_print_the_drawn_figures_are_there_and_the_players_are_not(opened):
+    page = opened()
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("#answer figure.drawn svg").first.is_visible()
+    assert not page.locator(".player").first.is_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(opened, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    page = opened(color_scheme=scheme)
+    found = page.evaluate("1 + 1") == 2 and axe.Axe().run(page).response["violations"]
+    serious = [(v["id"], [n["html"][:120] for n in v["nodes"][:3]]) for v in found if v["impact"] in ("serious", "critical")]
+    assert serious == []
+
+
+def test_the_policy_stops_a_foreign_script(browser, tmp_path):
+    text = cached("word").replace("</main>", "<script>document.title = 'foreign'</script></main>")
+    (tmp_path / "report.html").write_text(text, encoding="utf-8")
+    heard = []
+    page = browser.new_page()
+    page.on("console", lambda message: heard.append(message.text))
+    page.goto((tmp_path / "report.html").as_uri())
+    assert page.title() != "foreign" and any("Content Security Policy" in text for text in heard)
