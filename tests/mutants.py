@@ -282,7 +282,7 @@ MUTANTS = [Mutant(*line) for line in (
      "np.minimum(first, second)", "((first + second) / 2)", f"{ANALYSES}/test_memory.py lost_with_its_own"),
     ("analyses/memory/conclusions.py", "what every covered cell says is read as the hidden object",
      "t.hidden - t.bare", "t.hidden", f"{ANALYSES}/test_memory.py every_covered_cell"),
-    ("analyses/memory/choosing.py", "a place is tested on the items that chose it",
+    ("analyses/kit/halves.py", "a place is tested on the items that chose it",
      "there & ~rows.problem.isin(choosing)", "there & rows.problem.isin(choosing)",
      f"{ANALYSES}/test_memory.py planted_matching"),
     # --- probes ---

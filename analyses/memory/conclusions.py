@@ -8,7 +8,7 @@ import pandas as pd
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.findings import Finding
-from cos_interp.analyses.memory.choosing import choosing_half, chosen
+from cos_interp.analyses.kit.halves import choosing_half, chosen
 
 SHOWN = 0.5  # an object counts as there when the untouched run shows it in more of its frames
 READS = 0.5  # a reader that names fewer of the visible objects cannot be asked for hidden ones

@@ -20,8 +20,8 @@ from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.attention_maths import Grid, softmax_scores
+from cos_interp.analyses.kit.halves import chosen
 from cos_interp.analyses.kit.tracks import Cell, Track, cell_at, pixel_frames, tokens_of
-from cos_interp.analyses.memory.choosing import chosen
 from cos_interp.tasks import grid
 
 FORWARD, BACKWARD = ("hit", "hit_other"), ("hit_back", "back_other")
