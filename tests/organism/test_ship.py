@@ -15,6 +15,7 @@ from cos_interp.interp import HookedVideoPipeline, InterpError, variants
 from cos_interp.interp.identity import identity
 from cos_interp.interp.loading import ORGANISM
 from cos_interp.organism import joint, loop, package, shapes, train_dit, train_vae
+from cos_interp.organism import ship as shipping
 from cos_interp.organism.ship import ship
 from cos_interp.organism.train import Plan, train
 
@@ -47,6 +48,7 @@ def shipped(trained, tmp_path_factory):
     """Both, shipped from their checkpoints into a folder of variants of their own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(variants, "VARIANTS", tmp_path_factory.mktemp("organism") / "variants")
+        patch.setattr(shipping, "STEPS", 2)
         for attention in ("cross", "joint"):
             ship(trained / attention, f"young-{attention}", "two steps", **QUIET)
         yield variants.VARIANTS
