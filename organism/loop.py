@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from cos_interp.interp.files import BLANK, is_intact, sealed, write_atomic
+from cos_interp.interp.files import BLANK, SEAL, is_intact, sealed, write_atomic
 
 CHECKPOINT, CURVE = "checkpoint.safetensors", "curve.jsonl"
 TOLD_EVERY = 50  # steps; checkpoints fall on these, so that a continued run means over the same steps
@@ -61,7 +61,7 @@ class Unrounded(TorchFunctionMode):
     """``Tensor.bfloat16()`` gives float32: torch's Muon orthogonalises in bfloat16 wherever it runs, and without hardware for it
     that is 45 % of a training step (2.3 of 5.1 s; 0.13 s in float32)."""
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+    def __torch_function__(self, func, types, args=(), kwargs=None):
         return args[0].float() if func is torch.Tensor.bfloat16 else func(*args, **(kwargs or {}))
 
 
@@ -172,10 +172,11 @@ class Run:
         return self.model
 
 
-def checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """What a checkpoint says of itself (``step``, ``recipe``), and its tensors. ValueError when it is damaged."""
+def checkpoint(path: Path, unsealed: bool = False) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """What a checkpoint says of itself (``step``, ``recipe``), and its tensors. ValueError when it is damaged. ``unsealed``: take one
+    that has no seal, as version 0.1 wrote them: enough to read weights that are measured then, not to go on training."""
     data = path.read_bytes()
-    if not is_intact(data):
+    if not is_intact(data) and not (unsealed and SEAL.encode() not in data):
         raise ValueError(f"{path} is damaged, or of version 0.1: delete it and train again, or choose another --out")
     size = int.from_bytes(data[:8], "little")
     return json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["run"]), load(data)

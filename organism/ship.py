@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from cos_interp.interp import variants
 from cos_interp.interp.files import TEMPORARY
 from cos_interp.interp.identity import component_digest
-from cos_interp.interp.loading import ORGANISM
+from cos_interp.interp.loading import ORGANISM, load_pipeline
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.organism import card, loop, package
 from cos_interp.organism.evaluate import evaluate
@@ -80,7 +78,7 @@ def _of_checkpoint(path: Path, made: Path) -> dict[str, Any]:
     """The moving average of a training's weights at its checkpoint, with the shipped autoencoder."""
     if stages := sorted(path.parent.parent.glob("vae-*")):
         raise ValueError(f"{stages[0]}: this training has an autoencoder of its own, and variants share the shipped one")
-    said, tensors = loop.checkpoint(path)
+    said, tensors = loop.checkpoint(path, unsealed=True)
     weights = {key.removeprefix("ema/"): value for key, value in tensors.items() if key.startswith("ema/")}
     for attention, kind in KINDS.items():
         transformer = kind.build(0)
@@ -94,8 +92,7 @@ def _of_checkpoint(path: Path, made: Path) -> dict[str, Any]:
 
 def _differing(pipeline: Path, made: Path) -> None:
     """Write what a whole pipeline has beside the shipped organism; its transformer in bfloat16."""
-    parts = DiffusionPipeline.from_pretrained(pipeline).components
-    shipped = DiffusionPipeline.from_pretrained(ORGANISM).components
+    parts, shipped = (load_pipeline(name, {})[0].components for name in (pipeline, "organism"))
     made.mkdir(parents=True)
     shutil.copy(pipeline / "model_index.json", made)
     for name, part in parts.items():
@@ -111,7 +108,7 @@ def _differing(pipeline: Path, made: Path) -> None:
         save_file(rounded, path, {"format": "pt"})
 
 
-def _few(vae: nn.Module, shipped: nn.Module) -> dict[str, torch.Tensor]:
+def _few(vae: Any, shipped: Any) -> dict[str, torch.Tensor]:
     """The weights that another pipeline has to set in the shipped autoencoder. The joint organism's differs in
     how wide its normal distribution is, whose mode is the same. ValueError where latents or pictures are others."""
     held = shipped.state_dict()

@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from cos_interp.cli import app
@@ -89,6 +90,24 @@ def test_a_pipeline_folder_ships_too(trained, shipped):
     assert json.loads((folder / "card.json").read_text())["training"] == {"source": "a pipeline folder"}
     HookedVideoPipeline.from_pretrained("organism:one-step")
     shutil.rmtree(folder)
+
+
+def test_a_checkpoint_of_version_0_1_ships_and_a_damaged_one_does_not(trained, shipped, tmp_path):
+    sealed = trained / "cross" / "transformer" / loop.CHECKPOINT
+    said, tensors = loop.checkpoint(sealed)
+    older, damaged = tmp_path / "older.safetensors", tmp_path / "damaged.safetensors"
+    save_file(tensors, older, {"run": json.dumps({"step": said["step"], "recipe": said["recipe"]})})
+    with pytest.raises(ValueError, match="damaged, or of version 0.1"):
+        loop.checkpoint(older)
+    folder = ship(older, "older", "of version 0.1", **QUIET)
+    same = [next((shipped / name / "transformer").glob("*.safetensors")).read_bytes() for name in ("older", "young-cross")]
+    assert same[0] == same[1]
+    shutil.rmtree(folder)
+    data = bytearray(sealed.read_bytes())
+    data[-1] ^= 1
+    damaged.write_bytes(data)
+    with pytest.raises(ValueError, match="damaged, or of version 0.1"):
+        ship(damaged, "damaged", "no", **QUIET)
 
 
 def test_what_cannot_be_a_variant_is_refused_and_leaves_nothing(trained, shipped, tmp_path):
