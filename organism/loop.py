@@ -173,8 +173,8 @@ class Run:
 
 
 def checkpoint(path: Path, unsealed: bool = False) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """What a checkpoint says of itself (``step``, ``recipe``), and its tensors. ValueError when it is damaged. ``unsealed``: take one
-    that has no seal, as version 0.1 wrote them: enough to read weights that are measured then, not to go on training."""
+    """What a checkpoint says of itself (``step``, ``recipe``), and its tensors. ValueError when it is damaged. ``unsealed``: take
+    one that has no seal, as version 0.1 wrote them: enough to read weights that are measured then, not to go on training."""
     data = path.read_bytes()
     if not is_intact(data) and not (unsealed and SEAL.encode() not in data):
         raise ValueError(f"{path} is damaged, or of version 0.1: delete it and train again, or choose another --out")

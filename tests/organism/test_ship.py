@@ -97,7 +97,7 @@ def test_a_checkpoint_of_version_0_1_ships_and_a_damaged_one_does_not(trained, s
     said, tensors = loop.checkpoint(sealed)
     older, damaged = tmp_path / "older.safetensors", tmp_path / "damaged.safetensors"
     save_file(tensors, older, {"run": json.dumps({"step": said["step"], "recipe": said["recipe"]})})
-    with pytest.raises(ValueError, match="damaged, or of version 0.1"):
+    with pytest.raises(ValueError, match="damaged, or of version"):
         loop.checkpoint(older)
     folder = ship(older, "older", "of version 0.1", **QUIET)
     same = [next((shipped / name / "transformer").glob("*.safetensors")).read_bytes() for name in ("older", "young-cross")]
@@ -106,7 +106,7 @@ def test_a_checkpoint_of_version_0_1_ships_and_a_damaged_one_does_not(trained, s
     data = bytearray(sealed.read_bytes())
     data[-1] ^= 1
     damaged.write_bytes(data)
-    with pytest.raises(ValueError, match="damaged, or of version 0.1"):
+    with pytest.raises(ValueError, match="damaged, or of version"):
         ship(damaged, "damaged", "no", **QUIET)
 
 
