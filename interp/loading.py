@@ -5,18 +5,19 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from cos_interp.interp import variants
 from cos_interp.interp.configs import broken_configs
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.files import weights_digest
+from cos_interp.interp.variants import ORGANISM
 
 DEFAULTS_FILE = "call_defaults.json"
-ORGANISM = Path(__file__).resolve().parent.parent / "organism" / "weights"
 KEYWORDS = "it must hold keywords of the pipeline's call, as a JSON object"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
@@ -28,13 +29,21 @@ def load_pipeline(name: str | Path, kwargs: Mapping[str, Any]) -> tuple[Any, dic
     weight or hold one that it does not have.
     """
     folder = folder_of(name)
+    if str(name).startswith(variants.PREFIX) and folder is not None:
+        check_organism(folder, variants.digest)
+        with variants.whole(folder) as laid:
+            return _loaded(name, laid, kwargs)
+    if str(name) == "organism":
+        check_organism(folder or ORGANISM)
+    return _loaded(name, folder, kwargs)
+
+
+def _loaded(name: str | Path, folder: Path | None, kwargs: Mapping[str, Any]) -> tuple[Any, dict[str, Any] | None]:
     from diffusers import DiffusionPipeline
     from diffusers.utils.logging import disable_progress_bar
     from safetensors import SafetensorError
 
     disable_progress_bar()
-    if str(name) == "organism":
-        check_organism(folder or ORGANISM)
     options = {"use_safetensors": True, **kwargs}  # pickles run code when they are read
     try:
         found = folder or Path(DiffusionPipeline.download(str(name), **_of_download(options)))
@@ -50,6 +59,8 @@ def load_pipeline(name: str | Path, kwargs: Mapping[str, Any]) -> tuple[Any, dic
 
 def folder_of(name: str | Path) -> Path | None:
     """The folder that a name means; None for a hub id. InterpError for what is neither."""
+    if str(name).startswith(variants.PREFIX):
+        return variants.folder_of_variant(str(name))
     folder = ORGANISM if str(name) == "organism" else Path(name)
     if folder.is_dir():
         if not (folder / "model_index.json").is_file():
@@ -57,19 +68,19 @@ def folder_of(name: str | Path) -> Path | None:
         return folder
     if str(name) == "organism" or str(name).count("/") != 1 or str(name).startswith((".", "/")):
         raise InterpError(
-            f"no model {str(name)!r}: give 'organism' (where it is installed), a folder that holds a diffusers "
-            "pipeline, a hub id owner/name, or tiny:NAME"
+            f"no model {str(name)!r}: give 'organism' or 'organism:NAME' (where they are installed), a folder that holds a "
+            "diffusers pipeline, a hub id owner/name, or tiny:NAME"
         )
     return None
 
 
-def check_organism(folder: Path) -> None:
+def check_organism(folder: Path, digest: Callable[[Path], str] = weights_digest) -> None:
     """InterpError when the weights that came with this package are not those that its card was measured on."""
     try:
         said = json.loads((folder / "card.json").read_text())["digest"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InterpError(f"{folder / 'card.json'} is missing or damaged ({error}): install the package again") from error
-    if weights_digest(folder) != said:
+    if digest(folder) != said:
         raise InterpError(f"the weights in {folder} have been changed: their digest is not the card's; install the package again")
 
 

@@ -78,8 +78,9 @@ class HookedVideoPipeline:
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **kwargs: Any) -> HookedVideoPipeline:
-        """Load ``"organism"``, a local folder in the diffusers format, a hub id (pass ``revision``), or ``tiny:NAME``: one of
-        the small random pipelines of :mod:`cos_interp.interp.families.tiny`, with its sizes as defaults.
+        """Load ``"organism"``, ``"organism:NAME"`` (a variant that ships with it: ``cos organism list``), a local folder in the
+        diffusers format, a hub id (pass ``revision``), or ``tiny:NAME``: one of the small random pipelines of
+        :mod:`cos_interp.interp.families.tiny`, with its sizes as defaults.
 
         Keywords go to diffusers: ``dtype``, ``device_map``, ``quantization_config``, ... Code of the repository does not
         run, unless you pass ``trust_remote_code=True`` yourself. LoRA weights, offloading and quantisation are a matter of
@@ -298,7 +299,7 @@ class HookedVideoPipeline:
         return address
 
     @property
-    def _takes_pictures(self) -> bool:
+    def takes_images(self) -> bool:
         """Whether a batch may have a picture a row."""
         return type(self.pipe).__name__ in self.adapter.listing or type(self.adapter).prepare_each is not Adapter.prepare_each
 
@@ -315,7 +316,7 @@ class HookedVideoPipeline:
         if kwargs.get("callback_on_step_end") is not None:
             kwargs["callback_on_step_end"] = batch.reading_only(kwargs["callback_on_step_end"])
         rows = batch.rows_of(kwargs)
-        kwargs = batch.each_video(kwargs, self._takes_pictures)
+        kwargs = batch.each_video(kwargs, self.takes_images)
         batch.check_latents(kwargs)
         kwargs |= batch.single_pictures(kwargs)
         seed = kwargs.pop("seed", None)

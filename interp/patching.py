@@ -235,23 +235,27 @@ def minimal_blocks(model: HookedVideoPipeline, target: Recording, patch: Patch) 
     return later + len(at_first) * (model.layers - start_layer(model, patch))
 
 
-def replay(model: HookedVideoPipeline, target: Recording, patches: Patch | Sequence[Patch]) -> Tensor:
+def replay(model: HookedVideoPipeline, target: Recording, patches: Patch | Sequence[Patch], *, compared: bool = False) -> Tensor:
     """Final latents ``[len(patches), channel, frame, row, col]`` of the target's run, row i with patch i.
 
     All patches must start at the same step. One row gives, bit for bit, what plain forward hooks give; several rows
     differ from that by rounding, because matrix kernels depend on the batch. ``model.decode`` makes pixels of the latents.
     Raises InterpError for patches that start at several steps, for a recording of several videos, and for a run that drew
     noise from PyTorch's global generator.
+
+    ``compared``: the caller has held the model against the recording itself (:func:`check_made`), as a grid of many replays does
+    once: it reads every weight.
     """
-    return replay_run(model, target, patches).latents
+    return replay_run(model, target, patches, compared=compared).latents
 
 
-def replay_run(model: HookedVideoPipeline, target: Recording, patches: Patch | Sequence[Patch]) -> Run:
+def replay_run(model: HookedVideoPipeline, target: Recording, patches: Patch | Sequence[Patch], *, compared: bool = False) -> Run:
     """As :func:`replay`, with the trajectory: row i of every tensor belongs to patch i."""
     patches = [patches] if isinstance(patches, Patch) else list(patches)
     if not isinstance(target, Recording) or not all(isinstance(patch, Patch) for patch in patches):
         raise InterpError(f"replay takes (model, recording, patches), as record() makes it, got {_kinds(target, *patches)}")
-    _check_made(model, target.run)
+    if not compared:
+        check_made(model, target.run)
     patches = [resolved(model, target, patch) for patch in patches]
     if not patches:
         raise InterpError("no patch was given: a replay has a row for each")
@@ -262,12 +266,12 @@ def replay_run(model: HookedVideoPipeline, target: Recording, patches: Patch | S
         rows = len(target.run.latents)
         raise InterpError(f"a replay starts from the recording of one video, this one has {rows}: record each alone")
     if len(patches) > 1 and model.adapter.one_video(model.pipe, target.run.kwargs):
-        return stacked([replay_run(model, target, [patch]) for patch in patches])
+        return stacked([replay_run(model, target, [patch], compared=True) for patch in patches])
     director = _Replay(model, target, patches, firsts.pop())
     return model.play(director, **replay_arguments(target.run, len(patches)))
 
 
-def _check_made(model: HookedVideoPipeline, run: Run) -> None:
+def check_made(model: HookedVideoPipeline, run: Run) -> None:
     """InterpError for a recording that this model would not make again."""
     if run.edited:
         raise InterpError(

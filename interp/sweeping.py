@@ -13,7 +13,7 @@ from torch import Tensor
 from cos_interp.interp.batch import chunks
 from cos_interp.interp.errors import InterpError, NotFinite, unknown_hook
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.interp.patching import Patch, Recording, replay, resolved
+from cos_interp.interp.patching import Patch, Recording, check_made, replay, resolved
 from cos_interp.interp.selecting import known_layers, numbers, whole, words
 
 if TYPE_CHECKING:
@@ -132,10 +132,11 @@ def _cells(
 
 def _played(model: HookedVideoPipeline, target: Recording, cells: Sequence[Cell], batch: int) -> Iterator[tuple[int, Tensor]]:
     """Each cell's place in the list and its final latents; cells that start at one step share forwards of ``batch`` rows."""
+    check_made(model, target.run)
     first = lambda place: cells[place][1].first_step
     for _, together in groupby(sorted(range(len(cells)), key=first), key=first):
         for part in chunks(list(together), batch):
-            latents = replay(model, target, [cells[place][1] for place in part])
+            latents = replay(model, target, [cells[place][1] for place in part], compared=True)
             yield from zip(part, latents.split(1), strict=True)
 
 

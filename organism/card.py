@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from cos_interp.interp import variants
 from cos_interp.interp.files import weights_digest
 from cos_interp.interp.loading import ORGANISM
 from cos_interp.organism import data, shapes, train_dit, train_vae
@@ -30,7 +31,7 @@ TASK_KEYS = (
 
 def accuracy_table(found: dict[str, Any], key: str = "final") -> list[str]:
     lines = ["| items | n | solved | 95 % | wrong | undecided |", "|---|---|---|---|---|---|"]
-    for name in TASK_KEYS:
+    for name in (name for name in TASK_KEYS if name in found[key]):
         row = found[key][name]
         label = {"/ unique": "all unique", "/ ambiguous": "all ambiguous"}.get(name, name)
         lines.append(
@@ -105,6 +106,25 @@ def write(final: Path, fresh: Path, guided: Path, curve: Path, history: str, fol
         "blocks, AdamW for the rest, moving average of the weights shipped.", "",
         "## How these very weights were made", "", history, "",
         "## Training curve of the transformer", "", *curve_table(curve), "",
+    ]  # fmt: skip
+    (folder / "README.md").write_text("\n".join(text))
+
+
+def write_variant(folder: Path, name: str, about: str, training: dict[str, Any], found: dict[str, Any]) -> None:
+    """Write ``README.md`` and ``card.json`` of a variant: what it is, how it was trained as far as is known, what it can do."""
+    held = {"digest": variants.digest(folder), "about": about, "training": training, "cos-500": found}
+    (folder / "card.json").write_text(json.dumps(held, indent=1) + "\n")
+    items = found["final"]["all"]["n"]
+    known = [f"- {key}: {value}" for key, value in training.items()]
+    text = [
+        f"# The organism `{variants.PREFIX}{name}`", "", about, "",
+        f"Weights digest (sha256): `{held['digest']}`. Licence: Apache-2.0. The transformer is stored in bfloat16 and computes "
+        "in float32; what is not in this folder is the shipped organism's (organism/weights).", "",
+        "## Accuracy", "",
+        f"{items} items of `cos-500`, {found['steps']} Euler steps, no guidance, strict verifier on decoded frames, exact 95 % "
+        "intervals; measured on the weights as they are shipped:", "",
+        *accuracy_table(found), "",
+        "## Training", "", *known, "",
     ]  # fmt: skip
     (folder / "README.md").write_text("\n".join(text))
 

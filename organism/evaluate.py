@@ -36,6 +36,9 @@ def judge_batch(
     model: HookedVideoPipeline, items: Sequence[Item], seeds: Sequence[int], every_step: bool, **kwargs: Any
 ) -> dict[str, list[Verdict]]:
     """Verdicts of a batch of items: ``final`` and, if asked, ``0``, ``1``, ... for the clean estimates."""
+    if model.takes_image and not model.takes_images and len(items) > 1:
+        each = [judge_batch(model, [item], [own], every_step, **kwargs) for item, own in zip(items, seeds, strict=True)]
+        return {key: [one[key][0] for one in each] for key in each[0]}
     given = {"image": [Image.fromarray(i.first_frame) for i in items]} if model.takes_image else {}
     run = model.run(prompt=[i.prompt for i in items], seed=list(seeds), **given, **kwargs)
     videos = {"final": run.decode()}
@@ -61,11 +64,12 @@ def round_trip(model: HookedVideoPipeline, items: Sequence[Item]) -> list[Verdic
 
 
 def evaluate(
-    name: str, num_steps: int, guidance: float, limit: int | None, seed: int, fresh: bool, every_step: bool,
+    name: str | HookedVideoPipeline, num_steps: int, guidance: float, limit: int | None, seed: int, fresh: bool, every_step: bool,
     workers: int | None, progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Tallies by step (``final``, ``0``, ...), with the sigmas of the steps."""
-    model = HookedVideoPipeline.from_pretrained(name)  # first: a name without a model is the cheapest mistake
+    """Tallies by step (``final``, ``0``, ...), with the sigmas of the steps; of a model by name, or of one that is loaded."""
+    # first: a name without a model is the cheapest mistake
+    model = HookedVideoPipeline.from_pretrained(name) if isinstance(name, str) else name
     fits_tasks(model, "a model that makes such videos")
     items = chosen_items(limit, fresh, seed)
     kwargs = {"num_inference_steps": num_steps, "guidance_scale": guidance}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -15,7 +16,7 @@ from safetensors.torch import load, save
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from cos_interp.interp.files import BLANK, is_intact, sealed, write_atomic
+from cos_interp.interp.files import BLANK, SEAL, is_intact, sealed, write_atomic
 
 CHECKPOINT, CURVE = "checkpoint.safetensors", "curve.jsonl"
 TOLD_EVERY = 50  # steps; checkpoints fall on these, so that a continued run means over the same steps
@@ -109,16 +110,11 @@ class Run:
         path = self.folder / CHECKPOINT
         if not path.exists():
             return False
-        data = path.read_bytes()
-        if not is_intact(data):
-            raise ValueError(f"{path} is damaged, or of version 0.1: delete it and train again, or choose another --out")
-        size = int.from_bytes(data[:8], "little")
-        metadata = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["run"])
+        metadata, tensors = checkpoint(path)
         found, asked = metadata["recipe"], asdict(self.recipe)
         fixed = {"steps", "checkpoint_every", "decay"}  # the length may be changed: it acts on later steps only
         if {k: v for k, v in found.items() if k not in fixed} != {k: v for k, v in asked.items() if k not in fixed}:
             raise ValueError(f"{path} was made by recipe {found}, not {asked}: choose another --out, or delete it")
-        tensors = load(data)
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(tensors[f"model/{name}"])
@@ -174,6 +170,16 @@ class Run:
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(self.ema[name])
         return self.model
+
+
+def checkpoint(path: Path, unsealed: bool = False) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """What a checkpoint says of itself (``step``, ``recipe``), and its tensors. ValueError when it is damaged. ``unsealed``: take
+    one that has no seal, as version 0.1 wrote them: enough to read weights that are measured then, not to go on training."""
+    data = path.read_bytes()
+    if not is_intact(data) and not (unsealed and SEAL.encode() not in data):
+        raise ValueError(f"{path} is damaged, or of version 0.1: delete it and train again, or choose another --out")
+    size = int.from_bytes(data[:8], "little")
+    return json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["run"]), load(data)
 
 
 def curve(folder: Path, step: int) -> bytes:

@@ -15,6 +15,7 @@ from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding, Number
 from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.kit.halves import chosen
 from cos_interp.reports.figures import matrix_maps
 from cos_interp.reports.grid_maps import grid_maps
 
@@ -83,22 +84,10 @@ def spoken(result: AnalysisResult, named: pd.DataFrame) -> Finding:
 
 
 def chosen_head(named: pd.DataFrame) -> tuple[tuple[int, int], pd.DataFrame]:
-    """Layer and head with the largest excess on one half of the items, and its ratios on the other half, a row an item.
-
-    The best of many heads is large on the items that chose it even where none reads anything.
-    """
-    each = named.groupby(["layer", "head", "problem"])[["own_ratio", "other_ratio"]].mean()
-    choosing = choosing_half(named)
-    excess = (each.own_ratio - each.other_ratio)[each.index.get_level_values("problem").isin(choosing)]
-    layer, head = excess.groupby(["layer", "head"]).mean().fillna(-np.inf).idxmax()
-    found = each.loc[(layer, head)]
-    return (int(layer), int(head)), found[~found.index.isin(choosing)]
-
-
-def choosing_half(named: pd.DataFrame) -> set[str]:
-    """Every second item of each task, from the first on."""
-    items = named[["task", "problem"]].drop_duplicates().sort_values("problem", kind="stable")
-    return set(items.problem[items.groupby("task").cumcount() % 2 == 0])
+    """Layer and head with the largest excess on one half of the items, and its ratios on the other half, a row an item."""
+    each = named.groupby(["layer", "head", "problem", "task"])[["own_ratio", "other_ratio"]].mean().reset_index()
+    (layer, head), tested = chosen(each.assign(excess=each.own_ratio - each.other_ratio), "excess", ["layer", "head"])
+    return (layer, head), tested.set_index("problem")[["own_ratio", "other_ratio"]]
 
 
 def head_maps(rows: pd.DataFrame, names: dict[str, str]) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from cos_interp.analyses.chain_of_steps.forming import forming, within_bound
 from cos_interp.analyses.driver.answer import in_words
 from cos_interp.analyses.driver.base import AnalysisResult
-from cos_interp.analyses.driver.estimates import Estimate, Mean, PairedShares, Share
+from cos_interp.analyses.driver.estimates import DIFFERENCE, Estimate, Mean, PairedShares, Share
 from cos_interp.analyses.driver.findings import Finding, Number
 
 TIMED = 0.3  # share of the steps by which the paper's accuracy is there: step 30 of 100
@@ -36,7 +36,7 @@ def findings(result: AnalysisResult, rows: pd.DataFrame, sigmas: Sequence[float]
 def more(first: pd.Series, second: pd.Series) -> Estimate:
     """How much more often the first holds, on the same items; with several noises an item a mean of differences of shares."""
     yes_or_no = np.isin([*first, *second], (0, 1)).all()
-    return PairedShares(first, second) if yes_or_no else Mean(first - second)
+    return PairedShares(first, second) if yes_or_no else Mean(first - second, bounds=DIFFERENCE)
 
 
 def level(items: pd.Series) -> Number:

@@ -21,6 +21,8 @@ from cos_interp.tasks.tally import share_interval
 
 LEVEL = 0.95
 RESAMPLES = 4000
+DIFFERENCE = (-1.0, 1.0)  # the bounds of a difference of two shares
+NEAR = 1e-9  # values of one outcome that were computed in another order
 POWER = float(stats.norm.ppf(0.8))
 
 
@@ -52,7 +54,9 @@ class Estimate(ABC):
             return "no item is eligible"
         if self.n < self.least:
             return f"{self.n} of at least {self.least} items"
-        return None if self.varies() else f"all {self.n} items have the same value"
+        if self.varies() or not math.isnan(self.interval()[0]):
+            return None
+        return f"all {self.n} items have the same value"
 
     def lacking_to_reproduce(self) -> str | None:
         """Why it cannot count as reproduced, though it may be refuted; None when it can."""
@@ -154,14 +158,23 @@ class PairedShares(Estimate):
 
 class Mean(Estimate):
     """A mean over items. Skewed values (the default, since an outcome may be): bootstrap-t (Efron 1982), from 12 items on.
-    ``normal=True`` for values known to be roughly so: Student's t, from 8 items on."""
+    ``normal=True`` for values known to be roughly so: Student's t, from 8 items on.
+
+    Where all items but ``FEW`` have one value, resamples without variation are too many for either. ``bounds``, between which the
+    quantity lies by its definition (a share, a difference of shares), give an interval then: see :meth:`_counted`. A quantity
+    without bounds, as an effect is, has none where no item differs, and open ends where few do. ValueError for values outside
+    the bounds.
+    """
 
     kind = "mean"
+    FEW: ClassVar[int] = 3  # (1 - 3 / n) ** n, the share of resamples without these items, is above .025 for n >= 12
 
-    def __init__(self, items: Sequence[float] | np.ndarray, normal: bool = False):
-        self.items, self.normal = _known(items), normal
+    def __init__(self, items: Sequence[float] | np.ndarray, normal: bool = False, bounds: tuple[float, float] | None = None):
+        self.items, self.normal, self.bounds = _known(items), normal, bounds
         self.n = len(self.items)
         self.value = float(self.items.mean()) if self.n else math.nan
+        if bounds is not None and self.n and not (bounds[0] - NEAR <= self.items.min() <= self.items.max() <= bounds[1] + NEAR):
+            raise ValueError(f"values from {self.items.min():g} to {self.items.max():g} do not lie within {bounds}")
 
     @property
     def least(self) -> int:  # type: ignore[override]
@@ -185,8 +198,27 @@ class Mean(Estimate):
             without = np.where(moved == 0, 0.0, np.sign(moved) * np.inf)
             return np.where(error > 0, moved / error, without)
 
+    @cached_property
+    def _common(self) -> tuple[float, int]:
+        """The most frequent value, and how many items have it."""
+        rounded = np.round(self.items / NEAR) * NEAR
+        values, counts = np.unique(rounded, return_counts=True)
+        return float(values[counts.argmax()]), int(counts.max())
+
+    def _counted(self, bounds: tuple[float, float], level: float) -> tuple[float, float]:
+        """Bounds of the mean from how many items reach the most frequent value: as many of all as the exact interval of their
+        share leaves open may lie at the end of the range. For values of 0 and 1 it is that interval."""
+        common, _ = self._common
+        reach, exceed = (int((sign * (self.items - common) >= -NEAR).sum()) for sign in (1, -1))
+        up, down = (share_interval(count, self.n, level)[0] for count in (reach, exceed))
+        return bounds[0] + (common - bounds[0]) * up, bounds[1] - (bounds[1] - common) * down
+
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
-        if self.n < 2 or not self.varies():
+        if self.n < 2:
+            return math.nan, math.nan
+        if self.bounds is not None and self.n - self._common[1] <= self.FEW:
+            return self._counted(self.bounds, level)
+        if not self.varies():
             return math.nan, math.nan
         if self.normal:
             low, high = stats.t.interval(level, self.n - 1, self.value, self._error)

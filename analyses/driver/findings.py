@@ -32,9 +32,16 @@ class Number:
             bound = f"at most {self.high:.2f}" if self.value == 0 else f"at least {self.low:.2f}"
             return f"{round(self.value * self.n)} of {self.n}; {bound}"
         if self.kind == "constant":
-            return f"{self.value:.2f} in all {self.n}"
+            return f"{self.value:.2f} in all {self.n}{self._open_sides()}"
         interval = f" [{self.low:.2f}, {self.high:.2f}]" if self.low == self.low else ""
         return f"{self.value:.2f}{interval} (n = {self.n})"
+
+    def _open_sides(self) -> str:
+        """How far the mean of all may lie from a value without variation, where its quantity has bounds."""
+        sides = [f"at least {self.low:.2f}"] * (self.low < self.value - 1e-9) + [f"at most {self.high:.2f}"] * (
+            self.high > self.value + 1e-9
+        )
+        return f"; {', '.join(sides)}" if sides else ""
 
 
 @dataclass(frozen=True)

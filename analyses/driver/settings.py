@@ -20,7 +20,7 @@ class Loading(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     PLACING: ClassVar[tuple[str, ...]] = ("device", "dtype", "offload", "vae_tiling", "lora")
 
-    model: str = Field("organism", description="'organism', a folder in diffusers format, a hub id, or tiny:NAME.")
+    model: str = Field("organism", description="'organism', 'organism:NAME', a diffusers folder, a hub id, or tiny:NAME.")
     revision: str | None = Field(None, description="Revision of a hub model.")
     device: str = Field("auto", description="auto (a GPU where there is one), cpu, cuda, cuda:1 or mps.")
     dtype: Dtype = Field("auto", description="auto (fp32 on the CPU, bf16 on a GPU), bf16, fp16 or fp32.")

@@ -20,7 +20,7 @@ from cos_interp.analyses.kit.pairs import Side
 from cos_interp.interp.batch import chunks
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.interp.patching import Donor, Patch, Recording, minimal_blocks, replay
+from cos_interp.interp.patching import Donor, Patch, Recording, check_made, minimal_blocks, replay
 from cos_interp.interp.sweeping import Span, spanned
 from cos_interp.tasks import get_task
 from cos_interp.tasks.base import outcome
@@ -144,10 +144,11 @@ class Grid:
 
     def latents(self, cells: Sequence[Cell]) -> Tensor:
         """Final latents ``[cells, channel, frame, row, col]``. All cells must start at one step."""
+        check_made(self.model, self.target.recording.run)
         made: dict[Cell, Tensor] = {}
         alone, together = [[c] for c in cells if c.known], [c for c in cells if not c.known]
         for part in [*alone, *chunks(together, self.batch)]:
-            rows = replay(self.model, self.target.recording, [self.patch(cell) for cell in part])
+            rows = replay(self.model, self.target.recording, [self.patch(cell) for cell in part], compared=True)
             made |= dict(zip(part, rows.split(1), strict=True))
         return torch.cat([made[cell] for cell in cells])
 

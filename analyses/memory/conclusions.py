@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from cos_interp.analyses.driver.base import AnalysisResult
-from cos_interp.analyses.driver.estimates import Mean
+from cos_interp.analyses.driver.estimates import DIFFERENCE, Mean
 from cos_interp.analyses.driver.findings import Finding
-from cos_interp.analyses.memory.choosing import choosing_half, chosen
+from cos_interp.analyses.kit.halves import choosing_half, chosen
 
 SHOWN = 0.5  # an object counts as there when the untouched run shows it in more of its frames
 READS = 0.5  # a reader that names fewer of the visible objects cannot be asked for hidden ones
@@ -40,7 +40,7 @@ def dissociated(result: AnalysisResult, key: str, cut: pd.DataFrame, value: str,
         f"an object is right in {own} of its {frames} without its own tokens of the first frame; the lesser of what it loses "
         "more than without another object's, and of what that one loses more, is"
     )
-    return result.judge(key, Mean(np.minimum(first, second).to_numpy()), said, beside)
+    return result.judge(key, Mean(np.minimum(first, second).to_numpy(), bounds=DIFFERENCE), said, beside)
 
 
 def solved_untouched(cut: pd.DataFrame) -> set[str]:
@@ -53,7 +53,7 @@ def answered(result: AnalysisResult, partial: pd.DataFrame, solved: set[str]) ->
     by = by.reindex(columns=["object", "another object"]).dropna().astype(float)
     own, other = (Mean(by[name].to_numpy()).number() for name in by)
     said = f"solved over the six partial cuts: {own} without the object's tokens; without another object's it is higher, by"
-    return result.judge("memory.answer", Mean((by["another object"] - by["object"]).to_numpy()), said, other)
+    return result.judge("memory.answer", Mean((by["another object"] - by["object"]).to_numpy(), bounds=DIFFERENCE), said, other)
 
 
 def attended(result: AnalysisResult, rows: pd.DataFrame) -> Finding:

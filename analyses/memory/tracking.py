@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from cos_interp.analyses.driver.base import AnalysisResult
-from cos_interp.analyses.driver.estimates import Mean
+from cos_interp.analyses.driver.estimates import DIFFERENCE, Mean
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.attention_maths import Grid, softmax_scores
+from cos_interp.analyses.kit.halves import chosen
 from cos_interp.analyses.kit.tracks import Cell, Track, cell_at, pixel_frames, tokens_of
-from cos_interp.analyses.memory.choosing import chosen
 from cos_interp.tasks import grid
 
 FORWARD, BACKWARD = ("hit", "hit_other"), ("hit_back", "back_other")
@@ -102,4 +102,4 @@ def _finding(result: AnalysisResult, rows: pd.DataFrame, key: str, values: tuple
     hit, others = (Mean(each[name].to_numpy(float)).number() for name in values)
     where = f"layer {layer}, step {step}, best on the other half of items," if layer >= 0 else "matching"
     said = f"{where} {text} in {hit} of the frames; more than the queries of other cells, by"
-    return result.judge(key, Mean(each.more.to_numpy(float)), said, others)
+    return result.judge(key, Mean(each.more.to_numpy(float), bounds=DIFFERENCE), said, others)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
@@ -23,6 +23,7 @@ class PatchingConfig(AnalysisConfig):
     """Activation patching between counterfactual pairs."""
 
     FILES = ("pair_file",)
+    OF_TASKS: ClassVar[tuple[str, ...]] = ("task", "pair_kinds", "unique")  # settings that have no meaning for own pairs
 
     task: str = Field("maze", description=f"One of {', '.join(NAMES)}.")
     pair_kinds: tuple[PairKind, ...] = Field(("prompt",), min_length=1, description="Kinds of pairs: prompt, image, seed.")
@@ -54,6 +55,14 @@ class PatchingConfig(AnalysisConfig):
     def _branch_exists(self) -> PatchingConfig:
         if self.branch == "uncond" and self.guidance_scale == 1:
             raise ValueError("branch 'uncond' exists with guidance only: give a guidance scale above 1")
+        return self
+
+    @model_validator(mode="after")
+    def _one_source(self) -> PatchingConfig:
+        """Settings of the tasks' pairs have no part where the user's own pairs stand in their place."""
+        set_too = [name for name in self.OF_TASKS if getattr(self, name) != type(self).model_fields[name].default]
+        if self.pair_file is not None and set_too:
+            raise ValueError(f"own pairs stand in the place of a task's: leave out {' and '.join(set_too)}, or pair_file")
         return self
 
     @field_validator("task")

@@ -18,6 +18,7 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.kit.grid import EVERYWHERE, SELF
+from cos_interp.analyses.kit.halves import halves
 from cos_interp.analyses.patching.cells import REST
 from cos_interp.analyses.patching.pieces import OWN
 from cos_interp.analyses.patching.summary import main_rows
@@ -51,7 +52,7 @@ def best(cells: pd.DataFrame) -> pd.Series:
 
 def held_out(cells: pd.DataFrame) -> pd.DataFrame:
     """For each pair its own row of the best cell of the other half of the pairs, among those that it has itself."""
-    half = cells.pair.map({pair: place % 2 for place, pair in enumerate(cells.pair.unique())})
+    half = halves(cells.pair)
     picked = []
     for number in (0, 1):
         order = best(cells[half != number]).index

@@ -88,6 +88,64 @@ def test_means_are_covered(draw, true, n, normal, least):
     assert covered(draw, true, n, TRIALS, normal) >= least - ERROR
 
 
+def outcomes_of(support, n: int) -> list[tuple[np.ndarray, tuple[int, int, int]]]:
+    counts = [(a, b, n - a - b) for a in range(n + 1) for b in range(n + 1 - a)]
+    return [(np.repeat(support, one), one) for one in counts]
+
+
+def worst_of(support, n: int, bounds) -> tuple[float, float]:
+    """Enumerated over all outcomes, at true shares of the three values: the worst coverage, and the largest chance that an
+    outcome in which all items but three have one value misses."""
+    found = outcomes_of(support, n)
+    intervals = np.array([Mean(values, bounds=bounds).interval() for values, _ in found])
+    counts = np.array([one for _, one in found])
+    few = counts.max(1) >= n - Mean.FEW
+    covered, missed = [], []
+    for first, second in np.ndindex(13, 13):
+        shares = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
+        true = np.array([shares[first], shares[second], 1 - shares[first] - shares[second]]).round(12)
+        if true.min() < 0:
+            continue
+        mean, chance = true @ support, stats.multinomial.pmf(counts, n, true)
+        hit = (intervals[:, 0] <= mean + 1e-12) & (mean <= intervals[:, 1] + 1e-12)
+        hit |= np.isnan(intervals[:, 0])  # what gives none does not miss
+        covered.append(chance[hit].sum())
+        missed.append(chance[few & ~hit].sum())
+    return min(covered), max(missed)
+
+
+@pytest.mark.parametrize(("support", "n", "least"), [((0, 0.5, 1), 12, 0.95), ((-1, 0, 1), 12, 0.95), ((-1, 0, 1), 20, 0.93)])
+def test_means_between_bounds_are_covered_where_hardly_any_item_differs(support, n, least):
+    covered, missed = worst_of(np.array(support, float), n, (min(support), max(support)))
+    assert covered >= least and missed <= 0.05
+
+
+@pytest.mark.parametrize("n", [12, 20])
+def test_a_rare_value_at_the_far_end_is_not_covered_by_what_was_not_seen_yet_better_than_without_bounds(n):
+    """One in twenty items at -1, the others at .8 and 1: samples in which it is missing look sure. The part that counts still
+    holds what it says; nothing is promised for the rest (docs/verdicts.md)."""
+    support = np.array([-1.0, 0.8, 1.0])
+    within, missed = worst_of(support, n, (-1.0, 1.0))
+    without, _ = worst_of(support, n, None)
+    assert missed <= 0.05 and without < within < 0.7
+
+
+def test_between_bounds_values_without_variation_decide_and_say_how_far_others_may_lie():
+    same = Mean([1.0] * 20, bounds=(-1.0, 1.0))
+    assert same.interval() == pytest.approx((-1 + 2 * 0.025 ** (1 / 20), 1.0))  # (1 - q) ** 20 = .025 items at -1 may be unseen
+    assert same.lacking() is None and same.p(0.2) < 0.025 and str(same.number()) == "1.00 in all 20; at least 0.66"
+    assert str(Mean([0.0] * 20, bounds=(0.0, 1.0)).number()) == "0.00 in all 20; at most 0.17"
+    assert str(Mean([0.3] * 20, bounds=(0.0, 1.0)).number()) == "0.30 in all 20; at least 0.25, at most 0.42"
+    assert Mean([1.0] * 11, bounds=(0.0, 1.0)).lacking() == "11 of at least 12 items"
+    for wrong in range(Mean.FEW + 1):  # of 0 and 1 it is the exact interval of a share
+        values = [1.0] * (20 - wrong) + [0.0] * wrong
+        assert Mean(values, bounds=(0.0, 1.0)).interval()[0] == pytest.approx(Share(values).interval()[0])
+    assert math.isinf(Mean([1.0] * 19 + [0.0]).interval()[0])  # without bounds nothing says how far an unseen one may lie
+    assert Mean([0.0, 0.5, 1.0] * 7, bounds=(0.0, 1.0)).interval() == Mean([0.0, 0.5, 1.0] * 7).interval()
+    with pytest.raises(ValueError, match=r"values from 0 to 1.5 do not lie within \(-1.0, 1.0\)"):
+        Mean([0.0, 1.5], bounds=(-1.0, 1.0))
+
+
 def slope(points) -> float:
     x, y = np.array(points).T
     return float(np.polyfit(x, y, 1)[0])
@@ -121,6 +179,7 @@ SAMPLES = {
     "paired": lambda c, n: PairedShares(c.integers(0, 2, n), c.integers(0, 2, n)),
     "t": lambda c, n: Mean(c.normal(0.3, 1, n), normal=True),
     "bootstrap-t": lambda c, n: Mean(c.exponential(1, n)),
+    "few differ": lambda c, n: Mean(np.repeat([0.9, c.uniform(0, 1)], [n - 2, 2]), bounds=(0.0, 1.0)),
     "statistic": lambda c, n: Statistic(list(c.normal(0, 1, n)), np.mean, 200),
 }
 

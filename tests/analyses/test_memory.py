@@ -18,9 +18,9 @@ from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.driver.twins import twin_of
 from cos_interp.analyses.kit.attention_maths import knock_out
+from cos_interp.analyses.kit.halves import chosen
 from cos_interp.analyses.kit.tracks import Track, pixel_frames, tokens_of, tracks
 from cos_interp.analyses.memory import MemoryConfig, decoding, tracking
-from cos_interp.analyses.memory.choosing import chosen
 from cos_interp.analyses.memory.conclusions import attended, decodable, used
 from cos_interp.analyses.memory.knockout import CUTS, SETS, Cut, column, kept_columns, knocking, random_keys
 from cos_interp.analyses.memory.measure import pieces

@@ -109,6 +109,15 @@ def test_a_file_without_pairs_and_no_file(tmp_path):
         pair_file.read(tmp_path / "bytes.jsonl", PatchingConfig())
 
 
+@pytest.mark.parametrize("setting", [{"task": "place"}, {"pair_kinds": ("seed",)}, {"unique": False}])
+def test_settings_of_the_tasks_pairs_beside_own_ones_are_refused(tmp_path, setting):
+    file, (name,) = written(tmp_path, {"clean": RED, "corrupt": BLUE}), setting
+    with pytest.raises(ValueError, match=f"own pairs stand in the place of a task's: leave out {name}, or pair_file"):
+        PatchingConfig(pair_file=file, **setting)
+    PatchingConfig(**setting)
+    PatchingConfig(pair_file=file, pairs=1)
+
+
 def test_groups_and_frames_that_own_pairs_do_not_have_are_named(tmp_path):
     model = HookedVideoPipeline.from_pipeline(tiny.build("wan2.1"))
     file = written(tmp_path, {"clean": RED | SIZE, "corrupt": BLUE | SIZE})

@@ -8,7 +8,7 @@ import pytest
 import torch
 from support import FAMILIES, build_tiny, plain, tiny_call
 
-from cos_interp.interp import HookedVideoPipeline, InterpError
+from cos_interp.interp import HookedVideoPipeline, InterpError, patching, sweep
 from cos_interp.interp.families import tiny
 from cos_interp.interp.patching import Patch, minimal_blocks, record, replay, restart
 
@@ -138,6 +138,19 @@ def test_a_replay_on_another_model_than_the_recorded_one_is_refused(change):
     CHANGES[change](model.pipe)
     with pytest.raises(InterpError, match="was recorded with another model"):
         replay(model, made, patch)
+
+
+def test_a_grid_holds_the_model_against_its_recording_once_and_refuses_a_changed_one(monkeypatch):
+    model, site = HookedVideoPipeline.from_pipeline(tiny.build("wan2.2")), "hook_resid_post"
+    made = record(model, **tiny.call("wan2.2", steps=2) | {"seed": 0})
+    looks, glance = [], patching.glance
+    monkeypatch.setattr(patching, "glance", lambda *given: looks.append(1) or glance(*given))
+    moved = lambda latents: float((latents - made.run.latents).abs().max())
+    table = sweep(model, made, made, sites=site, metric=moved)
+    assert len(looks) == 1 < len(table) and (table["value"] == 0).all()
+    CHANGES["one weight"](model.pipe)
+    with pytest.raises(InterpError, match="recorded with another model"):
+        sweep(model, made, made, sites=site, metric=moved)
 
 
 def test_donors_and_states_are_floats():

@@ -1,4 +1,4 @@
-"""A layer (and step) chosen on one half of the items and tested on the other: the best of many is large in pure noise, too."""
+"""What was chosen on one half of the items is tested on the other: the best of many is large in pure noise, too."""
 
 from __future__ import annotations
 
@@ -9,10 +9,20 @@ import numpy as np
 import pandas as pd
 
 
+def halves(items: pd.Series, kinds: pd.Series | None = None) -> pd.Series:
+    """0 or 1 for each row: every second item, in the order in which they first come, of each of the ``kinds``.
+
+    >>> halves(pd.Series(["a", "a", "b", "c"])).tolist()
+    [0, 0, 1, 0]
+    """
+    each = pd.DataFrame({"item": items, "kind": 0 if kinds is None else kinds}).drop_duplicates()
+    return items.map(dict(zip(each.item, each.groupby("kind").cumcount() % 2, strict=True)))
+
+
 def choosing_half(rows: pd.DataFrame) -> set[str]:
-    """Every second item of each task, from the first on. Columns ``task, problem``."""
-    items = rows[["task", "problem"]].drop_duplicates().sort_values("problem", kind="stable")
-    return set(items.problem[items.groupby("task").cumcount() % 2 == 0])
+    """Every second item of each task, by its name, from the first on. Columns ``task, problem``."""
+    ordered = rows[["task", "problem"]].sort_values("problem", kind="stable")
+    return set(ordered.problem[halves(ordered.problem, ordered.task) == 0])
 
 
 def chosen(rows: pd.DataFrame, value: str, along: Sequence[str] = ("layer", "step")) -> tuple[tuple[int, ...], pd.DataFrame]:
