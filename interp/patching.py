@@ -116,10 +116,13 @@ class Patch:
             mask = mask & chosen.view([-1 if axis == "head" else 1 for axis in axes])
         return torch.where(mask, given, act)
 
+    def _asked(self, act: Tensor, step: int, branch: str) -> Tensor:
+        return self.donor(step, branch)
+
     def _given(self, act: Tensor, step: int, branch: str) -> Tensor:
         """The donor's activation. InterpError where it has not the shape of what it replaces."""
         try:
-            given = self.donor(step, branch)
+            given = self._asked(act, step, branch)
         except (KeyError, IndexError) as error:
             raise InterpError(f"the donor of {self} has nothing for step {step}, branch {branch!r}: {error.args[0]}") from error
         if not isinstance(given, Tensor):
