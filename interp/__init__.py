@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cos_interp.interp.model import HookedVideoPipeline
     from cos_interp.interp.patching import Patch, Recording, record, replay, restart
     from cos_interp.interp.run.clock import Hook
+    from cos_interp.interp.steering import Steer, steer
     from cos_interp.interp.sweeping import sweep
     from cos_interp.interp.trajectory import Run
     from cos_interp.interp.views import pixel_to_latent
@@ -31,6 +32,7 @@ _HOME = {
     "model": ("HookedVideoPipeline",),
     "patching": ("Patch", "Recording", "record", "replay", "restart"),
     "run.clock": ("Hook",),
+    "steering": ("Steer", "steer"),
     "sweeping": ("sweep",),
     "trajectory": ("Run",),
     "views": ("pixel_to_latent",),
@@ -52,6 +54,7 @@ __all__ = [
     "Run",
     "Site",
     "Stack",
+    "Steer",
     "UnknownHook",
     "check_adapter",
     "pixel_to_latent",
@@ -59,6 +62,7 @@ __all__ = [
     "register",
     "replay",
     "restart",
+    "steer",
     "sweep",
     "tiny",
 ]
