@@ -32,8 +32,9 @@ def of_pair(
 
 
 def _pixels(model: HookedVideoPipeline, side: Side) -> tuple[int, int]:
-    """Height and width of a side's video."""
-    height, width = side.recording.run.decode().shape[2:4]
+    """Height and width of a side's video; only where nothing says them is it decoded."""
+    said = [side.recording.run.kwargs.get(name) or model.default(name) for name in ("height", "width")]
+    height, width = said if all(said) else side.recording.run.decode().shape[2:4]
     return int(height), int(width)
 
 
