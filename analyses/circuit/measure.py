@@ -14,15 +14,14 @@ from cos_interp.analyses.circuit.bench import Bench, recorder
 from cos_interp.analyses.circuit.checks import checked
 from cos_interp.analyses.circuit.components import has_heads, parts_of
 from cos_interp.analyses.circuit.paths import measured as paths
-from cos_interp.analyses.circuit.pieces import SEARCH, Piece, counts, needs, pair_of, pieces
+from cos_interp.analyses.circuit.pieces import SEARCH, Piece, needs, pieces
 from cos_interp.analyses.circuit.search import Set, narrowed, smallest
 from cos_interp.analyses.driver.experiment import Unit
 from cos_interp.analyses.driver.facts import Facts, LeftOut
 from cos_interp.analyses.driver.store import Row, RunStore
-from cos_interp.analyses.kit import pair_file
 from cos_interp.analyses.kit.grid import EVERYWHERE
 from cos_interp.analyses.kit.pairs import NoPair
-from cos_interp.analyses.kit.problems import check_calls, fits_tasks
+from cos_interp.analyses.kit.split_pairs import counts, fits, pair_of
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.patching import Patch
@@ -51,7 +50,7 @@ def _made(model: HookedVideoPipeline, config: CircuitConfig, store: RunStore, pi
             return Unit([], facts=LeftOut(reason=found.why))
         known = found.circuit
     try:
-        bench = Bench.of(recorder(model, config), config, *pair_of(recorder(model, config), config, piece.index))
+        bench = Bench.of(recorder(model, config), config, *pair_of(recorder(model, config), config, piece.index, not config.check))
     except NoPair as error:
         return Unit([], facts=LeftOut(reason=str(error)))
     facts = about(piece, bench)
@@ -207,11 +206,7 @@ def read(config: CircuitConfig) -> Circuit:
 
 def check(config: CircuitConfig, model: HookedVideoPipeline) -> None:
     """InterpError for a model without the parts, for pairs that do not fit it, and for a circuit that is not of such a model."""
-    if config.pair_file is None:
-        fits_tasks(model, "--pair-file FILE, or another model")
-    else:
-        check_calls(model, [side for sides in pair_file.read(Path(config.pair_file), config) for side in sides])
-        pair_file.boxes(Path(config.pair_file))
+    fits(config, config, model)
     if config.check:
         _fits(config, model, read(config))
 

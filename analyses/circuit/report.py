@@ -62,7 +62,7 @@ def report(result: AnalysisResult[CircuitConfig], store: RunStore) -> Report:
     if circuit is None:
         return made
     told = circuit if result.config.check else _told(circuit, found, result)
-    text = told.model_dump_json(indent=1) + "\n"
+    text = told.model_dump_json() + "\n"  # one line, as all files of JSON that settings name
     return replace(made, media={**made.media, "circuit.json": text.encode()}, data={**made.data, "circuit": told.model_dump()})
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 FOLDERS = (
     "patching", "chain_of_steps", "commitment", "self_correction", "ensemble", "noise", "propagation", "recovery", "layers",
-    "swap", "trajectory", "memory", "attention", "perception", "probing", "circuit",
+    "swap", "trajectory", "memory", "attention", "perception", "probing", "circuit", "steering",
 )  # fmt: skip
 _PARTS = ("pieces", "work", "check", "needs", "finish")  # of measure.py; the last three where an experiment has them
 

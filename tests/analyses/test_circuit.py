@@ -10,15 +10,16 @@ import torch
 from planted import BOXES, SIZE
 from planted import model as planted
 
-from cos_interp.analyses.circuit import Circuit, CircuitConfig, Component
+from cos_interp.analyses.circuit import HEADS, Circuit, CircuitConfig, Component
 from cos_interp.analyses.circuit import measure as measuring
 from cos_interp.analyses.circuit.bench import Bench, recorder
 from cos_interp.analyses.circuit.components import drawn
-from cos_interp.analyses.circuit.pieces import pair_of, pieces
+from cos_interp.analyses.circuit.pieces import pieces
 from cos_interp.analyses.circuit.search import narrowed, smallest
 from cos_interp.analyses.driver import experiment
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.kit.split_pairs import pair_of
 from cos_interp.interp import HookedVideoPipeline, InterpError
 from cos_interp.interp.families import tiny
 
@@ -112,7 +113,7 @@ def test_a_circuit_is_tested_on_another_model_and_refused_where_it_cannot_be(fou
 def test_no_circuit_in_a_model_of_random_weights(tmp_path):
     made = HookedVideoPipeline.from_pretrained("tiny:wan2.1")
     made.defaults |= SIZE
-    _, report = experiment.run_and_report(load("circuit"), asked(tmp_path), tmp_path / "run", model=made, workers=1)
+    _, report = experiment.run_and_report(load("circuit"), asked(tmp_path, most=2), tmp_path / "run", model=made, workers=1)
     assert any("No circuit was found" in line for line in report.lines), report.lines
     assert all(f["verdict"] == "not testable" for f in report.data["findings"])
     assert not (tmp_path / "run/media/circuit.json").exists()
@@ -170,7 +171,7 @@ def test_cells_by_token_group_and_step(bench, part, layer, group, first):
 @pytest.mark.parametrize(("part", "head"), [("cross", 0), ("attn", 1)])
 def test_cells_by_head(bench, part, head):
     one = Component(part=part, layer=1, group="c", steps=(0, 1), heads=(head,))
-    given = lambda step: bench.donor.recording.cache[f"blocks.1.{measuring.HEADS[part]}", step, "cond"].flatten(1, 3)
+    given = lambda step: bench.donor.recording.cache[f"blocks.1.{HEADS[part]}", step, "cond"].flatten(1, 3)
 
     def change(value, step):
         split = value.unflatten(-1, (bench.heads, -1)).clone()
