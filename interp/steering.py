@@ -64,7 +64,9 @@ class Steer:
     def added(self, act: Tensor) -> Tensor:
         """An activation ``[row, frame, row, col, d_model]`` after it. InterpError where its shape does not fit."""
         if act.ndim != 5 or act.shape[-1] != len(self.vector):
-            raise InterpError(f"{self} does not fit {self.where}, which is {list(act.shape)} here: [.., frame, row, col, d_model]")
+            raise InterpError(
+                f"{self} does not fit {self.where}, which is {list(act.shape)} here: [.., frame, row, col, d_model]"
+            )
         moved = self.dose * self.vector.to(act)
         if self.tokens is None:
             return act + moved
@@ -87,7 +89,12 @@ class Steer:
     def save(self, path: str | Path) -> None:
         """As one safetensors file, with the card, sealed with its own digest. Written whole or not at all."""
         tensors = {"vector": self.vector.contiguous()} | ({} if self.tokens is None else {"tokens": self.tokens.contiguous()})
-        about = {"where": self.where, "span": None if self.span is None else list(self.span), "dose": self.dose, "branch": self.branch}
+        about = {
+            "where": self.where,
+            "span": None if self.span is None else list(self.span),
+            "dose": self.dose,
+            "branch": self.branch,
+        }
         told = {"seal": BLANK, "format": FORMAT, "about": json.dumps(about), "card": json.dumps(dict(self.card))}
         write_atomic(Path(path), sealed(safetensors.torch.save(tensors, told)))
 

@@ -64,9 +64,12 @@ class Component(BaseModel):
 
 
 class Circuit(BaseModel):
-    """``circuit.json``. ``narrow``: the components at the steps and heads that they need. ``effect``: of the set on the pairs it was found on, ``whole``: of all components there; ``smaller``:
-    the best set with one component less, of the set's own and the next candidates, and ``smaller_effect``; ``checks``: numbers on
-    unseen pairs by rule, each value, bounds, n; ``model``: name and digest of what it was found in."""
+    """``circuit.json``. ``narrow``: the components at the steps and heads that they need.
+
+    ``effect``: of the set on the pairs that it was found on; ``whole``: of all components there. ``smaller``: the best set with
+    one component less, of the set's own and the next candidates, its effect, and how many were tried. ``checks``: numbers on
+    unseen pairs by rule: value, bounds, n. ``model``: name and digest of what it was found in.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

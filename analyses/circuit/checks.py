@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from cos_interp.analyses.circuit import Circuit, CircuitConfig

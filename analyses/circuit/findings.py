@@ -29,7 +29,7 @@ def findings(result: AnalysisResult) -> list[Finding]:
     number = lambda values: Mean(np.asarray(values, float))
     said = (
         ("sufficient", at[ALONE] - control, control, "the found components alone go further than the larger control by"),
-        ("necessary", lost - lost_by_random, lost_by_random, "without them more of the whole effect is lost than without random ones, by"),
+        ("necessary", lost - lost_by_random, lost_by_random, "without them more effect is lost than without random ones, by"),
         ("smallest", at[ALONE] - at[LESS], at[LESS], "they go further than the best set with one component less by"),
     )  # fmt: skip
     return [

@@ -1,4 +1,4 @@
-"""The account as one figure: which part of which block reads the answer, by which heads, into which tokens, from which step on."""
+"""The account as one figure: which part of which block reads the answer, by which heads, into which tokens, and when."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _heads(axis: plt.Axes, rows: pd.DataFrame) -> None:
 
 def _tokens(axis: plt.Axes, rows: pd.DataFrame) -> None:
     table = rows.pivot_table(index="group", columns="layer", values="effect")
-    _map(axis, table.loc[[group for group in dict.fromkeys(rows.group)]].rename(index=lambda name: name.replace("_", " ")))
+    _map(axis, table.loc[list(dict.fromkeys(rows.group))].rename(index=lambda name: name.replace("_", " ")))
     axis.set(title="3. In which tokens does it sit, block after block?", xlabel="residual stream after layer", ylabel="")
 
 

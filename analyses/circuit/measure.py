@@ -15,9 +15,9 @@ from cos_interp.analyses.circuit.checks import checked
 from cos_interp.analyses.circuit.components import has_heads, parts_of
 from cos_interp.analyses.circuit.paths import measured as paths
 from cos_interp.analyses.circuit.pieces import SEARCH, Piece, needs, pieces
-from cos_interp.analyses.circuit.search import Set, narrowed, smallest
+from cos_interp.analyses.circuit.search import narrowed, smallest
 from cos_interp.analyses.driver.experiment import Unit
-from cos_interp.analyses.driver.facts import Facts, LeftOut
+from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit.grid import EVERYWHERE
 from cos_interp.analyses.kit.pairs import NoPair
@@ -50,7 +50,9 @@ def _made(model: HookedVideoPipeline, config: CircuitConfig, store: RunStore, pi
             return Unit([], facts=LeftOut(reason=found.why))
         known = found.circuit
     try:
-        bench = Bench.of(recorder(model, config), config, *pair_of(recorder(model, config), config, piece.index, not config.check))
+        bench = Bench.of(
+            recorder(model, config), config, *pair_of(recorder(model, config), config, piece.index, not config.check)
+        )
     except NoPair as error:
         return Unit([], facts=LeftOut(reason=str(error)))
     facts = about(piece, bench)
@@ -107,7 +109,7 @@ def places(rows: pd.DataFrame, least: float) -> list[tuple[str, int]]:
 
 
 def fine(bench: Bench, found: Sequence[tuple[str, int]]) -> list[Row]:
-    """Each found place by token group, by head, and from each step on; and the residual stream by token group after each block."""
+    """Each found place by token group, by head, and from each step on; the residual stream by token group after each block."""
     named: list[Row] = []
     rows: list[list[Patch]] = []
     for part, layer in found:
@@ -143,10 +145,7 @@ def nodes(rows: pd.DataFrame, steps: tuple[int, ...]) -> list[Component]:
         return []
     at = rows[rows.table == "group"]
     means = at.groupby(["part", "layer", "group"]).effect.mean().sort_values(ascending=False, kind="stable")
-    return [
-        Component(part=part, layer=int(layer), group=group, steps=steps)
-        for part, layer, group in means.index
-    ]
+    return [Component(part=part, layer=int(layer), group=group, steps=steps) for part, layer, group in means.index]
 
 
 def between(circuit: Circuit, found: Sequence[tuple[str, int]], steps: tuple[int, ...]) -> list[Component]:
@@ -170,7 +169,9 @@ def searched(model: HookedVideoPipeline, config: CircuitConfig, rows: pd.DataFra
     found, path = smallest(candidates, value, config.keep * whole, config.most)
     order = tuple((" + ".join(map(str, chosen)), effect) for chosen, effect in path)
     if found is None:
-        why = f"no set of up to {config.most} components keeps {config.keep:g} of the whole effect ({whole:.2f}): {path[-1][1]:.2f}"
+        why = (
+            f"no set of up to {config.most} components keeps {config.keep:g} of the whole effect ({whole:.2f}): {path[-1][1]:.2f}"
+        )
         return Unit([], facts=SearchFacts(circuit=None, why=why, order=order))
     thin = narrowed(found.components, value, found.effect, benches[0].heads if has_heads(model, "attn") else 0)
     circuit = Circuit(
@@ -201,7 +202,9 @@ def read(config: CircuitConfig) -> Circuit:
         return Circuit.model_validate_json(Path(str(config.check)).read_bytes())
     except (OSError, ValidationError) as error:
         first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
-        raise InterpError(f"--check {config.check} is no circuit.json ({first}): give one that cos analyze circuit has written") from error
+        raise InterpError(
+            f"--check {config.check} is no circuit.json ({first}): give one that cos analyze circuit has written"
+        ) from error
 
 
 def check(config: CircuitConfig, model: HookedVideoPipeline) -> None:
@@ -220,7 +223,9 @@ def _fits(config: CircuitConfig, model: HookedVideoPipeline, circuit: Circuit) -
                 "test it on a model of the same build"
             )
     if circuit.num_inference_steps != config.num_inference_steps:
-        raise InterpError(f"{where} is of runs of {circuit.num_inference_steps} steps: give --num-steps {circuit.num_inference_steps}")
+        raise InterpError(
+            f"{where} is of runs of {circuit.num_inference_steps} steps: give --num-steps {circuit.num_inference_steps}"
+        )
     if circuit.task is not None and (config.pair_file or circuit.task != config.task):
         raise InterpError(f"{where} is of the task {circuit.task}: give --task {circuit.task}")
     if circuit.task is None and not config.pair_file:

@@ -31,9 +31,9 @@ QUESTION = (
 )
 SOURCE = "CoS section 5.2; IOI (2211.00593): patching, paths, sufficiency and necessity"
 FLOW = (
-    "Means over the {n} pairs of the search (points: pairs). 1: what one part of one block writes, at all tokens in all steps. 2: "
-    "the strongest parts of those that have heads, a head at a time. 3: the residual stream by token group: read it from left to "
-    "right, the answer moves from where it is read to where it is drawn. 4: the strongest parts patched from a step on."
+    "Means over the {n} pairs of the search (points: pairs). 1: what one part of one block writes, at all tokens in all steps. "
+    "2: the strongest parts of those that have heads, a head at a time. 3: the residual stream by token group: from left to "
+    "right the answer moves from where it is read to where it is drawn. 4: the strongest parts patched from a step on."
 )
 CHECKS = (
     "On {n} pairs that the search has not seen; effects with 95 % intervals over pairs (bootstrap-t). Random sets: equally many "
@@ -41,9 +41,9 @@ CHECKS = (
     "the last frame shows, however the rest reads."
 )
 PATHS = (
-    "Mean effect over {n} pairs of the search of what a sender (row) hands to a receiver (column). Within a step: directly through the residual "
-    "stream, all other components and the latents held. Across steps: through the latents alone. An effect that is large for a "
-    "component and small on all paths from it goes through several of them at once."
+    "Mean effect over {n} pairs of the search of what a sender (row) hands to a receiver (column). Within a step: directly "
+    "through the residual stream, all other components and the latents held. Across steps: through the latents alone. An effect "
+    "that is large for a component and small on all paths from it goes through several of them at once."
 )
 ROADS = "The same within a step for receivers with attention, by the input that is changed: its queries, keys or values."
 SET = "Narrowed: at the steps and heads without which the set loses no more than 0.05 on the pairs of the search."
@@ -92,7 +92,8 @@ def _notes(result: AnalysisResult[CircuitConfig], circuit: Circuit | None) -> li
         if not result.config.check:
             tried = f"the best of {circuit.tried_smaller} sets with one less" if circuit.smaller else "nothing"
             notes.append(
-                f"On the pairs of the search it has {circuit.effect:.2f} of {circuit.whole:.2f}; {tried} has {circuit.smaller_effect:.2f}."
+                f"On the pairs of the search it has {circuit.effect:.2f} of {circuit.whole:.2f}; {tried} has "
+                f"{circuit.smaller_effect:.2f}."
             )
     for searched in result.units_of(SearchFacts).values():
         if searched.circuit is None:
@@ -123,7 +124,8 @@ def _sets(circuit: Circuit | None) -> list[pages.Section]:
     if circuit is None:
         return []
     line = lambda kind, one: {
-        "set": kind, "part": one.part, "layer": str(one.layer), "tokens": one.group, "steps": f"{min(one.steps)} to {max(one.steps)}",
+        "set": kind, "part": one.part, "layer": str(one.layer), "tokens": one.group,
+        "steps": f"{min(one.steps)} to {max(one.steps)}",
         "heads": "all" if one.heads is None else "+".join(map(str, one.heads)),
     }  # fmt: skip
     kinds: list[tuple[str, Sequence[Component]]] = [

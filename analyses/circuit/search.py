@@ -51,7 +51,9 @@ def best_smaller(found: Set, candidates: Sequence[Component], value: Value) -> t
     return sets[best], effects[best], len(sets)
 
 
-def smallest(candidates: Sequence[Component], value: Value, goal: float, most: int) -> tuple[Found | None, list[tuple[Set, float]]]:
+def smallest(
+    candidates: Sequence[Component], value: Value, goal: float, most: int
+) -> tuple[Found | None, list[tuple[Set, float]]]:
     """The smallest set that reaches the goal, and the way there; None where none of up to ``most`` does.
 
     ``candidates``: the best alone first. Greedy growth finds a set; as long as one of all sets with one component less reaches

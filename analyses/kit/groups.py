@@ -55,7 +55,9 @@ def _of_boxes(
         inside = ((down >= top) & (down < bottom))[:, None] & ((across >= left) & (across < right))[None]
         mask = inside.expand(shape).clone()
         if not mask.any():
-            raise InterpError(f"{where}: box {name!r} holds the middle of no token; one is {width // cols}x{height // rows} pixels")
+            raise InterpError(
+                f"{where}: box {name!r} holds the middle of no token; one is {width // cols}x{height // rows} pixels"
+            )
         if (mask & ~free).any():
             raise InterpError(f"{where}: box {name!r} shares tokens with another one: draw them apart")
         free, out[name] = free & ~mask, mask

@@ -9,6 +9,7 @@ from cos_interp.analyses.driver.facts import Facts
 from cos_interp.analyses.driver.settings import AnalysisConfig, known_task
 from cos_interp.tasks import NAMES
 
+VECTOR = "vector"  # the unit that holds the directions
 PLACED = 4  # pairs on which the place is chosen
 
 

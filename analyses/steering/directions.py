@@ -10,8 +10,8 @@ from cos_interp.tasks import Item
 
 
 def roles(target: Item, donor: Item) -> Tensor:
-    """Which way the answer goes in each cell ``[row, col]``: 1 where only the donor's answer changes the first frame by the end, -1
-    where only the target's does, else 0."""
+    """Which way the answer goes in each cell ``[row, col]``: 1 where only the donor's answer changes the first frame by the end,
+    -1 where only the target's does, else 0."""
     changed = [item.cells[-1] != item.cells[0] for item in (target, donor)]
     return torch.from_numpy(changed[1].astype(np.float32) - changed[0].astype(np.float32))
 

@@ -19,7 +19,7 @@ from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit.groups import REST, of_pair
 from cos_interp.analyses.kit.pairs import NoPair, Recorder, Side
 from cos_interp.analyses.kit.split_pairs import FIRST_UNSEEN, counts, fits, pair_of
-from cos_interp.analyses.steering import PLACED, CheckFacts, SteeringConfig, VectorFacts
+from cos_interp.analyses.steering import PLACED, VECTOR, CheckFacts, SteeringConfig, VectorFacts
 from cos_interp.analyses.steering.directions import mean_direction, subspace
 from cos_interp.analyses.steering.tried import Trial, place_of
 from cos_interp.interp.batch import chunks
@@ -29,7 +29,6 @@ from cos_interp.interp.patching import Patch, replay
 
 SMALL = 0.1  # a group of more than this share of the tokens is no place where others do
 GAIN = 0.1  # what a second group must add
-VECTOR = "vector"
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,9 @@ def place(config: SteeringConfig, maps: pd.DataFrame) -> tuple[int, tuple[str, .
         wanted = " + ".join(config.tokens)
         means = means[means.index.get_level_values("group") == wanted]
         if means.empty:
-            raise InterpError(f"--tokens {','.join(config.tokens)}: give --layer too, or one or two of the small groups of the pairs")
+            raise InterpError(
+                f"--tokens {','.join(config.tokens)}: give --layer too, or one or two of the small groups of the pairs"
+            )
     alone = means[~means.index.get_level_values("group").str.contains(" + ", regex=False)]
     best = means if alone.empty or means.iloc[0] > alone.iloc[0] + GAIN else alone
     layer, groups = best.index[0]
@@ -170,11 +171,13 @@ def learnt(recorder: Recorder, config: SteeringConfig, layer: int, tokens: tuple
 
 
 def differences(target: Side, donor: Side, site: str, mask: Tensor) -> Tensor:
-    """Donor minus target ``[n, d_model]`` in all steps and the conditional branch, at the tokens that the answers change, turned so
-    that all point to the donor's answer."""
+    """Donor minus target ``[n, d_model]`` in all steps and the conditional branch, at the tokens that the answers change, turned
+    so that all point to the donor's answer."""
     weights = place_of(site, mask, target, donor).weights
     at = weights != 0
-    sides = [[side.recording.cache[site, step, "cond"][0][at] for step in range(side.recording.run.steps)] for side in (target, donor)]
+    sides = [
+        [side.recording.cache[site, step, "cond"][0][at] for step in range(side.recording.run.steps)] for side in (target, donor)
+    ]
     own, theirs = (torch.stack(side).float() for side in sides)
     return ((theirs - own) * weights[at][:, None]).flatten(0, 1)
 
@@ -194,7 +197,10 @@ def tested(recorder: Recorder, config: SteeringConfig, piece: Piece, facts: Vect
         row, frames = trial.read(latent)
         name, _, size = way.rpartition(" ")
         numbered = size.replace("-", "").replace(".", "").isdigit()
-        rows.append({"table": "check", "pair": piece.name, "way": name if numbered else way, "size": float(size) if numbered else None} | row)
+        rows.append(
+            {"table": "check", "pair": piece.name, "way": name if numbered else way, "size": float(size) if numbered else None}
+            | row
+        )
         if frames is not None and way in ("steer 1", "random direction 1"):
             clips[way.replace(" ", "_")] = frames
     shown = _clips(target, donor, clips) if piece.index == FIRST_UNSEEN and clips else {}

@@ -18,8 +18,7 @@ from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.split_pairs import FIRST_UNSEEN
-from cos_interp.analyses.steering import CheckFacts, SteeringConfig, VectorFacts
-from cos_interp.analyses.steering.measure import VECTOR
+from cos_interp.analyses.steering import VECTOR, CheckFacts, SteeringConfig, VectorFacts
 from cos_interp.interp.steering import Steer
 from cos_interp.reports.figures import Curve, Panel, panels
 
@@ -30,19 +29,21 @@ QUESTION = (
 )
 SOURCE = "CoS section 5.2; activation addition (2308.10248), interchange along a subspace (2303.02536)"
 DOSES = (
-    "Unseen pairs, bands: 95 % intervals (bootstrap-t). The vector is added, so many times, in all steps: with the sign of the "
-    "donor's answer where only that one changes a cell, turned round where only the run's own does. Random: another direction of "
-    "the same length. Damage: unreadable cells of all frames, at the steered tokens and elsewhere."
+    "Unseen pairs, bands: 95 % intervals (bootstrap-t). The vector is added, so many times, in all steps, where only the donor's "
+    "answer changes a cell, and turned round where only the run's own does. Random: another direction of the same length. "
+    "Damage: unreadable cells of all frames, at the steered tokens and elsewhere."
 )
 RANKS = (
-    "The two runs exchanged along the first directions of the paired differences; along random ones, each token moved as far; and "
-    "all but the first ones."
+    "The two runs exchanged along the first directions of the paired differences; along random ones, each token moved as far; "
+    "and all but the first ones."
 )
 WAYS = (
-    "n unseen pairs, 95 % intervals over pairs. Reads: strictly, every cell of every frame; elsewhere: with the steered cells left "
-    "out of the verdict, because adding a vector may damage them. Shown: how much of an answer the last frame shows."
+    "n unseen pairs, 95 % intervals over pairs. Reads: strictly, every cell of every frame; elsewhere: with the steered cells "
+    "left out of the verdict, because adding a vector may damage them. Shown: how much of an answer the last frame shows."
 )
-FILE = "The vector is in media/steering.safetensors: Steer.load(path) of cos_interp gives it, with a card that says what it is of."
+FILE = (
+    "The vector is in media/steering.safetensors: Steer.load(path) of cos_interp gives it, with a card that says what it is of."
+)
 OWN = {"steer": "the vector", "random direction": "a random direction", "wrong place": "the vector at other tokens"}
 
 
@@ -70,12 +71,15 @@ def findings(result: AnalysisResult[SteeringConfig], at: pd.DataFrame) -> list[F
     """Steered against the larger control, one direction against a random one, and what is shown."""
     effect, shown = wide(at, "effect"), wide(at, "donor_shown")
     none = pd.Series(dtype=float)
-    get = lambda table, way: table[way, 1.0] if (way, 1.0) in table else none
+    get = lambda table, way: table.get((way, 1.0), none)
     control = pd.concat([get(effect, "random direction"), get(effect, "wrong place")], axis=1).max(axis=1)
     said = (
         ("donor-free", get(effect, "steer"), control, "the vector moves the run further than the larger control by"),
-        ("rank-one", get(effect, "exchange"), get(effect, "random exchange"), "one direction exchanged moves it further than a random one by"),
-        ("shown", get(shown, "steer"), get(shown, "random direction"), "more of the donor's answer is shown with the vector than with a random one, by"),
+        ("rank-one", get(effect, "exchange"), get(effect, "random exchange"), "one direction goes further than a random one by"),
+        (
+            "shown", get(shown, "steer"), get(shown, "random direction"),
+            "more of the donor's answer is shown with the vector than with a random one, by",
+        ),
     )  # fmt: skip
     number = lambda values: Mean(np.asarray(values, float))
     unfit = _unfit(effect)
@@ -93,7 +97,9 @@ def _unfit(effect: pd.DataFrame) -> str | None:
     if effect.empty or ("donor", 0.0) not in effect:
         return None
     whole = float(effect["donor", 0.0].mean())
-    return None if whole >= CARRIED else f"the donor's own tokens at this place go {whole:.2f} of the way: the answer is not there"
+    return (
+        None if whole >= CARRIED else f"the donor's own tokens at this place go {whole:.2f} of the way: the answer is not there"
+    )
 
 
 def vector_file(result: AnalysisResult[SteeringConfig], store: RunStore, facts: VectorFacts, found: list[Finding]) -> bytes:
@@ -101,7 +107,8 @@ def vector_file(result: AnalysisResult[SteeringConfig], store: RunStore, facts: 
     model = {key: result.facts["model"].get(key) for key in ("name", "digest")}
     card = {
         "model": model, "task": result.config.task if result.config.pair_file is None else None, "pairs": facts.pairs,
-        "tokens": list(facts.tokens), "weights": "1 where only the wanted answer changes a cell, -1 where only the run's own does",
+        "tokens": list(facts.tokens),
+        "weights": "1 where only the wanted answer changes a cell, -1 where only the run's own does",
         "steps": f"all {result.config.num_inference_steps}", "tests": {f.key: f"{f.verdict}: {f.number}" for f in found},
     }  # fmt: skip
     one = Steer(store.tensors(VECTOR)["vector"], f"blocks.{facts.layer}.hook_resid_post", card=card)
@@ -116,7 +123,10 @@ def _notes(result: AnalysisResult, facts: VectorFacts | None) -> list[str]:
     if facts is not None:
         where = f"{' and '.join(name.replace('_', ' ') for name in facts.tokens)} after block {facts.layer}"
         shares = ", ".join(f"{share:.2f}" for share in facts.shares[:4])
-        notes = [f"The place: tokens {where}. Of {facts.pairs} pairs; the first directions have {shares} of their differences.", FILE]
+        notes = [
+            f"The place: tokens {where}. Of {facts.pairs} pairs; the first directions have {shares} of their differences.",
+            FILE,
+        ]
     missing: dict[str, list[str]] = {}
     for name, left in result.units_of(LeftOut).items():
         missing.setdefault(left.reason, []).append(name)
@@ -129,7 +139,10 @@ def _map(rows: pd.DataFrame) -> list[pages.Section]:
         return []
     table = at.pivot_table(index="group", columns="layer", values="effect").reset_index()
     table.columns = [str(name) for name in table.columns]
-    caption = f"Mean effect over {at.pair.nunique()} pairs of the donor's residual stream after a block (column) at some tokens (row), in all steps."
+    caption = (
+        f"Mean effect over {at.pair.nunique()} pairs of the donor's residual stream after a block (column) at some tokens (row), "
+        "in all steps."
+    )
     return [pages.Section("Where it sits", caption=caption, table=table.sort_values(table.columns[-1], ascending=False))]
 
 
@@ -146,13 +159,18 @@ def _doses(at: pd.DataFrame) -> list[pages.Section]:
     if not (at.way == "steer").any():
         return []
     curve = lambda way, value, name, style="-": Curve(name, _over(at[at.way == way], value), style)
-    made = [Panel("How far it moves", [curve(way, "effect", name) for way, name in list(OWN.items())[:2]], "size", "dose", "effect")]
+    made = [
+        Panel("How far it moves", [curve(way, "effect", name) for way, name in list(OWN.items())[:2]], "size", "dose", "effect")
+    ]
     if "donor_shown" in at and at.donor_shown.notna().any():
         shown = [curve("steer", "donor_shown", "donor's answer"), curve("steer", "target_shown", "own answer"),
                  curve("random direction", "donor_shown", "donor's, random direction", "--")]  # fmt: skip
         damage = [curve("steer", "damage_there", "at the tokens"), curve("steer", "damage", "elsewhere"),
                   curve("random direction", "damage_there", "at the tokens, random", "--")]  # fmt: skip
-        made += [Panel("What is shown", shown, "size", "dose", "share shown"), Panel("Damage", damage, "size", "dose", "unreadable cells")]
+        made += [
+            Panel("What is shown", shown, "size", "dose", "share shown"),
+            Panel("Damage", damage, "size", "dose", "unreadable cells"),
+        ]
     return [pages.Section("By dose", panels(made), DOSES)]
 
 

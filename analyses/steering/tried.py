@@ -83,7 +83,9 @@ class Trial:
         for dose in (1.0, 2.0):
             rows[f"random direction {dose:g}"] = self.added(dose * vector.norm() * drawn[:, 0], weights)
         rows["wrong place 1"] = self.added(vector, elsewhere(weights, self.place.mask, chance))
-        rows["first half of the steps"], rows["second half of the steps"] = (self.added(vector, weights, s) for s in (first, last))
+        rows["first half of the steps"], rows["second half of the steps"] = (
+            self.added(vector, weights, s) for s in (first, last)
+        )
         for rank in (rank for rank in ranks if rank <= self.basis.shape[1]):
             rows[f"exchange {rank}"] = self.exchange(self.basis[:, :rank])
             rows[f"random exchange {rank}"] = self.exchange(drawn[:, :rank], self.basis[:, :rank])
@@ -133,8 +135,10 @@ def elsewhere(weights: Tensor, mask: Tensor, chance: torch.Generator) -> Tensor:
 
 
 def without_cells(target: Item, donor: Item, frames: np.ndarray, cells: np.ndarray) -> str:
-    """Whose answer a video gives where the steered cells ``[row, col]`` are left out of the verdict: they are taken as the donor's
-    true video has them, then as the target's; ``undecided`` where another cell does not read."""
+    """Whose answer a video gives where the steered cells ``[row, col]`` are left out of the verdict.
+
+    They are taken as the donor's true video has them, then as the target's; ``undecided`` where another cell does not read.
+    """
     read, task = reader.read(frames), get_task(target.task)
     if (read[:, ~cells] == grid.UNREADABLE).any():
         return "undecided"

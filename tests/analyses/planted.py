@@ -66,7 +66,8 @@ def pipeline():
     heads, width = model.config.num_attention_heads, model.config.num_attention_heads * model.config.attention_head_dim
     direction = torch.randn(width, generator=torch.Generator().manual_seed(3))
     plan = {
-        (0, "attn2"): Writes(heads, None, cells("a"), FIRST, direction), (1, "attn2"): Writes(heads, None, cells("c"), THIRD, direction),
+        (0, "attn2"): Writes(heads, None, cells("a"), FIRST, direction),
+        (1, "attn2"): Writes(heads, None, cells("c"), THIRD, direction),
         (2, "attn1"): Writes(heads, cells("a").float(), cells("b"), SECOND),
     }  # fmt: skip
     with torch.no_grad():
