@@ -41,7 +41,7 @@ def work(model: HookedVideoPipeline, config: CircuitConfig, store: RunStore, pie
 
 def _made(model: HookedVideoPipeline, config: CircuitConfig, store: RunStore, piece: Piece) -> Unit:
     if piece.stage == SEARCH:
-        return searched(model, config, earlier(store, config, ("coarse", "fine")))
+        return searched(model, config, earlier(store, config, ("coarse", "fine")), recorded(store, config))
     known = read(config) if config.check else None
     if piece.stage in ("check", "paths") and known is None:
         found = store.finished(SEARCH)[1]
@@ -49,6 +49,8 @@ def _made(model: HookedVideoPipeline, config: CircuitConfig, store: RunStore, pi
         if found.circuit is None:
             return Unit([], facts=LeftOut(reason=found.why))
         known = found.circuit
+    if piece.stage in ("fine", "paths") and piece.index not in recorded(store, config):
+        return Unit([], facts=store.finished(Piece("coarse", piece.index).name)[1])
     try:
         bench = Bench.of(
             recorder(model, config), config, *pair_of(recorder(model, config), config, piece.index, not config.check)
@@ -74,6 +76,12 @@ def about(piece: Piece, bench: Bench) -> PairFacts:
     prompts = (bench.target.problem.call["prompt"], bench.donor.problem.call["prompt"])
     tokens = {name: int(mask.sum()) for name, mask in bench.masks.items()}
     return PairFacts(pair=piece.name, prompts=prompts, sigmas=(*run.sigmas, 0.0), tokens=tokens)
+
+
+def recorded(store: RunStore, config: CircuitConfig) -> list[int]:
+    """The pairs of the search that there are: the others are not looked for again."""
+    first = {n: store.finished(Piece("coarse", n).name)[1] for n in range(counts(config, not config.check)[0])}
+    return [n for n, facts in first.items() if not isinstance(facts, LeftOut)]
 
 
 def earlier(store: RunStore, config: CircuitConfig, stages: Sequence[str]) -> pd.DataFrame:
@@ -156,14 +164,15 @@ def between(circuit: Circuit, found: Sequence[tuple[str, int]], steps: tuple[int
     return [*circuit.components, *everywhere]
 
 
-def searched(model: HookedVideoPipeline, config: CircuitConfig, rows: pd.DataFrame) -> Unit:
+def searched(model: HookedVideoPipeline, config: CircuitConfig, rows: pd.DataFrame, pairs: Sequence[int]) -> Unit:
     """The smallest set on the pairs of the search, and the same at the steps and heads that it needs."""
     steps = tuple(range(config.num_inference_steps))
     candidates = nodes(rows, steps)
     if not candidates:
         none = "no pair was there to search on" if rows.empty else f"no part of a block has an effect above {config.refine}"
         return Unit([], facts=SearchFacts(circuit=None, why=none))
-    benches = _benches(model, config)
+    made = recorder(model, config)
+    benches = [Bench.of(made, config, *pair_of(made, config, index)) for index in pairs]
     value = lambda sets: np.mean([bench.effects(bench.rows(sets)) for bench in benches], 0).tolist() if sets else []
     whole = float(rows[rows.table == WHOLE].effect.mean())
     found, path = smallest(candidates, value, config.keep * whole, config.most)
@@ -181,16 +190,6 @@ def searched(model: HookedVideoPipeline, config: CircuitConfig, rows: pd.DataFra
     )  # fmt: skip
     rows_of_sets = [{"stage": SEARCH, "table": "narrow", "effect": value([thin])[0]}]
     return Unit(rows_of_sets, facts=SearchFacts(circuit=circuit, order=order))
-
-
-def _benches(model: HookedVideoPipeline, config: CircuitConfig) -> list[Bench]:
-    made, kept = recorder(model, config), []
-    for index in range(counts(config)[0]):
-        try:
-            kept.append(Bench.of(made, config, *pair_of(made, config, index)))
-        except NoPair:  # its other units say so
-            continue
-    return kept
 
 
 # --- what fits ---------------------------------------------------------------------------------------------------------

@@ -45,8 +45,7 @@ class Piece:
 
 def pieces(config: SteeringConfig) -> list[tuple[Piece, list[str]]]:
     seen, unseen = counts(config)
-    chosen = config.layer is not None and config.tokens is not None
-    made = [] if chosen else [Piece("place", n) for n in range(min(PLACED, seen))]
+    made = [Piece("place", n) for n in range(min(PLACED, seen))]
     made += [Piece(VECTOR), *(Piece("check", FIRST_UNSEEN + n) for n in range(unseen))]
     return [(piece, [piece.name]) for piece in made]
 
