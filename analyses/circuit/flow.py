@@ -15,14 +15,15 @@ from cos_interp.reports.figures import STYLE, subplots, svg
 NAMES = {"cross": "attention to the prompt", "attn": "attention to the video", "mlp": "MLP"}
 
 
-def flow(rows: pd.DataFrame, sigmas: list[float]) -> str:
-    """Four panels, in the order of the story; ``rows`` are those of the maps."""
+def flow(rows: pd.DataFrame, sigmas: list[float], prompts: tuple[str, str]) -> str:
+    """Four panels, in the order of the story; ``rows`` are those of the maps, ``prompts`` of one pair."""
     with matplotlib.rc_context(STYLE):
         figure, axes = subplots(4, 2, 4.6, 3.2)
         _parts(axes[0], rows[rows.table == "part"])
         _heads(axes[1], rows[rows.table == "head"])
         _tokens(axes[2], rows[rows.table == "flow"])
         _steps(axes[3], rows[rows.table == "from"], sigmas)
+        figure.suptitle(f"From “{prompts[0]}” to “{prompts[1]}” (first pair)", fontsize=9)
     return svg(figure)
 
 

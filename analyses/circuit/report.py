@@ -90,11 +90,9 @@ def _notes(result: AnalysisResult[CircuitConfig], circuit: Circuit | None) -> li
     if circuit is not None:
         notes.append(f"The circuit: {'; '.join(map(str, circuit.components))}.")
         if not result.config.check:
-            tried = f"the best of {circuit.tried_smaller} sets with one less" if circuit.smaller else "nothing"
-            notes.append(
-                f"On the pairs of the search it has {circuit.effect:.2f} of {circuit.whole:.2f}; {tried} has "
-                f"{circuit.smaller_effect:.2f}."
-            )
+            smaller = f"the best of {circuit.tried_smaller} sets with one less has {circuit.smaller_effect:.2f}"
+            said = smaller if circuit.smaller else "a smaller one would be empty"
+            notes.append(f"On the pairs of the search it has {circuit.effect:.2f} of {circuit.whole:.2f}; {said}.")
     for searched in result.units_of(SearchFacts).values():
         if searched.circuit is None:
             notes.append(f"No circuit was found: {searched.why}.")
@@ -109,7 +107,7 @@ def _maps(result: AnalysisResult, rows: pd.DataFrame) -> list[pages.Section]:
         return []
     sigmas = list(result.first(PairFacts).sigmas)[:-1]
     n = rows[rows.table == "flow"].pair.nunique()
-    out = [pages.Section("Where the answer goes", flow(rows, sigmas), FLOW.format(n=n))]
+    out = [pages.Section("Where the answer goes", flow(rows, sigmas, result.first(PairFacts).prompts), FLOW.format(n=n))]
     at = rows[rows.table == "group"]
     if len(at) and at.group.nunique() > 1:
         named = at.assign(place=at.part + " " + at.layer.astype(int).astype(str), group=at.group.str.replace("_", " "))

@@ -19,6 +19,7 @@ from cos_interp.analyses.circuit.search import narrowed, smallest
 from cos_interp.analyses.driver import experiment
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.driver.twins import twin_of
 from cos_interp.analyses.kit.split_pairs import pair_of
 from cos_interp.interp import HookedVideoPipeline, InterpError
 from cos_interp.interp.families import tiny
@@ -122,6 +123,16 @@ def test_no_circuit_in_a_model_of_random_weights(tmp_path):
     assert any("No circuit was found" in line for line in report.lines), report.lines
     assert all(f["verdict"] == "not testable" for f in report.data["findings"])
     assert not (tmp_path / "run/media/circuit.json").exists()
+
+
+@pytest.mark.slow
+def test_no_circuit_in_the_untrained_twin_of_the_organism(organism, tmp_path):
+    """With its autoencoder and text encoder, and weights drawn at random; on one pair, whatever it makes of it."""
+    config = CircuitConfig(solved=False, pairs=1, check_pairs=0, num_inference_steps=2)
+    result, report = experiment.run_and_report(load("circuit"), config, tmp_path / "run", model=twin_of(organism, 0), workers=1)
+    assert any("No circuit was found" in line for line in report.lines), report.lines
+    goals = result.rows[(result.rows.table == "flow") & (result.rows.group == "goals")].effect
+    assert goals.abs().max() < 0.5  # the organism has 0.99 there
 
 
 # --- maps against plain hooks ------------------------------------------------------------------------------------------
