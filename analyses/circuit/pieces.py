@@ -26,7 +26,8 @@ class Piece:
 
 def pieces(config: CircuitConfig) -> list[tuple[Piece, list[str]]]:
     seen, unseen = counts(config, not config.check)
-    made = [Piece(stage, n) for stage in ("coarse", "fine") for n in range(seen)]
+    maps: tuple[Stage, ...] = ("coarse", "fine")
+    made = [Piece(stage, n) for stage in maps for n in range(seen)]
     made += [] if config.check else [Piece(SEARCH)]
     made += [Piece("paths", n) for n in range(seen)]
     made += [Piece("check", FIRST_UNSEEN + n) for n in range(unseen)]

@@ -89,7 +89,9 @@ def _notes(result: AnalysisResult[CircuitConfig], circuit: Circuit | None) -> li
     notes: list[str] = []
     if circuit is not None:
         notes.append(f"The circuit: {'; '.join(map(str, circuit.components))}.")
-        if not result.config.check:
+        if result.config.check:
+            notes.append(f"It was found in {circuit.model.get('name')} (weights {(circuit.model.get('digest') or '')[:12]}).")
+        else:
             smaller = f"the best of {circuit.tried_smaller} sets with one less has {circuit.smaller_effect:.2f}"
             said = smaller if circuit.smaller else "a smaller one would be empty"
             notes.append(f"On the pairs of the search it has {circuit.effect:.2f} of {circuit.whole:.2f}; {said}.")
