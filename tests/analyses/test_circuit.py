@@ -10,7 +10,7 @@ import torch
 from planted import BOXES, SIZE
 from planted import model as planted
 
-from cos_interp.analyses.circuit import HEADS, Circuit, CircuitConfig, Component
+from cos_interp.analyses.circuit import HEADS, SITES, Circuit, CircuitConfig, Component, paths
 from cos_interp.analyses.circuit import measure as measuring
 from cos_interp.analyses.circuit.bench import Bench, recorder
 from cos_interp.analyses.circuit.components import drawn
@@ -199,6 +199,44 @@ def test_cells_by_head(bench, part, head):
 
     hand = by_hand(bench, f"blocks.1.{MODULES[part]}.to_out.0", change, before=True)
     assert torch.equal(bench.latents(bench.rows([(one,)]))[0], hand)
+
+
+def test_a_path_within_a_step(bench):
+    """From attention to the prompt of block 0 at A to attention to the video of block 1 at B, by plain hooks in two runs."""
+    sender = Component(part="cross", layer=0, group="a", steps=(0, 1))
+    receiver = Component(part="attn", layer=1, group="b", steps=(0, 1))
+    named, rows = paths._within(bench, [sender, receiver])
+    assert [row["road"] for row in named] == ["all", "q", "k", "v"]
+    pipe, caught, calls = tiny.build("wan2.1"), [], [0]
+    own, donor = bench.target.recording, bench.donor.recording
+
+    def held(part, layer):
+        name = f"blocks.{layer}.{SITES[part]}"
+        value = lambda run, step: run.cache[name, step, "cond"].flatten(1, 3)
+
+        def hook(_, given, output):
+            step = calls[0] - 1
+            if (part, layer) == ("attn", 1):
+                caught.append(output.clone())
+            if (part, layer) == ("cross", 0):
+                return torch.where(bench.masks["a"].flatten()[None, :, None], value(donor, step), value(own, step))
+            return value(own, step)
+
+        return hook
+
+    def state(_, args, kwargs):
+        calls[0] += 1
+        return args, kwargs | {"hidden_states": own.run.x_t[calls[0] - 1]}
+
+    pipe.transformer.register_forward_pre_hook(state, with_kwargs=True)
+    for layer, block in enumerate(pipe.transformer.blocks):
+        for part, module in MODULES.items():
+            block.get_submodule(module).register_forward_hook(held(part, layer))
+    call = dict(bench.target.problem.call) | {"num_inference_steps": STEPS, "guidance_scale": 1.0}
+    pipe(**call, generator=torch.Generator("cpu").manual_seed(bench.target.problem.seed), output_type="latent")
+    at = bench.masks["b"].flatten()[None, :, None]
+    hand = by_hand(bench, "blocks.1.attn1", lambda value, step: torch.where(at, caught[step], value))
+    assert torch.equal(bench.latents(rows[:1])[0], hand) and not torch.equal(hand, own.run.latents)
 
 
 def test_a_set_and_everything_but_it_are_the_donors_run(bench):

@@ -13,12 +13,14 @@ from cos_interp.analyses.driver import experiment
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.kit.pairs import Recorder
+from cos_interp.analyses.kit.problems import Problem
 from cos_interp.analyses.steering import SteeringConfig
 from cos_interp.analyses.steering.directions import exchanged, exchanged_as_far, mean_direction, random_basis, roles, subspace
 from cos_interp.analyses.steering.measure import place
 from cos_interp.analyses.steering.report import findings
-from cos_interp.analyses.steering.tried import elsewhere, without_cells
-from cos_interp.interp import HookedVideoPipeline, InterpError, Steer
+from cos_interp.analyses.steering.tried import Trial, elsewhere, place_of, without_cells
+from cos_interp.interp import HookedVideoPipeline, InterpError, Steer, tiny
 from cos_interp.tasks import get_task
 
 SIZE = {"height": 64, "width": 64, "num_frames": 9, "max_sequence_length": 12}
@@ -74,6 +76,45 @@ def test_the_place_is_the_best_alone_unless_two_are_needed():
     assert place(SteeringConfig(layer=3, tokens=("x",)), rows()) == (3, ("x",))
     with pytest.raises(InterpError, match="give --layer too"):
         place(SteeringConfig(tokens=("x",)), rows((0, "a", 0.2)))
+
+
+@pytest.fixture(scope="module")
+def trial():
+    """One pair on a tiny pipeline, with directions drawn at random; rows are finished one by one."""
+    model = HookedVideoPipeline.from_pretrained("tiny:wan2.1")
+    record = Recorder(model, SteeringConfig(num_inference_steps=2))
+    target, donor = (record(Problem("own", {"prompt": word, **SIZE}, 7, 0)) for word in WORDS[:2])
+    mask = torch.zeros(3, 4, 4, dtype=torch.bool)
+    mask[:, 1, 2] = True
+    chance = torch.Generator().manual_seed(0)
+    width = donor.recording.cache["blocks.1.hook_resid_post", 0].shape[-1]
+    where = place_of("blocks.1.hook_resid_post", mask, target, donor)
+    return Trial(model, target, donor, where, torch.randn(width, generator=chance), random_basis(width, 2, chance))
+
+
+def by_hand(trial, change):
+    """Final latents of the receiving run with a plain hook on block 1: ``change(value, step)`` at the place's token."""
+    pipe, count, at = tiny.build("wan2.1"), [0], trial.place.mask.flatten()[None, :, None]
+
+    def hook(_, given, output):
+        count[0] += 1
+        return torch.where(at, change(output, count[0] - 1), output)
+
+    pipe.transformer.blocks[1].register_forward_hook(hook)
+    call = {"prompt": WORDS[0], **SIZE, "num_inference_steps": 2, "guidance_scale": 1.0}
+    return pipe(**call, generator=torch.Generator("cpu").manual_seed(7), output_type="latent", return_dict=False)[0]
+
+
+def test_two_ways_against_plain_hooks(trial):
+    rows = trial.rows((2.0,), (1, 2))
+    found = trial.latents({way: rows[way] for way in ("steer 2", "exchange 1", "donor", "second half of the steps")}, 1)
+    given = lambda step: trial.donor.recording.cache["blocks.1.hook_resid_post", step, "cond"].flatten(1, 3)
+    one = trial.basis[:, :1]
+    assert torch.equal(found["steer 2"], by_hand(trial, lambda value, step: value + 2 * trial.vector))
+    assert torch.equal(found["exchange 1"], by_hand(trial, lambda value, step: value + ((given(step) - value) @ one) @ one.T))
+    assert torch.equal(found["donor"], by_hand(trial, lambda value, step: given(step)))
+    late = by_hand(trial, lambda value, step: value + trial.vector if step == 1 else value)
+    assert torch.equal(found["second half of the steps"], late)
 
 
 def judged(steer, random, elsewhere_too=0.0):
