@@ -138,7 +138,7 @@ def _map(rows: pd.DataFrame) -> list[pages.Section]:
     if at.empty:
         return []
     table = at.pivot_table(index="group", columns="layer", values="effect").reset_index()
-    table.columns = [str(name) for name in table.columns]
+    table.columns = [name if isinstance(name, str) else str(int(name)) for name in table.columns]
     caption = (
         f"Mean effect over {at.pair.nunique()} pairs of the donor's residual stream after a block (column) at some tokens (row), "
         "in all steps."
@@ -160,7 +160,14 @@ def _doses(at: pd.DataFrame) -> list[pages.Section]:
         return []
     curve = lambda way, value, name, style="-": Curve(name, _over(at[at.way == way], value), style)
     made = [
-        Panel("How far it moves", [curve(way, "effect", name) for way, name in list(OWN.items())[:2]], "size", "dose", "effect")
+        Panel(
+            "How far it moves",
+            [curve(way, "effect", name) for way, name in list(OWN.items())[:2]],
+            "size",
+            "dose",
+            "effect",
+            bounds=(-0.5, 1.5),
+        )
     ]
     if "donor_shown" in at and at.donor_shown.notna().any():
         shown = [curve("steer", "donor_shown", "donor's answer"), curve("steer", "target_shown", "own answer"),
@@ -168,7 +175,7 @@ def _doses(at: pd.DataFrame) -> list[pages.Section]:
         damage = [curve("steer", "damage_there", "at the tokens"), curve("steer", "damage", "elsewhere"),
                   curve("random direction", "damage_there", "at the tokens, random", "--")]  # fmt: skip
         made += [
-            Panel("What is shown", shown, "size", "dose", "share shown"),
+            Panel("What is shown", shown, "size", "dose", "share shown", bounds=(-0.05, 1.05)),
             Panel("Damage", damage, "size", "dose", "unreadable cells"),
         ]
     return [pages.Section("By dose", panels(made), DOSES)]
@@ -180,7 +187,7 @@ def _ranks(at: pd.DataFrame) -> list[pages.Section]:
     names = {"exchange": "first directions", "random exchange": "random ones, as far", "all but": "all but the first"}
     curves = [Curve(name, _over(at[at.way == way], "effect")) for way, name in names.items()]
     ticks = {float(size): f"{size:g}" for size in sorted(at[at.way == "exchange"]["size"].unique())}
-    return [pages.Section("By rank", panels([Panel("Exchanged", curves, "size", "rank", "effect", ticks)]), RANKS)]
+    return [pages.Section("By rank", panels([Panel("Exchanged", curves, "size", "rank", "effect", ticks, (-0.5, 1.5))]), RANKS)]
 
 
 def _table(at: pd.DataFrame) -> list[pages.Section]:
