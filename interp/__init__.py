@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cos_interp.interp.model import HookedVideoPipeline
     from cos_interp.interp.patching import Patch, Recording, record, replay, restart
     from cos_interp.interp.run.clock import Hook
+    from cos_interp.interp.steering import Steer, steer
     from cos_interp.interp.sweeping import sweep
     from cos_interp.interp.trajectory import Run
     from cos_interp.interp.views import pixel_to_latent
@@ -33,6 +34,7 @@ _HOME = {
     "model": ("HookedVideoPipeline",),
     "patching": ("Patch", "Recording", "record", "replay", "restart"),
     "run.clock": ("Hook",),
+    "steering": ("Steer", "steer"),
     "sweeping": ("sweep",),
     "trajectory": ("Run",),
     "views": ("pixel_to_latent",),
@@ -55,6 +57,7 @@ __all__ = [
     "Run",
     "Site",
     "Stack",
+    "Steer",
     "UnknownHook",
     "check_adapter",
     "choose_seed",
@@ -63,6 +66,7 @@ __all__ = [
     "register",
     "replay",
     "restart",
+    "steer",
     "sweep",
     "tiny",
 ]

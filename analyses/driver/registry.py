@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 FOLDERS = (
     "patching", "chain_of_steps", "commitment", "self_correction", "ensemble", "noise", "propagation", "recovery", "layers",
-    "posterior", "seed_choice", "swap", "trajectory", "memory", "attention", "perception", "probing",
+    "posterior", "seed_choice", "swap", "trajectory", "memory", "attention", "perception", "probing", "circuit", "steering",
 )  # fmt: skip
 _PARTS = ("pieces", "work", "check", "needs", "finish", "modelless")  # of measure.py; the last four where an experiment has them
 

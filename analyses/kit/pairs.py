@@ -78,11 +78,14 @@ class Pair:
         return self.corrupt.problem.call == self.clean.problem.call
 
 
-def find_pair(recorder: Recorder, task: str, kind: PairKind, index: int, unique: bool = False) -> Pair:
+def find_pair(
+    recorder: Recorder, task: str, kind: PairKind, index: int, unique: bool = False, solved: bool = True
+) -> Pair:  # fmt: skip
     """Pair ``index`` of a kind: the first of its candidate items for which the model solves both sides.
 
-    ``unique``: of prompt and image pairs only those with one right answer on either side. Raises NoPair when none of TRIES
-    candidates does, or when the task has no pairs of the kind.
+    ``unique``: of prompt and image pairs only those with one right answer on either side. ``solved=False``: of prompt and image
+    pairs the first candidate, whatever the model makes of it. Raises NoPair when none of TRIES candidates does, or when the task
+    has no pairs of the kind.
     """
     made, problem = get_task(task), partial(_problem, f"{task}-{kind}-{index:03d}", index)
     if kind == "seed" and not made.several_answers:
@@ -92,7 +95,7 @@ def find_pair(recorder: Recorder, task: str, kind: PairKind, index: int, unique:
         if kind == "seed":
             sides = _seed_sides(recorder, made, number, problem)
         else:
-            sides = _sides(recorder, made, kind, number, problem, unique)
+            sides = _sides(recorder, made, kind, number, problem, unique, solved)
         if sides is not None:
             return Pair(kind, *sides, attempt + 1)
     raise NoPair(
@@ -114,12 +117,16 @@ def _solved(side: Side) -> Side | None:
     return replace(side, problem=replace(side.problem, item=item))
 
 
-def _sides(recorder: Recorder, task: Task, kind: PairKind, number: int, problem: Made, unique: bool) -> tuple[Side, Side] | None:
+def _sides(
+    recorder: Recorder, task: Task, kind: PairKind, number: int, problem: Made, unique: bool, solved: bool
+) -> tuple[Side, Side] | None:
     item = task.sample(number, unique=True if unique else None, split="test")
     other = task.counterfactual(item, kind, np.random.default_rng([number, 1]))
     if other is None or set(other.answers) & set(item.answers) or (unique and not other.unique):
         return None
     noise = seed_for("pair noise", number)
+    if not solved:
+        return recorder(problem(item, noise)), recorder(problem(other, noise))
     corrupt = _solved(recorder(problem(item, noise)))
     clean = None if corrupt is None else _solved(recorder(problem(other, noise)))
     return None if corrupt is None or clean is None else (corrupt, clean)

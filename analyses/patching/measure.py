@@ -17,10 +17,11 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import Unit
 from cos_interp.analyses.driver.facts import Facts, LeftOut
 from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.kit import pair_file
 from cos_interp.analyses.kit.grid import EVERYWHERE, X_T
 from cos_interp.analyses.kit.pairs import NoPair, Pair, Recorder, find_pair
 from cos_interp.analyses.kit.problems import check_calls, fits_tasks
-from cos_interp.analyses.patching import HEAD_SITES, PatchingConfig, StepFacts, pair_file
+from cos_interp.analyses.patching import HEAD_SITES, PatchingConfig, StepFacts
 from cos_interp.analyses.patching.cells import sites_of
 from cos_interp.analyses.patching.pair_grid import PairGrid
 from cos_interp.analyses.patching.pieces import OWN, Piece, pieces, steps_of

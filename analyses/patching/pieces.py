@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
+from cos_interp.analyses.kit import pair_file
 from cos_interp.analyses.kit.kinds import PairKind
 from cos_interp.analyses.kit.problems import Problem, chosen_steps
-from cos_interp.analyses.patching import PAIRS, PatchingConfig, pair_file
+from cos_interp.analyses.patching import PAIRS, PatchingConfig
 from cos_interp.interp.sweeping import Span
 
 OWN: Final = "own"  # the kind of pairs from a file

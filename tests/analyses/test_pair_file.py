@@ -13,8 +13,9 @@ from support import tiny_call
 from cos_interp.analyses.driver import experiment
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.kit import pair_file
 from cos_interp.analyses.kit.seeds import seed_for
-from cos_interp.analyses.patching import ENTRY, PatchingConfig, pair_file
+from cos_interp.analyses.patching import ENTRY, PatchingConfig
 from cos_interp.interp import HookedVideoPipeline, InterpError
 from cos_interp.interp.families import tiny
 

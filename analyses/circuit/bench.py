@@ -1,0 +1,93 @@
+"""One recorded pair on which sets of components are tried: patches in, effects out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+
+import numpy as np
+from torch import Tensor
+
+from cos_interp.analyses.circuit import HEADS, SITES, CircuitConfig, Component
+from cos_interp.analyses.circuit.components import Masks, drawn, everything_but, has_heads, parts_of, patches
+from cos_interp.analyses.driver.statistics import projection
+from cos_interp.analyses.kit.groups import of_pair
+from cos_interp.analyses.kit.pairs import Pair, Recorder, Side
+from cos_interp.analyses.kit.seeds import seed_for
+from cos_interp.interp.batch import chunks
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.patching import Patch, first_step, replay
+
+
+def recorder(model: HookedVideoPipeline, config: CircuitConfig) -> Recorder:
+    """Runs with all that components write kept."""
+    parts = parts_of(model)
+    names = [SITES[part] for part in parts] + [HEADS[part] for part in parts if has_heads(model, part)]
+    return Recorder(model, config, [f"blocks.*.{name}" for name in names])
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A pair: its corrupt side receives, its clean side gives. ``masks``: disjoint token groups that cover the grid."""
+
+    model: HookedVideoPipeline
+    target: Side
+    donor: Side
+    masks: Masks
+    batch: int = 1
+
+    @classmethod
+    def of(cls, recorder: Recorder, config: CircuitConfig, pair: Pair, boxes: dict[str, tuple[int, int, int, int]]) -> Bench:
+        masks = of_pair(recorder.model, pair.corrupt, pair.clean, boxes)
+        return cls(recorder.model, pair.corrupt, pair.clean, masks, config.batch)
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        return self.target.recording.run.branches
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """All denoising steps."""
+        return tuple(range(self.target.recording.run.steps))
+
+    @cached_property
+    def heads(self) -> int:
+        """Attention heads of a block."""
+        return self.model.adapter.width(next(iter(self.model.engines.values())).module)[1]
+
+    def rows(self, sets: Sequence[Sequence[Component]], donor: Side | None = None) -> list[list[Patch]]:
+        """Each set as the patches of a row, of the pair's donor or another one."""
+        given = (donor or self.donor).recording
+        return [patches(one, self.masks, given, self.branches) for one in sets]
+
+    def without(self, chosen: Sequence[Component], further: Masks | None = None) -> list[Patch]:
+        """Everything but a set, as the patches of a row. ``further``: masks of its groups that are not the pair's own."""
+        masks = {**self.masks, **(further or {})}
+        parts, layers = parts_of(self.model), self.model.layers
+        return everything_but(chosen, masks, self.donor.recording, self.branches, parts, layers, self.heads)
+
+    def random(self, chosen: Sequence[Component], draw: int) -> tuple[list[Patch], list[Patch]]:
+        """Patches of an equally large random set, and of everything but it."""
+        chance = np.random.default_rng(seed_for("random circuit", self.target.problem.seed, draw))
+        made, masks = drawn(chosen, self.masks, self.model.layers, chance)
+        return patches(made, masks, self.donor.recording, self.branches), self.without(made, masks)
+
+    def latents(self, rows: Sequence[Sequence[Patch]]) -> list[Tensor]:
+        """Final latents ``[1, channel, frame, row, col]`` of each row; a row without patches is the target's run itself."""
+        run = self.target.recording.run
+        out = [run.latents] * len(rows)
+        acting = [place for place, row in enumerate(rows) if row]
+        first = lambda place: first_step(rows[place])
+        for _, together in groupby(sorted(acting, key=first), key=first):
+            for part in chunks(list(together), self.batch):
+                found = replay(self.model, self.target.recording, [rows[place] for place in part])
+                for place, latent in zip(part, found.split(1), strict=True):
+                    out[place] = latent
+        return out
+
+    def effects(self, rows: Sequence[Sequence[Patch]]) -> list[float]:
+        """How far each row's final latent moved: 0 as the target's run, 1 as the donor's along their difference."""
+        corrupt, clean = (side.recording.run.latents for side in (self.target, self.donor))
+        return [projection(latent, corrupt, clean) for latent in self.latents(rows)]

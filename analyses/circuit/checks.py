@@ -1,0 +1,52 @@
+"""A circuit on a pair that the search has not seen: alone, left out, one less, random ones, a foreign donor."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from cos_interp.analyses.circuit import Circuit, CircuitConfig
+from cos_interp.analyses.circuit.bench import Bench, recorder
+from cos_interp.analyses.driver.statistics import projection
+from cos_interp.analyses.driver.store import Row
+from cos_interp.analyses.kit.pairs import Side, stranger
+from cos_interp.analyses.kit.shown import shown
+from cos_interp.tasks import get_task
+from cos_interp.tasks.base import outcome
+
+DRAWS = 3  # random sets a pair
+ALONE, LEFT, LESS, NARROW, WHOLE, FOREIGN = "circuit", "all but it", "one less", "narrowed", "everything", "random item"
+RANDOM, RANDOM_LEFT = "random set", "all but a random set"
+
+
+def checked(bench: Bench, config: CircuitConfig, circuit: Circuit, index: int) -> list[Row]:
+    """One row a way: its effect, and of a task's pair what the verifier reads and how much of either answer is shown."""
+    alone, narrow, less = bench.rows([circuit.components, circuit.narrow, circuit.smaller])
+    rows = {ALONE: alone, NARROW: narrow, LESS: less, LEFT: bench.without(circuit.components), WHOLE: bench.without(())}
+    for draw in range(DRAWS):
+        rows[f"{RANDOM} {draw}"], rows[f"{RANDOM_LEFT} {draw}"] = bench.random(circuit.components, draw)
+    if config.pair_file is None:
+        rows[FOREIGN] = bench.rows([circuit.components], _foreign(bench, config, index))[0]
+    latents = bench.latents(list(rows.values()))
+    return [
+        {"table": "check", "way": way.rstrip(" 0123456789"), **_read(bench, latent)}
+        for way, latent in zip(rows, latents, strict=True)
+    ]
+
+
+def _foreign(bench: Bench, config: CircuitConfig, index: int) -> Side:
+    """A random other item's run, whose prompt is none of the pair's."""
+    prompts = [side.problem.call["prompt"] for side in (bench.target, bench.donor)]
+    return recorder(bench.model, config)(stranger(config.task, config, index, unlike=prompts))
+
+
+def _read(bench: Bench, latent: Tensor) -> Row:
+    run, target, donor = bench.target.recording.run, bench.target, bench.donor
+    row: Row = {"effect": projection(latent, run.latents, donor.recording.run.latents)}
+    if target.problem.item is None or donor.problem.item is None:
+        return row
+    frames = bench.model.decode(run.shown(latent))[0]
+    said = outcome(get_task(target.item.task), target.item, donor.item, frames)
+    return row | {
+        "outcome": said, "donor_shown": shown(donor.item, target.item, frames),
+        "target_shown": shown(target.item, donor.item, frames),
+    }  # fmt: skip

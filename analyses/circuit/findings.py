@@ -1,0 +1,48 @@
+"""What the tests on unseen pairs say: does the set suffice, is it necessary, is it the smallest?"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from cos_interp.analyses.circuit import SearchFacts
+from cos_interp.analyses.circuit.checks import ALONE, FOREIGN, LEFT, LESS, RANDOM, RANDOM_LEFT, WHOLE
+from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.estimates import Mean
+from cos_interp.analyses.driver.findings import Finding
+
+COMPLETE = 0.9  # of the way that all components together must go, else they are not all there is
+
+
+def by_pair(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row a tested pair, a column a way: its effect, the mean over draws of the random sets."""
+    if rows.empty or "way" not in rows or not (rows.table == "check").any():
+        return pd.DataFrame(columns=[ALONE, LEFT, LESS, RANDOM, RANDOM_LEFT, WHOLE], dtype=float)
+    return rows[rows.table == "check"].pivot_table(index="pair", columns="way", values="effect", aggfunc="mean")
+
+
+def findings(result: AnalysisResult) -> list[Finding]:
+    """The three, on the pairs that the search has not seen."""
+    at, unfit = by_pair(result.rows), _unfit(result)
+    control = at[RANDOM] if FOREIGN not in at else at[[RANDOM, FOREIGN]].max(axis=1)
+    lost, lost_by_random = at[WHOLE] - at[LEFT], at[WHOLE] - at[RANDOM_LEFT]
+    number = lambda values: Mean(np.asarray(values, float))
+    said = (
+        ("sufficient", at[ALONE] - control, control, "the found components alone go further than the larger control by"),
+        ("necessary", lost - lost_by_random, lost_by_random, "without them more effect is lost than without random ones, by"),
+        ("smallest", at[ALONE] - at[LESS], at[LESS], "they go further than the best set with one component less by"),
+    )  # fmt: skip
+    return [
+        result.judge(f"circuit.{name}", number(values), text, number(beside).number(), unfit)
+        for name, values, beside, text in said
+    ]
+
+
+def _unfit(result: AnalysisResult) -> str | None:
+    searched = list(result.units_of(SearchFacts).values())
+    if searched and searched[0].circuit is None:
+        return f"no circuit was found: {searched[0].why}"
+    whole = by_pair(result.rows)[WHOLE]
+    if len(whole) and float(whole.mean()) < COMPLETE:
+        return f"all components together go {whole.mean():.2f} of the way: something else carries the answer too"
+    return None

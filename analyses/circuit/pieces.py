@@ -1,0 +1,44 @@
+"""The parts of the work: maps on the search's pairs, coarse then fine; the search; tests on unseen pairs; paths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cos_interp.analyses.circuit import CircuitConfig
+from cos_interp.analyses.kit.split_pairs import FIRST_UNSEEN, counts
+
+Stage = Literal["coarse", "fine", "search", "check", "paths"]
+SEARCH = "search"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One unit of work: a stage, and the pair that it is about (the search is about all of its pairs)."""
+
+    stage: Stage
+    index: int = 0
+
+    @property
+    def name(self) -> str:
+        return SEARCH if self.stage == SEARCH else f"{self.stage}-{self.index:04d}"
+
+
+def pieces(config: CircuitConfig) -> list[tuple[Piece, list[str]]]:
+    seen, unseen = counts(config, not config.check)
+    maps: tuple[Stage, ...] = ("coarse", "fine")
+    made = [Piece(stage, n) for stage in maps for n in range(seen)]
+    made += [] if config.check else [Piece(SEARCH)]
+    made += [Piece("paths", n) for n in range(seen)]
+    made += [Piece("check", FIRST_UNSEEN + n) for n in range(unseen)]
+    return [(piece, [piece.name]) for piece in made]
+
+
+def needs(config: CircuitConfig, piece: Piece) -> list[str]:
+    """What is refined was found coarsely on all pairs, and what is tested by the search."""
+    of = lambda stage: [Piece(stage, n).name for n in range(counts(config, not config.check)[0])]
+    if piece.stage == "fine":
+        return of("coarse")
+    if piece.stage == SEARCH:
+        return of("coarse") + of("fine")
+    return [] if piece.stage == "coarse" or config.check else [SEARCH]

@@ -1,0 +1,67 @@
+"""Prompt pairs in two parts that never meet: some to look at, further ones to test on. Of a task, or of a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from cos_interp.analyses.driver.settings import AnalysisConfig
+from cos_interp.analyses.kit import pair_file
+from cos_interp.analyses.kit.pairs import NoPair, Pair, Recorder, find_pair
+from cos_interp.analyses.kit.problems import check_calls, fits_tasks
+from cos_interp.interp.errors import InterpError
+from cos_interp.interp.model import HookedVideoPipeline
+
+FIRST_UNSEEN = 1000  # number of the first pair that is only tested on, however many are looked at
+
+
+class Pairs(Protocol):
+    """Settings of what goes over such pairs."""
+
+    @property
+    def task(self) -> str: ...
+    @property
+    def pairs(self) -> int: ...
+    @property
+    def check_pairs(self) -> int: ...
+    @property
+    def unique(self) -> bool: ...
+    @property
+    def solved(self) -> bool: ...
+    @property
+    def pair_file(self) -> str | None: ...
+
+
+def counts(config: Pairs, looking: bool = True) -> tuple[int, int]:
+    """How many pairs are looked at (none without ``looking``) and tested on: of a file its first ones, and what is left of it."""
+    if config.pair_file is None:
+        return config.pairs if looking else 0, config.check_pairs
+    there = len(pair_file.boxes(Path(config.pair_file)))
+    seen = min(config.pairs, there) if looking else 0
+    return seen, min(config.check_pairs, there - seen)
+
+
+def pair_of(recorder: Recorder, config: Pairs, index: int, looking: bool = True) -> tuple[Pair, pair_file.Boxes]:
+    """The recorded pair of a number, and its boxes. NoPair where the model does not solve one, or makes one video of both sides;
+    InterpError for a pair of a file whose sides have two noises."""
+    if config.pair_file is None:
+        return find_pair(recorder, config.task, "prompt", index, config.unique, config.solved), {}
+    path = Path(config.pair_file)
+    place = index - FIRST_UNSEEN + counts(config, looking)[0] if index >= FIRST_UNSEEN else index
+    clean, corrupt = (recorder(side) for side in pair_file.read(path, recorder.config)[place])
+    found = Pair("own", corrupt, clean)
+    if not found.one_noise:
+        raise InterpError(f"{corrupt.problem.source}: both sides must start from one noise: give them the same seed, or none")
+    if corrupt.recording.run.latents.equal(clean.recording.run.latents):
+        raise NoPair("the model makes the same video of both sides, so there is no difference to move along")
+    return found, pair_file.boxes(path)[place]
+
+
+def fits(config: Pairs, settings: AnalysisConfig, model: HookedVideoPipeline) -> None:
+    """InterpError where the tasks, or the pairs of a file, are not for a model."""
+    if config.pair_file is None:
+        fits_tasks(model, "--pair-file FILE, or another model")
+        return
+    path = Path(config.pair_file)
+    check_calls(model, [side for sides in pair_file.read(path, settings) for side in sides])
+    pair_file.boxes(path)

@@ -1,0 +1,77 @@
+"""Which directions carry the answer at the tokens that hold it, and does one of them steer without a donor?"""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.facts import Facts
+from cos_interp.analyses.driver.settings import AnalysisConfig, known_task
+from cos_interp.tasks import NAMES
+
+VECTOR = "vector"  # the unit that holds the directions
+PLACED = 4  # pairs on which the place is chosen
+
+
+class SteeringConfig(AnalysisConfig):
+    """Low-rank carriers of the answer, and one vector that steers without a donor."""
+
+    FILES = ("pair_file",)
+
+    task: str = Field("maze", description=f"One of {', '.join(NAMES)}.")
+    pairs: int = Field(12, ge=2, description="Pairs that the directions are made of.")
+    check_pairs: int = Field(16, ge=0, description="Further pairs that they are tested on; of --pair-file, at most so many.")
+    unique: bool = Field(True, description="Pairs have one right answer on either side.")
+    solved: bool = Field(True, description="Pairs are such as the model solves; without, whatever it makes of them.")
+    pair_file: str | None = Field(
+        None, description="Own pairs: a line {'clean': {...}, 'corrupt': {...}, 'boxes': {'ball': [left, top, right, bottom]}}."
+    )
+    layer: int | None = Field(None, ge=0, description="Block after which is steered. Chosen on the first pairs by default.")
+    tokens: tuple[str, ...] | None = Field(None, min_length=1, description="Token groups, together. Chosen likewise.")
+    num_inference_steps: int = Field(8, ge=2, description="Denoising steps of every run.")
+    ranks: tuple[int, ...] = Field((1, 2, 4, 8), min_length=1, description="Ranks of the exchanged subspaces.")
+    doses: tuple[float, ...] = Field((-1.0, 0.5, 1.0, 2.0), description="Doses of the vector beside 1.")
+    batch: int = Field(12, ge=1, description="Patched rows in one forward; 1 is exact to the bit.")
+
+    @field_validator("task")
+    @classmethod
+    def _task(cls, value: str) -> str:
+        return known_task(value)
+
+    @field_validator("ranks")
+    @classmethod
+    def _ranks(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if min(value) < 1:
+            raise ValueError(f"rank {min(value)}: a subspace has at least one direction")
+        return tuple(sorted({1, *value}))
+
+
+class VectorFacts(Facts):
+    """Of the directions: where, of how many pairs, and how much of their differences each of the first ones has."""
+
+    layer: int
+    tokens: tuple[str, ...]
+    pairs: int
+    norm: float
+    shares: tuple[float, ...]
+
+
+class CheckFacts(Facts):
+    """Of a tested pair. ``tokens``: how many were steered."""
+
+    prompts: tuple[str, str]
+    tokens: int
+
+
+ENTRY = Entry(
+    "steering",
+    SteeringConfig,
+    "Low-rank carriers of the answer, and one vector that steers without a donor.",
+    (
+        "cos analyze steering",
+        "cos analyze steering --task place --layer 1 --tokens target_place,donor_place --out runs/steering-place",
+        "cos analyze steering --model ./my-model --pair-file pairs.jsonl --num-steps 20 --out runs/own-steering",
+    ),
+    seconds=200,
+    facts=(VectorFacts, CheckFacts),
+)

@@ -1,0 +1,313 @@
+"""Circuits: a planted one is found exactly, an untrained model has none, and every map is what plain hooks give."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from planted import BOXES, SIZE
+from planted import model as planted
+
+from cos_interp.analyses.circuit import HEADS, SITES, Circuit, CircuitConfig, Component, paths
+from cos_interp.analyses.circuit import measure as measuring
+from cos_interp.analyses.circuit.bench import Bench, recorder
+from cos_interp.analyses.circuit.components import drawn
+from cos_interp.analyses.circuit.pieces import pieces
+from cos_interp.analyses.circuit.search import narrowed, smallest
+from cos_interp.analyses.driver import experiment
+from cos_interp.analyses.driver.registry import load
+from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.driver.twins import twin_of
+from cos_interp.analyses.kit.split_pairs import pair_of
+from cos_interp.interp import HookedVideoPipeline, InterpError
+from cos_interp.interp.families import tiny
+
+WORDS = ("red ball", "blue ball", "two goals", "a box", "green square", "left", "right of it", "the agent")
+STEPS = 2
+
+
+def pair_file(folder, count=4, boxes=BOXES):
+    lines = [
+        {"clean": {"prompt": WORDS[n], **SIZE}, "corrupt": {"prompt": WORDS[-1 - n], **SIZE}, "boxes": boxes}
+        for n in range(count)
+    ]
+    path = folder / "pairs.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return str(path)
+
+
+def asked(folder, **more):
+    return CircuitConfig(**{"pair_file": pair_file(folder), "pairs": 2, "num_inference_steps": STEPS, "batch": 4, **more})
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("planted")
+    config = asked(folder)
+    result, report = experiment.run_and_report(load("circuit"), config, folder / "run", model=planted(), workers=1)
+    return folder, result, report
+
+
+def test_the_planted_parts_are_all_that_the_maps_show(found):
+    rows = found[1].rows
+    parts = rows[rows.table == "part"].groupby(["part", "layer"]).effect.mean()
+    there = {("cross", 0), ("cross", 1), ("attn", 2)}
+    assert {place for place, effect in parts.items() if abs(effect) > 1e-6} == there
+    assert parts["cross", 0] == pytest.approx(parts["attn", 2]) and parts["cross", 0] + parts["cross", 1] == pytest.approx(1)
+    assert (rows[rows.table == "whole"].effect - 1).abs().max() < 1e-9
+    groups = rows[rows.table == "group"].groupby(["part", "layer", "group"]).effect.mean()
+    named = {place for place, effect in groups.items() if abs(effect) > 1e-6}
+    assert named == {("cross", 0, "a"), ("cross", 1, "c"), ("attn", 2, "b")}
+
+
+def test_the_planted_circuit_is_found_exactly(found):
+    """The first hop or the second, which carry the same, and the road of its own; one of them alone does not reach the goal."""
+    folder, result, report = found
+    circuit = Circuit.model_validate_json((folder / "run/media/circuit.json").read_bytes())
+    places = {(one.part, one.layer, one.group) for one in circuit.components}
+    assert places in ({("cross", 0, "a"), ("cross", 1, "c")}, {("attn", 2, "b"), ("cross", 1, "c")})
+    assert circuit.effect == pytest.approx(1, abs=1e-4) and len(circuit.smaller) == 1 and circuit.smaller_effect < 0.8
+    assert circuit.model["digest"] == result.facts["model"]["digest"] and len(circuit.checks) == 3  # fmt: skip
+    ways = result.rows[result.rows.table == "check"].groupby("way").effect.mean()
+    assert ways["circuit"] == pytest.approx(1, abs=1e-4) and ways["random set"] < 0.2  # some of its tokens may be B's
+    assert RunStore(folder / "run").verify() == []
+    assert any("circuit" in line for line in report.lines)
+
+
+def test_all_but_the_circuit_is_what_the_other_hop_of_the_road_still_carries(found):
+    """Either hop is enough for its share of the answer, so that the set suffices and is not necessary: both are said."""
+    rows = found[1].rows
+    ways = rows[rows.table == "check"].groupby("way").effect.mean()
+    share = rows[(rows.table == "group") & (rows.group == "b")].effect.max()
+    assert ways["everything"] == pytest.approx(1)
+    assert ways["all but it"] == pytest.approx(share, abs=1e-4) == pytest.approx(1 - ways["one less"], abs=1e-4)
+
+
+def test_paths_show_the_two_hops_by_its_values_and_no_other_road(found):
+    rows = found[1].rows
+    paths = rows[rows.table == "path"].assign(ends=lambda r: r.sender.str[:7] + " > " + r.receiver.str[:6])
+    means = paths.groupby(["when", "road", "ends"]).effect.mean()
+    means = means.rename(index=lambda name: name.replace(" a >", " >"))
+    large = {key for key, effect in means.items() if abs(effect) > 1e-6}
+    assert {(when, road) for when, road, _ in large} == {("within", "all"), ("within", "v")}
+    assert all("cross 0" in ends and "attn 2" in ends for *_, ends in large)
+
+
+def test_a_circuit_is_tested_on_another_model_and_refused_where_it_cannot_be(found, tmp_path):
+    folder = found[0]
+    path = str(folder / "run/media/circuit.json")
+    config = asked(folder, check=path, check_pairs=2)
+    result, report = experiment.run_and_report(load("circuit"), config, tmp_path / "again", model=planted(), workers=1)
+    assert set(result.rows.table) == {"check"} and result.rows[result.rows.way == "circuit"].effect.min() == pytest.approx(
+        1, abs=1e-4
+    )
+    assert json.loads((tmp_path / "again/media/circuit.json").read_text()) == json.loads(
+        (folder / "run/media/circuit.json").read_text()
+    )
+    joint = HookedVideoPipeline.from_pretrained("tiny:cogvideox")
+    for given, other, said in (
+        ({}, joint, "has the parts attn, mlp"), ({"num_inference_steps": 3}, planted(), "give --num-steps 2"),
+        ({"pair_file": None}, planted(), "--pair-file"),
+        ({"check": str(folder / "pairs.jsonl")}, planted(), "is no circuit.json"),
+    ):  # fmt: skip
+        with pytest.raises(InterpError, match=said):
+            measuring.check(asked(folder, **{"check": path, **given}), other)
+
+
+def test_no_circuit_in_a_model_of_random_weights(tmp_path):
+    made = HookedVideoPipeline.from_pretrained("tiny:wan2.1")
+    made.defaults |= SIZE
+    _, report = experiment.run_and_report(load("circuit"), asked(tmp_path, most=2), tmp_path / "run", model=made, workers=1)
+    assert any("No circuit was found" in line for line in report.lines), report.lines
+    assert all(f["verdict"] == "not testable" for f in report.data["findings"])
+    assert not (tmp_path / "run/media/circuit.json").exists()
+
+
+@pytest.mark.slow
+def test_no_circuit_in_the_untrained_twin_of_the_organism(organism, tmp_path):
+    """With its autoencoder and text encoder, and weights drawn at random; on one pair, whatever it makes of it."""
+    config = CircuitConfig(solved=False, pairs=1, check_pairs=0, num_inference_steps=2)
+    result, report = experiment.run_and_report(load("circuit"), config, tmp_path / "run", model=twin_of(organism, 0), workers=1)
+    assert any("No circuit was found" in line for line in report.lines), report.lines
+    goals = result.rows[(result.rows.table == "flow") & (result.rows.group == "goals")].effect
+    assert goals.abs().max() < 0.5  # the organism has 0.99 there
+
+
+# --- maps against plain hooks ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bench")
+    config = asked(folder, batch=1)
+    made = HookedVideoPipeline.from_pretrained("tiny:wan2.1")
+    made.defaults |= SIZE
+    return Bench.of(recorder(made, config), config, *pair_of(recorder(made, config), config, 0))
+
+
+def by_hand(bench, module, change, before=False):
+    """Final latents of the pair's receiving run with one plain hook: ``change(value, step)``."""
+    pipe, count = tiny.build("wan2.1"), [0]
+
+    def hook(_, given, output=None):
+        count[0] += 1
+        new = change(given[0] if before else output, count[0] - 1)
+        return (new,) if before and new is not None else new
+
+    found = pipe.transformer.get_submodule(module)
+    found.register_forward_pre_hook(hook) if before else found.register_forward_hook(hook)
+    call = dict(bench.target.problem.call) | {"num_inference_steps": STEPS, "guidance_scale": 1.0}
+    generator = torch.Generator("cpu").manual_seed(bench.target.problem.seed)
+    return pipe(**call, generator=generator, output_type="latent", return_dict=False)[0]
+
+
+MODULES = {"cross": "attn2", "attn": "attn1", "mlp": "ffn"}
+
+
+@pytest.mark.parametrize(("part", "layer"), [("cross", 1), ("mlp", 2)])
+def test_cells_of_the_coarse_map(bench, part, layer):
+    given = lambda step: bench.donor.recording.cache[f"blocks.{layer}.{measuring.SITES[part]}", step, "cond"].flatten(1, 3)
+    hand = by_hand(bench, f"blocks.{layer}.{MODULES[part]}", lambda value, step: given(step))
+    assert torch.equal(bench.latents([measuring.whole_of(bench, part, layer)])[0], hand)
+
+
+@pytest.mark.parametrize(("part", "layer", "group", "first"), [("attn", 1, "b", 0), ("cross", 0, "a", 1)])
+def test_cells_by_token_group_and_step(bench, part, layer, group, first):
+    one = Component(part=part, layer=layer, group=group, steps=tuple(range(first, STEPS)))
+    given = lambda step: bench.donor.recording.cache[f"blocks.{layer}.{measuring.SITES[part]}", step, "cond"].flatten(1, 3)
+    at = bench.masks[group].flatten()[None, :, None]
+    hand = by_hand(
+        bench,
+        f"blocks.{layer}.{MODULES[part]}",
+        lambda value, step: torch.where(at, given(step), value) if step >= first else value,
+    )
+    assert torch.equal(bench.latents(bench.rows([(one,)]))[0], hand)
+
+
+@pytest.mark.parametrize(("part", "head"), [("cross", 0), ("attn", 1)])
+def test_cells_by_head(bench, part, head):
+    one = Component(part=part, layer=1, group="c", steps=(0, 1), heads=(head,))
+    given = lambda step: bench.donor.recording.cache[f"blocks.1.{HEADS[part]}", step, "cond"].flatten(1, 3)
+
+    def change(value, step):
+        split = value.unflatten(-1, (bench.heads, -1)).clone()
+        at = bench.masks["c"].flatten()
+        split[:, at, head] = given(step)[:, at, head]
+        return split.flatten(-2)
+
+    hand = by_hand(bench, f"blocks.1.{MODULES[part]}.to_out.0", change, before=True)
+    assert torch.equal(bench.latents(bench.rows([(one,)]))[0], hand)
+
+
+def test_a_path_within_a_step(bench):
+    """From attention to the prompt of block 0 at A to attention to the video of block 1 at B, by plain hooks in two runs."""
+    sender = Component(part="cross", layer=0, group="a", steps=(0, 1))
+    receiver = Component(part="attn", layer=1, group="b", steps=(0, 1))
+    named, rows = paths._within(bench, [sender, receiver])
+    assert [row["road"] for row in named] == ["all", "q", "k", "v"]
+    pipe, caught, calls = tiny.build("wan2.1"), [], [0]
+    own, donor = bench.target.recording, bench.donor.recording
+
+    def held(part, layer):
+        name = f"blocks.{layer}.{SITES[part]}"
+        value = lambda run, step: run.cache[name, step, "cond"].flatten(1, 3)
+
+        def hook(_, given, output):
+            step = calls[0] - 1
+            if (part, layer) == ("attn", 1):
+                caught.append(output.clone())
+            if (part, layer) == ("cross", 0):
+                return torch.where(bench.masks["a"].flatten()[None, :, None], value(donor, step), value(own, step))
+            return value(own, step)
+
+        return hook
+
+    def state(_, args, kwargs):
+        calls[0] += 1
+        return args, kwargs | {"hidden_states": own.run.x_t[calls[0] - 1]}
+
+    pipe.transformer.register_forward_pre_hook(state, with_kwargs=True)
+    for layer, block in enumerate(pipe.transformer.blocks):
+        for part, module in MODULES.items():
+            block.get_submodule(module).register_forward_hook(held(part, layer))
+    call = dict(bench.target.problem.call) | {"num_inference_steps": STEPS, "guidance_scale": 1.0}
+    pipe(**call, generator=torch.Generator("cpu").manual_seed(bench.target.problem.seed), output_type="latent")
+    at = bench.masks["b"].flatten()[None, :, None]
+    hand = by_hand(bench, "blocks.1.attn1", lambda value, step: torch.where(at, caught[step], value))
+    assert torch.equal(bench.latents(rows[:1])[0], hand) and not torch.equal(hand, own.run.latents)
+
+
+def test_a_set_and_everything_but_it_are_the_donors_run(bench):
+    """The two runs start from one noise, so that all components together leave nothing of the receiving one: to the last bit."""
+    chosen = [
+        Component(part="cross", layer=0, group="a", steps=(1,)),
+        Component(part="attn", layer=1, group="b", steps=(0, 1), heads=(1,)),
+    ]  # fmt: skip
+    without = bench.without(chosen)
+    whole = bench.latents([bench.without(()), [*without, *bench.rows([chosen])[0]]])
+    assert all(torch.equal(latent, bench.donor.recording.run.latents) for latent in whole)
+    assert not torch.equal(bench.latents([without])[0], bench.donor.recording.run.latents)
+
+
+# --- arithmetic --------------------------------------------------------------------------------------------------------
+
+
+def component(layer, part="cross", group="a"):
+    return Component(part=part, layer=layer, group=group, steps=(0, 1, 2))
+
+
+def test_the_smallest_set_is_not_what_greed_alone_finds():
+    """0 is the best alone, and of no use to the two that do it together."""
+    zero, one, two, three = map(component, range(4))
+    worth = {frozenset({zero}): 0.5, frozenset({one, two}): 1.0, frozenset({zero, one}): 0.6, frozenset({zero, one, two}): 1.0}
+    value = lambda sets: [worth.get(frozenset(chosen), 0.1) for chosen in sets]
+    found, path = smallest([zero, one, two, three], value, 0.8, 4)
+    assert set(found.components) == {one, two} and found.smaller == (zero,) and found.smaller_effect == 0.5 and found.tried == 4
+    assert len(path) == 3 and set(path[-1][0]) == {zero, one, two}
+
+
+def test_nothing_reaches_the_goal():
+    assert smallest([component(0)], lambda sets: [0.3 for _ in sets], 0.8, 4)[0] is None
+    assert smallest([], lambda sets: [], 0.8, 4) == (None, [])
+
+
+def test_narrowing_keeps_the_steps_and_heads_that_are_needed():
+    def worth(chosen):
+        one = chosen[0]
+        return 1.0 if {1, 2} <= set(one.steps) and (one.heads is None or 2 in one.heads) else 0.0
+
+    (thin,) = narrowed((component(0),), lambda sets: [worth(chosen) for chosen in sets], 1.0, heads=3)
+    assert thin.steps == (1, 2) and thin.heads == (2,)
+    (whole,) = narrowed((component(0, "mlp"),), lambda sets: [worth(chosen) for chosen in sets], 1.0, heads=3)
+    assert whole.heads is None
+
+
+def test_a_random_set_is_as_large_elsewhere():
+    mask = torch.zeros(3, 4, 4, dtype=torch.bool)
+    mask[:, 0, 0] = True
+    for draw in range(5):
+        made, masks = drawn([component(1)], {"a": mask}, 3, np.random.default_rng(draw))
+        assert made[0].layer != 1 and made[0].part == "cross"
+        assert masks[made[0].group].sum() == 3 and not (masks[made[0].group] & mask).any()
+
+
+def test_unseen_pairs_do_not_depend_on_how_many_are_searched(tmp_path):
+    names = lambda **more: {piece.name for piece, _ in pieces(CircuitConfig(check_pairs=3, **more)) if piece.stage == "check"}
+    assert names(pairs=2) == names(pairs=9) == {"check-1000", "check-1001", "check-1002"}
+    config = asked(tmp_path)
+    assert [piece.name for piece, _ in pieces(config) if piece.stage == "check"] == ["check-1000", "check-1001"]
+
+
+@pytest.mark.parametrize(
+    ("box", "said"),
+    [([0, 0, 0, 8], "left below right"), ([0, 0, 200, 8], "has 64x64 pixels"),
+     ([0, 0, 4, 4], "middle of no token"), ("no", "whole pixels")],
+)  # fmt: skip
+def test_boxes_that_are_none_are_said(tmp_path, box, said):
+    made = HookedVideoPipeline.from_pretrained("tiny:wan2.1")
+    config = CircuitConfig(pair_file=pair_file(tmp_path, 1, {"a": box}), num_inference_steps=STEPS)
+    with pytest.raises(InterpError, match=said):
+        measuring.check(config, made)
+        Bench.of(recorder(made, config), config, *pair_of(recorder(made, config), config, 0))

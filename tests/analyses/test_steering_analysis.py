@@ -1,0 +1,159 @@
+"""Steering as an experiment: directions by hand-made numbers, each way against plain hooks, a whole run on another family."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from cos_interp.analyses.driver import experiment
+from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.registry import load
+from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.kit.pairs import Recorder
+from cos_interp.analyses.kit.problems import Problem
+from cos_interp.analyses.steering import SteeringConfig
+from cos_interp.analyses.steering.directions import exchanged, exchanged_as_far, mean_direction, random_basis, roles, subspace
+from cos_interp.analyses.steering.measure import place
+from cos_interp.analyses.steering.report import findings
+from cos_interp.analyses.steering.tried import Trial, elsewhere, place_of, without_cells
+from cos_interp.interp import HookedVideoPipeline, InterpError, Steer, tiny
+from cos_interp.tasks import get_task
+
+SIZE = {"height": 64, "width": 64, "num_frames": 9, "max_sequence_length": 12}
+WORDS = ("red ball", "blue ball", "two goals", "a box", "green square", "left")
+
+
+def test_a_planted_direction_is_found_and_exchanged_alone():
+    chance = torch.Generator().manual_seed(0)
+    planted = torch.zeros(6)
+    planted[2] = 3.0
+    differences = planted + 0.01 * torch.randn(40, 6, generator=chance)
+    basis, shares = subspace(differences, 2)
+    assert abs(basis[2, 0]) > 0.999 and shares[0] > 0.99
+    assert torch.allclose(mean_direction(differences), planted, atol=0.02)
+    own, donor = torch.zeros(3, 6), torch.arange(6.0).expand(3, 6)
+    moved = exchanged(own, donor, torch.eye(6)[:, [2]])
+    assert torch.equal(moved[0], torch.tensor([0, 0, 2.0, 0, 0, 0]))
+    far = exchanged_as_far(own, donor, torch.eye(6)[:, [5]], torch.eye(6)[:, [2]])
+    assert torch.allclose(far[0], torch.tensor([0, 0, 0, 0, 0, 2.0]))
+    drawn = random_basis(6, 3, chance)
+    assert torch.allclose(drawn.T @ drawn, torch.eye(3), atol=1e-6)
+
+
+def test_the_weights_are_where_one_answer_alone_changes_the_scene():
+    maze = get_task("maze")
+    item = maze.sample(3, unique=True, split="test")
+    other = maze.counterfactual(item, "prompt", np.random.default_rng(0))
+    found, goals = roles(item, other), torch.from_numpy(maze.groups(item, other)["goals"]).any(0)
+    assert sorted(found[goals].tolist()) == [-1.0, 1.0] and torch.equal(roles(other, item), -found)
+    weights = found[None] * goals[None].float()
+    there = elsewhere(weights, goals[None], torch.Generator().manual_seed(0))
+    assert sorted(there[there != 0].tolist()) == [-1.0, 1.0] and not (there[goals[None]] != 0).any()
+
+
+def test_the_verdict_without_the_steered_cells():
+    maze = get_task("maze")
+    item = maze.sample(3, unique=True, split="test")
+    other = maze.counterfactual(item, "prompt", np.random.default_rng(0))
+    goals = maze.groups(item, other)["goals"].any(0)
+    grey = other.video.copy()
+    for row, col in np.argwhere(goals):
+        grey[:, row * 16 : row * 16 + 16, col * 16 : col * 16 + 16] = 120
+    assert maze.verify(other, grey).status == "undecided" and without_cells(item, other, grey, goals) == "donor"
+    assert without_cells(item, other, item.video, goals) == "target"
+    assert without_cells(item, other, np.full_like(grey, 120), goals) == "undecided"
+
+
+def test_the_place_is_the_best_alone_unless_two_are_needed():
+    rows = lambda *cells: pd.DataFrame([{"layer": n, "group": g, "effect": e} for n, g, e in cells])
+    ask = SteeringConfig()
+    assert place(ask, rows((0, "a", 0.2), (1, "a", 0.8), (1, "a + b", 0.85))) == (1, ("a",))
+    assert place(ask, rows((0, "a", 0.2), (1, "a", 0.5), (2, "a + b", 0.95))) == (2, ("a", "b"))
+    assert place(SteeringConfig(layer=3, tokens=("x",)), rows()) == (3, ("x",))
+    with pytest.raises(InterpError, match="give --layer too"):
+        place(SteeringConfig(tokens=("x",)), rows((0, "a", 0.2)))
+
+
+@pytest.fixture(scope="module")
+def trial():
+    """One pair on a tiny pipeline, with directions drawn at random; rows are finished one by one."""
+    model = HookedVideoPipeline.from_pretrained("tiny:wan2.1")
+    record = Recorder(model, SteeringConfig(num_inference_steps=2))
+    target, donor = (record(Problem("own", {"prompt": word, **SIZE}, 7, 0)) for word in WORDS[:2])
+    mask = torch.zeros(3, 4, 4, dtype=torch.bool)
+    mask[:, 1, 2] = True
+    chance = torch.Generator().manual_seed(0)
+    width = donor.recording.cache["blocks.1.hook_resid_post", 0].shape[-1]
+    where = place_of("blocks.1.hook_resid_post", mask, target, donor)
+    return Trial(model, target, donor, where, torch.randn(width, generator=chance), random_basis(width, 2, chance))
+
+
+def by_hand(trial, change):
+    """Final latents of the receiving run with a plain hook on block 1: ``change(value, step)`` at the place's token."""
+    pipe, count, at = tiny.build("wan2.1"), [0], trial.place.mask.flatten()[None, :, None]
+
+    def hook(_, given, output):
+        count[0] += 1
+        return torch.where(at, change(output, count[0] - 1), output)
+
+    pipe.transformer.blocks[1].register_forward_hook(hook)
+    call = {"prompt": WORDS[0], **SIZE, "num_inference_steps": 2, "guidance_scale": 1.0}
+    return pipe(**call, generator=torch.Generator("cpu").manual_seed(7), output_type="latent", return_dict=False)[0]
+
+
+def test_two_ways_against_plain_hooks(trial):
+    rows = trial.rows((2.0,), (1, 2))
+    found = trial.latents({way: rows[way] for way in ("steer 2", "exchange 1", "donor", "second half of the steps")}, 1)
+    given = lambda step: trial.donor.recording.cache["blocks.1.hook_resid_post", step, "cond"].flatten(1, 3)
+    one = trial.basis[:, :1]
+    assert torch.equal(found["steer 2"], by_hand(trial, lambda value, step: value + 2 * trial.vector))
+    assert torch.equal(found["exchange 1"], by_hand(trial, lambda value, step: value + ((given(step) - value) @ one) @ one.T))
+    assert torch.equal(found["donor"], by_hand(trial, lambda value, step: given(step)))
+    late = by_hand(trial, lambda value, step: value + trial.vector if step == 1 else value)
+    assert torch.equal(found["second half of the steps"], late)
+
+
+def judged(steer, random, elsewhere_too=0.0):
+    """The verdicts of made-up effects of 16 pairs."""
+    chance = np.random.default_rng(0)
+    rows = []
+    for pair in range(16):
+        for way, value in (
+            ("steer", steer), ("random direction", random), ("wrong place", elsewhere_too), ("exchange", steer),
+            ("random exchange", random), ("donor", 1.0),
+        ):  # fmt: skip
+            size = np.nan if way == "donor" else 1.0
+            effect = value + 0.05 * chance.standard_normal()
+            rows.append({"table": "check", "pair": pair, "way": way, "size": size, "effect": effect, "donor_shown": effect})
+    at = pd.DataFrame(rows)
+    result = AnalysisResult("steering", SteeringConfig(), at)
+    return [finding.verdict for finding in findings(result, at)]
+
+
+def test_verdicts_of_made_up_numbers():
+    assert judged(0.9, 0.0) == ["reproduced"] * 3
+    assert judged(0.1, 0.0) == ["refuted"] * 3
+    assert judged(0.9, 0.9) == ["refuted"] * 3  # the placebo: a random direction does as much
+    assert judged(0.9, 0.0, elsewhere_too=0.9)[0] == "refuted"  # it does not matter where
+
+
+def test_a_whole_run_on_another_pipeline(tmp_path):
+    lines = [
+        {"clean": {"prompt": a, **SIZE}, "corrupt": {"prompt": b, **SIZE}, "boxes": {"a": [0, 0, 16, 16]}}
+        for a, b in zip(WORDS, WORDS[::-1], strict=True)
+    ][:4]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    model = HookedVideoPipeline.from_pretrained("tiny:wan2.1")
+    config = SteeringConfig(pair_file=str(tmp_path / "pairs.jsonl"), pairs=3, num_inference_steps=2, ranks=(1, 2), doses=(2.0,))
+    result, report = experiment.run_and_report(load("steering"), config, tmp_path / "run", model=model, workers=1)
+    at = result.rows[result.rows.table == "check"]
+    assert at.effect.notna().all() and set(at.pair) == {"check-1000"}
+    assert {"steer", "random direction", "wrong place", "exchange", "random exchange", "all but", "donor"} <= set(at.way)
+    assert [f["verdict"] for f in report.data["findings"]] == ["not testable"] * 3
+    one = Steer.load(tmp_path / "run/media/steering.safetensors")
+    assert one.card["model"]["digest"] == result.facts["model"]["digest"] and one.where.endswith("hook_resid_post")
+    assert RunStore(tmp_path / "run").verify() == []
