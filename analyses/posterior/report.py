@@ -112,8 +112,8 @@ def _margin(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
     ]
     caption = (
         "Left: how far x_t stands from the nearest boundary at which the likeliest candidate changes, in standard deviations of "
-        f"its noise, up to {SHOWN}. Right: how often the likeliest candidate is the one that the run ends with (by the verifier, or "
-        "nearest)."
+        f"its noise, up to {SHOWN}. Right: how often the likeliest candidate is the one that the run ends with (by the verifier, "
+        "or nearest)."
     )
     return pages.Section("Commitment", panels(made), caption)
 
