@@ -13,7 +13,7 @@ from typing import Any
 
 from cos_interp.interp import variants
 from cos_interp.interp.files import weights_digest
-from cos_interp.interp.loading import ORGANISM
+from cos_interp.interp.variants import ORGANISM
 from cos_interp.organism import data, shapes, train_dit, train_vae
 
 TASK_KEYS = (

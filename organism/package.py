@@ -11,7 +11,7 @@ from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanImag
 
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.files import TEMPORARY
-from cos_interp.interp.loading import ORGANISM
+from cos_interp.interp.variants import ORGANISM
 from cos_interp.organism import shapes, text, train_dit, widen
 
 

@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from cos_interp.interp import variants
 from cos_interp.interp.files import TEMPORARY
 from cos_interp.interp.identity import component_digest
-from cos_interp.interp.loading import ORGANISM, load_pipeline
+from cos_interp.interp.loading import load_pipeline
 from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.variants import ORGANISM
 from cos_interp.organism import card, loop, package
 from cos_interp.organism.evaluate import evaluate
 from cos_interp.organism.kinds import KINDS

@@ -8,7 +8,7 @@ import pandas as pd
 
 from cos_interp.analyses.commitment.measure import early_step
 from cos_interp.analyses.driver.base import AnalysisResult
-from cos_interp.analyses.driver.estimates import DIFFERENCE, Mean, Share
+from cos_interp.analyses.driver.estimates import Mean, Share
 from cos_interp.analyses.driver.findings import Finding, Number
 from cos_interp.analyses.driver.rules import rules
 from cos_interp.analyses.kit.screening import screening_table
@@ -95,7 +95,7 @@ def _screening(result: AnalysisResult, looks: pd.DataFrame, sigmas: Sequence[flo
         "nowhere" if found.empty else f"at step {int(found.step.iloc[0])}, which costs {found.compute.iloc[0]:.2f} whole runs,"
     )
     return result.judge(
-        f"commitment.{key}", Mean(found.gain, bounds=DIFFERENCE),
+        f"commitment.{key}", Mean(found.gain),
         f"finishing only the seed that looks best {where} solves {Mean(found.screened).number()}, more than the control by",
         Mean(found.control).number(), unfit,
     )  # fmt: skip

@@ -6,7 +6,7 @@ import pandas as pd
 
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
-from cos_interp.analyses.driver.estimates import DIFFERENCE, Mean
+from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding, Number
 from cos_interp.analyses.driver.statistics import mean_number
@@ -38,7 +38,7 @@ def _finding(result: AnalysisResult, tensor: str, each: pd.DataFrame) -> Finding
     base = single if single.mean() >= scaled.mean() else scaled
     beside = f"single runs {_mean(single)}, the same seeds at the merged norm {_mean(scaled)}"
     said = f"ensemble of {tensor} solves {_mean(own)}, {beside}; its gain over the better of the two is"
-    gain = Mean((own - base).to_numpy(), bounds=DIFFERENCE)
+    gain = Mean((own - base).to_numpy())
     few = f"{gain.n} of at least {PAIRS} items" if gain.n < PAIRS else None
     return result.judge(f"ensemble.{tensor}", gain, said, _mean(base), no_room(float(base.mean())) or few)
 
