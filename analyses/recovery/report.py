@@ -214,7 +214,9 @@ def _maps(rows: pd.DataFrame, dose: float, sigmas: list[float], judged: bool, re
         if maps:
             figure = matrix_maps(maps, "later step", "injection step, sigma", "share", (0, 1), panel="injected")
             caption = f"Dose {dose:g}. 'end': the final video. Control: the donor's own video, which nothing corrected."
-            out.append(pages.Section(f"Read in the clean estimate: {name}", figure.explored(pd.concat(told)), caption))
+            out.append(
+                pages.Section(f"Read in the clean estimate: {name}", figure.explored(pd.concat(told, ignore_index=True)), caption)
+            )
     return out
 
 
