@@ -120,8 +120,8 @@ def _finding(result: AnalysisResult, donor: str, found: pd.DataFrame, sigmas: Se
         f"{DONORS[donor]}: its answer is read where it was put in for {read_at or 'none'}; of the items in which it was, each at "
         f"the first such step, more than half are right again {until}; the right answer is in the final video for",
         Share((first.back == first.injected).astype(float)).number(),
-        short=f"of the items in which the answer of {DONORS[donor]} was read where it was put in, the right answer is in the "
-        "final video for",
+        short=f"of the items in which the injected answer ({DONORS[donor]}) was read where it was put in, the right answer is in "
+        "the final video for",
     )  # fmt: skip
 
 
