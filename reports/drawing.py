@@ -55,7 +55,7 @@ class Maps:
         known = self.cells[self.cells[VALUE].notna()]
         if known.empty:
             return "no values"
-        top = known.loc[known[VALUE].astype(float).idxmax()]
+        top = known.iloc[int(known[VALUE].astype(float).to_numpy().argmax())]
         at = ", ".join(f"{name} {_plain(top[name])}" for name in (self.panel, self.y, self.x) if str(top[name]))
         values = known[VALUE].astype(float)
         return f"{self.label or VALUE} from {values.min():.2f} to {values.max():.2f}; the largest at {at}"

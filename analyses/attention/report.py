@@ -125,7 +125,7 @@ def word_section(words: pd.DataFrame, named: pd.DataFrame) -> pages.Section:
     own = words[words.own.astype(bool)]
     tables = [("words at what they name", own), ("words that name nothing", words[words.other.astype(bool)])]
     maps = [(title, layer_step(part, "log2_ratio")) for title, part in tables if len(part)]
-    made = matrix_maps(maps, "step", "layer", "log2 ratio", diverging=True)
+    made: str = matrix_maps(maps, "step", "layer", "log2 ratio", diverging=True)
     excess = named.assign(excess=named.own_ratio - named.other_ratio)
     if excess.excess.notna().any():
         made += head_maps(excess, {"excess": "excess over words that name nothing"})

@@ -55,9 +55,9 @@ def laid_out(sections: Sequence[Section]) -> dict[str, Any]:
     drawn = [out for s, out in zip(sections, made, strict=True) if s.figure]
     key = next((out for s, out in zip(sections, made, strict=True) if s.key and s.figure), drawn[0] if drawn else None)
     example = held[0][1] if held else None
-    for out in (key, example):
-        if out is not None:
-            out["above"] = True
+    for part in (key, example):
+        if part is not None:
+            part["above"] = True
     return {"sections": made, "key": key, "example": example}
 
 

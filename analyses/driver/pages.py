@@ -25,7 +25,8 @@ def build(
     notes: list[str] | None = None, named: Sequence[str] = (),
 ) -> Report:  # fmt: skip
     """The report of an experiment: page, lines for the terminal, data, media. ``named``: caveats beside those of what was run."""
-    media = {media_name(s, part): part.data for s in sections for part in (*s.clips, *s.reels)}
+    media = {media_name(s, clip): clip.data for s in sections for clip in s.clips}
+    media |= {media_name(s, reel): reel.data for s in sections for reel in s.reels}
     figures = {f"{file_name(s.title)}.svg": s.figure.encode() for s in sections if s.figure}
     asked, method = split_question(question)
     first, notes = deciding(findings), notes or []

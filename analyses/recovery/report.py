@@ -120,8 +120,8 @@ def _finding(result: AnalysisResult, donor: str, found: pd.DataFrame, sigmas: Se
         f"{DONORS[donor]}: its answer is read where it was put in for {read_at or 'none'}; of the items in which it was, each at "
         f"the first such step, more than half are right again {until}; the right answer is in the final video for",
         Share((first.back == first.injected).astype(float)).number(),
-        short=f"of the items in which the answer of {DONORS[donor]} was read where it was put in, the right answer is in the "
-        "final video for",
+        short=f"of the items in which the injected answer ({DONORS[donor]}) was read where it was put in, the right answer is in "
+        "the final video for",
     )  # fmt: skip
 
 
@@ -214,7 +214,9 @@ def _maps(rows: pd.DataFrame, dose: float, sigmas: list[float], judged: bool, re
         if maps:
             figure = matrix_maps(maps, "later step", "injection step, sigma", "share", (0, 1), panel="injected")
             caption = f"Dose {dose:g}. 'end': the final video. Control: the donor's own video, which nothing corrected."
-            out.append(pages.Section(f"Read in the clean estimate: {name}", figure.explored(pd.concat(told)), caption))
+            out.append(
+                pages.Section(f"Read in the clean estimate: {name}", figure.explored(pd.concat(told, ignore_index=True)), caption)
+            )
     return out
 
 

@@ -173,3 +173,8 @@ def test_caveats_follow_what_was_run():
     assert "experts" in caveats_of(expert=["transformer", "transformer_2"])
     with pytest.raises(ValueError, match="unknown caveat 'other'; the caveats are cause"):
         caveats_of(("other",))
+
+
+def test_the_largest_cell_is_found_among_rows_of_one_index():
+    parts = [pd.DataFrame({"m": name, "y": [0, 1], "x": [3, 4], "value": [0.1, top]}) for name, top in (("a", 0.2), ("b", 0.9))]
+    assert Maps(pd.concat(parts), "x", "y", "m", "share", 0, 1).words().endswith("0.90; the largest at m b, y 1, x 4")
