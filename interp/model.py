@@ -277,12 +277,16 @@ class HookedVideoPipeline:
     def matching(self, patterns: str | Sequence[str]) -> list[str]:
         """The hook names that a pattern or several name; UnknownHook for a pattern without any."""
         patterns = words(patterns, "names", "hook names or patterns like 'blocks.*.hook_resid_post'; model.hook_names lists them")
+        known = self.hook_names
+        exact, found = set(known), set()
         for pattern in patterns:
             if "@" in pattern:
                 raise InterpError(f"names={pattern!r}: a name without its selectors; say steps=, branches= and tokens= for these")
-            if not any(Address(pattern).matches(n) for n in self.hook_names):
-                raise unknown_hook(pattern, self.hook_names)
-        return [n for n in self.hook_names if any(Address(p).matches(n) for p in patterns)]
+            matched = {pattern} & exact or {name for name in known if Address(pattern).matches(name)}
+            if not matched:
+                raise unknown_hook(pattern, known)
+            found |= matched
+        return [name for name in known if name in found]
 
     def _known(self, address: Address) -> Address:
         names = self.matching(address.name)

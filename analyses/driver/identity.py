@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 FORMAT = 2  # of a run folder
 LIBRARIES = ("torch", "diffusers", "nnsight", "transformers", "numpy", "scikit-learn", "umap-learn")
-ELSEWHERE = ("model", "revision", "device", "dtype", "offload", "lora")  # settings of which what they lead to is compared
+# settings of which what they lead to is compared, and those that decide no number
+ELSEWHERE = ("model", "revision", "device", "dtype", "offload", "lora", "memory", "host_memory", "disk")
 GROWING = ("items", "pairs", "twins")  # settings that may grow: what is there is a part of what is asked
 
 
@@ -32,6 +33,7 @@ def of(
     known = {
         "name": model.name, "digest": content.combined(parts), "parts": parts, "revision": config.revision, "given": given,
         "computed": f"{'/'.join(types)} on {_kind_of(model)}",
+        "call": {key: _plain(value) for key, value in model.defaults.items()},
     }  # fmt: skip
     command = command_line(name, config) + ("  # with a model given from Python" if given else "")
     return {
@@ -45,6 +47,11 @@ def of(
 def _kind_of(model: HookedVideoPipeline) -> str:
     """The kind of device that a model computes on, wherever its weights wait."""
     return str(getattr(model.pipe, "_execution_device", model.pipe.device).type)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON holds; of anything else its kind."""
+    return value if value is None or isinstance(value, (bool, int, float, str, list, dict)) else type(value).__name__
 
 
 def files_of(config: AnalysisConfig) -> list[str]:
@@ -81,6 +88,10 @@ def _model(held: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
     was, now = held.get("parts", {}), asked["parts"]
     if different := sorted(part for part in {*was, *now} if was.get(part) != now.get(part)):
         yield f"the model: other {', '.join(different)}"
+    was_told, told = held.get("call"), asked["call"]
+    for key in sorted({*was_told, *told}) if was_told is not None else ():  # runs before this was kept do not say
+        if was_told.get(key) != told.get(key):
+            yield f"the model's own call: {key} {was_told.get(key)}, now {told.get(key)}"
     if (computed := held.get("computed")) is not None and computed != asked["computed"]:
         yield f"the model was computed in {computed}, now in {asked['computed']}"
 

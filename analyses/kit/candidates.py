@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.own_size import own_size
 from cos_interp.tasks import Item, get_task, grid
 
 
@@ -46,7 +47,8 @@ def encoded(model: HookedVideoPipeline, videos: np.ndarray) -> Tensor | None:
     mean, std = (getattr(vae.config, name, None) for name in ("latents_mean", "latents_std"))
     if mean is None or std is None:
         return None
-    height, width = (int(model.defaults.get(key, own)) for key, own in zip(("height", "width"), videos.shape[2:4], strict=True))
+    made = own_size(model.pipe, model.defaults)
+    height, width = (made.get(key, own) for key, own in zip(("height", "width"), videos.shape[2:4], strict=True))
     larger = videos.repeat(height // videos.shape[2], 2).repeat(width // videos.shape[3], 3)
     pixels = torch.from_numpy(larger).permute(0, 4, 1, 2, 3).to(vae.device, vae.dtype) / 127.5 - 1
     with torch.no_grad():
