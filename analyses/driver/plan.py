@@ -29,7 +29,8 @@ class Line:
 @dataclass(frozen=True)
 class Plan:
     """``places``: bytes by purpose on ``device``, ``host`` and ``disk``; on the CPU the device is the host. ``limits``: bytes
-    that there are, for the places where that is known. ``recording``: bytes that one recorded run takes, ``budget`` what it may."""
+    that there are, for the places where that is known. ``recording``: bytes that one recorded run takes,
+    ``budget`` what it may."""
 
     lines: tuple[Line, ...]
     places: Mapping[str, Mapping[str, int]]

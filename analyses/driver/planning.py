@@ -135,8 +135,9 @@ def _remedies(foresee: Callable[..., Any], outlook: Outlook, plan: Plan, device:
     """The first options, alone or two together, with which everything fits."""
     options = fewer(outlook.config, outlook.shape.pixels, device)
     named = 0
+    least = list({tuple(change): (word, change) for word, change in options}.values())  # the last, smallest of each setting
     for count in (1, 2, 3):
-        for some in combinations(options, count):
+        for some in combinations(options if count == 1 else least, count):
             update: dict[str, Any] = {}
             for _, change in some:
                 update |= change
