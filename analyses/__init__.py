@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cos_interp.analyses import dossier
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.registry import entries
+from cos_interp.analyses.driver.settings import Loading
 
 if TYPE_CHECKING:
     from cos_interp.analyses.driver.base import AnalysisResult
@@ -55,7 +56,8 @@ def run(
     """Run an experiment, or continue it, write its report, and load what it left: ``run("recovery", items=20, out="runs/r")``.
 
     ``settings`` are the fields of ``EXPERIMENTS[name].config``. ``model``: what ``--model`` takes, or a loaded model, which is
-    used as it is; the run then says that it was given, with the digest of its weights in memory. ``out``: the run folder,
+    used as it is, where you have placed it, with its ``defaults``; the run then says that it was given, with the digest of its
+    weights in memory. ``out``: the run folder,
     ``runs/<name>`` by default. Raises ValueError for an unknown experiment or setting (pydantic's, which names the field),
     RunError for a folder that holds another run.
     """
@@ -64,6 +66,11 @@ def run(
     _known_settings(name, settings)
     folder = Path("runs") / name if out is None else Path(out)
     loaded = None if isinstance(model, str) else model
+    if loaded is not None and (asked := sorted(set(settings) & {*Loading.PLACING, *Loading.CALL, "revision"})):
+        raise ValueError(
+            f"{asked[0]}={settings[asked[0]]!r}: a model that is given is used as it is: place model.pipe yourself and put "
+            "keywords of its calls into model.defaults, or give the model's name"
+        )
     config = EXPERIMENTS[name].config(**{**settings, "model": model if isinstance(model, str) else model.name})
     runner(name)(config, folder, model=loaded, fresh=fresh, workers=workers)
     return load(folder)

@@ -15,6 +15,7 @@ from cos_interp.interp.terminal import Failure, Json, print_json, progress_bar
 
 if TYPE_CHECKING:
     from cos_interp.analyses.driver.findings import Finding
+    from cos_interp.analyses.driver.settings import AnalysisConfig
 
 analyze = typer.Typer(no_args_is_help=True, help="Experiments. Each writes a run folder with an HTML report.")
 report_app = typer.Typer(no_args_is_help=True, help="Pages of finished runs.")
@@ -25,6 +26,7 @@ def _common(name: str) -> dict[str, Any]:
     return {
         "workers": (int | None, None, typer.Option(help="Processes. One a core by default.")),
         "out": (Path, Path("runs") / name, typer.Option(help="Run folder.")),
+        "plan": (bool, False, typer.Option("--plan", help="Only say what the run will take, and whether it fits.")),
         "fresh": (bool, False, typer.Option("--fresh", help="Delete a run that is in the folder and start again.")),
         "accept_versions": (bool, False, typer.Option("--accept-versions", help="Continue a run of other library versions.")),
         "as_json": (bool, False, typer.Option("--json", help="Print machine-readable JSON.")),
@@ -34,8 +36,14 @@ def _common(name: str) -> dict[str, Any]:
 def _analysis(entry: Entry) -> Callable[..., None]:
     """The command of one analysis: its options are the fields of its settings."""
 
-    def command(*, workers: int | None, out: Path, fresh: bool, accept_versions: bool, as_json: bool, **given: Any) -> None:
+    def command(
+        *, workers: int | None, out: Path, plan: bool, fresh: bool, accept_versions: bool, as_json: bool, **given: Any
+    ) -> None:
         config = configured(entry.config, given)
+        if plan or config.limits():
+            _foreseen(entry.name, config, out, workers, plan, as_json)
+        if plan:
+            return
         bar, move = progress_bar()
         try:
             with bar:
@@ -57,6 +65,20 @@ def _analysis(entry: Entry) -> Callable[..., None]:
     help = f"{entry.about}\n\nExamples:\n\n{examples}\n\nInterrupt it and run the same command again: it continues."
     with_options(command, entry.config, _common(entry.name), help)
     return command
+
+
+def _foreseen(name: str, config: AnalysisConfig, out: Path, workers: int | None, only: bool, as_json: bool) -> None:
+    """The plan of a run: printed where it is all that was asked for, else looked at; Failure where it does not fit."""
+    from cos_interp.analyses.driver.planning import forecast
+
+    found = forecast(name, config, out, workers, timed=only)
+    if only and as_json:
+        print_json(found.data())
+    elif only or found.plan.problems:
+        for line in found.lines():
+            typer.echo(line, err=not only)
+    if found.plan.problems:
+        raise typer.Exit(1)
 
 
 for entry in EXPERIMENTS.values():

@@ -6,7 +6,7 @@ import difflib
 import inspect
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
 
@@ -44,13 +44,9 @@ def check_call(pipe: Any, call: Mapping[str, Any]) -> None:
 
 def unfit(pipe: Any, call: Mapping[str, Any]) -> str | None:
     """What is wrong with the keywords of a call, in words; None when they fit."""
-    signature = inspect.signature(type(pipe).__call__).parameters
-    parameters = {key: parameter for key, parameter in signature.items() if key != "self"}
-    name = type(pipe).__name__
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        for key in call:
-            if key not in parameters and not (key == KEY and by_guider(pipe)):
-                return f"{name} takes no {key!r}: {_instead(key, list(parameters))}"
+    parameters, name = _parameters(pipe), type(pipe).__name__
+    if wrong := unknown_keyword(pipe, call):
+        return wrong
     for key, parameter in parameters.items():
         if key not in call and parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD:
             return f"{name} needs {key!r}, which is missing"
@@ -59,6 +55,22 @@ def unfit(pipe: Any, call: Mapping[str, Any]) -> str | None:
     if name.startswith(ONE_ROW) and (rows := rows_of(call)) > 1:
         return f"{rows} videos in one run: {name} makes others in a batch than alone: make a run for each"
     return None
+
+
+def unknown_keyword(pipe: Any, call: Iterable[str]) -> str | None:
+    """The first keyword that the pipeline's call does not take, in words, with what it may have been meant for."""
+    parameters = _parameters(pipe)
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return None
+    for key in call:
+        if key not in parameters and not (key == KEY and by_guider(pipe)):
+            return f"{type(pipe).__name__} takes no {key!r}: {_instead(key, list(parameters))}"
+    return None
+
+
+def _parameters(pipe: Any) -> dict[str, inspect.Parameter]:
+    signature = inspect.signature(type(pipe).__call__).parameters
+    return {key: parameter for key, parameter in signature.items() if key != "self"}
 
 
 def _instead(key: str, there: list[str]) -> str:

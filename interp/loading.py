@@ -54,7 +54,7 @@ def _loaded(name: str | Path, folder: Path | None, kwargs: Mapping[str, Any]) ->
     problems = itertools.chain(unlike_files(pipe, found, options.get("variant")), broken_configs(pipe, found))
     if problem := next(problems, None):
         raise InterpError(f"{name} could not be loaded: {problem}")
-    return pipe, _defaults(found)
+    return pipe, call_defaults(found)
 
 
 def folder_of(name: str | Path) -> Path | None:
@@ -103,7 +103,8 @@ def _pickled(folder: Path | None, options: Mapping[str, Any]) -> str:
     )
 
 
-def _defaults(folder: Path) -> dict[str, Any] | None:
+def call_defaults(folder: Path) -> dict[str, Any] | None:
+    """Keywords of every call that a model's folder says; None where it says nothing. InterpError for a damaged file."""
     path = folder / DEFAULTS_FILE
     if not path.is_file():
         return None

@@ -7,6 +7,7 @@ import copy
 import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,14 @@ from cos_interp.interp.run.standins import silent
 from cos_interp.interp.selecting import numbers, whole, words
 from cos_interp.interp.trajectory import Run
 from cos_interp.interp.views import AXES, TokenGrid
+
+
+@dataclass(frozen=True)
+class VideoOutput:
+    """What a call of a model returns, like the pipeline's own. ``frames``: a video a row, in the form of ``output_type``."""
+
+    frames: Any
+    run: Run
 
 
 class HookedVideoPipeline:
@@ -109,6 +118,36 @@ class HookedVideoPipeline:
         InterpError for what is no pipeline; a model that is wrapped already gives its own.
         """
         return pipe if isinstance(pipe, cls) else cls(pipe, type(pipe).__name__)
+
+    # --- as the pipeline itself -----------------------------------------------------------------------------------
+
+    def __call__(self, **kwargs: Any) -> VideoOutput:
+        """As the pipeline's own call, for scripts that were written for it: ``model(prompt=...).frames[0]``; ``.run`` is the run.
+
+        InterpError for ``return_dict=False``, and for what :meth:`run` refuses.
+        """
+        asked = {"output_type": self.default("output_type") or "np", **kwargs}
+        if asked.pop("return_dict", True) is not True:
+            raise InterpError("return_dict=False: a model returns an object with .frames and .run; leave return_dict out")
+        run = self.run(**asked)
+        return VideoOutput(run.latents if asked["output_type"] == "latent" else run.frames, run)
+
+    def to(self, *args: Any, **kwargs: Any) -> HookedVideoPipeline:
+        """Move the pipeline, as its own ``to`` does; returns the model."""
+        self.pipe.to(*args, **kwargs)
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        """What the model itself does not have is the pipeline's: ``model.vae``, ``model.enable_model_cpu_offload()``."""
+        if name.startswith("_") or "pipe" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__} has no {name!r}")
+        return getattr(self.pipe, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """A component is the pipeline's: ``model.scheduler = ...``."""
+        pipe = self.__dict__.get("pipe")
+        target = pipe if pipe is not None and name in pipe.components else self
+        object.__setattr__(target, name, value) if target is self else setattr(target, name, value)
 
     @property
     def hook_names(self) -> list[str]:
@@ -278,12 +317,16 @@ class HookedVideoPipeline:
     def matching(self, patterns: str | Sequence[str]) -> list[str]:
         """The hook names that a pattern or several name; UnknownHook for a pattern without any."""
         patterns = words(patterns, "names", "hook names or patterns like 'blocks.*.hook_resid_post'; model.hook_names lists them")
+        known = self.hook_names
+        exact, found = set(known), set()
         for pattern in patterns:
             if "@" in pattern:
                 raise InterpError(f"names={pattern!r}: a name without its selectors; say steps=, branches= and tokens= for these")
-            if not any(Address(pattern).matches(n) for n in self.hook_names):
-                raise unknown_hook(pattern, self.hook_names)
-        return [n for n in self.hook_names if any(Address(p).matches(n) for p in patterns)]
+            matched = {pattern} & exact or {name for name in known if Address(pattern).matches(name)}
+            if not matched:
+                raise unknown_hook(pattern, known)
+            found |= matched
+        return [name for name in known if name in found]
 
     def _known(self, address: Address) -> Address:
         names = self.matching(address.name)

@@ -121,7 +121,7 @@ def fine(bench: Bench, found: Sequence[tuple[str, int]]) -> list[Row]:
     named: list[Row] = []
     rows: list[list[Patch]] = []
     for part, layer in found:
-        each = [Component(part=part, layer=layer, group=group, steps=bench.steps) for group in bench.masks]  # type: ignore[arg-type]
+        each = [Component(part=part, layer=layer, group=group, steps=bench.steps) for group in bench.masks]
         named += [{"table": "group", "part": part, "layer": layer, "group": one.group} for one in each]
         rows += bench.rows([(one,) for one in each])
         if has_heads(bench.model, part):
@@ -141,7 +141,7 @@ def fine(bench: Bench, found: Sequence[tuple[str, int]]) -> list[Row]:
 
 
 def _headed(part: str, layer: int, group: str, steps: tuple[int, ...], head: int) -> Component:
-    return Component(part=part, layer=layer, group=group, steps=steps, heads=(head,))  # type: ignore[arg-type]
+    return Component(part=part, layer=layer, group=group, steps=steps, heads=(head,))
 
 
 # --- search ------------------------------------------------------------------------------------------------------------
@@ -160,7 +160,7 @@ def between(circuit: Circuit, found: Sequence[tuple[str, int]], steps: tuple[int
     """The ends of paths: the circuit's components, then the strongest other parts of blocks at all tokens."""
     held = {(one.part, one.layer) for one in circuit.components}
     others = [(part, layer) for part, layer in found if (part, layer) not in held]
-    everywhere = [Component(part=part, layer=layer, group=EVERYWHERE, steps=steps) for part, layer in others]  # type: ignore[arg-type]
+    everywhere = [Component(part=part, layer=layer, group=EVERYWHERE, steps=steps) for part, layer in others]
     return [*circuit.components, *everywhere]
 
 

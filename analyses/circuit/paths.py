@@ -8,6 +8,9 @@ the sender patched gives its latents alone to a run without it; what the receive
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+
+from torch import Tensor
 
 from cos_interp.analyses.circuit import SITES, Component
 from cos_interp.analyses.circuit.bench import Bench
@@ -118,6 +121,10 @@ def _alone(bench: Bench, receiver: Component, road: str, given: Tap) -> Tap:
     return tap
 
 
+def _state(x_t: Sequence[Tensor], step: int, branch: str) -> Tensor:
+    return x_t[step]
+
+
 def _across(bench: Bench, nodes: Sequence[Component]) -> tuple[list[Row], list[list[Patch]]]:
     named: list[Row] = []
     rows: list[list[Patch]] = []
@@ -125,7 +132,7 @@ def _across(bench: Bench, nodes: Sequence[Component]) -> tuple[list[Row], list[l
     for sender in nodes:
         x_t = replay_run(bench.model, bench.target.recording, [_sent(bench, sender)]).x_t
         taps = {one: Tap() for one in nodes}
-        states = Patch("hook_x_t", later, lambda step, branch, x_t=x_t: x_t[step])
+        states = Patch("hook_x_t", later, partial(_state, x_t))
         caught = [tap.patch(_site(one), later, bench.branches) for one, tap in taps.items()]
         replay(bench.model, bench.target.recording, [[states, *caught]])
         for receiver, tap in taps.items():

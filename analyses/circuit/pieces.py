@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from cos_interp.analyses.circuit import CircuitConfig
 from cos_interp.analyses.kit.split_pairs import FIRST_UNSEEN, counts
 
 Stage = Literal["coarse", "fine", "search", "check", "paths"]
-SEARCH = "search"
+SEARCH: Final = "search"
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,8 @@ def run_and_report(
     """Run, or continue, a dossier. Each experiment is a run folder of its own below ``folder``."""
     budget, entries = seconds(config.budget), chosen(config)
     names = [entry.name for entry in entries]
-    given, model = model is not None, model or experiment.load_model(config)
+    given = model is not None
+    config, model = experiment.loaded(config) if model is None else (experiment.settled(config, model), model)
     with experiment.threads(1 if workers != 1 else None) as count:
         asked = identity.of(NAME, config, model, count, given)
         with RunStore.open(folder, asked, fresh, ENTRY.facts, accept_versions, parts=names) as store:

@@ -8,6 +8,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from cos_interp.analyses.driver.saying import Assignment, assignments
 from cos_interp.analyses.driver.settings import AnalysisConfig
 
 # settings whose option on the command line has another name
@@ -19,11 +20,11 @@ def flag(field: str) -> str:
 
 
 def command_line(analysis: str, config: AnalysisConfig) -> str:
-    """``cos analyze ...`` with every setting that differs from its default."""
+    """``cos analyze ...`` with every setting that differs from its default, and with another model what its pipeline decides."""
     values, defaults = config.model_dump(mode="json"), type(config)().model_dump(mode="json")
     parts = ["cos", "analyze", analysis]
     for key, value in values.items():
-        if value == defaults[key]:
+        if value == defaults[key] and not (key in config.OWN and config.model != "organism"):
             continue
         if isinstance(value, bool):
             parts.append(flag(key) if value else f"--no-{flag(key)[2:]}")
@@ -63,7 +64,8 @@ def reader(annotation: Any) -> Callable[[str], Any] | None:
     if typing.get_origin(annotation) in (types.UnionType, typing.Union) and len(options) == 1:
         return reader(options[0])
     if typing.get_origin(annotation) is tuple:
-        return {int: integers, float: floats}.get(typing.get_args(annotation)[0], words)
+        kinds: dict[Any, Callable[[str], Any]] = {int: integers, float: floats, Assignment: assignments}
+        return kinds.get(typing.get_args(annotation)[0], words)
     return None
 
 

@@ -17,12 +17,14 @@ import pandas as pd
 from torch import Tensor
 
 from cos_interp.analyses.driver import identity, manifest, twins
-from cos_interp.analyses.driver.base import AnalysisResult, Progress
+from cos_interp.analyses.driver.base import AnalysisResult, Config, Progress
 from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.facts import Facts
 from cos_interp.analyses.driver.settings import AnalysisConfig, Loading
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.driver.workers import WorkerFailed, default_workers, scatter
+from cos_interp.interp.call import unknown_keyword
+from cos_interp.interp.errors import InterpError
 from cos_interp.interp.files import plain
 from cos_interp.interp.model import HookedVideoPipeline
 
@@ -96,6 +98,32 @@ def load_model(config: Loading) -> HookedVideoPipeline:
     return model
 
 
+def told(model: HookedVideoPipeline, config: Loading) -> None:
+    """Let every call of a model have what its settings say. InterpError for keywords that its pipeline does not take."""
+    if wrong := unknown_keyword(model.pipe, config.call()):
+        raise InterpError(wrong)
+    model.defaults |= config.call()
+
+
+def settled(config: Config, model: HookedVideoPipeline) -> Config:
+    """The settings with the steps and guidance of a model's own pipeline where nothing was said.
+
+    A model that says how it is called (the organism, tiny ones, a folder with ``call_defaults.json``) was made for small runs:
+    it keeps the experiment's own.
+    """
+    unsaid = [name for name in config.OWN if name not in config.model_fields_set and name in type(config).model_fields]
+    own = {} if model.defaults else {name: value for name in unsaid if (value := model.default(name)) is not None}
+    return config.model_copy(update=own)
+
+
+def loaded(config: Config) -> tuple[Config, HookedVideoPipeline]:
+    """The model of some settings, told what they say of every call, and the settings as they hold for it."""
+    model = load_model(config)
+    config = settled(config, model)
+    told(model, config)
+    return config, model
+
+
 def waves(pieces: Sequence[tuple[Any, list[str]]], needs: Callable[[Any], Sequence[str]]) -> Iterator[list[Any]]:
     """The pieces in groups: what a group needs was made by the groups before it. Within a group the order is kept.
 
@@ -142,6 +170,7 @@ def run_and_report(experiment: Experiment, config: AnalysisConfig, folder: Path,
     """As :func:`run`, then draw the page and mark the run complete."""
     asked = Ways(**ways)
     with _computed(experiment, config, folder, asked) as (result, store, model):
+        config = result.config
         if model is not None:
             _beside(experiment, config, store, model, asked)
         result = replace(result, twins=twins.shown(folder, config.twins))
@@ -169,12 +198,19 @@ def _named(progress: Progress, name: str, done: int, total: int, what: str) -> N
     progress(done, total, f"{name}: {what}")
 
 
+def _model_of(experiment: Experiment, config: Config, ways: Ways) -> tuple[Config, HookedVideoPipeline | None]:
+    """The model of a run, None where its settings need none, and the settings as they hold for it."""
+    if experiment.modelless(config):
+        return config, None
+    return loaded(config) if ways.model is None else (settled(config, ways.model), ways.model)
+
+
 @contextlib.contextmanager
 def _computed(
     experiment: Experiment, config: AnalysisConfig, folder: Path, ways: Ways
 ) -> Iterator[tuple[AnalysisResult, RunStore, HookedVideoPipeline | None]]:
     # first: a name without a model is the cheapest mistake
-    model = None if experiment.modelless(config) else ways.model or load_model(config)
+    config, model = _model_of(experiment, config, ways)
     experiment.check(config, model)
     pieces = list(experiment.pieces(config))
     order = list(waves(pieces, partial(experiment.needs, config)))

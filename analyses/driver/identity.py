@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 FORMAT = 2  # of a run folder
 LIBRARIES = ("torch", "diffusers", "nnsight", "transformers", "numpy", "scikit-learn", "umap-learn")
-ELSEWHERE = ("model", "revision", "device", "dtype", "offload", "lora")  # settings of which what they lead to is compared
+# settings of which what they lead to is compared, and those that decide no number
+ELSEWHERE = ("model", "revision", "device", "dtype", "offload", "lora", "memory", "host_memory", "disk")
 NO_MODEL: dict[str, Any] = {"name": "no model", "digest": "", "parts": {}, "revision": None, "given": False}
 GROWING = ("items", "pairs", "twins")  # settings that may grow: what is there is a part of what is asked
 
@@ -46,6 +47,7 @@ def _known(model: HookedVideoPipeline, config: AnalysisConfig, given: bool) -> d
     return {
         "name": model.name, "digest": content.combined(parts), "parts": parts, "revision": config.revision, "given": given,
         "computed": f"{'/'.join(types)} on {_kind_of(model)}",
+        "call": {key: _plain(value) for key, value in model.defaults.items()},
     }  # fmt: skip
 
 
@@ -56,6 +58,11 @@ def _kind_of(model: HookedVideoPipeline) -> str:
 
 def _content(field: str, path: Path) -> dict[str, str]:
     return prompt_lists.content(path, flag(field)) if field == "prompts" else inputs.content(path, flag(field))
+
+
+def _plain(value: Any) -> Any:
+    """What JSON holds; of anything else its kind."""
+    return value if value is None or isinstance(value, (bool, int, float, str, list, dict)) else type(value).__name__
 
 
 def files_of(config: AnalysisConfig) -> list[str]:
@@ -114,6 +121,11 @@ def _model(held: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
     was, now = held.get("parts", {}), asked["parts"]
     if different := sorted(part for part in {*was, *now} if was.get(part) != now.get(part)):
         yield f"the model: other {', '.join(different)}"
+    told = asked.get("call", {})
+    was_told = held.get("call", told)  # runs before this was kept do not say
+    for key in sorted({*was_told, *told}):
+        if was_told.get(key) != told.get(key):
+            yield f"the model's own call: {key} {was_told.get(key)}, now {told.get(key)}"
     if (computed := held.get("computed")) is not None and computed != asked["computed"]:
         yield f"the model was computed in {computed}, now in {asked['computed']}"
 

@@ -29,6 +29,15 @@ def option(name: str, field: FieldInfo) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=said)
 
 
+def _option(settings: type[BaseModel], name: str, field: FieldInfo) -> inspect.Parameter:
+    """One that the model's pipeline decides where nothing is said has no default here: it is not said."""
+    if name not in getattr(settings, "OWN", ()):
+        return option(name, field)
+    said = f"{field.description} The pipeline's own by default; {field.default} with the organism."
+    open_ended = FieldInfo.merge_field_infos(field, annotation=field.annotation, default=None, description=said)
+    return option(name, open_ended)
+
+
 def configured(settings: type[Settings], given: Mapping[str, Any]) -> Settings:
     """The settings from the options of a command; Failure names the option that does not fit."""
     from pydantic import ValidationError
@@ -36,6 +45,8 @@ def configured(settings: type[Settings], given: Mapping[str, Any]) -> Settings:
     values = {}
     for name, field in settings.model_fields.items():
         value, read = given[name], reader(field.annotation)
+        if value is None and name in getattr(settings, "OWN", ()):
+            continue
         try:
             values[name] = read(value) if read and value is not None else value
         except ValueError as error:
@@ -52,7 +63,7 @@ def with_options(command: Callable[..., None], settings: type[BaseModel], furthe
     A default of ``...`` makes an option required.
     """
     keyword, none = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.empty
-    own = [option(name, field) for name, field in settings.model_fields.items()]
+    own = [_option(settings, name, field) for name, field in settings.model_fields.items()]
     added = [
         inspect.Parameter(name, keyword, default=none if default is ... else default, annotation=Annotated[kind, said])
         for name, (kind, default, said) in further.items()

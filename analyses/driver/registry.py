@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 from cos_interp.analyses.driver.entry import Entry
 
 if TYPE_CHECKING:
     from cos_interp.analyses.driver.experiment import Experiment
+    from cos_interp.analyses.driver.outlook import Outlook, Use
 
 FOLDERS = (
     "patching", "chain_of_steps", "commitment", "self_correction", "ensemble", "noise", "propagation", "recovery", "layers",
@@ -33,3 +36,9 @@ def load(name: str) -> Experiment:
     measure, report = (import_module(f"{entry.folder}.{part}") for part in ("measure", "report"))
     parts = {part: getattr(measure, part) for part in _PARTS if hasattr(measure, part)}
     return Experiment(name, entry.config, report=report.report, facts=entry.facts, **parts)
+
+
+def foresight(name: str) -> Callable[[Any, Outlook], list[Use]] | None:
+    """What an experiment says of the runs that it will make, in its ``foresee.py``; None where it has none."""
+    folder = entries()[name].folder
+    return import_module(f"{folder}.foresee").foresee if find_spec(f"{folder}.foresee") else None

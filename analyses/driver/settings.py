@@ -5,20 +5,26 @@ A field's name is the option's name (see ``analyses.command.FLAGS`` for the exce
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, ClassVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from cos_interp.analyses.driver import saying
+from cos_interp.analyses.driver.saying import Assignment
 from cos_interp.interp.placing import Dtype, Offload, Placing
 from cos_interp.tasks import NAMES, outside, scorers
 
 
 class Loading(BaseModel):
-    """Which model, and how it is loaded: see :class:`cos_interp.interp.placing.Placing`."""
+    """Which model, how it is loaded (see :class:`cos_interp.interp.placing.Placing`), what every call of it is told, and what
+    memory there is. See docs/loading.md."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     PLACING: ClassVar[tuple[str, ...]] = ("device", "dtype", "offload", "vae_tiling", "lora")
+    CALL: ClassVar[tuple[str, ...]] = ("size", "num_frames", "negative_prompt", "set")
+    LIMITS: ClassVar[tuple[str, ...]] = ("memory", "host_memory", "disk")
 
     model: str = Field("organism", description="'organism', 'organism:NAME', a diffusers folder, a hub id, or tiny:NAME.")
     revision: str | None = Field(None, description="Revision of a hub model.")
@@ -27,6 +33,28 @@ class Loading(BaseModel):
     offload: Offload = Field("none", description="What waits in host memory: none, model, group or sequential.")
     vae_tiling: bool = Field(False, description="Decode in tiles, for the memory.")
     lora: tuple[str, ...] = Field((), description="LoRA weights, PATH or PATH:scale, with commas.")
+    size: str | None = Field(None, description="WIDTHxHEIGHT in pixels, like 832x480. The model's own by default.")
+    num_frames: int | None = Field(None, ge=1, description="Frames of a video. The model's own number by default.")
+    negative_prompt: str | None = Field(None, description="What guidance leads away from.")
+    set: tuple[Assignment, ...] = Field((), description="key=value for any argument of the pipeline's call; several with commas.")
+    memory: str | None = Field(None, description="Of the device, like 60GB: a run that takes more is refused. All by default.")
+    host_memory: str | None = Field(None, description="Of the machine, like 100GB. All by default.")
+    disk: str | None = Field(None, description="For the run folder, like 200GB. What is free by default.")
+
+    @field_validator("set", mode="before")
+    @classmethod
+    def _mapping(cls, value: Any) -> Any:
+        """From Python a dictionary will do."""
+        return tuple(f"{key}={json.dumps(one)}" for key, one in value.items()) if isinstance(value, dict) else value
+
+    @field_validator("size", "set", "memory", "host_memory", "disk")
+    @classmethod
+    def _readable(cls, value: Any, info: ValidationInfo) -> Any:
+        """ValueError for a size, an assignment or an amount that is none."""
+        read = {"size": saying.size, "set": saying.keywords}.get(str(info.field_name), saying.amount)
+        if value is not None:
+            read(value)
+        return value
 
     @field_validator("*", mode="before")
     @classmethod
@@ -40,12 +68,23 @@ class Loading(BaseModel):
         """How the model is loaded."""
         return Placing(**{name: getattr(self, name) for name in self.PLACING})
 
+    def call(self) -> dict[str, Any]:
+        """Keywords of every call of the pipeline."""
+        said = saying.size(self.size) if self.size is not None else {}
+        said |= {name: held for name in ("num_frames", "negative_prompt") if (held := getattr(self, name)) is not None}
+        return said | saying.keywords(self.set)
+
+    def limits(self) -> dict[str, int]:
+        """Bytes that there are, by where; only what was said."""
+        return {name: saying.amount(said) for name in self.LIMITS if (said := getattr(self, name)) is not None}
+
 
 class AnalysisConfig(Loading):
     """Frozen and strict: an unknown or malformed setting is an error."""
 
     FILES: ClassVar[tuple[str, ...]] = ()  # settings that name a file of the user's, whose content counts
     CODE: ClassVar[Mapping[str, str]] = {}  # settings that may name code from outside, with its group of entry points
+    OWN: ClassVar[tuple[str, ...]] = ("num_inference_steps", "guidance_scale")  # where nothing is said, the pipeline's own
 
     num_inference_steps: int = Field(20, ge=2, description="Denoising steps of every run.")
     guidance_scale: float = Field(1.0, ge=1.0, description="Guidance scale; 1 is none.")

@@ -10,6 +10,7 @@ from torch import Tensor
 from cos_interp.interp.encoding import encode
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.own_size import own_size
 from cos_interp.tasks import Item, get_task, grid
 
 
@@ -43,7 +44,8 @@ def encoded(model: HookedVideoPipeline, videos: np.ndarray) -> Tensor | None:
     See :func:`cos_interp.interp.encoding.encode`. The videos are enlarged to the size that the model makes by whole numbers. None
     where the model's family has no such latents, or its autoencoder does not say how they are scaled.
     """
-    height, width = (int(model.defaults.get(key, own)) for key, own in zip(("height", "width"), videos.shape[2:4], strict=True))
+    made = own_size(model.pipe, model.defaults)
+    height, width = (made.get(key, own) for key, own in zip(("height", "width"), videos.shape[2:4], strict=True))
     larger = videos.repeat(height // videos.shape[2], 2).repeat(width // videos.shape[3], 3)
     try:
         return encode(model, larger)

@@ -12,6 +12,7 @@ import numpy as np
 from cos_interp.analyses.driver.settings import AnalysisConfig
 from cos_interp.analyses.kit.problems import Problem, arguments, item_call
 from cos_interp.analyses.kit.seeds import seed_for
+from cos_interp.interp.cache_plan import DEFAULT_BUDGET
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.patching import Recording, record
 from cos_interp.tasks import Item, Task, Verdict, get_task
@@ -55,7 +56,10 @@ class Recorder:
 
     def __call__(self, problem: Problem) -> Side:
         kept = None if self.steps is None else list(self.steps)
-        return Side(problem, record(self.model, self.sites, steps=kept, **arguments(self.model, self.config, problem)))
+        limits = self.config.limits()
+        budget = limits.get("memory", limits.get("host_memory", DEFAULT_BUDGET))
+        made = record(self.model, self.sites, steps=kept, max_bytes=budget, **arguments(self.model, self.config, problem))
+        return Side(problem, made)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.interp.call import unfit
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.own_size import own_size
 from cos_interp.interp.run.prediction import is_flow
 from cos_interp.interp.trajectory import Run
 from cos_interp.tasks import Case, ClipTask, Item, Task, Verdict, get_task, grid, scorers, suite
@@ -170,12 +171,13 @@ def fits(config: SuiteConfig, model: HookedVideoPipeline) -> None:
 
 def fits_tasks(model: HookedVideoPipeline, instead: str) -> None:
     """InterpError for a model whose own size is none that the tasks are drawn in; ``instead``: what to give in their place."""
-    asked = {key: model.defaults.get(key, size) for key, size in SIZE.items()}
+    asked = SIZE | own_size(model.pipe, model.defaults)
     height, width = grid.ROWS * grid.DOTS, grid.COLS * grid.DOTS
     if asked["height"] % height or asked["width"] % width:
+        times = max(1, min(asked["height"] // height, asked["width"] // width))
         raise InterpError(
             f"{model.name} makes {asked['width']}x{asked['height']} pixels, and the tasks are drawn on {width}x{height} or a "
-            f"whole multiple of it: give {instead}"
+            f"whole multiple of it: give --size {times * width}x{times * height}, {instead}"
         )
 
 
@@ -198,11 +200,10 @@ def call_for(model: HookedVideoPipeline, item: Item, seed: int, **generation: An
 def _keywords(
     model: HookedVideoPipeline, call: dict[str, Any], seed: int, of_task: bool, generation: dict[str, Any]
 ) -> dict[str, Any]:
-    """With what the model's family needs; for a task's item its sizes where the model has none of its own, and without the
-    picture where the model takes none."""
-    sizes = {k: v for k, v in SIZE.items() if of_task and k not in model.defaults}
+    """With what the model's family needs; the size is the model's own. A task's item is without its picture where the model
+    takes none."""
     given = {k: v for k, v in call.items() if k != "image" or model.takes_image or not of_task}
-    return {**sizes, **generation, **model.adapter.needs, **given, "seed": seed}
+    return {**generation, **model.adapter.needs, **given, "seed": seed}
 
 
 def needs_flow(config: SuiteConfig, model: HookedVideoPipeline) -> None:

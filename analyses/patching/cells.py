@@ -70,4 +70,9 @@ def token_groups(model: HookedVideoPipeline, target: Side, donor: Side) -> dict[
 
 def whole_state(model: HookedVideoPipeline, pair: Pair) -> bool:
     """Whether x_t is all that the two runs differ in: one condition, and a scheduler without a history (Euler)."""
-    return pair.one_condition and "FlowMatchEuler" in type(model.pipe.scheduler).__name__
+    return pair.one_condition and is_euler(model)
+
+
+def is_euler(model: HookedVideoPipeline) -> bool:
+    """Whether a model's scheduler has no history."""
+    return "FlowMatchEuler" in type(model.pipe.scheduler).__name__

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cos_interp.analyses.driver.experiment import load_model
+from cos_interp.analyses.driver.experiment import loaded
 from cos_interp.analyses.driver.settings import TasksConfig
 from cos_interp.analyses.driver.statistics import mean_number
 from cos_interp.analyses.kit.problems import Problem, arguments, items
@@ -45,7 +45,7 @@ def sources(model: HookedVideoPipeline, config: TasksConfig, target: Target, ski
 def train(config: TrainConfig, out: Path, progress: Any) -> dict[str, Any]:
     """Collect, fit a grid, save it; the best cell and its baselines."""
     found = resolve([config.target])[0]
-    model = load_model(config)
+    config, model = loaded(config)
     names = [f"blocks.{i}.{config.site}" for i in known_layers(config.layers, model.layers)]
     data = ProbeDataset.collect(
         model, sources(model, config, found), names=names, steps="all" if config.steps is None else list(config.steps),
@@ -63,7 +63,7 @@ def evaluate(folder: Path, config: EvalConfig, progress: Any) -> list[dict[str, 
     """Saved probes on other items: a row a cell with ``score, low, high, n_clips, trained`` (its score at training)."""
     card = read_card(folder)
     target = resolve([card["target"]["name"]])[0]
-    model = load_model(config)
+    config, model = loaded(config)
     grid = ProbeGrid.load(folder, model, config.force)
     chosen = sources(model, config, target, config.skip)
     again = {s.name for s in chosen} & set(card["data"]["clips"])
@@ -121,7 +121,7 @@ def apply(folder: Path, config: ApplyConfig, out: Path) -> dict[str, Any]:
     from cos_interp.tasks.video import encode_mp4
 
     target = resolve([read_card(folder)["target"]["name"]])[0]
-    model = load_model(config)
+    config, model = loaded(config)
     grid = ProbeGrid.load(folder, model, config.force)
     if (config.layer is None) != (config.step is None):
         raise ProbeError("give both a layer and a step, or neither for the best probe")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
 
@@ -47,7 +48,11 @@ def _psychometric(rows: pd.DataFrame) -> pages.Section:
         *(Curve(str(task), curve(part, value, "dose")) for task, part in along.groupby("task", sort=False)),
         *(Curve(NAMES[way], curve(controls[controls.way == way], value, "dose"), "x") for way in ("random", "shifted")),
     ]
-    axis = {"along": "dose", "xlabel": "place of the noise between the own and the other answer, SD", "bounds": SHARES}
+    axis: dict[str, Any] = {
+        "along": "dose",
+        "xlabel": "place of the noise between the own and the other answer, SD",
+        "bounds": SHARES,
+    }
     made = [
         Panel("the run gives the other answer", curves("is_target"), ylabel="share of items", **axis),
         Panel("the other video in the final latent", curves("weight"), ylabel="weight", **axis),
@@ -100,7 +105,7 @@ def _turned(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
     turned = [Curve(NAMES[str(way)], curve(part, "is_target")) for way, part in kept.groupby("way", sort=False)]
     far = kept[kept.way == "toward"].assign(far=-kept.position)
     ticks = {k: label for k, label in step_ticks(sigmas).items() if k in set(kept.step)}
-    axis = {"along": "step", "xlabel": "step, sigma", "ticks": ticks}
+    axis: dict[str, Any] = {"along": "step", "xlabel": "step, sigma", "ticks": ticks}
     made = [
         Panel("the run gives the other answer", turned, ylabel="share of items", bounds=SHARES, **axis),
         Panel(

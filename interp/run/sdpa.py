@@ -53,12 +53,15 @@ class ServeAttention(TorchFunctionMode):
                 module.register_forward_pre_hook(lambda m, *_: self.running.append([m, 0])),
                 module.register_forward_hook(lambda *_: self.running.pop() and None, always_call=True),
             ]
-        return super().__enter__()
+        if self.servers:  # each of a forward's many functions would go through it for nothing
+            super().__enter__()
+        return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for handle in self.handles:
             handle.remove()
-        super().__exit__(kind, error, trace)
+        if self.servers:
+            super().__exit__(kind, error, trace)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

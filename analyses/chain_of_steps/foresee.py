@@ -1,0 +1,18 @@
+"""What a chain-of-steps run takes."""
+
+from __future__ import annotations
+
+from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig
+from cos_interp.analyses.chain_of_steps.measure import SWEEP, pieces
+from cos_interp.analyses.driver.outlook import Outlook, Use
+
+
+def foresee(config: ChainOfStepsConfig, outlook: Outlook) -> list[Use]:
+    """A generation an item and noise, every step of it decoded, and those of the sweep."""
+    asked = [piece for piece, _ in pieces(config) if isinstance(piece, tuple)]
+    whole = [(problem, noise) for what, problem, noise in asked if what == "steps"]
+    shown = sum(problem.first and noise == 0 for problem, noise in whole)
+    clips = outlook.steps + 1
+    found = [Use("runs, every step decoded", len(whole), decoded=clips, disk=shown * clips * outlook.shape.clip_bytes)]
+    swept = sum(what == "sweep" for what, _, _ in asked)
+    return found + [Use(f"runs of {count} steps", swept, count, decoded=1) for count in SWEEP if swept]

@@ -1,0 +1,126 @@
+"""What a run will take, before it: generations, block calls, operations, time, and bytes by place and purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cos_interp.analyses.driver.outlook import Outlook, Use
+from cos_interp.analyses.driver.settings import AnalysisConfig
+from cos_interp.interp.cache_plan import DEFAULT_BUDGET
+
+Foresee = Callable[[Any, Outlook], list[Use]]
+AT_ONCE = 16  # videos that the autoencoder decodes at a time
+FLOAT, BYTE = 4, 1  # bytes of a value of a decoded video, on the way and at the end
+
+
+@dataclass(frozen=True)
+class Line:
+    """One kind of work: whole generations, block calls (each row of a batch counted), and operations of the blocks."""
+
+    what: str
+    runs: int
+    blocks: int
+    flops: float
+    more: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``places``: bytes by purpose on ``device``, ``host`` and ``disk``; on the CPU the device is the host. ``limits``: bytes
+    that there are, for the places where that is known. ``recording``: bytes that one recorded run takes,
+    ``budget`` what it may."""
+
+    lines: tuple[Line, ...]
+    places: Mapping[str, Mapping[str, int]]
+    limits: Mapping[str, int]
+    recording: int
+    budget: int
+
+    @property
+    def blocks(self) -> int:
+        """Block calls in all."""
+        return sum(line.blocks for line in self.lines)
+
+    @property
+    def flops(self) -> float:
+        return sum(line.flops for line in self.lines)
+
+    def total(self, place: str) -> int:
+        """Bytes in a place."""
+        return sum(self.places[place].values())
+
+    @property
+    def problems(self) -> list[str]:
+        """What does not fit, in words."""
+        over = [place for place in self.places if place in self.limits and self.total(place) > self.limits[place]]
+        found = [f"the {place} takes {told(self.total(place))}, and has {told(self.limits[place])}" for place in over]
+        if self.recording > self.budget:
+            found.append(f"what is kept of one run takes {told(self.recording)}, and may take {told(self.budget)}")
+        return found
+
+
+def planned(foresee: Foresee, outlook: Outlook, device: str, limits: Mapping[str, int], workers: int = 1) -> Plan:
+    """The plan of an experiment's runs. ``device``: the kind that computes; ``limits``: bytes by place."""
+    uses, said = foresee(outlook.config, outlook), outlook.config.limits()
+    budget = said.get("memory", said.get("host_memory", DEFAULT_BUDGET))
+    recording = max((use.recording for use in uses), default=0)
+    lines = tuple(_line(use, outlook) for use in uses)
+    return Plan(lines, _places(uses, outlook, device, workers), limits, recording, budget)
+
+
+def _line(use: Use, outlook: Outlook) -> Line:
+    blocks = use.blocks + (use.runs * outlook.blocks(use.steps) if use.runs else 0)
+    return Line(use.what, use.runs, blocks, blocks * outlook.shape.block_flops, use.more)
+
+
+def _places(uses: Sequence[Use], outlook: Outlook, device: str, workers: int) -> dict[str, dict[str, int]]:
+    shape, config = outlook.shape, outlook.config
+    weights = sum(shape.weights.values())
+    there = {"none": weights, "model": max(shape.weights.values(), default=0)}.get(config.offload, 2 * shape.block_weights)
+    rows, decoded = max((use.rows for use in uses), default=1), max((use.decoded for use in uses), default=0)
+    run = {
+        "activations of a forward": shape.forward(rows), "kept of runs": max((use.held for use in uses), default=0),
+        "latents of runs": 3 * (outlook.steps + 1) * shape.latent_bytes * rows,
+    }  # fmt: skip
+    pixels = min(AT_ONCE, decoded) * shape.clip_bytes * FLOAT
+    host = {"pixels": decoded * shape.clip_bytes * (FLOAT + BYTE)}
+    disk = {"run folder": sum(use.disk for use in uses)}
+    if device == "cpu":
+        each = {name: size * workers for name, size in (run | host).items()}
+        return {"host": {"weights": weights, **each}, "disk": disk}
+    waiting = {} if config.offload == "none" else {"weights that wait": weights}
+    return {"device": {"weights": there, **run, "pixels": pixels}, "host": waiting | host, "disk": disk}
+
+
+def told(count: float) -> str:
+    """Bytes in the unit that shows them."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def fewer(config: AnalysisConfig, pixels: tuple[int, int, int], device: str) -> list[tuple[str, dict[str, Any]]]:
+    """What may be asked for instead, as the option says it and as settings: other places first, then less. ``pixels``: frames,
+    height and width as they are."""
+    ways = ("model", "group") if device != "cpu" and config.offload == "none" else ()
+    found: list[tuple[str, dict[str, Any]]] = [(f"--offload {way}", {"offload": way}) for way in ways]
+    fields = type(config).model_fields
+    if "controls" in fields:
+        found.append(("--no-controls", {"controls": False}))
+    if "batch" in fields:
+        found.append(("--batch 1", {"batch": 1}))
+    counts = {name: getattr(config, name, None) for name in ("items", "pairs")}
+    found += [(f"--{name} {n // 4}", {name: n // 4}) for name, n in counts.items() if n and n >= 8]
+    steps = config.num_inference_steps
+    found += [(f"--num-steps {n}", {"num_inference_steps": n}) for n in (steps // 2, 8, 4, 2) if 2 <= n < steps]
+    frames, height, width = pixels
+    found += [(f"--num-frames {n}", {"num_frames": n}) for n in (frames // 2 // 4 * 4 + 1, 9) if 1 < n < frames]
+    for part in (2, 4):
+        w, h = width // part // 16 * 16, height // part // 16 * 16
+        if w and h:
+            found.append((f"--size {w}x{h}", {"size": f"{w}x{h}"}))
+    return found

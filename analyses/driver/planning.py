@@ -1,0 +1,163 @@
+"""``--plan``: an experiment's plan against what there is, and what would make it fit."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from cos_interp.analyses.driver import registry
+from cos_interp.analyses.driver.experiment import settled, told
+from cos_interp.analyses.driver.outlook import Outlook
+from cos_interp.analyses.driver.pace import Pace, pace
+from cos_interp.analyses.driver.plan import Plan, fewer, planned
+from cos_interp.analyses.driver.plan import told as amount
+from cos_interp.analyses.driver.settings import AnalysisConfig
+from cos_interp.analyses.driver.workers import default_workers
+from cos_interp.interp.errors import InterpError
+from cos_interp.interp.placing import NAMES
+from cos_interp.interp.planning.skeleton import skeleton
+
+REMEDIES = 3  # that are named
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A plan, where it would compute, how long, and the options that would make it fit."""
+
+    outlook: Outlook
+    plan: Plan
+    device: str
+    workers: int
+    pace: Pace | None
+    remedies: tuple[str, ...]
+
+    @property
+    def seconds(self) -> float | None:
+        """Of the transformers alone; None where this machine cannot tell."""
+        return None if self.pace is None else self.plan.flops / self.pace.flops_a_second / self.workers
+
+    def data(self) -> dict[str, Any]:
+        """The same for ``--json``."""
+        lines = [vars(line) for line in self.plan.lines]
+        totals = {"block_calls": self.plan.blocks, "flops": self.plan.flops, "seconds": self.seconds}
+        where = {"device": self.device, "workers": self.workers, "bytes": self.plan.places, "limits": self.plan.limits}
+        return {"work": lines, **totals, **where, "problems": self.plan.problems, "remedies": self.remedies}
+
+    def lines(self) -> Iterator[str]:
+        """What is printed."""
+        model, shape, plan = self.outlook.model, self.outlook.shape, self.plan
+        frames, height, width = shape.pixels
+        engine = shape.engine.module
+        yield (
+            f"{model.name}: {len(model.engines)} x {model.layers} blocks in {str(engine.dtype).removeprefix('torch.')} on "
+            f"{self.device}; {width}x{height}, {frames} frames, {shape.grid.tokens:,} tokens; {self.outlook.steps} steps, "
+            f"{len(self.outlook.run().calls)} calls a run"
+        )
+        for line in plan.lines:
+            runs = f"{line.runs:,} x " if line.runs else ""
+            more = f"; and {line.more}" if line.more else ""
+            yield f"  {runs}{line.what}: {line.blocks:,} block calls, {line.flops:.3g} FLOP{more}"
+        yield f"  in all {plan.blocks:,} block calls, {plan.flops:.3g} FLOP{self._time()}"
+        for place, held in plan.places.items():
+            parts = ", ".join(f"{what} {amount(size)}" for what, size in held.items() if size)
+            limit = f" of {amount(plan.limits[place])}" if place in plan.limits else ", limit not known: give --memory"
+            yield f"  {place}: {amount(plan.total(place))}{limit} ({parts or 'nothing'})"
+        for problem in plan.problems:
+            yield f"does not fit: {problem}"
+        if plan.problems:
+            yield f"what makes it fit: {'; or '.join(self.remedies) or 'nothing that was tried; take a smaller model'}"
+
+    def _time(self) -> str:
+        if self.pace is None or self.seconds is None:
+            return f"; no time: there is no {self.device} here to time a call on"
+        return f", about {_clock(self.seconds)} at {self.pace.flops_a_second:.3g} FLOP/s ({self.pace.how})"
+
+
+def _clock(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def forecast(name: str, config: AnalysisConfig, out: Path, workers: int | None = None, timed: bool = True) -> Forecast:
+    """The forecast of an experiment with some settings; no weights are loaded but for timing a call of a model that is small
+    enough. InterpError for an experiment that does not say what it takes, and for a model whose loop cannot be run."""
+    foresee = registry.foresight(name) if name in registry.entries() else None
+    if foresee is None:
+        known = [one for one in registry.entries() if registry.foresight(one)]
+        raise InterpError(f"{name} does not say what it takes: there are plans of {', '.join(known)}")
+    device = _kind(config)
+    model = skeleton(config.model, _type(config, device), config.revision)
+    config = settled(config, model)
+    told(model, config)
+    outlook = Outlook.of(model, config)
+    registry.load(name).check(config, model)
+    count = (default_workers() if workers is None else workers) if device == "cpu" else 1
+    limits = _limits(config, device, out)
+    plan = planned(foresee, outlook, device, limits, count)
+    remedies = tuple(_remedies(foresee, outlook, plan, device, count)) if plan.problems else ()
+    return Forecast(outlook, plan, device, count, pace(outlook, device) if timed else None, remedies)
+
+
+def _kind(config: AnalysisConfig) -> str:
+    """The kind of device that is asked for, whether this machine has it or not."""
+    return config.placing().where().type if config.device == "auto" else config.device.partition(":")[0]
+
+
+def _type(config: AnalysisConfig, device: str) -> torch.dtype:
+    name = ("fp32" if device == "cpu" else "bf16") if config.dtype == "auto" else config.dtype
+    return getattr(torch, NAMES[name])
+
+
+def _limits(config: AnalysisConfig, device: str, out: Path) -> dict[str, int]:
+    """Bytes by place: what was said, else what this machine has."""
+    said = config.limits()
+    host = said.get("host_memory", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    there = next(path for path in (out.absolute(), *out.absolute().parents) if path.is_dir())
+    found = {"host": host, "disk": said.get("disk", shutil.disk_usage(there).free)}
+    if device == "cpu":
+        return found | {"host": min(host, said.get("memory", host))}
+    if device == "cuda" and torch.cuda.is_available():
+        found["device"] = torch.cuda.get_device_properties(config.placing().where()).total_memory
+    return found | ({"device": said["memory"]} if "memory" in said else {})
+
+
+def _remedies(foresee: Callable[..., Any], outlook: Outlook, plan: Plan, device: str, workers: int) -> Iterator[str]:
+    """The first options, alone or two together, with which everything fits."""
+    options = fewer(outlook.config, outlook.shape.pixels, device)
+    named = 0
+    least = list({tuple(change): (word, change) for word, change in options}.values())  # the last, smallest of each setting
+    for count in (1, 2, 3):
+        for some in combinations(options if count == 1 else least, count):
+            update: dict[str, Any] = {}
+            for _, change in some:
+                update |= change
+            if len(update) < count or (again := _with(outlook, update)) is None:  # two words for one setting
+                continue
+            other = planned(foresee, again, device, plan.limits, workers)
+            if not other.problems:
+                taken = max(other.places, key=other.total)
+                yield f"{' '.join(word for word, _ in some)} ({taken} {amount(other.total(taken))})"
+                named += 1
+            if named == REMEDIES:
+                return
+        if named:
+            return
+
+
+def _with(outlook: Outlook, update: Mapping[str, Any]) -> Outlook | None:
+    """The same with some other settings; None where they do not go together."""
+    try:
+        config = type(outlook.config)(**{**outlook.config.model_dump(), **update})
+    except ValidationError:
+        return None
+    return Outlook(outlook.model, config, type(outlook.shape).of(outlook.model, config.call()), _runs=outlook.runs_of(config))

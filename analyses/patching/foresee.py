@@ -1,0 +1,104 @@
+"""What a patching run takes: its recordings, and the blocks of every cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch import Tensor
+
+from cos_interp.analyses.driver.outlook import Outlook, Use
+from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, X_T, Cell
+from cos_interp.analyses.kit.pairs import TRIES
+from cos_interp.analyses.kit.seeds import seed_for
+from cos_interp.analyses.patching import PatchingConfig
+from cos_interp.analyses.patching.cells import cells, is_euler, sites_of
+from cos_interp.analyses.patching.pieces import OWN, Piece, pieces, span_of, steps_of
+from cos_interp.interp.cache import ActivationCache
+from cos_interp.interp.patching import Patch, Recording, minimal_blocks
+from cos_interp.interp.sweeping import spanned
+from cos_interp.tasks import Item, get_task
+from cos_interp.tasks.base import PairKind
+
+MORE = "other candidates where the model does not solve both sides, other noises where it does not give the same answer"
+
+
+def foresee(config: PatchingConfig, outlook: Outlook) -> list[Use]:
+    """The recordings of every pair and of the donors of its controls, and the patched runs."""
+    asked = [piece for piece, _ in pieces(config)]
+    sides = [2 + len(donors_of(config, piece)) for piece in asked]
+    sites = [site for site in sites_of(config, outlook.model) if site != X_T]
+    one = outlook.recording(sites)
+    found = [cell for piece in asked for step in steps_of(config, piece) for cell in cells_of(config, outlook, piece, step)]
+    blocks = sum(blocks_of(config, outlook, piece, steps_of(config, piece)) for piece in asked)
+    judged = config.pair_file is None
+    at_once = max((len(cells_of(config, outlook, p, s)) for p in asked[:1] for s in steps_of(config, p)), default=0)
+    units = sum(1 + len(steps_of(config, piece)) for piece in asked)
+    disk = (len(found) + 2 * len(asked)) * outlook.shape.latent_bytes + (units + len(asked)) * outlook.shape.clip_bytes
+    held = max(sides, default=2) * one
+    return [
+        Use("recordings", sum(sides), held=held, recording=one, decoded=1, more=MORE if judged else ""),
+        Use(f"patched runs, {len(found)} rows", blocks=blocks, rows=config.batch, held=held, decoded=at_once if judged else 0,
+            disk=disk),
+    ]  # fmt: skip
+
+
+def donors_of(config: PatchingConfig, piece: Piece) -> tuple[str, ...]:
+    """The donors of a pair's controls."""
+    if not config.controls:
+        return ()
+    if piece.sides is None:
+        return ("random", "same_answer")
+    return ("same_prompt",) if piece.stranger is None else ("random", "same_prompt")
+
+
+def cells_of(config: PatchingConfig, outlook: Outlook, piece: Piece, step: int) -> list[Cell]:
+    """The cells of one step of a pair, as :meth:`PairGrid.cells` makes them once the pair is there."""
+    groups = [group for group in groups_of(config, outlook, piece) if config.tokens is None or group in config.tokens]
+    one_condition = piece.kind == "seed" if piece.sides is None else piece.sides[0].call == piece.sides[1].call
+    whole = one_condition and is_euler(outlook.model)
+    flat = config.tokens is None and not one_condition
+    made = cells(config, sites_of(config, outlook.model), step, outlook.model.layers, groups, whole, flat)
+    there = {"clean", SELF, *donors_of(config, piece)}
+    return [cell for cell in made if cell.donor in there]
+
+
+def blocks_of(config: PatchingConfig, outlook: Outlook, piece: Piece, steps: tuple[int, ...]) -> int:
+    """Transformer blocks that the patched runs of a pair take."""
+    target = Recording(outlook.run(), ActivationCache())
+    branches = outlook.run().branches if config.branch == "both" else (config.branch,)
+    span = span_of(config, piece.one_noise)
+    made = (cell for step in steps for cell in cells_of(config, outlook, piece, step))
+    patches = (Patch(cell.hook, spanned(cell.step, outlook.steps, span), _nothing, branches) for cell in made)
+    return sum(minimal_blocks(outlook.model, target, patch) for patch in patches)
+
+
+def _nothing(step: int, branch: str) -> Tensor:
+    raise LookupError("a plan holds no activations")
+
+
+def groups_of(config: PatchingConfig, outlook: Outlook, piece: Piece) -> list[str]:
+    """The token groups of a pair: of a task's, those of its first candidate, which is the pair where the model solves it."""
+    if piece.kind == OWN:
+        return [EVERYWHERE]
+    masks = next((get_task(config.task).groups(*sides) for sides in _candidates(config, piece.kind, piece.index)), {})
+    fit = all(mask.shape == outlook.shape.grid.shape for mask in masks.values())
+    return [EVERYWHERE, *(name for name in (masks if fit else {}) if name != EVERYWHERE)]
+
+
+def _candidates(config: PatchingConfig, kind: PairKind, index: int) -> Iterator[tuple[Item, Item]]:
+    """The candidate items of a pair, in the order in which :func:`kit.pairs.find_pair` tries them, before anything is solved."""
+    task = get_task(config.task)
+    for attempt in range(TRIES):
+        number = seed_for("pair item", *config.about, config.task, kind, index, attempt)
+        if kind == "seed":
+            item = task.sample(number, unique=False, split="test")
+            sides = [task.with_answer(item, answer) for answer in list(item.answers)[:2]]
+            first, second = sides if len(sides) == 2 else (None, None)
+            if first is not None and second is not None:
+                yield first, second
+            continue
+        item = task.sample(number, unique=True if config.unique else None, split="test")
+        other = task.counterfactual(item, kind, np.random.default_rng([number, 1]))
+        if other is not None and not set(other.answers) & set(item.answers) and (other.unique or not config.unique):
+            yield item, other

@@ -1,0 +1,35 @@
+"""What a run of probes takes."""
+
+from __future__ import annotations
+
+from cos_interp.analyses.driver.outlook import Outlook, Use
+from cos_interp.analyses.kit.problems import problems
+from cos_interp.analyses.probing import ProbesConfig
+from cos_interp.analyses.probing.data import hook_names, steps_of, targets_of
+from cos_interp.probes.targets import CLASSIFY
+
+SIDES = 2  # runs of a pair
+MORE = "other candidates where the model does not solve both sides"
+EDITS = 2  # the probe's own directions and random ones
+
+
+def foresee(config: ProbesConfig, outlook: Outlook) -> list[Use]:
+    """A generation a clip, with its activations; then pairs that exchange what a probe reads."""
+    names, steps = hook_names(config, outlook.model.layers), steps_of(config)
+    width, _ = outlook.model.adapter.width(outlook.shape.engine.module)
+    clips = len(problems(config))
+    tokens = config.probe_tokens if config.prompts is None else outlook.shape.grid.tokens
+    stored = clips * len(names) * len(steps) * min(tokens, outlook.shape.grid.tokens) * width * 4
+    of_a_clip = outlook.kept(names, steps)
+    found = [Use("clips that are probed", clips, held=of_a_clip, recording=of_a_clip, decoded=1, disk=stored)]
+    if config.prompts is not None or not config.used_items:
+        return found
+    asked = [(target, task) for target in targets_of(config) if target.form == CLASSIFY for task in config.tasks
+             if target.tasks is None or task in target.tasks]  # fmt: skip
+    pairs = len(asked) * config.used_items
+    one = outlook.recording([config.site])
+    return [
+        *found,
+        Use("pairs, recorded", SIDES * pairs, held=SIDES * one, recording=one, decoded=1, more=MORE),
+        Use("runs that are given the other's", EDITS * len(config.used_doses) * pairs, held=SIDES * one, decoded=1),
+    ]  # fmt: skip

@@ -1,0 +1,165 @@
+"""A plan is right: its block calls are those that the run makes, its operations those that PyTorch counts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+from typer.testing import CliRunner
+
+from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig
+from cos_interp.analyses.driver.experiment import loaded, run
+from cos_interp.analyses.driver.planning import forecast
+from cos_interp.analyses.driver.registry import load
+from cos_interp.analyses.patching import PatchingConfig
+from cos_interp.analyses.patching.foresee import donors_of
+from cos_interp.analyses.patching.pieces import pieces
+from cos_interp.analyses.probing import ProbesConfig
+from cos_interp.cli import app
+from cos_interp.interp import HookedVideoPipeline
+from cos_interp.interp.errors import InterpError
+from cos_interp.interp.families import tiny
+from cos_interp.interp.planning.costs import Shape
+from cos_interp.interp.planning.loop import tiny_run
+from cos_interp.interp.planning.skeleton import skeleton
+from tests.a14b import folder
+
+MODELS = ("organism", "tiny:wan2.2", "tiny:cogvideox")
+GUIDED = {"num_inference_steps": 3, "guidance_scale": 3.0}
+
+
+def counted(name, config, at):
+    """Block calls of a run, in one process."""
+    config, model = loaded(config)
+    before = model.block_calls
+    result = run(load(name), config, at, model=model, workers=1)
+    return model.block_calls - before, result
+
+
+def planned(name, config, at):
+    return forecast(name, config, at, workers=1, timed=False).plan
+
+
+@pytest.fixture
+def pair_file(tmp_path):
+    lines = [{"clean": {"prompt": f"a red ball {n}"}, "corrupt": {"prompt": f"a blue ball {n}"}} for n in range(2)]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return str(path)
+
+
+@pytest.mark.parametrize("model", MODELS[1:])
+def test_planned_block_calls_of_patching_are_those_that_run(model, pair_file, tmp_path):
+    config = PatchingConfig(model=model, pair_file=pair_file, steps=(0, 2), sites=("hook_resid_post", "hook_x_t"), **GUIDED)
+    ran, result = counted("patching", config, tmp_path / "run")
+    plan = planned("patching", config, tmp_path)
+    assert plan.blocks == ran > 0
+    assert plan.lines[1].blocks == result.facts["block_calls"] == result.facts["block_calls_minimum"]
+
+
+def test_planned_blocks_of_patching_on_a_pair_of_the_organism(tmp_path):
+    """What the cells take, and no fewer recordings than planned: which candidates it solves is the model's own matter."""
+    config = PatchingConfig(pairs=1, num_inference_steps=4, steps=(2,), layers=(3, 7), controls=False)
+    ran, result = counted("patching", config, tmp_path / "run")
+    plan = planned("patching", config, tmp_path)
+    tried = result.first(load("patching").facts[0]).tried
+    assert tried > 1 or plan.lines[1].blocks == result.facts["block_calls"]
+    assert plan.lines[0].blocks <= ran - result.facts["block_calls"] and (tried > 1 or plan.blocks == ran)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_planned_block_calls_of_runs_are_those_that_run(model, prompts, tmp_path):
+    own = ChainOfStepsConfig(model=model, prompts=prompts, noises=2, **GUIDED)
+    if model == "organism":  # it needs a picture
+        own = ChainOfStepsConfig(tasks=("maze",), items=1, sweep_items=1, **GUIDED)
+    ran, _ = counted("chain-of-steps", own, tmp_path / "run")
+    assert planned("chain-of-steps", own, tmp_path).blocks == ran > 0
+
+
+def test_planned_block_calls_of_probes_are_those_that_run(prompts, tmp_path):
+    config = ProbesConfig(model="tiny:wan2.2", prompts=prompts, views=False, **GUIDED)
+    clips = planned("probes", config, tmp_path)
+    config, model = loaded(config)
+    from cos_interp.analyses.kit.problems import problems
+    from cos_interp.analyses.probing.data import collect_unit
+
+    for problem in problems(config):
+        collect_unit(model, config, problem)
+    assert clips.blocks == model.block_calls > 0
+
+
+def test_the_controls_of_a_plan_are_those_of_a_run(pair_file):
+    made = [piece for piece, _ in pieces(PatchingConfig(pair_file=pair_file))]
+    assert donors_of(PatchingConfig(pair_file=pair_file), made[0]) == ("random", "same_prompt")
+    assert donors_of(PatchingConfig(pair_file=pair_file, controls=False), made[0]) == ()
+
+
+@pytest.mark.parametrize("name", ["wan2.1", "wan2.2-i2v", "cogvideox", "ltx", "easyanimate", "motif"])
+def test_operations_are_those_that_pytorch_counts(name):
+    model, call = HookedVideoPipeline.from_pretrained(f"tiny:{name}"), tiny.call(name, steps=1)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        model.run(seed=0, **call)
+    blocks = {path for path, _ in model.adapter.blocks(model.engines["transformer"].module)}
+    counts = counter.get_flop_counts().items()
+    inside = sum(sum(kinds.values()) for module, kinds in counts if module.partition(".")[2] in blocks)
+    assert Shape.of(model, call).block_flops * model.block_calls == pytest.approx(inside, rel=0.15)
+
+
+@pytest.mark.parametrize("name", ["wan2.1", "cogvideox", "ltx"])
+def test_a_model_without_weights_is_the_model(name, tmp_path):
+    pipe = tiny.build(name)
+    pipe.save_pretrained(tmp_path / "model")
+    real, bare = HookedVideoPipeline.from_pipeline(pipe), skeleton(str(tmp_path / "model"), torch.float32)
+    assert bare.hook_names == real.hook_names and next(bare.engines["transformer"].module.parameters()).is_meta
+    call = tiny.call(name, steps=3)
+    run = real.run(seed=0, **call)
+    assert [(c.step, c.branch, c.expert, c.forward) for c in tiny_run(bare, call).calls] == [
+        (c.step, c.branch, c.expert, c.forward) for c in run.calls
+    ]
+    shape = Shape.of(bare, call)
+    assert shape.latent == tuple(run.latents.shape[1:]) and shape.grid.shape == real.token_grid(run.latents).shape
+    parts = {n: part for n, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+    assert shape.weights == {n: sum(p.numel() * 4 for p in part.parameters()) for n, part in parts.items()}
+
+
+def test_a_plan_of_wan_a14b_without_a_weight(tmp_path, prompts, pair_file):
+    """The real shapes: 832x480, 81 frames, 50 steps."""
+    said = {"model": str(folder(tmp_path / "model")), "device": "cuda", "memory": "80GB", "host_memory": "128GB"}
+    config = ChainOfStepsConfig(prompts=prompts, offload="model", **said)
+    found = forecast("chain-of-steps", config, tmp_path, timed=False)
+    shape = found.outlook.shape
+    assert (shape.pixels, shape.latent, shape.grid.tokens) == ((81, 480, 832), (16, 21, 60, 104), 32760)
+    assert found.plan.blocks == 2 * 50 * 2 * 40 and not found.plan.problems  # prompts x steps x branches x layers
+    assert {call.expert for call in found.outlook.run().calls} == {"transformer", "transformer_2"}
+    assert shape.weights["transformer"] == pytest.approx(2 * 14.3e9, rel=0.01)
+    assert shape.block_flops == pytest.approx(42e12, rel=0.02)
+    assert shape.activation("blocks.0.hook_resid_post") == 32760 * 5120 * 2
+    alone = forecast("chain-of-steps", ChainOfStepsConfig(prompts=prompts, **said), tmp_path, timed=False)
+    assert alone.plan.problems and alone.remedies[0].startswith("--offload model")
+    patching = PatchingConfig(pair_file=pair_file, num_inference_steps=50, steps=(0,), controls=False, layers=(0,),
+                              sites=("hook_resid_post",), **said)  # fmt: skip
+    plan = planned("patching", patching, tmp_path)
+    assert plan.recording == 50 * 2 * 40 * 32760 * 5120 * 2
+    assert any("the device takes" in problem for problem in plan.problems)
+
+
+def test_the_command_prints_it_refuses_what_does_not_fit_and_says_what_would(prompts, tmp_path, monkeypatch):
+    asked = ["analyze", "chain-of-steps", "--model", "tiny:wan2.1", "--prompts", prompts, "--workers", "1", "--num-steps", "4",
+             "--out", str(tmp_path / "run")]  # fmt: skip
+    runner = CliRunner()
+    fits = runner.invoke(app, [*asked, "--plan"])
+    assert fits.exit_code == 0 and "block calls" in fits.output and "FLOP/s" in fits.output
+    held = json.loads(runner.invoke(app, [*asked, "--plan", "--json"]).output)
+    assert held["block_calls"] == 2 * 4 * 3 and not held["problems"]
+    small = runner.invoke(app, [*asked, "--memory", "10kB"])
+    assert small.exit_code == 1 and "does not fit: the host takes" in small.output and "what makes it fit" in small.output
+    assert not Path(tmp_path / "run").exists()
+
+
+def test_an_experiment_that_does_not_say_what_it_takes_is_named(tmp_path):
+    with pytest.raises(InterpError, match=r"memory does not say what it takes: there are plans of patching, chain-of-steps"):
+        forecast("memory", load("memory").config(), tmp_path)
