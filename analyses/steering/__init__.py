@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import Field, field_validator
 
 from cos_interp.analyses.driver.entry import Entry
@@ -9,7 +11,7 @@ from cos_interp.analyses.driver.facts import Facts
 from cos_interp.analyses.driver.settings import AnalysisConfig, known_task
 from cos_interp.tasks import NAMES
 
-VECTOR = "vector"  # the unit that holds the directions
+VECTOR: Final = "vector"  # the unit that holds the directions
 PLACED = 4  # pairs on which the place is chosen
 
 
