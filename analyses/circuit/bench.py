@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from cos_interp.analyses.circuit import HEADS, SITES, CircuitConfig, Component
-from cos_interp.analyses.circuit.components import Masks, drawn, everything_but, has_heads, parts_of, patches
+from cos_interp.analyses.circuit.components import Masks, drawn, everything_but, has_heads, patches, spots
 from cos_interp.analyses.driver.statistics import projection
 from cos_interp.analyses.kit.groups import of_pair
 from cos_interp.analyses.kit.pairs import Pair, Recorder, Side
@@ -23,7 +23,7 @@ from cos_interp.interp.patching import Patch, first_step, replay
 
 def recorder(model: HookedVideoPipeline, config: CircuitConfig) -> Recorder:
     """Runs with all that components write kept."""
-    parts = parts_of(model)
+    parts = list(dict.fromkeys(part for part, _ in spots(model)))
     names = [SITES[part] for part in parts] + [HEADS[part] for part in parts if has_heads(model, part)]
     return Recorder(model, config, [f"blocks.*.{name}" for name in names])
 
@@ -65,13 +65,12 @@ class Bench:
     def without(self, chosen: Sequence[Component], further: Masks | None = None) -> list[Patch]:
         """Everything but a set, as the patches of a row. ``further``: masks of its groups that are not the pair's own."""
         masks = {**self.masks, **(further or {})}
-        parts, layers = parts_of(self.model), self.model.layers
-        return everything_but(chosen, masks, self.donor.recording, self.branches, parts, layers, self.heads)
+        return everything_but(chosen, masks, self.donor.recording, self.branches, spots(self.model), self.heads)
 
     def random(self, chosen: Sequence[Component], draw: int) -> tuple[list[Patch], list[Patch]]:
         """Patches of an equally large random set, and of everything but it."""
         chance = np.random.default_rng(seed_for("random circuit", self.target.problem.seed, draw))
-        made, masks = drawn(chosen, self.masks, self.model.layers, chance)
+        made, masks = drawn(chosen, self.masks, spots(self.model), chance)
         return patches(made, masks, self.donor.recording, self.branches), self.without(made, masks)
 
     def latents(self, rows: Sequence[Sequence[Patch]]) -> list[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import get_args
 
 import numpy as np
 import torch
@@ -15,14 +16,19 @@ from cos_interp.interp.patching import Patch, Recording
 Masks = Mapping[str, Tensor]  # token groups, bool [frame, row, col]
 
 
-def parts_of(model: HookedVideoPipeline) -> list[Part]:
-    """The parts that the model's blocks have."""
-    return [part for part, site in SITES.items() if f"blocks.0.{site}" in model.hook_names]  # type: ignore[misc]
+Spot = tuple[Part, int]  # a part of a block
+
+
+def spots(model: HookedVideoPipeline) -> list[Spot]:
+    """The parts that the model's blocks have, part by part; some families have blocks of two kinds."""
+    names, parts = set(model.hook_names), get_args(Part)
+    return [(part, n) for part in parts for n in range(model.layers) if f"blocks.{n}.{SITES[part]}" in names]
 
 
 def has_heads(model: HookedVideoPipeline, part: str) -> bool:
-    """Whether a part's result is kept by the head."""
-    return part in HEADS and f"blocks.0.{HEADS[part]}" in model.hook_names
+    """Whether a part's result is had by the head, in every block that has the part."""
+    names, layers = set(model.hook_names), [n for one, n in spots(model) if one == part]
+    return part in HEADS and all(f"blocks.{n}.{HEADS[part]}" in names for n in layers)
 
 
 def patches(chosen: Sequence[Component], masks: Masks, donor: Recording, branches: tuple[str, ...]) -> list[Patch]:
@@ -44,16 +50,14 @@ def _patch(
 
 
 def everything_but(
-    chosen: Sequence[Component], masks: Masks, donor: Recording, branches: tuple[str, ...], parts: Sequence[str], layers: int,
-    heads: int,
-) -> list[Patch]:  # fmt: skip
-    """The donor's values in all that all components of a model write, except in the chosen ones."""
+    chosen: Sequence[Component], masks: Masks, donor: Recording, branches: tuple[str, ...], there: Sequence[Spot], heads: int
+) -> list[Patch]:
+    """The donor's values in all that the parts of blocks ``there`` write, except in the chosen components."""
     out, shape = [], next(iter(masks.values())).shape
-    for layer in range(layers):
-        for part in parts:
-            mine = [c for c in chosen if (c.part, c.layer) == (part, layer) and masks.get(c.group) is not None]
-            for step in range(donor.run.steps):
-                out += list(_rest(part, layer, step, mine, masks, shape, donor, branches, heads))
+    for part, layer in there:
+        mine = [c for c in chosen if (c.part, c.layer) == (part, layer) and masks.get(c.group) is not None]
+        for step in range(donor.run.steps):
+            out += list(_rest(part, layer, step, mine, masks, shape, donor, branches, heads))
     return _joined(out)
 
 
@@ -86,7 +90,7 @@ def _joined(patches: Sequence[Patch]) -> list[Patch]:
 
 
 def drawn(
-    chosen: Sequence[Component], masks: Masks, layers: int, chance: np.random.Generator
+    chosen: Sequence[Component], masks: Masks, there: Sequence[Spot], chance: np.random.Generator
 ) -> tuple[list[Component], dict[str, Tensor]]:
     """Equally many components of the same parts in other blocks, each at as many random tokens outside its own, and their masks.
 
@@ -94,7 +98,8 @@ def drawn(
     """
     taken, made, groups = {(c.part, c.layer) for c in chosen}, [], {}
     for place, one in enumerate(chosen):
-        free = [n for n in range(layers) if (one.part, n) not in taken] or list(range(layers))
+        same = [n for part, n in there if part == one.part]
+        free = [n for n in same if (one.part, n) not in taken] or same
         mask = masks.get(one.group)
         layer = int(chance.choice(free))
         taken.add((one.part, layer))

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from cos_interp.analyses.circuit import SITES, Circuit, CircuitConfig, Component, PairFacts, SearchFacts
 from cos_interp.analyses.circuit.bench import Bench, recorder
 from cos_interp.analyses.circuit.checks import checked
-from cos_interp.analyses.circuit.components import has_heads, parts_of
+from cos_interp.analyses.circuit.components import has_heads, spots
 from cos_interp.analyses.circuit.paths import measured as paths
-from cos_interp.analyses.circuit.pieces import SEARCH, Piece, needs, pieces
+from cos_interp.analyses.circuit.pieces import SEARCH, Piece, Stage, needs, pieces
 from cos_interp.analyses.circuit.search import narrowed, smallest
 from cos_interp.analyses.driver.experiment import Unit
 from cos_interp.analyses.driver.facts import LeftOut
@@ -84,9 +84,9 @@ def recorded(store: RunStore, config: CircuitConfig) -> list[int]:
     return [n for n, facts in first.items() if not isinstance(facts, LeftOut)]
 
 
-def earlier(store: RunStore, config: CircuitConfig, stages: Sequence[str]) -> pd.DataFrame:
+def earlier(store: RunStore, config: CircuitConfig, stages: Sequence[Stage]) -> pd.DataFrame:
     """The rows of finished stages of all pairs of the search."""
-    units = [Piece(stage, n).name for stage in stages for n in range(counts(config)[0])]  # type: ignore[arg-type]
+    units = [Piece(stage, n).name for stage in stages for n in range(counts(config)[0])]
     return pd.DataFrame([row for unit in units for row in store.finished(unit)[0]])
 
 
@@ -95,10 +95,10 @@ def earlier(store: RunStore, config: CircuitConfig, stages: Sequence[str]) -> pd
 
 def coarse(bench: Bench) -> list[Row]:
     """Each part of each block at all tokens in all steps, and all of them together."""
-    spots = [(part, layer) for part in parts_of(bench.model) for layer in range(bench.model.layers)]
-    rows = [whole_of(bench, part, layer) for part, layer in spots]
+    there = spots(bench.model)
+    rows = [whole_of(bench, part, layer) for part, layer in there]
     effects = bench.effects([*rows, [patch for row in rows for patch in row]])
-    named = [{"table": "part", "part": part, "layer": layer} for part, layer in spots] + [{"table": WHOLE}]
+    named = [{"table": "part", "part": part, "layer": layer} for part, layer in there] + [{"table": WHOLE}]
     return [{**name, "effect": effect} for name, effect in zip(named, effects, strict=True)]
 
 
@@ -214,9 +214,10 @@ def check(config: CircuitConfig, model: HookedVideoPipeline) -> None:
 
 
 def _fits(config: CircuitConfig, model: HookedVideoPipeline, circuit: Circuit) -> None:
-    where, parts = f"--check {config.check}", parts_of(model)
+    where, there = f"--check {config.check}", spots(model)
+    parts = dict.fromkeys(part for part, _ in there)
     for one in (*circuit.components, *circuit.narrow, *circuit.smaller):
-        if one.part not in parts or one.layer >= model.layers:
+        if (one.part, one.layer) not in there:
             raise InterpError(
                 f"{where} has {one}; {model.name} has the parts {', '.join(parts)} in layers 0 to {model.layers - 1}: "
                 "test it on a model of the same build"

@@ -8,17 +8,16 @@ the sender patched gives its latents alone to a run without it; what the receive
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 from torch import Tensor
 
 from cos_interp.analyses.circuit import SITES, Component
 from cos_interp.analyses.circuit.bench import Bench
-from cos_interp.analyses.circuit.components import parts_of, patches
+from cos_interp.analyses.circuit.components import patches, spots
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.grid import EVERYWHERE
 from cos_interp.interp.editing import Tap
-from cos_interp.interp.patching import Patch, replay, replay_run
+from cos_interp.interp.patching import Donor, Patch, replay, replay_run
 
 MOST = 5  # components between which paths are measured, the strongest
 INSIDE = ("attn", "cross", "mlp")  # the order within a block
@@ -49,7 +48,7 @@ def _site(one: Component) -> str:
 def _held(bench: Bench) -> list[Patch]:
     """All that components write, and the latents, at the target's own values."""
     own = bench.target.recording
-    sites = [f"blocks.{layer}.{SITES[part]}" for layer in range(bench.model.layers) for part in parts_of(bench.model)]
+    sites = [f"blocks.{layer}.{SITES[part]}" for part, layer in spots(bench.model)]
     held = [Patch(site, bench.steps, own.donor(site), bench.branches) for site in sites]
     return [*held, Patch("hook_x_t", bench.steps[1:], own.donor("hook_x_t"))]
 
@@ -121,8 +120,8 @@ def _alone(bench: Bench, receiver: Component, road: str, given: Tap) -> Tap:
     return tap
 
 
-def _state(x_t: Sequence[Tensor], step: int, branch: str) -> Tensor:
-    return x_t[step]
+def _of_run(x_t: Sequence[Tensor]) -> Donor:
+    return lambda step, branch: x_t[step]
 
 
 def _across(bench: Bench, nodes: Sequence[Component]) -> tuple[list[Row], list[list[Patch]]]:
@@ -132,7 +131,7 @@ def _across(bench: Bench, nodes: Sequence[Component]) -> tuple[list[Row], list[l
     for sender in nodes:
         x_t = replay_run(bench.model, bench.target.recording, [_sent(bench, sender)]).x_t
         taps = {one: Tap() for one in nodes}
-        states = Patch("hook_x_t", later, partial(_state, x_t))
+        states = Patch("hook_x_t", later, _of_run(x_t))
         caught = [tap.patch(_site(one), later, bench.branches) for one, tap in taps.items()]
         replay(bench.model, bench.target.recording, [[states, *caught]])
         for receiver, tap in taps.items():

@@ -26,8 +26,7 @@ class Piece:
 
 def pieces(config: CircuitConfig) -> list[tuple[Piece, list[str]]]:
     seen, unseen = counts(config, not config.check)
-    maps: tuple[Stage, ...] = ("coarse", "fine")
-    made = [Piece(stage, n) for stage in maps for n in range(seen)]
+    made = [Piece("coarse", n) for n in range(seen)] + [Piece("fine", n) for n in range(seen)]
     made += [] if config.check else [Piece(SEARCH)]
     made += [Piece("paths", n) for n in range(seen)]
     made += [Piece("check", FIRST_UNSEEN + n) for n in range(unseen)]
@@ -36,9 +35,9 @@ def pieces(config: CircuitConfig) -> list[tuple[Piece, list[str]]]:
 
 def needs(config: CircuitConfig, piece: Piece) -> list[str]:
     """What is refined was found coarsely on all pairs, and what is tested by the search."""
-    of = lambda stage: [Piece(stage, n).name for n in range(counts(config, not config.check)[0])]
+    seen = range(counts(config, not config.check)[0])
     if piece.stage == "fine":
-        return of("coarse")
+        return [Piece("coarse", n).name for n in seen]
     if piece.stage == SEARCH:
-        return of("coarse") + of("fine")
+        return [Piece("coarse", n).name for n in seen] + [Piece("fine", n).name for n in seen]
     return [] if piece.stage == "coarse" or config.check else [SEARCH]

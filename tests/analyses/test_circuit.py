@@ -288,7 +288,7 @@ def test_a_random_set_is_as_large_elsewhere():
     mask = torch.zeros(3, 4, 4, dtype=torch.bool)
     mask[:, 0, 0] = True
     for draw in range(5):
-        made, masks = drawn([component(1)], {"a": mask}, 3, np.random.default_rng(draw))
+        made, masks = drawn([component(1)], {"a": mask}, [("cross", n) for n in range(3)], np.random.default_rng(draw))
         assert made[0].layer != 1 and made[0].part == "cross"
         assert masks[made[0].group].sum() == 3 and not (masks[made[0].group] & mask).any()
 
