@@ -135,6 +135,9 @@ class Patch:
         return given.to(act)
 
 
+Row = Patch | Sequence[Patch]  # of a patched batch
+
+
 def _few(values: Any) -> str:
     """Several values, the first and the last of many; any other selection as it was written."""
     if not isinstance(values, (tuple, list)):
@@ -223,48 +226,71 @@ def start_layer(model: HookedVideoPipeline, patch: Patch) -> int:
     return point.layer + (".hook_resid_post" in patch.site)
 
 
-def minimal_blocks(model: HookedVideoPipeline, target: Recording, patch: Patch) -> int:
+def minimal_blocks(model: HookedVideoPipeline, target: Recording, row: Row) -> int:
     """Transformer blocks that a patched run cannot avoid: the rest of the patched calls of its first step, then all.
 
     Where both branches run in one forward, both count: a forward of half the batch would round differently.
     """
-    calls, first = target.run.calls, patch.first_step
+    patches = _of_row(row)
+    calls, first = target.run.calls, first_step(patches)
     later = sum(call.step > first for call in calls) * model.layers
-    touched = {c.forward for c in calls if c.step == first and (patch.touches(c) or patch.site == "hook_x_t")}
-    at_first = [c for c in calls if c.forward in touched]
-    return later + len(at_first) * (model.layers - start_layer(model, patch))
+    at_first = [call for call in calls if call.step == first]
+    forwards = [[call for call in at_first if call.forward == number] for number in sorted({c.forward for c in at_first})]
+    starts = [start_of(model, patches, forward) for forward in forwards]
+    return later + sum(
+        len(forward) * (model.layers - start) for forward, start in zip(forwards, starts, strict=True) if start is not None
+    )
 
 
-def replay(model: HookedVideoPipeline, target: Recording, patches: Patch | Sequence[Patch]) -> Tensor:
+def _of_row(row: Row) -> tuple[Patch, ...]:
+    return (row,) if isinstance(row, Patch) else tuple(row)
+
+
+def first_step(patches: Sequence[Patch]) -> int:
+    """The step before which a row with these patches is the recording."""
+    return min(patch.first_step for patch in patches)
+
+
+def start_of(model: HookedVideoPipeline, patches: Sequence[Patch], calls: Sequence[Call]) -> int | None:
+    """The first block that a forward must run in the first step of a row; None where the row's patches do not touch it."""
+    if any(patch.site == "hook_x_t" and calls[0].step in patch.steps for patch in patches):
+        return 0
+    starts = [start_layer(model, patch) for patch in patches if any(patch.touches(call) for call in calls)]
+    return min(starts, default=None)
+
+
+def replay(model: HookedVideoPipeline, target: Recording, patches: Patch | Sequence[Row]) -> Tensor:
     """Final latents ``[len(patches), channel, frame, row, col]`` of the target's run, row i with patch i.
 
-    All patches must start at the same step. One row gives, bit for bit, what plain forward hooks give; several rows
+    A row may have several patches at once, as a sequence; of those at one site, later ones act on what earlier ones left. All
+    rows must start at the same step. One row gives, bit for bit, what plain forward hooks give; several rows
     differ from that by rounding, because matrix kernels depend on the batch. ``model.decode`` makes pixels of the latents.
-    Raises InterpError for patches that start at several steps, for a recording of several videos, and for a run that drew
+    Raises InterpError for rows that start at several steps, for a recording of several videos, and for a run that drew
     noise from PyTorch's global generator.
     """
     return replay_run(model, target, patches).latents
 
 
-def replay_run(model: HookedVideoPipeline, target: Recording, patches: Patch | Sequence[Patch]) -> Run:
-    """As :func:`replay`, with the trajectory: row i of every tensor belongs to patch i."""
-    patches = [patches] if isinstance(patches, Patch) else list(patches)
-    if not isinstance(target, Recording) or not all(isinstance(patch, Patch) for patch in patches):
-        raise InterpError(f"replay takes (model, recording, patches), as record() makes it, got {_kinds(target, *patches)}")
+def replay_run(model: HookedVideoPipeline, target: Recording, patches: Patch | Sequence[Row]) -> Run:
+    """As :func:`replay`, with the trajectory: row i of every tensor belongs to row i of the patches."""
+    asked = [patches] if isinstance(patches, Patch) else list(patches)
+    several = all(isinstance(row, (Patch, list, tuple)) for row in asked)
+    if not isinstance(target, Recording) or not several or not all(isinstance(p, Patch) for row in asked for p in _of_row(row)):
+        raise InterpError(f"replay takes (model, recording, patches), as record() makes it, got {_kinds(target, *asked)}")
     _check_made(model, target.run)
-    patches = [resolved(model, target, patch) for patch in patches]
-    if not patches:
+    rows = [tuple(resolved(model, target, patch) for patch in _of_row(row)) for row in asked]
+    if not all(rows) or not rows:
         raise InterpError("no patch was given: a replay has a row for each")
-    firsts = {patch.first_step for patch in patches}
+    firsts = {first_step(row) for row in rows}
     if len(firsts) != 1:
         raise InterpError(f"patches of one batch must start at one step, these start at {sorted(firsts)}: split them")
     if len(target.run.latents) != 1:
-        rows = len(target.run.latents)
-        raise InterpError(f"a replay starts from the recording of one video, this one has {rows}: record each alone")
-    if len(patches) > 1 and model.adapter.one_video(model.pipe, target.run.kwargs):
-        return stacked([replay_run(model, target, [patch]) for patch in patches])
-    director = _Replay(model, target, patches, firsts.pop())
-    return model.play(director, **replay_arguments(target.run, len(patches)))
+        count = len(target.run.latents)
+        raise InterpError(f"a replay starts from the recording of one video, this one has {count}: record each alone")
+    if len(rows) > 1 and model.adapter.one_video(model.pipe, target.run.kwargs):
+        return stacked([replay_run(model, target, [row]) for row in rows])
+    director = _Replay(model, target, rows, firsts.pop())
+    return model.play(director, **replay_arguments(target.run, len(rows)))
 
 
 def _check_made(model: HookedVideoPipeline, run: Run) -> None:
@@ -343,12 +369,18 @@ def put_rows(out: tuple[Tensor, ...], where: list[int], found: Any) -> None:
         whole[where] = part
 
 
+def _applied(patches: Sequence[Patch], act: Tensor, call: Call, axes: tuple[str, ...]) -> Tensor:
+    """``act`` of one row after its patches, in their order."""
+    for patch in patches:
+        act = patch.apply(act, call.step, call.branch, axes)
+    return act
+
+
 class _Replay(Director):
     """Feeds a recording to the pipeline, and runs from it what the patches of a batch change."""
 
-    def __init__(self, model: HookedVideoPipeline, target: Recording, patches: Sequence[Patch], first: int):
-        self.target, self.patches, self.first = target, list(patches), first
-        self.start = [start_layer(model, patch) for patch in patches]
+    def __init__(self, model: HookedVideoPipeline, target: Recording, rows: Sequence[tuple[Patch, ...]], first: int):
+        self.model, self.target, self.patches, self.first = model, target, list(rows), first
 
     def encode(self, place: int, encode: Callable[[], Any]) -> Any:
         return repeated(self.target.run.encoded[place], len(self.patches))
@@ -361,12 +393,12 @@ class _Replay(Director):
         return self.target.run.generators.get(when, ())
 
     def edit_x_t(self, step: Step, x_t: Tensor) -> Tensor:
-        rows = [r for r, p in enumerate(self.patches) if p.site == "hook_x_t" and step.index in p.steps]
-        if not rows:
+        acting = [(r, p) for r, row in enumerate(self.patches) for p in row if p.site == "hook_x_t" and step.index in p.steps]
+        if not acting:
             return x_t
         out = x_t.clone()
-        for row in rows:
-            out[row : row + 1] = self.patches[row].apply(x_t[row : row + 1], step.index, "cond", AXES["latent"])
+        for row, patch in acting:
+            out[row : row + 1] = patch.apply(out[row : row + 1], step.index, "cond", AXES["latent"])
         return out
 
     def call(self, calls: tuple[Call, ...], engine: ExpertEngine, kwargs: dict[str, Any]) -> Any:
@@ -378,13 +410,9 @@ class _Replay(Director):
         out = tuple(torch.cat([each(part) for part in stream]) for stream in zip(*recorded, strict=True))
         if step < self.first:
             return returned(engine, out)
-        full = [r for r, p in enumerate(self.patches) if p.site == "hook_x_t"]
-        touched = [r for r, p in enumerate(self.patches) if any(p.touches(call) for call in calls)]
-        for layer in sorted({self.start[r] for r in touched}):
-            self._resume(out, engine, calls, kwargs, [r for r in touched if self.start[r] == layer], layer)
-        if full:
-            where = self._places(calls, full)
-            put_rows(out, where, engine((), batch_rows(engine, kwargs, where), {}))
+        start = [start_of(self.model, row, calls) for row in self.patches]
+        for layer in sorted({layer for layer in start if layer is not None}):
+            self._resume(out, engine, calls, kwargs, [r for r in everyone if start[r] == layer], layer)
         return returned(engine, out)
 
     def _places(self, calls: tuple[Call, ...], rows: Sequence[int]) -> list[int]:
@@ -418,24 +446,23 @@ class _Replay(Director):
                 if stream is None:
                     continue
                 for row in rows:
-                    patch = self.patches[row]
-                    mine = patch.site == name and patch.touches(call)
-                    parts.append(patch.apply(stream, call.step, call.branch, AXES[site.kind]) if mine else stream)
+                    mine = [patch for patch in self.patches[row] if patch.site == name and patch.touches(call)]
+                    parts.append(_applied(mine, stream, call, AXES[site.kind]))
             if parts:
                 made[site.name] = torch.cat(parts)
         return made
 
     def _visits(self, engine: ExpertEngine, calls: tuple[Call, ...], rows: Sequence[int]) -> dict[str, Visitor]:
         """For each patched site of this forward: a visitor that edits the rows concerned (``rows`` are those in the batch)."""
-        sites = {self.patches[row].site for row in rows if any(self.patches[row].touches(call) for call in calls)}
+        sites = {patch.site for row in rows for patch in self.patches[row] if any(patch.touches(call) for call in calls)}
         return {site: self._visitor(site, calls, rows, engine.points[site].kind) for site in sites}
 
     def _visitor(self, site: str, calls: tuple[Call, ...], rows: Sequence[int], kind: str) -> Visitor:
-        edits: dict[int, tuple[Patch, Call]] = {}
+        edits: dict[int, tuple[list[Patch], Call]] = {}
         for branch, call in enumerate(calls):
             for place, row in enumerate(rows):
-                if self.patches[row].site == site and self.patches[row].touches(call):
-                    edits[branch * len(rows) + place] = (self.patches[row], call)
+                if mine := [patch for patch in self.patches[row] if patch.site == site and patch.touches(call)]:
+                    edits[branch * len(rows) + place] = (mine, call)
 
         def visit(act: Tensor, covered: slice) -> Tensor | None:
             first = covered.start or 0
@@ -443,8 +470,8 @@ class _Replay(Director):
             if not mine:
                 return None
             out = act.clone()
-            for place, (patch, call) in mine.items():
-                out[place : place + 1] = patch.apply(act[place : place + 1], call.step, call.branch, axes_of(kind, act))
+            for place, (patches, call) in mine.items():
+                out[place : place + 1] = _applied(patches, act[place : place + 1], call, axes_of(kind, act))
             return out
 
         return visit
