@@ -7,7 +7,7 @@ runs of the pair, and whose answer the video gives.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +21,7 @@ from cos_interp.interp.batch import chunks
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.patching import Donor, Patch, Recording, minimal_blocks, replay
+from cos_interp.interp.sharing import Shared
 from cos_interp.interp.sweeping import Span, spanned
 from cos_interp.tasks import get_task
 from cos_interp.tasks.base import outcome
@@ -111,6 +112,8 @@ class Grid:
     branches: tuple[str, ...] | None = None
     noising: bool = False
     batch: int = 1
+    shared: Shared = field(default_factory=Shared, repr=False)  # calls that several cells have in common
+    _given: dict[tuple[str, str, int | None, bool], Donor] = field(default_factory=dict, repr=False)
 
     @property
     def donors(self) -> dict[str, Side]:
@@ -124,11 +127,19 @@ class Grid:
 
     def patch(self, cell: Cell) -> Patch:
         """A cell as a patch of the target's run."""
-        target, donor = self.target.recording, self.donors[cell.donor].recording
-        given = delta_donor(target, donor, cell.layer) if cell.update and cell.layer is not None else donor.donor(cell.hook)
-        steps = spanned(cell.step, target.run.steps, self.span)
+        run = self.target.recording.run
+        steps = spanned(cell.step, run.steps, self.span)
         heads = None if cell.head is None else (cell.head,)
-        return Patch(cell.hook, steps, given, self.branches or target.run.branches, self._tokens(cell), heads)
+        return Patch(cell.hook, steps, self._donor(cell), self.branches or run.branches, self._tokens(cell), heads)
+
+    def _donor(self, cell: Cell) -> Donor:
+        """What a cell is given, the same function for the same, by which shared calls are known."""
+        key = (cell.donor, cell.site, cell.layer, cell.update)
+        if key not in self._given:
+            target, donor = self.target.recording, self.donors[cell.donor].recording
+            update = cell.update and cell.layer is not None
+            self._given[key] = delta_donor(target, donor, cell.layer) if update else donor.donor(cell.hook)
+        return self._given[key]
 
     def _tokens(self, cell: Cell) -> Tensor | None:
         mask, latents = self.masks[cell.group], self.target.recording.run.latents
@@ -147,7 +158,7 @@ class Grid:
         made: dict[Cell, Tensor] = {}
         alone, together = [[c] for c in cells if c.known], [c for c in cells if not c.known]
         for part in [*alone, *chunks(together, self.batch)]:
-            rows = replay(self.model, self.target.recording, [self.patch(cell) for cell in part])
+            rows = replay(self.model, self.target.recording, [self.patch(cell) for cell in part], self.shared)
             made |= dict(zip(part, rows.split(1), strict=True))
         return torch.cat([made[cell] for cell in cells])
 
@@ -167,6 +178,9 @@ class Grid:
         effect = projection(latent, corrupt.latents, clean.latents)
         return Patched(cell, ends[0].sigmas[cell.step], latent, frames, effect, whose)
 
-    def minimal_blocks(self, cells: Sequence[Cell]) -> int:
-        """Transformer blocks that the cells cannot avoid."""
-        return sum(minimal_blocks(self.model, self.target.recording, self.patch(cell)) for cell in cells)
+    def minimal_blocks(self, cells: Sequence[Cell], before: Sequence[Cell] = ()) -> int:
+        """Transformer blocks that the cells cannot avoid, where those ``before`` were finished in the same run."""
+        done: set[Hashable] = set()
+        count = lambda some: sum(minimal_blocks(self.model, self.target.recording, self.patch(cell), done) for cell in some)
+        count(before)
+        return count(cells)
