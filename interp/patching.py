@@ -264,7 +264,8 @@ def first_step(patches: Sequence[Patch]) -> int:
 def start_of(model: HookedVideoPipeline, target: Recording, patches: Sequence[Patch], calls: Sequence[Call]) -> int | None:
     """The first block that a forward must run for a row; None where the row's first step feeds it from the recording."""
     step, first = calls[0].step, first_step(patches)
-    overwritten = [_layer(model, p) for p in patches if _is_whole(model, p, calls)]
+    reading = any(type(patch) is not Patch for patch in patches)  # of what is there, which then must be
+    overwritten = [_layer(model, patch) for patch in patches if not reading and _is_whole(model, patch, calls)]
     known = lambda layer: all(target.stream("hook_resid_post", layer, first, call.branch) is not None for call in calls)
     if found := [layer for layer in overwritten if known(layer)]:
         return max(found) + 1
@@ -276,13 +277,13 @@ def start_of(model: HookedVideoPipeline, target: Recording, patches: Sequence[Pa
 
 def _is_whole(model: HookedVideoPipeline, patch: Patch, calls: Sequence[Call]) -> bool:
     """Whether a patch writes all that a block hands on, in every branch of a forward."""
-    if patch.tokens is not None or not patch.site.endswith(".hook_resid_post"):
+    if patch.tokens is not None or not patch.site.endswith(".hook_resid_post") or type(patch) is not Patch:
         return False
     return all(map(patch.touches, calls)) and is_all(model.engines[calls[0].expert], _layer(model, patch))
 
 
 def _layer(model: HookedVideoPipeline, patch: Patch) -> int:
-    """The layer of a patch; that of the first block for what lies outside the blocks, and may reach all of them."""
+    """The layer of a patch; -1 for one outside the blocks."""
     point = next((engine.points[patch.site] for engine in model.engines.values() if patch.site in engine.points), None)
     return -1 if point is None or point.layer is None else point.layer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from graphlib import CycleError, TopologicalSorter
@@ -59,8 +59,9 @@ Work = Callable[[HookedVideoPipeline, Any, RunStore, Any], Iterator[str]]
 @dataclass(frozen=True)
 class Experiment:
     """``pieces``: parts of the work, each with the names of its units. ``work`` does one piece and yields the name of each unit
-    that is on disk. ``needs``: the units of other pieces that must be on disk before a piece begins. ``report`` is pure of
-    models. ``facts``: the records that its units leave, beside the common ones."""
+    that is on disk. ``needs``: the units of other pieces that must be on disk before a piece begins. ``settle``: the settings
+    with what the model and the machine decide, given those of the run that is continued (none of a new one). ``report`` is pure
+    of models. ``facts``: the records that its units leave, beside the common ones."""
 
     name: str
     config: type[AnalysisConfig]
@@ -68,6 +69,7 @@ class Experiment:
     work: Work
     report: Callable[[AnalysisResult, RunStore], Report]
     check: Callable[[Any, HookedVideoPipeline], None] = lambda config, model: None
+    settle: Callable[[Any, HookedVideoPipeline, Mapping[str, Any]], Any] = lambda config, model, held: config
     needs: Callable[[Any, Any], Sequence[str]] = lambda config, piece: ()
     finish: Callable[[AnalysisResult], AnalysisResult] = lambda result: result
     facts: Sequence[type[Facts]] = ()
@@ -140,7 +142,7 @@ def run_and_report(experiment: Experiment, config: AnalysisConfig, folder: Path,
     """As :func:`run`, then draw the page and mark the run complete."""
     asked = Ways(**ways)
     with _computed(experiment, config, folder, asked) as (result, store, model):
-        _beside(experiment, config, store, model, asked)
+        _beside(experiment, result.config, store, model, asked)
         result = replace(result, twins=twins.shown(folder, config.twins))
         report = experiment.report(result, store)
         store.write_page(report.files())
@@ -172,6 +174,8 @@ def _computed(
 ) -> Iterator[tuple[AnalysisResult, RunStore, HookedVideoPipeline]]:
     model = ways.model or load_model(config)  # first: a name without a model is the cheapest mistake
     experiment.check(config, model)
+    held = None if ways.fresh else RunStore(folder).facts()
+    config = experiment.settle(config, model, (held or {}).get("config", {}))
     pieces = list(experiment.pieces(config))
     order = list(waves(pieces, partial(experiment.needs, config)))
     workers = default_workers() if ways.workers is None else ways.workers

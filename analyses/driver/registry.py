@@ -15,7 +15,7 @@ FOLDERS = (
     "patching", "chain_of_steps", "commitment", "self_correction", "ensemble", "noise", "propagation", "recovery", "layers",
     "swap", "trajectory", "memory", "attention", "perception", "probing",
 )  # fmt: skip
-_PARTS = ("pieces", "work", "check", "needs", "finish")  # of measure.py; the last three where an experiment has them
+_PARTS = ("pieces", "work", "check", "settle", "needs", "finish")  # of measure.py; the last four where an experiment has them
 
 
 @cache

@@ -178,6 +178,15 @@ class Grid:
         effect = projection(latent, corrupt.latents, clean.latents)
         return Patched(cell, ends[0].sigmas[cell.step], latent, frames, effect, whose)
 
+    def rounding(self, found: Sequence[Patched]) -> float | None:
+        """``|together - alone| / |alone|`` of the final latent of the first cell that shared a forward; None where none did."""
+        together = [patched for patched in found if not patched.cell.known]
+        if min(self.batch, len(together)) < 2:
+            return None
+        one = next((patched for patched in together if patched.cell.group != EVERYWHERE), together[0])
+        alone = replay(self.model, self.target.recording, self.patch(one.cell)).double()
+        return float((one.latent - alone).norm() / alone.norm())
+
     def minimal_blocks(self, cells: Sequence[Cell], before: Sequence[Cell] = ()) -> int:
         """Transformer blocks that the cells cannot avoid, where those ``before`` were finished in the same run."""
         done: set[Hashable] = set()

@@ -50,7 +50,7 @@ class PairGrid:
         grid = Grid(
             recorder.model, target, donor, others, token_groups(recorder.model, target, donor),
             span=span_of(config, pair.one_noise), branches=None if config.branch == "both" else (config.branch,),
-            noising=config.direction == "noising", batch=config.batch,
+            noising=config.direction == "noising", batch=int(config.batch),
         )  # fmt: skip
         return cls(config, piece.name, pair, grid, steps_of(config, piece))
 
@@ -98,7 +98,8 @@ class PairGrid:
         axes = {name: TENSOR_AXES[name] for name in tensors}
         least = self.grid.minimal_blocks(asked, [cell for k in self.steps if k < step for cell in self.cells(k)])
         had = sum(self.grid.minimal_blocks([cell]) for cell in asked) - least  # of cells of this step, or of one before
-        facts = StepFacts(axes=axes, block_calls=alone - had, block_calls_minimum=least, shown=kept)
+        counts = {"block_calls": alone - had, "block_calls_minimum": least}
+        facts = StepFacts(axes=axes, shown=kept, rounding=self.grid.rounding(found), **counts)
         return Unit(rows, tensors, facts)
 
     def _row(self, found: Patched) -> Row:
