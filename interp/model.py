@@ -277,12 +277,16 @@ class HookedVideoPipeline:
     def matching(self, patterns: str | Sequence[str]) -> list[str]:
         """The hook names that a pattern or several name; UnknownHook for a pattern without any."""
         patterns = words(patterns, "names", "hook names or patterns like 'blocks.*.hook_resid_post'; model.hook_names lists them")
+        names = dict.fromkeys(self.hook_names, False)
         for pattern in patterns:
             if "@" in pattern:
                 raise InterpError(f"names={pattern!r}: a name without its selectors; say steps=, branches= and tokens= for these")
-            if not any(Address(pattern).matches(n) for n in self.hook_names):
-                raise unknown_hook(pattern, self.hook_names)
-        return [n for n in self.hook_names if any(Address(p).matches(n) for p in patterns)]
+            address = Address(pattern)
+            found = [pattern] if pattern in names else [name for name in names if address.matches(name)]
+            if not found:
+                raise unknown_hook(pattern, list(names))
+            names |= dict.fromkeys(found, True)
+        return [name for name, asked in names.items() if asked]
 
     def _known(self, address: Address) -> Address:
         names = self.matching(address.name)

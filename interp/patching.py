@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from cos_interp.interp.cache import ActivationCache
-from cos_interp.interp.errors import InterpError, unknown_hook
+from cos_interp.interp.errors import BudgetExceeded, InterpError, unknown_hook
 from cos_interp.interp.hooking import kind_of
 from cos_interp.interp.identity import glance
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.interp.rows import batch_rows, put_rows, repeated, replay_arguments, returned, stacked
+from cos_interp.interp.recomputing import hold, recorded_lean
+from cos_interp.interp.rows import Fed, batch_rows, put_rows, replay_arguments, returned, stacked
 from cos_interp.interp.run.clock import Call, Step
-from cos_interp.interp.run.director import Director, When
 from cos_interp.interp.run.engine import ExpertEngine, Skip, Visitor
 from cos_interp.interp.selecting import numbers, spread, token_mask, words
 from cos_interp.interp.sharing import Shared, conditions, is_all
@@ -40,6 +40,7 @@ class Recording:
 
     run: Run
     cache: ActivationCache
+    passing: frozenset[str] = frozenset()  # residual streams of which the cache holds one step at a time
 
     def __repr__(self) -> str:
         return f"Recording({self.run}, {self.cache})"
@@ -61,7 +62,7 @@ class Recording:
         """This recording's own activation at a site (a whole hook name), as a donor. InterpError where it was not recorded."""
         if site == "hook_x_t":
             return lambda step, branch: self.run.x_t[step]
-        if site not in self.cache.axes:
+        if site not in self.cache.axes or site in self.passing:
             pattern = re.sub(r"^blocks\.\d+\.", "blocks.*.", site)
             raise InterpError(f"{site} was not recorded: record it with record(model, names=[{pattern!r}], ...)")
         return lambda step, branch: self.cache[site, step, branch]
@@ -179,18 +180,27 @@ def _tokens(model: HookedVideoPipeline, run: Run, patch: Patch, axes: tuple[str,
     return token_mask(patch.tokens, model.token_grid(run.x_t[0]).shape)
 
 
-def record(model: HookedVideoPipeline, names: str | Sequence[str] = (), **kwargs: Any) -> Recording:
+def record(model: HookedVideoPipeline, names: str | Sequence[str] = (), recompute: bool = False, **kwargs: Any) -> Recording:
     """Run one video and keep what patching needs: the residual streams at every step, and the sites ``names``.
 
     ``names`` may hold ``*``. Other keywords are those of ``model.run_with_cache``: ``prompt``, ``seed``, ... for the pipeline,
-    ``max_bytes`` for the memory. Raises UnknownHook for a name that the model does not have, and BudgetExceeded before the first
-    transformer call when more would be kept than ``max_bytes``.
+    ``max_bytes`` for the memory. ``recompute``: where the residual streams of all steps do not fit, those of one step are kept
+    at a time, and run again where a replay starts; as a donor the recording then gives ``names`` alone. Raises UnknownHook for a
+    name that the model does not have, and BudgetExceeded before the first transformer call when more would be kept than
+    ``max_bytes``.
     """
     names = [names] if isinstance(names, str) else names
-    kept = {*names, *(name for name in model.hook_names if ".hook_resid_post" in name)} - {"hook_x_t"}
-    run, cache = model.run_with_cache(names=sorted(kept), **kwargs)
+    residuals = {name for name in model.hook_names if ".hook_resid_post" in name}
+    asked, passing = set(model.matching(names) if names else ()) - {"hook_x_t"}, frozenset[str]()
+    try:
+        run, cache = model.run_with_cache(names=sorted(asked | residuals), **kwargs)
+    except BudgetExceeded:
+        if not recompute:
+            raise
+        passing = frozenset(residuals - asked)
+        run, cache = recorded_lean(model, asked, passing, kwargs)
     run.maker, run.edited = maker_of(model), model.has_hooks
-    return Recording(run, cache)
+    return Recording(run, cache, passing)
 
 
 def maker_of(model: HookedVideoPipeline) -> str:
@@ -266,7 +276,8 @@ def start_of(model: HookedVideoPipeline, target: Recording, patches: Sequence[Pa
     step, first = calls[0].step, first_step(patches)
     reading = any(type(patch) is not Patch for patch in patches)  # of what is there, which then must be
     overwritten = [_layer(model, patch) for patch in patches if not reading and _is_whole(model, patch, calls)]
-    known = lambda layer: all(target.stream("hook_resid_post", layer, first, call.branch) is not None for call in calls)
+    there = lambda layer, call: target.stream("hook_resid_post", layer, first, call.branch) is not None
+    known = lambda layer: bool(target.passing) or all(there(layer, call) for call in calls)
     if found := [layer for layer in overwritten if known(layer)]:
         return max(found) + 1
     if step > first or any(patch.site == "hook_x_t" and step in patch.steps for patch in patches):
@@ -332,8 +343,16 @@ def replay_run(
         raise InterpError(f"a replay starts from the recording of one video, this one has {count}: record each alone")
     if len(rows) > 1 and model.adapter.one_video(model.pipe, target.run.kwargs):
         return stacked([replay_run(model, target, [row], shared) for row in rows])
-    director = _Replay(model, target, rows, firsts.pop(), shared)
+    first = firsts.pop()
+    hold_step(model, target, first)
+    director = _Replay(model, target, rows, first, shared)
     return model.play(director, **replay_arguments(target.run, len(rows)))
+
+
+def hold_step(model: HookedVideoPipeline, target: Recording, step: int) -> None:
+    """Have the residual streams of a step in a recording that keeps one step at a time, running them where they are not there."""
+    if target.passing:
+        hold(model, target.run, target.cache, target.passing, step)
 
 
 def _check_made(model: HookedVideoPipeline, run: Run) -> None:
@@ -355,23 +374,14 @@ def _applied(patches: Sequence[Patch], act: Tensor, call: Call, axes: tuple[str,
     return act
 
 
-class _Replay(Director):
+class _Replay(Fed):
     """Feeds a recording to the pipeline, and runs from it what the patches of a batch change."""
 
     def __init__(
         self, model: HookedVideoPipeline, target: Recording, rows: Sequence[tuple[Patch, ...]], first: int, shared: Shared | None
     ):
+        super().__init__(target.run, len(rows))
         self.model, self.target, self.patches, self.first, self.shared = model, target, list(rows), first, shared
-
-    def encode(self, place: int, encode: Callable[[], Any]) -> Any:
-        return repeated(self.target.run.encoded[place], len(self.patches))
-
-    def prepare(self, prepare: Callable[[], Any]) -> Any:
-        found = repeated(self.target.run.prepared, len(self.patches))
-        return found if len(found) > 1 else found[0]
-
-    def generator_states(self, when: When) -> Sequence[Tensor]:
-        return self.target.run.generators.get(when, ())
 
     def edit_x_t(self, step: Step, x_t: Tensor) -> Tensor:
         acting = [(r, p) for r, row in enumerate(self.patches) for p in row if p.site == "hook_x_t" and step.index in p.steps]
@@ -387,9 +397,7 @@ class _Replay(Director):
         start = [None if step < self.first else start_of(self.model, self.target, row, calls) for row in self.patches]
         if step > self.first and not any(start):
             return engine((), kwargs, self._visits(engine, calls, everyone))
-        recorded = [self.target.run.outputs[call.index] for call in calls]
-        each = lambda part: part.repeat(len(everyone), *[1] * (part.ndim - 1))
-        out = tuple(torch.cat([each(part) for part in stream]) for stream in zip(*recorded, strict=True))
+        out = self.outputs(calls)
         for layer in sorted({layer for layer in start if layer is not None}):
             self._resume(out, engine, calls, kwargs, [r for r in everyone if start[r] == layer], layer)
         return returned(engine, out)

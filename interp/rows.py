@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from cos_interp.interp.errors import InterpError
+from cos_interp.interp.run.clock import Call
+from cos_interp.interp.run.director import Director, When
 from cos_interp.interp.run.engine import ExpertEngine, streams
 from cos_interp.interp.trajectory import Run
 
@@ -76,3 +78,29 @@ def put_rows(out: tuple[Tensor, ...], where: list[int], found: Any) -> None:
     """Write what a transformer returned for some rows of a batch into the whole batch's outputs."""
     for whole, part in zip(out, streams(found), strict=True):
         whole[where] = part
+
+
+class Fed(Director):
+    """Feeds a recorded run of one video to the pipeline, in so many rows: nothing is encoded, drawn or run."""
+
+    def __init__(self, run: Run, rows: int):
+        self.run, self.rows = run, rows
+
+    def encode(self, place: int, encode: Callable[[], Any]) -> Any:
+        return repeated(self.run.encoded[place], self.rows)
+
+    def prepare(self, prepare: Callable[[], Any]) -> Any:
+        found = repeated(self.run.prepared, self.rows)
+        return found if len(found) > 1 else found[0]
+
+    def generator_states(self, when: When) -> Sequence[Tensor]:
+        return self.run.generators.get(when, ())
+
+    def call(self, calls: tuple[Call, ...], engine: ExpertEngine, kwargs: dict[str, Any]) -> Any:
+        return returned(engine, self.outputs(calls))
+
+    def outputs(self, calls: tuple[Call, ...]) -> tuple[Tensor, ...]:
+        """What the transformer returned in these calls, one tensor for every latent, in every row."""
+        recorded = [self.run.outputs[call.index] for call in calls]
+        each = lambda part: part.repeat(self.rows, *[1] * (part.ndim - 1))
+        return tuple(torch.cat([each(part) for part in stream]) for stream in zip(*recorded, strict=True))

@@ -20,7 +20,7 @@ from cos_interp.analyses.kit.pairs import Side
 from cos_interp.interp.batch import chunks
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.interp.patching import Donor, Patch, Recording, minimal_blocks, replay
+from cos_interp.interp.patching import Donor, Patch, Recording, hold_step, minimal_blocks, replay
 from cos_interp.interp.sharing import Shared
 from cos_interp.interp.sweeping import Span, spanned
 from cos_interp.tasks import get_task
@@ -152,6 +152,11 @@ class Grid:
         if mask is None or cell.site != X_T:
             return mask
         return interpolate(mask[None, None].float(), tuple(latents.shape[2:]))[0, 0].bool()  # a token is several latent cells
+
+    def begin(self, step: int) -> None:
+        """Have in memory what patches of a step start from; where it was not kept, it runs again."""
+        target = self.target.recording
+        hold_step(self.model, target, min(spanned(step, target.run.steps, self.span)))
 
     def latents(self, cells: Sequence[Cell]) -> Tensor:
         """Final latents ``[cells, channel, frame, row, col]``. All cells must start at one step."""

@@ -46,16 +46,21 @@ class Side:
 
 @dataclass(frozen=True)
 class Recorder:
-    """How the runs of a pair are made: the settings of every run, and what of it is kept (sites, steps; None: all steps)."""
+    """How the runs of a pair are made: the settings of every run, and what of it is kept (sites, steps; None: all steps).
+
+    ``recompute``: where the residual streams do not fit, those of one step at a time; no other donor is then had than the sites.
+    """
 
     model: HookedVideoPipeline
     config: AnalysisConfig
     sites: Sequence[str] = ()
     steps: Sequence[int] | None = None
+    recompute: bool = False
 
     def __call__(self, problem: Problem) -> Side:
         kept = None if self.steps is None else list(self.steps)
-        return Side(problem, record(self.model, self.sites, steps=kept, **arguments(self.model, self.config, problem)))
+        call = arguments(self.model, self.config, problem)
+        return Side(problem, record(self.model, self.sites, self.recompute, steps=kept, **call))
 
 
 @dataclass(frozen=True)

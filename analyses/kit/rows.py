@@ -11,27 +11,15 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
-from torch import Tensor
 
 from cos_interp.analyses.driver.workers import default_workers
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.interp.run.director import Around
+from cos_interp.interp.planning import first_latents
 
 Rows = Literal["auto"] | Annotated[int, Field(ge=1)]
 MOST = 12  # more gain little: of the time of single rows 8 take .62, 16 take .57 (organism, one core)
 LIVE = 16  # numbers of a token, in widths of the model, that a block holds at once: streams, queries, keys, values, MLP
 SHARE = 0.25  # of the memory; the rest is for weights, recordings and decoding
-
-
-class _Known(Exception):
-    """The latents that a run starts from."""
-
-
-class _Stop(Around):
-    """Ends a run when its sizes are known, before the transformer runs."""
-
-    def prepared(self, latents: Tensor, steps: int | None) -> None:
-        raise _Known(latents)
 
 
 def settled(asked: int | Literal["auto"], held: Mapping[str, Any], model: HookedVideoPipeline, call: Mapping[str, Any]) -> int:
@@ -52,16 +40,8 @@ def rows_that_fit(model: HookedVideoPipeline, call: Mapping[str, Any], memory: f
     engine = next(iter(model.engines.values()))
     width, _ = engine.adapter.width(engine.module)
     both = 2  # branches in one forward
-    each = both * model.token_grid(_latents(model, call)).tokens * width * LIVE * engine.module.dtype.itemsize
+    each = both * model.token_grid(first_latents(model, **call)).tokens * width * LIVE * engine.module.dtype.itemsize
     return max(1, min(MOST, int(SHARE * memory / each)))
-
-
-def _latents(model: HookedVideoPipeline, call: Mapping[str, Any]) -> Tensor:
-    try:
-        model.run_directed(_Stop, **call)
-    except _Known as known:
-        return known.args[0]
-    raise AssertionError("a run prepares its latents")
 
 
 def _memory(model: HookedVideoPipeline) -> float:

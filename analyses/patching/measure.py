@@ -25,9 +25,10 @@ from cos_interp.analyses.kit.rows import settled
 from cos_interp.analyses.patching import HEAD_SITES, PatchingConfig, StepFacts, pair_file
 from cos_interp.analyses.patching.cells import sites_of
 from cos_interp.analyses.patching.pair_grid import PairGrid
-from cos_interp.analyses.patching.pieces import OWN, Piece, pieces, steps_of
+from cos_interp.analyses.patching.pieces import OWN, Piece, pieces, span_of, steps_of
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.sweeping import spanned
 from cos_interp.tasks import TASKS
 from cos_interp.tasks.grid import LATENT_FRAMES
 
@@ -58,7 +59,11 @@ def work(model: HookedVideoPipeline, config: PatchingConfig, store: RunStore, pi
 
 def _prepared(model: HookedVideoPipeline, config: PatchingConfig, piece: Piece) -> PairGrid | str:
     """A pair's grid, or the reason why there is none."""
-    recorder = Recorder(model, config, [f"blocks.*.{site}" for site in sites_of(config, model) if site != X_T])
+    span, total = span_of(config, piece.one_noise), config.num_inference_steps
+    steps = sorted({k for step in steps_of(config, piece) for k in spanned(step, total, span)})
+    layers = ("*",) if config.layers is None else config.layers
+    sites = [f"blocks.{layer}.{site}" for site in sites_of(config, model) if site != X_T for layer in layers]
+    recorder = Recorder(model, config, sites, steps, recompute=True)
     try:
         pair = find(recorder, config, piece)
     except NoPair as error:

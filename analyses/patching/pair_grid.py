@@ -87,6 +87,7 @@ class PairGrid:
         Calls shared with a step before count there, also where a run that is continued must run them again.
         """
         asked, model, shared = self.cells(step), self.grid.model, self.grid.shared
+        self.grid.begin(step)
         before = model.block_calls + shared.saved
         found = self.grid.measure(asked)
         alone = model.block_calls + shared.saved - before

@@ -10,7 +10,7 @@ from support import hooked_tiny
 from cos_interp.analyses.driver import experiment
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
-from cos_interp.analyses.kit import rows
+from cos_interp.analyses.kit import pairs, rows
 from cos_interp.analyses.kit.grid import Cell, Grid
 from cos_interp.analyses.kit.pairs import Side
 from cos_interp.analyses.kit.problems import Problem
@@ -41,10 +41,10 @@ def test_a_number_stands_and_a_run_that_is_continued_keeps_its_own():
 
 
 def test_a_run_stores_its_rows_and_goes_on_with_them_on_a_smaller_machine(tmp_path, monkeypatch):
-    pairs = tmp_path / "pairs.jsonl"
-    pairs.write_text(LINE)
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(LINE)
     model, folder = hooked_tiny(), tmp_path / "run"
-    config = PatchingConfig(pair_file=str(pairs), num_inference_steps=3, steps=(0, 1, 2), sites=("hook_resid_post",))
+    config = PatchingConfig(pair_file=str(path), num_inference_steps=3, steps=(0, 1, 2), sites=("hook_resid_post",))
     result = experiment.run(load("patching"), config, folder, model=model, workers=1)
     assert result.config.batch == rows.MOST == RunStore(folder).facts()["config"]["batch"]
     unit = next(name for name in result.units_of(StepFacts))
@@ -72,3 +72,26 @@ def test_the_loss_by_a_shared_forward_is_that_of_the_row_alone():
     expected = float((found[0].latent.double() - one).norm() / one.norm())
     assert grid.rounding(found) == pytest.approx(expected, rel=1e-9) == pytest.approx(1e-5, rel=0.1)
     assert alone.rounding(found) is None and grid.rounding(found[:1]) is None
+
+
+def test_a_run_within_a_small_budget_ends_with_the_same_bytes(tmp_path, monkeypatch):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(LINE)
+    model, units = hooked_tiny(), {}
+    config = PatchingConfig(
+        pair_file=str(path), num_inference_steps=3, steps=(0, 2), span="single", sites=("hook_attn_out",), layers=(1,), batch=2
+    )
+    whole = record(model, "blocks.1.hook_attn_out", steps=[0, 2], **CALL).cache.nbytes
+    passing = []
+    for name, budget in (("wide", whole), ("narrow", whole - 1)):
+        made = lambda *args, budget=budget, **kwargs: record(*args, max_bytes=budget, **kwargs)
+        monkeypatch.setattr(
+            pairs, "record", lambda *args, made=made, **kwargs: passing.append(made(*args, **kwargs)) or passing[-1]
+        )
+        folder = tmp_path / name
+        result = experiment.run(load("patching"), config, folder, model=model, workers=1)
+        assert result.facts["block_calls"] == result.facts["block_calls_minimum"] > 0
+        assert all(bool(recording.passing) == (name == "narrow") for recording in passing[-2:])
+        assert all(recording.cache.nbytes <= budget for recording in passing)
+        units[name] = {path.name: path.read_bytes() for path in (folder / "shards").iterdir()}
+    assert units["wide"] == units["narrow"]
