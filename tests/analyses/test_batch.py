@@ -82,16 +82,17 @@ def test_a_run_within_a_small_budget_ends_with_the_same_bytes(tmp_path, monkeypa
         pair_file=str(path), num_inference_steps=3, steps=(0, 2), span="single", sites=("hook_attn_out",), layers=(1,), batch=2
     )
     whole = record(model, "blocks.1.hook_attn_out", steps=[0, 2], **CALL).cache.nbytes
-    passing = []
     for name, budget in (("wide", whole), ("narrow", whole - 1)):
-        made = lambda *args, budget=budget, **kwargs: record(*args, max_bytes=budget, **kwargs)
-        monkeypatch.setattr(
-            pairs, "record", lambda *args, made=made, **kwargs: passing.append(made(*args, **kwargs)) or passing[-1]
-        )
-        folder = tmp_path / name
-        result = experiment.run(load("patching"), config, folder, model=model, workers=1)
+        made = []
+
+        def within(*args, budget=budget, made=made, **kwargs):
+            made.append(record(*args, max_bytes=budget, **kwargs))
+            return made[-1]
+
+        monkeypatch.setattr(pairs, "record", within)
+        result = experiment.run(load("patching"), config, tmp_path / name, model=model, workers=1)
         assert result.facts["block_calls"] == result.facts["block_calls_minimum"] > 0
-        assert all(bool(recording.passing) == (name == "narrow") for recording in passing[-2:])
-        assert all(recording.cache.nbytes <= budget for recording in passing)
-        units[name] = {path.name: path.read_bytes() for path in (folder / "shards").iterdir()}
+        assert len(made) > 2 and all(bool(recording.passing) == (name == "narrow") for recording in made)
+        assert all(recording.cache.nbytes <= budget for recording in made)
+        units[name] = {path.name: path.read_bytes() for path in (tmp_path / name / "shards").iterdir()}
     assert units["wide"] == units["narrow"]
