@@ -7,7 +7,7 @@ runs of the pair, and whose answer the video gives.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +19,7 @@ from cos_interp.analyses.driver.statistics import projection
 from cos_interp.analyses.kit.pairs import Side
 from cos_interp.interp.batch import chunks
 from cos_interp.interp.errors import InterpError
+from cos_interp.interp.families.decoding import MOST
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.patching import Donor, Patch, Recording, hold_step, minimal_blocks, replay
 from cos_interp.interp.sharing import Shared
@@ -169,10 +170,19 @@ class Grid:
 
     def measure(self, cells: Sequence[Cell]) -> list[Patched]:
         """Finish and read every cell, in order; they must start at one step."""
+        return list(self.each(cells))
+
+    def each(self, cells: Sequence[Cell]) -> Iterator[Patched]:
+        """As :meth:`measure`, a cell at a time: only the videos of a few are in memory."""
         latents = self.latents(cells)
-        run = self.target.recording.run
-        clips = self.model.decode(run.shown(latents)) if self.judged else [None] * len(cells)
-        return [self.read(cell, latents[i : i + 1], clips[i]) for i, cell in enumerate(cells)]
+        for part in chunks(range(len(cells)), MOST):
+            some = latents[part.start : part.stop]
+            clips = self.frames(some) if self.judged else [None] * len(part)
+            yield from (self.read(cells[n], latents[n : n + 1], clip) for n, clip in zip(part, clips, strict=True))
+
+    def frames(self, latents: Tensor) -> np.ndarray:
+        """Videos of final latents, uint8 ``[cell, pixel frame, height, width, 3]``."""
+        return self.model.decode(self.target.recording.run.shown(latents))
 
     def read(self, cell: Cell, latent: Tensor, frames: np.ndarray | None) -> Patched:
         ends = [side.recording.run for side in (self.target, self.donor)]

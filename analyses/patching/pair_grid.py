@@ -89,13 +89,15 @@ class PairGrid:
         asked, model, shared = self.cells(step), self.grid.model, self.grid.shared
         self.grid.begin(step)
         before = model.block_calls + shared.saved
-        found = self.grid.measure(asked)
+        rows, found = [], []
+        for patched in self.grid.each(asked):
+            rows.append(self._row(patched))
+            found.append(replace(patched, frames=None))  # of the videos one is kept, decoded again
         alone = model.block_calls + shared.saved - before
-        rows = [self._row(cell) for cell in found]
         kept = strongest(pd.DataFrame(rows), self.grid.noising)
         tensors = {"latents": torch.cat([cell.latent for cell in found])}
-        if kept is not None and (frames := found[kept].frames) is not None:
-            tensors["shown"] = torch.from_numpy(frames)
+        if kept is not None and self.grid.judged:
+            tensors["shown"] = torch.from_numpy(self.grid.frames(found[kept].latent)[0])
         axes = {name: TENSOR_AXES[name] for name in tensors}
         least = self.grid.minimal_blocks(asked, [cell for k in self.steps if k < step for cell in self.cells(k)])
         had = sum(self.grid.minimal_blocks([cell]) for cell in asked) - least  # of cells of this step, or of one before
