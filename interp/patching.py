@@ -275,10 +275,9 @@ def start_of(model: HookedVideoPipeline, target: Recording, patches: Sequence[Pa
     """The first block that a forward must run for a row; None where the row's first step feeds it from the recording."""
     step, first = calls[0].step, first_step(patches)
     reading = any(type(patch) is not Patch for patch in patches)  # of what is there, which then must be
-    overwritten = [_layer(model, patch) for patch in patches if not reading and _is_whole(model, patch, calls)]
-    there = lambda layer, call: target.stream("hook_resid_post", layer, first, call.branch) is not None
-    known = lambda layer: bool(target.passing) or all(there(layer, call) for call in calls)
-    if found := [layer for layer in overwritten if known(layer)]:
+    whole = [patch.site for patch in patches if not reading and _is_whole(model, patch, calls)]
+    known = lambda site: site in target.passing or all((site, first, call.branch) in target.cache for call in calls)
+    if found := [_layer(site) for site in whole if known(site)]:
         return max(found) + 1
     if step > first or any(patch.site == "hook_x_t" and step in patch.steps for patch in patches):
         return 0
@@ -290,22 +289,21 @@ def _is_whole(model: HookedVideoPipeline, patch: Patch, calls: Sequence[Call]) -
     """Whether a patch writes all that a block hands on, in every branch of a forward."""
     if patch.tokens is not None or not patch.site.endswith(".hook_resid_post") or type(patch) is not Patch:
         return False
-    return all(map(patch.touches, calls)) and is_all(model.engines[calls[0].expert], _layer(model, patch))
+    return all(map(patch.touches, calls)) and is_all(model.engines[calls[0].expert], _layer(patch.site))
 
 
-def _layer(model: HookedVideoPipeline, patch: Patch) -> int:
-    """The layer of a patch; -1 for one outside the blocks."""
-    point = next((engine.points[patch.site] for engine in model.engines.values() if patch.site in engine.points), None)
-    return -1 if point is None or point.layer is None else point.layer
+def _layer(name: str) -> int:
+    """The layer of a hook name; -1 outside the blocks."""
+    return int(name.split(".")[1]) if name.startswith("blocks.") else -1
 
 
 def shared_key(model: HookedVideoPipeline, patches: Sequence[Patch], calls: Sequence[Call], start: int) -> Hashable | None:
     """What decides the result of a forward beside its conditions, where the row's way there does not; None where it does."""
-    acting = [p for p in patches if any(map(p.touches, calls)) and not 0 <= _layer(model, p) < start - 1]
+    acting = [p for p in patches if any(map(p.touches, calls)) and not 0 <= _layer(p.site) < start - 1]
     engine = model.engines[calls[0].expert]
     if len(acting) != 1 or not _is_whole(model, acting[0], calls):
         return None
-    if engine.adapter.rereads(engine.module, _layer(model, acting[0])):
+    if engine.adapter.rereads(engine.module, _layer(acting[0].site)):
         return None
     return (engine.name, calls[0].step, tuple(call.branch for call in calls), acting[0].site, acting[0].donor)
 
@@ -432,8 +430,7 @@ class _Replay(Fed):
         """What the transformer returns for some rows that start at a layer, given the part of its arguments that is theirs."""
         visits, skip = self._visits(engine, calls, rows), None
         if layer > 0:
-            before = [name for name in visits if 0 <= (-1 if (at := engine.points[name].layer) is None else at) < layer]
-            visits = {name: visit for name, visit in visits.items() if name not in before}
+            visits = {name: visit for name, visit in visits.items() if not 0 <= _layer(name) < layer}
             skip = Skip(layer, self._residuals(engine, calls, rows, layer - 1))
         return engine((), part, visits, skip)
 

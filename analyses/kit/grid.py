@@ -138,8 +138,10 @@ class Grid:
         key = (cell.donor, cell.site, cell.layer, cell.update)
         if key not in self._given:
             target, donor = self.target.recording, self.donors[cell.donor].recording
-            update = cell.update and cell.layer is not None
-            self._given[key] = delta_donor(target, donor, cell.layer) if update else donor.donor(cell.hook)
+            if cell.update and cell.layer is not None:
+                self._given[key] = delta_donor(target, donor, cell.layer)
+            else:
+                self._given[key] = donor.donor(cell.hook)
         return self._given[key]
 
     def _tokens(self, cell: Cell) -> Tensor | None:
@@ -175,10 +177,9 @@ class Grid:
     def each(self, cells: Sequence[Cell]) -> Iterator[Patched]:
         """As :meth:`measure`, a cell at a time: only the videos of a few are in memory."""
         latents = self.latents(cells)
-        for part in chunks(range(len(cells)), MOST):
-            some = latents[part.start : part.stop]
+        for part, some in zip(chunks(cells, MOST), latents.split(MOST), strict=True):
             clips = self.frames(some) if self.judged else [None] * len(part)
-            yield from (self.read(cells[n], latents[n : n + 1], clip) for n, clip in zip(part, clips, strict=True))
+            yield from (self.read(*each) for each in zip(part, some.split(1), clips, strict=True))
 
     def frames(self, latents: Tensor) -> np.ndarray:
         """Videos of final latents, uint8 ``[cell, pixel frame, height, width, 3]``."""

@@ -137,3 +137,15 @@ def test_results_that_do_not_fit_run_again_and_other_conditions_are_other_result
     assert (small.saved, wide.saved) == (model.layers - 1, least)
     other = record(model, seed=0, **call | {"prompt": "another text"})
     assert torch.equal(replay(model, other, patch, wide), replay(model, other, patch)) and wide.saved < 2 * least
+
+
+@pytest.mark.parametrize("name", ["wan-vace", "motif"])
+def test_the_proof_of_a_family_finds_a_second_way_of_the_latents(name, monkeypatch):
+    from cos_interp.interp.check import proof
+
+    model = HookedVideoPipeline.from_pipeline(tiny.build(name))
+    monkeypatch.setattr(type(model.adapter), "rereads", lambda self, transformer, layer: False)
+    found = [said for _, said in proof.replays(proof.Probe(model, tiny.call(name, steps=2) | {"seed": 0})) if said]
+    assert len(found) == 1 and "what follows also depends on the latents: see Adapter.rereads" in found[0]
+    monkeypatch.undo()
+    assert not any(said for _, said in proof.replays(proof.Probe(model, tiny.call(name, steps=2) | {"seed": 0})))
