@@ -202,8 +202,8 @@ class ActivationCache:
         """Read what :meth:`save` wrote, onto the CPU. InterpError for a file that is damaged, or is no cache."""
         return cls(*cache_file.read(Path(path)))
 
-    def keep(self, name: str, kind: str, step: int, branch: str | None, act: Tensor, plan: CachePlan) -> None:
-        """Select, reduce, copy."""
+    def keep(self, name: str, kind: str, step: int, branch: str | None, act: Tensor, plan: CachePlan) -> int:
+        """Select, reduce, copy; returns the bytes of what was added."""
         axes = axes_of(kind, act)
         if plan.tokens is not None and all(a in axes for a in GRID):
             start = axes.index("frame")
@@ -216,6 +216,7 @@ class ActivationCache:
         key, act = (name, step, branch), act.detach()
         self.store[key] = joined_rows(self.store[key], act) if key in self.store else act.clone()
         self.axes[name] = axes
+        return act.numel() * act.element_size()
 
 
 def joined_rows(above: Tensor, below: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def norm_over_channels(act: Tensor, axes: tuple[str, ...], name: str) -> Reduced
     return act.float().norm(dim=along), tuple(axis for axis in axes if axis not in CHANNELS)
 
 
-def _size(count: float) -> str:
+def shown_size(count: float) -> str:
     """Bytes in the unit that shows them."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:
@@ -68,7 +69,11 @@ class CachePlan:
     def wants(self, name: str, step: int, branch: str | None) -> bool:
         """Whether an activation is kept; those of the trajectory have no branch."""
         in_branch = self.branches is None or branch is None or branch in self.branches
-        return name in self.names and step in self.steps and in_branch
+        return name in self._named and step in self.steps and in_branch
+
+    @cached_property
+    def _named(self) -> frozenset[str]:
+        return frozenset(self.names)
 
     def check_budget(self, bytes_each: Mapping[str, int], branches: int, tokens: int) -> None:
         """BudgetExceeded, with a selection that would fit, when the plan is too large. Sizes are upper bounds."""
@@ -80,9 +85,18 @@ class CachePlan:
         if total > self.budget:
             fits = max(1, int(len(self.steps) * self.budget / total))
             raise BudgetExceeded(
-                f"the cache would hold {_size(total)} ({len(self.names)} names x {len(self.steps)} steps x {kept} "
-                f"branches), the budget is {_size(self.budget)}: ask for {fits} steps, for fewer names, for some "
+                f"the cache would hold {shown_size(total)} ({len(self.names)} names x {len(self.steps)} steps x {kept} "
+                f"branches), the budget is {shown_size(self.budget)}: ask for {fits} steps, for fewer names, for some "
                 f"tokens, for reduce='norm', or pass a larger max_bytes"
+            )
+
+    def check_kept(self, kept: int, name: str, step: int) -> None:
+        """BudgetExceeded for a run that has kept more than its budget: what a function makes of an activation, or how long a text
+        is, was not known before."""
+        if kept > self.budget:
+            raise BudgetExceeded(
+                f"the cache holds {shown_size(kept)} at {name}, step {step}, the budget is {shown_size(self.budget)}: ask for "
+                "fewer steps, names or tokens, reduce to less, or pass a larger max_bytes"
             )
 
 

@@ -19,7 +19,7 @@ from cos_interp.interp.call import checked_output_type
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.hooking import FwdHook
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.interp.patching import batch_rows, returned
+from cos_interp.interp.rows import batch_rows, returned
 from cos_interp.interp.run.clock import Call, Hook
 from cos_interp.interp.run.director import Around, Director
 from cos_interp.interp.run.engine import ExpertEngine, streams

@@ -39,7 +39,7 @@ class Hooked(Director):
         self, pipe: Any, engines: Mapping[str, ExpertEngine], edits: Edits, steps: int, request: CacheRequest | None = None
     ):
         self.pipe, self.engines, self.edits, self.steps = pipe, engines, tuple(edits), steps
-        self.request, self.cache = request, ActivationCache()
+        self.request, self.cache, self.kept = request, ActivationCache(), 0  # bytes
         self.acted: list[set[int]] = [set() for _ in self.edits]  # the steps at which each did
         self.plan: CachePlan | None = None  # where something was requested, from the prepared latents on
         if request is not None:
@@ -60,7 +60,7 @@ class Hooked(Director):
         if self.plan.branches is not None and "uncond" in self.plan.branches and not guided:
             raise InterpError(f"branches={self.plan.branches}: {UNGUIDED}")
         kinds = {name: kind_of(self.engines, name) for name in self.plan.names}
-        sizes = {name: activation_bytes(engine, name, kind, grid, latents.shape[0]) for name, kind in kinds.items()}
+        sizes = activation_bytes(engine, kinds, grid, latents.shape[0])
         self.plan.check_budget(sizes, len(BRANCHES) if guided else 1, grid.tokens)
 
     def _check(self, address: Address, grids: Mapping[str, tuple[int, int, int]], guided: bool) -> None:
@@ -152,7 +152,8 @@ class Hooked(Director):
             new = apply_edit(current, address, function, hook, axes_of(kind, act))
             changed = changed if new is None else new
         if plan is not None:
-            self.cache.keep(hook.name, kind, hook.step, hook.branch, act if changed is None else changed, plan)
+            self.kept += self.cache.keep(hook.name, kind, hook.step, hook.branch, act if changed is None else changed, plan)
+            plan.check_kept(self.kept, hook.name, hook.step)
         return changed
 
 
@@ -188,16 +189,18 @@ def kind_of(engines: Mapping[str, ExpertEngine], name: str) -> str:
     return next(engine.points[name].kind for engine in engines.values() if name in engine.points)
 
 
-def activation_bytes(engine: ExpertEngine, name: str, kind: str, grid: TokenGrid, rows: int) -> int:
-    """Bytes of one activation of so many rows, at most."""
+def activation_bytes(engine: ExpertEngine, kinds: Mapping[str, str], grid: TokenGrid, rows: int) -> dict[str, int]:
+    """Bytes of one activation of so many rows, at most, for each name; ``kinds`` says of which kind each is."""
     width, heads = engine.adapter.width(engine.module)
     joint = any(point.endswith("_text") for point in engine.points)
     per_token = {
         "pattern": heads * (grid.tokens + TEXT * joint),
         "text_pattern": heads * (grid.tokens + TEXT),
         "audio_pattern": heads * TEXT,  # that many audio queries, with a key a video token
-    }.get(kind, 4 * width if "mlp.hook_post" in name else width)
-    return per_token * grid.tokens * engine.module.dtype.itemsize * rows
+    }
+    each = grid.tokens * engine.module.dtype.itemsize * rows
+    widest = lambda name: 4 * width if "mlp.hook_post" in name else width
+    return {name: per_token.get(kind, widest(name)) * each for name, kind in kinds.items()}
 
 
 def apply_edit(act: Tensor, address: Address, function: EditFn, hook: Hook, axes: tuple[str, ...]) -> Tensor | None:

@@ -22,6 +22,7 @@ from cos_interp.interp.cache import ActivationCache
 from cos_interp.interp.cache_plan import DEFAULT_BUDGET, CacheRequest, Reduce, Steps, Tokens, as_reduce, checked_budget
 from cos_interp.interp.call import check_call, checked_output_type
 from cos_interp.interp.errors import InterpError, unknown_hook
+from cos_interp.interp.families import decoding
 from cos_interp.interp.families.adapter import Adapter
 from cos_interp.interp.families.decoding import postprocessed, to_uint8
 from cos_interp.interp.families.sites import EXPERTS
@@ -283,50 +284,53 @@ class HookedVideoPipeline:
         finally:
             self._hooks = kept
 
-    def decode(self, latents: Tensor, batch: int = 16) -> np.ndarray:
+    def decode(self, latents: Tensor, batch: int | None = None) -> np.ndarray:
         """Pixels uint8 ``[batch, pixel frame, height, width, 3]`` of latents ``[batch, channel, frame, row, col]``.
 
-        ``batch`` videos are decoded at a time, for the memory.
+        ``batch`` videos are decoded at a time, for the memory; by default large ones alone, and small ones up to 16.
         """
-        return to_uint8(self.frames(latents, "np", batch))
+        return np.concatenate([to_uint8(part) for part in self._decoded(latents, "np", batch)])
 
-    def frames(self, latents: Tensor, output_type: str = "np", batch: int = 16) -> Any:
+    def frames(self, latents: Tensor, output_type: str = "np", batch: int | None = None) -> Any:
         """The video of latents ``[batch, channel, frame, row, col]`` as the pipeline returns it with an ``output_type``.
 
         ``"np"``: floats in [0, 1] ``[batch, pixel frame, height, width, 3]``; ``"pt"``: a tensor
-        ``[batch, pixel frame, 3, height, width]``; ``"pil"``: for every video a list of pictures. ``batch`` videos are
-        decoded at a time, for the memory.
+        ``[batch, pixel frame, 3, height, width]``; ``"pil"``: for every video a list of pictures. ``batch`` as in :meth:`decode`.
         """
-        if not isinstance(latents, Tensor) or latents.ndim != 5 or not latents.is_floating_point() or not len(latents):
-            given = described(latents)
-            raise InterpError(f"latents are floats [batch, channel, frame, row, col] of at least one video, {given} was given")
-        if (size := whole(batch)) is None or size < 1:
-            raise InterpError(f"batch={batch!r}: give a whole number of videos of at least 1")
-        parts = []
-        with torch.no_grad():
-            for part in latents.split(batch):
-                pixels = self.adapter.decode(self.pipe, part.to(getattr(self.pipe, "_execution_device", part.device)))
-                parts.append(postprocessed(self.pipe, pixels, output_type))
-            self.pipe.maybe_free_model_hooks()  # offloads the VAE where offloading is on
+        parts = list(self._decoded(latents, output_type, batch))
         if output_type == "pil":
             return [video for part in parts for video in part]
         return torch.cat(parts) if output_type == "pt" else np.concatenate(parts)
+
+    def _decoded(self, latents: Tensor, output_type: str, batch: int | None) -> Iterator[Any]:
+        """The videos of latents, so many at a time."""
+        if not isinstance(latents, Tensor) or latents.ndim != 5 or not latents.is_floating_point() or not len(latents):
+            given = described(latents)
+            raise InterpError(f"latents are floats [batch, channel, frame, row, col] of at least one video, {given} was given")
+        size = decoding.at_a_time(self.pipe, latents) if batch is None else whole(batch)
+        if size is None or size < 1:
+            raise InterpError(f"batch={batch!r}: give a whole number of videos of at least 1")
+        for part in latents.split(size):
+            with torch.no_grad():  # not around the yield, where the caller goes on
+                pixels = self.adapter.decode(self.pipe, part.to(getattr(self.pipe, "_execution_device", part.device)))
+            yield postprocessed(self.pipe, pixels, output_type)
+        self.pipe.maybe_free_model_hooks()  # offloads the VAE where offloading is on
 
     # --- inside ------------------------------------------------------------------------------------------------
 
     def matching(self, patterns: str | Sequence[str]) -> list[str]:
         """The hook names that a pattern or several name; UnknownHook for a pattern without any."""
         patterns = words(patterns, "names", "hook names or patterns like 'blocks.*.hook_resid_post'; model.hook_names lists them")
-        known = self.hook_names
-        exact, found = set(known), set()
+        names = dict.fromkeys(self.hook_names, False)
         for pattern in patterns:
             if "@" in pattern:
                 raise InterpError(f"names={pattern!r}: a name without its selectors; say steps=, branches= and tokens= for these")
-            matched = {pattern} & exact or {name for name in known if Address(pattern).matches(name)}
-            if not matched:
-                raise unknown_hook(pattern, known)
-            found |= matched
-        return [name for name in known if name in found]
+            address = Address(pattern)
+            found = [pattern] if pattern in names else [name for name in names if address.matches(name)]
+            if not found:
+                raise unknown_hook(pattern, list(names))
+            names |= dict.fromkeys(found, True)
+        return [name for name, asked in names.items() if asked]
 
     def _known(self, address: Address) -> Address:
         names = self.matching(address.name)

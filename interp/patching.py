@@ -8,22 +8,26 @@ recording too, and a patched branch starts at the patched layer from the recorde
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from cos_interp.interp.cache import ActivationCache
-from cos_interp.interp.errors import InterpError, unknown_hook
+from cos_interp.interp.errors import BudgetExceeded, InterpError, unknown_hook
 from cos_interp.interp.hooking import kind_of
 from cos_interp.interp.identity import glance
 from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.recomputing import hold, recorded_lean
+from cos_interp.interp.rows import Fed, batch_rows, put_rows, replay_arguments, returned, stacked
 from cos_interp.interp.run.clock import Call, Step
-from cos_interp.interp.run.director import Director, When
-from cos_interp.interp.run.engine import ExpertEngine, Skip, Visitor, streams
+from cos_interp.interp.run.engine import ExpertEngine, Skip, Visitor
 from cos_interp.interp.selecting import numbers, spread, token_mask, words
+from cos_interp.interp.sharing import Shared, conditions, is_all
 from cos_interp.interp.trajectory import Run
 from cos_interp.interp.views import AXES, GRID, axes_of
 
@@ -36,6 +40,7 @@ class Recording:
 
     run: Run
     cache: ActivationCache
+    passing: frozenset[str] = frozenset()  # residual streams of which the cache holds one step at a time
 
     def __repr__(self) -> str:
         return f"Recording({self.run}, {self.cache})"
@@ -57,7 +62,7 @@ class Recording:
         """This recording's own activation at a site (a whole hook name), as a donor. InterpError where it was not recorded."""
         if site == "hook_x_t":
             return lambda step, branch: self.run.x_t[step]
-        if site not in self.cache.axes:
+        if site not in self.cache.axes or site in self.passing:
             pattern = re.sub(r"^blocks\.\d+\.", "blocks.*.", site)
             raise InterpError(f"{site} was not recorded: record it with record(model, names=[{pattern!r}], ...)")
         return lambda step, branch: self.cache[site, step, branch]
@@ -178,18 +183,27 @@ def _tokens(model: HookedVideoPipeline, run: Run, patch: Patch, axes: tuple[str,
     return token_mask(patch.tokens, model.token_grid(run.x_t[0]).shape)
 
 
-def record(model: HookedVideoPipeline, names: str | Sequence[str] = (), **kwargs: Any) -> Recording:
+def record(model: HookedVideoPipeline, names: str | Sequence[str] = (), recompute: bool = False, **kwargs: Any) -> Recording:
     """Run one video and keep what patching needs: the residual streams at every step, and the sites ``names``.
 
     ``names`` may hold ``*``. Other keywords are those of ``model.run_with_cache``: ``prompt``, ``seed``, ... for the pipeline,
-    ``max_bytes`` for the memory. Raises UnknownHook for a name that the model does not have, and BudgetExceeded before the first
-    transformer call when more would be kept than ``max_bytes``.
+    ``max_bytes`` for the memory. ``recompute``: where the residual streams of all steps do not fit, those of one step are kept
+    at a time, and run again where a replay starts; as a donor the recording then gives ``names`` alone. Raises UnknownHook for a
+    name that the model does not have, and BudgetExceeded before the first transformer call when more would be kept than
+    ``max_bytes``.
     """
     names = [names] if isinstance(names, str) else names
-    kept = {*names, *(name for name in model.hook_names if ".hook_resid_post" in name)} - {"hook_x_t"}
-    run, cache = model.run_with_cache(names=sorted(kept), **kwargs)
+    residuals = {name for name in model.hook_names if ".hook_resid_post" in name}
+    asked, passing = set(model.matching(names) if names else ()) - {"hook_x_t"}, frozenset[str]()
+    try:
+        run, cache = model.run_with_cache(names=sorted(asked | residuals), **kwargs)
+    except BudgetExceeded:
+        if not recompute:
+            raise
+        passing = frozenset(residuals - asked)
+        run, cache = recorded_lean(model, asked, passing, kwargs)
     run.maker, run.edited = maker_of(model), model.has_hooks
-    return Recording(run, cache)
+    return Recording(run, cache, passing)
 
 
 def maker_of(model: HookedVideoPipeline) -> str:
@@ -229,20 +243,26 @@ def start_layer(model: HookedVideoPipeline, patch: Patch) -> int:
     return point.layer + (".hook_resid_post" in patch.site)
 
 
-def minimal_blocks(model: HookedVideoPipeline, target: Recording, row: Row) -> int:
-    """Transformer blocks that a patched run cannot avoid: the rest of the patched calls of its first step, then all.
+def minimal_blocks(model: HookedVideoPipeline, target: Recording, row: Row, done: set[Hashable] | None = None) -> int:
+    """Transformer blocks that a patched run cannot avoid: the rest of the patched calls of its first step, then all, but for what
+    lies before a residual stream that is overwritten.
 
-    Where both branches run in one forward, both count: a forward of half the batch would round differently.
+    Where both branches run in one forward, both count: a forward of half the batch would round differently. ``done``: keys of
+    the calls that earlier rows with the same :class:`~cos_interp.interp.sharing.Shared` have run, to which this row's are added.
     """
-    patches = _of_row(row)
-    calls, first = target.run.calls, first_step(patches)
-    later = sum(call.step > first for call in calls) * model.layers
-    at_first = [call for call in calls if call.step == first]
-    forwards = [[call for call in at_first if call.forward == number] for number in sorted({c.forward for c in at_first})]
-    starts = [start_of(model, patches, forward) for forward in forwards]
-    return later + sum(
-        len(forward) * (model.layers - start) for forward, start in zip(forwards, starts, strict=True) if start is not None
-    )
+    patches = [resolved(model, target, patch) for patch in _of_row(row)]
+    later = [call for call in target.run.calls if call.step >= first_step(patches)]
+    total = 0
+    for _, forward in groupby(later, key=lambda call: call.forward):
+        calls = tuple(forward)
+        start = start_of(model, target, patches, calls)
+        key = None if done is None or start is None else shared_key(model, patches, calls, start)
+        if start is None or (done is not None and key in done):
+            continue
+        total += len(calls) * (model.layers - start)
+        if done is not None and key is not None:
+            done.add(key)
+    return total
 
 
 def _of_row(row: Row) -> tuple[Patch, ...]:
@@ -254,30 +274,73 @@ def first_step(patches: Sequence[Patch]) -> int:
     return min(patch.first_step for patch in patches)
 
 
-def start_of(model: HookedVideoPipeline, patches: Sequence[Patch], calls: Sequence[Call]) -> int | None:
-    """The first block that a forward must run in the first step of a row; None where the row's patches do not touch it."""
-    if any(patch.site == "hook_x_t" and calls[0].step in patch.steps for patch in patches):
+def start_of(model: HookedVideoPipeline, target: Recording, patches: Sequence[Patch], calls: Sequence[Call]) -> int | None:
+    """The first block that a forward must run for a row; None where the row's first step feeds it from the recording."""
+    step, first = calls[0].step, first_step(patches)
+    reading = any(type(patch) is not Patch for patch in patches)  # of what is there, which then must be
+    whole = [patch.site for patch in patches if not reading and _is_whole(model, patch, calls)]
+    known = lambda site: site in target.passing or all((site, first, call.branch) in target.cache for call in calls)
+    if found := [_layer(site) for site in whole if known(site)]:
+        return max(found) + 1
+    if step > first or any(patch.site == "hook_x_t" and step in patch.steps for patch in patches):
         return 0
     starts = [start_layer(model, patch) for patch in patches if any(patch.touches(call) for call in calls)]
     return min(starts, default=None)
 
 
-def replay(model: HookedVideoPipeline, target: Recording, patches: Patch | Sequence[Row], *, compared: bool = False) -> Tensor:
+def _is_whole(model: HookedVideoPipeline, patch: Patch, calls: Sequence[Call]) -> bool:
+    """Whether a patch writes all that a block hands on, in every branch of a forward."""
+    if patch.tokens is not None or not patch.site.endswith(".hook_resid_post") or type(patch) is not Patch:
+        return False
+    return all(map(patch.touches, calls)) and is_all(model.engines[calls[0].expert], _layer(patch.site))
+
+
+def _layer(name: str) -> int:
+    """The layer of a hook name; -1 outside the blocks."""
+    return int(name.split(".")[1]) if name.startswith("blocks.") else -1
+
+
+def shared_key(model: HookedVideoPipeline, patches: Sequence[Patch], calls: Sequence[Call], start: int) -> Hashable | None:
+    """What decides the result of a forward beside its conditions, where the row's way there does not; None where it does."""
+    acting = [p for p in patches if any(map(p.touches, calls)) and not 0 <= _layer(p.site) < start - 1]
+    engine = model.engines[calls[0].expert]
+    if len(acting) != 1 or not _is_whole(model, acting[0], calls):
+        return None
+    if engine.adapter.rereads(engine.module, _layer(acting[0].site)):
+        return None
+    return (engine.name, calls[0].step, tuple(call.branch for call in calls), acting[0].site, acting[0].donor)
+
+
+def replay(
+    model: HookedVideoPipeline,
+    target: Recording,
+    patches: Patch | Sequence[Row],
+    shared: Shared | None = None,
+    *,
+    compared: bool = False,
+) -> Tensor:
     """Final latents ``[len(patches), channel, frame, row, col]`` of the target's run, row i with patch i.
 
     A row may have several patches at once, as a sequence; of those at one site, later ones act on what earlier ones left. All
     rows must start at the same step. One row gives, bit for bit, what plain forward hooks give; several rows
     differ from that by rounding, because matrix kernels depend on the batch. ``model.decode`` makes pixels of the latents.
-    Raises InterpError for rows that start at several steps, for a recording of several videos, and for a run that drew
-    noise from PyTorch's global generator.
 
-    ``compared``: the caller has held the model against the recording itself (:func:`check_made`), as a grid of many replays does
-    once: it reads every weight.
+    ``shared``: the same for several replays of this target with the same donors (the same functions, which give the same
+    whenever they are asked): calls that these have in common run once. ``compared``: the caller has held the model against the
+    recording itself (:func:`check_made`), as a grid of many replays does once: it reads every weight. Raises InterpError for rows
+    that start at several steps, for a recording of several videos, and for a run that drew noise from PyTorch's global generator.
     """
-    return replay_run(model, target, patches, compared=compared).latents
+    return replay_run(model, target, patches, shared, compared=compared).latents
 
 
-def replay_run(model: HookedVideoPipeline, target: Recording, patches: Patch | Sequence[Row], *, compared: bool = False) -> Run:
+def replay_run(
+    model: HookedVideoPipeline,
+    target: Recording,
+    patches: Patch | Sequence[Row],
+    shared: Shared | None = None,
+    *,
+    compared: bool = False,
+) -> Run:
     """As :func:`replay`, with the trajectory: row i of every tensor belongs to row i of the patches."""
     asked = [patches] if isinstance(patches, Patch) else list(patches)
     several = all(isinstance(row, (Patch, list, tuple)) for row in asked)
@@ -295,9 +358,17 @@ def replay_run(model: HookedVideoPipeline, target: Recording, patches: Patch | S
         count = len(target.run.latents)
         raise InterpError(f"a replay starts from the recording of one video, this one has {count}: record each alone")
     if len(rows) > 1 and model.adapter.one_video(model.pipe, target.run.kwargs):
-        return stacked([replay_run(model, target, [row], compared=True) for row in rows])
-    director = _Replay(model, target, rows, firsts.pop())
+        return stacked([replay_run(model, target, [row], shared, compared=True) for row in rows])
+    first = firsts.pop()
+    hold_step(model, target, first)
+    director = _Replay(model, target, rows, first, shared)
     return model.play(director, **replay_arguments(target.run, len(rows)))
+
+
+def hold_step(model: HookedVideoPipeline, target: Recording, step: int) -> None:
+    """Have the residual streams of a step in a recording that keeps one step at a time, running them where they are not there."""
+    if target.passing:
+        hold(model, target.run, target.cache, target.passing, step)
 
 
 def check_made(model: HookedVideoPipeline, run: Run) -> None:
@@ -312,70 +383,6 @@ def check_made(model: HookedVideoPipeline, run: Run) -> None:
         )
 
 
-def stacked(runs: Sequence[Run]) -> Run:
-    """The same run of several videos, in one batch."""
-    joined = lambda tensors: [torch.cat(rows) for rows in zip(*tensors, strict=True)]
-    outputs = [tuple(joined(rows)) for rows in zip(*(run.outputs for run in runs), strict=True)]
-    x_t, v = joined([run.x_t for run in runs]), joined([run.v for run in runs])
-    return replace(runs[0], x_t=x_t, v=v, outputs=outputs, latents=torch.cat([run.latents for run in runs]))
-
-
-def repeated(value: Any, rows: int) -> Any:
-    """Everything of one video, in lists and tuples, repeated for a batch."""
-    if isinstance(value, Tensor):
-        return value.repeat(rows, *[1] * (value.ndim - 1)) if value.ndim and value.shape[0] == 1 else value
-    if isinstance(value, (list, tuple)):
-        return type(value)(repeated(item, rows) for item in value)
-    return value
-
-
-def replay_arguments(run: Run, rows: int) -> dict[str, Any]:
-    """The pipeline's keywords for a batch of copies of a run, which draws the noise of its scheduler again.
-
-    Raises InterpError for a run whose scheduler drew noise from PyTorch's global generator.
-    """
-    if run.unseeded:
-        raise InterpError(
-            "this run drew noise from PyTorch's global generator, so that no replay can be exact: give a seed, "
-            "or where the pipeline does not pass it on, load a deterministic scheduler"
-        )
-    kwargs = {k: v for k, v in run.kwargs.items() if k not in ("generator", "latents", "callback_on_step_end")}
-    if any(run.generators.values()):
-        made = [torch.Generator("cpu") for _ in range(rows)]
-        kwargs["generator"] = made if rows > 1 else made[0]  # some pipelines take no list
-    for name in ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2"):
-        if isinstance(kwargs.get(name), (str, list)):
-            text = kwargs[name] if isinstance(kwargs[name], str) else kwargs[name][0]
-            kwargs[name] = [text] * rows if rows > 1 else text
-    for name, value in kwargs.items():
-        if "embeds" in name or "attention_mask" in name:
-            kwargs[name] = repeated(value, rows)
-    return kwargs
-
-
-def batch_rows(engine: ExpertEngine, kwargs: Mapping[str, Any], where: list[int]) -> dict[str, Any]:
-    """A forward's arguments restricted to some rows of its batch."""
-    batch, whole = kwargs["hidden_states"].shape[0], engine.adapter.unbatched
-
-    def cut(value: Any, dims: int = 1) -> Any:
-        if isinstance(value, (list, tuple)):  # several texts, or residuals of a control network; rotary tables have 2 axes
-            return type(value)(cut(item, 3) for item in value)
-        return value[where] if isinstance(value, Tensor) and value.ndim >= dims and value.shape[0] == batch else value
-
-    return {k: v if k in whole else cut(v) for k, v in kwargs.items()}
-
-
-def returned(engine: ExpertEngine, out: tuple[Tensor, ...]) -> Any:
-    """Model outputs, one tensor for every latent, in the form in which the transformer returns them."""
-    return out[0] if engine.adapter.output_item is None else out
-
-
-def put_rows(out: tuple[Tensor, ...], where: list[int], found: Any) -> None:
-    """Write what a transformer returned for some rows of a batch into the whole batch's outputs."""
-    for whole, part in zip(out, streams(found), strict=True):
-        whole[where] = part
-
-
 def _applied(patches: Sequence[Patch], act: Tensor, call: Call, axes: tuple[str, ...]) -> Tensor:
     """``act`` of one row after its patches, in their order."""
     for patch in patches:
@@ -383,21 +390,14 @@ def _applied(patches: Sequence[Patch], act: Tensor, call: Call, axes: tuple[str,
     return act
 
 
-class _Replay(Director):
+class _Replay(Fed):
     """Feeds a recording to the pipeline, and runs from it what the patches of a batch change."""
 
-    def __init__(self, model: HookedVideoPipeline, target: Recording, rows: Sequence[tuple[Patch, ...]], first: int):
-        self.model, self.target, self.patches, self.first = model, target, list(rows), first
-
-    def encode(self, place: int, encode: Callable[[], Any]) -> Any:
-        return repeated(self.target.run.encoded[place], len(self.patches))
-
-    def prepare(self, prepare: Callable[[], Any]) -> Any:
-        found = repeated(self.target.run.prepared, len(self.patches))
-        return found if len(found) > 1 else found[0]
-
-    def generator_states(self, when: When) -> Sequence[Tensor]:
-        return self.target.run.generators.get(when, ())
+    def __init__(
+        self, model: HookedVideoPipeline, target: Recording, rows: Sequence[tuple[Patch, ...]], first: int, shared: Shared | None
+    ):
+        super().__init__(target.run, len(rows))
+        self.model, self.target, self.patches, self.first, self.shared = model, target, list(rows), first, shared
 
     def edit_x_t(self, step: Step, x_t: Tensor) -> Tensor:
         acting = [(r, p) for r, row in enumerate(self.patches) for p in row if p.site == "hook_x_t" and step.index in p.steps]
@@ -410,14 +410,10 @@ class _Replay(Director):
 
     def call(self, calls: tuple[Call, ...], engine: ExpertEngine, kwargs: dict[str, Any]) -> Any:
         step, everyone = calls[0].step, range(len(self.patches))
-        if step > self.first:
+        start = [None if step < self.first else start_of(self.model, self.target, row, calls) for row in self.patches]
+        if step > self.first and not any(start):
             return engine((), kwargs, self._visits(engine, calls, everyone))
-        recorded = [self.target.run.outputs[call.index] for call in calls]
-        each = lambda part: part.repeat(len(everyone), *[1] * (part.ndim - 1))
-        out = tuple(torch.cat([each(part) for part in stream]) for stream in zip(*recorded, strict=True))
-        if step < self.first:
-            return returned(engine, out)
-        start = [start_of(self.model, row, calls) for row in self.patches]
+        out = self.outputs(calls)
         for layer in sorted({layer for layer in start if layer is not None}):
             self._resume(out, engine, calls, kwargs, [r for r in everyone if start[r] == layer], layer)
         return returned(engine, out)
@@ -435,21 +431,37 @@ class _Replay(Director):
         rows: list[int],
         layer: int,
     ) -> None:
-        """Run the rows that start at a layer and put their results in place."""
+        """Put the results of the rows that start at a layer in place; what rows of other replays share runs alone, and once."""
+        keys = {row: shared_key(self.model, self.patches[row], calls, layer) for row in rows} if self.shared is not None else {}
+        together = [row for row in rows if keys.get(row) is None]
+        for some in [[row] for row in rows if row not in together] + ([together] if together else []):
+            where = self._places(calls, some)
+            part = batch_rows(engine, kwargs, where)
+            run = partial(self._run, engine, calls, part, some, layer)
+            if self.shared is None or some is together:
+                put_rows(out, where, run())
+            else:
+                blocks = len(where) * (self.model.layers - layer)
+                put_rows(out, where, self.shared.found((keys[some[0]], conditions(part)), blocks, run))
+
+    def _run(self, engine: ExpertEngine, calls: tuple[Call, ...], part: dict[str, Any], rows: list[int], layer: int) -> Any:
+        """What the transformer returns for some rows that start at a layer, given the part of its arguments that is theirs."""
         visits, skip = self._visits(engine, calls, rows), None
         if layer > 0:
-            visits = {name: visit for name, visit in visits.items() if not name.startswith(f"blocks.{layer - 1}.hook_resid_post")}
+            visits = {name: visit for name, visit in visits.items() if not 0 <= _layer(name) < layer}
             skip = Skip(layer, self._residuals(engine, calls, rows, layer - 1))
-        where = self._places(calls, rows)
-        put_rows(out, where, engine((), batch_rows(engine, kwargs, where), visits, skip))
+        return engine((), part, visits, skip)
 
     def _residuals(self, engine: ExpertEngine, calls: tuple[Call, ...], rows: list[int], layer: int) -> dict[str, Tensor]:
-        """The recorded residual streams after a block by site, patched where a row says so."""
+        """The residual streams after a block by site, as recorded in the first step, patched where a row says so.
+
+        In a later step patches leave nothing of them but their shape.
+        """
         made = {}
         for site in (s for s in engine.adapter.blocks(engine.module)[layer][1] if s.name.startswith("hook_resid_post")):
             name, parts = f"blocks.{layer}.{site.name}", []
             for call in calls:
-                stream = self.target.stream(site.name, layer, call.step, call.branch)
+                stream = self.target.stream(site.name, layer, self.first, call.branch)
                 if stream is None:
                     continue
                 for row in rows:

@@ -13,8 +13,9 @@ from torch import Tensor
 from cos_interp.interp.batch import chunks
 from cos_interp.interp.errors import InterpError, NotFinite, unknown_hook
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.interp.patching import Patch, Recording, check_made, replay, resolved
+from cos_interp.interp.patching import Donor, Patch, Recording, check_made, replay, resolved
 from cos_interp.interp.selecting import known_layers, numbers, whole, words
+from cos_interp.interp.sharing import Shared
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,8 +64,9 @@ def sweep(
     cells = [
         cell
         for site, layer, name in _places(model, [sites] if isinstance(sites, str) else sites, layers)
+        for given in [donor.donor(name)]
         for step in numbers(steps, target.run.steps, "step")
-        for cell in _cells(model, target, donor, (site, layer, name), step, groups, span, chosen)
+        for cell in _cells(model, target, given, (site, layer, name), step, groups, span, chosen)
     ]
     if not cells:
         raise InterpError(f"nothing to patch: sites={sites}, steps={steps}, layers={layers} select no cell")
@@ -115,7 +117,7 @@ def _places(
 def _cells(
     model: HookedVideoPipeline,
     target: Recording,
-    donor: Recording,
+    given: Donor,
     place: tuple[str, int | None, str],
     step: int,
     tokens: Mapping[str, Tensor | None],
@@ -124,7 +126,7 @@ def _cells(
 ) -> Iterator[Cell]:
     """The cells of one place and step, one a group of tokens."""
     site, layer, name = place
-    steps, given = spanned(step, target.run.steps, span), donor.donor(name)
+    steps = spanned(step, target.run.steps, span)
     for group, mask in tokens.items():
         where = {"site": site, "layer": layer, "step": step, "sigma": target.run.sigmas[step], "group": group, "span": span}
         yield where, resolved(model, target, Patch(name, steps, given, branches, mask))
@@ -133,10 +135,10 @@ def _cells(
 def _played(model: HookedVideoPipeline, target: Recording, cells: Sequence[Cell], batch: int) -> Iterator[tuple[int, Tensor]]:
     """Each cell's place in the list and its final latents; cells that start at one step share forwards of ``batch`` rows."""
     check_made(model, target.run)
-    first = lambda place: cells[place][1].first_step
+    first, shared = lambda place: cells[place][1].first_step, Shared()
     for _, together in groupby(sorted(range(len(cells)), key=first), key=first):
         for part in chunks(list(together), batch):
-            latents = replay(model, target, [cells[place][1] for place in part], compared=True)
+            latents = replay(model, target, [cells[place][1] for place in part], shared, compared=True)
             yield from zip(part, latents.split(1), strict=True)
 
 

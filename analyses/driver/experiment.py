@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from graphlib import CycleError, TopologicalSorter
@@ -61,8 +61,9 @@ Work = Callable[[Any, Any, RunStore, Any], Iterator[str]]  # the model; None whe
 @dataclass(frozen=True)
 class Experiment:
     """``pieces``: parts of the work, each with the names of its units. ``work`` does one piece and yields the name of each unit
-    that is on disk. ``needs``: the units of other pieces that must be on disk before a piece begins. ``report`` is pure of
-    models. ``facts``: the records that its units leave, beside the common ones. ``modelless``: whether these settings need no
+    that is on disk. ``needs``: the units of other pieces that must be on disk before a piece begins. ``settle``: the settings
+    with what the model and the machine decide, given those of the run that is continued (none of a new one). ``report`` is pure
+    of models. ``facts``: the records that its units leave, beside the common ones. ``modelless``: whether these settings need no
     model, which is None then."""
 
     name: str
@@ -71,6 +72,7 @@ class Experiment:
     work: Work
     report: Callable[[AnalysisResult, RunStore], Report]
     check: Callable[[Any, Any], None] = lambda config, model: None
+    settle: Callable[[Any, HookedVideoPipeline, Mapping[str, Any]], Any] = lambda config, model, held: config
     needs: Callable[[Any, Any], Sequence[str]] = lambda config, piece: ()
     finish: Callable[[AnalysisResult], AnalysisResult] = lambda result: result
     facts: Sequence[type[Facts]] = ()
@@ -212,6 +214,9 @@ def _computed(
     # first: a name without a model is the cheapest mistake
     config, model = _model_of(experiment, config, ways)
     experiment.check(config, model)
+    held = None if ways.fresh else RunStore(folder).facts()
+    if model is not None:
+        config = experiment.settle(config, model, (held or {}).get("config", {}))
     pieces = list(experiment.pieces(config))
     order = list(waves(pieces, partial(experiment.needs, config)))
     workers = default_workers() if ways.workers is None else ways.workers

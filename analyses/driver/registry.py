@@ -18,7 +18,8 @@ FOLDERS = (
     "patching", "chain_of_steps", "commitment", "self_correction", "ensemble", "noise", "propagation", "recovery", "layers",
     "posterior", "seed_choice", "swap", "trajectory", "memory", "attention", "perception", "probing", "circuit", "steering",
 )  # fmt: skip
-_PARTS = ("pieces", "work", "check", "needs", "finish", "modelless")  # of measure.py; the last four where an experiment has them
+# of measure.py; all but the first two where an experiment has them
+_PARTS = ("pieces", "work", "check", "settle", "needs", "finish", "modelless")
 
 
 @cache

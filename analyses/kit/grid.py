@@ -7,7 +7,7 @@ runs of the pair, and whose answer the video gives.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,8 +19,10 @@ from cos_interp.analyses.driver.statistics import projection
 from cos_interp.analyses.kit.pairs import Side
 from cos_interp.interp.batch import chunks
 from cos_interp.interp.errors import InterpError
+from cos_interp.interp.families.decoding import MOST
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.interp.patching import Donor, Patch, Recording, check_made, minimal_blocks, replay
+from cos_interp.interp.patching import Donor, Patch, Recording, check_made, hold_step, minimal_blocks, replay
+from cos_interp.interp.sharing import Shared
 from cos_interp.interp.sweeping import Span, spanned
 from cos_interp.tasks import get_task
 from cos_interp.tasks.base import outcome
@@ -92,6 +94,15 @@ def token_shape(model: HookedVideoPipeline, side: Side) -> tuple[int, int, int]:
     return model.token_grid(side.recording.run.latents).shape
 
 
+def checked_alone(cells: Sequence[Cell], batch: int) -> Cell | None:
+    """Of the cells of a step that share forwards the one that is also finished alone, by which their rounding is measured; None
+    where none do."""
+    together = [cell for cell in cells if not cell.known]
+    if min(batch, len(together)) < 2:
+        return None
+    return next((cell for cell in together if cell.group != EVERYWHERE), together[0])
+
+
 @dataclass(frozen=True)
 class Grid:
     """The target of a pair and all that may be put into it.
@@ -111,6 +122,8 @@ class Grid:
     branches: tuple[str, ...] | None = None
     noising: bool = False
     batch: int = 1
+    shared: Shared = field(default_factory=Shared, repr=False)  # calls that several cells have in common
+    _given: dict[tuple[str, str, int | None, bool], Donor] = field(default_factory=dict, repr=False)
 
     @property
     def donors(self) -> dict[str, Side]:
@@ -124,11 +137,21 @@ class Grid:
 
     def patch(self, cell: Cell) -> Patch:
         """A cell as a patch of the target's run."""
-        target, donor = self.target.recording, self.donors[cell.donor].recording
-        given = delta_donor(target, donor, cell.layer) if cell.update and cell.layer is not None else donor.donor(cell.hook)
-        steps = spanned(cell.step, target.run.steps, self.span)
+        run = self.target.recording.run
+        steps = spanned(cell.step, run.steps, self.span)
         heads = None if cell.head is None else (cell.head,)
-        return Patch(cell.hook, steps, given, self.branches or target.run.branches, self._tokens(cell), heads)
+        return Patch(cell.hook, steps, self._donor(cell), self.branches or run.branches, self._tokens(cell), heads)
+
+    def _donor(self, cell: Cell) -> Donor:
+        """What a cell is given, the same function for the same, by which shared calls are known."""
+        key = (cell.donor, cell.site, cell.layer, cell.update)
+        if key not in self._given:
+            target, donor = self.target.recording, self.donors[cell.donor].recording
+            if cell.update and cell.layer is not None:
+                self._given[key] = delta_donor(target, donor, cell.layer)
+            else:
+                self._given[key] = donor.donor(cell.hook)
+        return self._given[key]
 
     def _tokens(self, cell: Cell) -> Tensor | None:
         mask, latents = self.masks[cell.group], self.target.recording.run.latents
@@ -142,22 +165,36 @@ class Grid:
             return mask
         return interpolate(mask[None, None].float(), tuple(latents.shape[2:]))[0, 0].bool()  # a token is several latent cells
 
+    def begin(self, step: int) -> None:
+        """Have in memory what patches of a step start from; where it was not kept, it runs again."""
+        target = self.target.recording
+        hold_step(self.model, target, min(spanned(step, target.run.steps, self.span)))
+
     def latents(self, cells: Sequence[Cell]) -> Tensor:
         """Final latents ``[cells, channel, frame, row, col]``. All cells must start at one step."""
         check_made(self.model, self.target.recording.run)
         made: dict[Cell, Tensor] = {}
         alone, together = [[c] for c in cells if c.known], [c for c in cells if not c.known]
         for part in [*alone, *chunks(together, self.batch)]:
-            rows = replay(self.model, self.target.recording, [self.patch(cell) for cell in part], compared=True)
+            asked = [self.patch(cell) for cell in part]
+            rows = replay(self.model, self.target.recording, asked, self.shared, compared=True)
             made |= dict(zip(part, rows.split(1), strict=True))
         return torch.cat([made[cell] for cell in cells])
 
     def measure(self, cells: Sequence[Cell]) -> list[Patched]:
         """Finish and read every cell, in order; they must start at one step."""
+        return list(self.each(cells))
+
+    def each(self, cells: Sequence[Cell]) -> Iterator[Patched]:
+        """As :meth:`measure`, a cell at a time: only the videos of a few are in memory."""
         latents = self.latents(cells)
-        run = self.target.recording.run
-        clips = self.model.decode(run.shown(latents)) if self.judged else [None] * len(cells)
-        return [self.read(cell, latents[i : i + 1], clips[i]) for i, cell in enumerate(cells)]
+        for part, some in zip(chunks(cells, MOST), latents.split(MOST), strict=True):
+            clips = self.frames(some) if self.judged else [None] * len(part)
+            yield from (self.read(*each) for each in zip(part, some.split(1), clips, strict=True))
+
+    def frames(self, latents: Tensor) -> np.ndarray:
+        """Videos of final latents, uint8 ``[cell, pixel frame, height, width, 3]``."""
+        return self.model.decode(self.target.recording.run.shown(latents))
 
     def read(self, cell: Cell, latent: Tensor, frames: np.ndarray | None) -> Patched:
         ends = [side.recording.run for side in (self.target, self.donor)]
@@ -168,6 +205,18 @@ class Grid:
         effect = projection(latent, corrupt.latents, clean.latents)
         return Patched(cell, ends[0].sigmas[cell.step], latent, frames, effect, whose)
 
-    def minimal_blocks(self, cells: Sequence[Cell]) -> int:
-        """Transformer blocks that the cells cannot avoid."""
-        return sum(minimal_blocks(self.model, self.target.recording, self.patch(cell)) for cell in cells)
+    def rounding(self, found: Sequence[Patched]) -> float | None:
+        """``|together - alone| / |alone|`` of the final latent of the first cell that shared a forward; None where none did."""
+        cell = checked_alone([patched.cell for patched in found], self.batch)
+        if cell is None:
+            return None
+        one = next(patched for patched in found if patched.cell is cell)
+        alone = replay(self.model, self.target.recording, self.patch(cell)).double()
+        return float((one.latent - alone).norm() / alone.norm())
+
+    def minimal_blocks(self, cells: Sequence[Cell], before: Sequence[Cell] = ()) -> int:
+        """Transformer blocks that the cells cannot avoid, where those ``before`` were finished in the same run."""
+        done: set[Hashable] = set()
+        count = lambda some: sum(minimal_blocks(self.model, self.target.recording, self.patch(cell), done) for cell in some)
+        count(before)
+        return count(cells)

@@ -47,18 +47,23 @@ class Side:
 
 @dataclass(frozen=True)
 class Recorder:
-    """How the runs of a pair are made: the settings of every run, and what of it is kept (sites, steps; None: all steps)."""
+    """How the runs of a pair are made: the settings of every run, and what of it is kept (sites, steps; None: all steps).
+
+    ``recompute``: where the residual streams do not fit, those of one step at a time; no other donor is then had than the sites.
+    """
 
     model: HookedVideoPipeline
     config: AnalysisConfig
     sites: Sequence[str] = ()
     steps: Sequence[int] | None = None
+    recompute: bool = False
 
     def __call__(self, problem: Problem) -> Side:
         kept = None if self.steps is None else list(self.steps)
         limits = self.config.limits()
         budget = limits.get("memory", limits.get("host_memory", DEFAULT_BUDGET))
-        made = record(self.model, self.sites, steps=kept, max_bytes=budget, **arguments(self.model, self.config, problem))
+        call = arguments(self.model, self.config, problem)
+        made = record(self.model, self.sites, self.recompute, steps=kept, max_bytes=budget, **call)
         return Side(problem, made)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
@@ -49,7 +49,9 @@ class PatchingConfig(AnalysisConfig):
     )
     branch: Literal["cond", "uncond", "both"] = Field("both", description="Guidance branches that are patched.")
     controls: bool = Field(True, description="Random donor, same-answer donor, self, whole x_t.")
-    batch: int = Field(12, ge=1, description="Patched rows in one forward; 1 is exact to the bit.")
+    batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto", description="Patched rows in one forward: a number, or auto, up to 12 as fit; 1 is exact to the bit."
+    )
 
     @model_validator(mode="after")
     def _branch_exists(self) -> PatchingConfig:
@@ -106,11 +108,13 @@ class PairFacts(Facts):
 
 class StepFacts(Facts):
     """Of one step of a pair: transformer blocks that ran for it, and how few could have. ``shown``: which of its rows has its
-    video kept, the one that moved the answer most."""
+    video kept, the one that moved the answer most. ``rounding``: how far a row that shared a forward is from itself alone, as a
+    share of its norm; None where none did."""
 
     block_calls: int
     block_calls_minimum: int
     shown: int | None = None
+    rounding: float | None = None
 
 
 ENTRY = Entry(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
+from functools import cache
 
 import numpy as np
 from torch import Tensor
 
 from cos_interp.analyses.driver.outlook import Outlook, Use
-from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, X_T, Cell
+from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, X_T, Cell, checked_alone
 from cos_interp.analyses.kit.pairs import TRIES
+from cos_interp.analyses.kit.rows import MOST
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.analyses.patching import PatchingConfig
 from cos_interp.analyses.patching.cells import cells, is_euler, sites_of
@@ -38,7 +40,7 @@ def foresee(config: PatchingConfig, outlook: Outlook) -> list[Use]:
     held = max(sides, default=2) * one
     return [
         Use("recordings", sum(sides), held=held, recording=one, decoded=1, more=MORE if judged else ""),
-        Use(f"patched runs, {len(found)} rows", blocks=blocks, rows=config.batch, held=held, decoded=at_once if judged else 0,
+        Use(f"patched runs, {len(found)} rows", blocks=blocks, rows=rows_of(config), held=held, decoded=at_once if judged else 0,
             disk=disk),
     ]  # fmt: skip
 
@@ -64,17 +66,36 @@ def cells_of(config: PatchingConfig, outlook: Outlook, piece: Piece, step: int) 
 
 
 def blocks_of(config: PatchingConfig, outlook: Outlook, piece: Piece, steps: tuple[int, ...]) -> int:
-    """Transformer blocks that the patched runs of a pair take."""
-    target = Recording(outlook.run(), ActivationCache())
+    """Transformer blocks that the patched runs of a pair take, where what they have in common runs once; and those of the one row
+    of each step that is finished alone, by which rounding is measured."""
+    target, done = Recording(outlook.run(), ActivationCache()), set[Hashable]()
     branches = outlook.run().branches if config.branch == "both" else (config.branch,)
     span = span_of(config, piece.one_noise)
-    made = (cell for step in steps for cell in cells_of(config, outlook, piece, step))
-    patches = (Patch(cell.hook, spanned(cell.step, outlook.steps, span), _nothing, branches) for cell in made)
-    return sum(minimal_blocks(outlook.model, target, patch) for patch in patches)
+    donor = cache(lambda *_: _Nothing())  # of each place its own, by which shared calls are known
+    total = 0
+    for step in steps:
+        made = cells_of(config, outlook, piece, step)
+        patch = lambda cell: Patch(
+            cell.hook,
+            spanned(cell.step, outlook.steps, span),
+            donor(cell.donor, cell.site, cell.layer, cell.update),
+            branches,
+            None if cell.group == EVERYWHERE else {"frame": [0]},
+        )
+        total += sum(minimal_blocks(outlook.model, target, patch(cell), done) for cell in made)
+        alone = checked_alone(made, rows_of(config))
+        total += 0 if alone is None else minimal_blocks(outlook.model, target, patch(alone))
+    return total
 
 
-def _nothing(step: int, branch: str) -> Tensor:
-    raise LookupError("a plan holds no activations")
+def rows_of(config: PatchingConfig) -> int:
+    """Rows of a forward, as many as there are at most where the memory decides."""
+    return MOST if config.batch == "auto" else config.batch
+
+
+class _Nothing:
+    def __call__(self, step: int, branch: str) -> Tensor:
+        raise LookupError("a plan holds no activations")
 
 
 def groups_of(config: PatchingConfig, outlook: Outlook, piece: Piece) -> list[str]:

@@ -6,9 +6,10 @@ and the run is finished. Effect 0: nothing changed; 1: the clean run's final lat
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,17 +21,19 @@ from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit import pair_file
 from cos_interp.analyses.kit.grid import EVERYWHERE, X_T
 from cos_interp.analyses.kit.pairs import NoPair, Pair, Recorder, find_pair
-from cos_interp.analyses.kit.problems import check_calls, fits_tasks
+from cos_interp.analyses.kit.problems import Problem, arguments, check_calls, fits_tasks, item_call
+from cos_interp.analyses.kit.rows import settled
 from cos_interp.analyses.patching import HEAD_SITES, PatchingConfig, StepFacts
 from cos_interp.analyses.patching.cells import sites_of
 from cos_interp.analyses.patching.pair_grid import PairGrid
-from cos_interp.analyses.patching.pieces import OWN, Piece, pieces, steps_of
+from cos_interp.analyses.patching.pieces import OWN, Piece, pieces, span_of, steps_of
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.sweeping import spanned
 from cos_interp.tasks import TASKS
 from cos_interp.tasks.grid import LATENT_FRAMES
 
-__all__ = ["check", "finish", "pieces", "work"]
+__all__ = ["check", "finish", "pieces", "settle", "work"]
 
 
 def find(recorder: Recorder, config: PatchingConfig, piece: Piece) -> Pair:
@@ -57,7 +60,11 @@ def work(model: HookedVideoPipeline, config: PatchingConfig, store: RunStore, pi
 
 def _prepared(model: HookedVideoPipeline, config: PatchingConfig, piece: Piece) -> PairGrid | str:
     """A pair's grid, or the reason why there is none."""
-    recorder = Recorder(model, config, [f"blocks.*.{site}" for site in sites_of(config, model) if site != X_T])
+    span, total = span_of(config, piece.one_noise), config.num_inference_steps
+    steps = sorted({k for step in steps_of(config, piece) for k in spanned(step, total, span)})
+    layers = ("*",) if config.layers is None else config.layers
+    sites = [f"blocks.{layer}.{site}" for site in sites_of(config, model) if site != X_T for layer in layers]
+    recorder = Recorder(model, config, sites, steps, recompute=True)
     try:
         pair = find(recorder, config, piece)
     except NoPair as error:
@@ -102,6 +109,16 @@ def check(config: PatchingConfig, model: HookedVideoPipeline) -> None:
         raise InterpError(f"heads were given, and no site has heads: use --sites {HEAD_SITES[0]}")
 
 
+def settle(config: PatchingConfig, model: HookedVideoPipeline, held: Mapping[str, Any]) -> PatchingConfig:
+    """The settings with the rows of a forward as a number; ``held``: those of the run that is continued."""
+    if config.pair_file is None:
+        item = TASKS[config.task].sample(0)
+        call = arguments(model, config, Problem("size", item_call(item), 0, 0, item))
+    else:
+        call = arguments(model, config, pair_file.read(Path(config.pair_file), config)[0][0])
+    return config.model_copy(update={"batch": settled(config.batch, held, model, call)})
+
+
 def _known_groups(config: PatchingConfig) -> None:
     if config.tokens is None:
         return
@@ -115,6 +132,7 @@ def _known_groups(config: PatchingConfig) -> None:
 def finish(result: AnalysisResult) -> AnalysisResult:
     """Add what was counted; whole numbers stay whole where some rows have none."""
     steps = result.units_of(StepFacts).values()
-    counts = {key: sum(getattr(step, key) for step in steps) for key in ("block_calls", "block_calls_minimum")}
+    counts: dict[str, Any] = {key: sum(getattr(step, key) for step in steps) for key in ("block_calls", "block_calls_minimum")}
+    counts["rounding"] = max((step.rounding for step in steps if step.rounding is not None), default=None)
     rows = result.rows if result.rows.empty else result.rows.astype({"layer": "Int64", "head": "Int64", "frame": "Int64"})
     return replace(result, rows=rows, facts={**result.facts, **counts})

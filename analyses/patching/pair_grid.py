@@ -21,7 +21,7 @@ from cos_interp.analyses.kit.problems import Problem
 from cos_interp.analyses.kit.shown import shown
 from cos_interp.analyses.patching import PairFacts, PatchingConfig, SideFacts, StepFacts
 from cos_interp.analyses.patching.cells import cells, sites_of, token_groups, whole_state
-from cos_interp.analyses.patching.pieces import Piece, span_of
+from cos_interp.analyses.patching.pieces import Piece, span_of, steps_of
 from cos_interp.analyses.patching.summary import strongest
 from cos_interp.interp.views import AXES
 
@@ -39,6 +39,7 @@ class PairGrid:
     name: str
     pair: Pair
     grid: Grid
+    steps: tuple[int, ...]
 
     @classmethod
     def of(cls, recorder: Recorder, config: PatchingConfig, piece: Piece, pair: Pair) -> PairGrid:
@@ -49,9 +50,9 @@ class PairGrid:
         grid = Grid(
             recorder.model, target, donor, others, token_groups(recorder.model, target, donor),
             span=span_of(config, pair.one_noise), branches=None if config.branch == "both" else (config.branch,),
-            noising=config.direction == "noising", batch=config.batch,
+            noising=config.direction == "noising", batch=int(config.batch),
         )  # fmt: skip
-        return cls(config, piece.name, pair, grid)
+        return cls(config, piece.name, pair, grid, steps_of(config, piece))
 
     def cells(self, step: int) -> list[Cell]:
         model, config = self.grid.model, self.config
@@ -81,18 +82,27 @@ class PairGrid:
         return Unit([], tensors, facts)
 
     def at(self, step: int) -> Unit:
-        """All cells of one step: rows, final latents, and the count of block calls against the minimum."""
-        asked, model = self.cells(step), self.grid.model
-        before = model.block_calls
-        found = self.grid.measure(asked)
-        ran = model.block_calls - before
-        rows = [self._row(cell) for cell in found]
+        """All cells of one step: rows, final latents, and the count of block calls against the minimum.
+
+        Calls shared with a step before count there, also where a run that is continued must run them again.
+        """
+        asked, model, shared = self.cells(step), self.grid.model, self.grid.shared
+        self.grid.begin(step)
+        before = model.block_calls + shared.saved
+        rows, found = [], []
+        for patched in self.grid.each(asked):
+            rows.append(self._row(patched))
+            found.append(replace(patched, frames=None))  # of the videos one is kept, decoded again
+        alone = model.block_calls + shared.saved - before
         kept = strongest(pd.DataFrame(rows), self.grid.noising)
         tensors = {"latents": torch.cat([cell.latent for cell in found])}
-        if kept is not None and (frames := found[kept].frames) is not None:
-            tensors["shown"] = torch.from_numpy(frames)
+        if kept is not None and self.grid.judged:
+            tensors["shown"] = torch.from_numpy(self.grid.frames(found[kept].latent)[0])
         axes = {name: TENSOR_AXES[name] for name in tensors}
-        facts = StepFacts(axes=axes, block_calls=ran, block_calls_minimum=self.grid.minimal_blocks(asked), shown=kept)
+        least = self.grid.minimal_blocks(asked, [cell for k in self.steps if k < step for cell in self.cells(k)])
+        had = sum(self.grid.minimal_blocks([cell]) for cell in asked) - least  # of cells of this step, or of one before
+        counts = {"block_calls": alone - had, "block_calls_minimum": least}
+        facts = StepFacts(axes=axes, shown=kept, rounding=self.grid.rounding(found), **counts)
         return Unit(rows, tensors, facts)
 
     def _row(self, found: Patched) -> Row:

@@ -29,6 +29,7 @@ QUESTION = (
     "from the decoded frames whose answer the patched video gives."
 )
 SOURCE = "CoS section 5.2; activation patching between counterfactual pairs"
+TOLERANCE = 1e-6  # of the norm of a final latent, for rows that share a forward, in float32
 SPANS = {"single": "single steps", "from": "from step k on", "until": "up to step k"}
 NO_VERIFIER = "These pairs have no verifier: there is an effect on the final latent, but nobody says whose answer a video gives."
 EFFECT = (
@@ -115,7 +116,17 @@ def missing_notes(result: AnalysisResult) -> list[str]:
 def cost_note(facts: dict[str, Any]) -> str:
     ran, least = facts["block_calls"], facts["block_calls_minimum"]
     verdict = "minimal" if ran == least else "not minimal"
-    return f"{ran} transformer blocks were run for the grid; the exact minimum is {least}: {verdict}."
+    return f"{ran} transformer blocks were run for the grid; the exact minimum is {least}: {verdict}.{_rounding(facts)}"
+
+
+def _rounding(facts: dict[str, Any]) -> str:
+    """What rows that shared a forward lost by it, measured in this run, against what was promised."""
+    if (found := facts.get("rounding")) is None:
+        return ""
+    held = "as it should be" if found <= TOLERANCE else "more than that: use --batch 1 where it matters"
+    rows, allowed = facts["config"]["batch"], f"{TOLERANCE:.0e} is allowed in float32"
+    measured = f"one a step, finished alone as well, differs by at most {found:.1e} of its norm ({allowed}): {held}."
+    return f" Up to {rows} rows shared a forward: {measured}"
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------

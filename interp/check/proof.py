@@ -23,7 +23,8 @@ from cos_interp.interp.families import adapter_for, tiny
 from cos_interp.interp.families.sites import EXPERTS
 from cos_interp.interp.hooking import TRAJECTORY
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.interp.patching import Patch, record, replay
+from cos_interp.interp.patching import Patch, Recording, record, replay
+from cos_interp.interp.sharing import Shared, is_all
 from cos_interp.interp.views import GRID, take
 
 
@@ -161,8 +162,24 @@ def replays(probe: Probe) -> Outcome:
                 hooks = [(f"{name} @ step={step}, branch=cond", lambda act, hook: act * 0.5)]
                 expected = model.run_with_hooks(fwd_hooks=hooks, **probe.call).latents
                 yield 1, None if torch.equal(found, expected) else f"{name}: the replay differs by {_gap(found, expected)}"
+        yield from _starts(probe, target)
     except InterpError as error:
         yield 1, f"refused: {error}"
+
+
+def _starts(probe: Probe, target: Recording) -> Outcome:
+    """An edit of a whole residual stream at the last step, after one from the first on with which it shares its calls."""
+    model, engine, last = probe.model, probe.engine, probe.run.steps - 1
+    alone = (n for n in range(model.layers) if is_all(engine, n) and not engine.adapter.rereads(engine.module, n))
+    if (layer := next(alone, None)) is None:
+        return
+    name, shared = f"blocks.{layer}.hook_resid_post", Shared()
+    donor = lambda step, branch: target.cache[name, step, branch] * 0.5
+    for first in (0, last):
+        found = replay(model, target, [Patch(name, slice(first, None), donor, target.run.branches)], shared)
+    hooks = [(f"{name} @ step={last}", lambda act, hook: act * 0.5)]
+    expected = model.run_with_hooks(fwd_hooks=hooks, **probe.call).latents
+    yield 1, None if torch.equal(found, expected) else f"{name}: what follows also depends on the latents: see Adapter.rereads"
 
 
 def prompts(probe: Probe) -> Outcome:

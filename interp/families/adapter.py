@@ -111,6 +111,10 @@ class Adapter:
         """Layers whose input is not the output of the layer before, because the family adds something between."""
         return set()
 
+    def rereads(self, transformer: Transformer, layer: int) -> bool:
+        """Whether blocks after a layer see the latents by another way than the residual stream (VACE, control networks)."""
+        return False
+
     def last_text(self, transformer: Transformer) -> set[int]:
         """Layers, besides the last one, after which nothing reads the text stream any more.
 

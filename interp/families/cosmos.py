@@ -49,6 +49,10 @@ class Cosmos(Adapter):
             return set()
         return set(range(0, len(transformer.transformer_blocks), transformer.config.controlnet_block_every_n))
 
+    def rereads(self, transformer: Transformer, layer: int) -> bool:
+        """The control network sees the latents of every step."""
+        return getattr(transformer.config, "controlnet_block_every_n", None) is not None
+
     def is_step(self, scheduler: Any, arguments: Mapping[str, Any]) -> bool:
         """Cosmos 1 first asks its EDM scheduler for the clean estimate of each branch, then steps with the guided one."""
         return type(scheduler).__name__ != "EDMEulerScheduler" or arguments.get("pred_original_sample") is not None

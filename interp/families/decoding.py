@@ -15,6 +15,9 @@ from torch import Tensor
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.run.finite import check_finite
 
+MOST = 16
+PIXELS = 2**22  # of all frames, at the full size of which an autoencoder computes some hundred channels
+
 
 def _statistics(pipe: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
     config = pipe.vae.config
@@ -45,6 +48,13 @@ def by_scaling_factor(pipe: Any, latents: Tensor) -> Tensor:
         )
     latents = latents.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor
     return pipe.vae.decode(latents, return_dict=False)[0]
+
+
+def at_a_time(pipe: Any, latents: Tensor) -> int:
+    """How many of these videos are decoded together: as many as have PIXELS, from 1 to MOST."""
+    time, space = (getattr(pipe, f"vae_scale_factor_{axis}", None) or 1 for axis in ("temporal", "spatial"))
+    frames, rows, cols = latents.shape[2:]
+    return max(1, min(MOST, PIXELS // (frames * time * rows * space * cols * space)))
 
 
 def postprocessed(pipe: Any, pixels: Tensor, output_type: str) -> Any:

@@ -35,6 +35,10 @@ class MotifVideo(Adapter):
         decoders = transformer.config.num_decoder_layers
         return {layers - decoders} if decoders else set()
 
+    def rereads(self, transformer: Transformer, layer: int) -> bool:
+        """The decoder starts from the embedded latents again."""
+        return any(layer < decoder for decoder in self.breaks(transformer))
+
     def last_text(self, transformer: Transformer) -> set[int]:
         """The last encoder block: the decoder reads its video, not its text."""
         return {layer - 1 for layer in self.breaks(transformer)}

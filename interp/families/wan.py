@@ -89,6 +89,10 @@ class VACE(Wan):
         """A control hint is added after some blocks."""
         return {layer + 1 for layer in transformer.config.vace_layers}
 
+    def rereads(self, transformer: Transformer, layer: int) -> bool:
+        """The hints are made of the embedded latents."""
+        return True
+
     def one_video(self, pipe: Any, call: Mapping[str, Any]) -> bool:
         return True
 

@@ -109,7 +109,7 @@ class Shape:
 
     def activation(self, name: str) -> int:
         """Bytes of one activation of one row, at most."""
-        return activation_bytes(self.engine, name, kind_of(self.model.engines, name), self.grid, 1)
+        return activation_bytes(self.engine, {name: kind_of(self.model.engines, name)}, self.grid, 1)[name]
 
     def forward(self, rows: int) -> int:
         """About the bytes that a forward of so many rows has alive at once: the residual stream, what a norm, queries, keys and

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +13,10 @@ from support import build_tiny, tiny_call
 
 from cos_interp.interp import ActivationCache, HookedVideoPipeline, InterpError, Patch, record
 from cos_interp.interp.cache_plan import CachePlan
+from cos_interp.interp.errors import BudgetExceeded
+from cos_interp.interp.families import tiny
+from cos_interp.interp.families.tiny.wan import transformer
+from cos_interp.interp.hooking import activation_bytes
 from cos_interp.tasks import get_task
 
 NAMES = ["blocks.*.hook_resid_post", "hook_x_t"]
@@ -204,3 +209,37 @@ def test_paths_that_are_no_file_of_a_cache_are_named(tmp_path):
     ):
         with pytest.raises(InterpError, match=message):
             act()
+
+
+def test_naming_every_site_takes_time_that_grows_with_their_number():
+    """Twice the layers, twice the calls of Python, where every name stands in a list."""
+
+    def counted(function):
+        calls = []
+        sys.setprofile(lambda frame, event, arg: calls.append(event) if "call" in event else None)
+        try:
+            function()
+        finally:
+            sys.setprofile(None)
+        return len(calls)
+
+    def counts(layers):
+        pipe = tiny.build("wan2.1")
+        pipe.transformer = transformer("WanTransformer3DModel", num_layers=layers)
+        model = HookedVideoPipeline.from_pipeline(pipe)
+        names = [name for name in model.hook_names if name.startswith("blocks.")]
+        grid, engine = model.token_grid(torch.zeros(1, 4, 3, 4, 4)), model.engines["transformer"]
+        assert model.matching(names) == model.matching("blocks.*") == names
+        sizes = lambda: activation_bytes(engine, dict.fromkeys(names, "tokens"), grid, 1)
+        return counted(lambda: model.matching(names)), counted(sizes)
+
+    assert all(more < 2.2 * few for few, more in zip(counts(8), counts(16), strict=True))
+
+
+def test_a_function_that_keeps_everything_does_not_void_the_budget():
+    model, call = HookedVideoPipeline.from_pipeline(tiny.build("wan2.1")), tiny.call("wan2.1", steps=2)
+    _, cache = model.run_with_cache(names="blocks.0.hook_resid_post", reduce=lambda act: act, seed=0, **call)
+    ask = {"names": "blocks.0.hook_resid_post", "reduce": lambda act: act, "seed": 0, **call}
+    with pytest.raises(BudgetExceeded, match=r"at blocks\.0\.hook_resid_post, step 1, the budget is"):
+        model.run_with_cache(max_bytes=cache.nbytes - 1, **ask)
+    assert model.run_with_cache(max_bytes=cache.nbytes, **ask)[1].nbytes == cache.nbytes
