@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from diffusers.utils import BaseOutput
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, save
 from torch import Tensor
 
 from cos_interp.interp.errors import InterpError
@@ -96,17 +96,17 @@ class Steer:
             "branch": self.branch,
         }
         told = {"seal": BLANK, "format": FORMAT, "about": json.dumps(about), "card": json.dumps(dict(self.card))}
-        write_atomic(Path(path), sealed(safetensors.torch.save(tensors, told)))
+        write_atomic(Path(path), sealed(save(tensors, told)))
 
     @classmethod
     def load(cls, path: str | Path) -> Steer:
         """What :meth:`save` wrote. InterpError for a file that is none, or that has changed since."""
         data = _bytes(Path(path))
         try:
-            with safetensors.safe_open(str(path), "pt") as file:
+            with safe_open(str(path), "pt") as file:
                 told = file.metadata() or {}
-            tensors = safetensors.torch.load(data)
-        except safetensors.SafetensorError as error:
+            tensors = load(data)
+        except SafetensorError as error:
             raise InterpError(f"{path} is no safetensors file ({error})") from error
         if told.get("format") != FORMAT:
             raise InterpError(f"{path} holds no steering vector: give a file that Steer.save has written")

@@ -14,7 +14,7 @@ class ChainOfStepsConfig(SuiteConfig):
     """Accuracy of the clean estimate of every step, of runs made here or of decoded steps that another program left."""
 
     FILES = ("prompts", "from_steps", "truth", "labels")
-    OWN = ("prompts", "from_steps")
+    INSTEAD = ("prompts", "from_steps")
     OF_RUNS: ClassVar[tuple[str, ...]] = ("tasks", "items", "noises", "sweep_items", "confirm", "twins")  # without part in files
 
     from_steps: str | None = Field(None, description="A folder of decoded steps, scored without a model (docs/own-videos.md).")

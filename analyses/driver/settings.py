@@ -138,7 +138,7 @@ class SuiteConfig(TasksConfig):
 
     FILES: ClassVar[tuple[str, ...]] = ("prompts",)
     CODE = {"tasks": outside.TASK_GROUP, "scorer": outside.SCORER_GROUP}
-    OWN: ClassVar[tuple[str, ...]] = ("prompts",)  # settings that stand in the place of the tasks' items
+    INSTEAD: ClassVar[tuple[str, ...]] = ("prompts",)  # settings that stand in the place of the tasks' items
     OF_ITEMS: ClassVar[tuple[str, ...]] = ("tasks", "items")  # settings that have no meaning for prompts
 
     prompts: str | None = Field(
@@ -160,7 +160,7 @@ class SuiteConfig(TasksConfig):
     def _one_scorer(self) -> SuiteConfig:
         if self.scorer is not None and self.scorer_cmd is not None:
             raise ValueError("scorer and scorer_cmd say the same: give one of them")
-        if self.scored and not any(getattr(self, name) for name in self.OWN):
+        if self.scored and not any(getattr(self, name) for name in self.INSTEAD):
             raise ValueError("a scorer judges own prompts; the tasks' items have their verifier: add prompts, or leave it out")
         return self
 

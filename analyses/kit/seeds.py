@@ -21,11 +21,11 @@ PURPOSES = {
     "pair item": 6,  # items that pairs are looked for among: about --seed, task, kind, index, attempt
     "pair noise": 7,  # of the sides of a pair: about the item's seed and a number
     "stranger": 8,  # the random donor, an item that has nothing to do with the pair, and its noise: about --seed, task, index
-    "random circuit": 20,  # components drawn in the place of a circuit's: about the pair's noise and a draw
-    "random direction": 21,  # in the place of a steering vector: about the pair's noise
+    "random circuit": 10,  # components drawn in the place of a circuit's: about the pair's noise and a draw
+    "random direction": 11,  # in the place of a steering vector: about the pair's noise
     "same answer": 9,  # noises in which a second run with the same answer is looked for: about the run's noise and a number
-    "other answer": 20,  # which of a problem's other answers its noise is moved to: about the run's noise
-    "direction": 21,  # a random direction of a state: about the run's noise and a step
+    "other answer": 12,  # which of a problem's other answers its noise is moved to: about the run's noise
+    "direction": 13,  # a random direction of a state: about the run's noise and a step
 }
 BITS = 48  # with the purpose 52: exact in a float64 column, too
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from functools import cache
 
 import numpy as np
@@ -17,7 +17,7 @@ from cos_interp.analyses.patching import PatchingConfig
 from cos_interp.analyses.patching.cells import cells, is_euler, sites_of
 from cos_interp.analyses.patching.pieces import OWN, Piece, pieces, span_of, steps_of
 from cos_interp.interp.cache import ActivationCache
-from cos_interp.interp.patching import Patch, Recording, minimal_blocks
+from cos_interp.interp.patching import Donor, Patch, Recording, minimal_blocks
 from cos_interp.interp.sweeping import spanned
 from cos_interp.tasks import Item, get_task
 from cos_interp.tasks.base import PairKind
@@ -32,16 +32,18 @@ def foresee(config: PatchingConfig, outlook: Outlook) -> list[Use]:
     sites = [site for site in sites_of(config, outlook.model) if site != X_T]
     one = outlook.recording(sites)
     found = [cell for piece in asked for step in steps_of(config, piece) for cell in cells_of(config, outlook, piece, step)]
-    blocks = sum(blocks_of(config, outlook, piece, steps_of(config, piece)) for piece in asked)
+    blocks = [blocks_of(config, outlook, piece, steps_of(config, piece)) for piece in asked]
     judged = config.pair_file is None
     at_once = max((len(cells_of(config, outlook, p, s)) for p in asked[:1] for s in steps_of(config, p)), default=0)
     units = sum(1 + len(steps_of(config, piece)) for piece in asked)
     disk = (len(found) + 2 * len(asked)) * outlook.shape.latent_bytes + (units + len(asked)) * outlook.shape.clip_bytes
     held = max(sides, default=2) * one
+    decoded, rows = at_once if judged else 0, rows_of(config)
+    together, alone = (sum(part) for part in zip(*blocks, strict=True)) if blocks else (0, 0)
     return [
         Use("recordings", sum(sides), held=held, recording=one, decoded=1, more=MORE if judged else ""),
-        Use(f"patched runs, {len(found)} rows", blocks=blocks, rows=rows_of(config), held=held, decoded=at_once if judged else 0,
-            disk=disk),
+        Use(f"patched runs, {len(found)} rows", blocks=together, rows=rows, held=held, decoded=decoded, disk=disk),
+        Use("a row a step alone, for the rounding", blocks=alone, held=held),
     ]  # fmt: skip
 
 
@@ -65,27 +67,33 @@ def cells_of(config: PatchingConfig, outlook: Outlook, piece: Piece, step: int) 
     return [cell for cell in made if cell.donor in there]
 
 
-def blocks_of(config: PatchingConfig, outlook: Outlook, piece: Piece, steps: tuple[int, ...]) -> int:
+def blocks_of(config: PatchingConfig, outlook: Outlook, piece: Piece, steps: tuple[int, ...]) -> tuple[int, int]:
     """Transformer blocks that the patched runs of a pair take, where what they have in common runs once; and those of the one row
     of each step that is finished alone, by which rounding is measured."""
-    target, done = Recording(outlook.run(), ActivationCache()), set[Hashable]()
-    branches = outlook.run().branches if config.branch == "both" else (config.branch,)
-    span = span_of(config, piece.one_noise)
+    target, done = _recorded(outlook), set[Hashable]()
     donor = cache(lambda *_: _Nothing())  # of each place its own, by which shared calls are known
-    total = 0
+    together = alone = 0
     for step in steps:
         made = cells_of(config, outlook, piece, step)
-        patch = lambda cell: Patch(
-            cell.hook,
-            spanned(cell.step, outlook.steps, span),
-            donor(cell.donor, cell.site, cell.layer, cell.update),
-            branches,
-            None if cell.group == EVERYWHERE else {"frame": [0]},
-        )
-        total += sum(minimal_blocks(outlook.model, target, patch(cell), done) for cell in made)
-        alone = checked_alone(made, rows_of(config))
-        total += 0 if alone is None else minimal_blocks(outlook.model, target, patch(alone))
-    return total
+        patches = {cell: _patch(config, outlook, piece, cell, donor) for cell in made}
+        together += sum(minimal_blocks(outlook.model, target, patch, done) for patch in patches.values())
+        if (one := checked_alone(made, rows_of(config))) is not None:
+            alone += minimal_blocks(outlook.model, target, patches[one])
+    return together, alone
+
+
+def _recorded(outlook: Outlook) -> Recording:
+    """A target whose residual streams are there at every step."""
+    streams = frozenset(name for name in outlook.model.hook_names if ".hook_resid_post" in name)
+    return Recording(outlook.run(), ActivationCache(), passing=streams)
+
+
+def _patch(config: PatchingConfig, outlook: Outlook, piece: Piece, cell: Cell, donor: Callable[..., Donor]) -> Patch:
+    run = outlook.run()
+    steps = spanned(cell.step, outlook.steps, span_of(config, piece.one_noise))
+    given = donor(cell.donor, cell.site, cell.layer, cell.update)
+    branches = run.branches if config.branch == "both" else (config.branch,)
+    return Patch(cell.hook, steps, given, branches, None if cell.group == EVERYWHERE else {"frame": [0]})
 
 
 def rows_of(config: PatchingConfig) -> int:

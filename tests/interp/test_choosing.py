@@ -69,7 +69,8 @@ def test_the_chosen_latents_in_a_plain_pipeline_give_the_same_bits(name):
     again = plain(model.pipe, {**alone, "latents": chosen.latents.clone()})
     assert torch.equal(found, again)
     assert torch.equal(canonical(found, model.adapter.layout, chosen.run.dims), chosen.run.latents)
-    assert torch.equal(restart(model, chosen.sampled_run, 0, chosen.noise).latents, chosen.run.latents)
+    if "Ancestral" not in type(pipe.scheduler).__name__:  # whose own noise comes after the first state's in one generator
+        assert torch.equal(restart(model, chosen.sampled_run, 0, chosen.noise).latents, chosen.run.latents)
     assert torch.equal(chosen.sampled, model.run(**call).x_t[0]) and torch.equal(chosen.noise, chosen.run.x_t[0])
     sigma, alpha = chosen.run.sigmas[0], signal(model.pipe.scheduler, chosen.run.sigmas)[0]
     assert along(chosen.noise, chosen.sampled_run.latents, other, sigma, alpha) == pytest.approx(2, abs=0.02)
