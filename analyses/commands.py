@@ -24,7 +24,7 @@ runs_app = typer.Typer(no_args_is_help=True, help="Finished and interrupted runs
 
 def _common(name: str) -> dict[str, Any]:
     return {
-        "workers": (int | None, None, typer.Option(help="Processes. One a core by default.")),
+        "workers": (int | None, None, typer.Option(min=1, help="Processes. One a core by default.")),
         "out": (Path, Path("runs") / name, typer.Option(help="Run folder.")),
         "plan": (bool, False, typer.Option("--plan", help="Only say what the run will take, and whether it fits.")),
         "fresh": (bool, False, typer.Option("--fresh", help="Delete a run that is in the folder and start again.")),
@@ -166,8 +166,8 @@ def runs_rm(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     """
     from cos_interp.analyses.driver.store import RunStore
 
-    RunStore(run).remove()
-    typer.echo(f"{run} is deleted")
+    left = RunStore(run).remove()
+    typer.echo(f"the run in {run} is deleted; left are {', '.join(left)}" if left else f"{run} is deleted")
 
 
 @report_app.command("draw")

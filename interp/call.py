@@ -14,6 +14,7 @@ import numpy as np
 
 from cos_interp.interp.batch import rows_of
 from cos_interp.interp.errors import InterpError
+from cos_interp.interp.limits import MOST_STEPS
 from cos_interp.interp.run.guidance import KEY, by_guider
 from cos_interp.interp.selecting import whole
 
@@ -94,6 +95,8 @@ def _no_number(call: Mapping[str, Any]) -> str | None:
     for key, value in call.items():
         if key in COUNTS and value is not None and ((count := whole(value)) is None or count < 1):
             return f"{key}={value!r}: give a whole number of at least 1"
+        if key == "num_inference_steps" and value is not None and value > MOST_STEPS:
+            return f"{key}={value!r} is more than {MOST_STEPS}, ten times what any scheduler was trained with: give fewer"
         if key.startswith("guidance_scale") and value is not None and not _is_finite(value):
             return f"{key}={value!r}: give a finite number"
     for key in ("timesteps", "sigmas"):

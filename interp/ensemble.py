@@ -50,6 +50,8 @@ class EnsembleRecipe:
     def names(self, layers: int) -> list[str]:
         """The hooks that are merged in a model of so many layers."""
         if self.tensor != "hidden":
+            if self.layers is not None:
+                raise InterpError(f"layers are those of tensor='hidden': leave them out for {self.tensor!r}")
             return [{"v": "hook_model_out", "x0hat": "hook_x0hat", "x_t": "hook_x_t"}[self.tensor]]
         chosen = self.layers if self.layers is not None else range(layers // 3, layers - layers // 3)
         return [f"blocks.{layer}.hook_resid_post" for layer in known_layers(chosen, layers)]

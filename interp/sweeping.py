@@ -147,6 +147,8 @@ def _measured(metric: Metric, latents: Tensor, where: Mapping[str, Any]) -> dict
     found = metric(latents)
     if not isinstance(found, Mapping):
         found = {"value": found}
+    if not found:
+        raise InterpError("the metric returns no number: give one, or a mapping of names to numbers")
     taken = [name for name in found if name in COLUMNS]
     if taken:
         raise InterpError(f"the metric returns {taken[0]!r}, which is a column of the grid: give it another name")

@@ -56,7 +56,7 @@ def _facts(probe: LinearProbe) -> dict[str, Any]:
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """The card of saved probes; ProbeError where there is none or it is damaged."""
+    """The card of saved probes; ProbeError where there is none, or it or the coefficients are damaged."""
     path = folder / CARD
     try:
         card = read_sealed_json(path.read_bytes())
@@ -64,7 +64,9 @@ def read_card(folder: Path) -> dict[str, Any]:
         raise ProbeError(f"{folder} holds no probes ({CARD}: {error.strerror}): train some with cos probe train") from error
     except ValueError as error:  # cards of 0.1 had no seal
         raise ProbeError(f"{path} is damaged, or was made by version 0.1 ({error}): train the probes again") from error
-    if card.get("format") != FORMAT:
+    if card.get("format") == FORMAT:
+        _tensors(folder, card)  # without which a card says nothing
+    else:
         raise ProbeError(f"{path} has format {card.get('format')}; this version reads {FORMAT}: train the probes again")
     return card
 
@@ -122,5 +124,4 @@ def _same_model(card: dict[str, Any], model: HookedVideoPipeline, folder: Path) 
 
 def saved(folder: Path) -> list[Path]:
     """Folders of saved probes below a folder (or the folder itself)."""
-    return sorted({p.parent for p in [*folder.glob(CARD), *folder.glob(f"*/{CARD}"), *folder.glob(f"*/*/{CARD}")]
-                   if (p.parent / COEFFICIENTS).is_file()})  # fmt: skip
+    return sorted({p.parent for p in [*folder.glob(CARD), *folder.glob(f"*/{CARD}"), *folder.glob(f"*/*/{CARD}")]})

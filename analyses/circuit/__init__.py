@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.facts import Facts
 from cos_interp.analyses.driver.settings import AnalysisConfig, known_task
+from cos_interp.interp.limits import MOST_STEPS
 from cos_interp.tasks import NAMES
 
 Part = Literal["cross", "attn", "mlp"]
@@ -31,7 +32,7 @@ class CircuitConfig(AnalysisConfig):
         None, description="Own pairs: a line {'clean': {...}, 'corrupt': {...}, 'boxes': {'ball': [left, top, right, bottom]}}."
     )
     check: str | None = Field(None, description="Test this circuit.json instead of looking for one.")
-    num_inference_steps: int = Field(8, ge=2, description="Denoising steps of every run.")
+    num_inference_steps: int = Field(8, ge=2, le=MOST_STEPS, description="Denoising steps of every run.")
     refine: float = Field(0.1, gt=0, lt=1, description="Components with more than this effect are looked at more closely.")
     keep: float = Field(0.8, gt=0, le=1, description="Share of the whole effect that the set must keep.")
     most: int = Field(4, ge=1, le=6, description="The largest set that is looked for.")

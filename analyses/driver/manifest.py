@@ -55,7 +55,8 @@ def own(folder: Path, parts: Collection[str] = ()) -> list[str]:
     fixed = {*LISTS, RESULTS, REPORT, FINDINGS, *FILES, *_listed(folder)}
     mine = [
         name for name in entries(folder)
-        if (name in fixed or _is_unit(name) or is_leftover(Path(name))) and not _is_folder(folder / name)
+        if (name in fixed or (_is_unit(name) and _was_a_unit(folder / name)) or is_leftover(Path(name)))
+        and not _is_folder(folder / name)
     ]  # fmt: skip
     return mine + [f"{part}/{name}" for part in parts for name in own(folder / part)]
 
@@ -74,6 +75,16 @@ def _is_folder(path: Path) -> bool:
 def _is_unit(name: str) -> bool:
     path = Path(name)
     return path.parent.as_posix() == UNITS and path.suffix == ".safetensors" and not is_leftover(path)
+
+
+def _was_a_unit(path: Path) -> bool:
+    """Whether a file of a unit's name was written by this tool, whatever a byte or two of its header may have become since."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(4096)
+    except OSError:
+        return False
+    return sum(mark in head for mark in (b'"__metadata__":{"unit":', b'\\"rows\\"', b'\\"facts\\"', b'\\"run\\"')) > 1
 
 
 def _listed(folder: Path) -> Iterator[str]:
@@ -104,9 +115,11 @@ def page_files(folder: Path) -> dict[str, str]:
         return {}
 
 
-def page(files: Mapping[str, bytes]) -> bytes:
-    """The list of a page and what it shows."""
-    return sealed_json({"files": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}})
+def page(folder: Path, files: Mapping[str, bytes]) -> bytes:
+    """The list of a page and what it shows, and the digest of the results that it is drawn from."""
+    listed = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
+    results = folder / RESULTS
+    return sealed_json({"files": listed, "results": digest(results) if results.is_file() else None})
 
 
 def problems(folder: Path) -> list[str]:
@@ -151,7 +164,8 @@ def digest_of(folder: Path, name: str) -> str | None:
     if older.is_of_0_1(data):
         return older.digests(folder).get(name)
     of_the_run = name == RESULTS or _is_unit(name)
-    return (_of_the_run(folder, read_sealed_json(data)) if of_the_run else _of_the_page(folder, {})).get(name)
+    facts = read_sealed_json(data)
+    return (_of_the_run(folder, facts) if of_the_run else _of_the_page(folder, facts)).get(name)
 
 
 def _of_the_run(folder: Path, facts: Mapping[str, Any]) -> dict[str, str]:
@@ -168,14 +182,22 @@ def _of_the_run(folder: Path, facts: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _of_the_page(folder: Path, facts: Mapping[str, Any]) -> dict[str, str]:
-    """The digests of the page and its media."""
+    """The digests of the page and its media. RunError also for the page of another run."""
     again = f"draw the page again with cos report draw {folder}"
     try:
-        return dict(read_sealed_json((folder / PAGE).read_bytes())["files"])
+        held = read_sealed_json((folder / PAGE).read_bytes())
+        files = dict(held["files"])
     except OSError as error:
         raise RunError(f"{PAGE} is missing ({error.strerror}): {again}") from error
     except ValueError as error:
         raise RunError(f"{PAGE} is damaged ({error}): {again}") from error
+    try:
+        results = _of_the_run(folder, facts).get(RESULTS)
+    except RunError:  # which is named by itself
+        return files
+    if held.get("results") != results:
+        raise RunError(f"{PAGE} and what it lists are a page of other results than those of this run: {again}")
+    return files
 
 
 def _compared(folder: Path, wanted: Mapping[str, str]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from cos_interp.analyses.driver import saying
 from cos_interp.analyses.driver.saying import Assignment
+from cos_interp.interp.limits import MOST_STEPS
 from cos_interp.interp.placing import Dtype, Offload, Placing
 from cos_interp.tasks import NAMES, outside, scorers
 
@@ -86,7 +87,7 @@ class AnalysisConfig(Loading):
     CODE: ClassVar[Mapping[str, str]] = {}  # settings that may name code from outside, with its group of entry points
     OWN: ClassVar[tuple[str, ...]] = ("num_inference_steps", "guidance_scale")  # where nothing is said, the pipeline's own
 
-    num_inference_steps: int = Field(20, ge=2, description="Denoising steps of every run.")
+    num_inference_steps: int = Field(20, ge=2, le=MOST_STEPS, description="Denoising steps of every run.")
     guidance_scale: float = Field(1.0, ge=1.0, description="Guidance scale; 1 is none.")
     seed: int = Field(0, ge=0, description="Picks the noises.")
     confirm: bool = Field(False, description="Items outside cos-500 and noises that no rule has seen.")

@@ -113,9 +113,11 @@ class RunStore:
             if name not in manifest.FILES:  # the lock, which is held
                 (self.folder / name).unlink()
 
-    def remove(self) -> None:
-        """Delete the run: its own files, and its folders when they are empty then. RunError where there is none, or another
-        process writes it."""
+    def remove(self) -> list[str]:
+        """Delete the run: its own files, and its folders when they are empty then. Returns what is left, which is somebody
+        else's. RunError where there is none, for a link to one, and where another process writes it."""
+        if self.folder.is_symlink():
+            raise RunError(f"{self.folder} is a link: give the folder itself, {self.folder.resolve()}")
         if not (self.folder / manifest.RUN).is_file():
             raise RunError(f"{self.folder} holds no run")
         with Writer(self.folder).holding():
@@ -123,11 +125,11 @@ class RunStore:
                 self.parts = (self.facts() or {}).get("parts", ())
             self._refuse_strangers(fresh=False)
             self._clear()
-        for path in sorted((p for p in self.folder.rglob("*") if p.is_dir()), reverse=True):
+        parts = [f"{part}/{name}" for part in self.parts for name in (manifest.UNITS, manifest.MEDIA, "")]
+        for name in (*parts, manifest.UNITS, manifest.MEDIA, ""):
             with contextlib.suppress(OSError):  # something else is in it
-                path.rmdir()
-        with contextlib.suppress(OSError):
-            self.folder.rmdir()
+                (self.folder / name).rmdir()
+        return manifest.entries(self.folder)
 
     # --- what the run says of itself ---------------------------------------------------------------------------
 
@@ -267,7 +269,7 @@ class RunStore:
     def write_page(self, files: Mapping[str, bytes]) -> None:
         """Write a page and what belongs to it, by name; what an earlier page showed and this one does not is taken away."""
         before = manifest.page_files(self.folder)
-        self.write(manifest.PAGE, manifest.page(files))  # first: a file that is listed is ours
+        self.write(manifest.PAGE, manifest.page(self.folder, files))  # first: a file that is listed is ours
         for name, data in files.items():
             self.write(name, data)
         for name in set(before) - set(files):

@@ -9,6 +9,7 @@ from pydantic import Field
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.settings import SuiteConfig
 from cos_interp.analyses.kit.kinds import Ablation
+from cos_interp.interp.limits import MOST_STEPS
 
 Span = Literal["all", "early", "middle", "late"]
 
@@ -17,7 +18,7 @@ class LayersConfig(SuiteConfig):
     """Energy maps by layer, and ablation of layers by step."""
 
     items: int = Field(4, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
-    num_inference_steps: int = Field(10, ge=2, description="Denoising steps of every run.")
+    num_inference_steps: int = Field(10, ge=2, le=MOST_STEPS, description="Denoising steps of every run.")
     layers: tuple[int, ...] | None = Field(None, description="Layers ablated one by one: 0,3,7 or 0:8:2. All by default.")
     ablations: tuple[Ablation, ...] = Field(
         ("mean", "resample", "skip", "random"), description="Kinds: mean, resample, skip; random is their control."

@@ -10,6 +10,7 @@ from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.facts import Facts
 from cos_interp.analyses.driver.settings import AnalysisConfig, known_task
 from cos_interp.analyses.kit.kinds import PairKind
+from cos_interp.interp.limits import MOST_STEPS
 from cos_interp.tasks import NAMES
 
 AskedRange = Literal["auto", "single", "from", "until"]
@@ -32,7 +33,7 @@ class PatchingConfig(AnalysisConfig):
     pair_file: str | None = Field(
         None, description="Own pairs instead: a JSONL file, a line {'clean': {'prompt', 'image', 'seed'}, 'corrupt': {...}}."
     )
-    num_inference_steps: int = Field(8, ge=2, description="Denoising steps of every run.")
+    num_inference_steps: int = Field(8, ge=2, le=MOST_STEPS, description="Denoising steps of every run.")
     steps: tuple[int, ...] | None = Field(None, description="Patched steps: 0,4,8 or 0:8:2. By default all: a range whole.")
     layers: tuple[int, ...] | None = Field(None, description="Patched layers. All by default.")
     sites: tuple[str, ...] | None = Field(

@@ -96,6 +96,9 @@ def probe_list(folder: Annotated[Path, typer.Argument(help="Folder.")] = Path("r
         print_json(rows)
         return
     for row in rows:
+        if "problem" in row:
+            typer.echo(f"{row['folder']}  {row['problem']}")
+            continue
         best = f"{row['probes']} probes, best {row['score']:.2f} at {row['best']}"
         typer.echo(f"{row['folder']}  {row['target']}  {row['kind']}  {best}")
     if not rows:

@@ -99,7 +99,11 @@ def listing(folder: Path) -> list[dict[str, Any]]:
     """Saved probes below a folder, one row each."""
     out = []
     for path in saved(folder):
-        card = read_card(path)
+        try:
+            card = read_card(path)
+        except ProbeError as error:  # one damaged folder hides no other
+            out.append({"folder": str(path), "problem": str(error)})
+            continue
         best = max(card["scores"], key=lambda row: row["score"])
         out.append({
             "folder": str(path), "target": card["target"]["name"], "kind": card["probe"]["kind"], "probes": len(card["cells"]),

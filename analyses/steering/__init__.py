@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.facts import Facts
 from cos_interp.analyses.driver.settings import AnalysisConfig, known_task
+from cos_interp.interp.limits import MOST_STEPS
 from cos_interp.tasks import NAMES
 
 VECTOR: Final = "vector"  # the unit that holds the directions
@@ -30,7 +31,7 @@ class SteeringConfig(AnalysisConfig):
     )
     layer: int | None = Field(None, ge=0, description="Block after which is steered. Chosen on the first pairs by default.")
     tokens: tuple[str, ...] | None = Field(None, min_length=1, description="Token groups, together. Chosen likewise.")
-    num_inference_steps: int = Field(8, ge=2, description="Denoising steps of every run.")
+    num_inference_steps: int = Field(8, ge=2, le=MOST_STEPS, description="Denoising steps of every run.")
     ranks: tuple[int, ...] = Field((1, 2, 4, 8), min_length=1, description="Ranks of the exchanged subspaces.")
     doses: tuple[float, ...] = Field((-1.0, 0.5, 1.0, 2.0), description="Doses of the vector beside 1.")
     batch: int = Field(12, ge=1, description="Patched rows in one forward; 1 is exact to the bit.")

@@ -9,6 +9,7 @@ from pydantic import Field
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.facts import RunFacts
 from cos_interp.analyses.driver.settings import SuiteConfig
+from cos_interp.interp.limits import MOST_STEPS
 
 SwapKind = Literal["prompt", "image"]
 Swapped = Literal["block", "delta", "attention", "cross", "mlp"]
@@ -23,7 +24,7 @@ class SwapConfig(SuiteConfig):
 
     tasks: tuple[str, ...] = Field(("maze", "occlusion", "place"), min_length=1, description="Tasks, with commas.")
     items: int = Field(4, ge=1, le=125, description="Pairs of each task and kind, or of the prompts.")
-    num_inference_steps: int = Field(10, ge=2, description="Denoising steps of every run.")
+    num_inference_steps: int = Field(10, ge=2, le=MOST_STEPS, description="Denoising steps of every run.")
     pair_kinds: tuple[SwapKind, ...] = Field(("prompt", "image"), description="What differs in a pair: prompt, image.")
     steps: tuple[int, ...] | None = Field(None, description="Swapped steps. The first and the middle by default.")
     spans: tuple[Lasting, ...] = Field(

@@ -35,8 +35,8 @@ def folder_with(facts, findings, seal=True) -> Path:
     folder = Path(tempfile.mkdtemp())
     held = {manifest.FINDINGS: json.dumps(findings).encode()}
     (folder / manifest.FINDINGS).write_bytes(held[manifest.FINDINGS])
-    (folder / manifest.PAGE).write_bytes(manifest.page(held))
     pd.DataFrame({"problem": ["maze-000"]}).to_parquet(folder / manifest.RESULTS)
+    (folder / manifest.PAGE).write_bytes(manifest.page(folder, held))
     (folder / manifest.MANIFEST).write_bytes(manifest.made(folder))
     if isinstance(facts, dict) and seal:
         facts = {**facts, "root": manifest.root(manifest.made(folder))}

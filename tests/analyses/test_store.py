@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import safetensors.torch
 import torch
 from faults import content
 from stores import ASKED, MODEL, asked, fill
@@ -148,6 +149,41 @@ def test_a_run_is_removed_with_what_is_its_own(folder):
         RunStore(folder / "media").remove()
     RunStore(folder).remove()
     assert content(folder) == {"notes.txt": b"x"}
+
+
+def test_a_file_of_a_units_name_that_is_somebody_elses_is_kept(folder):
+    mine = folder / "shards" / "mine.safetensors"
+    mine.write_bytes(safetensors.torch.save({"weight": torch.zeros(3)}, {"format": "pt"}))
+    held = mine.read_bytes()
+    with pytest.raises(RunError, match=r"would delete shards/mine\.safetensors"):
+        fill(folder, facts=asked(a=2), fresh=True)
+    (folder / "mydir").mkdir()
+    assert RunStore(folder).remove() == ["mydir", "shards/mine.safetensors"]
+    assert mine.read_bytes() == held and (folder / "mydir").is_dir()
+
+
+def test_a_damaged_unit_is_still_ours(folder):
+    unit = folder / "shards" / "u1.safetensors"
+    data = bytearray(unit.read_bytes())
+    for at in (9, 40, 90, len(data) - 1):
+        unit.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        assert fill(folder, facts=asked(a=at), fresh=True) == [0, 1, 2]
+
+
+def test_a_link_to_a_run_is_not_removed_in_its_place(folder, tmp_path):
+    (tmp_path / "link").symlink_to(folder)
+    with pytest.raises(RunError, match="is a link: give the folder itself"):
+        RunStore(tmp_path / "link").remove()
+    assert RunStore(folder).verify() == []
+
+
+def test_the_page_of_another_run_is_not_this_ones(folder, tmp_path):
+    fill(tmp_path / "other", units=2, facts=asked(a=2))
+    for name in ("report.html", "findings.json", "page.json", "media/a.svg"):
+        (folder / name).write_bytes((tmp_path / "other" / name).read_bytes())
+    assert any("page of other results" in problem for problem in RunStore(folder).verify())
+    with pytest.raises(RunError, match="page of other results"):
+        RunStore(folder).read("findings.json")
 
 
 @pytest.mark.parametrize("left", [b"", b"\0" * 100, b"\n"])
