@@ -207,8 +207,14 @@ def apply_edit(act: Tensor, address: Address, function: EditFn, hook: Hook, axes
     """Give the addressed region to the function and write back what it returns."""
     where = region(address, axes, tuple(act.shape))
     given = select(act, where)
+    before = 0 if given.is_inference() else given._version
     new = function(given, hook)
     if new is None:
+        if not given.is_inference() and given._version != before:
+            raise InterpError(
+                f"the hook at {hook.name}, step {hook.step} changed its copy in place and returned None, which changes nothing: "
+                "return the changed tensor, or work on a clone"
+            )
         return None
     if not isinstance(new, Tensor) or new.shape != given.shape or new.dtype != given.dtype:
         found = f"{new.dtype} {tuple(new.shape)}" if isinstance(new, Tensor) else type(new).__name__

@@ -97,7 +97,7 @@ def _evaluated(grid: ProbeGrid, data: ProbeDataset, cell: tuple[str, int]) -> di
 
 def listing(folder: Path) -> list[dict[str, Any]]:
     """Saved probes below a folder, one row each."""
-    out = []
+    out: list[dict[str, Any]] = []
     for path in saved(folder):
         try:
             card = read_card(path)

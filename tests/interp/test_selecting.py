@@ -161,6 +161,20 @@ def test_wrong_hooks_are_named(model, hooks, message):
         model.run_with_hooks(fwd_hooks=hooks, **CALL)
 
 
+@pytest.mark.parametrize("name", ["hook_x_t", "blocks.0.hook_resid_post", "blocks.1.attn.hook_z @ head=0"])
+def test_an_edit_in_place_that_returns_nothing_is_an_error(model, name):
+    """It would change a copy: the run would be as without it, which looks like a null result."""
+
+    def erased(act, hook):
+        act.mul_(0)
+
+    seen = []
+    model.run_with_hooks(fwd_hooks=[(name, lambda act, hook: seen.append(act.norm()))], **CALL)
+    assert seen
+    with pytest.raises(InterpError, match="changed its copy in place and returned None"):
+        model.run_with_hooks(fwd_hooks=[(name, erased)], **CALL)
+
+
 def test_wrong_keywords_say_what_to_write(model):
     for wrong, message in (
         ({"fwd_hooks": []}, r"run_with_hooks\(fwd_hooks"), ({"promt": "a"}, "did you mean prompt"),
