@@ -147,7 +147,7 @@ class HookedVideoPipeline:
     def __setattr__(self, name: str, value: Any) -> None:
         """A component is the pipeline's: ``model.scheduler = ...``."""
         pipe = self.__dict__.get("pipe")
-        target = pipe if pipe is not None and name in pipe.components else self
+        target = pipe if pipe is not None and name in getattr(pipe, "components", ()) else self
         object.__setattr__(target, name, value) if target is self else setattr(target, name, value)
 
     @property

@@ -25,7 +25,12 @@ def is_of_0_1(data: bytes) -> bool:
         held = json.loads(data)
     except ValueError:
         return False
-    return isinstance(held, dict) and set(held) >= KEYS and not set(held) & {"format", "seal", "root"}
+    return (
+        isinstance(held, dict)
+        and set(held) >= KEYS
+        and isinstance(held["model"], dict)
+        and not set(held) & {"format", "seal", "root"}
+    )
 
 
 def facts(data: bytes) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def test_a_run_within_a_small_budget_ends_with_the_same_bytes(tmp_path, monkeypa
         made = []
 
         def within(*args, budget=budget, made=made, **kwargs):
-            made.append(record(*args, max_bytes=budget, **kwargs))
+            made.append(record(*args, **kwargs | {"max_bytes": budget}))
             return made[-1]
 
         monkeypatch.setattr(pairs, "record", within)
