@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections import Counter
 
@@ -63,7 +64,7 @@ def test_a_cell_by_mouse_tells_its_numbers_shows_its_clips_and_is_in_the_address
         assert words in told.inner_text(), words
     cell(page, 1, 1).click()
     assert page.locator("#answer .drawn .player figure").count() == 3  # receives, gives, patched
-    page.wait_for_function("location.hash.includes('step=1') && location.hash.includes('layer=1')")
+    page.wait_for_url(re.compile("#tokens=all&layer=1&step=1$"))
     cell(page, 0, 1).click()
     assert page.locator("#answer .drawn .player").count() == 0
     assert "No video of this cell" in page.locator("#answer").inner_text()
