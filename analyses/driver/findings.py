@@ -33,7 +33,8 @@ class Number:
             return f"{round(self.value * self.n)} of {self.n}; {bound}"
         if self.kind == "constant":
             return f"{self.value:.2f} in all {self.n}{self._open_sides()}"
-        interval = f" [{self.low:.2f}, {self.high:.2f}]" if self.low == self.low else ""
+        bounded = math.isfinite(self.low) and math.isfinite(self.high)
+        interval = f" [{self.low:.2f}, {self.high:.2f}]" if bounded else ""
         return f"{self.value:.2f}{interval} (n = {self.n})"
 
     def _open_sides(self) -> str:
