@@ -108,7 +108,7 @@ def test_a_twin_reproduces_nothing(organism, tmp_path, monkeypatch):
 
     model = twin_of(organism, 3)
     monkeypatch.setattr(pairs, "TRIES", 3)
-    config = PatchingConfig(pairs=2, num_inference_steps=4)
+    config = PatchingConfig(pairs=2, num_inference_steps=4, batch=12)
     _, report = experiment.run_and_report(load("patching"), config, tmp_path / "run", model=model, workers=1)
     assert {f["verdict"] for f in report.data["findings"]} == {"not testable"}
     item = TASKS["maze"].sample(3)
