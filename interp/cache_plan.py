@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from cos_interp.interp.errors import BudgetExceeded, InterpError
+from cos_interp.interp.limits import shown_size
 from cos_interp.interp.selecting import numbers, token_mask
 from cos_interp.interp.views import GRID
 
@@ -39,15 +40,6 @@ def norm_over_channels(act: Tensor, axes: tuple[str, ...], name: str) -> Reduced
     if along is None:
         raise InterpError(f"reduce='norm' is over channels, and {name} has none, only {axes}: leave it out of names")
     return act.float().norm(dim=along), tuple(axis for axis in axes if axis not in CHANNELS)
-
-
-def shown_size(count: float) -> str:
-    """Bytes in the unit that shows them."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.2f} GB"
 
 
 REDUCTIONS: dict[str, Callable[[Tensor, tuple[str, ...], str], Reduced]] = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-import os
 from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 
 from cos_interp.interp.batch import rows_of
 from cos_interp.interp.errors import InterpError
-from cos_interp.interp.limits import MOST_STEPS
+from cos_interp.interp.limits import MOST_STEPS, host_memory
 from cos_interp.interp.run.guidance import KEY, by_guider
 from cos_interp.interp.selecting import whole
 
@@ -114,7 +113,7 @@ def _is_finite(value: Any) -> bool:
 
 def _too_large(call: Mapping[str, Any]) -> str | None:
     """The pixels alone, or one head's attention among the words, as float32 against all the memory of this machine."""
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    there = host_memory()
     sizes = {key: size for key in SIZES if (size := whole(call.get(key))) is not None}
     words = whole(call.get("max_sequence_length")) or 0
     if len(sizes) == len(SIZES) and (pixels := math.prod(sizes.values()) * 3 * 4) > there:

@@ -51,7 +51,7 @@ class Hooked(Director):
         engine = next(iter(self.engines.values()))
         frames, rows, cols = latents.shape[2:]
         grid = engine.adapter.grid(engine.module, (frames, rows, cols))
-        guided = bool(getattr(self.pipe, "do_classifier_free_guidance", True))
+        guided = is_guided(self.pipe)
         for address, _ in self.edits:
             self._check(address, {"token": grid.shape, "latent": (frames, rows, cols)}, guided)
         if self.request is None:
@@ -180,6 +180,11 @@ def checked_hooks(fwd_hooks: Any) -> list[FwdHook]:
             pass
         made.append((pair[0], pair[1]))
     return made
+
+
+def is_guided(pipe: Any) -> bool:
+    """Whether a run that is prepared has an unconditional branch; True where the pipeline does not say."""
+    return bool(getattr(pipe, "do_classifier_free_guidance", True))
 
 
 def kind_of(engines: Mapping[str, ExpertEngine], name: str) -> str:

@@ -250,7 +250,7 @@ def minimal_blocks(model: HookedVideoPipeline, target: Recording, row: Row, done
     Where both branches run in one forward, both count: a forward of half the batch would round differently. ``done``: keys of
     the calls that earlier rows with the same :class:`~cos_interp.interp.sharing.Shared` have run, to which this row's are added.
     """
-    patches = [resolved(model, target, patch) for patch in _of_row(row)]
+    patches = [resolved(model, target, patch) for patch in of_row(row)]
     later = [call for call in target.run.calls if call.step >= first_step(patches)]
     total = 0
     for _, forward in groupby(later, key=lambda call: call.forward):
@@ -265,7 +265,8 @@ def minimal_blocks(model: HookedVideoPipeline, target: Recording, row: Row, done
     return total
 
 
-def _of_row(row: Row) -> tuple[Patch, ...]:
+def of_row(row: Row) -> tuple[Patch, ...]:
+    """The patches of a row, in their order."""
     return (row,) if isinstance(row, Patch) else tuple(row)
 
 
@@ -344,11 +345,11 @@ def replay_run(
     """As :func:`replay`, with the trajectory: row i of every tensor belongs to row i of the patches."""
     asked = [patches] if isinstance(patches, Patch) else list(patches)
     several = all(isinstance(row, (Patch, list, tuple)) for row in asked)
-    if not isinstance(target, Recording) or not several or not all(isinstance(p, Patch) for row in asked for p in _of_row(row)):
+    if not isinstance(target, Recording) or not several or not all(isinstance(p, Patch) for row in asked for p in of_row(row)):
         raise InterpError(f"replay takes (model, recording, patches), as record() makes it, got {_kinds(target, *asked)}")
     if not compared:
         check_made(model, target.run)
-    rows = [tuple(resolved(model, target, patch) for patch in _of_row(row)) for row in asked]
+    rows = [tuple(resolved(model, target, patch) for patch in of_row(row)) for row in asked]
     if not all(rows) or not rows:
         raise InterpError("no patch was given: a replay has a row for each")
     firsts = {first_step(row) for row in rows}

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from cos_interp.interp.address import BRANCHES
 from cos_interp.interp.cache import ActivationCache
-from cos_interp.interp.cache_plan import DEFAULT_BUDGET, CachePlan, checked_budget, shown_size
+from cos_interp.interp.cache_plan import DEFAULT_BUDGET, CachePlan, checked_budget
 from cos_interp.interp.errors import BudgetExceeded
-from cos_interp.interp.hooking import activation_bytes, kind_of
+from cos_interp.interp.hooking import activation_bytes, is_guided, kind_of
+from cos_interp.interp.limits import shown_size
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.planning.first import first_latents
 from cos_interp.interp.rows import Fed, replay_arguments
@@ -57,8 +58,7 @@ def _bytes_of_a_step(model: HookedVideoPipeline, names: Collection[str], call: M
     latents, engine = first_latents(model, **call), next(iter(model.engines.values()))
     kinds = {name: kind_of(model.engines, name) for name in names}
     sizes = activation_bytes(engine, kinds, model.token_grid(latents), len(latents))
-    guided = bool(getattr(model.pipe, "do_classifier_free_guidance", True))
-    return sum(sizes.values()) * (len(BRANCHES) if guided else 1)
+    return sum(sizes.values()) * (len(BRANCHES) if is_guided(model.pipe) else 1)
 
 
 def hold(model: HookedVideoPipeline, run: Run, cache: ActivationCache, passing: Collection[str], step: int) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from cos_interp.interp.batch import chunks
 from cos_interp.interp.errors import InterpError, NotFinite, unknown_hook
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.interp.patching import Donor, Patch, Recording, check_made, replay, resolved
+from cos_interp.interp.patching import Donor, Patch, Recording, Row, check_made, first_step, of_row, replay, resolved
 from cos_interp.interp.selecting import known_layers, numbers, whole, words
 from cos_interp.interp.sharing import Shared
 
@@ -70,7 +70,7 @@ def sweep(
     ]
     if not cells:
         raise InterpError(f"nothing to patch: sites={sites}, steps={steps}, layers={layers} select no cell")
-    played = _played(model, target, cells, batch)
+    played = finished(model, target, [patch for _, patch in cells], batch, Shared())
     found = {place: _measured(metric, latents, cells[place][0]) for place, latents in played}
     rows = [where | found[place] for place, (where, _) in enumerate(cells)]
     return pd.DataFrame(rows).astype({"layer": "Int64"})
@@ -132,13 +132,16 @@ def _cells(
         yield where, resolved(model, target, Patch(name, steps, given, branches, mask))
 
 
-def _played(model: HookedVideoPipeline, target: Recording, cells: Sequence[Cell], batch: int) -> Iterator[tuple[int, Tensor]]:
-    """Each cell's place in the list and its final latents; cells that start at one step share forwards of ``batch`` rows."""
+def finished(
+    model: HookedVideoPipeline, target: Recording, rows: Sequence[Row], batch: int, shared: Shared | None = None
+) -> Iterator[tuple[int, Tensor]]:
+    """Each row's place in the list and its final latents ``[1, channel, frame, row, col]``, as they come; rows that start at one
+    step share forwards of ``batch``. ``shared``: see :func:`replay`."""
     check_made(model, target.run)
-    first, shared = lambda place: cells[place][1].first_step, Shared()
-    for _, together in groupby(sorted(range(len(cells)), key=first), key=first):
+    first = lambda place: first_step(of_row(rows[place]))
+    for _, together in groupby(sorted(range(len(rows)), key=first), key=first):
         for part in chunks(list(together), batch):
-            latents = replay(model, target, [cells[place][1] for place in part], shared, compared=True)
+            latents = replay(model, target, [rows[place] for place in part], shared, compared=True)
             yield from zip(part, latents.split(1), strict=True)
 
 

@@ -35,7 +35,6 @@ TEXT = {
     "words": "share to the words (rest: end mark, padding)",
     "sink": "share of the most read token",
 }
-SHOWN_STEPS = 3
 
 
 def report(result: AnalysisResult, store: RunStore) -> Report:

@@ -18,7 +18,7 @@ from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig
 from cos_interp.analyses.driver.experiment import Unit
 from cos_interp.analyses.driver.facts import PIXELS, RunFacts
 from cos_interp.analyses.driver.store import Row
-from cos_interp.analyses.kit.problems import reading_columns, scorer_of, verdict_columns
+from cos_interp.analyses.kit.problems import reading_columns, scorer_of, spread, verdict_columns
 from cos_interp.interp.errors import InterpError
 from cos_interp.tasks import Case, Item, Verdict, get_task, suite
 from cos_interp.tasks.impostors import SHORTCUTS
@@ -188,9 +188,9 @@ def difference(clip: np.ndarray | None, other: np.ndarray | None) -> float | Non
 def _kept(clips: list[np.ndarray | None]) -> dict[str, torch.Tensor]:
     """Eight of the steps, small, for the page; nothing where their shapes differ."""
     whole = [clip for clip in clips if clip is not None]
-    picked = [whole[i] for i in sorted({round(k) for k in np.linspace(0, len(whole) - 1, min(8, len(whole)))})] if whole else []
+    picked = [whole[i] for i in spread(len(whole))] if whole else []
     if not picked or len({clip.shape for clip in picked}) > 1:
         return {}
-    frames = sorted({round(k) for k in np.linspace(0, len(picked[0]) - 1, min(9, len(picked[0])))})
+    frames = list(spread(len(picked[0]), 9))
     shrink = max(1, -(-max(picked[0].shape[1:3]) // 160))
     return {"frames": torch.from_numpy(np.stack(picked)[:, frames, ::shrink, ::shrink].copy())}

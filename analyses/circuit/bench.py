@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
 
 import numpy as np
 from torch import Tensor
@@ -16,9 +15,9 @@ from cos_interp.analyses.driver.statistics import projection
 from cos_interp.analyses.kit.groups import of_pair
 from cos_interp.analyses.kit.pairs import Pair, Recorder, Side
 from cos_interp.analyses.kit.seeds import seed_for
-from cos_interp.interp.batch import chunks
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.interp.patching import Patch, first_step, replay
+from cos_interp.interp.patching import Patch
+from cos_interp.interp.sweeping import finished
 
 
 def recorder(model: HookedVideoPipeline, config: CircuitConfig) -> Recorder:
@@ -75,15 +74,10 @@ class Bench:
 
     def latents(self, rows: Sequence[Sequence[Patch]]) -> list[Tensor]:
         """Final latents ``[1, channel, frame, row, col]`` of each row; a row without patches is the target's run itself."""
-        run = self.target.recording.run
-        out = [run.latents] * len(rows)
+        out = [self.target.recording.run.latents] * len(rows)
         acting = [place for place, row in enumerate(rows) if row]
-        first = lambda place: first_step(rows[place])
-        for _, together in groupby(sorted(acting, key=first), key=first):
-            for part in chunks(list(together), self.batch):
-                found = replay(self.model, self.target.recording, [rows[place] for place in part])
-                for place, latent in zip(part, found.split(1), strict=True):
-                    out[place] = latent
+        for place, latent in finished(self.model, self.target.recording, [rows[place] for place in acting], self.batch):
+            out[acting[place]] = latent
         return out
 
     def effects(self, rows: Sequence[Sequence[Patch]]) -> list[float]:

@@ -9,9 +9,7 @@ from cos_interp.analyses.circuit.bench import Bench, recorder
 from cos_interp.analyses.driver.statistics import projection
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.pairs import Side, stranger
-from cos_interp.analyses.kit.shown import shown
-from cos_interp.tasks import get_task
-from cos_interp.tasks.base import outcome
+from cos_interp.analyses.kit.shown import read_pair
 
 DRAWS = 3  # random sets a pair
 ALONE, LEFT, LESS, NARROW, WHOLE, FOREIGN = "circuit", "all but it", "one less", "narrowed", "everything", "random item"
@@ -45,8 +43,4 @@ def _read(bench: Bench, latent: Tensor) -> Row:
     if target.problem.item is None or donor.problem.item is None:
         return row
     frames = bench.model.decode(run.shown(latent))[0]
-    said = outcome(get_task(target.item.task), target.item, donor.item, frames)
-    return row | {
-        "outcome": said, "donor_shown": shown(donor.item, target.item, frames),
-        "target_shown": shown(target.item, donor.item, frames),
-    }  # fmt: skip
+    return row | read_pair(target.item, donor.item, frames)

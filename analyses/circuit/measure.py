@@ -52,9 +52,8 @@ def _made(model: HookedVideoPipeline, config: CircuitConfig, store: RunStore, pi
     if piece.stage in ("fine", "paths") and piece.index not in recorded(store, config):
         return Unit([], facts=store.finished(Piece("coarse", piece.index).name)[1])
     try:
-        bench = Bench.of(
-            recorder(model, config), config, *pair_of(recorder(model, config), config, piece.index, not config.check)
-        )
+        made = recorder(model, config)
+        bench = Bench.of(made, config, *pair_of(made, config, piece.index, not config.check))
     except NoPair as error:
         return Unit([], facts=LeftOut(reason=str(error)))
     facts = about(piece, bench)

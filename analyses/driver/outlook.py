@@ -6,10 +6,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from cos_interp.analyses.driver.settings import AnalysisConfig
+from cos_interp.interp.cache_plan import DEFAULT_BUDGET
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.planning.costs import Shape
 from cos_interp.interp.planning.loop import tiny_run
 from cos_interp.interp.trajectory import Run
+
+
+def recording_budget(config: AnalysisConfig) -> int:
+    """Bytes that may be kept of one recorded run: those of the device, else of the machine, where they were said."""
+    said = config.limits()
+    return said.get("memory", said.get("host_memory", DEFAULT_BUDGET))
 
 
 @dataclass(frozen=True)

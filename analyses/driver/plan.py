@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cos_interp.analyses.driver.outlook import Outlook, Use
+from cos_interp.analyses.driver.outlook import Outlook, Use, recording_budget
 from cos_interp.analyses.driver.settings import AnalysisConfig
-from cos_interp.interp.cache_plan import DEFAULT_BUDGET
+from cos_interp.interp.families.decoding import MOST
+from cos_interp.interp.limits import shown_size
 
 Foresee = Callable[[Any, Outlook], list[Use]]
-AT_ONCE = 16  # videos that the autoencoder decodes at a time
 FLOAT, BYTE = 4, 1  # bytes of a value of a decoded video, on the way and at the end
 
 
@@ -55,19 +55,18 @@ class Plan:
     def problems(self) -> list[str]:
         """What does not fit, in words."""
         over = [place for place in self.places if place in self.limits and self.total(place) > self.limits[place]]
-        found = [f"the {place} takes {told(self.total(place))}, and has {told(self.limits[place])}" for place in over]
+        found = [f"the {place} takes {shown_size(self.total(place))}, and has {shown_size(self.limits[place])}" for place in over]
         if self.recording > self.budget:
-            found.append(f"what is kept of one run takes {told(self.recording)}, and may take {told(self.budget)}")
+            found.append(f"what is kept of one run takes {shown_size(self.recording)}, and may take {shown_size(self.budget)}")
         return found
 
 
 def planned(foresee: Foresee, outlook: Outlook, device: str, limits: Mapping[str, int], workers: int = 1) -> Plan:
     """The plan of an experiment's runs. ``device``: the kind that computes; ``limits``: bytes by place."""
-    uses, said = foresee(outlook.config, outlook), outlook.config.limits()
-    budget = said.get("memory", said.get("host_memory", DEFAULT_BUDGET))
+    uses = foresee(outlook.config, outlook)
     recording = max((use.recording for use in uses), default=0)
     lines = tuple(_line(use, outlook) for use in uses)
-    return Plan(lines, _places(uses, outlook, device, workers), limits, recording, budget)
+    return Plan(lines, _places(uses, outlook, device, workers), limits, recording, recording_budget(outlook.config))
 
 
 def _line(use: Use, outlook: Outlook) -> Line:
@@ -84,7 +83,7 @@ def _places(uses: Sequence[Use], outlook: Outlook, device: str, workers: int) ->
         "activations of a forward": shape.forward(rows), "kept of runs": max((use.held for use in uses), default=0),
         "latents of runs": 3 * (outlook.steps + 1) * shape.latent_bytes * rows,
     }  # fmt: skip
-    pixels = min(AT_ONCE, decoded) * shape.clip_bytes * FLOAT
+    pixels = min(MOST, decoded) * shape.clip_bytes * FLOAT
     host = {"pixels": decoded * shape.clip_bytes * (FLOAT + BYTE)}
     disk = {"run folder": sum(use.disk for use in uses)}
     if device == "cpu":
@@ -92,15 +91,6 @@ def _places(uses: Sequence[Use], outlook: Outlook, device: str, workers: int) ->
         return {"host": {"weights": weights, **each}, "disk": disk}
     waiting = {} if config.offload == "none" else {"weights that wait": weights}
     return {"device": {"weights": there, **run, "pixels": pixels}, "host": waiting | host, "disk": disk}
-
-
-def told(count: float) -> str:
-    """Bytes in the unit that shows them."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
 
 
 def fewer(config: AnalysisConfig, pixels: tuple[int, int, int], device: str) -> list[tuple[str, dict[str, Any]]]:

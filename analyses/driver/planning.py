@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,10 +17,10 @@ from cos_interp.analyses.driver.experiment import settled, told
 from cos_interp.analyses.driver.outlook import Outlook
 from cos_interp.analyses.driver.pace import Pace, pace
 from cos_interp.analyses.driver.plan import Plan, fewer, planned
-from cos_interp.analyses.driver.plan import told as amount
 from cos_interp.analyses.driver.settings import AnalysisConfig
 from cos_interp.analyses.driver.workers import default_workers
 from cos_interp.interp.errors import InterpError
+from cos_interp.interp.limits import host_memory, shown_size
 from cos_interp.interp.placing import NAMES
 from cos_interp.interp.planning.skeleton import skeleton
 
@@ -67,9 +66,9 @@ class Forecast:
             yield f"  {runs}{line.what}: {line.blocks:,} block calls, {line.flops:.3g} FLOP{more}"
         yield f"  in all {plan.blocks:,} block calls, {plan.flops:.3g} FLOP{self._time()}"
         for place, held in plan.places.items():
-            parts = ", ".join(f"{what} {amount(size)}" for what, size in held.items() if size)
-            limit = f" of {amount(plan.limits[place])}" if place in plan.limits else ", limit not known: give --memory"
-            yield f"  {place}: {amount(plan.total(place))}{limit} ({parts or 'nothing'})"
+            parts = ", ".join(f"{what} {shown_size(size)}" for what, size in held.items() if size)
+            limit = f" of {shown_size(plan.limits[place])}" if place in plan.limits else ", limit not known: give --memory"
+            yield f"  {place}: {shown_size(plan.total(place))}{limit} ({parts or 'nothing'})"
         for problem in plan.problems:
             yield f"does not fit: {problem}"
         if plan.problems:
@@ -121,7 +120,7 @@ def _type(config: AnalysisConfig, device: str) -> torch.dtype:
 def _limits(config: AnalysisConfig, device: str, out: Path) -> dict[str, int]:
     """Bytes by place: what was said, else what this machine has."""
     said = config.limits()
-    host = said.get("host_memory", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    host = said.get("host_memory", host_memory())
     there = next(path for path in (out.absolute(), *out.absolute().parents) if path.is_dir())
     found = {"host": host, "disk": said.get("disk", shutil.disk_usage(there).free)}
     if device == "cpu":
@@ -146,7 +145,7 @@ def _remedies(foresee: Callable[..., Any], outlook: Outlook, plan: Plan, device:
             other = planned(foresee, again, device, plan.limits, workers)
             if not other.problems:
                 taken = max(other.places, key=other.total)
-                yield f"{' '.join(word for word, _ in some)} ({taken} {amount(other.total(taken))})"
+                yield f"{' '.join(word for word, _ in some)} ({taken} {shown_size(other.total(taken))})"
                 named += 1
             if named == REMEDIES:
                 return

@@ -8,11 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from cos_interp.analyses.driver import inputs
 from cos_interp.analyses.driver.settings import AnalysisConfig
-from cos_interp.analyses.kit.problems import Problem, settings_of
+from cos_interp.analyses.kit.pairs import NoPair, Pair, Recorder
+from cos_interp.analyses.kit.problems import Problem, check_calls, settings_of
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.interp.errors import InterpError
+from cos_interp.interp.model import HookedVideoPipeline
 
 SIDES = ("clean", "corrupt")
 EXAMPLE = '{"clean": {"prompt": "a red ball"}, "corrupt": {"prompt": "a blue ball"}}'
@@ -45,6 +49,19 @@ def _pair(where: str, given: dict[str, Any], folder: Path, place: int, config: A
     if unlike:
         raise InterpError(f"{where}: {unlike[0]} differs between the sides; only {', '.join(OWN)} may")
     return clean, corrupt
+
+
+def recorded(recorder: Recorder, sides: Sides) -> Pair:
+    """A pair of a file, recorded. NoPair where the model makes one video of both sides."""
+    clean, corrupt = map(recorder, sides)
+    if torch.equal(clean.recording.run.latents, corrupt.recording.run.latents):
+        raise NoPair("the model makes the same video of both sides, so there is no difference to move along")
+    return Pair("own", corrupt, clean)
+
+
+def check_model(path: Path, config: AnalysisConfig, model: HookedVideoPipeline) -> None:
+    """InterpError for a file whose lines do not fit, and for pairs that a model does not take."""
+    check_calls(model, [side for sides in read(path, config) for side in sides])
 
 
 def boxes(path: Path) -> list[Boxes]:

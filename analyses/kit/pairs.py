@@ -9,10 +9,10 @@ from functools import partial
 
 import numpy as np
 
+from cos_interp.analyses.driver.outlook import recording_budget
 from cos_interp.analyses.driver.settings import AnalysisConfig
 from cos_interp.analyses.kit.problems import Problem, arguments, item_call
 from cos_interp.analyses.kit.seeds import seed_for
-from cos_interp.interp.cache_plan import DEFAULT_BUDGET
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.patching import Recording, record
 from cos_interp.tasks import Item, Task, Verdict, get_task
@@ -60,8 +60,7 @@ class Recorder:
 
     def __call__(self, problem: Problem) -> Side:
         kept = None if self.steps is None else list(self.steps)
-        limits = self.config.limits()
-        budget = limits.get("memory", limits.get("host_memory", DEFAULT_BUDGET))
+        budget = recording_budget(self.config)
         call = arguments(self.model, self.config, problem)
         made = record(self.model, self.sites, self.recompute, steps=kept, max_bytes=budget, **call)
         return Side(problem, made)

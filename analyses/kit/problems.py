@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -246,10 +246,6 @@ def strict(problem: Problem, clips: Iterable[np.ndarray]) -> list[Verdict] | Non
 def verdict_of(problem: Problem, frames: np.ndarray) -> Verdict:
     """The verdict on decoded frames of a problem that is a task's. ValueError for one of the user's own."""
     return get_task(problem.task).verify(item_of(problem), frames)
-
-
-def judge_all(problem: Problem, frames: Sequence[np.ndarray]) -> list[Verdict | None]:
-    return [judge(problem, clip) for clip in frames]
 
 
 def verdict_columns(verdict: Verdict | None) -> dict[str, str | None]:

@@ -6,13 +6,13 @@ on another, has the rows that it began with, so that it ends with the same bytes
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from cos_interp.analyses.driver.workers import default_workers
+from cos_interp.interp.limits import host_memory
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.planning.first import first_latents
 
@@ -51,4 +51,4 @@ def _memory(model: HookedVideoPipeline) -> float:
     device = getattr(model.pipe, "_execution_device", model.pipe.device)
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / default_workers()
+    return host_memory() / default_workers()

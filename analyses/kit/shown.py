@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from cos_interp.analyses.driver.store import Row
 from cos_interp.tasks import Item, get_task, reader
+from cos_interp.tasks.base import outcome
 from cos_interp.tasks.grid import TRAIL
 
 
@@ -18,6 +20,12 @@ def own_cells(item: Item, other: Item) -> np.ndarray:
     only = (item.cells[-1] != item.cells[0]) & (item.cells[-1] != other.cells[-1])
     trail = only & (item.cells[-1] == TRAIL)
     return trail if trail.any() else only & np.isin(item.cells[-1], get_task(item.task).moving(item))
+
+
+def read_pair(target: Item, donor: Item, frames: np.ndarray) -> Row:
+    """What a patched run's video shows: whose answer, strictly, and how much of either one's. ``frames`` as in :func:`shown`."""
+    said = outcome(get_task(target.task), target, donor, frames)
+    return {"outcome": said, "donor_shown": shown(donor, target, frames), "target_shown": shown(target, donor, frames)}
 
 
 def shown(item: Item, other: Item, frames: np.ndarray) -> float:

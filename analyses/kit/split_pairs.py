@@ -7,8 +7,8 @@ from typing import Protocol
 
 from cos_interp.analyses.driver.settings import AnalysisConfig
 from cos_interp.analyses.kit import pair_file
-from cos_interp.analyses.kit.pairs import NoPair, Pair, Recorder, find_pair
-from cos_interp.analyses.kit.problems import check_calls, fits_tasks
+from cos_interp.analyses.kit.pairs import Pair, Recorder, find_pair
+from cos_interp.analyses.kit.problems import fits_tasks
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
 
@@ -48,13 +48,10 @@ def pair_of(recorder: Recorder, config: Pairs, index: int, looking: bool = True)
         return find_pair(recorder, config.task, "prompt", index, config.unique, config.solved), {}
     path = Path(config.pair_file)
     place = index - FIRST_UNSEEN + counts(config, looking)[0] if index >= FIRST_UNSEEN else index
-    clean, corrupt = (recorder(side) for side in pair_file.read(path, recorder.config)[place])
-    found = Pair("own", corrupt, clean)
-    if not found.one_noise:
-        raise InterpError(f"{corrupt.problem.source}: both sides must start from one noise: give them the same seed, or none")
-    if corrupt.recording.run.latents.equal(clean.recording.run.latents):
-        raise NoPair("the model makes the same video of both sides, so there is no difference to move along")
-    return found, pair_file.boxes(path)[place]
+    sides = pair_file.read(path, recorder.config)[place]
+    if sides[0].seed != sides[1].seed:
+        raise InterpError(f"{sides[1].source}: both sides must start from one noise: give them the same seed, or none")
+    return pair_file.recorded(recorder, sides), pair_file.boxes(path)[place]
 
 
 def fits(config: Pairs, settings: AnalysisConfig, model: HookedVideoPipeline) -> None:
@@ -63,5 +60,5 @@ def fits(config: Pairs, settings: AnalysisConfig, model: HookedVideoPipeline) ->
         fits_tasks(model, "--pair-file FILE, or another model")
         return
     path = Path(config.pair_file)
-    check_calls(model, [side for sides in pair_file.read(path, settings) for side in sides])
+    pair_file.check_model(path, settings, model)
     pair_file.boxes(path)

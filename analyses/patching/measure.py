@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import Unit
@@ -21,7 +20,7 @@ from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit import pair_file
 from cos_interp.analyses.kit.grid import EVERYWHERE, X_T
 from cos_interp.analyses.kit.pairs import NoPair, Pair, Recorder, find_pair
-from cos_interp.analyses.kit.problems import Problem, arguments, check_calls, fits_tasks, item_call
+from cos_interp.analyses.kit.problems import Problem, arguments, fits_tasks, item_call
 from cos_interp.analyses.kit.rows import settled
 from cos_interp.analyses.patching import HEAD_SITES, PatchingConfig, StepFacts
 from cos_interp.analyses.patching.cells import sites_of
@@ -40,10 +39,8 @@ def find(recorder: Recorder, config: PatchingConfig, piece: Piece) -> Pair:
     """The recorded pair of a piece; NoPair when the model does not solve one, or makes one video of both sides of a file's."""
     if piece.kind != OWN:
         return find_pair(recorder, config.task, piece.kind, piece.index, config.unique)
-    clean, corrupt = (recorder(problem) for problem in piece.sides or ())
-    if torch.equal(clean.recording.run.latents, corrupt.recording.run.latents):
-        raise NoPair("the model makes the same video of both sides, so there is no difference to move along")
-    return Pair(OWN, corrupt, clean)
+    assert piece.sides is not None  # a pair of a file has them
+    return pair_file.recorded(recorder, piece.sides)
 
 
 def work(model: HookedVideoPipeline, config: PatchingConfig, store: RunStore, piece: Piece) -> Iterator[str]:
@@ -94,7 +91,7 @@ def check(config: PatchingConfig, model: HookedVideoPipeline) -> None:
     if config.pair_file is None:
         fits_tasks(model, "--pair-file FILE, or another model")
     else:
-        check_calls(model, [side for sides in pair_file.read(Path(config.pair_file), config) for side in sides])
+        pair_file.check_model(Path(config.pair_file), config, model)
     _, heads = model.adapter.width(next(iter(model.engines.values())).module)
     limits = {"layers": model.layers, "heads": heads}
     for field, limit in limits.items():

@@ -22,10 +22,10 @@ from cos_interp.analyses.kit.split_pairs import FIRST_UNSEEN, counts, fits, pair
 from cos_interp.analyses.steering import PLACED, VECTOR, CheckFacts, SteeringConfig, VectorFacts
 from cos_interp.analyses.steering.directions import mean_direction, subspace
 from cos_interp.analyses.steering.tried import Trial, place_of
-from cos_interp.interp.batch import chunks
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.interp.patching import Patch, replay
+from cos_interp.interp.patching import Patch
+from cos_interp.interp.sweeping import finished
 
 SMALL = 0.1  # a group of more than this share of the tokens is no place where others do
 GAIN = 0.1  # what a second group must add
@@ -105,9 +105,9 @@ def placed(recorder: Recorder, config: SteeringConfig, index: int) -> list[Row]:
         given = donor.recording.donor(site)
         named += [{"table": "place", "layer": layer, "group": name} for name in chosen]
         patches += [Patch(site, range(run.steps), given, run.branches, None if m.all() else m) for m in chosen.values()]
-    latents = [row for part in chunks(patches, config.batch) for row in replay(recorder.model, target.recording, part).split(1)]
     ends = (run.latents, donor.recording.run.latents)
-    return [{**name, "effect": projection(latent, *ends)} for name, latent in zip(named, latents, strict=True)]
+    found = finished(recorder.model, target.recording, patches, config.batch)
+    return [{**named[place], "effect": projection(latent, *ends)} for place, latent in found]
 
 
 def groupings(masks: dict[str, Tensor]) -> list[tuple[str, ...]]:

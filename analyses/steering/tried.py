@@ -12,14 +12,13 @@ from cos_interp.analyses.driver.statistics import projection
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.pairs import Side
 from cos_interp.analyses.kit.seeds import seed_for
-from cos_interp.analyses.kit.shown import shown
+from cos_interp.analyses.kit.shown import read_pair
 from cos_interp.analyses.steering.directions import exchanged, exchanged_as_far, random_basis, roles
-from cos_interp.interp.batch import chunks
 from cos_interp.interp.editing import Edit
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.interp.patching import Patch, replay
+from cos_interp.interp.patching import Patch
+from cos_interp.interp.sweeping import finished
 from cos_interp.tasks import Item, get_task, grid, reader
-from cos_interp.tasks.base import outcome
 
 Rows = dict[str, list[Patch]]
 
@@ -96,15 +95,8 @@ class Trial:
 
     def latents(self, rows: Rows, batch: int) -> dict[str, Tensor]:
         """Final latents ``[1, channel, frame, row, col]`` by name."""
-        out: dict[str, Tensor] = {}
-        by_start: dict[int, list[str]] = {}
-        for name, row in rows.items():
-            by_start.setdefault(min(row[0].steps), []).append(name)
-        for together in by_start.values():
-            for part in chunks(together, batch):
-                found = replay(self.model, self.target.recording, [rows[name] for name in part])
-                out |= dict(zip(part, found.split(1), strict=True))
-        return {name: out[name] for name in rows}
+        found = dict(finished(self.model, self.target.recording, list(rows.values()), batch))
+        return {name: found[place] for place, name in enumerate(rows)}
 
     def read(self, latent: Tensor) -> tuple[Row, np.ndarray | None]:
         """How far a latent moved; of a task's pair also what its video shows, and the video."""
@@ -116,9 +108,7 @@ class Trial:
         target, donor, cells = self.target.item, self.donor.item, self.place.mask.any(0).numpy()
         unread = reader.read(frames) == grid.UNREADABLE
         return row | {
-            "outcome": outcome(get_task(target.task), target, donor, frames),
-            "outcome_elsewhere": without_cells(target, donor, frames, cells),
-            "donor_shown": shown(donor, target, frames), "target_shown": shown(target, donor, frames),
+            **read_pair(target, donor, frames), "outcome_elsewhere": without_cells(target, donor, frames, cells),
             "damage": float(unread[:, ~cells].sum()), "damage_there": float(unread[:, cells].sum()),
         }, frames  # fmt: skip
 
