@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from cos_interp.interp.families import register, tiny
     from cos_interp.interp.families.adapter import Adapter, NoAdapter, Site, Stack
     from cos_interp.interp.model import HookedVideoPipeline
-    from cos_interp.interp.patching import Patch, Recording, record, replay, restart
+    from cos_interp.interp.patches import Patch
+    from cos_interp.interp.patching import Recording, record, replay, restart
     from cos_interp.interp.run.clock import Hook
     from cos_interp.interp.steering import Steer, steer
     from cos_interp.interp.sweeping import sweep

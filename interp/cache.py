@@ -64,6 +64,13 @@ def _several(steps: Any) -> slice | tuple[int, ...] | None:
     return None
 
 
+def _written(steps: slice | tuple[int, ...]) -> str:
+    """Steps as they are written in a key."""
+    if not isinstance(steps, slice):
+        return str(list(steps))
+    return ":".join("" if end is None else str(end) for end in (steps.start, steps.stop))
+
+
 @dataclass
 class ActivationCache:
     """``cache[name, step]`` or ``cache[name, step, "uncond"]``; ``cache.axes[name]`` names the axes.
@@ -155,6 +162,8 @@ class ActivationCache:
         for what counts from the end, since a cache does not know how many steps its run had, and for what is no range.
         """
         asked = steps if isinstance(steps, slice) else _several(steps)
+        if branch not in (*BRANCHES, None):
+            raise InterpError(f"branch={branch!r}: give one of {', '.join(BRANCHES)}")
         if asked is None:
             raise InterpError(
                 f"steps={steps!r}: give a range like 0:8 or slice(0, 8), or numbers like [0, 4]; branch= is the third"
@@ -168,9 +177,8 @@ class ActivationCache:
         if not isinstance(asked, slice):
             wanted = list(asked) if set(asked) <= set(kept) else []
         if not wanted:
-            shown = f"{asked.start}:{asked.stop}" if isinstance(asked, slice) else list(asked)
             held = f"{name!r} has branches {mine}, steps {kept}" if mine else f"the cache holds the names {sorted(self.axes)}"
-            raise KeyError(f"{name!r}, branch {branch!r} was not kept at steps {shown}; {held}")
+            raise KeyError(f"{name!r}, branch {branch!r} was not kept at steps {_written(asked)}; {held}")
         values = torch.stack([self.store[name, s, branch if branch in mine else None] for s in wanted])
         return OverSteps(values, ("step", *self.axes[name]), tuple(wanted))
 

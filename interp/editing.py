@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cos_interp.interp.patching import Patch
+from cos_interp.interp.patches import Patch
 
 Change = Callable[[Tensor, int, str], Tensor]  # (activation [1, ...], step, branch) -> activation of the same shape
 

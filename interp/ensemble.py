@@ -6,7 +6,7 @@ The paper does not print its recipe: which tensor, which steps, which layers and
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -23,7 +23,7 @@ from cos_interp.interp.rows import batch_rows, returned
 from cos_interp.interp.run.clock import Call, Hook
 from cos_interp.interp.run.director import Around, Director
 from cos_interp.interp.run.engine import ExpertEngine, streams
-from cos_interp.interp.selecting import known_layers, numbers
+from cos_interp.interp.selecting import known_layers, numbers, whole
 from cos_interp.interp.trajectory import Run
 
 Merged = Literal["hidden", "v", "x0hat", "x_t"]
@@ -113,6 +113,15 @@ class EnsembleOutput(BaseOutput):
     frames: Any
 
 
+def _listed(seeds: Any) -> list[int]:
+    """Several seeds, each a whole number. InterpError for anything else."""
+    several = list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, (str, bytes, Mapping)) else [None]
+    found = [whole(seed) for seed in several]
+    if None in found:
+        raise InterpError(f"seeds={seeds!r}: give the number of members, or their seeds, as whole numbers")
+    return [seed for seed in found if seed is not None]
+
+
 class EnsembleSampler:
     """A diffusers video pipeline with an ensemble inside: ``EnsembleSampler(pipe, seeds=3)(prompt=..., image=...)``.
 
@@ -128,7 +137,7 @@ class EnsembleSampler:
 
     def __init__(self, pipe: Any, seeds: int | Sequence[int] = 3, **recipe: Any):
         self.model = HookedVideoPipeline.from_pipeline(pipe)
-        self.seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+        self.seeds = list(range(count)) if (count := whole(seeds)) is not None else _listed(seeds)
         if len(set(self.seeds)) < max(2, len(self.seeds)):
             raise InterpError(f"an ensemble needs two seeds or more, each another one, got {self.seeds}")
         known = [field.name for field in dataclasses.fields(EnsembleRecipe)]

@@ -13,6 +13,7 @@ from cos_interp.interp.cache import ActivationCache
 from cos_interp.interp.cache_plan import CachePlan, CacheRequest
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.families.adapter import Point
+from cos_interp.interp.replacing import replacement
 from cos_interp.interp.run.clock import Call, Hook, Step
 from cos_interp.interp.run.director import Director
 from cos_interp.interp.run.engine import ExpertEngine, split_visitor
@@ -221,12 +222,7 @@ def apply_edit(act: Tensor, address: Address, function: EditFn, hook: Hook, axes
                 "return the changed tensor, or work on a clone"
             )
         return None
-    if not isinstance(new, Tensor) or new.shape != given.shape or new.dtype != given.dtype:
-        found = f"{new.dtype} {tuple(new.shape)}" if isinstance(new, Tensor) else type(new).__name__
-        raise InterpError(
-            f"the hook at {hook.name}, step {hook.step} returned {found}; it got {given.dtype} {tuple(given.shape)} with axes "
-            f"{axes} and must return the same shape and type, or None"
-        )
+    new = replacement(new, given, f"the hook at {hook.name} (axes {', '.join(axes)}), step {hook.step},")
     if bool(given.isfinite().all()):
         check_finite(new, f"what the hook at {hook.name}, step {hook.step} returned")
     return put(act, where, new)

@@ -167,7 +167,9 @@ class HookedVideoPipeline:
         return self.defaults.get(name, None if found is None or found.default is found.empty else found.default)
 
     def token_grid(self, latents: Tensor) -> TokenGrid:
-        """The token grid of latents ``[batch, channel, frame, row, col]``."""
+        """The token grid of latents ``[batch, channel, frame, row, col]``. InterpError for anything else."""
+        if not isinstance(latents, Tensor) or latents.ndim != 5 or 0 in latents.shape:
+            raise InterpError(f"latents are [batch, channel, frame, row, col], {described(latents)} was given")
         frames, rows, cols = latents.shape[2:]
         return self.adapter.grid(next(iter(self.engines.values())).module, (frames, rows, cols))
 
@@ -304,7 +306,7 @@ class HookedVideoPipeline:
 
     def _decoded(self, latents: Tensor, output_type: str, batch: int | None) -> Iterator[Any]:
         """The videos of latents, so many at a time."""
-        if not isinstance(latents, Tensor) or latents.ndim != 5 or not latents.is_floating_point() or not len(latents):
+        if not isinstance(latents, Tensor) or latents.ndim != 5 or not latents.is_floating_point() or 0 in latents.shape:
             given = described(latents)
             raise InterpError(f"latents are floats [batch, channel, frame, row, col] of at least one video, {given} was given")
         size = decoding.at_a_time(self.pipe, latents) if batch is None else whole(batch)
@@ -312,7 +314,7 @@ class HookedVideoPipeline:
             raise InterpError(f"batch={batch!r}: give a whole number of videos of at least 1")
         for part in latents.split(size):
             with torch.no_grad():  # not around the yield, where the caller goes on
-                pixels = self.adapter.decode(self.pipe, part.to(getattr(self.pipe, "_execution_device", part.device)))
+                pixels = decoding.decoded(self.pipe, self.adapter, part)
             yield postprocessed(self.pipe, pixels, output_type)
         self.pipe.maybe_free_model_hooks()  # offloads the VAE where offloading is on
 

@@ -8,8 +8,8 @@ recording too, and a patched branch starts at the patched layer from the recorde
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -18,20 +18,17 @@ import torch
 from torch import Tensor
 
 from cos_interp.interp.cache import ActivationCache
-from cos_interp.interp.errors import BudgetExceeded, InterpError, unknown_hook
-from cos_interp.interp.hooking import kind_of
+from cos_interp.interp.errors import BudgetExceeded, InterpError
 from cos_interp.interp.identity import glance
 from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.patches import Donor, Patch, Recorded, Row, first_step, of_row, resolved
 from cos_interp.interp.recomputing import hold, recorded_lean
 from cos_interp.interp.rows import Fed, batch_rows, put_rows, replay_arguments, returned, stacked
 from cos_interp.interp.run.clock import Call, Step
 from cos_interp.interp.run.engine import ExpertEngine, Skip, Visitor
-from cos_interp.interp.selecting import numbers, spread, token_mask, words
 from cos_interp.interp.sharing import Shared, conditions, is_all
 from cos_interp.interp.trajectory import Run
-from cos_interp.interp.views import AXES, GRID, axes_of
-
-Donor = Callable[[int, str], Tensor]  # (step, branch) -> activation [1, ...] with named axes
+from cos_interp.interp.views import AXES, axes_of
 
 
 @dataclass(frozen=True)
@@ -58,129 +55,12 @@ class Recording:
         names = (f"blocks.{n}.{site}" for n in range(layer, -1, -1))
         return next((self.cache[name, step, branch] for name in names if (name, step, branch) in self.cache), None)
 
-    def donor(self, site: str) -> Donor:
+    def donor(self, site: str) -> Recorded:
         """This recording's own activation at a site (a whole hook name), as a donor. InterpError where it was not recorded."""
-        if site == "hook_x_t":
-            return lambda step, branch: self.run.x_t[step]
-        if site not in self.cache.axes or site in self.passing:
+        if site != "hook_x_t" and (site not in self.cache.axes or site in self.passing):
             pattern = re.sub(r"^blocks\.\d+\.", "blocks.*.", site)
             raise InterpError(f"{site} was not recorded: record it with record(model, names=[{pattern!r}], ...)")
-        return lambda step, branch: self.cache[site, step, branch]
-
-
-@dataclass(frozen=True)
-class Patch:
-    """One row of a patched batch: put the donor's activation at a site, in some steps, branches, tokens and heads.
-
-    Activation patching as Meng et al. 2202.05262 and Wang et al. 2211.00593 do it, with a denoising step as one more axis.
-    ``site`` is a whole hook name (``blocks.3.hook_resid_post``, ``hook_x_t``). ``donor(step, branch)`` gives an activation
-    ``[1, ...]`` with the axes and the shape of the site; :meth:`Recording.donor` makes one of a recorded run. ``tokens`` selects
-    as in ``run_with_cache``; a bool mask may be over latent cells where the site is a latent. ``hook_x_t`` has no branch:
-    ``branches`` does not matter. ``broadcast``: a donor with axes of size 1 (a mean, a direction) is put everywhere along them.
-    """
-
-    site: str
-    steps: Any  # what selecting.numbers takes; a tuple of numbers once a replay has resolved it
-    donor: Donor
-    branches: tuple[str, ...] = ("cond",)
-    tokens: Any = None  # what selecting.token_mask takes; None: all
-    heads: Any = None  # what selecting.numbers takes; None: all
-    broadcast: bool = False
-
-    def __repr__(self) -> str:
-        parts = [f"step={_few(self.steps)}", f"branch={_few(self.branches)}"]
-        if isinstance(self.tokens, Tensor):
-            parts.append(f"{int(self.tokens.sum())} of {self.tokens.numel()} tokens")
-        elif self.tokens is not None:
-            parts.append(f"tokens {self.tokens}")
-        if self.heads is not None:
-            parts.append(f"heads {_few(self.heads)}")
-        return f"Patch({self.site} @ {', '.join(parts)})"
-
-    @property
-    def first_step(self) -> int:
-        """The step before which the run is that of the recording."""
-        return min(self.steps)
-
-    def touches(self, call: Call) -> bool:
-        """Whether something inside a call is patched."""
-        return self.site != "hook_x_t" and call.step in self.steps and call.branch in self.branches
-
-    def apply(self, act: Tensor, step: int, branch: str, axes: tuple[str, ...]) -> Tensor:
-        """``act`` of one row ``[1, ...]``, whose axes have these names, with the donor's values where the patch says."""
-        given = self._given(act, step, branch)
-        mask = torch.ones([1] * act.ndim, dtype=torch.bool, device=act.device)
-        if self.tokens is not None and "frame" in axes:
-            shape = [size if axis in GRID else 1 for axis, size in zip(axes, act.shape, strict=True)]
-            frames, rows, cols = (size for axis, size in zip(axes, act.shape, strict=True) if axis in GRID)
-            mask = mask & spread(self.tokens, (frames, rows, cols)).to(act.device).view(shape)
-        if self.heads is not None:
-            count = act.shape[axes.index("head")]
-            chosen = torch.zeros(count, dtype=torch.bool, device=act.device)
-            chosen[list(numbers(self.heads, count, "head"))] = True
-            mask = mask & chosen.view([-1 if axis == "head" else 1 for axis in axes])
-        return torch.where(mask, given, act)
-
-    def _asked(self, act: Tensor, step: int, branch: str) -> Tensor:
-        return self.donor(step, branch)
-
-    def _given(self, act: Tensor, step: int, branch: str) -> Tensor:
-        """The donor's activation. InterpError where it has not the shape of what it replaces."""
-        try:
-            given = self._asked(act, step, branch)
-        except (KeyError, IndexError) as error:
-            raise InterpError(f"the donor of {self} has nothing for step {step}, branch {branch!r}: {error.args[0]}") from error
-        if not isinstance(given, Tensor):
-            raise InterpError(f"the donor of {self} gave {type(given).__name__} for step {step}, not a tensor")
-        if not given.is_floating_point():
-            raise InterpError(f"the donor of {self} gave numbers of {given.dtype} for step {step}: give floats")
-        fits = given.ndim == act.ndim and all(have in (1, want) for have, want in zip(given.shape, act.shape, strict=True))
-        if given.shape != act.shape and not (self.broadcast and fits):
-            raise InterpError(
-                f"the donor of {self} has the shape {tuple(given.shape)}, what it replaces {tuple(act.shape)}: record both with "
-                "the same keywords, or say broadcast=True where axes of size 1 are meant for all"
-            )
-        return given.to(act)
-
-
-Row = Patch | Sequence[Patch]  # of a patched batch
-
-
-def _few(values: Any) -> str:
-    """Several values, the first and the last of many; any other selection as it was written."""
-    if not isinstance(values, (tuple, list)):
-        return str(values)
-    return "/".join(map(str, values if len(values) < 4 else (values[0], "..", values[-1])))
-
-
-def resolved(model: HookedVideoPipeline, target: Recording, patch: Patch) -> Patch:
-    """A patch with its steps and tokens as the target's run has them. InterpError, or UnknownHook, for what it does not have."""
-    if patch.site == "hook_x0hat":
-        raise InterpError(f"{patch}: a replay does not patch hook_x0hat: patch hook_model_out, from which it is computed")
-    if patch.site not in model.hook_names:
-        raise unknown_hook(patch.site, model.hook_names)
-    if not callable(patch.donor):
-        how = "give a function of (step, branch), as recording.donor(site) does"
-        raise InterpError(f"{patch}: the donor is {type(patch.donor).__name__}, not a function: {how}")
-    run, axes = target.run, AXES[kind_of(model.engines, patch.site)]
-    branches = ("cond",) if patch.site == "hook_x_t" else words(patch.branches, f"{patch.site}: branches", run.branches)
-    if patch.heads is not None and "head" not in axes:
-        raise InterpError(f"{patch}: {patch.site} has the axes {', '.join(axes)}, and no heads")
-    return replace(
-        patch, steps=numbers(patch.steps, run.steps, "step"), branches=branches, tokens=_tokens(model, run, patch, axes)
-    )
-
-
-def _tokens(model: HookedVideoPipeline, run: Run, patch: Patch, axes: tuple[str, ...]) -> Tensor | None:
-    if patch.tokens is None:
-        return None
-    if "frame" not in axes:
-        raise InterpError(f"{patch}: {patch.site} has the axes {', '.join(axes)}, and no tokens of the video: patch all of it")
-    cells = tuple(run.x_t[0].shape[2:])
-    mask = patch.tokens
-    if "channel" in axes and isinstance(mask, Tensor) and mask.dtype == torch.bool and tuple(mask.shape) == cells:
-        return mask
-    return token_mask(patch.tokens, model.token_grid(run.x_t[0]).shape)
+        return Recorded(self.run, self.cache, site)
 
 
 def record(model: HookedVideoPipeline, names: str | Sequence[str] = (), recompute: bool = False, **kwargs: Any) -> Recording:
@@ -218,9 +98,12 @@ def restart(model: HookedVideoPipeline, run: Run | Recording, step: int, latents
     of the new run belongs to row i of ``latents``; given back the recorded ``run.x_t[step]`` alone, it ends with the same bits.
     Raises InterpError for a run of several videos, and for one that drew noise from PyTorch's global generator.
     """
-    if not isinstance(run, (Run, Recording)) or not isinstance(latents, Tensor) or not latents.is_floating_point():
-        raise InterpError(f"restart takes (model, run, step, latents), got {_kinds(run, step, latents)}")
+    if not isinstance(run, (Run, Recording)) or not isinstance(latents, Tensor):
+        raise InterpError(f"restart takes (model, run, step, latents), got {_kinds(model, run, step, latents)}")
     run = run.run if isinstance(run, Recording) else run
+    if latents.shape[1:] != run.latents.shape[1:] or not len(latents):
+        shape = list(run.latents.shape[1:])
+        raise InterpError(f"the latents to restart from are [rows, *{shape}] in this run, {list(latents.shape)} was given")
     recording = Recording(run, ActivationCache())
     return replay_run(model, recording, [Patch("hook_x_t", (step,), _always(row)) for row in latents.split(1)])
 
@@ -250,7 +133,7 @@ def minimal_blocks(model: HookedVideoPipeline, target: Recording, row: Row, done
     Where both branches run in one forward, both count: a forward of half the batch would round differently. ``done``: keys of
     the calls that earlier rows with the same :class:`~cos_interp.interp.sharing.Shared` have run, to which this row's are added.
     """
-    patches = [resolved(model, target, patch) for patch in of_row(row)]
+    patches = [resolved(model, target.run, patch) for patch in of_row(row)]
     later = [call for call in target.run.calls if call.step >= first_step(patches)]
     total = 0
     for _, forward in groupby(later, key=lambda call: call.forward):
@@ -263,16 +146,6 @@ def minimal_blocks(model: HookedVideoPipeline, target: Recording, row: Row, done
         if done is not None and key is not None:
             done.add(key)
     return total
-
-
-def of_row(row: Row) -> tuple[Patch, ...]:
-    """The patches of a row, in their order."""
-    return (row,) if isinstance(row, Patch) else tuple(row)
-
-
-def first_step(patches: Sequence[Patch]) -> int:
-    """The step before which a row with these patches is the recording."""
-    return min(patch.first_step for patch in patches)
 
 
 def start_of(model: HookedVideoPipeline, target: Recording, patches: Sequence[Patch], calls: Sequence[Call]) -> int | None:
@@ -343,13 +216,13 @@ def replay_run(
     compared: bool = False,
 ) -> Run:
     """As :func:`replay`, with the trajectory: row i of every tensor belongs to row i of the patches."""
-    asked = [patches] if isinstance(patches, Patch) else list(patches)
+    asked = [patches] if isinstance(patches, Patch) or not isinstance(patches, Sequence) else list(patches)
     several = all(isinstance(row, (Patch, list, tuple)) for row in asked)
     if not isinstance(target, Recording) or not several or not all(isinstance(p, Patch) for row in asked for p in of_row(row)):
-        raise InterpError(f"replay takes (model, recording, patches), as record() makes it, got {_kinds(target, *asked)}")
+        raise InterpError(f"replay takes (model, recording, patches), as record() makes it, got {_kinds(model, target, *asked)}")
     if not compared:
         check_made(model, target.run)
-    rows = [tuple(resolved(model, target, patch) for patch in of_row(row)) for row in asked]
+    rows = [tuple(resolved(model, target.run, patch) for patch in of_row(row)) for row in asked]
     if not all(rows) or not rows:
         raise InterpError("no patch was given: a replay has a row for each")
     firsts = {first_step(row) for row in rows}

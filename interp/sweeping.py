@@ -13,7 +13,8 @@ from torch import Tensor
 from cos_interp.interp.batch import chunks
 from cos_interp.interp.errors import InterpError, NotFinite, unknown_hook
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.interp.patching import Donor, Patch, Recording, Row, check_made, first_step, of_row, replay, resolved
+from cos_interp.interp.patches import Donor, Patch, Row, first_step, of_row, resolved
+from cos_interp.interp.patching import Recording, check_made, replay
 from cos_interp.interp.selecting import known_layers, numbers, whole, words
 from cos_interp.interp.sharing import Shared
 
@@ -55,7 +56,7 @@ def sweep(
     """
     import pandas as pd
 
-    _check_runs(target, donor)
+    _check_runs(target, donor, metric)
     if tokens is not None and not isinstance(tokens, Mapping):
         raise InterpError("tokens: name the groups, as in tokens={'goal': mask}; the name is a column of the table")
     if (rows_each := whole(batch)) is None or rows_each < 1:
@@ -84,13 +85,13 @@ def spanned(step: int, steps: int, span: Span) -> tuple[int, ...]:
     return found[span]
 
 
-def _check_runs(target: Recording, donor: Recording) -> None:
-    for what, ours, theirs in (
-        ("steps", target.run.steps, donor.run.steps),
-        ("latents", list(target.run.x_t[0].shape), list(donor.run.x_t[0].shape)),
-    ):
-        if ours != theirs:
-            raise InterpError(f"the target has {what} {ours}, the donor {theirs}: record both with the same keywords")
+def _check_runs(target: Any, donor: Any, metric: Any) -> None:
+    if not isinstance(target, Recording) or not isinstance(donor, Recording) or not callable(metric):
+        given = ", ".join(type(one).__name__ for one in (target, donor, metric))
+        raise InterpError(f"sweep takes (model, target, donor, metric=function), recordings as record() makes them, got {given}")
+    ours, theirs = (list(recording.run.x_t[0].shape) for recording in (target, donor))
+    if ours != theirs:
+        raise InterpError(f"the target has latents {ours}, the donor {theirs}: record both with the same keywords")
 
 
 def _places(
@@ -129,7 +130,7 @@ def _cells(
     steps = spanned(step, target.run.steps, span)
     for group, mask in tokens.items():
         where = {"site": site, "layer": layer, "step": step, "sigma": target.run.sigmas[step], "group": group, "span": span}
-        yield where, resolved(model, target, Patch(name, steps, given, branches, mask))
+        yield where, resolved(model, target.run, Patch(name, steps, given, branches, mask))
 
 
 def finished(

@@ -16,7 +16,7 @@ from cos_interp.interp.families.decoding import to_uint8
 from cos_interp.interp.families.layouts import Dims
 from cos_interp.interp.run.clock import Call
 from cos_interp.interp.run.prediction import Clean
-from cos_interp.interp.selecting import whole
+from cos_interp.interp.selecting import numbers, whole
 
 
 def clean_estimate(x_t: Tensor, v: Tensor, sigma: float | Tensor) -> Tensor:
@@ -147,7 +147,7 @@ class _Estimates(Sequence[Tensor]):
 
     def __getitem__(self, step: int | slice) -> Tensor | list[Tensor]:
         if isinstance(step, slice):
-            return [self[k] for k in range(len(self))[step]]
+            return [self[k] for k in numbers(step, len(self), "step")]
         found = whole(step)
         if found is None or not -len(self) <= found < len(self):
             raise IndexError(f"step {step} was asked for; the run has steps 0 to {len(self) - 1}")

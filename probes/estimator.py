@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from numbers import Real
 from typing import Any, get_args
 
@@ -16,7 +17,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d,
 from cos_interp.interp.selecting import whole
 from cos_interp.probes.errors import ProbeError
 from cos_interp.probes.solvers import Kind, Recipe, as_classifier, as_regressor, fit_affine, raw_units
-from cos_interp.probes.strength import choose
+from cos_interp.probes.strength import LEAST, choose
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -33,15 +34,31 @@ def plain(values: Any) -> Any:
         raise ProbeError(f"{int(np.ma.getmaskarray(values).sum())} masked values were given: leave these rows out")
     if not hasattr(values, "detach"):
         return values
+    if str(values.layout) != "torch.strided" or values.is_meta or values.is_quantized:
+        what = "without values (meta)" if values.is_meta else f"of layout {values.layout}, {values.dtype}"
+        raise ProbeError(f"a tensor {what} was given: give an ordinary one, as .to_dense() makes")
     values = values.detach().cpu()
     return (values.float() if values.is_floating_point() and values.element_size() < 4 else values).numpy()
+
+
+def _named(labels: Any) -> Any:
+    """Labels, or groups, as they were given. ProbeError where one is missing, or some are texts and others are not: as an array
+    all would be texts."""
+    if getattr(labels, "ndim", 1) != 1 or np.asarray(labels).dtype.kind not in "OUS":
+        return labels
+    each = list(labels) if isinstance(labels, list | tuple) or hasattr(labels, "ndim") else []
+    if missing := [row for row, label in enumerate(each) if label is None or label != label]:
+        raise ProbeError(f"{len(missing)} of {len(each)} labels are missing (first: row {missing[0]}): leave these rows out")
+    if 0 < sum(isinstance(label, str) for label in each) < len(each):
+        raise ProbeError("some labels are texts and others are not: give all of one type")
+    return labels
 
 
 def _checked_groups(groups: Any, rows: int) -> np.ndarray | None:
     """The clip of every row. ProbeError where there are not as many as rows, or one is missing."""
     if groups is None:
         return None
-    found = np.asarray(groups)
+    found = np.asarray(_named(groups))
     if found.shape != (rows,) or (found.dtype.kind == "f" and not np.isfinite(found).all()):
         raise ProbeError(f"groups of shape {found.shape} for {rows} rows: give the clip of each row, without NaN")
     return found
@@ -52,7 +69,8 @@ class LinearProbe(BaseEstimator):
 
     ``kind``: logistic, ridge (regression), ridge-classifier, mean-difference (nearest class mean, no scaling: the direction
     is the raw difference of means, Marks & Tegmark 2023), linear-svm, pca+logistic. ``strength``: the L2 penalty (C = 1 /
-    strength), or "auto": the best of four on ``inner`` splits of the training data, by groups where ``fit`` gets them.
+    strength), or "auto": the best of four on ``inner`` splits of the training data, by groups where ``fit`` gets them; 1 where
+    there are fewer than 8 rows, or groups, to split (``fit`` warns of that, ``strength_`` holds what was taken).
     ``scale``: divide by the training standard deviation. ``balanced``: weigh classes inversely to their frequency.
     ``components``: axes of the PCA.
     """
@@ -102,6 +120,9 @@ class LinearProbe(BaseEstimator):
                 f"all {len(X)} rows are of one clip ({groups[0]!r} in groups), so none can be held out for strength='auto': "
                 "give the clip of each row, or a strength like 1.0"
             )
+        if auto and self.kind != "mean-difference" and (held := len(X if groups is None else np.unique(groups))) < LEAST:
+            what = "rows" if groups is None else "clips"
+            warnings.warn(f"strength='auto' needs {LEAST} {what} to choose on, {held} were given: 1.0 is taken", stacklevel=2)
         self.strength_ = choose(self.recipe, X, y, groups, self.inner) if auto else float(self.strength)
         self.coef_, self.intercept_ = raw_units(fit_affine(self.recipe, X, y, self.strength_))
         return self
@@ -126,7 +147,7 @@ class LinearProbe(BaseEstimator):
             y = check_array(y, ensure_2d=False, dtype="numeric", input_name="y")
             self.outputs_ = y.ndim
         else:
-            y = column_or_1d(y, warn=True)
+            y = column_or_1d(_named(y), warn=True)
             check_classification_targets(y)
             self.classes_ = np.unique(y)
             if len(self.classes_) < 2:
@@ -183,7 +204,11 @@ class LinearProbe(BaseEstimator):
             raise ProbeError(
                 f"R2 is the share of a variance, and the target of {len(values)} row(s) has none: give rows with several values"
             )
-        return float((balanced_accuracy_score if self.classifies else r2_score)(plain(y), self.predict(X)))
+        if not self.classifies:
+            return float(r2_score(plain(y), self.predict(X)))
+        if unknown := set(values.ravel().tolist()) - set(self.classes_.tolist()):
+            raise ProbeError(f"the probe knows the classes {self.classes_.tolist()}, and not {sorted(unknown, key=str)[0]!r}")
+        return float(balanced_accuracy_score(plain(y), self.predict(X)))
 
     def direction(self, towards: Any = None) -> np.ndarray:
         """Unit vector ``[d_model]`` along which the score of a class rises, the second of two by default.
@@ -194,7 +219,7 @@ class LinearProbe(BaseEstimator):
         known = self.classes_.tolist() if self.classifies else list(range(len(self.coef_)))
         if towards is None and len(self.coef_) == 1:
             towards = known[-1]
-        if towards not in known:
+        if np.ndim(towards) or towards not in known:
             what = "class" if self.classifies else "output"
             raise ProbeError(f"direction towards which {what}? {towards!r} is none of {known}")
         place = known.index(towards)

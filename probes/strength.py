@@ -13,6 +13,7 @@ from cos_interp.probes.solvers import Recipe, fit_affine, raw_units
 STRENGTHS = (0.1, 1.0, 10.0, 100.0)  # the penalty; scikit-learn's C is its inverse
 HELD_OUT = 0.25
 FALLBACK = 1.0
+LEAST = 8  # rows, or groups, from which some can be held out
 
 
 def choose(recipe: Recipe, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None, splits: int) -> float:
@@ -29,7 +30,7 @@ def choose(recipe: Recipe, X: np.ndarray, y: np.ndarray, groups: np.ndarray | No
 def _splits(
     recipe: Recipe, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None, splits: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    if len(X if groups is None else np.unique(groups)) < 8:
+    if len(X if groups is None else np.unique(groups)) < LEAST:
         return
     maker = ShuffleSplit if groups is None else GroupShuffleSplit
     for train, test in maker(splits, test_size=HELD_OUT, random_state=recipe.random_state).split(X, y, groups):

@@ -16,7 +16,7 @@ from cos_interp.analyses.kit.groups import of_pair
 from cos_interp.analyses.kit.pairs import Pair, Recorder, Side
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.interp.patching import Patch
+from cos_interp.interp.patches import Patch
 from cos_interp.interp.sweeping import finished
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from cos_interp.analyses.circuit import HEADS, SITES, Component, Part
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.interp.patching import Patch, Recording
+from cos_interp.interp.patches import Patch
+from cos_interp.interp.patching import Recording
 
 Masks = Mapping[str, Tensor]  # token groups, bool [frame, row, col]
 

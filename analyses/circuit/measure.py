@@ -24,7 +24,7 @@ from cos_interp.analyses.kit.pairs import NoPair
 from cos_interp.analyses.kit.split_pairs import counts, fits, pair_of
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.interp.patching import Patch
+from cos_interp.interp.patches import Patch
 
 __all__ = ["check", "needs", "pieces", "work"]
 CLOSER = 6  # parts of blocks that are looked at more closely, at most

@@ -17,7 +17,8 @@ from cos_interp.analyses.circuit.components import patches, spots
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.grid import EVERYWHERE
 from cos_interp.interp.editing import Tap
-from cos_interp.interp.patching import Donor, Patch, replay, replay_run
+from cos_interp.interp.patches import Donor, Patch
+from cos_interp.interp.patching import replay, replay_run
 
 MOST = 5  # components between which paths are measured, the strongest
 INSIDE = ("attn", "cross", "mlp")  # the order within a block

@@ -21,7 +21,8 @@ from cos_interp.interp.batch import chunks
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.families.decoding import MOST
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.interp.patching import Donor, Patch, Recording, check_made, hold_step, minimal_blocks, replay
+from cos_interp.interp.patches import Donor, Patch
+from cos_interp.interp.patching import Recording, check_made, hold_step, minimal_blocks, replay
 from cos_interp.interp.sharing import Shared
 from cos_interp.interp.sweeping import Span, spanned
 from cos_interp.tasks import get_task

@@ -17,7 +17,8 @@ from cos_interp.analyses.patching import PatchingConfig
 from cos_interp.analyses.patching.cells import cells, is_euler, sites_of
 from cos_interp.analyses.patching.pieces import OWN, Piece, pieces, span_of, steps_of
 from cos_interp.interp.cache import ActivationCache
-from cos_interp.interp.patching import Donor, Patch, Recording, minimal_blocks
+from cos_interp.interp.patches import Donor, Patch
+from cos_interp.interp.patching import Recording, minimal_blocks
 from cos_interp.interp.sweeping import spanned
 from cos_interp.tasks import Item, get_task
 from cos_interp.tasks.base import PairKind

@@ -24,7 +24,7 @@ from cos_interp.analyses.steering.directions import mean_direction, subspace
 from cos_interp.analyses.steering.tried import Trial, place_of
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.interp.patching import Patch
+from cos_interp.interp.patches import Patch
 from cos_interp.interp.sweeping import finished
 
 SMALL = 0.1  # a group of more than this share of the tokens is no place where others do

@@ -16,7 +16,7 @@ from cos_interp.analyses.kit.shown import read_pair
 from cos_interp.analyses.steering.directions import exchanged, exchanged_as_far, random_basis, roles
 from cos_interp.interp.editing import Edit
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.interp.patching import Patch
+from cos_interp.interp.patches import Patch
 from cos_interp.interp.sweeping import finished
 from cos_interp.tasks import Item, get_task, grid, reader
 

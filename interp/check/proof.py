@@ -23,7 +23,8 @@ from cos_interp.interp.families import adapter_for, tiny
 from cos_interp.interp.families.sites import EXPERTS
 from cos_interp.interp.hooking import TRAJECTORY
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.interp.patching import Patch, Recording, record, replay
+from cos_interp.interp.patches import Patch
+from cos_interp.interp.patching import Recording, record, replay
 from cos_interp.interp.sharing import Shared, is_all
 from cos_interp.interp.views import GRID, take
 

@@ -57,6 +57,21 @@ def at_a_time(pipe: Any, latents: Tensor) -> int:
     return max(1, min(MOST, PIXELS // (frames * time * rows * space * cols * space)))
 
 
+def decoded(pipe: Any, adapter: Any, latents: Tensor) -> Tensor:
+    """Pixels ``[batch, 3, pixel frame, height, width]`` as the adapter decodes them. InterpError for latents of another model."""
+    config = pipe.vae.config
+    channels = getattr(config, "z_dim", None) or getattr(config, "latent_channels", None)
+    given = f"latents [batch, channel, frame, row, col] of {list(latents.shape)} were given"
+    if channels is not None and latents.shape[1] != channels:  # one channel would be taken for all of them
+        raise InterpError(f"{given}, and {type(pipe.vae).__name__} decodes {channels} channels")
+    try:
+        return adapter.decode(pipe, latents.to(getattr(pipe, "_execution_device", latents.device)))
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise InterpError(f"{given}, and {type(pipe.vae).__name__} could not decode them: {error}") from error
+
+
 def postprocessed(pipe: Any, pixels: Tensor, output_type: str) -> Any:
     """Frames as the pipeline returns them with this ``output_type``. NotFinite for pixels that are NaN or infinite."""
     check_finite(pixels, "what the autoencoder decoded", [pipe.vae])

@@ -16,7 +16,8 @@ from cos_interp.interp.families import adapter_for, register, tiny
 from cos_interp.interp.families.adapter import NoAdapter, Stack
 from cos_interp.interp.families.hunyuan import EMBED, HunyuanVideo
 from cos_interp.interp.families.shapes import joint_block, parallel_block
-from cos_interp.interp.patching import Patch, record, replay
+from cos_interp.interp.patches import Patch
+from cos_interp.interp.patching import record, replay
 
 
 def hooked(name, scheduler=None):

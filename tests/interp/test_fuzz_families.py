@@ -14,7 +14,8 @@ from cos_interp.interp import HookedVideoPipeline, InterpError
 from cos_interp.interp.families import tiny
 from cos_interp.interp.families.tiny import text
 from cos_interp.interp.families.tiny.hunyuan import hunyuan_embeddings
-from cos_interp.interp.patching import Patch, record, replay
+from cos_interp.interp.patches import Patch
+from cos_interp.interp.patching import record, replay
 
 STEPS, HEADS = 3, 4
 BRANCHES = ("cond", "uncond")

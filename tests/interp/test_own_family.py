@@ -27,7 +27,8 @@ from cos_interp.interp.families.adapter import Adapter, NoAdapter, Site, Stack
 from cos_interp.interp.families.decoding import by_scaling_factor
 from cos_interp.interp.families.layouts import PACKED
 from cos_interp.interp.families.shapes import joint_block, ordered, single_block
-from cos_interp.interp.patching import Patch, record, replay
+from cos_interp.interp.patches import Patch
+from cos_interp.interp.patching import record, replay
 
 CALL = {"prompt": "a ball", "height": 32, "width": 48, "num_frames": 3, "num_inference_steps": 2}
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "adding-a-family.md"

@@ -10,7 +10,8 @@ from support import FAMILIES, build_tiny, plain, tiny_call
 
 from cos_interp.interp import HookedVideoPipeline, InterpError, patching, sweep
 from cos_interp.interp.families import tiny
-from cos_interp.interp.patching import Patch, minimal_blocks, record, replay, restart
+from cos_interp.interp.patches import Patch
+from cos_interp.interp.patching import minimal_blocks, record, replay, restart
 
 SITES = {"hook_resid_post": "", "hook_attn_out": "attn1", "hook_cross_attn_out": "attn2", "hook_mlp_out": "ffn"}
 STEPS, LAYERS = 4, 3

@@ -8,7 +8,8 @@ from support import build_tiny, plain, tiny_call
 
 from cos_interp.interp import HookedVideoPipeline, InterpError
 from cos_interp.interp.editing import Edit, Tap
-from cos_interp.interp.patching import Patch, minimal_blocks, record, replay
+from cos_interp.interp.patches import Patch
+from cos_interp.interp.patching import minimal_blocks, record, replay
 
 MODULES = {"hook_attn_out": "attn1", "hook_cross_attn_out": "attn2", "hook_mlp_out": "ffn"}
 CALL = tiny_call("wan21-t2v", guidance=1.0, steps=3)

@@ -10,7 +10,8 @@ import torch
 from cos_interp.interp import HookedVideoPipeline, InterpError
 from cos_interp.interp.check.proof import check_adapter, small_call
 from cos_interp.interp.families import tiny
-from cos_interp.interp.patching import Patch, record, replay, restart
+from cos_interp.interp.patches import Patch
+from cos_interp.interp.patching import record, replay, restart
 
 
 def hooked(name, scheduler=None):
