@@ -101,9 +101,9 @@ def restart(model: HookedVideoPipeline, run: Run | Recording, step: int, latents
     if not isinstance(run, (Run, Recording)) or not isinstance(latents, Tensor):
         raise InterpError(f"restart takes (model, run, step, latents), got {_kinds(model, run, step, latents)}")
     run = run.run if isinstance(run, Recording) else run
-    if latents.shape[1:] != run.latents.shape[1:] or not len(latents):
-        shape = list(run.latents.shape[1:])
-        raise InterpError(f"the latents to restart from are [rows, *{shape}] in this run, {list(latents.shape)} was given")
+    if latents.shape[1:] != run.latents.shape[1:] or latents.dtype != run.latents.dtype or not len(latents):
+        wanted, given = (f"{one.dtype} {list(one.shape)}" for one in (run.latents, latents))
+        raise InterpError(f"a restart of this run takes latents like its own, {wanted}, in any number of rows: got {given}")
     recording = Recording(run, ActivationCache())
     return replay_run(model, recording, [Patch("hook_x_t", (step,), _always(row)) for row in latents.split(1)])
 
