@@ -185,7 +185,7 @@ def test_wrong_keywords_say_what_to_write(model):
     ):  # fmt: skip
         with pytest.raises(InterpError, match=message):
             model.run(**{**CALL, **wrong})
-    with pytest.raises(InterpError, match=r"the hook at blocks.0.hook_resid_post, step 0 returned torch.float64"):
+    with pytest.raises(InterpError, match=r"the hook at blocks.0.hook_resid_post .*, step 0, gave torch.float64"):
         edit = lambda act, hook: act.double()
         model.run_with_hooks(fwd_hooks=[("blocks.0.hook_resid_post @ frame=0", edit)], **CALL)
 
@@ -328,7 +328,7 @@ def test_a_donor_without_the_step_or_that_is_no_function_is_named(model, recordi
     last = target.run.steps - 1
     for site in ("blocks.1.hook_resid_post", "hook_x_t"):
         with pytest.raises(InterpError, match=rf"the donor of Patch\({site}.* has nothing for step {last}"):
-            replay(model, target, [Patch(site, last, shorter.donor(site))])
+            replay(model, target, [Patch(site, last, lambda step, branch, own=shorter.donor(site): own(step, branch))])
     with pytest.raises(InterpError, match="the donor is Tensor, not a function"):
         replay(model, target, [Patch("hook_x_t", 1, target.run.x_t[1])])
     with pytest.raises(InterpError, match="patch hook_model_out"):

@@ -137,7 +137,7 @@ def test_what_does_not_fit_is_refused_with_the_remedy():
     with pytest.raises(InterpError, match="'step', which is a column"):
         ask(metric=lambda latents: {"step": 1.0})
     shorter = record(model, seed=1, **call | {"num_inference_steps": 2})
-    with pytest.raises(InterpError, match="the target has steps 3, the donor 2"):
+    with pytest.raises(InterpError, match="the donor has 2 steps, the target 3"):
         sweep(model, target, shorter, metric=distance)
     text = record(model, ["blocks.*.cross_attn.hook_k"], seed=1, **call)
     with pytest.raises(InterpError, match="no tokens of the video: patch all of it"):
