@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -328,7 +329,7 @@ def test_a_donor_without_the_step_or_that_is_no_function_is_named(model, recordi
     last = target.run.steps - 1
     for site in ("blocks.1.hook_resid_post", "hook_x_t"):
         with pytest.raises(InterpError, match=rf"the donor of Patch\({site}.* has nothing for step {last}"):
-            replay(model, target, [Patch(site, last, lambda step, branch, own=shorter.donor(site): own(step, branch))])
+            replay(model, target, [Patch(site, last, partial(shorter.donor(site)))])  # a function, not a recording's donor
     with pytest.raises(InterpError, match="the donor is Tensor, not a function"):
         replay(model, target, [Patch("hook_x_t", 1, target.run.x_t[1])])
     with pytest.raises(InterpError, match="patch hook_model_out"):
