@@ -25,6 +25,7 @@ PICTURES = ("image", "last_image")  # keys whose value is the path of a picture
 OF_SCORER = ("expected", "reference")  # keys that the model is not told: what a scorer compares with
 FILES = ("reference", "template")  # keys whose value is the path of another file
 TEXTS = ("prompt", "negative_prompt")
+COMMENTS = ("#", "//")  # how a line begins that is none in other kinds of files
 COUNTS = ("height", "width", "num_frames", "num_inference_steps", "max_sequence_length")
 OBJECTS = ("attention_kwargs", "cross_attention_kwargs", "joint_attention_kwargs")
 NUMBERS = ("guidance_scale", "guidance_scale_2", "true_cfg_scale", "frame_rate", "fps")
@@ -71,6 +72,8 @@ def _bytes(path: Path, where: str, largest: int | None = None) -> bytes:
         if largest is not None and facts.st_size > largest:
             raise InterpError(f"{where} has {facts.st_size} bytes, more than the {largest} that are read: split it")
         return path.read_bytes()
+    except InterpError:
+        raise
     except (OSError, ValueError) as error:
         raise InterpError(f"{where} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
@@ -89,6 +92,8 @@ def _object(where: str, line: str, example: str) -> dict[str, Any]:
     except RecursionError as error:
         raise InterpError(f"{where}: brackets within brackets without end: write it like {example}") from error
     except ValueError as error:
+        if line.lstrip().startswith(COMMENTS):
+            raise InterpError(f"{where} is not a line of JSON but a comment: take it out") from error
         raise InterpError(f"{where} is not a line of JSON ({error}): write it like {example}") from error
     if not isinstance(value, dict) or not line_is_text:
         raise InterpError(f"{where} must be an object, it is {_named(value)}: write it like {example}")
@@ -136,7 +141,7 @@ def keywords(where: str, given: dict[str, Any], folder: Path, settings: dict[str
             option, wanted = settings[key]
             if value != wanted:
                 raise InterpError(
-                    f"{where}: {key} is {json.dumps(value)}, and {option} is {wanted} for all runs: make them agree"
+                    f"{where}: {key} is {json.dumps(value)}, and {option} is {json.dumps(wanted)} for all runs: make them agree"
                 )
             del out[key]
     return out

@@ -30,9 +30,23 @@ def test_a_text_with_a_prompt_a_line(tmp_path):
     (tmp_path / "all.txt").write_text("a red ball\n\n  two\u2028lines  \n", encoding="utf-8")
     found = read(tmp_path / "all.txt")
     assert prompts_of(found) == ["a red ball", "two\u2028lines"] and found[1].source.endswith("line 3")
+    for comment in ("# my prompts", " // mine"):
+        (tmp_path / "all.txt").write_text(f"a red ball\n\n{comment}\n")
+        with pytest.raises(InterpError, match=r'line 3 looks like a comment: take it out, or .*\{"prompt": "'):
+            read(tmp_path / "all.txt")
     (tmp_path / "all.txt").write_text("\n \n")
     with pytest.raises(InterpError, match="holds no prompts"):
         read(tmp_path / "all.txt")
+
+
+def test_a_prompt_that_stands_there_again_with_its_noise_is_named(tmp_path):
+    lines = [{"prompt": "a"}, {"prompt": "a"}, {"prompt": "a", "seed": 1}, {"prompt": "a", "seed": 1, "expected": 2}]
+    path = tmp_path / "all.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    assert len({problem.seed for problem in read(path)}) == 3
+    path.write_text("\n".join(map(json.dumps, [*lines, {"seed": 1, "prompt": "a"}])))
+    with pytest.raises(InterpError, match="line 5 is line 3 again: leave it out, or give it another seed"):
+        read(path)
 
 
 def test_arrays_of_objects_with_the_usual_names(tmp_path):
