@@ -14,6 +14,7 @@ from cos_interp.analyses.kit.problems import Problem, arguments, items
 from cos_interp.analyses.probing import ApplyConfig, EvalConfig, TrainConfig
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.selecting import known_layers
+from cos_interp.interp.terminal import write_file
 from cos_interp.probes.clip import Source
 from cos_interp.probes.collect import collect_clip, in_turn
 from cos_interp.probes.dataset import ProbeDataset, layer_of
@@ -137,8 +138,7 @@ def apply(folder: Path, config: ApplyConfig, out: Path) -> dict[str, Any]:
     frames = model.run(**source.call).decode()[0]
     names = target.names if target.form == CLASSIFY else ()
     video, legend = overlay(frames, predicted.reshape(clip.grid + predicted.shape[1:]), names)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(encode_mp4(video))
+    write_file(out, encode_mp4(video))
     truth = clip.labels[target.name]
     facts = {"video": str(out), "probe": f"{cell[0]} at step {cell[1]}", "prompt": problem.call["prompt"], "colours": legend}
     if target.form == CLASSIFY and (truth >= 0).any():
