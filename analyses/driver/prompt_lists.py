@@ -115,10 +115,9 @@ def _array(path: Path, option: str) -> list[Any]:
 
 
 def _json(path: Path, option: str) -> Any:
-    try:
-        return json.loads(inputs.text_of(path, option))
-    except (ValueError, RecursionError) as error:
-        raise InterpError(f"{option} {path} is no JSON ({error})") from error
+    return inputs.strict_json(
+        f"{option} {path}", inputs.text_of(path, option), "no JSON", f"write a list of objects like {EXAMPLE}"
+    )
 
 
 def _entry(where: str, given: Any, folder: Path, strict: bool) -> Entry:

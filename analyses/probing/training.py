@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,21 @@ def evaluate(folder: Path, config: EvalConfig, progress: Any) -> list[dict[str, 
         model, chosen, names=list(dict.fromkeys(n for n, _ in cells)), steps=sorted({s for _, s in cells}), targets=[target],
         progress=lambda done, total: progress(done, total, "clips"),
     )  # fmt: skip
+    for cell in cells:
+        _same_noise(grid, cell, data.sigmas[data.at(cell[1])])
     trained = grid.scores.set_index(["name", "step"]).score
     return [_evaluated(grid, data, cell) | {"trained": float(trained[cell])} for cell in cells]
+
+
+def _same_noise(grid: ProbeGrid, cell: tuple[str, int], sigma: float) -> None:
+    """ProbeError where a step has another noise level than the one on which its probe was trained: its number alone says
+    nothing in a run of other steps."""
+    trained = float(grid.scores.set_index(["name", "step"]).sigma[cell])
+    if not math.isclose(sigma, trained, rel_tol=1e-3, abs_tol=1e-3):
+        raise ProbeError(
+            f"step {cell[1]} has sigma {sigma:.3f} here, and the probes were trained at {trained:.3f}: give the --num-steps that "
+            "they were trained with"
+        )
 
 
 def _evaluated(grid: ProbeGrid, data: ProbeDataset, cell: tuple[str, int]) -> dict[str, Any]:
@@ -134,6 +148,7 @@ def apply(folder: Path, config: ApplyConfig, out: Path) -> dict[str, Any]:
     problem = items(TasksConfig(tasks=(config.task,), items=config.item + 1, seed=config.seed))[config.item]
     source = Source(problem.name, arguments(model, config, problem), problem.item)
     clip = collect_clip(model, source, [cell[0]], [cell[1]], [target], "all", 0)
+    _same_noise(grid, cell, clip.sigmas[0])
     predicted = grid.probes[cell].predict(clip.activations[cell[0]][0])
     frames = model.run(**source.call).decode()[0]
     names = target.names if target.form == CLASSIFY else ()
