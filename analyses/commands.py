@@ -11,7 +11,7 @@ import typer
 from cos_interp.analyses import EXPERIMENTS, draw, load, runner
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.options import configured, with_options
-from cos_interp.interp.terminal import Failure, Json, print_json, progress_bar
+from cos_interp.interp.terminal import Failure, Json, print_json, progress_bar, write_file
 
 if TYPE_CHECKING:
     from cos_interp.analyses.driver.findings import Finding
@@ -109,6 +109,7 @@ def runs_show(run: Annotated[Path, typer.Argument(help="Run folder.")], as_json:
 
     Example: cos runs show runs/recovery
     """
+    from cos_interp.analyses.driver.identity import begun_with
     from cos_interp.analyses.driver.overview import overview
     from cos_interp.analyses.driver.store import RunError, RunStore
 
@@ -129,6 +130,8 @@ def runs_show(run: Annotated[Path, typer.Argument(help="Run folder.")], as_json:
     for key in ("error", "model", "versions"):
         if key in facts:
             typer.echo(f"{key}: {_inline(facts[key])}")
+    if earlier := begun_with(facts):
+        typer.echo(f"begun with: {earlier}")
     for finding in findings:
         typer.echo(f"- {finding.line()}")
     if unread:
@@ -195,9 +198,7 @@ def report_findings(
 
     runs = [load(folder) for folder in dossiers]
     text = markdown([told(run) for run in runs], opening.read_text(encoding="utf-8") if opening else "")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text, encoding="utf-8")
-    (out.parent / "media").mkdir(exist_ok=True)
     for path in sorted((dossiers[0] / "media").glob("*.svg")):
-        (out.parent / "media" / path.name).write_bytes(RunStore(dossiers[0]).read(f"media/{path.name}"))
+        write_file(out.parent / "media" / path.name, RunStore(dossiers[0]).read(f"media/{path.name}"))
+    write_file(out, text.encode())
     typer.echo(f"Findings: {out.resolve()}")

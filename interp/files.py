@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import os
 import secrets
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,26 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write into, whose entries come into ``folder`` at the end of the block, folders before files; on an error in it
+    none does. FileExistsError for one that is there already. What an interrupted block left in ``folder`` is taken away."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(TEMPORARY.format("*")):
+        shutil.rmtree(left, ignore_errors=True)
+    made = folder / TEMPORARY.format(secrets.token_hex(8))
+    made.mkdir()
+    try:
+        yield made
+        entries = sorted(made.iterdir(), key=lambda entry: (entry.is_file(), entry.name))
+        if there := [entry.name for entry in entries if (folder / entry.name).exists()]:
+            raise FileExistsError(f"{folder / there[0]} is there already")
+        for entry in entries:
+            entry.rename(folder / entry.name)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def is_leftover(path: Path) -> bool:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cos_interp.interp.files import is_leftover, plain
+from cos_interp.interp.files import is_leftover, plain, write_atomic
 
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")]
 
@@ -24,9 +25,29 @@ def refuse_other_content(folder: Path, own: Collection[str] = ()) -> None:
     if folder.is_dir():
         found = sorted(path.name for path in folder.iterdir() if path.name not in own and not is_leftover(path))
     else:
-        found = [folder.name] if folder.exists() else []
+        found = []
+        if folder.exists():
+            raise Failure(f"{folder} is a file: give a folder")
     if found:
         raise Failure(f"{folder} holds {found[0]}, which would be written over: choose another folder, or empty it yourself")
+
+
+@contextlib.contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """Failure that names the place where the disk refuses."""
+    try:
+        yield
+    except OSError as error:
+        raise Failure(f"cannot write {place}: {error.strerror or error}") from error
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file that was asked for, whole or not at all, with the folders above it. Failure where that cannot be."""
+    with writing(path):
+        if path.is_dir():
+            raise Failure(f"cannot write {path}: it is a folder; give the name of a file in it")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, data)
 
 
 def plain_warnings() -> None:

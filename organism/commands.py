@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cos_interp.analyses.driver.command import integers
-from cos_interp.interp.terminal import Failure, Json, print_json, progress_bar, refuse_other_content
+from cos_interp.interp.terminal import Failure, Json, print_json, progress_bar, refuse_other_content, write_file
 
 if TYPE_CHECKING:
     from cos_interp.organism.kinds import Attention
@@ -88,7 +88,7 @@ def organism_eval(
     with bar:
         found = evaluate(model, num_steps, guidance, limit, seed, fresh_items, every_step, workers, move)
     if out is not None:
-        out.write_text(json.dumps(found, indent=1) + "\n")
+        write_file(out, (json.dumps(found, indent=1) + "\n").encode())
     if as_json:
         print_json(found)
         return

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cos_interp.interp.terminal import Failure, Json, print_json, progress_bar, refuse_other_content
+from cos_interp.interp.terminal import Failure, Json, print_json, progress_bar, refuse_other_content, write_file, writing
 from cos_interp.tasks import NAMES
 
 tasks_app = typer.Typer(no_args_is_help=True, help="The controlled video-reasoning tasks and their verifiers.")
@@ -56,7 +56,7 @@ def tasks_show(
     if out is not None:
         from cos_interp.tasks.video import encode_mp4
 
-        out.write_bytes(encode_mp4(item.video))
+        write_file(out, encode_mp4(item.video))
     if as_json:
         print_json(facts)
         return
@@ -103,7 +103,9 @@ def tasks_export(
     refuse_other_content(folder)
     from cos_interp.tasks import vbvr
 
-    typer.echo(f"{vbvr.export(folder, _suite_items(suite, task), suite)} items written to {folder}")
+    items = _suite_items(suite, task)
+    with writing(folder):
+        typer.echo(f"{vbvr.export(folder, items, suite)} items written to {folder}")
 
 
 @tasks_app.command("score")
@@ -140,7 +142,7 @@ def tasks_score(
         ]
         print_json({"summary": summary, "items": each})
         return
-    for line in as_lines(summary):
+    for line in (*as_lines(summary), *vbvr.unread(scored)):
         typer.echo(line)
 
 

@@ -84,7 +84,8 @@ def run_and_report(
     with experiment.threads(1 if workers != 1 else None) as count:
         asked = identity.of(NAME, config, model, count, given)
         with RunStore.open(folder, asked, fresh, ENTRY.facts, accept_versions, parts=names) as store:
-            failed = _each(entries, budget, config, store, model, workers, progress)
+            ways = {"model": model, "workers": workers, "accept_versions": accept_versions}
+            failed = _each(entries, budget, config, store, ways, progress)
             units = {entry.name: store.finished(entry.name)[1] for entry in entries if entry.name not in failed} | failed
             result = AnalysisResult(NAME, config, pd.DataFrame(), store.facts() or {}, units)
             result.units = corrected(result.units_of(ExperimentFacts))
@@ -100,17 +101,17 @@ def run_and_report(
 
 
 def _each(
-    entries: Sequence[Entry], left: float, config: DossierConfig, store: RunStore, model: HookedVideoPipeline,
-    workers: int | None, progress: Progress,
+    entries: Sequence[Entry], left: float, config: DossierConfig, store: RunStore, ways: Mapping[str, Any], progress: Progress
 ) -> dict[str, ExperimentFacts]:  # fmt: skip
-    """Run what is missing within the time that is left; the experiments that failed for a reason that may pass."""
+    """Run what is missing within the time that is left, in these ways (see :class:`experiment.Ways`); the experiments that failed
+    for a reason that may pass."""
     failed = {}
     for done, entry in enumerate(entries):
         progress(done, len(entries), entry.name)
         weights = [e.seconds for e in entries[done:]]
         began = time.monotonic()
         if store.unit(entry.name) is None:
-            facts, passing = _one(entry, config, store, model, workers, left * weights[0] / sum(weights))
+            facts, passing = _one(entry, config, store, ways, left * weights[0] / sum(weights))
             if passing:
                 failed[entry.name] = facts
             else:
@@ -120,7 +121,7 @@ def _each(
 
 
 def _one(
-    entry: Entry, config: DossierConfig, store: RunStore, model: HookedVideoPipeline, workers: int | None, allowed: float
+    entry: Entry, config: DossierConfig, store: RunStore, ways: Mapping[str, Any], allowed: float
 ) -> tuple[ExperimentFacts, bool]:
     """One experiment within ``allowed`` seconds: a small run first, which grows when more fits. With it, whether it failed for a
     reason that may pass: a lost worker or a full disk, not a model that does not fit."""
@@ -129,14 +130,14 @@ def _one(
     passing, began = False, time.monotonic()
     try:
         asked = _config_of(folder, entry) or configured(entry, config, PILOT)
-        _, report = experiment.run_and_report(made, asked, folder, model=model, workers=workers)
+        _, report = experiment.run_and_report(made, asked, folder, **ways)
         spent = time.monotonic() - began
         fitting = fitting_items(allowed - spent, spent)
         if getattr(asked, size_field(entry)) == PILOT < fitting:
             asked = configured(entry, config, fitting)
             if spent / (1 + config.twins) * fitting / PILOT < SHORT and config.twins == USUAL_TWINS:
                 asked = asked.model_copy(update={"twins": MORE_TWINS})
-            _, report = experiment.run_and_report(made, asked, folder, model=model, workers=workers)
+            _, report = experiment.run_and_report(made, asked, folder, **ways)
         said |= {"command": command_line(entry.name, asked), "items": getattr(asked, size_field(entry))}
         said |= {"lines": tuple(report.lines), "findings": tuple(map(Finding.of, report.data.get("findings", [])))}
         said |= {"figure": _small_figure(report)}
@@ -190,7 +191,8 @@ def build(result: AnalysisResult) -> Report:
 
     html = render(
         "dossier.html", title="Chain-of-Steps: the dossier", summary=summary, claims=claims, units=units, model=facts["model"],
-        config=result.config, versions=facts["versions"], command=facts["command"], verdicts=VERDICT_STYLE,
+        config=result.config, versions=facts["versions"], begun_with=identity.begun_with(facts),
+        command=facts["command"], verdicts=VERDICT_STYLE,
     )  # fmt: skip
     lines = [f"{c['experiment']}: {_verdict(c)}: {c['claim']}: {c['number']}" for c in claims]
     lines += [f"{name}: could not run: {unit.error}" for name, unit in units.items() if unit.error]

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cos_interp.analyses.driver.saying import Assignment, assignments
+from cos_interp.analyses.driver.saying import EMPTY, Assignment, assignments
 from cos_interp.analyses.driver.settings import AnalysisConfig
 
 # settings whose option on the command line has another name
@@ -40,11 +40,11 @@ def as_text(value: Any) -> str:
 def integers(text: str) -> tuple[int, ...]:
     """``0,4,8`` or ``0:8`` or ``0:8:2``."""
     try:
-        if ":" in text:
-            return tuple(range(*(int(part) for part in text.split(":"))))
-        return tuple(int(part) for part in text.split(","))
+        parts = [int(part) for part in text.split(":" if ":" in text else ",")]
+        found = tuple(range(*parts)) if ":" in text else tuple(parts)
     except (ValueError, TypeError):
         raise ValueError(f"{text!r}: give numbers like 0,4,8 or a range like 0:8 or 0:8:2") from None
+    return _some(text, found)
 
 
 def floats(text: str) -> tuple[float, ...]:
@@ -55,7 +55,19 @@ def floats(text: str) -> tuple[float, ...]:
 
 
 def words(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    """``maze,place``. ValueError where nothing is said."""
+    return _some(text, tuple(part.strip() for part in text.split(",") if part.strip()))
+
+
+def _assignments(text: str) -> tuple[Assignment, ...]:
+    return _some(text, assignments(text))
+
+
+def _some(text: str, read: tuple[Any, ...]) -> tuple[Any, ...]:
+    """ValueError where nothing was read: an empty variable of a shell would pass for the default."""
+    if not read:
+        raise ValueError(f"{text!r} {EMPTY}")
+    return read
 
 
 def reader(annotation: Any) -> Callable[[str], Any] | None:
@@ -64,7 +76,7 @@ def reader(annotation: Any) -> Callable[[str], Any] | None:
     if typing.get_origin(annotation) in (types.UnionType, typing.Union) and len(options) == 1:
         return reader(options[0])
     if typing.get_origin(annotation) is tuple:
-        kinds: dict[Any, Callable[[str], Any]] = {int: integers, float: floats, Assignment: assignments}
+        kinds: dict[Any, Callable[[str], Any]] = {int: integers, float: floats, Assignment: _assignments}
         return kinds.get(typing.get_args(annotation)[0], words)
     return None
 
@@ -73,4 +85,4 @@ def explain(error: Mapping[str, Any]) -> str:
     """One line for one of pydantic's errors, in terms of the command line."""
     field = str(error["loc"][0]) if error["loc"] else ""
     message = str(error["msg"]).removeprefix("Value error, ")
-    return f"{flag(field)} {as_text(error.get('input'))}: {message}" if field else message
+    return f"{flag(field)} {as_text(error.get('input')) or repr('')}: {message}" if field else message

@@ -27,7 +27,10 @@ def draw_again(folder: Path, known: Mapping[str, Entry]) -> Path:
     made = load(entry.name)
     try:
         with Writer(folder).holding() as writer:
-            experiment.draw(made, config, RunStore(folder, made.facts, writer))
+            store = RunStore(folder, made.facts, writer)
+            if problem := store.damaged_results():  # which would stand beside a new page
+                raise RunError(f"{problem}; the same command makes it again of the units")
+            experiment.draw(made, config, store)
     except OSError as error:
         raise RunError(f"cannot write to {folder}: {error.strerror}") from error
     return folder / manifest.REPORT

@@ -22,6 +22,7 @@ from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.facts import Facts
 from cos_interp.analyses.driver.settings import AnalysisConfig, Loading
 from cos_interp.analyses.driver.store import Row, RunStore
+from cos_interp.analyses.driver.watch import Watch
 from cos_interp.analyses.driver.workers import WorkerFailed, default_workers, scatter
 from cos_interp.interp.call import unknown_keyword
 from cos_interp.interp.errors import InterpError
@@ -217,18 +218,21 @@ def _computed(
     held = None if ways.fresh else RunStore(folder).facts()
     if model is not None:
         config = experiment.settle(config, model, (held or {}).get("config", {}))
+    watch = Watch(config)
     pieces = list(experiment.pieces(config))
     order = list(waves(pieces, partial(experiment.needs, config)))
     workers = default_workers() if ways.workers is None else ways.workers
     derived = [unit for piece, units in pieces if experiment.needs(config, piece) for unit in units]
     with threads(1 if workers > 1 else None) as count:
-        asked = identity.of(experiment.name, config, model, count, ways.model is not None)
+        asked = identity.of(experiment.name, config, model, count, ways.model is not None, watch.held)
         parts = twins.names(config.twins)
         with RunStore.open(folder, asked, ways.fresh, experiment.facts, ways.accept_versions, derived, parts) as store:
+            store.before_unit = watch.check
             names = [unit for _, units in pieces for unit in units]
             store.refuse_others(names)
             _name_damaged(store, names)
             _compute(experiment, config, store, model, pieces, order, workers, ways.progress)
+            watch.check()
             result = experiment.finish(collect(experiment, config, store))
             store.write_results(result.rows)
             yield result, store, model
@@ -248,7 +252,9 @@ def threads(wanted: int | None) -> Iterator[int]:
 
 
 def _name_damaged(store: RunStore, units: Sequence[str]) -> None:
-    """Say which units are not what was written; they are computed again."""
+    """Say which units, and whether the results, are not what was written; they are made again."""
+    if (store.facts() or {}).get("status") == "complete" and (problem := store.damaged_results()):
+        warnings.warn(f"{problem}; it is made again of the units", stacklevel=3)
     for unit in store.damaged(units):
         path = store.unit_path(unit)
         warnings.warn(f"{path} is damaged: it is not used, and computed again", stacklevel=3)

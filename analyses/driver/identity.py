@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Set
 from importlib.metadata import version
@@ -11,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 from cos_interp.analyses.driver import inputs, prompt_lists, rules
 from cos_interp.analyses.driver.command import command_line, flag
 from cos_interp.analyses.driver.settings import AnalysisConfig
+from cos_interp.interp.files import digest
 from cos_interp.tasks import outside
 
 if TYPE_CHECKING:
     from cos_interp.interp.model import HookedVideoPipeline
+
+Contents = dict[str, dict[str, str]]  # option -> entry or file -> sha256
 
 FORMAT = 2  # of a run folder
 LIBRARIES = ("torch", "diffusers", "nnsight", "transformers", "numpy", "scikit-learn", "umap-learn")
@@ -25,15 +29,17 @@ GROWING = ("items", "pairs", "twins")  # settings that may grow: what is there i
 
 
 def of(
-    name: str, config: AnalysisConfig, model: HookedVideoPipeline | None, threads: int, given: bool = False
+    name: str, config: AnalysisConfig, model: HookedVideoPipeline | None, threads: int, given: bool = False,
+    inputs: Contents | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """What ``run.json`` says of a run beside its state: all that decides its numbers. ``given``: the model came from Python."""
+    """What ``run.json`` says of a run beside its state: all that decides its numbers. ``given``: the model came from Python.
+    ``inputs``: content of the user's files, where it has been read."""
     known = NO_MODEL if model is None else _known(model, config, given)
     command = command_line(name, config) + ("  # with a model given from Python" if given else "")
     return {
         "format": FORMAT, "analysis": name, "config": config.model_dump(mode="json"), "command": command,
         "model": known,
-        "inputs": {flag(field): _content(field, Path(getattr(config, field))) for field in files_of(config)},
+        "inputs": inputs_of(config) if inputs is None else inputs,
         "code": code_of(config),
         "versions": versions() | {"threads": str(threads)},
     }  # fmt: skip
@@ -65,19 +71,27 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (bool, int, float, str, list, dict)) else type(value).__name__
 
 
+def inputs_of(config: AnalysisConfig) -> Contents:
+    """Content of the user's files, by option and entry."""
+    return {flag(field): _content(field, Path(getattr(config, field))) for field in files_of(config)}
+
+
 def files_of(config: AnalysisConfig) -> list[str]:
     """The settings that name a file of the user's."""
     return [name for name in type(config).FILES if getattr(config, name) is not None]
 
 
 def code_of(config: AnalysisConfig) -> dict[str, dict[str, str]]:
-    """Content of the code from outside that a run executes, by what names it. Executes it."""
+    """Content of the code from outside that a run executes, by what names it; of a command, the files that it names. Executes
+    what is Python's."""
     named = {text: group for field, group in type(config).CODE.items() for text in _texts(getattr(config, field))}
     found = {text: outside.content(text, group) for text, group in named.items() if outside.is_outside(text, group)}
     if "vbvr" in named:  # a scorer in the box whose code is the benchmark's
         from cos_interp.tasks.scorers.vbvr import content
 
         found["vbvr"] = content()
+    if (command := getattr(config, "scorer_cmd", None)) is not None:
+        found[command] = {word: digest(Path(word)) for word in shlex.split(command) if Path(word).is_file()}
     return found
 
 
@@ -97,14 +111,21 @@ def versions() -> dict[str, str]:
     return own | {"python": sys.version.split()[0]} | {p: version(p) for p in LIBRARIES}
 
 
+def begun_with(facts: Mapping[str, Any]) -> str:
+    """The versions that a run went on from (--accept-versions), in words; empty where it did not. Its units may be of either."""
+    now = facts["versions"]
+    told = [", ".join(f"{key} {was[key]}" for key in was if was[key] != now.get(key)) for was in facts.get("earlier", [])]
+    return "; ".join(told)
+
+
 def changes(held: Mapping[str, Any], asked: Mapping[str, Any], accept_versions: bool = False) -> list[str]:
     """What differs between the identity of a run on disk and the one that is asked for, in words; what may differ is left out."""
     files = {*held.get("inputs", {}), *asked["inputs"]}
     found = [*_settings(held.get("config", {}), asked["config"], files), *_model(held.get("model", {}), asked["model"])]
     if held.get("analysis") != asked["analysis"]:
         found = [f"analysis: {held.get('analysis')}, now {asked['analysis']}", *found]
-    found += _inputs(held.get("inputs", {}), asked["inputs"])
-    found += _inputs(held.get("code", {}), asked.get("code", {}))
+    found += changed_inputs(held.get("inputs", {}), asked["inputs"])
+    found += changed_inputs(held.get("code", {}), asked.get("code", {}))
     return found if accept_versions else [*found, *_versions(held.get("versions", {}), asked["versions"])]
 
 
@@ -130,7 +151,8 @@ def _model(held: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
         yield f"the model was computed in {computed}, now in {asked['computed']}"
 
 
-def _inputs(held: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
+def changed_inputs(held: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
+    """What differs between the contents of files or of code, in words."""
     for option in sorted({*held, *asked}):
         was, now = held.get(option, {}), asked.get(option, {})
         for place in dict.fromkeys((*was, *now)):

@@ -25,6 +25,7 @@ PICTURES = ("image", "last_image")  # keys whose value is the path of a picture
 OF_SCORER = ("expected", "reference")  # keys that the model is not told: what a scorer compares with
 FILES = ("reference", "template")  # keys whose value is the path of another file
 TEXTS = ("prompt", "negative_prompt")
+COMMENTS = ("#", "//")  # how a line begins that is none in other kinds of files
 COUNTS = ("height", "width", "num_frames", "num_inference_steps", "max_sequence_length")
 OBJECTS = ("attention_kwargs", "cross_attention_kwargs", "joint_attention_kwargs")
 NUMBERS = ("guidance_scale", "guidance_scale_2", "true_cfg_scale", "frame_rate", "fps")
@@ -71,6 +72,8 @@ def _bytes(path: Path, where: str, largest: int | None = None) -> bytes:
         if largest is not None and facts.st_size > largest:
             raise InterpError(f"{where} has {facts.st_size} bytes, more than the {largest} that are read: split it")
         return path.read_bytes()
+    except InterpError:
+        raise
     except (OSError, ValueError) as error:
         raise InterpError(f"{where} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
@@ -81,17 +84,26 @@ def _kind(mode: int) -> str:
 
 
 def _object(where: str, line: str, example: str) -> dict[str, Any]:
+    if line.lstrip().startswith(COMMENTS):
+        raise InterpError(f"{where} is not a line of JSON but a comment: take it out")
+    value = strict_json(where, line, "not a line of JSON", f"write it like {example}")
+    if not isinstance(value, dict):
+        raise InterpError(f"{where} must be an object, it is {_named(value)}: write it like {example}")
+    return value
+
+
+def strict_json(where: str, text: str, wrong: str, remedy: str) -> Any:
+    """The value of a JSON text. InterpError for what is none, a doubled key, a number that is not finite, a text that is no
+    Unicode."""
     try:
-        value = json.loads(line, object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite)
-        line_is_text = json.dumps(value, ensure_ascii=False).encode()
+        value = json.loads(text, object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite)
+        json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise InterpError(f"{where}: a text holds half of a surrogate pair, which is no character") from error
     except RecursionError as error:
-        raise InterpError(f"{where}: brackets within brackets without end: write it like {example}") from error
+        raise InterpError(f"{where}: brackets within brackets without end: {remedy}") from error
     except ValueError as error:
-        raise InterpError(f"{where} is not a line of JSON ({error}): write it like {example}") from error
-    if not isinstance(value, dict) or not line_is_text:
-        raise InterpError(f"{where} must be an object, it is {_named(value)}: write it like {example}")
+        raise InterpError(f"{where} is {wrong} ({error}): {remedy}") from error
     return value
 
 
@@ -136,7 +148,7 @@ def keywords(where: str, given: dict[str, Any], folder: Path, settings: dict[str
             option, wanted = settings[key]
             if value != wanted:
                 raise InterpError(
-                    f"{where}: {key} is {json.dumps(value)}, and {option} is {wanted} for all runs: make them agree"
+                    f"{where}: {key} is {json.dumps(value)}, and {option} is {json.dumps(wanted)} for all runs: make them agree"
                 )
             del out[key]
     return out
@@ -268,10 +280,20 @@ def of_lines(lines: Iterable[tuple[dict[str, Any], Path]], home: Path, option: s
     found: dict[str, str] = {}
     for place, (line, folder) in enumerate(lines, 1):
         found[f"entry {place}"] = hashlib.sha256(json.dumps(line, sort_keys=True).encode()).hexdigest()
+        needed = {line.get(key) for key in (*PICTURES, *FILES) if isinstance(line.get(key), str)}
         for kind, name in _named_files(line):
+            if name not in needed and not _is_file(folder / name):  # in what a scorer is told any text may have such a key
+                continue
             at = name if folder == home else (folder / name).relative_to(home).as_posix()
             found[f"{kind} {at}"] = hashlib.sha256(_bytes(folder / name, f"{option} {at}")).hexdigest()
     return found
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a text that is too long for a name
+        return False
 
 
 def _of_folder(path: Path) -> dict[str, str]:

@@ -19,7 +19,7 @@ Settings = TypeVar("Settings", bound=BaseModel)
 def option(name: str, field: FieldInfo) -> inspect.Parameter:
     """The command-line option of one setting; required where the setting is."""
     text = reader(field.annotation) is not None
-    default = field.default if not text or field.default is None else as_text(field.default)
+    default = as_text(field.default) or None if text and field.default is not None else field.default
     plain: Any = next((t for t in (bool, int, float) if field.annotation in (t, t | None)), str)
     kind: Any = plain | None if text or field.default is None else plain
     flags = [f"{flag(name)}/--no-{flag(name)[2:]}"] if plain is bool else [flag(name)]
@@ -45,10 +45,10 @@ def configured(settings: type[Settings], given: Mapping[str, Any]) -> Settings:
     values = {}
     for name, field in settings.model_fields.items():
         value, read = given[name], reader(field.annotation)
-        if value is None and name in getattr(settings, "OWN", ()):
+        if value is None:  # not said
             continue
         try:
-            values[name] = read(value) if read and value is not None else value
+            values[name] = read(value) if read else value
         except ValueError as error:
             raise Failure(f"{flag(name)} {error}") from None
     try:

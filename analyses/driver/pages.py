@@ -11,6 +11,7 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.caveats import caveats
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding
+from cos_interp.analyses.driver.identity import begun_with
 from cos_interp.analyses.driver.layout import file_name, laid_out, media_name
 from cos_interp.analyses.driver.parts import Clip, Link, Reel, Section, Shown
 from cos_interp.reports.html import render
@@ -36,7 +37,7 @@ def build(
         answer=answer(findings), unanswered=" ".join(["This run has no verdict.", *notes[:1]]),
         others=[f for f in findings if f.primary and f is not first], in_words=in_words,
         **laid_out(sections), caveats=caveats(result, findings, named), model=result.facts["model"], config=result.config,
-        versions=result.facts["versions"], command=result.facts["command"],
+        versions=result.facts["versions"], begun_with=begun_with(result.facts), command=result.facts["command"],
     )  # fmt: skip
     lines = [f.line() for f in findings] + list(notes)
     return Report(lines, {"findings": [f.data() for f in findings], "notes": notes}, html, media | figures, tuple(figures))

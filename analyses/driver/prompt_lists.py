@@ -56,8 +56,8 @@ def entries(path: Path, option: str) -> list[Entry]:
     if path.is_dir():
         found = list(_of_folder(path, option))
     elif path.suffix == ".txt":
-        texts = [(number, text.strip()) for number, text in enumerate(inputs.text_of(path, option).split("\n"), 1)]
-        found = [Entry(f"{option} {path}, line {n}", {"prompt": text}, path.parent) for n, text in texts if text]
+        texts = enumerate(inputs.text_of(path, option).split("\n"), 1)
+        found = [_of_text(f"{option} {path}, line {number}", text.strip(), path.parent) for number, text in texts if text.strip()]
     elif path.suffix == ".json":
         found = [
             _entry(f"{option} {path}, entry {n}", line, path.parent, False) for n, line in enumerate(_array(path, option), 1)
@@ -70,6 +70,13 @@ def entries(path: Path, option: str) -> list[Entry]:
     if not found:
         raise InterpError(f"{option} {path} holds no prompts: write one a line (.txt), or lines of JSON like {EXAMPLE}")
     return found
+
+
+def _of_text(where: str, text: str, folder: Path) -> Entry:
+    if text.startswith(inputs.COMMENTS):
+        again = json.dumps({"prompt": text}, ensure_ascii=False)
+        raise InterpError(f"{where} looks like a comment: take it out, or write the prompt as a line of a .jsonl file, {again}")
+    return Entry(where, {"prompt": text}, folder)
 
 
 def content(path: Path, option: str) -> dict[str, str]:
@@ -108,10 +115,9 @@ def _array(path: Path, option: str) -> list[Any]:
 
 
 def _json(path: Path, option: str) -> Any:
-    try:
-        return json.loads(inputs.text_of(path, option))
-    except (ValueError, RecursionError) as error:
-        raise InterpError(f"{option} {path} is no JSON ({error})") from error
+    return inputs.strict_json(
+        f"{option} {path}", inputs.text_of(path, option), "no JSON", f"write a list of objects like {EXAMPLE}"
+    )
 
 
 def _entry(where: str, given: Any, folder: Path, strict: bool) -> Entry:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NewType
 
 Assignment = NewType("Assignment", str)  # key=value
+EMPTY = "says nothing: leave the option out, or say something"
 UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 OPTIONS = {
     "num_inference_steps": "--num-steps", "guidance_scale": "--guidance", "height": "--size", "width": "--size",

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from cos_interp.analyses.driver import saying
-from cos_interp.analyses.driver.saying import Assignment
+from cos_interp.analyses.driver.saying import EMPTY, Assignment
 from cos_interp.interp.limits import MOST_STEPS
 from cos_interp.interp.placing import Dtype, Offload, Placing
 from cos_interp.tasks import NAMES, outside, scorers
@@ -22,7 +22,7 @@ class Loading(BaseModel):
     """Which model, how it is loaded (see :class:`cos_interp.interp.placing.Placing`), what every call of it is told, and what
     memory there is. See docs/loading.md."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     PLACING: ClassVar[tuple[str, ...]] = ("device", "dtype", "offload", "vae_tiling", "lora")
     CALL: ClassVar[tuple[str, ...]] = ("size", "num_frames", "negative_prompt", "set")
     LIMITS: ClassVar[tuple[str, ...]] = ("memory", "host_memory", "disk")
@@ -60,7 +60,9 @@ class Loading(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _one_word(cls, value: Any, info: ValidationInfo) -> Any:
-        """One word where several may stand."""
+        """One word where several may stand. ValueError for an empty one, which a shell's empty variable leaves."""
+        if value == "" and info.field_name != "negative_prompt":  # which may be empty
+            raise ValueError(EMPTY)
         annotation = cls.model_fields[str(info.field_name)].annotation
         several = any(get_origin(kind) is tuple for kind in (annotation, *get_args(annotation)))
         return (value,) if several and isinstance(value, str) else value

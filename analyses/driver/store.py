@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ class RunStore:
     def __init__(self, folder: Path, kinds: Sequence[type[Facts]] = (), writer: Writer | None = None, parts: Sequence[str] = ()):
         self.folder, self.writer, self.parts = folder, writer, parts
         self.kinds = {kind.__name__: kind for kind in (*COMMON, *kinds)}
+        self.before_unit: Callable[[], None] = lambda: None  # RunError where a unit must not be stored
 
     @classmethod
     @contextlib.contextmanager
@@ -74,7 +76,8 @@ class RunStore:
         changed = [] if held is None else identity.changes(held, asked, accept_versions)
         if held is not None and held["format"] == 1:
             changed = [older.REFUSAL]
-        if held is not None and changed and held.get("status") == "failed":  # a repaired input starts anew
+        if held is not None and changed and held.get("status") == "failed" and self._starts_anew(held, asked):
+            warnings.warn(f"the run in {self.folder}, which failed, starts anew: {'; '.join(changed)}", stacklevel=4)
             self._clear()
             held, changed = None, []
         if changed:
@@ -93,7 +96,12 @@ class RunStore:
                 (self.folder / name).unlink()
         same = held is not None and held.get("status") == "complete" and {**held, **asked} == held
         if not same:
-            self._write_facts({**asked, "parts": list(self.parts), "status": "running"})
+            self._write_facts({**asked, **_earlier(held, asked), "parts": list(self.parts), "status": "running"})
+
+    def _starts_anew(self, held: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
+        """Whether a run that failed loses nothing that another command could want: it has no units, or its input was repaired."""
+        repaired = not identity.changes(held, {**asked, "inputs": held["inputs"], "code": held.get("code", {})})
+        return repaired or not any((self.folder / manifest.UNITS).glob("*.safetensors"))
 
     def _refuse_strangers(self, fresh: bool) -> None:
         """RunError where the folder holds no run of ours, or, before it is cleared, something beside it."""
@@ -170,6 +178,7 @@ class RunStore:
         """Store a finished unit: one file, complete or absent, sealed."""
         from safetensors.torch import save
 
+        self.before_unit()
         said = {
             "seal": BLANK,
             "unit": unit,
@@ -192,6 +201,14 @@ class RunStore:
     def damaged(self, units: Iterable[str]) -> list[str]:
         """The units, of these, that are there and are not what was written."""
         return [unit for unit in units if self.unit_path(unit).is_file() and self._intact(unit) is None]
+
+    def damaged_results(self) -> str | None:
+        """What is wrong with the results of a finished run, in words."""
+        try:
+            self.read(manifest.RESULTS)
+        except RunError as error:
+            return str(error)
+        return None
 
     def unit(self, unit: str) -> tuple[list[Row], Facts] | None:
         """Rows and facts of a finished unit; None when it is missing or damaged (it will be computed again).
@@ -298,6 +315,13 @@ class RunStore:
     def verify(self) -> list[str]:
         """Problems with the run's files; empty when the run is complete and everything in it is as it was written."""
         return manifest.problems(self.folder)
+
+
+def _earlier(held: Mapping[str, Any] | None, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The versions that a run was begun with, where it goes on with others: its units may be of either."""
+    known = [] if held is None else [*held.get("earlier", []), held["versions"]]
+    others = [versions for n, versions in enumerate(known) if versions != asked["versions"] and versions not in known[:n]]
+    return {"earlier": others} if others else {}
 
 
 def _said(data: bytes) -> dict[str, Any]:

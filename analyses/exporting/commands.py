@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cos_interp.interp.terminal import Failure, progress_bar, refuse_other_content
+from cos_interp.interp.terminal import Failure, progress_bar, refuse_other_content, writing
 from cos_interp.tasks.steps import WRITTEN
 
 export_app = typer.Typer(no_args_is_help=True, help="What is made here, for other programs.")
@@ -36,6 +36,6 @@ def export_steps(
     from cos_interp.analyses.exporting.steps import export
 
     bar, move = progress_bar()
-    with bar:
+    with bar, writing(out):
         written = export(load(run), out, layout, execute=execute, progress=move)
     typer.echo(f"{len(written)} videos written to {out}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -93,7 +94,8 @@ def write(folder: Path, layout: str, key: str, run: Run, clips: np.ndarray) -> l
 
 
 def _labels(folder: Path, videos: list[Path]) -> None:
-    with (folder / "labels.csv").open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(COLUMNS)
-        table.writerows([path.relative_to(folder).as_posix(), "", "", ""] for path in videos)
+    text = io.StringIO(newline="")
+    table = csv.writer(text)
+    table.writerow(COLUMNS)
+    table.writerows([path.relative_to(folder).as_posix(), "", "", ""] for path in videos)
+    write_atomic(folder / "labels.csv", text.getvalue().encode())

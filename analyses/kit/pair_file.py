@@ -13,7 +13,7 @@ import torch
 from cos_interp.analyses.driver import inputs
 from cos_interp.analyses.driver.settings import AnalysisConfig
 from cos_interp.analyses.kit.pairs import NoPair, Pair, Recorder
-from cos_interp.analyses.kit.problems import Problem, check_calls, settings_of
+from cos_interp.analyses.kit.problems import Problem, check_calls, refuse_twice, settings_of
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
@@ -30,17 +30,20 @@ Boxes = dict[str, tuple[int, int, int, int]]  # name -> left, top, right, bottom
 def read(path: Path, config: AnalysisConfig) -> list[Sides]:
     """The pairs of a file. A side without a ``seed`` gets the pair's own, which its other side shares; further keys go to the
     pipeline. Images are found relative to the file. InterpError names the line that does not fit, and what would."""
-    found = inputs.json_lines(path, "--pair-file", EXAMPLE)
-    return [
-        _pair(f"--pair-file {path}, line {number}", line, path.parent, place, config)
-        for place, (number, line) in enumerate(found)
+    lines = inputs.json_lines(path, "--pair-file", EXAMPLE)
+    places = [f"--pair-file {path}, line {number}" for number, _ in lines]
+    found = [
+        _pair(where, line, path.parent, place, config) for place, (where, (_, line)) in enumerate(zip(places, lines, strict=True))
     ]
+    refuse_twice(zip(places, found, strict=True))
+    return found
 
 
 def _pair(where: str, given: dict[str, Any], folder: Path, place: int, config: AnalysisConfig) -> Sides:
     if set(given) - {"boxes"} != set(SIDES):
         held = ", ".join(given) or "none"
         raise InterpError(f"{where} must have exactly the sides clean and corrupt, it has {held}: {EXAMPLE}")
+    _boxes(f"{where}, boxes", given.get("boxes", {}))  # also where no experiment asks for them
     noise = seed_for("noise", *config.about, "pairs", place)
     clean, corrupt = (_side(f"{where}, {name}", given[name], folder, place, noise, config) for name in SIDES)
     if clean == corrupt:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cos_interp.analyses.driver import inputs, prompt_lists
+from cos_interp.analyses.driver import inputs, prompt_lists, saying
 from cos_interp.analyses.driver.settings import AnalysisConfig, SuiteConfig, TasksConfig
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.interp.call import unfit
@@ -109,7 +109,21 @@ def item_call(item: Item) -> dict[str, Any]:
 
 def _own(config: SuiteConfig) -> list[Problem]:
     path, scorer = Path(str(config.prompts)), scorer_of(config)
-    return [_of_entry(config, entry, place, scorer) for place, entry in enumerate(prompt_lists.entries(path, "--prompts"))]
+    found = [_of_entry(config, entry, place, scorer) for place, entry in enumerate(prompt_lists.entries(path, "--prompts"))]
+    refuse_twice((problem.source, [problem]) for problem in found)
+    return found
+
+
+def refuse_twice(asked: Iterable[tuple[str, Sequence[Problem]]]) -> None:
+    """InterpError for what stands there again, noise and all: it would count twice. ``asked``: its place in the file, and what
+    is generated."""
+    seen: dict[tuple[int, ...], list[tuple[str, list[Any]]]] = {}
+    for where, parts in asked:
+        said = [(p.call, p.case and (p.case.expected, p.case.reference)) for p in parts]
+        others = seen.setdefault(tuple(p.seed for p in parts), [])
+        if twin := next((place for place, other in others if other == said), None):
+            raise InterpError(f"{where} is {twin.rpartition(', ')[2]} again: leave it out, or give it another seed")
+        others.append((where, said))
 
 
 def _of_entry(config: SuiteConfig, entry: prompt_lists.Entry, place: int, scorer: Scorer | None) -> Problem:
@@ -146,8 +160,8 @@ def scorer_of(config: SuiteConfig) -> Scorer | None:
 
 def settings_of(config: AnalysisConfig) -> dict[str, tuple[str, Any]]:
     """What the command line says for all runs, as :func:`cos_interp.analyses.driver.inputs.keywords` takes it."""
-    options = {"num_inference_steps": "--num-steps", "guidance_scale": "--guidance"}
-    return {key: (option, getattr(config, key)) for key, option in options.items()}
+    said = {key: getattr(config, key) for key in config.OWN} | config.call()
+    return {key: (saying.OPTIONS.get(key, "--set"), value) for key, value in said.items()}
 
 
 def check_calls(model: HookedVideoPipeline, found: Iterable[Problem]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +20,12 @@ FOLDER = {"folder": (Path, ..., typer.Argument(help="Folder of saved probes."))}
 AS_JSON = {"as_json": (bool, False, typer.Option("--json", help="Print machine-readable JSON."))}
 
 
+def _scored(row: Mapping[str, Any]) -> str:
+    """A score with its interval, where its clips give one."""
+    bounded = math.isfinite(row["low"]) and math.isfinite(row["high"])
+    return f"{row['score']:.2f}" + (f" [{row['low']:.2f}, {row['high']:.2f}]" if bounded else "")
+
+
 def _train(*, out: Path, overwrite: bool, as_json: bool, **given: Any) -> None:
     config = configured(TrainConfig, given)
     if not overwrite and out.exists() and any(out.iterdir()):
@@ -30,7 +38,7 @@ def _train(*, out: Path, overwrite: bool, as_json: bool, **given: Any) -> None:
     if as_json:
         print_json({"folder": str(out), "best": best})
         return
-    typer.echo(f"best: layer {best['layer']}, step {best['step']}: {best['score']:.2f} [{best['low']:.2f}, {best['high']:.2f}]")
+    typer.echo(f"best: layer {best['layer']}, step {best['step']}: {_scored(best)}")
     baselines = ("majority", "shuffled", "control", "x_t", "first frame", "position")
     typer.echo("baselines: " + ", ".join(f"{k} {best[k]:.2f}" for k in baselines if k in best))
     typer.echo(f"Probes: {out.resolve()}")
@@ -67,8 +75,8 @@ def _eval(*, folder: Path, as_json: bool, **given: Any) -> None:
         print_json(rows)
         return
     for row in rows:
-        interval = f"{row['score']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-        typer.echo(f"{row['name']} step {row['step']}: {interval} on {row['n_clips']} clips; {row['trained']:.2f} at training")
+        here = f"{row['name']} step {row['step']}: {_scored(row)} on {row['n_clips']} clips"
+        typer.echo(f"{here}; {row['trained']:.2f} at training")
 
 
 with_options(

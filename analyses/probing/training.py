@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from cos_interp.analyses.kit.problems import Problem, arguments, items
 from cos_interp.analyses.probing import ApplyConfig, EvalConfig, TrainConfig
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.selecting import known_layers
+from cos_interp.interp.terminal import write_file
 from cos_interp.probes.clip import Source
 from cos_interp.probes.collect import collect_clip, in_turn
 from cos_interp.probes.dataset import ProbeDataset, layer_of
@@ -77,8 +79,21 @@ def evaluate(folder: Path, config: EvalConfig, progress: Any) -> list[dict[str, 
         model, chosen, names=list(dict.fromkeys(n for n, _ in cells)), steps=sorted({s for _, s in cells}), targets=[target],
         progress=lambda done, total: progress(done, total, "clips"),
     )  # fmt: skip
+    for cell in cells:
+        _same_noise(grid, cell, data.sigmas[data.at(cell[1])])
     trained = grid.scores.set_index(["name", "step"]).score
     return [_evaluated(grid, data, cell) | {"trained": float(trained[cell])} for cell in cells]
+
+
+def _same_noise(grid: ProbeGrid, cell: tuple[str, int], sigma: float) -> None:
+    """ProbeError where a step has another noise level than the one on which its probe was trained: its number alone says
+    nothing in a run of other steps."""
+    trained = float(grid.scores.set_index(["name", "step"]).sigma[cell])
+    if not math.isclose(sigma, trained, rel_tol=1e-3, abs_tol=1e-3):
+        raise ProbeError(
+            f"step {cell[1]} has sigma {sigma:.3f} here, and the probes were trained at {trained:.3f}: give the --num-steps that "
+            "they were trained with"
+        )
 
 
 def _evaluated(grid: ProbeGrid, data: ProbeDataset, cell: tuple[str, int]) -> dict[str, Any]:
@@ -133,12 +148,12 @@ def apply(folder: Path, config: ApplyConfig, out: Path) -> dict[str, Any]:
     problem = items(TasksConfig(tasks=(config.task,), items=config.item + 1, seed=config.seed))[config.item]
     source = Source(problem.name, arguments(model, config, problem), problem.item)
     clip = collect_clip(model, source, [cell[0]], [cell[1]], [target], "all", 0)
+    _same_noise(grid, cell, clip.sigmas[0])
     predicted = grid.probes[cell].predict(clip.activations[cell[0]][0])
     frames = model.run(**source.call).decode()[0]
     names = target.names if target.form == CLASSIFY else ()
     video, legend = overlay(frames, predicted.reshape(clip.grid + predicted.shape[1:]), names)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(encode_mp4(video))
+    write_file(out, encode_mp4(video))
     truth = clip.labels[target.name]
     facts = {"video": str(out), "probe": f"{cell[0]} at step {cell[1]}", "prompt": problem.call["prompt"], "colours": legend}
     if target.form == CLASSIFY and (truth >= 0).any():

@@ -46,7 +46,8 @@ def test_every_prompt_comes_back_as_it_was_written(tmp_path_factory, texts, blan
     ("line", "message"),
     [
         ('{"prompt": 3}', "'prompt' is a number, not a text"), ('{"prompt": null}', "'prompt' is null"),
-        ("# a comment", "not a line of JSON"), ('{"prompt": "a"} // b', "not a line of JSON"), ("[1]", "must be an object"),
+        ("# a comment", "not a line of JSON but a comment"), ("  // b", "not a line of JSON but a comment"),
+        ('{"prompt": "a"} // b', "not a line of JSON"), ("[1]", "must be an object"),
         ('{"prompt": "a", "prompt": "b"}', "stands there twice"), ('{"prompt": "a", "x": NaN}', "no finite number"),
         ('{"prompt": "a", "x": 1e999}', "no finite number"), ('{"prompt": "\\ud800"}', "surrogate"),
         ("[" * 100_000, "brackets"), ('{"prompt": "a", "seed": -1}', "seed -1 must be"),

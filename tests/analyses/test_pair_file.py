@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,8 @@ def test_the_example_of_the_documentation_is_read(tmp_path):
         ({"clean": RED | {"seed": "1"}, "corrupt": BLUE}, 'seed "1" must be a whole number'),
         ({"clean": RED | {"seed": True}, "corrupt": BLUE}, "seed true must be"),
         ({"clean": RED | {"height": 32}, "corrupt": BLUE}, "height differs between the sides"),
+        ({"clean": RED, "corrupt": BLUE, "boxes": {"ball": [5, 0, 2, 9]}}, "line 2, boxes: 'ball' is"),
+        ({"clean": RED, "corrupt": BLUE, "boxes": None}, "line 2, boxes: give an object"),
         ({"clean": RED | {"num_inference_steps": 3}, "corrupt": BLUE}, "--num-steps is 8"),
     ],
 )  # fmt: skip
@@ -100,11 +103,24 @@ def test_every_malformed_line_is_named(line, message, tmp_path):
         pair_file.read(tmp_path / written(tmp_path, {"clean": RED, "corrupt": BLUE}, line), PatchingConfig())
 
 
+def test_a_pair_that_stands_there_again_is_named(tmp_path):
+    seeded = {"clean": RED | {"seed": 3}, "corrupt": BLUE | {"seed": 3}}
+    other, turned = {"clean": RED, "corrupt": BLUE}, {"clean": seeded["corrupt"], "corrupt": seeded["clean"]}
+    pairs = [other, seeded, other, {**seeded, "clean": RED | {"seed": 4}}, turned]
+    assert len(pair_file.read(tmp_path / written(tmp_path, *pairs), PatchingConfig())) == 5
+    with pytest.raises(InterpError, match="line 7 is line 2 again: leave it out, or give it another seed"):
+        pair_file.read(tmp_path / written(tmp_path, *pairs, "", seeded), PatchingConfig())
+
+
 def test_a_file_without_pairs_and_no_file(tmp_path):
     with pytest.raises(InterpError, match="has no lines"):
         pair_file.read(tmp_path / written(tmp_path, "", "  "), PatchingConfig())
     with pytest.raises(InterpError, match="No such file"):
         pair_file.read(tmp_path / "nowhere.jsonl", PatchingConfig())
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    for name, message in (("pipe.jsonl", "/pipe.jsonl is a pipe, not a file"), (".", " is a folder, not a file")):
+        with pytest.raises(InterpError, match=f"^--pair-file [^ ]*{message}$"):
+            pair_file.read(tmp_path / name, PatchingConfig())
     (tmp_path / "bytes.jsonl").write_bytes(b"\xff\xfe")
     with pytest.raises(InterpError, match="line 1: byte 0xff is not UTF-8"):
         pair_file.read(tmp_path / "bytes.jsonl", PatchingConfig())

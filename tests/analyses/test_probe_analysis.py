@@ -269,7 +269,7 @@ def cos(*args):
     return CliRunner().invoke(cli.app, ["probe", *map(str, args)])
 
 
-def test_the_commands(tmp_path):
+def test_the_commands(tmp_path, organism):
     folder = tmp_path / "probes" / "first"
     options = ["--tasks", "maze", "--num-steps", 2]
     done = cos("train", "--target", "first_class", "--out", folder, "--items", 4, "--layers", "3", "--steps", "1", "--folds", 2,
@@ -282,6 +282,17 @@ def test_the_commands(tmp_path):
     assert tested[0]["n_clips"] == 2 and tested[0]["score"] > 0.3
     seen = cos("eval", folder, "--items", 2, "--skip", 2, *options)
     assert "were trained on" in str(seen.exception)
+    level = {}
+    for steps in (2, 3):
+        scheduler = type(organism.pipe.scheduler).from_config(organism.pipe.scheduler.config)
+        scheduler.set_timesteps(steps)
+        level[steps] = f"{float(scheduler.sigmas[1]):.3f}"
+    for command in (("eval", folder, "--items", 1, "--tasks", "maze"), ("apply", folder, "--out", tmp_path / "no.mp4")):
+        other = cos(*command, "--num-steps", 3)  # its step 1 is another noise level
+        assert f"step 1 has sigma {level[3]} here, and the probes were trained at {level[2]}" in str(other.exception)
+    assert level[2] != level[3] and not (tmp_path / "no.mp4").exists()
+    alone = cos("eval", folder, "--items", 1, *options)
+    assert alone.exit_code == 0 and "nan" not in alone.stdout and "on 1 clips" in alone.stdout
     made = cos("apply", folder, "--out", tmp_path / "o.mp4", "--item", 5, "--num-steps", 2)
     assert made.exit_code == 0 and "tokens right" in made.stdout
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 
 import numpy as np
@@ -30,9 +31,33 @@ def test_a_text_with_a_prompt_a_line(tmp_path):
     (tmp_path / "all.txt").write_text("a red ball\n\n  two\u2028lines  \n", encoding="utf-8")
     found = read(tmp_path / "all.txt")
     assert prompts_of(found) == ["a red ball", "two\u2028lines"] and found[1].source.endswith("line 3")
+    for comment in ("# my prompts", " // mine"):
+        (tmp_path / "all.txt").write_text(f"a red ball\n\n{comment}\n")
+        with pytest.raises(InterpError, match=r'line 3 looks like a comment: take it out, or .*\{"prompt": "'):
+            read(tmp_path / "all.txt")
     (tmp_path / "all.txt").write_text("\n \n")
     with pytest.raises(InterpError, match="holds no prompts"):
         read(tmp_path / "all.txt")
+
+
+def test_what_a_scorer_is_told_may_have_keys_that_elsewhere_name_files(tmp_path):
+    told = {"image": "a red ball", "template": "ball.png", "reference": "x" * 5000, "last_image": "a\0b", "n": [{"image": "."}]}
+    path = tmp_path / "all.jsonl"
+    path.write_text(json.dumps({"prompt": "a", "expected": told}))
+    assert read(path)[0].case.expected == told and set(prompt_lists.content(path, "--prompts")) == {"entry 1"}
+    Image.new("RGB", (4, 4)).save(tmp_path / "ball.png")
+    held = prompt_lists.content(path, "--prompts")  # one that is there counts
+    assert held["file ball.png"] == hashlib.sha256((tmp_path / "ball.png").read_bytes()).hexdigest()
+
+
+def test_a_prompt_that_stands_there_again_with_its_noise_is_named(tmp_path):
+    lines = [{"prompt": "a"}, {"prompt": "a"}, {"prompt": "a", "seed": 1}, {"prompt": "a", "seed": 1, "expected": 2}]
+    path = tmp_path / "all.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    assert len({problem.seed for problem in read(path)}) == 3
+    path.write_text("\n".join(map(json.dumps, [*lines, {"seed": 1, "prompt": "a"}])))
+    with pytest.raises(InterpError, match="line 5 is line 3 again: leave it out, or give it another seed"):
+        read(path)
 
 
 def test_arrays_of_objects_with_the_usual_names(tmp_path):
@@ -49,7 +74,13 @@ def test_arrays_of_objects_with_the_usual_names(tmp_path):
         assert one.case.expected == {"dimension": ["motion"], "auxiliary_info": {"x": 1}, "unheard_of": 3}
         assert two.seed == 7 and two.call["num_frames"] == 9 and two.call["image"].size == (80, 80)
         assert set(one.call) == {"prompt"}
-    for text, message in (("3", "must be a list"), ("[3]", "entry 1 must be a text or an object"), ("[", "is no JSON")):
+    wrong = [("3", "must be a list"), ("[3]", "entry 1 must be a text or an object"), ("[", "is no JSON")]
+    wrong += [
+        ('[{"prompt": "a", "prompt": "b"}]', "'prompt' stands there twice"),
+        ('[{"prompt": "a", "x": NaN}]', "no finite number"),
+    ]
+    wrong += [('["\\ud800"]', "half of a surrogate pair"), ('[{"prompt": "a", "x": 1e999}]', "no finite number")]
+    for text, message in wrong:
         (tmp_path / "info.json").write_text(text)
         with pytest.raises(InterpError, match=message):
             read(tmp_path / "info.json")

@@ -9,7 +9,7 @@ import pytest
 from cos_interp import analyses
 from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig
 from cos_interp.analyses.driver import saying
-from cos_interp.analyses.driver.command import command_line
+from cos_interp.analyses.driver.command import command_line, integers
 from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.experiment import loaded, settled
 from cos_interp.analyses.driver.options import configured, option
@@ -18,6 +18,7 @@ from cos_interp.interp import HookedVideoPipeline
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.families import tiny
 from cos_interp.interp.own_size import own_size
+from cos_interp.interp.terminal import Failure
 
 
 def given(**said):
@@ -32,6 +33,25 @@ def given(**said):
 def test_what_cannot_be_read_is_an_error(wrong):
     with pytest.raises(ValueError):
         ChainOfStepsConfig(**wrong)
+
+
+@pytest.mark.parametrize("name", ["tasks", "lora", "set", "model", "prompts", "scorer", "size"])
+def test_an_empty_option_does_not_pass_for_the_default(name):
+    with pytest.raises(Failure, match=f"^--{name} '':? says nothing: leave the option out"):
+        configured(ChainOfStepsConfig, given(**{name: ""}))
+    with pytest.raises(ValueError, match="says nothing"):
+        ChainOfStepsConfig(**{name: ""})
+    assert configured(ChainOfStepsConfig, given()).tasks == ChainOfStepsConfig().tasks
+
+
+def test_empty_ranges_and_numbers_without_end_are_refused():
+    for text in ("5:5", "3:1"):
+        with pytest.raises(ValueError, match=f"'{text}' says nothing"):
+            integers(text)
+    for wrong in (float("inf"), float("nan")):
+        with pytest.raises(Failure, match=r"--guidance (inf|nan): Input should be"):
+            configured(ChainOfStepsConfig, given(guidance_scale=wrong))
+    assert configured(ChainOfStepsConfig, given(negative_prompt="")).negative_prompt == ""  # which is a prompt
 
 
 def test_assignments_may_hold_commas():
@@ -53,6 +73,21 @@ def test_the_call_is_told_and_the_command_repeats_it(prompts):
     line = command_line("chain-of-steps", config)
     assert "--size 48x32 --num-frames 5 --negative-prompt 'blue, bad'" in line and "--num-steps 20" in line
     assert "--set max_sequence_length=10,guidance_scale_2=2.0" in line
+
+
+def test_a_line_that_contradicts_an_option_is_refused(tmp_path):
+    path = tmp_path / "own.jsonl"
+    path.write_text(json.dumps({"prompt": "a", "height": 32, "num_frames": 5, "negative_prompt": "b", "max_sequence_length": 8}))
+    agreeing = {"size": "48x32", "num_frames": 5, "negative_prompt": "b", "set": {"max_sequence_length": 8}}
+    (found,) = problems(ChainOfStepsConfig(prompts=str(path), **agreeing))
+    assert found.call == {"prompt": "a"}  # all else is said for all runs
+    for other, message in (
+        ({"size": "48x64"}, "height is 32, and --size is 64"), ({"num_frames": 9}, "num_frames is 5, and --num-frames is 9"),
+        ({"negative_prompt": ""}, 'negative_prompt is "b", and --negative-prompt is'),
+        ({"set": {"max_sequence_length": 9}}, "max_sequence_length is 8, and --set is 9"),
+    ):  # fmt: skip
+        with pytest.raises(InterpError, match=f"line 1: {message}.* for all runs: make them agree"):
+            problems(ChainOfStepsConfig(prompts=str(path), **{**agreeing, **other}))
 
 
 def test_a_key_that_the_pipeline_does_not_take_names_a_near_one():

@@ -8,7 +8,7 @@ import torch
 from faults import content
 from stores import ASKED, MODEL, asked, fill
 
-from cos_interp.analyses.driver import lock
+from cos_interp.analyses.driver import identity, lock
 from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.facts import Facts, LeftOut, RunFacts
 from cos_interp.analyses.driver.store import RunStore
@@ -116,6 +116,34 @@ def test_a_failed_run_says_why_and_a_repaired_input_starts_anew(tmp_path):
     assert (store.facts()["status"], store.facts()["error"]) == ("failed", "ValueError: boom")
     assert "failed" in store.verify()[0]
     assert fill(tmp_path / "run") == [0, 1, 2] and "error" not in store.facts()
+
+
+@pytest.mark.parametrize("other", [{"versions": {"torch": "3"}}, {"config": {**ASKED["config"], "a": 2}},
+                                   {"model": {**MODEL, "parts": {"transformer": "1"}}}])  # fmt: skip
+def test_a_failed_run_with_units_is_not_lost_to_another_command(tmp_path, other):
+    with pytest.raises(ValueError), RunStore.open(tmp_path / "run", ASKED) as store:
+        store.add_unit("u0", [], {}, Facts())
+        raise ValueError("no space left")
+    before = content(tmp_path / "run")
+    with pytest.raises(RunError, match="holds another run"):
+        fill(tmp_path / "run", facts={**ASKED, **other})
+    assert content(tmp_path / "run") == before and fill(tmp_path / "run") == [1, 2]
+    with pytest.raises(ValueError), RunStore.open(tmp_path / "none", ASKED):
+        raise ValueError("boom")
+    with pytest.warns(UserWarning, match="which failed, starts anew: "):
+        assert fill(tmp_path / "none", facts={**ASKED, **other}) == [0, 1, 2]  # nothing to lose
+
+
+def test_versions_that_a_run_was_begun_with_are_not_forgotten(folder):
+    assert "earlier" not in RunStore(folder).facts()
+    for now, earlier in (("3", ["2"]), ("4", ["2", "3"]), ("2", ["3", "4"])):
+        fill(folder, facts={**ASKED, "versions": {"torch": now}}, accept_versions=True)
+        facts = RunStore(folder).facts()
+        assert facts["versions"] == {"torch": now} and facts["earlier"] == [{"torch": version} for version in earlier]
+    assert identity.begun_with(facts) == "torch 3; torch 4" and RunStore(folder).verify() == []
+    assert fill(folder, facts={**ASKED, "versions": {"torch": "2"}}) == [] and RunStore(folder).facts() == facts
+    fill(folder, fresh=True)
+    assert "earlier" not in RunStore(folder).facts()
 
 
 # --- nothing foreign is touched ---------------------------------------------------------------------------------------

@@ -8,11 +8,14 @@ import shutil
 import subprocess
 import sys
 
+import faults
 import pytest
 from typer.testing import CliRunner
 
 from cos_interp import analyses
+from cos_interp.analyses.driver.errors import RunError
 from cos_interp.cli import app
+from cos_interp.interp.files import read_sealed_json, sealed_json
 from cos_interp.interp.terminal import Failure
 
 
@@ -74,6 +77,29 @@ def test_a_page_is_drawn_again_whatever_became_of_it(runs, tmp_path, name):
         assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == whole
 
 
+def test_a_page_is_not_drawn_beside_damaged_results(runs, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(runs / "good", folder)
+    whole = (folder / "results.parquet").read_bytes()
+    for damage in (lambda path: path.write_bytes(whole[:-1] + b"!"), lambda path: path.unlink()):
+        damage(folder / "results.parquet")
+        before = faults.content(folder)
+        with pytest.raises(RunError, match=r"results\.parquet (has been changed|cannot be read).*makes it again"):
+            said("report", "draw", str(folder))
+        assert faults.content(folder) == before
+
+
+def test_the_page_and_show_tell_what_a_run_was_begun_with(runs, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(runs / "good", folder)
+    facts = read_sealed_json((folder / "run.json").read_bytes())
+    (folder / "run.json").write_bytes(sealed_json({**facts, "earlier": [{**facts["versions"], "torch": "0.7.old"}]}))
+    assert "begun with: torch 0.7.old" in said("runs", "show", str(folder))
+    said("report", "draw", str(folder))
+    assert "Begun with other versions, of which some numbers may be: torch 0.7.old." in (folder / "report.html").read_text()
+    assert "begun with" not in said("runs", "show", str(runs / "good"))
+
+
 def test_a_run_is_removed_and_nothing_else(runs):
     shutil.copytree(runs / "good", runs / "copy")
     (runs / "copy" / "notes.txt").write_text("x")
@@ -119,8 +145,10 @@ def test_a_damaged_unit_is_named_in_one_line(runs, tmp_path):
     shutil.copytree(runs / "good", tmp_path / "run")
     unit = next((tmp_path / "run" / "shards").iterdir())
     unit.write_bytes(unit.read_bytes()[:-1])
+    (tmp_path / "run" / "results.parquet").write_bytes(b"lost")
     command = ["analyze", "self-correction", "--items", "1", "--tasks", "maze", "--num-steps", "2", "--out", tmp_path / "run"]
     done = subprocess.run([sys.executable, "-m", "cos_interp.cli", *command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"warning: {unit} is damaged: it is not used, and computed again" in done.stderr.splitlines()
+    assert re.search(r"^warning: .*results.parquet has been changed .* it is made again of the units$", done.stderr, re.MULTILINE)
     said("runs", "verify", str(tmp_path / "run"))
