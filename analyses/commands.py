@@ -11,7 +11,7 @@ import typer
 from cos_interp.analyses import EXPERIMENTS, draw, load, runner
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.options import configured, with_options
-from cos_interp.interp.terminal import Failure, Json, print_json, progress_bar
+from cos_interp.interp.terminal import Failure, Json, print_json, progress_bar, refuse_other_content
 
 if TYPE_CHECKING:
     from cos_interp.analyses.driver.findings import Finding
@@ -201,3 +201,23 @@ def report_findings(
     for path in sorted((dossiers[0] / "media").glob("*.svg")):
         (out.parent / "media" / path.name).write_bytes(RunStore(dossiers[0]).read(f"media/{path.name}"))
     typer.echo(f"Findings: {out.resolve()}")
+
+
+@report_app.command("figures")
+def report_figures(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    folder: Annotated[Path, typer.Argument(help="Where the files go.")],
+) -> None:
+    """Every figure of a finished run for a paper: SVG, PDF, its numbers as CSV, and a paragraph on methods in methods.md.
+
+    Example: cos report figures runs/noise paper/noise
+    """
+    from cos_interp.analyses.reporting.paper import METHODS, files
+    from cos_interp.interp.files import write_atomic
+
+    made = files(run, EXPERIMENTS)
+    refuse_other_content(folder, made)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in made.items():
+        write_atomic(folder / name, data)
+    typer.echo(f"{len(made)} files written to {folder}, the methods to {METHODS}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,34 +16,24 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from cos_interp.reports.drawing import STOPS, Curves, Drawing, Maps, Numbers
-
-STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "cos",
-    "font.size": 8,
-    "axes.titlesize": 9,
-    "figure.dpi": 100,
-    "font.family": "DejaVu Sans",
-}
-
-
-def svg(figure: Figure) -> str:
-    """The figure as an ``<svg>`` element without a document header or a date."""
-    buffer = io.StringIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight")
-    plt.close(figure)
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+from cos_interp.reports.style import style, svg, widest
 
 
 def subplots(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[plt.Axes]]:
-    """A figure with ``count`` axes of a size in inches, filled row by row; call it within the style."""
-    columns = min(columns, count)
+    """A figure with ``count`` axes of a size in inches, filled row by row, no wider than it may be; call it within the style."""
+    width = min(width, widest())
+    columns = int(min(columns, count, max(1, widest() // width)))
     rows = -(-count // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False, layout="constrained")
     for axis in axes.flat[count:]:
         axis.remove()
     return figure, list(axes.flat[:count])
+
+
+def _is_left(axis: plt.Axes) -> bool:
+    """Whether an axis of a grid stands at its left side."""
+    spec = axis.get_subplotspec()
+    return spec is not None and spec.is_first_col()
 
 
 def colours(name: str) -> list[str]:
@@ -68,15 +57,15 @@ def heat_maps(
     top = limit or max(0.05, float(np.abs(values).max())) if len(values) else 1.0
     cmap = "Reds" if share else "RdBu_r"
     scale = {"vmin": 0 if share else -top, "vmax": 1 if share else top, "cmap": cmap}
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(style()):
         figure, axes = subplots(len(maps), 4, 3.1, 2.9)
-        for place, (axis, (title, table)) in enumerate(zip(axes, maps, strict=True)):
+        for axis, (title, table) in zip(axes, maps, strict=True):
             sns.heatmap(table.astype(float), ax=axis, cbar=False, **scale)
             axis.set_title(title)
             axis.set_xticks(np.arange(table.shape[1]) + 0.5)
             axis.set_xticklabels([f"{k}\n{sigmas[int(k)]:.2f}" for k in table.columns], fontsize=6, rotation=0)
             axis.set_xlabel("step, sigma")
-            axis.set_ylabel("layer" if place % 4 == 0 else "")
+            axis.set_ylabel("layer" if _is_left(axis) else "")
             axis.invert_yaxis()
         figure.colorbar(axes[0].collections[0], ax=axes, label=label, aspect=30)
     ends = {"low": scale["vmin"], "high": scale["vmax"], "colours": colours(cmap)}
@@ -85,7 +74,7 @@ def heat_maps(
 
 def profiles(curves: Sequence[tuple[str, pd.DataFrame]], expected: dict[str, list[float]], steps: list[int]) -> Drawing:
     """Effect by step against sigma with 95 % bands; the trivial expectations dashed."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(style()):
         figure, axis = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
         sigmas: list[float] = []
         for (name, table), colour in zip(curves, sns.color_palette("deep"), strict=False):
@@ -136,7 +125,7 @@ def step_ticks(sigmas: Sequence[float], every: int = 1) -> dict[int, str]:
 
 def panels(made: Sequence[Panel], columns: int = 2) -> Drawing:
     """Curves with 95 % bands, in one figure."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(style()):
         figure, axes = subplots(len(made), columns, 5.4, 3.0)
         for axis, panel in zip(axes, made, strict=True):
             _draw(axis, panel)
@@ -190,13 +179,13 @@ def matrix_maps(
         low = -high
     cmap = "RdBu_r" if diverging else "viridis"
     scale = {"vmin": low, "vmax": high, "cmap": cmap}
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(style()):
         figure, axes = subplots(len(maps), columns, 3.9, 3.1)
-        for place, (axis, (title, table)) in enumerate(zip(axes, maps, strict=True)):
+        for axis, (title, table) in zip(axes, maps, strict=True):
             sns.heatmap(table.astype(float), ax=axis, cbar=False, xticklabels=True, yticklabels=True, **scale)
             axis.set_title(title)
             axis.set_xlabel(xlabel)
-            axis.set_ylabel(ylabel if place % columns == 0 else "")
+            axis.set_ylabel(ylabel if _is_left(axis) else "")
             axis.tick_params(labelsize=6, rotation=0)
             axis.invert_yaxis()
         figure.colorbar(axes[0].collections[0], ax=axes, label=label, aspect=30)
@@ -207,7 +196,7 @@ def matrix_maps(
 
 def bars(groups: pd.DataFrame, ylabel: str, reference: float | None = None) -> Drawing:
     """Means with 95 % whiskers; ``groups`` has the columns ``name, mean, low, high``."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(style()):
         figure, axis = plt.subplots(figsize=(max(4.0, 0.55 * len(groups) + 1.5), 3.2), layout="constrained")
         mean = groups["mean"].astype(float)
         low, high = groups.low.astype(float).fillna(mean), groups.high.astype(float).fillna(mean)
@@ -224,9 +213,9 @@ def bars(groups: pd.DataFrame, ylabel: str, reference: float | None = None) -> D
 
 def scatters(
     made: Sequence[tuple[str, pd.DataFrame]], colour: str, label: str, categorical: bool = True, columns: int = 3
-) -> str:
+) -> Drawing:
     """Points ``x, y`` coloured by a column, one panel a table."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(style()):
         figure, axes = subplots(len(made), columns, 3.7, 3.2)
         for place, (axis, (title, table)) in enumerate(zip(axes, made, strict=True)):
             palette = "deep" if categorical else "viridis"
@@ -236,4 +225,5 @@ def scatters(
             axis.set(title=title, xlabel="", ylabel="", xticks=[], yticks=[])
             if place == 0:
                 axis.legend(title=label, fontsize=6, title_fontsize=6, frameon=False)
-    return svg(figure)
+    points = pd.concat([table[[colour, "x", "y"]].assign(panel=title) for title, table in made])
+    return Drawing(svg(figure), Numbers(points[["panel", colour, "x", "y"]]))

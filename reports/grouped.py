@@ -11,7 +11,8 @@ import matplotlib.pyplot as plt
 import seaborn as sns
 
 from cos_interp.reports.drawing import Drawing, Numbers
-from cos_interp.reports.figures import STYLE, subplots, svg
+from cos_interp.reports.figures import subplots
+from cos_interp.reports.style import style, svg
 
 
 def grouped_points(made: list[tuple[str, pd.DataFrame]], reference: str | None = None, columns: int = 1) -> Drawing:
@@ -19,7 +20,7 @@ def grouped_points(made: list[tuple[str, pd.DataFrame]], reference: str | None =
 
     ``reference``: a series with one row, drawn as a dashed line across the panel.
     """
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(style()):
         figure, axes = subplots(len(made), columns, 8.6, 2.8)
         for axis, (label, table) in zip(axes, made, strict=True):
             _draw(axis, table, label, reference)

@@ -10,21 +10,30 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import seaborn as sns
 
-from cos_interp.reports.figures import STYLE, subplots, svg
+from cos_interp.reports.drawing import Drawing, Numbers
+from cos_interp.reports.figures import subplots
+from cos_interp.reports.style import style, svg
 
 NAMES = {"cross": "attention to the prompt", "attn": "attention to the video", "mlp": "MLP"}
 
 
-def flow(rows: pd.DataFrame, sigmas: list[float], prompts: tuple[str, str]) -> str:
+def flow(rows: pd.DataFrame, sigmas: list[float], prompts: tuple[str, str]) -> Drawing:
     """Four panels, in the order of the story; ``rows`` are those of the maps, ``prompts`` of one pair."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(style()):
         figure, axes = subplots(4, 2, 4.6, 3.2)
         _parts(axes[0], rows[rows.table == "part"])
         _heads(axes[1], rows[rows.table == "head"])
         _tokens(axes[2], rows[rows.table == "flow"])
         _steps(axes[3], rows[rows.table == "from"], sigmas)
         figure.suptitle(f"From “{prompts[0]}” to “{prompts[1]}” (first pair)", fontsize=9)
-    return svg(figure)
+    return Drawing(svg(figure), Numbers(_numbers(rows)))
+
+
+def _numbers(rows: pd.DataFrame) -> pd.DataFrame:
+    """What the panels show: means over pairs."""
+    shown = rows[rows.table.isin(["part", "head", "flow", "from"])]
+    place = [name for name in ("table", "part", "layer", "head", "group", "step") if name in shown]
+    return shown.groupby(place, dropna=False, sort=False).effect.agg(["mean", "count"]).reset_index()
 
 
 def _parts(axis: plt.Axes, rows: pd.DataFrame) -> None:

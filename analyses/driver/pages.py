@@ -27,7 +27,8 @@ def build(
     """The report of an experiment: page, lines for the terminal, data, media. ``named``: caveats beside those of what was run."""
     media = {media_name(s, clip): clip.data for s in sections for clip in s.clips}
     media |= {media_name(s, reel): reel.data for s in sections for reel in s.reels}
-    figures = {f"{file_name(s.title)}.svg": s.figure.encode() for s in sections if s.figure}
+    figures = {f"{file_name(s.title)}.svg": s.figure for s in sections if s.figure}
+    media |= {name: figure.encode() for name, figure in figures.items()}
     asked, method = split_question(question)
     first, notes = deciding(findings), notes or []
     html = render(
@@ -39,7 +40,8 @@ def build(
         versions=result.facts["versions"], command=result.facts["command"],
     )  # fmt: skip
     lines = [f.line() for f in findings] + list(notes)
-    return Report(lines, {"findings": [f.data() for f in findings], "notes": notes}, html, media | figures, tuple(figures))
+    told = {"question": asked, "method": method, "source": source}
+    return Report(lines, {"findings": [f.data() for f in findings], "notes": notes}, html, media, figures, told)
 
 
 def strip(clips: np.ndarray, frames: list[int] | None = None, gap: int = 2) -> np.ndarray:
