@@ -221,3 +221,31 @@ def report_figures(
     for name, data in made.items():
         write_atomic(folder / name, data)
     typer.echo(f"{len(made)} files written to {folder}, the methods to {METHODS}")
+
+
+@report_app.command("compare")
+def report_compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders of one experiment; differences are to the first.")],
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("compare.html"),
+    as_json: Json = False,
+) -> None:
+    """How runs of other models, checkpoints, seeds or guidance differ: claim by claim, and along noise levels and depth.
+
+    Example: cos report compare runs/base runs/tuned --out base-tuned.html
+    """
+    from cos_interp.analyses.reporting.compare import compared
+
+    held = [load(folder) for folder in runs]
+    page, data = compared(held, EXPERIMENTS[held[0].name])
+    _write_page(out, page)
+    if as_json:
+        print_json({"report": str(out), **data})
+        return
+    typer.echo(f"Report: {out.resolve()}")
+
+
+def _write_page(path: Path, page: str) -> None:
+    from cos_interp.interp.files import write_atomic
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, page.encode())

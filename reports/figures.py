@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import matplotlib
 
@@ -81,8 +80,8 @@ def profiles(curves: Sequence[tuple[str, pd.DataFrame]], expected: dict[str, lis
             axis.plot(table.step, table["mean"], marker="o", ms=3, label=f"{name} (n = {table.n.max()})", color=colour)
             axis.fill_between(table.step, table.low.astype(float), table.high.astype(float), alpha=0.15, color=colour, lw=0)
             sigmas = list(table.sigma)
-        for (name, values), style in zip(expected.items(), ("--", ":"), strict=False):
-            axis.plot(steps, values, style, color="0.35", lw=1, label=f"expected: {name}")
+        for (name, values), line in zip(expected.items(), ("--", ":"), strict=False):
+            axis.plot(steps, values, line, color="0.35", lw=1, label=f"expected: {name}")
         axis.axhline(0, color="0.8", lw=0.6)
         axis.set_xticks(steps)
         axis.set_xticklabels([f"{k}\n{s:.2f}" for k, s in zip(steps, sigmas, strict=False)])

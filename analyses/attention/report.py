@@ -66,9 +66,9 @@ def local(result: AnalysisResult, within: pd.DataFrame) -> Finding:
     return result.judge("attention.space", Mean(nearer(each)), said, shuffled)
 
 
-def nearer(each: pd.DataFrame) -> np.ndarray:
+def nearer(each: pd.DataFrame) -> pd.Series:
     """Share of the shuffled distance by which the own is shorter, an item: 0 for rows that do not depend on their query."""
-    return (1 - each.distance / each.shuffled_distance).to_numpy(float)
+    return (1 - each.distance / each.shuffled_distance).astype(float)
 
 
 def spoken(result: AnalysisResult, named: pd.DataFrame) -> Finding:
@@ -79,7 +79,7 @@ def spoken(result: AnalysisResult, named: pd.DataFrame) -> Finding:
         f"layer {layer}, head {head}, best on the other half of items: log2 of a word's attention at the object that it names "
         f"over its mean in the first frame {own.number()}; more than of words that name nothing, by"
     )
-    return result.judge("attention.words", Mean((tested.own_ratio - tested.other_ratio).to_numpy(float)), said, other.number())
+    return result.judge("attention.words", Mean((tested.own_ratio - tested.other_ratio).astype(float)), said, other.number())
 
 
 def chosen_head(named: pd.DataFrame) -> tuple[tuple[int, int], pd.DataFrame]:

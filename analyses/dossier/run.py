@@ -89,7 +89,7 @@ def run_and_report(
             result = AnalysisResult(NAME, config, pd.DataFrame(), store.facts() or {}, units)
             result.units = corrected(result.units_of(ExperimentFacts))
             result.rows = _claims(result.units_of(ExperimentFacts))
-            store.write_results(result.rows.drop(columns=["number", "control", "twins"], errors="ignore"))
+            store.write_results(result.rows.drop(columns=["number", "control", "twins", "items"], errors="ignore"))
             report = build(result)
             texts = {"findings.md": report.data["markdown"].encode()}
             store.write_page(report.files() | texts | _figures(folder, result.units_of(ExperimentFacts)))

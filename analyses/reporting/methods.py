@@ -60,9 +60,15 @@ def _inputs(config: AnalysisConfig, facts: Mapping[str, Any]) -> Iterator[str]:
         yield f"The inputs were our own ({option[2:]}{f', {entries} entries' if entries else ''})."
     values = config.model_dump()
     if not files and (tasks := values.get("tasks") or ([values["task"]] if values.get("task") else [])):
-        many = f"{values['items']} items" if values.get("items") else f"{values['pairs']} pairs" if values.get("pairs") else "Items"
+        many = (
+            f"{values['items']} items" if values.get("items") else f"{values['pairs']} pairs" if values.get("pairs") else "Items"
+        )
         of = "drawn outside cos-500, which no rule had seen" if config.confirm else "of cos-500"
-        yield f"{many} of each of {', '.join(tasks)} were used, {of}." if len(tasks) > 1 else f"{many} of {tasks[0]} were used, {of}."
+        yield (
+            f"{many} of each of {', '.join(tasks)} were used, {of}."
+            if len(tasks) > 1
+            else f"{many} of {tasks[0]} were used, {of}."
+        )
     yield f"Every noise has a seed of its own that depends on the run's seed ({config.seed}) and on what it is for, and on nothing else."
 
 
