@@ -37,10 +37,9 @@ class Difference:
         """What the interval leaves of it, in words."""
         low, high = self.number.low, self.number.high
         if not (math.isfinite(low) and math.isfinite(high)):
-            exact = self.number.kind == "constant" and self.pairs
-            return (
-                ("no difference in any item" if self.number.value == 0 else "the same in all items") if exact else "no interval"
-            )
+            if self.number.kind != "constant" or not self.pairs:
+                return "no interval"
+            return "no difference in any item" if self.number.value == 0 else "the same in all items"
         return "more" if low > 0 else "less" if high < 0 else "no difference shown"
 
     def __str__(self) -> str:

@@ -12,7 +12,7 @@ from cos_interp.analyses.driver.pages import Section
 from cos_interp.analyses.reporting.claims import Claim
 from cos_interp.analyses.reporting.measures import LAYER, Group, Laid, all_differences
 from cos_interp.analyses.reporting.sides import Side
-from cos_interp.reports.drawing import VALUE
+from cos_interp.reports.drawing import VALUE, Drawing
 from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
 from cos_interp.reports.grouped import grouped_points
 
@@ -54,7 +54,9 @@ def _apart(claim: Claim, held: Sequence[Side]) -> Iterator[dict[str, object]]:
 
 
 def _bounds(number: Number) -> dict[str, float]:
-    return {"mean": number.value, "low": number.low, "high": number.high, "n": number.n}
+    bounded = math.isfinite(number.low) and math.isfinite(number.high)
+    low, high = (number.low, number.high) if bounded else (math.nan, math.nan)
+    return {"mean": number.value, "low": low, "high": high, "n": number.n}
 
 
 # --- measured columns ------------------------------------------------------------------------------------------------
@@ -75,20 +77,13 @@ def caption(found: Laid, held: Sequence[Side]) -> str:
     """What is drawn, of how many items, how the differences were taken, and at which points."""
     first = found.groups[0].points[0]
     numbers = ", ".join(f"{side.name} {number.n}" for side, number in zip(held, first.numbers, strict=True))
-    how = {"paired" if more.pairs else "unpaired" for more in all_differences(found)}
-    taken = {
-        frozenset({"paired"}): "paired item by item",
-        frozenset({"unpaired"}): "unpaired: the runs do not have the same items",
-    }
-    points = (
-        "points of their own"
-        if all(group.exact for group in found.groups)
-        else f"the points of {held[0].name}, others interpolated"
-    )
-    return (
-        f"Bands: 95 % intervals over items (n: {numbers}). Differences to {held[0].name}: "
-        f"{taken.get(frozenset(how), 'paired where items are the same, else unpaired')}. All at {points}."
-    )
+    how = {bool(more.pairs) for more in all_differences(found)}
+    taken = "paired where items are the same, else unpaired"
+    if len(how) == 1:
+        taken = "paired item by item" if True in how else "unpaired, since the runs do not have the same items"
+    exact = all(group.exact for group in found.groups)
+    points = "points that all runs have" if exact else f"the points of {held[0].name}, where others are interpolated"
+    return f"95 % intervals over items (n: {numbers}). Differences to {held[0].name}: {taken}. All at {points}."
 
 
 def _panels(group: Group, found: Laid, held: Sequence[Side]) -> Iterator[Panel]:
@@ -101,51 +96,47 @@ def _panels(group: Group, found: Laid, held: Sequence[Side]) -> Iterator[Panel]:
     line = lambda numbers: pd.DataFrame([{along: x, **_bounds(number)} for x, number in zip(at, numbers, strict=True)])
     curves = [Curve(side.name, line([p.numbers[i] for p in group.points])) for i, side in enumerate(held)]
     named = f"{group.name}: " if group.name else ""
-    yield Panel(f"{named}each run", curves, along, xlabel, found.measured.title.lower(), ticks)
+    yield Panel(f"{named}each run", curves, along, xlabel, "mean", ticks)
     apart = [
-        Curve(f"{side.name} less {held[0].name}", line([p.differences[i].number for p in group.points]))
-        for i, side in enumerate(held[1:])
+        Curve(_less(side, held[0]), line([p.differences[i].number for p in group.points])) for i, side in enumerate(held[1:])
     ]  # fmt: skip
     none = pd.DataFrame({along: [at[0], at[-1]], "mean": [0.0, 0.0]})
     yield Panel(f"{named}difference", [*apart, Curve("none", none, ":")], along, xlabel, "difference", ticks)
 
 
+def _less(side: Side, first: Side) -> str:
+    return f"{side.name} less {first.name}"
+
+
 def _maps(found: Laid, held: Sequence[Side], title: str, said: str) -> Iterator[Section]:
-    label = found.measured.title.lower()
-    step, depth = f"step of {held[0].name}", "relative depth"
-    own, apart, cells, apart_cells = [], [], [], []
-    for group in found.groups:
-        part = f"{group.name}: " if group.name else ""
-        for i, side in enumerate(held):
-            own.append((f"{part}{side.name}", _matrix(group, [point.numbers[i].value for point in group.points])))
-            cells += [_cell(f"{part}{side.name}", p.step, p.depth, step, depth, p.numbers[i]) for p in group.points]
-        for i, side in enumerate(held[1:]):
-            name = f"{part}{side.name} less {held[0].name}"
-            apart.append((name, _matrix(group, [point.differences[i].number.value for point in group.points])))
-            apart_cells += [
-                _cell(name, p.step, p.depth, step, depth, p.differences[i].number) | {"taken": p.differences[i].how}
-                for p in group.points
-            ]  # fmt: skip
-    sigmas = ", ".join(
-        f"{point.step:.0f}: {point.sigma:.2f}"
-        for point in found.groups[0].points
-        if point.depth == found.groups[0].points[0].depth
-    )
+    points = found.groups[0].points
+    sigmas = ", ".join(f"{point.step:.0f}: {point.sigma:.2f}" for point in points if point.depth == points[0].depth)
     said = f"{said} Sigma of the steps: {sigmas}."
-    yield Section(title, matrix_maps(own, step, depth, label).explored(pd.DataFrame(cells)), said)
-    yield Section(
-        f"{title}: difference",
-        matrix_maps(apart, step, depth, "difference", diverging=True).explored(pd.DataFrame(apart_cells)),
-        said,
-    )
+    own = [(side.name, [[point.numbers[i] for point in g.points] for g in found.groups]) for i, side in enumerate(held)]
+    apart = [
+        (_less(side, held[0]), [[point.differences[i].number for point in g.points] for g in found.groups])
+        for i, side in enumerate(held[1:])
+    ]  # fmt: skip
+    yield Section(title, _map(found.groups, own, held[0], title.lower(), False), said)
+    yield Section(f"{title}: difference", _map(found.groups, apart, held[0], "difference", True), said)
 
 
-def _matrix(group: Group, values: Sequence[float]) -> pd.DataFrame:
-    rows = [{"depth": f"{p.depth:.2f}", "step": int(p.step), "value": v} for p, v in zip(group.points, values, strict=True)]
-    return pd.DataFrame(rows).pivot_table("value", "depth", "step", dropna=False, sort=False)
+def _map(
+    groups: Sequence[Group], named: Sequence[tuple[str, list[list[Number]]]], first: Side, label: str, diverging: bool
+) -> Drawing:
+    """A map a group and name; of each cell its interval and n."""
+    x, y, maps, cells = f"step of {first.name}", "relative depth", [], list[dict[str, object]]()
+    for place, group in enumerate(groups):
+        for name, numbers in named:
+            title = f"{group.name}: {name}" if group.name else name
+            here = [
+                {"map": title, y: f"{point.depth:.2f}", x: int(point.step), VALUE: number.value, **_interval(number)}
+                for point, number in zip(group.points, numbers[place], strict=True)
+            ]  # fmt: skip
+            maps.append((title, pd.DataFrame(here).pivot_table(VALUE, y, x, dropna=False, sort=False)))
+            cells += here
+    return matrix_maps(maps, x, y, label, diverging=diverging).explored(pd.DataFrame(cells))
 
 
-def _cell(name: str, step: float, depth: float, x: str, y: str, number: Number) -> dict[str, object]:
-    return {
-        "map": name, y: f"{depth:.2f}", x: int(step), VALUE: number.value, "low": number.low, "high": number.high, "n": number.n,
-    }  # fmt: skip
+def _interval(number: Number) -> dict[str, float]:
+    return {name: value for name, value in _bounds(number).items() if name != "mean"}

@@ -102,11 +102,12 @@ def _group(name: str, cubes: Sequence[Cube], sides: Sequence[Side]) -> Group:
     sigmas, depths = cubes[0].sigmas, cubes[0].depths
     steps = {sigma: step for step, sigma in sides[0].sigmas.items()}
     at = [found.at(sigmas, depths) for found in cubes]
-    points = tuple(
-        _point(steps.get(float(sigma), np.nan), sigma, depth, [_items(c, v[:, i, j]) for c, v in zip(cubes, at, strict=True)], sides)
-        for i, sigma in enumerate(sigmas) for j, depth in enumerate(depths)
-    )  # fmt: skip
-    return Group(name, points, all(found.fits(sigmas, depths) for found in cubes))
+    points = []
+    for i, sigma in enumerate(sigmas):
+        for j, depth in enumerate(depths):
+            items = [_items(found, values[:, i, j]) for found, values in zip(cubes, at, strict=True)]
+            points.append(_point(steps.get(float(sigma), np.nan), sigma, depth, items, sides))
+    return Group(name, tuple(points), all(found.fits(sigmas, depths) for found in cubes))
 
 
 def _items(found: Cube, values: np.ndarray) -> dict[str, float]:

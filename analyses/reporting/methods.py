@@ -69,7 +69,7 @@ def _inputs(config: AnalysisConfig, facts: Mapping[str, Any]) -> Iterator[str]:
             if len(tasks) > 1
             else f"{many} of {tasks[0]} were used, {of}."
         )
-    yield f"Every noise has a seed of its own that depends on the run's seed ({config.seed}) and on what it is for, and on nothing else."
+    yield f"Every noise has a seed of its own, from the run's seed ({config.seed}) and what it is for."
 
 
 def _measured(config: AnalysisConfig, told: Mapping[str, str]) -> Iterator[str]:
@@ -94,14 +94,14 @@ def _analysis(config: AnalysisConfig, findings: Sequence[Finding]) -> Iterator[s
         yield f"Intervals are of 95 % over items: {'; '.join(INTERVALS[kind] for kind in kinds)}."
     if findings:
         yield (
-            "A claim counts as reproduced when the interval lies wholly above the smallest effect of interest, as refuted when it "
-            "lies wholly below it, and as undecided else. The file of rules, whose digest stands below, says of each which numbers "
-            "had been seen when it was written."
+            "A claim counts as reproduced when the interval lies wholly above the smallest effect of interest, as refuted when "
+            "it lies wholly below it, and as undecided else. The file of rules, whose digest stands below, says of each which "
+            "numbers had been seen when it was written."
         )
     if config.twins:
         yield (
-            f"The same was run on {config.twins} models with transformers of random weights (seeds {FIRST} and following), beyond "
-            "all of which the interval must lie."
+            f"The same was run on {config.twins} models with transformers of random weights (seeds {FIRST} and following), "
+            "beyond all of which the interval must lie."
         )
     if sum(finding.primary for finding in findings) > 1:
         yield "p-values are not corrected for one another."
