@@ -249,3 +249,27 @@ def _write_page(path: Path, page: str) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, page.encode())
+
+
+@report_app.command("index")
+def report_index(
+    folder: Annotated[Path, typer.Argument(help="Folder of runs, at any depth.")] = Path("runs"),
+    out: Annotated[Path | None, typer.Option(help="The page; index.html in the folder by default.")] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Read every file of every run, too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """All runs below a folder on one page: state, model, and the verdict on each claim. Damaged runs are listed as such.
+
+    Example: cos report index runs
+    """
+    from cos_interp.analyses.reporting.index import index
+
+    path = folder / "index.html" if out is None else out
+    if (path.parent / "run.json").exists():
+        raise Failure(f"{path.parent} is a run folder, which holds no other files: give --out")
+    page, data = index(folder, path, verify)
+    _write_page(path, page)
+    if as_json:
+        print_json({"report": str(path), "runs": data})
+        return
+    typer.echo(f"{len(data)} runs, {sum(run['state'] == 'damaged' for run in data)} damaged. Report: {path.resolve()}")

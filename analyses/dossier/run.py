@@ -20,7 +20,7 @@ from cos_interp.analyses.driver.command import command_line
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.experiment import Report
-from cos_interp.analyses.driver.findings import Finding, Number, Verdict
+from cos_interp.analyses.driver.findings import VERDICT_STYLE, Finding, Number, Verdict
 from cos_interp.analyses.driver.registry import entries as known
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.settings import AnalysisConfig
@@ -186,8 +186,6 @@ def build(result: AnalysisResult) -> Report:
         claim["twins"] = [_shown(twin) for twin in claim["twins"]]
     count: Callable[[str], int] = lambda verdict: sum(c["verdict"] == verdict and c["primary"] for c in claims)
     summary = ", ".join(f"{count(v)} {v}" for v in get_args(Verdict))
-    from cos_interp.analyses.driver.pages import VERDICT_STYLE
-
     html = render(
         "dossier.html", title="Chain-of-Steps: the dossier", summary=summary, claims=claims, units=units, model=facts["model"],
         config=result.config, versions=facts["versions"], command=facts["command"], verdicts=VERDICT_STYLE,

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, TypeAdapter
 
 Verdict = Literal["reproduced", "refuted", "undecided", "not testable"]
+VERDICT_STYLE = {"reproduced": "ok", "refuted": "bad", "undecided": "maybe", "not testable": "none"}  # classes of a page
 
 
 # JSON has no NaN and says null

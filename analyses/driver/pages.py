@@ -10,14 +10,12 @@ from cos_interp.analyses.driver.answer import answer, deciding, in_words, split_
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.caveats import caveats
 from cos_interp.analyses.driver.experiment import Report
-from cos_interp.analyses.driver.findings import Finding
+from cos_interp.analyses.driver.findings import VERDICT_STYLE, Finding
 from cos_interp.analyses.driver.layout import file_name, laid_out, media_name
 from cos_interp.analyses.driver.parts import Clip, Link, Reel, Section, Shown
 from cos_interp.reports.html import render
 
 __all__ = ["VERDICT_STYLE", "Clip", "Link", "Reel", "Section", "Shown", "build", "strip"]
-
-VERDICT_STYLE = {"reproduced": "ok", "refuted": "bad", "undecided": "maybe", "not testable": "none"}
 
 
 def build(

@@ -11,10 +11,11 @@ import pandas as pd
 from cos_interp.analyses.driver.answer import in_words
 from cos_interp.analyses.driver.command import flag
 from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.findings import VERDICT_STYLE
 from cos_interp.analyses.driver.identity import ELSEWHERE
 from cos_interp.analyses.driver.layout import laid_out
 from cos_interp.analyses.driver.loaded import LoadedRun
-from cos_interp.analyses.driver.pages import VERDICT_STYLE, Section
+from cos_interp.analyses.driver.parts import Section
 from cos_interp.analyses.reporting.claims import Claim, claims
 from cos_interp.analyses.reporting.drawn import claim_figures, sections_of
 from cos_interp.analyses.reporting.measures import laid

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from cos_interp.analyses.driver.findings import Number
-from cos_interp.analyses.driver.pages import Section
+from cos_interp.analyses.driver.parts import Section
 from cos_interp.analyses.reporting.claims import Claim
 from cos_interp.analyses.reporting.measures import LAYER, Group, Laid, all_differences
 from cos_interp.analyses.reporting.sides import Side
@@ -17,6 +17,7 @@ from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
 from cos_interp.reports.grouped import grouped_points
 
 MOST = 6  # claims of a figure
+SMALLEST = 0.01  # end of a scale of differences, where there are none
 FOUND, CONTROL = "number that decides", "its control"
 
 
@@ -135,7 +136,9 @@ def _map(
             ]  # fmt: skip
             maps.append((title, pd.DataFrame(here).pivot_table(VALUE, y, x, dropna=False, sort=False)))
             cells += here
-    return matrix_maps(maps, x, y, label, diverging=diverging).explored(pd.DataFrame(cells))
+    table = pd.DataFrame(cells)
+    top = max(SMALLEST, float(table[VALUE].abs().max(skipna=True) or 0)) if diverging else 0.0
+    return matrix_maps(maps, x, y, label, (-top, top) if diverging else None, diverging).explored(table)
 
 
 def _interval(number: Number) -> dict[str, float]:
