@@ -171,12 +171,27 @@ def runs_rm(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
 
 
 @report_app.command("draw")
-def report_draw(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
+def report_draw(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    single_file: Annotated[Path | None, typer.Option(help="Of a dossier: all its pages in this one file, to be sent.")] = None,
+) -> None:
     """Draw the page of a finished run again, without a model. Units and results stay as they are.
 
-    Example: cos report draw runs/recovery
+    Examples: cos report draw runs/recovery; cos report draw runs/all --single-file all.html
     """
-    typer.echo(f"Report: {draw(run).resolve()}")
+    if single_file is None:
+        typer.echo(f"Report: {draw(run).resolve()}")
+        return
+    from cos_interp.analyses.dossier.again import in_one_file
+    from cos_interp.analyses.driver.store import RunStore
+
+    name = (RunStore(run).facts() or {}).get("analysis")
+    if name != "all":
+        raise Failure(
+            f"{run} is {f'a run of {name}' if name else 'no run'}: --single-file is for dossiers (a report is one file)"
+        )
+    _write_page(single_file, in_one_file(run))
+    typer.echo(f"Report: {single_file.resolve()}")
 
 
 @report_app.command("findings")
