@@ -187,9 +187,8 @@ def report_draw(
 
     name = (RunStore(run).facts() or {}).get("analysis")
     if name != "all":
-        raise Failure(
-            f"{run} is {f'a run of {name}' if name else 'no run'}: --single-file is for dossiers (a report is one file)"
-        )
+        held = f"a run of {name}, whose page is one file already" if name else "no run"
+        raise Failure(f"--single-file is for dossiers, and {run} holds {held}")
     _write_page(single_file, in_one_file(run))
     typer.echo(f"Report: {single_file.resolve()}")
 

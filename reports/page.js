@@ -394,7 +394,7 @@
     const box = make("input", { type: "checkbox", checked: true, change: () => document.body.classList.toggle("plain", !box.checked) });
     document.querySelector("header").append(make("label", { class: "switch" }, box, " controls and twins"));
   }
-  const drawn = () => document.querySelectorAll("details.twin, details.all");
+  const drawn = () => document.querySelectorAll("details.twin, details.all, details.rule");
   addEventListener("beforeprint", () => drawn().forEach((part) => (part.open = true)));
   addEventListener("afterprint", () => drawn().forEach((part) => (part.open = false)));
   addEventListener("hashchange", read);
