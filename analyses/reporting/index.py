@@ -120,7 +120,8 @@ def _row(run: Indexed, folder: Path, out: Path) -> dict[str, Any]:
     return {
         "name": name, "link": _link(run, out), "experiment": run.experiment, "model": run.model,
         "items": config.get("items") or config.get("pairs") or "–", "steps": config.get("num_inference_steps", "–"),
-        "guidance": config.get("guidance_scale", "–"), "seed": config.get("seed", "–"), "state": run.state, "why": run.why.replace(str(run.folder), name),
+        "guidance": config.get("guidance_scale", "–"), "seed": config.get("seed", "–"), "state": run.state,
+        "why": run.why.replace(str(run.folder), name),
         "style": {COMPLETE: "ok", DAMAGED: "bad"}.get(run.state, "maybe"),
         "said": ", ".join(f"{count[verdict]} {verdict}" for verdict in get_args(Verdict) if count[verdict]) or "–",
     }  # fmt: skip

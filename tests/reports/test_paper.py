@@ -29,8 +29,12 @@ def run(tmp_path_factory):
     return folder
 
 
-def test_every_figure_has_three_files_and_they_repeat(run):
-    made = files(run, EXPERIMENTS)
+@pytest.fixture(scope="module")
+def made(run):
+    return files(run, EXPERIMENTS)
+
+
+def test_every_figure_has_three_files_and_they_repeat(run, made):
     stems = {name.removesuffix(".svg") for name in made if name.endswith(".svg")}
     assert stems and set(made) == {f"{stem}.{kind}" for stem in stems for kind in ("svg", "pdf", "csv")} | {"methods.md"}
     assert all(made[f"{stem}.svg"].startswith(b"<svg") and made[f"{stem}.pdf"].startswith(b"%PDF") for stem in stems)
@@ -39,9 +43,8 @@ def test_every_figure_has_three_files_and_they_repeat(run):
     assert stems == drawn and made[f"{min(stems)}.svg"] != (run / "media" / f"{min(stems)}.svg").read_bytes()  # another style
 
 
-def test_the_numbers_are_those_of_the_rows(run):
+def test_the_numbers_are_those_of_the_rows(run, made):
     rows = analyses.load(run).rows
-    made = files(run, EXPERIMENTS)
     (name,) = [name for name in made if name.endswith(".csv")]
     table = pd.read_csv(io.BytesIO(made[name]))
     for status, part in table[table.panel == table.panel.iloc[0]].groupby("curve"):
@@ -49,18 +52,17 @@ def test_the_numbers_are_those_of_the_rows(run):
         assert part.set_index("step")["mean"].to_dict() == right.to_dict(), status
 
 
-def test_methods_say_what_was_run(run):
-    text = files(run, EXPERIMENTS)["methods.md"].decode()
-    for words in ("organism (weights sha256", "2 denoising steps without classifier-free guidance", "1 items of maze were used, of cos-500",
+def test_methods_say_what_was_run(made):
+    text = made["methods.md"].decode()
+    for words in ("organism (weights sha256", "2 denoising steps without classifier-free guidance", "1 items of maze were",
                   "seed (0)", "what decides is", "cos analyze self-correction --num-steps 2", "torch "):  # fmt: skip
         assert words in text, words
     assert "None" not in text and "nan" not in text.lower().split()
 
 
 def test_methods_name_the_intervals_and_the_twins():
-    config = ChainOfStepsConfig(
-        model="/home/me/mine", guidance_scale=3.5, twins=2, confirm=True, noises=3, negative_prompt="blur"
-    )
+    said = {"guidance_scale": 3.5, "twins": 2, "confirm": True, "noises": 3, "negative_prompt": "blur"}
+    config = ChainOfStepsConfig(model="/home/me/mine", **said)
     facts = {"model": {"name": "/home/me/mine", "digest": "", "revision": "main"}, "versions": {"torch": "2"}, "command": "cos x"}
     number = Number(0.5, 0.4, 0.6, 30, "paired shares")
     text = methods(config, facts, [Finding("c", "refuted", "s", number, "n", Number(0.0), "rule")], {})
@@ -90,7 +92,6 @@ def test_maps_over_the_grid_know_their_numbers():
 def test_by_the_command(run, tmp_path):
     done = CliRunner().invoke(app, ["report", "figures", str(run), str(tmp_path / "paper")], catch_exceptions=False)
     assert "methods.md" in done.output and (tmp_path / "paper" / "methods.md").is_file()
-    CliRunner().invoke(app, ["report", "figures", str(run), str(tmp_path / "paper")], catch_exceptions=False)  # again, over them
     (tmp_path / "paper" / "thesis.tex").write_text("x")
     with pytest.raises(Failure, match=r"thesis\.tex"):
         CliRunner().invoke(app, ["report", "figures", str(run), str(tmp_path / "paper")], catch_exceptions=False)
