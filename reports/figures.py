@@ -15,7 +15,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from cos_interp.reports.drawing import STOPS, Curves, Drawing, Maps, Numbers
-from cos_interp.reports.style import style, svg, widest
+from cos_interp.reports.style import PALETTE, style, svg, widest
 
 
 def subplots(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[plt.Axes]]:
@@ -76,7 +76,7 @@ def profiles(curves: Sequence[tuple[str, pd.DataFrame]], expected: dict[str, lis
     with matplotlib.rc_context(style()):
         figure, axis = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
         sigmas: list[float] = []
-        for (name, table), colour in zip(curves, sns.color_palette("deep"), strict=False):
+        for (name, table), colour in zip(curves, sns.color_palette(PALETTE), strict=False):
             axis.plot(table.step, table["mean"], marker="o", ms=3, label=f"{name} (n = {table.n.max()})", color=colour)
             axis.fill_between(table.step, table.low.astype(float), table.high.astype(float), alpha=0.15, color=colour, lw=0)
             sigmas = list(table.sigma)
@@ -146,10 +146,15 @@ def _shown(made: Sequence[Panel]) -> Curves | Numbers:
 
 
 def _draw(axis: plt.Axes, panel: Panel) -> None:
-    palette = sns.color_palette("deep" if len(panel.curves) <= 10 else "husl", max(10, len(panel.curves)))
-    for curve, colour in zip(panel.curves, palette, strict=False):
-        table = curve.table
-        axis.plot(table[panel.along], table["mean"], curve.style, marker="o", ms=2.5, lw=1.3, label=curve.name, color=colour)
+    palette = sns.color_palette(PALETTE if len(panel.curves) <= 10 else "husl", max(10, len(panel.curves)))
+    for place, (curve, colour) in enumerate(zip(panel.curves, palette, strict=False)):
+        table, under = curve.table, (len(panel.curves) - 1 - place) / max(1, len(panel.curves) - 1)
+        look = {
+            "marker": "o",
+            "ms": 2.5 + 2.5 * under,
+            "lw": 1.2 + 1.6 * under,
+        }  # below others wider: where two coincide both show
+        axis.plot(table[panel.along], table["mean"], curve.style, label=curve.name, color=colour, **look)
         if "low" in table:
             low, high = table.low.astype(float), table.high.astype(float)
             axis.fill_between(table[panel.along].astype(float), low, high, alpha=0.13, color=colour, lw=0)
@@ -199,7 +204,7 @@ def bars(groups: pd.DataFrame, ylabel: str, reference: float | None = None) -> D
         figure, axis = plt.subplots(figsize=(max(4.0, 0.55 * len(groups) + 1.5), 3.2), layout="constrained")
         mean = groups["mean"].astype(float)
         low, high = groups.low.astype(float).fillna(mean), groups.high.astype(float).fillna(mean)
-        axis.bar(range(len(groups)), mean, color=sns.color_palette("deep")[0], alpha=0.75)
+        axis.bar(range(len(groups)), mean, color=sns.color_palette(PALETTE)[0], alpha=0.75)
         axis.errorbar(range(len(groups)), mean, [mean - low, high - mean], fmt="none", ecolor="0.25", capsize=2, lw=1)
         axis.set_xticks(range(len(groups)))
         axis.set_xticklabels(groups.name, rotation=35, ha="right", fontsize=7)

@@ -22,6 +22,7 @@ PAGE: dict[Any, Any] = {
     "figure.dpi": 100,
     "font.family": "DejaVu Sans",
 }
+PALETTE = "colorblind"  # of Okabe & Ito's kind
 WIDEST, WIDEST_OF_A_PAGE = 7.0, 100.0  # inches of a figure: two columns of a paper; no bound on a page
 Printed = MutableMapping[str, bytes]  # the PDF of a figure by its SVG text
 

@@ -12,7 +12,7 @@ import seaborn as sns
 
 from cos_interp.reports.drawing import Drawing, Numbers
 from cos_interp.reports.figures import subplots
-from cos_interp.reports.style import style, svg
+from cos_interp.reports.style import PALETTE, style, svg
 
 NAMES = {"cross": "attention to the prompt", "attn": "attention to the video", "mlp": "MLP"}
 
@@ -37,7 +37,7 @@ def _numbers(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _parts(axis: plt.Axes, rows: pd.DataFrame) -> None:
-    for part, colour in zip(NAMES, sns.color_palette("deep"), strict=False):
+    for part, colour in zip(NAMES, sns.color_palette(PALETTE), strict=False):
         if len(mine := rows[rows.part == part]):
             _line(axis, mine, "layer", NAMES[part], colour)
     axis.set(title="1. What writes it? All tokens, all steps", xlabel="layer", ylabel="effect")
@@ -64,7 +64,7 @@ def _tokens(axis: plt.Axes, rows: pd.DataFrame) -> None:
 def _steps(axis: plt.Axes, rows: pd.DataFrame, sigmas: list[float]) -> None:
     axis.set(title="4. When? Patched from a step on", xlabel="first step, sigma", ylabel="effect")
     places = list(dict.fromkeys(zip(rows.part, rows.layer, strict=True)))
-    for (part, layer), colour in zip(places, sns.color_palette("deep"), strict=False):
+    for (part, layer), colour in zip(places, sns.color_palette(PALETTE), strict=False):
         _line(axis, rows[(rows.part == part) & (rows.layer == layer)], "step", f"{part} {int(layer)}", colour)
     every = max(1, len(sigmas) // 8)
     shown = range(0, len(sigmas), every)

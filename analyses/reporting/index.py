@@ -37,7 +37,7 @@ class Indexed:
     @property
     def model(self) -> str:
         """Name and weights, without what is of one machine."""
-        model = self.facts.get("model", {})
+        model = _mapping(self.facts.get("model"))
         named = Path(str(model.get("name", "not known")))
         weights = str(model.get("digest") or "")[:8]
         return f"{named.name if named.is_absolute() else named}{f', weights {weights}' if weights else ''}"
@@ -114,7 +114,7 @@ def _counted(verdicts: Sequence[str]) -> list[tuple[str, int]]:
 
 
 def _row(run: Indexed, folder: Path, out: Path) -> dict[str, Any]:
-    config = run.facts.get("config", {})
+    config = _mapping(run.facts.get("config"))
     count = Counter(finding.verdict for finding in run.findings if finding.primary)
     name = shown(run.folder.relative_to(folder))
     return {
@@ -136,6 +136,11 @@ def _claims(run: Indexed, folder: Path, out: Path) -> Iterator[dict[str, Any]]:
     }
     for finding in run.findings if run.state == COMPLETE else ():
         yield {"finding": finding, **about}
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """What a list says under a name, where it is of the kind that this version writes."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def _link(run: Indexed, out: Path) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.loaded import LoadedRun
+from cos_interp.analyses.driver.registry import entries
 
 ITEMS = ("pair", "problem")  # columns that name the items of a run
 OF_AN_ITEM = ("prompt", "prompts", "donor_prompt", "item_seed", "tried")  # facts of a pair by which it is known
@@ -58,18 +59,25 @@ class Side:
     def _key(self, item: str) -> str | None:
         facts = self.run.facts
         given = [getattr(self.run.config, "confirm", False), facts.get("inputs", {}), facts.get("code", {})]
-        if not self._searched:
+        if not self._searched(item):
             return json.dumps([*given, item], sort_keys=True)
         found = dict(self._of_pair(item))
         if not set(found) & set(FOUND):
             return None
         return json.dumps([*given, item, self.run.config.seed, sorted(found.items())], sort_keys=True)
 
+    def _searched(self, item: str) -> bool:
+        """Whether an item is a pair that was looked for among many, so that another model may have found another."""
+        config = self.run.config
+        if getattr(config, "pair_file", None) is not None:
+            return False
+        return self.item == "pair" or hasattr(config, "pair_kinds") or item.rpartition("-")[0] not in self._tasks
+
     @cached_property
-    def _searched(self) -> bool:
-        """Whether its items are pairs that were looked for among many, so that another model may have found others."""
-        settings = type(self.run.config).model_fields
-        return bool({"pairs", "pair_kinds"} & set(settings)) and getattr(self.run.config, "pair_file", None) is None
+    def _tasks(self) -> set[str]:
+        """What the names of items begin with that are the same in every run: of a task, and of the user's own prompts."""
+        rows = self.run.rows
+        return {"prompt", *getattr(self.run.config, "tasks", ()), *(rows.task.dropna() if "task" in rows else ())}
 
     def _of_pair(self, item: str) -> Iterator[tuple[str, str]]:
         """What the facts of a pair's unit say of it, by where they say it."""
@@ -87,12 +95,14 @@ def _gathered(facts: Any, at: str = "") -> Iterator[tuple[str, str]]:
 
 def sides(runs: Sequence[LoadedRun]) -> list[Side]:
     """Runs of one experiment, named by as much of their folders as tells them apart. RunError for fewer than two, for one run
-    twice, and for runs of several experiments."""
+    twice, for dossiers, and for runs of several experiments."""
     if len(runs) < 2:
         raise RunError("one run is nothing to compare: give two or more run folders")
     if len({run.name for run in runs}) > 1:
         said = ", ".join(f"{run.folder} is of {run.name}" for run in runs)
         raise RunError(f"runs of one experiment can be compared ({said})")
+    if runs[0].name not in entries():
+        raise RunError(f"{runs[0].folder} is a dossier: compare the runs in it, like {runs[0].folder}/recovery")
     folders = [run.folder.resolve() for run in runs]
     if twice := next((folder for place, folder in enumerate(folders) if folder in folders[:place]), None):
         raise RunError(f"{twice} is given twice")

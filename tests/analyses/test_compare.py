@@ -108,3 +108,18 @@ def test_every_experiments_measures_say_what_they_are_along():
         assert len({one.title for one in entry.compared}) == len(entry.compared)
         for one in entry.compared:
             assert 1 <= len(one.along) <= 2 and (len(one.along) == 1 or one.along[1] == "layer"), one
+
+
+def test_pairs_that_were_looked_for_are_the_same_only_where_their_runs_say_so():
+    """In probes and commitment pairs stand beside items of tasks; another model may have found another pair of the same name."""
+    first, second = sides([layers_run("a", 3, 2), layers_run("b", 3, 2)])
+    assert first.key("maze-000") == second.key("maze-000") is not None
+    assert first.key("prompt-001") == second.key("prompt-001") is not None
+    assert first.key("maze-prompt-000") is None
+
+
+def test_dossiers_are_sent_to_their_runs():
+    first = layers_run("a", 3, 2)
+    dossiers = [type(first)(**{**vars(first), "name": "all", "folder": Path(f"/runs/{name}")}) for name in "ab"]
+    with pytest.raises(RunError, match="/runs/a is a dossier: compare the runs in it"):
+        sides(dossiers)
