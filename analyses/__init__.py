@@ -98,8 +98,14 @@ def load(folder: str | Path) -> LoadedRun:
 
 
 def draw(folder: str | Path) -> Path:
-    """Draw the page of a finished run again from what it left, without a model; returns the page. Raises RunError for a
-    folder without a finished run, and for a dossier, whose experiments are drawn one by one."""
+    """Draw the page of a finished run, or dossier, again from what it left, without a model; returns the page. Raises RunError
+    for a folder without a finished run."""
+    from cos_interp.analyses.driver.store import RunStore
+
+    if (RunStore(Path(folder)).facts() or {}).get("analysis") == dossier.ENTRY.name:
+        from cos_interp.analyses.dossier import again
+
+        return again.draw_again(Path(folder))
     from cos_interp.analyses.driver.drawing import draw_again
 
     return draw_again(Path(folder), EXPERIMENTS)

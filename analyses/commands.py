@@ -11,7 +11,7 @@ import typer
 from cos_interp.analyses import EXPERIMENTS, draw, load, runner
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.options import configured, with_options
-from cos_interp.interp.terminal import Failure, Json, print_json, progress_bar, write_file
+from cos_interp.interp.terminal import Failure, Json, print_json, progress_bar, refuse_other_content, write_file
 
 if TYPE_CHECKING:
     from cos_interp.analyses.driver.findings import Finding
@@ -174,12 +174,26 @@ def runs_rm(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
 
 
 @report_app.command("draw")
-def report_draw(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
+def report_draw(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    single_file: Annotated[Path | None, typer.Option(help="Of a dossier: all its pages in this one file, to be sent.")] = None,
+) -> None:
     """Draw the page of a finished run again, without a model. Units and results stay as they are.
 
-    Example: cos report draw runs/recovery
+    Examples: cos report draw runs/recovery; cos report draw runs/all --single-file all.html
     """
-    typer.echo(f"Report: {draw(run).resolve()}")
+    if single_file is None:
+        typer.echo(f"Report: {draw(run).resolve()}")
+        return
+    from cos_interp.analyses.dossier.again import in_one_file
+    from cos_interp.analyses.driver.store import RunStore
+
+    name = (RunStore(run).facts() or {}).get("analysis")
+    if name != "all":
+        held = f"a run of {name}, whose page is one file already" if name else "no run"
+        raise Failure(f"--single-file is for dossiers, and {run} holds {held}")
+    write_file(single_file, in_one_file(run).encode())
+    typer.echo(f"Report: {single_file.resolve()}")
 
 
 @report_app.command("findings")
@@ -202,3 +216,66 @@ def report_findings(
         write_file(out.parent / "media" / path.name, RunStore(dossiers[0]).read(f"media/{path.name}"))
     write_file(out, text.encode())
     typer.echo(f"Findings: {out.resolve()}")
+
+
+@report_app.command("figures")
+def report_figures(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    folder: Annotated[Path, typer.Argument(help="Where the files go.")],
+) -> None:
+    """Every figure of a finished run for a paper: SVG, PDF, its numbers as CSV, and a paragraph on methods in methods.md.
+
+    Example: cos report figures runs/noise paper/noise
+    """
+    from cos_interp.analyses.reporting.paper import METHODS, files
+
+    made = files(run, EXPERIMENTS)
+    refuse_other_content(folder, made)
+    for name, data in made.items():
+        write_file(folder / name, data)
+    typer.echo(f"{len(made)} files written to {folder}, the methods to {METHODS}")
+
+
+@report_app.command("compare")
+def report_compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders of one experiment; differences are to the first.")],
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("compare.html"),
+    as_json: Json = False,
+) -> None:
+    """How runs of other models, checkpoints, seeds or guidance differ: claim by claim, and along noise levels and depth.
+
+    Example: cos report compare runs/base runs/tuned --out base-tuned.html
+    """
+    from cos_interp.analyses.reporting.compare import compared
+
+    held = [load(folder) for folder in runs]
+    page, data = compared(held, EXPERIMENTS[held[0].name])
+    write_file(out, page.encode())
+    if as_json:
+        print_json({"report": str(out), **data})
+        return
+    typer.echo(f"Report: {out.resolve()}")
+
+
+@report_app.command("index")
+def report_index(
+    folder: Annotated[Path, typer.Argument(help="Folder of runs, at any depth.")] = Path("runs"),
+    out: Annotated[Path | None, typer.Option(help="The page; index.html in the folder by default.")] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Read every file of every run, too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """All runs below a folder on one page: state, model, and the verdict on each claim. Damaged runs are listed as such.
+
+    Example: cos report index runs
+    """
+    from cos_interp.analyses.reporting.index import index
+
+    path = folder / "index.html" if out is None else out
+    if (path.parent / "run.json").exists():
+        raise Failure(f"{path.parent} is a run folder, which holds no other files: give --out")
+    page, data = index(folder, path, verify)
+    write_file(path, page.encode())
+    if as_json:
+        print_json({"report": str(path), "runs": data})
+        return
+    typer.echo(f"{len(data)} runs, {sum(run['state'] == 'damaged' for run in data)} damaged. Report: {path.resolve()}")

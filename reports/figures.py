@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import matplotlib
 
@@ -17,34 +15,24 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from cos_interp.reports.drawing import STOPS, Curves, Drawing, Maps, Numbers
-
-STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "cos",
-    "font.size": 8,
-    "axes.titlesize": 9,
-    "figure.dpi": 100,
-    "font.family": "DejaVu Sans",
-}
-
-
-def svg(figure: Figure) -> str:
-    """The figure as an ``<svg>`` element without a document header or a date."""
-    buffer = io.StringIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight")
-    plt.close(figure)
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+from cos_interp.reports.style import PALETTE, style, svg, widest
 
 
 def subplots(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[plt.Axes]]:
-    """A figure with ``count`` axes of a size in inches, filled row by row; call it within the style."""
-    columns = min(columns, count)
+    """A figure with ``count`` axes of a size in inches, filled row by row, no wider than it may be; call it within the style."""
+    width = min(width, widest())
+    columns = int(min(columns, count, max(1, widest() // width)))
     rows = -(-count // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False, layout="constrained")
     for axis in axes.flat[count:]:
         axis.remove()
     return figure, list(axes.flat[:count])
+
+
+def _is_left(axis: plt.Axes) -> bool:
+    """Whether an axis of a grid stands at its left side."""
+    spec = axis.get_subplotspec()
+    return spec is not None and spec.is_first_col()
 
 
 def colours(name: str) -> list[str]:
@@ -68,15 +56,15 @@ def heat_maps(
     top = limit or max(0.05, float(np.abs(values).max())) if len(values) else 1.0
     cmap = "Reds" if share else "RdBu_r"
     scale = {"vmin": 0 if share else -top, "vmax": 1 if share else top, "cmap": cmap}
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(style()):
         figure, axes = subplots(len(maps), 4, 3.1, 2.9)
-        for place, (axis, (title, table)) in enumerate(zip(axes, maps, strict=True)):
+        for axis, (title, table) in zip(axes, maps, strict=True):
             sns.heatmap(table.astype(float), ax=axis, cbar=False, **scale)
             axis.set_title(title)
             axis.set_xticks(np.arange(table.shape[1]) + 0.5)
             axis.set_xticklabels([f"{k}\n{sigmas[int(k)]:.2f}" for k in table.columns], fontsize=6, rotation=0)
             axis.set_xlabel("step, sigma")
-            axis.set_ylabel("layer" if place % 4 == 0 else "")
+            axis.set_ylabel("layer" if _is_left(axis) else "")
             axis.invert_yaxis()
         figure.colorbar(axes[0].collections[0], ax=axes, label=label, aspect=30)
     ends = {"low": scale["vmin"], "high": scale["vmax"], "colours": colours(cmap)}
@@ -85,15 +73,15 @@ def heat_maps(
 
 def profiles(curves: Sequence[tuple[str, pd.DataFrame]], expected: dict[str, list[float]], steps: list[int]) -> Drawing:
     """Effect by step against sigma with 95 % bands; the trivial expectations dashed."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(style()):
         figure, axis = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
         sigmas: list[float] = []
-        for (name, table), colour in zip(curves, sns.color_palette("deep"), strict=False):
+        for (name, table), colour in zip(curves, sns.color_palette(PALETTE), strict=False):
             axis.plot(table.step, table["mean"], marker="o", ms=3, label=f"{name} (n = {table.n.max()})", color=colour)
             axis.fill_between(table.step, table.low.astype(float), table.high.astype(float), alpha=0.15, color=colour, lw=0)
             sigmas = list(table.sigma)
-        for (name, values), style in zip(expected.items(), ("--", ":"), strict=False):
-            axis.plot(steps, values, style, color="0.35", lw=1, label=f"expected: {name}")
+        for (name, values), line in zip(expected.items(), ("--", ":"), strict=False):
+            axis.plot(steps, values, line, color="0.35", lw=1, label=f"expected: {name}")
         axis.axhline(0, color="0.8", lw=0.6)
         axis.set_xticks(steps)
         axis.set_xticklabels([f"{k}\n{s:.2f}" for k, s in zip(steps, sigmas, strict=False)])
@@ -136,7 +124,7 @@ def step_ticks(sigmas: Sequence[float], every: int = 1) -> dict[int, str]:
 
 def panels(made: Sequence[Panel], columns: int = 2) -> Drawing:
     """Curves with 95 % bands, in one figure."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(style()):
         figure, axes = subplots(len(made), columns, 5.4, 3.0)
         for axis, panel in zip(axes, made, strict=True):
             _draw(axis, panel)
@@ -158,10 +146,15 @@ def _shown(made: Sequence[Panel]) -> Curves | Numbers:
 
 
 def _draw(axis: plt.Axes, panel: Panel) -> None:
-    palette = sns.color_palette("deep" if len(panel.curves) <= 10 else "husl", max(10, len(panel.curves)))
-    for curve, colour in zip(panel.curves, palette, strict=False):
-        table = curve.table
-        axis.plot(table[panel.along], table["mean"], curve.style, marker="o", ms=2.5, lw=1.3, label=curve.name, color=colour)
+    palette = sns.color_palette(PALETTE if len(panel.curves) <= 10 else "husl", max(10, len(panel.curves)))
+    for place, (curve, colour) in enumerate(zip(panel.curves, palette, strict=False)):
+        table, under = curve.table, (len(panel.curves) - 1 - place) / max(1, len(panel.curves) - 1)
+        look = {
+            "marker": "o",
+            "ms": 2.5 + 2.5 * under,
+            "lw": 1.2 + 1.6 * under,
+        }  # below others wider: where two coincide both show
+        axis.plot(table[panel.along], table["mean"], curve.style, label=curve.name, color=colour, **look)
         if "low" in table:
             low, high = table.low.astype(float), table.high.astype(float)
             axis.fill_between(table[panel.along].astype(float), low, high, alpha=0.13, color=colour, lw=0)
@@ -190,13 +183,13 @@ def matrix_maps(
         low = -high
     cmap = "RdBu_r" if diverging else "viridis"
     scale = {"vmin": low, "vmax": high, "cmap": cmap}
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(style()):
         figure, axes = subplots(len(maps), columns, 3.9, 3.1)
-        for place, (axis, (title, table)) in enumerate(zip(axes, maps, strict=True)):
+        for axis, (title, table) in zip(axes, maps, strict=True):
             sns.heatmap(table.astype(float), ax=axis, cbar=False, xticklabels=True, yticklabels=True, **scale)
             axis.set_title(title)
             axis.set_xlabel(xlabel)
-            axis.set_ylabel(ylabel if place % columns == 0 else "")
+            axis.set_ylabel(ylabel if _is_left(axis) else "")
             axis.tick_params(labelsize=6, rotation=0)
             axis.invert_yaxis()
         figure.colorbar(axes[0].collections[0], ax=axes, label=label, aspect=30)
@@ -207,11 +200,11 @@ def matrix_maps(
 
 def bars(groups: pd.DataFrame, ylabel: str, reference: float | None = None) -> Drawing:
     """Means with 95 % whiskers; ``groups`` has the columns ``name, mean, low, high``."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(style()):
         figure, axis = plt.subplots(figsize=(max(4.0, 0.55 * len(groups) + 1.5), 3.2), layout="constrained")
         mean = groups["mean"].astype(float)
         low, high = groups.low.astype(float).fillna(mean), groups.high.astype(float).fillna(mean)
-        axis.bar(range(len(groups)), mean, color=sns.color_palette("deep")[0], alpha=0.75)
+        axis.bar(range(len(groups)), mean, color=sns.color_palette(PALETTE)[0], alpha=0.75)
         axis.errorbar(range(len(groups)), mean, [mean - low, high - mean], fmt="none", ecolor="0.25", capsize=2, lw=1)
         axis.set_xticks(range(len(groups)))
         axis.set_xticklabels(groups.name, rotation=35, ha="right", fontsize=7)
@@ -224,9 +217,9 @@ def bars(groups: pd.DataFrame, ylabel: str, reference: float | None = None) -> D
 
 def scatters(
     made: Sequence[tuple[str, pd.DataFrame]], colour: str, label: str, categorical: bool = True, columns: int = 3
-) -> str:
+) -> Drawing:
     """Points ``x, y`` coloured by a column, one panel a table."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(style()):
         figure, axes = subplots(len(made), columns, 3.7, 3.2)
         for place, (axis, (title, table)) in enumerate(zip(axes, made, strict=True)):
             palette = "deep" if categorical else "viridis"
@@ -236,4 +229,5 @@ def scatters(
             axis.set(title=title, xlabel="", ylabel="", xticks=[], yticks=[])
             if place == 0:
                 axis.legend(title=label, fontsize=6, title_fontsize=6, frameon=False)
-    return svg(figure)
+    points = pd.concat([table[[colour, "x", "y"]].assign(panel=title) for title, table in made])
+    return Drawing(svg(figure), Numbers(points[["panel", colour, "x", "y"]]))

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
+import pandas as pd
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
-from cos_interp.reports.figures import STYLE, svg
+from cos_interp.reports.drawing import Drawing, Numbers
+from cos_interp.reports.style import style, svg
 
 
 def grid_maps(
@@ -18,7 +20,7 @@ def grid_maps(
     label: str,
     mark: tuple[int, int, int] | None = None,
     picture: np.ndarray | None = None,
-) -> str:
+) -> Drawing:
     """Each map ``[frame, row, col]`` as a line of pictures, scaled from 0 to its own largest value, which its name shows.
 
     ``mark``: frame, row and column of a crossed cell. ``picture``: uint8 first frame, shown once at the left.
@@ -26,7 +28,7 @@ def grid_maps(
     frames = rows[0][1].shape[0]
     extra = picture is not None
     height, width = 0.95 * len(rows) + 0.5, 0.95 * (frames + extra) + 1.6
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(style()):
         figure, axes = plt.subplots(len(rows), frames + extra, figsize=(width, height), squeeze=False, layout="constrained")
         for axis in axes.flat:
             axis.set(xticks=[], yticks=[])
@@ -48,4 +50,14 @@ def grid_maps(
             axes[0, 0].imshow(picture)
             axes[0, 0].set_title("first frame", fontsize=7)
         figure.supxlabel(label, fontsize=7)
-    return svg(figure)
+    return Drawing(svg(figure), Numbers(cells(rows)))
+
+
+def cells(rows: Sequence[tuple[str, np.ndarray]]) -> pd.DataFrame:
+    """A row a cell of named maps ``[frame, row, col]``."""
+    tables = [
+        pd.DataFrame(dict(zip(("frame", "row", "col"), np.indices(values.shape).reshape(3, -1), strict=True)))
+        .assign(value=values.ravel()).assign(map=name)
+        for name, values in rows
+    ]  # fmt: skip
+    return pd.concat(tables)[["map", "frame", "row", "col", "value"]]

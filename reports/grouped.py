@@ -11,7 +11,8 @@ import matplotlib.pyplot as plt
 import seaborn as sns
 
 from cos_interp.reports.drawing import Drawing, Numbers
-from cos_interp.reports.figures import STYLE, subplots, svg
+from cos_interp.reports.figures import subplots
+from cos_interp.reports.style import PALETTE, style, svg
 
 
 def grouped_points(made: list[tuple[str, pd.DataFrame]], reference: str | None = None, columns: int = 1) -> Drawing:
@@ -19,7 +20,7 @@ def grouped_points(made: list[tuple[str, pd.DataFrame]], reference: str | None =
 
     ``reference``: a series with one row, drawn as a dashed line across the panel.
     """
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(style()):
         figure, axes = subplots(len(made), columns, 8.6, 2.8)
         for axis, (label, table) in zip(axes, made, strict=True):
             _draw(axis, table, label, reference)
@@ -31,7 +32,7 @@ def _draw(axis: plt.Axes, table: pd.DataFrame, label: str, reference: str | None
     places = list(dict.fromkeys(table[table.series != reference].place))
     series = [name for name in dict.fromkeys(table.series) if name != reference]
     shift = np.linspace(-0.28, 0.28, len(series)) if len(series) > 1 else [0.0]
-    for name, offset, colour in zip(series, shift, sns.color_palette("deep"), strict=False):
+    for name, offset, colour in zip(series, shift, sns.color_palette(PALETTE), strict=False):
         own = table[table.series == name].set_index("place").reindex(places)
         mean, low, high = (own[c].to_numpy(float) for c in ("mean", "low", "high"))
         reach = np.nan_to_num(np.abs(np.stack([mean - low, high - mean])))

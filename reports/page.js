@@ -352,12 +352,25 @@
   function filtered(table) {
     const rows = [...table.tBodies[0].rows];
     const count = make("output", { text: ` ${rows.length} rows` });
-    const field = make("input", { type: "search", input: () => {
+    const field = make("input", { type: "search", input: () => pick() });
+    const choices = [...table.tHead.rows[0].cells].filter((head) => "choices" in head.dataset).map((head) => choice(head, rows, pick));
+    function pick() {
       const words = field.value.toLowerCase().split(/\s+/).filter((word) => word);
-      for (const row of rows) row.hidden = !words.every((word) => row.textContent.toLowerCase().includes(word));
+      for (const row of rows) {
+        const said = words.every((word) => row.textContent.toLowerCase().includes(word));
+        row.hidden = !said || !choices.every(({ fits }) => fits(row));
+      }
       count.textContent = ` ${rows.filter((row) => !row.hidden).length} of ${rows.length} rows`;
-    } });
-    table.parentElement.before(make("label", { class: "filter" }, "Filter ", field, count));
+    }
+    table.parentElement.before(make("label", { class: "filter" }, "Filter ", field), ...choices.map(({ label }) => label), count);
+  }
+
+  // one value of a column, of those that it has; the first line of a cell is its value
+  function choice(head, rows, picked) {
+    const value = (row) => (row.cells[head.cellIndex].querySelector(".check") ?? row.cells[head.cellIndex]).textContent;
+    const options = distinct(rows.map(value)).sort().map((text) => make("option", { value: text, text }));
+    const select = make("select", { change: picked }, make("option", { value: "", text: "all" }), ...options);
+    return { label: make("label", { class: "filter" }, `${head.textContent} `, select), fits: (row) => !select.value || value(row) === select.value };
   }
 
   // --- the page ------------------------------------------------------------------------------------------------------
@@ -381,7 +394,7 @@
     const box = make("input", { type: "checkbox", checked: true, change: () => document.body.classList.toggle("plain", !box.checked) });
     document.querySelector("header").append(make("label", { class: "switch" }, box, " controls and twins"));
   }
-  const drawn = () => document.querySelectorAll("details.twin, details.all");
+  const drawn = () => document.querySelectorAll("details.twin, details.all, details.rule");
   addEventListener("beforeprint", () => drawn().forEach((part) => (part.open = true)));
   addEventListener("afterprint", () => drawn().forEach((part) => (part.open = false)));
   addEventListener("hashchange", read);

@@ -6,6 +6,7 @@ from pydantic import Field, field_validator
 
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.facts import RunFacts
+from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import SuiteConfig
 
 
@@ -48,4 +49,8 @@ ENTRY = Entry(
     ),
     seconds=50,
     facts=(AttentionFacts,),
+    compared=(
+        Measured("Entropy of attention, bits", "entropy", ("step", "layer"), {"kind": "self"}),
+        Measured("Distance that tokens look, cells", "distance", ("step", "layer"), {"kind": "self"}),
+    ),
 )

@@ -52,7 +52,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         ),
         pages.Section("Text attention", head_maps(across, TEXT), "From tokens to the prompt, by layer and head."),
         *([word_section(words, named)] if len(words) else []),
-        *[map_section(store, unit, about) for unit, about in first_of_each_task(result).items()],
+        *[section for unit, about in first_of_each_task(result).items() for section in map_sections(store, unit, about)],
     ]
     source = "CoS section 5.1; Wen et al. (2504.10317: structure of attention); ConceptAttention (2502.04320: words)"
     return pages.build(result, "Attention", QUESTION, source, found, sections, notes, ("correlation",))
@@ -66,9 +66,9 @@ def local(result: AnalysisResult, within: pd.DataFrame) -> Finding:
     return result.judge("attention.space", Mean(nearer(each)), said, shuffled)
 
 
-def nearer(each: pd.DataFrame) -> np.ndarray:
+def nearer(each: pd.DataFrame) -> pd.Series:
     """Share of the shuffled distance by which the own is shorter, an item: 0 for rows that do not depend on their query."""
-    return (1 - each.distance / each.shuffled_distance).to_numpy(float)
+    return (1 - each.distance / each.shuffled_distance).astype(float)
 
 
 def spoken(result: AnalysisResult, named: pd.DataFrame) -> Finding:
@@ -79,7 +79,7 @@ def spoken(result: AnalysisResult, named: pd.DataFrame) -> Finding:
         f"layer {layer}, head {head}, best on the other half of items: log2 of a word's attention at the object that it names "
         f"over its mean in the first frame {own.number()}; more than of words that name nothing, by"
     )
-    return result.judge("attention.words", Mean((tested.own_ratio - tested.other_ratio).to_numpy(float)), said, other.number())
+    return result.judge("attention.words", Mean((tested.own_ratio - tested.other_ratio).astype(float)), said, other.number())
 
 
 def chosen_head(named: pd.DataFrame) -> tuple[tuple[int, int], pd.DataFrame]:
@@ -147,15 +147,18 @@ def first_of_each_task(result: AnalysisResult) -> dict[str, AttentionFacts]:
     return {name: units[name] for name in result.rows.drop_duplicates("task").problem}
 
 
-def map_section(store: RunStore, unit: str, facts: AttentionFacts) -> pages.Section:
+def map_sections(store: RunStore, unit: str, facts: AttentionFacts) -> list[pages.Section]:
     """Maps of one item: its query by layer at the middle step and by step at the middle layer; then its words."""
     tensors = store.tensors(unit)
+    said = f"“{facts.prompt}”. Each line is scaled to its own largest value."
     made = grid_maps(self_lines(tensors["self"], facts), "attention of the crossed token, by latent frame", facts.query)
+    sections = [pages.Section(f"Maps: {unit}", made, said)]
     if "words" in tensors:
         step, layer = len(facts.steps) // 2, len(facts.layers) // 2
         lines = [(word, tensors["words"][step, layer, i].numpy()) for i, word in enumerate(facts.words)]
-        made += grid_maps(lines, f"attention to each word, layer {facts.layers[layer]}, step {facts.steps[step]}")
-    return pages.Section(f"Maps: {unit}", made, f"“{facts.prompt}”. Each line is scaled to its own largest value.")
+        made = grid_maps(lines, f"attention to each word, layer {facts.layers[layer]}, step {facts.steps[step]}")
+        sections.append(pages.Section(f"Maps of words: {unit}", made, said))
+    return sections
 
 
 def self_lines(maps: Tensor, facts: AttentionFacts) -> list[tuple[str, np.ndarray]]:

@@ -128,7 +128,7 @@ def _frames(result: AnalysisResult, rows: pd.DataFrame) -> Finding:
     items = found.groupby(["unique", "problem"])[["slope", "dealt"]].mean().reset_index()
     unique = items["unique"].astype(bool)
     one, several = items[unique], items[~unique]
-    slopes = one.slope.to_numpy(float)
+    slopes = one.set_index("problem").slope.astype(float)
     return result.judge(
         "chain-of-steps.frames", Mean(within_bound(slopes)),
         "of the items with one right answer that form between step 0 and the end, a latent frame is right to the end later than "

@@ -57,7 +57,7 @@ def forming(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(out, columns=["problem", "noise", "task", "unique", "slope", "dealt"])
 
 
-def within_bound(slopes: np.ndarray) -> np.ndarray:
+def within_bound(slopes: pd.Series) -> pd.Series:
     """One number an item, whose mean is the bound minus the absolute mean slope, and whose interval is that of the slope.
 
     An equivalence by the side on which the slope lies: it is inside the bound where the interval of the signed slope, turned to

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 from cos_interp.analyses.circuit import SearchFacts
@@ -26,7 +25,7 @@ def findings(result: AnalysisResult) -> list[Finding]:
     at, unfit = by_pair(result.rows), _unfit(result)
     control = at[RANDOM] if FOREIGN not in at else at[[RANDOM, FOREIGN]].max(axis=1)
     lost, lost_by_random = at[WHOLE] - at[LEFT], at[WHOLE] - at[RANDOM_LEFT]
-    number = lambda values: Mean(np.asarray(values, float))
+    number = lambda values: Mean(values.astype(float))
     said = (
         ("sufficient", at[ALONE] - control, control, "the found components alone go further than the larger control by"),
         ("necessary", lost - lost_by_random, lost_by_random, "without them more effect is lost than without random ones, by"),

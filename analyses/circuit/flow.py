@@ -10,25 +10,34 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import seaborn as sns
 
-from cos_interp.reports.figures import STYLE, subplots, svg
+from cos_interp.reports.drawing import Drawing, Numbers
+from cos_interp.reports.figures import subplots
+from cos_interp.reports.style import PALETTE, style, svg
 
 NAMES = {"cross": "attention to the prompt", "attn": "attention to the video", "mlp": "MLP"}
 
 
-def flow(rows: pd.DataFrame, sigmas: list[float], prompts: tuple[str, str]) -> str:
+def flow(rows: pd.DataFrame, sigmas: list[float], prompts: tuple[str, str]) -> Drawing:
     """Four panels, in the order of the story; ``rows`` are those of the maps, ``prompts`` of one pair."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(style()):
         figure, axes = subplots(4, 2, 4.6, 3.2)
         _parts(axes[0], rows[rows.table == "part"])
         _heads(axes[1], rows[rows.table == "head"])
         _tokens(axes[2], rows[rows.table == "flow"])
         _steps(axes[3], rows[rows.table == "from"], sigmas)
         figure.suptitle(f"From “{prompts[0]}” to “{prompts[1]}” (first pair)", fontsize=9)
-    return svg(figure)
+    return Drawing(svg(figure), Numbers(_numbers(rows)))
+
+
+def _numbers(rows: pd.DataFrame) -> pd.DataFrame:
+    """What the panels show: means over pairs."""
+    shown = rows[rows.table.isin(["part", "head", "flow", "from"])]
+    place = [name for name in ("table", "part", "layer", "head", "group", "step") if name in shown]
+    return shown.groupby(place, dropna=False, sort=False).effect.agg(["mean", "count"]).reset_index()
 
 
 def _parts(axis: plt.Axes, rows: pd.DataFrame) -> None:
-    for part, colour in zip(NAMES, sns.color_palette("deep"), strict=False):
+    for part, colour in zip(NAMES, sns.color_palette(PALETTE), strict=False):
         if len(mine := rows[rows.part == part]):
             _line(axis, mine, "layer", NAMES[part], colour)
     axis.set(title="1. What writes it? All tokens, all steps", xlabel="layer", ylabel="effect")
@@ -55,7 +64,7 @@ def _tokens(axis: plt.Axes, rows: pd.DataFrame) -> None:
 def _steps(axis: plt.Axes, rows: pd.DataFrame, sigmas: list[float]) -> None:
     axis.set(title="4. When? Patched from a step on", xlabel="first step, sigma", ylabel="effect")
     places = list(dict.fromkeys(zip(rows.part, rows.layer, strict=True)))
-    for (part, layer), colour in zip(places, sns.color_palette("deep"), strict=False):
+    for (part, layer), colour in zip(places, sns.color_palette(PALETTE), strict=False):
         _line(axis, rows[(rows.part == part) & (rows.layer == layer)], "step", f"{part} {int(layer)}", colour)
     every = max(1, len(sigmas) // 8)
     shown = range(0, len(sigmas), every)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import SuiteConfig
 
 
@@ -29,4 +30,5 @@ ENTRY = Entry(
         "cos analyze commitment --tasks maze --items 60 --noises 6 --out runs/commitment-maze",
     ),
     seconds=165,
+    compared=(Measured("The answer again after re-noising", "same", where={"kind": "renoise"}, by=("task",)),),
 )

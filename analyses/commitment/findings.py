@@ -84,7 +84,7 @@ def screened(looks: pd.DataFrame, sigmas: Sequence[float], key: str) -> pd.DataF
     if table.empty:
         return pd.DataFrame(columns=["step", "screened", "best of all", "compute", "control", "gain"], dtype=float)
     table = table.assign(control=table["best of equal compute" if key == "screening" else "single"])
-    return table.assign(gain=table.screened - table.control)
+    return table.assign(gain=table.screened - table.control).set_index("problem")
 
 
 def _screening(result: AnalysisResult, looks: pd.DataFrame, sigmas: Sequence[float], key: str) -> Finding:

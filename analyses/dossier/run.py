@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pandas as pd
 
 from cos_interp.analyses.dossier import ENTRY, DossierConfig, ExperimentFacts
-from cos_interp.analyses.dossier.multiplicity import corrected
-from cos_interp.analyses.dossier.text import markdown
-from cos_interp.analyses.dossier.together import Told, label
+from cos_interp.analyses.dossier.page import build, concluded, figures, files
 from cos_interp.analyses.driver import experiment, identity
 from cos_interp.analyses.driver.base import AnalysisResult, Progress
 from cos_interp.analyses.driver.command import command_line
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.experiment import Report
-from cos_interp.analyses.driver.findings import Finding, Number, Verdict
+from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.registry import entries as known
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.settings import AnalysisConfig
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.reports.html import render
 
 NAME = ENTRY.name
 PILOT = 2  # items of the first run, whose time tells how many fit
@@ -88,12 +85,11 @@ def run_and_report(
             failed = _each(entries, budget, config, store, ways, progress)
             units = {entry.name: store.finished(entry.name)[1] for entry in entries if entry.name not in failed} | failed
             result = AnalysisResult(NAME, config, pd.DataFrame(), store.facts() or {}, units)
-            result.units = corrected(result.units_of(ExperimentFacts))
-            result.rows = _claims(result.units_of(ExperimentFacts))
+            result = concluded(result)
             store.write_results(result.rows.drop(columns=["number", "control", "twins"], errors="ignore"))
-            report = build(result)
-            texts = {"findings.md": report.data["markdown"].encode()}
-            store.write_page(report.files() | texts | _figures(folder, result.units_of(ExperimentFacts)))
+            drawn = figures(folder, result.units_of(ExperimentFacts))
+            report = build(result, drawn)
+            store.write_page(files(report, drawn))
             if failed:
                 raise RunError(f"{', '.join(failed)} failed and may succeed next time: run the same command again")
             store.complete()
@@ -151,61 +147,7 @@ def _small_figure(report: Report) -> str:
     return next((figure for figure in report.figures if len(report.media[figure]) < LARGEST_FIGURE), "")
 
 
-def _figures(folder: Path, units: Mapping[str, ExperimentFacts]) -> dict[str, bytes]:
-    """The figures that the text shows, each from the run of its experiment."""
-    shown = {name: unit.figure for name, unit in units.items() if unit.figure}
-    return {f"media/{name}.svg": RunStore(folder / name).read(f"media/{figure}") for name, figure in shown.items()}
-
-
 def _config_of(folder: Path, entry: Entry) -> AnalysisConfig | None:
     """The configuration of an interrupted experiment, so that it is continued at its own size."""
     held = RunStore(folder).facts()
     return None if held is None else entry.config(**held["config"])
-
-
-def _claims(units: dict[str, ExperimentFacts]) -> pd.DataFrame:
-    rows = []
-    for name, unit in units.items():
-        for finding in (made.data() for made in unit.findings):
-            numbers = {
-                f"{key}_{part}": finding[key][part] for key in ("number", "control") for part in ("value", "low", "high", "n")
-            }
-            rows.append({"experiment": name, **finding, **numbers})
-    return pd.DataFrame(rows)
-
-
-def _shown(number: dict[str, Any]) -> str:
-    return str(Number(**number))
-
-
-def build(result: AnalysisResult) -> Report:
-    """The index page, the same as Markdown, and a line for each claim."""
-    units, facts = result.units_of(ExperimentFacts), result.facts
-    claims = result.rows.to_dict("records")
-    for claim in claims:
-        claim["number"], claim["control"] = _shown(claim["number"]), _shown(claim["control"])
-        claim["twins"] = [_shown(twin) for twin in claim["twins"]]
-    count: Callable[[str], int] = lambda verdict: sum(c["verdict"] == verdict and c["primary"] for c in claims)
-    summary = ", ".join(f"{count(v)} {v}" for v in get_args(Verdict))
-    from cos_interp.analyses.driver.pages import VERDICT_STYLE
-
-    html = render(
-        "dossier.html", title="Chain-of-Steps: the dossier", summary=summary, claims=claims, units=units, model=facts["model"],
-        config=result.config, versions=facts["versions"], begun_with=identity.begun_with(facts),
-        command=facts["command"], verdicts=VERDICT_STYLE,
-    )  # fmt: skip
-    lines = [f"{c['experiment']}: {_verdict(c)}: {c['claim']}: {c['number']}" for c in claims]
-    lines += [f"{name}: could not run: {unit.error}" for name, unit in units.items() if unit.error]
-    data = {"summary": summary, "claims": claims, "markdown": markdown([_told(result)])}
-    return Report([summary, *lines], data, html)
-
-
-def _told(result: AnalysisResult) -> Told:
-    config, units = result.config, result.units_of(ExperimentFacts)
-    return Told(label(result.facts["model"], config.confirm), result.facts["command"], config.confirm, units)
-
-
-def _verdict(claim: Mapping[str, Any]) -> str:
-    """The verdict on a primary claim, with what is lacking; a variant has none."""
-    why = f" ({claim['why']})" if claim["why"] else ""
-    return f"{claim['verdict']}{why}" if claim["primary"] else "variant"

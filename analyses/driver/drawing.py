@@ -8,9 +8,11 @@ from pathlib import Path
 from cos_interp.analyses.driver import experiment, identity, manifest
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.errors import RunError
+from cos_interp.analyses.driver.experiment import Experiment, Report
 from cos_interp.analyses.driver.loaded import opened
 from cos_interp.analyses.driver.lock import Writer
 from cos_interp.analyses.driver.registry import entries, load
+from cos_interp.analyses.driver.settings import AnalysisConfig
 from cos_interp.analyses.driver.store import RunStore
 
 
@@ -19,18 +21,29 @@ def draw_again(folder: Path, known: Mapping[str, Entry]) -> Path:
 
     Units, results and ``run.json`` are not touched. RunError where it cannot be. ``known``: experiments by name, and the dossier.
     """
-    _, entry, config = opened(folder, known)
-    if entry.name not in entries():
-        raise RunError(f"{folder} is a dossier: draw the runs in it, like {folder}/recovery")
-    if identity.is_of_own_code(config):
-        raise RunError(f"{folder} was made with code of its own, which only its command executes: run its command again")
-    made = load(entry.name)
+    made, config = drawable(folder, known)
     try:
         with Writer(folder).holding() as writer:
             store = RunStore(folder, made.facts, writer)
             if problem := store.damaged_results():  # which would stand beside a new page
                 raise RunError(f"{problem}; the same command makes it again of the units")
-            experiment.draw(made, config, store)
+            store.write_page(experiment.drawn(made, config, store).files())
     except OSError as error:
         raise RunError(f"cannot write to {folder}: {error.strerror}") from error
     return folder / manifest.REPORT
+
+
+def report_of(folder: Path, known: Mapping[str, Entry]) -> Report:
+    """The report of a finished run, drawn from what it left; nothing is written. RunError where it cannot be."""
+    made, config = drawable(folder, known)
+    return experiment.drawn(made, config, RunStore(folder, made.facts))
+
+
+def drawable(folder: Path, known: Mapping[str, Entry]) -> tuple[Experiment, AnalysisConfig]:
+    """The experiment and the settings of a run that can be drawn. RunError for a dossier, and for a run of the user's code."""
+    _, entry, config = opened(folder, known)
+    if entry.name not in entries():
+        raise RunError(f"{folder} is a dossier: draw the runs in it, like {folder}/recovery")
+    if identity.is_of_own_code(config):
+        raise RunError(f"{folder} was made with code of its own, which only its command executes: run its command again")
+    return load(entry.name), config

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cos_interp.analyses.driver.facts import Facts
+from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import AnalysisConfig
 
 
@@ -13,7 +14,8 @@ class Entry:
     """One experiment: its command, settings, a line about it, examples of use.
 
     ``seconds``: what its default size takes on two cores, its share of a dossier's budget. ``facts``: the records that its units
-    leave beside rows and tensors, where the common ones of :mod:`driver.facts` do not say enough.
+    leave beside rows and tensors, where the common ones of :mod:`driver.facts` do not say enough. ``compared``: what of its rows
+    ``cos report compare`` lays beside the same of other runs.
     """
 
     name: str
@@ -22,6 +24,7 @@ class Entry:
     examples: tuple[str, ...]
     seconds: int = 60
     facts: tuple[type[Facts], ...] = ()
+    compared: tuple[Measured, ...] = ()
 
     @property
     def folder(self) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,10 +28,12 @@ POWER = float(stats.norm.ppf(0.8))
 
 
 class Estimate(ABC):
-    """A value over ``n`` items. ``least``: below so many items its interval is not trusted to decide."""
+    """A value over ``n`` items. ``least``: below so many items its interval is not trusted to decide. ``named``: what each item
+    has, by its name, where a column was given that is indexed by items: with it two runs are compared item by item."""
 
     least: ClassVar[int]
     kind: ClassVar[str]
+    named: Mapping[str, float] = MappingProxyType({})
 
     n: int
     value: float
@@ -101,6 +104,7 @@ class Share(Estimate):
         known = _known(items)
         self.successes, self.n = int(known.sum()), len(known)
         self.value = self.successes / self.n if self.n else math.nan
+        self.named = _named(items)
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
         return share_interval(self.successes, self.n, level)
@@ -123,6 +127,7 @@ class PairedShares(Estimate):
         self.both, self.gained, self.lost = int((a & b).sum()), int((a & ~b).sum()), int((~a & b).sum())
         self.n = len(pairs)
         self.value = (self.gained - self.lost) / self.n if self.n else math.nan
+        self.named = _named(first, np.asarray(first, float) - np.asarray(second, float))
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
         if self.n == 0:
@@ -170,7 +175,7 @@ class Mean(Estimate):
     FEW: ClassVar[int] = 3  # (1 - 3 / n) ** n, the share of resamples without these items, is above .025 for n >= 12
 
     def __init__(self, items: Sequence[float] | np.ndarray, normal: bool = False, bounds: tuple[float, float] | None = None):
-        self.items, self.normal, self.bounds = _known(items), normal, bounds
+        self.items, self.normal, self.bounds, self.named = _known(items), normal, bounds, _named(items)
         self.n = len(self.items)
         self.value = float(self.items.mean()) if self.n else math.nan
         if bounds is not None and self.n and not (bounds[0] - NEAR <= self.items.min() <= self.items.max() <= bounds[1] + NEAR):
@@ -274,6 +279,18 @@ def _known(items: Sequence[Any] | np.ndarray) -> np.ndarray:
     """As floats, without the items that have no value."""
     values = np.asarray(items, float)
     return values[~np.isnan(values)]
+
+
+def _named(items: Any, values: np.ndarray | None = None) -> dict[str, float]:
+    """The values by the names of a column's index (texts, or several); none where it has no such names, or one twice."""
+    index = getattr(items, "index", None)
+    if index is None or callable(index):  # a list's index is a method
+        return {}
+    names = [" ".join(map(str, name)) if isinstance(name, tuple) else name for name in index]
+    if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        return {}
+    held = np.asarray(items, float) if values is None else values
+    return {name: float(value) for name, value in zip(names, held, strict=True) if not math.isnan(value)}
 
 
 @lru_cache(maxsize=4096)

@@ -41,13 +41,17 @@ class Unit:
 
 @dataclass(frozen=True)
 class Report:
-    """What a run says: plain lines for the terminal, data for ``--json``, the page, and files for ``media/``."""
+    """What a run says: plain lines for the terminal, data for ``--json``, the page, and files for ``media/``.
+
+    ``figures``: drawings by their names among ``media``, in the order of the page. ``told``: its question, method and source.
+    """
 
     lines: list[str]
     data: dict[str, Any]
     html: str
     media: dict[str, bytes] = field(default_factory=dict)
-    figures: tuple[str, ...] = ()  # names among ``media``, in the order of the page
+    figures: Mapping[str, str] = field(default_factory=dict)
+    told: Mapping[str, str] = field(default_factory=dict)
 
     def files(self) -> dict[str, bytes]:
         """What is written to the run folder, by name."""
@@ -287,9 +291,7 @@ def collect(experiment: Experiment, config: AnalysisConfig, store: RunStore) -> 
     return AnalysisResult(experiment.name, config, pd.DataFrame(rows), store.facts() or {}, units)
 
 
-def draw(experiment: Experiment, config: AnalysisConfig, store: RunStore) -> Report:
-    """Draw the page of a finished run again, from what it left, without a model. ``store`` must be its writer."""
+def drawn(experiment: Experiment, config: AnalysisConfig, store: RunStore) -> Report:
+    """The report of a finished run again, from what it left, without a model. Writes nothing."""
     result = replace(experiment.finish(collect(experiment, config, store)), twins=twins.shown(store.folder, config.twins))
-    report = experiment.report(result, store)
-    store.write_page(report.files())
-    return report
+    return experiment.report(result, store)

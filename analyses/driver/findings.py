@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, TypeAdapter
 
 Verdict = Literal["reproduced", "refuted", "undecided", "not testable"]
+VERDICT_STYLE = {"reproduced": "ok", "refuted": "bad", "undecided": "maybe", "not testable": "none"}  # classes of a page
 
 
 # JSON has no NaN and says null
@@ -53,7 +54,8 @@ class Finding:
     decides; ``smallest`` is the smallest effect of interest that it is held against, ``p`` the one-sided test of that by
     inverting the interval; ``control`` stands beside it. ``twins``: the number on models that know nothing. ``why``: what is
     lacking for a decision, and what would change it. ``primary``: the one variant of a claim that has a verdict in a dossier.
-    ``short``: the statement for the first screen, where it is a long one.
+    ``short``: the statement for the first screen, where it is a long one. ``items``: the deciding number of each item, by name,
+    where the estimate knows them.
     """
 
     claim: str
@@ -70,6 +72,7 @@ class Finding:
     why: str = ""
     primary: bool = True
     short: str = ""
+    items: tuple[tuple[str, float], ...] = ()
 
     def line(self) -> str:
         """One plain sentence for the terminal."""

@@ -10,15 +10,13 @@ from cos_interp.analyses.driver.answer import answer, deciding, in_words, split_
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.caveats import caveats
 from cos_interp.analyses.driver.experiment import Report
-from cos_interp.analyses.driver.findings import Finding
+from cos_interp.analyses.driver.findings import VERDICT_STYLE, Finding
 from cos_interp.analyses.driver.identity import begun_with
 from cos_interp.analyses.driver.layout import file_name, laid_out, media_name
 from cos_interp.analyses.driver.parts import Clip, Link, Reel, Section, Shown
 from cos_interp.reports.html import render
 
 __all__ = ["VERDICT_STYLE", "Clip", "Link", "Reel", "Section", "Shown", "build", "strip"]
-
-VERDICT_STYLE = {"reproduced": "ok", "refuted": "bad", "undecided": "maybe", "not testable": "none"}
 
 
 def build(
@@ -28,7 +26,8 @@ def build(
     """The report of an experiment: page, lines for the terminal, data, media. ``named``: caveats beside those of what was run."""
     media = {media_name(s, clip): clip.data for s in sections for clip in s.clips}
     media |= {media_name(s, reel): reel.data for s in sections for reel in s.reels}
-    figures = {f"{file_name(s.title)}.svg": s.figure.encode() for s in sections if s.figure}
+    figures = {f"{file_name(s.title)}.svg": s.figure for s in sections if s.figure}
+    media |= {name: figure.encode() for name, figure in figures.items()}
     asked, method = split_question(question)
     first, notes = deciding(findings), notes or []
     html = render(
@@ -40,7 +39,8 @@ def build(
         versions=result.facts["versions"], begun_with=begun_with(result.facts), command=result.facts["command"],
     )  # fmt: skip
     lines = [f.line() for f in findings] + list(notes)
-    return Report(lines, {"findings": [f.data() for f in findings], "notes": notes}, html, media | figures, tuple(figures))
+    told = {"question": asked, "method": method, "source": source}
+    return Report(lines, {"findings": [f.data() for f in findings], "notes": notes}, html, media, figures, told)
 
 
 def strip(clips: np.ndarray, frames: list[int] | None = None, gap: int = 2) -> np.ndarray:

@@ -38,7 +38,7 @@ def _finding(result: AnalysisResult, tensor: str, each: pd.DataFrame) -> Finding
     base = single if single.mean() >= scaled.mean() else scaled
     beside = f"single runs {_mean(single)}, the same seeds at the merged norm {_mean(scaled)}"
     said = f"ensemble of {tensor} solves {_mean(own)}, {beside}; its gain over the better of the two is"
-    gain = Mean((own - base).to_numpy())
+    gain = Mean(own - base)
     few = f"{gain.n} of at least {PAIRS} items" if gain.n < PAIRS else None
     return result.judge(f"ensemble.{tensor}", gain, said, _mean(base), no_room(float(base.mean())) or few)
 

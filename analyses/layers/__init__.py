@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import SuiteConfig
 from cos_interp.analyses.kit.kinds import Ablation
 from cos_interp.interp.limits import MOST_STEPS
@@ -38,4 +39,10 @@ ENTRY = Entry(
         "cos analyze layers --tasks maze --items 30 --layers 2,3,4 --ablations skip --out runs/skip",
     ),
     seconds=170,
+    compared=(
+        Measured(
+            "Effect on the final latent of skipping a layer", "distance", ("layer",), {"kind": "skip", "unit": "layer"}, ("span",)
+        ),
+        Measured("Energy of things above background", "energy_own_contrast", ("step", "layer"), {"measure": "energy"}),
+    ),
 )

@@ -88,7 +88,7 @@ def _background(result: AnalysisResult, energy: pd.DataFrame) -> Finding:
         f"z-scored energy of background above things, beyond the same cells at random places, in layers {_named(early)}; more "
         "than before the first block, by"
     )
-    return result.judge("layers.background", Mean(background(energy).to_numpy(float)), said, start.number())
+    return result.judge("layers.background", Mean(background(energy).astype(float)), said, start.number())
 
 
 def _turn(result: AnalysisResult, energy: pd.DataFrame, what: str) -> Finding:
@@ -98,7 +98,7 @@ def _turn(result: AnalysisResult, energy: pd.DataFrame, what: str) -> Finding:
         f"from layers {_named(energy[deep(energy, 0, TURN)])} to those after, by"
     )
     control = Mean(moved_turn(energy, what).to_numpy(float)).number()
-    return result.judge(f"layers.turn-{what}", Mean(turn(energy, what).to_numpy(float)), said, control)
+    return result.judge(f"layers.turn-{what}", Mean(turn(energy, what).astype(float)), said, control)
 
 
 def _named(rows: pd.DataFrame) -> str:
@@ -135,7 +135,7 @@ def _window_finding(result: AnalysisResult, ablations: pd.DataFrame, kind: str, 
         f"{text} by ablating ({kind}) one layer of {_named(one[deep(one, *WINDOW)])}, mean over spans of steps, minus that by "
         f"any other layer is {Mean(own.to_numpy(float)).number()}; more than of random directions, by"
     )
-    gain = Mean((own - random).dropna().to_numpy(float))
+    gain = Mean((own - random).dropna().astype(float))
     return result.judge(f"layers.window-{value}", gain, said, Mean(random.to_numpy(float)).number(), unfit_ablation(one, kind))
 
 

@@ -6,6 +6,7 @@ from pydantic import Field, field_validator
 
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.facts import RunFacts
+from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import SuiteConfig
 
 
@@ -43,4 +44,8 @@ ENTRY = Entry(
     ),
     seconds=240,
     facts=(MemoryFacts,),
+    compared=(
+        Measured("Attention to the object's first cell, times even", "object", ("step", "layer"), {"kind": "attention"}),
+        Measured("Matching follows moved objects", "hit", ("step", "layer"), {"kind": "tracking"}),
+    ),
 )

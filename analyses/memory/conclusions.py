@@ -40,7 +40,7 @@ def dissociated(result: AnalysisResult, key: str, cut: pd.DataFrame, value: str,
         f"an object is right in {own} of its {frames} without its own tokens of the first frame; the lesser of what it loses "
         "more than without another object's, and of what that one loses more, is"
     )
-    return result.judge(key, Mean(np.minimum(first, second).to_numpy(), bounds=DIFFERENCE), said, beside)
+    return result.judge(key, Mean(np.minimum(first, second), bounds=DIFFERENCE), said, beside)
 
 
 def solved_untouched(cut: pd.DataFrame) -> set[str]:
@@ -53,7 +53,7 @@ def answered(result: AnalysisResult, partial: pd.DataFrame, solved: set[str]) ->
     by = by.reindex(columns=["object", "another object"]).dropna().astype(float)
     own, other = (Mean(by[name].to_numpy()).number() for name in by)
     said = f"solved over the six partial cuts: {own} without the object's tokens; without another object's it is higher, by"
-    return result.judge("memory.answer", Mean((by["another object"] - by["object"]).to_numpy(), bounds=DIFFERENCE), said, other)
+    return result.judge("memory.answer", Mean(by["another object"] - by["object"], bounds=DIFFERENCE), said, other)
 
 
 def attended(result: AnalysisResult, rows: pd.DataFrame) -> Finding:
@@ -65,7 +65,7 @@ def attended(result: AnalysisResult, rows: pd.DataFrame) -> Finding:
         f"layer {layer}, best on the other half of items: a token of the object gets {own} times even attention from later "
         "frames; log2 of that over what the mean other token of its frame gets is"
     )
-    return result.judge("memory.attended", Mean(tested.more.to_numpy(float)), said, other)
+    return result.judge("memory.attended", Mean(tested.set_index("problem").more.astype(float)), said, other)
 
 
 def decodable(result: AnalysisResult, decoded: pd.DataFrame) -> Finding:
@@ -86,7 +86,7 @@ def decodable(result: AnalysisResult, decoded: pd.DataFrame) -> Finding:
     unfit = (
         None if layer >= 0 or residual.empty else f"at no layer and step the reader names more than {READS:g} of visible objects"
     )
-    more = (tested.more - input_more).to_numpy(float)
+    more = (tested.more - input_more).astype(float)
     return result.judge("memory.hidden", Mean(more), said, Mean(input_more.to_numpy(float)).number(), unfit)
 
 

@@ -102,4 +102,4 @@ def _finding(result: AnalysisResult, rows: pd.DataFrame, key: str, values: tuple
     hit, others = (Mean(each[name].to_numpy(float)).number() for name in values)
     where = f"layer {layer}, step {step}, best on the other half of items," if layer >= 0 else "matching"
     said = f"{where} {text} in {hit} of the frames; more than the queries of other cells, by"
-    return result.judge(key, Mean(each.more.to_numpy(float), bounds=DIFFERENCE), said, others)
+    return result.judge(key, Mean(each.more.astype(float), bounds=DIFFERENCE), said, others)

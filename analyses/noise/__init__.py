@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.facts import RunFacts
+from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import SuiteConfig
 from cos_interp.analyses.kit.kinds import Mode, known_dose
 
@@ -49,4 +50,10 @@ ENTRY = Entry(
     ),
     seconds=185,
     facts=(NoiseFacts,),
+    compared=(
+        Measured(
+            "Solved with noise in all frames at a step", "status", where={"kind": "step"}, by=("mode", "dose"), counts="solved"
+        ),
+        Measured("Distance of the final latent after noise at a step", "distance", where={"kind": "step"}, by=("mode", "dose")),
+    ),
 )

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.facts import Facts
+from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import AnalysisConfig, known_task
 from cos_interp.analyses.kit.kinds import PairKind
 from cos_interp.interp.limits import MOST_STEPS
@@ -131,4 +132,21 @@ ENTRY = Entry(
     ),
     seconds=200,
     facts=(PairFacts, StepFacts),
+    compared=(
+        Measured(
+            "Effect of patching all tokens",
+            "effect",
+            ("step", "layer"),
+            {"donor": "clean", "group": "all", "head": None, "frame": None},
+            ("pair_kind", "site"),
+        ),
+        Measured(
+            "The donor's answer after patching all tokens",
+            "outcome",
+            ("step", "layer"),
+            {"donor": "clean", "group": "all", "head": None, "frame": None},
+            ("pair_kind", "site"),
+            "donor",
+        ),
+    ),
 )

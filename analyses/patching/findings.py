@@ -87,7 +87,7 @@ def _finding(result: AnalysisResult, key: str, kind: str, rows: pd.DataFrame, si
     noising = result.config.direction == "noising"
     cells = compared(rows[rows.site == site] if len(rows) else rows, noising)
     kept = held_out(cells)
-    difference = Mean((kept.own - kept.control).to_numpy(float))
+    difference = Mean((kept.own - kept.control).astype(float).set_axis(kept.pair))
     return result.judge(
         key, difference, _statement(kind, site, cells, kept), Mean(kept.control.to_numpy(float)).number(),
         _unfit(kept, placebo_moves(rows, noising)), _short(kind, site, rows, kept),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import SuiteConfig
 
 
@@ -23,4 +24,8 @@ ENTRY = Entry(
         "cos analyze perception-before-action --tasks maze --items 125 --out runs/lag",
     ),
     seconds=30,
+    compared=(
+        Measured("Objects are where they are at the end", "localised"),
+        Measured("Objects move as they do at the end", "motion"),
+    ),
 )

@@ -72,12 +72,12 @@ def _lag(result: AnalysisResult, task: str, lags: pd.DataFrame, steps: int) -> F
     )
     still = mean_number(lags.lag_still / steps) if "lag_still" in lags else Number(float("nan"))
     key = f"perception.{task}" if f"perception.{task}" in rules() else "perception.other"  # a task of the user's own
-    return result.judge(key, Mean(lags.lag_moving_place / steps), statement, still, unfit)
+    return result.judge(key, Mean(lags.set_index("problem").lag_moving_place / steps), statement, still, unfit)
 
 
 def latent_finding(result: AnalysisResult, lags: pd.DataFrame, steps: int) -> Finding:
     return result.judge(
-        "perception.latents", Mean(lags.lag_appearance / steps),
+        "perception.latents", Mean(lags.set_index("problem").lag_appearance / steps),
         "what changes over time reaches half of its final likeness later than what stays, by a share of the run of",
         mean_number(lags.appearance_step), _floor(lags, "appearance_step", "movement_step"),
     )  # fmt: skip

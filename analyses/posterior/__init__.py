@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import ChoiceConfig
 
 
@@ -23,4 +24,8 @@ ENTRY = Entry(
         "cos analyze posterior --prompts my.jsonl --candidates clips --model path/to/model --out runs/posterior-mine",
     ),
     seconds=60,
+    compared=(
+        Measured("Candidates that the estimate holds possible", "model", by=("task",)),
+        Measured("Distance from the exact posterior", "apart", by=("task",)),
+    ),
 )

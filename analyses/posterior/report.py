@@ -46,7 +46,7 @@ def narrowed(rows: pd.DataFrame, value: str) -> pd.Series:
 def findings(result: AnalysisResult[PosteriorConfig], rows: pd.DataFrame) -> list[Finding]:
     """Is the estimate nearer to the exact posterior than beliefs that use less of x_t; does it narrow when that does?"""
     found = closer(rows)
-    lag = (narrowed(rows, "model") - narrowed(rows, "bayes")).dropna().to_numpy(float)
+    lag = (narrowed(rows, "model") - narrowed(rows, "bayes")).dropna()
     side = -1.0 if len(lag) and lag.mean() < 0 else 1.0
     exact = result.judge(
         "posterior.exact", Mean(found.closer),

@@ -142,7 +142,7 @@ def _used(result: AnalysisResult, family: str, target: str, use: pd.DataFrame) -
     here = fit[fit.dose == at].set_index("problem")
     shown = {edit: here[here.edit == edit].donor_shown.astype(float) for edit in ("own", "random")}
     said = ", ".join(f"{share:.2f} at dose {dose:g}" for dose, share in shares.items())
-    key, more = f"probes.use-{family}", Mean((shown["own"] - shown["random"]).to_numpy(float))
+    key, more = f"probes.use-{family}", Mean((shown["own"] - shown["random"]).astype(float))
     unfit = None
     if use.problem.nunique() and not len(fit):
         unfit = f"the probe reads the exchanged tokens right in both runs in none of {use.problem.nunique()} pairs"

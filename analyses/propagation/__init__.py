@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.facts import RunFacts
+from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import SuiteConfig
 from cos_interp.analyses.kit.kinds import Mode, known_dose
 
@@ -44,4 +45,9 @@ ENTRY = Entry(
     ),
     seconds=90,
     facts=(PropagationFacts,),
+    compared=(
+        Measured(
+            "Dissimilarity of the final state after a disturbance", "dissimilarity", ("disturbed",), by=("tensor",), final=True
+        ),
+    ),
 )

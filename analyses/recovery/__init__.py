@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.facts import RunFacts
+from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import SuiteConfig
 
 CLAIM_AT = 0.2  # the paper's claim: injected at step 20 of 100
@@ -58,4 +59,18 @@ ENTRY = Entry(
     ),
     seconds=160,
     facts=(RecoveryFacts,),
+    compared=(
+        Measured(
+            "The right answer in the final video after an injection",
+            "whose",
+            ("injected",),
+            {"kind": "injected"},
+            ("donor",),
+            "target",
+            final=True,
+        ),
+        Measured(
+            "Effect of the injection on the final latent", "effect", ("injected",), {"kind": "injected"}, ("donor",), final=True
+        ),
+    ),
 )

@@ -116,7 +116,7 @@ def _finding(result: AnalysisResult, donor: str, found: pd.DataFrame, sigmas: Se
     read_at = ", ".join(f"{int(taken.sum())} of {len(taken)} at step {step}" for step, taken in by_step)
     until = "after none" if last is None else f"until step {last} (sigma {sigmas[last]:.2f})"
     return result.judge(
-        f"recovery.{donor}", Share(first.recovered),
+        f"recovery.{donor}", Share(first.set_index("problem").recovered),
         f"{DONORS[donor]}: its answer is read where it was put in for {read_at or 'none'}; of the items in which it was, each at "
         f"the first such step, more than half are right again {until}; the right answer is in the final video for",
         Share((first.back == first.injected).astype(float)).number(),

@@ -91,7 +91,7 @@ def _weight(result: AnalysisResult, rows: pd.DataFrame) -> Finding:
 
 def _noise(result: AnalysisResult, fit: pd.DataFrame) -> Finding:
     found = fit[fit.kind == "noise"]
-    named, chance = found.named.astype(float).to_numpy(), found.chance.astype(float).to_numpy()
+    named, chance = (found.set_index("problem")[name].astype(float) for name in ("named", "chance"))
     return result.judge(
         "seed-choice.noise", Mean(named - chance),
         f"an ideal observer of the first state names the run's answer in {Share(named).number()}; more often than from "
@@ -101,7 +101,7 @@ def _noise(result: AnalysisResult, fit: pd.DataFrame) -> Finding:
 
 
 def _threshold(result: AnalysisResult, fit: pd.DataFrame) -> Finding:
-    found = thresholds(fit).to_numpy(float)
+    found = thresholds(fit)
     side = -1.0 if len(found) and found.mean() < 0 else 1.0
     return result.judge(
         "seed-choice.threshold", Mean(LARGEST - side * found),

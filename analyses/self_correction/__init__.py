@@ -6,6 +6,7 @@ from pydantic import Field
 
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.facts import RunFacts
+from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import SuiteConfig
 
 
@@ -32,4 +33,8 @@ ENTRY = Entry(
     ),
     seconds=160,
     facts=(CorrectionFacts,),
+    compared=(
+        Measured("Solved, read from the clean estimate", "status", by=("task",), counts="solved"),
+        Measured("Wrong, read from the clean estimate", "status", by=("task",), counts="wrong"),
+    ),
 )

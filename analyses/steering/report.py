@@ -81,7 +81,7 @@ def findings(result: AnalysisResult[SteeringConfig], at: pd.DataFrame) -> list[F
             "more of the donor's answer is shown with the vector than with a random one, by",
         ),
     )  # fmt: skip
-    number = lambda values: Mean(np.asarray(values, float))
+    number = lambda values: Mean(values.astype(float))
     unfit = _unfit(effect)
     return [
         result.judge(f"steering.{name}", number(own - beside), text, number(beside).number(), unfit)

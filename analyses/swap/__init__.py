@@ -8,6 +8,7 @@ from pydantic import Field
 
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.facts import RunFacts
+from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import SuiteConfig
 from cos_interp.interp.limits import MOST_STEPS
 
@@ -55,4 +56,13 @@ ENTRY = Entry(
     ),
     seconds=200,
     facts=(SwapFacts,),
+    compared=(
+        Measured(
+            "The donor's answer after a swap",
+            "flipped",
+            ("layer",),
+            {"donor": "pair", "variant": "block", "group": "all"},
+            ("span",),
+        ),
+    ),
 )

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.facts import RunFacts
+from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import SuiteConfig
 
 
@@ -40,4 +41,5 @@ ENTRY = Entry(
     ),
     seconds=130,
     facts=(TrajectoryFacts,),
+    compared=(Measured("Distance between runs of one item", "distance", where={"kind": "pair"}, by=("space",)),),
 )

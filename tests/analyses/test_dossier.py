@@ -21,6 +21,7 @@ from cos_interp.analyses.driver.settings import SuiteConfig
 from cos_interp.analyses.driver.store import RunError, RunStore
 from cos_interp.analyses.driver.workers import WorkerFailed
 from cos_interp.cli import app
+from cos_interp.interp.terminal import Failure
 
 
 class CountConfig(SuiteConfig):
@@ -182,3 +183,26 @@ def test_the_page_of_several_dossiers_is_written(counted, organism, tmp_path):
     assert page.count("| organism, weights ") == 2 and "**Reproduced.**" in page and str(tmp_path) not in page
     with pytest.raises(RunError, match="is a run of noise, not a dossier"):
         together.told(SimpleNamespace(config=CountConfig(), folder="runs/noise", name="noise"))
+
+
+def test_a_dossier_is_drawn_again_and_put_into_one_file(counted, organism, tmp_path):
+    from cos_interp.analyses import draw
+    from cos_interp.analyses.dossier.again import in_one_file
+
+    folder = tmp_path / "run"
+    dossier.run_and_report(DossierConfig(budget="1s", twins=0), folder, model=organism, workers=1)
+    whole = (folder / "report.html").read_bytes()
+    (folder / "report.html").write_text("lost")
+    assert draw(folder) == folder / "report.html" and (folder / "report.html").read_bytes() == whole
+    assert RunStore(folder).verify() == []
+    text = in_one_file(folder)
+    assert text == in_one_file(folder) and '<article id="page-count"' in text and 'id="count-evidence"' in text
+    assert text.count("How many?") == 1 and 'href="count/report.html"' not in text and text.count("<script>") == 1
+    out = tmp_path / "sent" / "all.html"
+    CliRunner().invoke(app, ["report", "draw", str(folder), "--single-file", str(out)], catch_exceptions=False)
+    assert out.read_text() == text
+    with pytest.raises(Failure, match="a run of count, whose page is one file already"):
+        CliRunner().invoke(app, ["report", "draw", str(folder / "count"), "--single-file", str(out)], catch_exceptions=False)
+    (folder / "count" / "report.html").write_text("changed")
+    with pytest.raises(RunError, match=r"count/report\.html has been changed"):
+        in_one_file(folder)

@@ -1,0 +1,76 @@
+"""How figures look: on a page, or in a paper."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+import seaborn as sns
+from matplotlib.figure import Figure
+
+PAGE: dict[Any, Any] = {
+    "svg.hashsalt": "cos",
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "figure.dpi": 100,
+    "font.family": "DejaVu Sans",
+}
+PALETTE = "colorblind"  # of Okabe & Ito's kind
+WIDEST, WIDEST_OF_A_PAGE = 7.0, 100.0  # inches of a figure: two columns of a paper; no bound on a page
+Printed = MutableMapping[str, bytes]  # the PDF of a figure by its SVG text
+
+_printed: ContextVar[Printed | None] = ContextVar("printed", default=None)
+
+
+def style() -> dict[Any, Any]:
+    """matplotlib's settings, as they hold now."""
+    return PAGE if _printed.get() is None else _paper()
+
+
+def widest() -> float:
+    """Inches that a figure may be wide."""
+    return WIDEST_OF_A_PAGE if _printed.get() is None else WIDEST
+
+
+@contextmanager
+def paper() -> Iterator[Printed]:
+    """Draw in the style of a paper for the length of a block: seaborn's, within the width of a page, text that can be edited in
+    the PDF. Yields what was drawn."""
+    printed: Printed = {}
+    before = _printed.set(printed)
+    try:
+        yield printed
+    finally:
+        _printed.reset(before)
+
+
+def _paper() -> dict[Any, Any]:
+    looks = sns.axes_style("ticks") | sns.plotting_context("paper", font_scale=0.85)
+    own = {"svg.hashsalt": "cos", "figure.dpi": 300, "font.family": "DejaVu Sans", "pdf.fonttype": 42}  # 42: TrueType
+    return looks | own
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an ``<svg>`` element without a document header or a date; closes it."""
+    buffer, printed = io.StringIO(), _printed.get()
+    with matplotlib.rc_context(style()):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight")
+        text = buffer.getvalue()
+        text = text[text.index("<svg") :]
+        if printed is not None:
+            printed[text] = _pdf(figure)
+    plt.close(figure)
+    return text
+
+
+def _pdf(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None}, bbox_inches="tight")
+    return buffer.getvalue()

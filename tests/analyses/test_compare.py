@@ -1,0 +1,125 @@
+"""Runs beside each other: planted differences are found at noise levels and depths that no two runs share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_up_runs import MORE, layers_run, surface
+
+from cos_interp import analyses
+from cos_interp.analyses.driver.errors import RunError
+from cos_interp.analyses.driver.measured import Measured
+from cos_interp.analyses.reporting.aligned import cube, onto
+from cos_interp.analyses.reporting.claims import claims
+from cos_interp.analyses.reporting.compare import compared, differing, sentence
+from cos_interp.analyses.reporting.measures import laid
+from cos_interp.analyses.reporting.sides import names, sides
+from cos_interp.interp.files import plain
+
+ENTRY = analyses.EXPERIMENTS["layers"]
+ENERGY = next(one for one in ENTRY.compared if one.value == "energy_own_contrast")
+SKIPPED = next(one for one in ENTRY.compared if one.value == "distance")
+
+
+def test_points_are_lines_between_own_ones_and_nothing_beyond():
+    values = np.array([[3.0, np.nan, 1.0], [5.0, 4.0, np.nan]])
+    found = onto(values, np.array([1.0, 0.5, 0.0]), np.array([1.0, 0.75, 0.25, -0.1]), 1)
+    assert found[0].tolist()[:3] == [3.0, 2.5, 1.5] and np.isnan(found[0, 3])  # over the gap
+    assert found[1].tolist()[:2] == [5.0, 4.5] and np.isnan(found[1, 2:]).all()  # not past the last one
+
+
+def test_values_of_one_item_and_point_are_averaged():
+    table = pd.DataFrame({"item": ["a", "a", "b"], "sigma": [1.0, 1.0, 0.5], "depth": 0.0, "value": [1.0, 3.0, 7.0]})
+    found = cube(table)
+    assert found.items == ("a", "b") and found.sigmas.tolist() == [1.0, 0.5]
+    assert found.values[0, 0, 0] == 2 and found.values[1, 1, 0] == 7 and np.isnan(found.values[0, 1, 0])
+
+
+def test_a_planted_difference_is_found_at_other_steps_and_layers():
+    held = sides([layers_run("a", 4, 3), layers_run("b", 9, 5, MORE)])
+    (group,) = laid(ENERGY, held).groups
+    assert len(group.points) == 4 * 3 and not group.exact
+    for point in group.points:
+        (apart,) = point.differences
+        assert point.numbers[0].value == pytest.approx(surface(point.sigma, point.depth) + 0.65)
+        assert apart.number.value == pytest.approx(MORE) and apart.pairs == 14
+        assert point.sigma == pytest.approx(1 - point.step / 4) and 0 <= point.depth < 1
+    assert laid(SKIPPED, held).groups[0].points[0].differences[0].side == "no difference in any item"
+
+
+def test_equal_points_are_not_interpolated():
+    held = sides([layers_run("a", 4, 3), layers_run("b", 4, 3, MORE)])
+    assert laid(ENERGY, held).groups[0].exact
+
+
+def test_other_items_are_two_samples():
+    """The same names, and items outside cos-500 in one run: nothing is held against itself."""
+    held = sides([layers_run("a", 4, 3), layers_run("b", 4, 3, MORE, confirm=True)])
+    (claim,) = claims(held)
+    assert claim.differences[0].pairs == 0 and claim.differences[0].number.value == pytest.approx(MORE)
+    (group,) = laid(ENERGY, held).groups
+    assert {point.differences[0].pairs for point in group.points} == {0}
+
+
+def test_claims_are_held_against_each_other_item_by_item():
+    held = sides([layers_run("a", 4, 3), layers_run("b", 9, 5, MORE), layers_run("c", 4, 3)])
+    (claim,) = claims(held)
+    more, none = claim.differences
+    assert more.pairs == none.pairs == 14 and more.number.value == pytest.approx(MORE) and none.number.value == 0
+    said = sentence([claim], held)
+    assert "a has 1.65 (95 % interval" in said and "0.25 in all 14, paired over 14 items" in said and "c is not shown" in said
+    assert list(differing(held)[""]) == ["layers", "--num-steps"]
+
+
+def test_what_a_run_does_not_have_is_said():
+    held = sides([layers_run("a", 4, 3), layers_run("b", 9, 5)])
+    assert laid(Measured("x", "nothing"), held).lacking == ("a: it has no column nothing", "b: it has no column nothing")
+    assert laid(Measured("x", "distance", where={"kind": "own"}), held).lacking[0] == "a: nothing of the kind was measured"
+
+
+def test_pages_repeat_and_their_data_is_json():
+    runs = [layers_run("a", 3, 2), layers_run("b", 4, 3, MORE)]
+    page, data = compared(runs, ENTRY)
+    assert page == compared(runs, ENTRY)[0] and "default-src 'none'" in page
+    assert "paired item by item" in page and "the points of a, where others are interpolated" in page
+    assert "1 of 1 claims have the same verdict" in page
+    (claim,) = json.loads(json.dumps(plain(data), allow_nan=False))["claims"]
+    assert claim["differences"][0]["number"]["value"] == pytest.approx(MORE)
+
+
+def test_what_cannot_be_compared_is_refused():
+    first = layers_run("a", 3, 2)
+    with pytest.raises(RunError, match="give two or more"):
+        sides([first])
+    with pytest.raises(RunError, match="given twice"):
+        sides([first, first])
+    other = type(first)(**{**vars(first), "name": "noise", "folder": Path("/runs/n")})
+    with pytest.raises(RunError, match="/runs/n is of noise"):
+        sides([first, other])
+    assert names([Path("/a/x/r"), Path("/b/x/r")]) == ["a/x/r", "b/x/r"]
+
+
+def test_every_experiments_measures_say_what_they_are_along():
+    for entry in analyses.EXPERIMENTS.values():
+        assert len({one.title for one in entry.compared}) == len(entry.compared)
+        for one in entry.compared:
+            assert 1 <= len(one.along) <= 2 and (len(one.along) == 1 or one.along[1] == "layer"), one
+
+
+def test_pairs_that_were_looked_for_are_the_same_only_where_their_runs_say_so():
+    """In probes and commitment pairs stand beside items of tasks; another model may have found another pair of the same name."""
+    first, second = sides([layers_run("a", 3, 2), layers_run("b", 3, 2)])
+    assert first.key("maze-000") == second.key("maze-000") is not None
+    assert first.key("prompt-001") == second.key("prompt-001") is not None
+    assert first.key("maze-prompt-000") is None
+
+
+def test_dossiers_are_sent_to_their_runs():
+    first = layers_run("a", 3, 2)
+    dossiers = [type(first)(**{**vars(first), "name": "all", "folder": Path(f"/runs/{name}")}) for name in "ab"]
+    with pytest.raises(RunError, match="/runs/a is a dossier: compare the runs in it"):
+        sides(dossiers)
