@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,17 @@ def is_leftover(path: Path) -> bool:
     return path.match(TEMPORARY.format("*"))
 
 
+def read_regular(path: Path) -> bytes:
+    """The bytes of a file. OSError for anything but a regular one: a pipe would block, a device never end."""
+    _regular(path)
+    return path.read_bytes()
+
+
+def _regular(path: Path) -> None:
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
 # --- seals ---------------------------------------------------------------------------------------------------------
 
 
@@ -119,7 +132,8 @@ def plain(value: Any) -> Any:
 
 
 def digest(path: Path) -> str:
-    """sha256 of a file."""
+    """sha256 of a file. OSError for anything but a regular one."""
+    _regular(path)
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 

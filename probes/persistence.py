@@ -11,7 +11,7 @@ import numpy as np
 import safetensors
 from safetensors.numpy import load, save
 
-from cos_interp.interp.files import plain, read_sealed_json, sealed_json, write_atomic
+from cos_interp.interp.files import plain, read_regular, read_sealed_json, sealed_json, write_atomic
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.probes.collect import model_digest
 from cos_interp.probes.errors import ProbeError
@@ -59,7 +59,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     """The card of saved probes; ProbeError where there is none, or it or the coefficients are damaged."""
     path = folder / CARD
     try:
-        card = read_sealed_json(path.read_bytes())
+        card = read_sealed_json(read_regular(path))
     except OSError as error:
         raise ProbeError(f"{folder} holds no probes ({CARD}: {error.strerror}): train some with cos probe train") from error
     except ValueError as error:  # cards of 0.1 had no seal
@@ -85,9 +85,9 @@ def load_probes(
 def _tensors(folder: Path, card: dict[str, Any]) -> dict[str, np.ndarray]:
     path = folder / COEFFICIENTS
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
-        raise ProbeError(f"{path} is missing ({error.strerror}): train the probes again") from error
+        raise ProbeError(f"{path} cannot be read ({error.strerror}): train the probes again") from error
     if hashlib.sha256(data).hexdigest() != card["sha256"]:
         raise ProbeError(f"{path} has changed since it was written (its digest differs from the card's): train the probes again")
     try:

@@ -18,6 +18,7 @@ from cos_interp.analyses.driver.facts import Facts
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.settings import AnalysisConfig
 from cos_interp.analyses.driver.store import RunStore
+from cos_interp.interp.files import read_regular
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,7 +111,7 @@ def _rows(store: RunStore) -> pd.DataFrame:
 
 def findings_in(store: RunStore) -> tuple[Finding, ...]:
     path = store.folder / manifest.FINDINGS
-    if not path.is_file() and older.is_of_0_1((store.folder / manifest.RUN).read_bytes()):  # which kept none
+    if not path.is_file() and older.is_of_0_1(read_regular(store.folder / manifest.RUN)):  # which kept none
         return ()
     try:
         held = json.loads(store.read(manifest.FINDINGS))

@@ -16,6 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cos_interp.analyses.driver.errors import RunError, Taken
+from cos_interp.interp.files import read_regular
 
 LOCK, OWNER = ".lock", ".owner.json"
 FILES = (LOCK, OWNER)
@@ -76,7 +77,7 @@ class Writer:
 def owner(folder: Path) -> dict[str, str | int] | None:
     """Who signed a run folder last and did not sign off; None for nobody."""
     try:
-        held = json.loads((folder / OWNER).read_text())
+        held = json.loads(read_regular(folder / OWNER))
     except (OSError, ValueError):
         return None
     return held if isinstance(held, dict) else None

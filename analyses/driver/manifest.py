@@ -18,7 +18,7 @@ from typing import Any
 from cos_interp.analyses.driver import older
 from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.lock import FILES
-from cos_interp.interp.files import digest, is_leftover, read_sealed_json, sealed_json
+from cos_interp.interp.files import digest, is_leftover, read_regular, read_sealed_json, sealed_json
 
 RUN, MANIFEST, PAGE, RESULTS, REPORT, FINDINGS = (
     "run.json", "manifest.jsonl", "page.json", "results.parquet", "report.html", "findings.json",
@@ -91,7 +91,7 @@ def _listed(folder: Path) -> Iterator[str]:
     """Files that the page's list names, damaged or not; in a run of 0.1, the manifest's."""
     for name, pattern in ((PAGE, r'"([^"]+)": "[0-9a-f]{64}"'), (MANIFEST, r'"file": "([^"]+)"')):
         with contextlib.suppress(OSError):
-            yield from re.findall(pattern, (folder / name).read_text(errors="replace"))
+            yield from re.findall(pattern, read_regular(folder / name).decode(errors="replace"))
 
 
 def made(folder: Path, parts: Collection[str] = ()) -> bytes:
@@ -110,7 +110,7 @@ def root(lines: bytes) -> dict[str, Any]:
 def page_files(folder: Path) -> dict[str, str]:
     """The files that the page's list names, with their digests; none where there is no list, or a damaged one."""
     try:
-        return dict(read_sealed_json((folder / PAGE).read_bytes())["files"])
+        return dict(read_sealed_json(read_regular(folder / PAGE))["files"])
     except (OSError, ValueError):
         return {}
 
@@ -134,7 +134,7 @@ def _problems(folder: Path) -> Iterator[str]:
     if not (folder / RUN).is_file():
         yield f"{folder} holds no run: it has no {RUN}"
         return
-    data = (folder / RUN).read_bytes()
+    data = read_regular(folder / RUN)
     if older.is_of_0_1(data):
         yield from older.problems(folder)
         return
@@ -160,7 +160,7 @@ def digest_of(folder: Path, name: str) -> str | None:
 
     RunError where the list is missing or damaged.
     """
-    data = (folder / RUN).read_bytes()
+    data = read_regular(folder / RUN)
     if older.is_of_0_1(data):
         return older.digests(folder).get(name)
     of_the_run = name == RESULTS or _is_unit(name)
@@ -172,7 +172,7 @@ def _of_the_run(folder: Path, facts: Mapping[str, Any]) -> dict[str, str]:
     """The digests of units and results."""
     path = folder / MANIFEST
     try:
-        lines = path.read_bytes()
+        lines = read_regular(path)
     except OSError as error:
         raise RunError(f"{MANIFEST} is missing ({error.strerror})") from error
     if root(lines) != facts.get("root"):
@@ -185,7 +185,7 @@ def _of_the_page(folder: Path, facts: Mapping[str, Any]) -> dict[str, str]:
     """The digests of the page and its media. RunError also for the page of another run."""
     again = f"draw the page again with cos report draw {folder}"
     try:
-        held = read_sealed_json((folder / PAGE).read_bytes())
+        held = read_sealed_json(read_regular(folder / PAGE))
         files = dict(held["files"])
     except OSError as error:
         raise RunError(f"{PAGE} is missing ({error.strerror}): {again}") from error

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.facts import Facts
-from cos_interp.interp.files import read_sealed_json
+from cos_interp.interp.files import read_regular, read_sealed_json
 
 REFUSAL = "it was made by version 0.1, whose runs can be read and drawn, but not continued"
 KEYS = {"analysis", "config", "model", "status", "versions"}
@@ -43,7 +43,7 @@ def digests(folder: Path) -> dict[str, str]:
     """The digests of the manifest of 0.1, and of a page drawn since; RunError where it is missing or damaged."""
     path = folder / "manifest.jsonl"
     try:
-        lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+        lines = [json.loads(line) for line in read_regular(path).splitlines()]
         return {str(line["file"]): str(line["sha256"]) for line in lines} | _drawn_since(folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is missing or damaged ({error}), and a run of version 0.1 has no other digests") from error
@@ -52,7 +52,7 @@ def digests(folder: Path) -> dict[str, str]:
 def _drawn_since(folder: Path) -> dict[str, str]:
     """The digests of a page that this version drew."""
     try:
-        return dict(read_sealed_json((folder / "page.json").read_bytes())["files"])
+        return dict(read_sealed_json(read_regular(folder / "page.json"))["files"])
     except FileNotFoundError:
         return {}
 
@@ -60,14 +60,14 @@ def _drawn_since(folder: Path) -> dict[str, str]:
 def is_intact(folder: Path, name: str, data: bytes) -> bool:
     """Whether a file of a run of 0.1 is what its manifest says; False in any other folder."""
     try:
-        return is_of_0_1((folder / "run.json").read_bytes()) and digests(folder).get(name) == sha256(data).hexdigest()
+        return is_of_0_1(read_regular(folder / "run.json")) and digests(folder).get(name) == sha256(data).hexdigest()
     except (OSError, RunError):
         return False
 
 
 def problems(folder: Path) -> Iterator[str]:
     """What is wrong with a run of 0.1, as far as its manifest knows."""
-    if (status := facts((folder / "run.json").read_bytes())["status"]) != "complete":
+    if (status := facts(read_regular(folder / "run.json"))["status"]) != "complete":
         yield f"the run is {status}, and {REFUSAL}"
         return
     try:
@@ -79,7 +79,7 @@ def problems(folder: Path) -> Iterator[str]:
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
             yield f"{name} is missing"
-        elif sha256(path.read_bytes()).hexdigest() != digest:
+        elif sha256(read_regular(path)).hexdigest() != digest:
             yield f"{name} has been changed since it was written"
 
 

@@ -21,7 +21,16 @@ from cos_interp.analyses.driver.command import flag
 from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.facts import COMMON, Facts
 from cos_interp.analyses.driver.lock import Writer
-from cos_interp.interp.files import BLANK, is_intact, is_leftover, read_sealed_json, sealed, sealed_json, write_atomic
+from cos_interp.interp.files import (
+    BLANK,
+    is_intact,
+    is_leftover,
+    read_regular,
+    read_sealed_json,
+    sealed,
+    sealed_json,
+    write_atomic,
+)
 
 if TYPE_CHECKING:  # a run is listed, shown and verified without waiting for torch
     import pandas as pd
@@ -109,7 +118,7 @@ class RunStore:
         foreign = manifest.strangers(self.folder, self.parts)
         if not path.is_file() and foreign:
             raise RunError(f"{self.folder} holds no run, but {foreign[0]}: choose another --out")
-        held = path.read_bytes() if path.is_file() else b""
+        held = read_regular(path) if path.is_file() else b""
         cut = not held.strip(b"\0 \r\n") and not foreign  # what a disk may leave of one
         if path.is_file() and not cut and not manifest.was_a_run(held):
             raise RunError(f"{path} was not written by this tool: choose another --out")
@@ -145,7 +154,7 @@ class RunStore:
         """``run.json``: identity and status; None where there is none. RunError when it is damaged."""
         path = self.folder / manifest.RUN
         try:
-            data = path.read_bytes()
+            data = read_regular(path)
             return read_sealed_json(data) if not older.is_of_0_1(data) else older.facts(data)
         except FileNotFoundError:
             return None
@@ -259,7 +268,7 @@ class RunStore:
     def _intact(self, unit: str) -> bytes | None:
         """The bytes of a unit, None where they are not those that were written here; of 0.1, the manifest has its digest."""
         try:
-            data = self.unit_path(unit).read_bytes()
+            data = read_regular(self.unit_path(unit))
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -305,7 +314,7 @@ class RunStore:
         except RunError as error:
             raise RunError(f"{self.folder}: {error}") from error
         try:
-            data = (self.folder / name).read_bytes()
+            data = read_regular(self.folder / name)
         except OSError as error:
             raise RunError(f"{self.folder / name} cannot be read: {error.strerror}") from error
         if hashlib.sha256(data).hexdigest() != wanted:

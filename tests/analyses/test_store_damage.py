@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from stores import asked, fill
 
 from cos_interp.analyses.driver import lock, manifest
 from cos_interp.analyses.driver.errors import RunError
+from cos_interp.analyses.driver.overview import overview
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.interp import files
 
@@ -41,6 +45,31 @@ def test_every_byte_flipped_and_every_file_cut_deleted_or_added_is_found(folder)
         (folder / name).unlink()
         shutil.rmtree(folder / "deep", ignore_errors=True)
     assert store.verify() == []
+
+
+def test_a_pipe_in_the_place_of_a_file_is_named_and_blocks_nobody(folder):
+    store, whole = RunStore(folder), content(folder)
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it blocks"))
+    signal.alarm(60)
+    try:
+        for name in (*whole, lock.OWNER):
+            path = folder / name
+            path.unlink(missing_ok=True)
+            os.mkfifo(path)
+            assert any(name in problem for problem in store.verify()) and lock.owner(folder) is None
+            with contextlib.suppress(RunError):
+                assert overview(folder).status != "complete" or name != "run.json"
+                store.unit("u1")
+                store.read("results.parquet")
+            path.unlink()
+            if name in whole:
+                path.write_bytes(whole[name])
+        os.mkfifo(folder / "shards" / "u9.safetensors")
+        with pytest.raises(RunError, match="not a regular file"):
+            store.unit("u9")
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @given(data=st.data())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -296,6 +297,15 @@ def test_damaged_files_and_other_models_are_refused(tmp_path, organism):
         (folder / "card.json").write_bytes(flipped)
         with pytest.raises(ProbeError, match="damaged"):
             read_card(folder)
+    (folder / "card.json").write_bytes(card)
+    for name, said in (("probes.safetensors", "cannot be read"), ("card.json", "holds no probes")):
+        held = (folder / name).read_bytes()
+        (folder / name).unlink()
+        os.mkfifo(folder / name)  # which would block
+        with pytest.raises(ProbeError, match=rf"{name}.*{said}|{said}.*{name}"):
+            read_card(folder)
+        (folder / name).unlink()
+        (folder / name).write_bytes(held)
     (folder / "card.json").write_bytes(card[:50])
     with pytest.raises(ProbeError, match="damaged"):
         ProbeGrid.load(folder)
