@@ -103,7 +103,9 @@ def differing(held: Sequence[Side]) -> pd.DataFrame:
     """What is not the same in all runs: model, settings, inputs, versions; a row a thing, a column a run."""
     told = [dict(_told(side)) for side in held]
     names = [name for name in dict.fromkeys(name for one in told for name in one) if len({one.get(name) for one in told}) > 1]
-    return pd.DataFrame([{"": name, **{s.name: one.get(name, "–") for s, one in zip(held, told, strict=True)}} for name in names])
+    return pd.DataFrame(
+        [{"what": name, **{s.name: one.get(name, "–") for s, one in zip(held, told, strict=True)}} for name in names]
+    )
 
 
 def _told(side: Side) -> Iterator[tuple[str, str]]:

@@ -72,7 +72,7 @@ def test_claims_are_held_against_each_other_item_by_item():
     assert more.pairs == none.pairs == 14 and more.number.value == pytest.approx(MORE) and none.number.value == 0
     said = sentence([claim], held)
     assert "a has 1.65 (95 % interval" in said and "0.25 in all 14, paired over 14 items" in said and "c is not shown" in said
-    assert list(differing(held)[""]) == ["layers", "--num-steps"]
+    assert list(differing(held)["what"]) == ["layers", "--num-steps"]
 
 
 def test_what_a_run_does_not_have_is_said():
