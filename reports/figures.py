@@ -148,13 +148,11 @@ def _shown(made: Sequence[Panel]) -> Curves | Numbers:
 def _draw(axis: plt.Axes, panel: Panel) -> None:
     palette = sns.color_palette(PALETTE if len(panel.curves) <= 10 else "husl", max(10, len(panel.curves)))
     for place, (curve, colour) in enumerate(zip(panel.curves, palette, strict=False)):
-        table, under = curve.table, (len(panel.curves) - 1 - place) / max(1, len(panel.curves) - 1)
-        look = {
-            "marker": "o",
-            "ms": 2.5 + 2.5 * under,
-            "lw": 1.2 + 1.6 * under,
-        }  # below others wider: where two coincide both show
-        axis.plot(table[panel.along], table["mean"], curve.style, label=curve.name, color=colour, **look)
+        table = curve.table
+        under = (len(panel.curves) - 1 - place) / max(1, len(panel.curves) - 1)  # wider below: where two coincide both show
+        size, width = 2.5 + 2.5 * under, 1.2 + 1.6 * under
+        line, at = curve.style, table[panel.along]
+        axis.plot(at, table["mean"], line, marker="o", ms=size, lw=width, label=curve.name, color=colour)
         if "low" in table:
             low, high = table.low.astype(float), table.high.astype(float)
             axis.fill_between(table[panel.along].astype(float), low, high, alpha=0.13, color=colour, lw=0)

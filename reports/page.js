@@ -80,9 +80,10 @@
     return data.colours[Math.round(Math.min(1, Math.max(0, share)) * (data.colours.length - 1))];
   }
 
+  // by the contrast that WCAG asks for: on every colour white or black has 4.5
   function isDark(hex) {
-    const [red, green, blue] = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
-    return 0.299 * red + 0.587 * green + 0.114 * blue < 140;
+    const light = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16) / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * light[0] + 0.7152 * light[1] + 0.0722 * light[2] < 0.179;
   }
 
   function scaleOf(data) {
@@ -118,7 +119,7 @@
       else {
         const painted = colour(data, value);
         made.style.background = painted;
-        made.style.color = isDark(painted) ? "#fff" : "#111";
+        made.style.color = isDark(painted) ? "#fff" : "#000";
       }
       made.classList.toggle("seen", data.reels[at].length > 0);
       cells.push([at, made]);

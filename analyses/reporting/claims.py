@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.reporting.differences import Difference, between
@@ -56,4 +57,4 @@ def _claim(place: Place, found: Sequence[Finding | None], sides: Sequence[Side])
 def _difference(first: Finding | None, second: Finding | None, own: Side, other: Side) -> Difference | None:
     if first is None or second is None or not (first.number.n and second.number.n):
         return None
-    return between(first.number, second.number, dict(first.items), dict(second.items), lambda item: same(own, other, item))
+    return between(first.number, second.number, dict(first.items), dict(second.items), partial(same, own, other))

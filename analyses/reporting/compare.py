@@ -18,7 +18,7 @@ from cos_interp.analyses.driver.loaded import LoadedRun
 from cos_interp.analyses.driver.parts import Section
 from cos_interp.analyses.reporting.claims import Claim, claims
 from cos_interp.analyses.reporting.drawn import claim_figures, sections_of
-from cos_interp.analyses.reporting.measures import laid
+from cos_interp.analyses.reporting.measures import LAYER, Laid, laid
 from cos_interp.analyses.reporting.sides import Side, sides
 from cos_interp.reports.html import render
 
@@ -46,17 +46,17 @@ def compared(runs: Sequence[LoadedRun], entry: Entry) -> tuple[str, dict[str, An
     html = render(
         "compare.html",
         title=f"{entry.name}: {len(held)} runs", question=f"How do {_list([side.name for side in held])} differ? {entry.about}",
-        answer=sentence(found, held), agreed=agreement(found), verdicts=VERDICT_STYLE, notes=[HOW, ALIGNED, *lacking],
+        answer=sentence(found, columns, held), agreed=agreement(found), verdicts=VERDICT_STYLE, notes=[HOW, ALIGNED, *lacking],
         claims=[row(claim, held) for claim in found], **laid_out([*sections, settings]), runs=[about(side) for side in held],
     )  # fmt: skip
     return html, data(found, held)
 
 
-def sentence(found: Sequence[Claim], held: Sequence[Side]) -> str:
-    """What the first claim with a verdict says of the runs."""
+def sentence(found: Sequence[Claim], columns: Sequence[Laid], held: Sequence[Side]) -> str:
+    """What the first claim with a verdict says of the runs; without one, the first measured column at its last point."""
     claim = next((one for one in found if one.first.primary and any(one.differences)), None)
     if claim is None or claim.found[0] is None:
-        return "No claim has a number in two of these runs."
+        return f"No claim has a number in two of these runs. {last_point(columns, held)}".strip()
     said = []
     for side, finding, more in zip(held[1:], claim.found[1:], claim.differences, strict=True):
         if finding is None or more is None:
@@ -69,6 +69,22 @@ def sentence(found: Sequence[Claim], held: Sequence[Side]) -> str:
         )  # fmt: skip
         said.append(f"{side.name} {what}, and has {in_words(finding.number)}")
     return f"“{claim.first.claim}”: {held[0].name} has {in_words(claim.found[0].number)}; {'; '.join(said)}."
+
+
+def last_point(columns: Sequence[Laid], held: Sequence[Side]) -> str:
+    """The first measured column at its last point, of the last step or the deepest layer; "" where there is none."""
+    column = next((one for one in columns if one.groups), None)
+    if column is None:
+        return ""
+    group = column.groups[0]
+    point = group.points[-1]
+    where = [f"sigma {point.sigma:.2f}"] * (column.measured.along != (LAYER,)) + [f"depth {point.depth:.2f}"] * (
+        LAYER in column.measured.along
+    )
+    numbers = [f"{side.name} has {in_words(number)}" for side, number in zip(held, point.numbers, strict=True)]
+    apart = [f"{side.name} less {held[0].name}: {more}" for side, more in zip(held[1:], point.differences, strict=True)]
+    of = f" ({group.name})" if group.name else ""
+    return f"{column.measured.title}{of}, at {' and '.join(where)}: {'; '.join([*numbers, *apart])}."
 
 
 def agreement(found: Sequence[Claim]) -> str:
@@ -103,7 +119,9 @@ def differing(held: Sequence[Side]) -> pd.DataFrame:
     """What is not the same in all runs: model, settings, inputs, versions; a row a thing, a column a run."""
     told = [dict(_told(side)) for side in held]
     names = [name for name in dict.fromkeys(name for one in told for name in one) if len({one.get(name) for one in told}) > 1]
-    return pd.DataFrame([{"": name, **{s.name: one.get(name, "–") for s, one in zip(held, told, strict=True)}} for name in names])
+    return pd.DataFrame(
+        [{"what": name, **{s.name: one.get(name, "–") for s, one in zip(held, told, strict=True)}} for name in names]
+    )
 
 
 def _told(side: Side) -> Iterator[tuple[str, str]]:

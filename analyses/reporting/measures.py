@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -117,7 +118,7 @@ def _items(found: Cube, values: np.ndarray) -> dict[str, float]:
 def _point(step: float, sigma: float, depth: float, items: Sequence[Items], sides: Sequence[Side]) -> Point:
     numbers = tuple(mean_number(list(found.values())) for found in items)
     differences = tuple(
-        between(numbers[0], number, items[0], found, lambda name, side=side: same(sides[0], side, name))
+        between(numbers[0], number, items[0], found, partial(same, sides[0], side))
         for number, found, side in zip(numbers[1:], items[1:], sides[1:], strict=True)
     )  # fmt: skip
     return Point(float(step), float(sigma), float(depth), numbers, differences)

@@ -70,9 +70,19 @@ def test_claims_are_held_against_each_other_item_by_item():
     (claim,) = claims(held)
     more, none = claim.differences
     assert more.pairs == none.pairs == 14 and more.number.value == pytest.approx(MORE) and none.number.value == 0
-    said = sentence([claim], held)
+    said = sentence([claim], [], held)
     assert "a has 1.65 (95 % interval" in said and "0.25 in all 14, paired over 14 items" in said and "c is not shown" in said
-    assert list(differing(held)[""]) == ["layers", "--num-steps"]
+    assert list(differing(held)["what"]) == ["layers", "--num-steps"]
+
+
+def test_without_claims_the_last_point_answers():
+    held = sides([layers_run("a", 4, 4), layers_run("b", 8, 4, MORE)])
+    said = sentence([], [laid(ENERGY, held)], held)
+    assert said.startswith(
+        "No claim has a number in two of these runs. Energy of things above background, at sigma 0.25 and depth 0.75"
+    )
+    assert "a has 0.40" in said and "b less a: +0.25 (paired over 14 items)" in said  # 2 x 0.25 - 0.75 + 0.65
+    assert sentence([], [], held) == "No claim has a number in two of these runs."
 
 
 def test_what_a_run_does_not_have_is_said():
