@@ -188,9 +188,7 @@ def kind_of(engines: Mapping[str, ExpertEngine], name: str) -> str:
     return next(engine.points[name].kind for engine in engines.values() if name in engine.points)
 
 
-def planned(
-    request: CacheRequest, engines: Mapping[str, ExpertEngine], latents: Tensor, steps: int, guided: bool
-) -> CachePlan:
+def planned(request: CacheRequest, engines: Mapping[str, ExpertEngine], latents: Tensor, steps: int, guided: bool) -> CachePlan:
     """The plan of what was requested, for a run of so many steps with these latents ``[batch, channel, frame, row, col]``.
 
     InterpError for what the run does not have, BudgetExceeded for more than fits.

@@ -19,7 +19,7 @@ from cos_interp.interp import batch
 from cos_interp.interp.address import BRANCHES, Address
 from cos_interp.interp.batch import described
 from cos_interp.interp.cache import ActivationCache
-from cos_interp.interp.cache_plan import DEFAULT_BUDGET, CacheRequest, Reduce, Steps, Tokens, as_reduce, checked_budget
+from cos_interp.interp.cache_plan import DEFAULT_BUDGET, CachePlan, CacheRequest, Reduce, Steps, Tokens, as_reduce, checked_budget
 from cos_interp.interp.call import check_call, checked_output_type
 from cos_interp.interp.errors import InterpError, unknown_hook
 from cos_interp.interp.families import decoding
@@ -27,6 +27,8 @@ from cos_interp.interp.families.adapter import Adapter
 from cos_interp.interp.families.decoding import postprocessed, to_uint8
 from cos_interp.interp.families.sites import EXPERTS
 from cos_interp.interp.families.unsupported import PIPELINES
+from cos_interp.interp.gradient.playing import swept
+from cos_interp.interp.gradient.sweep import Keep
 from cos_interp.interp.gradient.taking import Gradients, taken
 from cos_interp.interp.gradient.target import Metric, Target, target_of
 from cos_interp.interp.hooking import TRAJECTORY, EditFn, FwdHook, Hooked, checked_hooks, kind_of
@@ -256,21 +258,27 @@ class HookedVideoPipeline:
         number by torch operations. The gradient is the whole one: through the rest of the step, guidance, the solver with what it
         remembers, and all later steps. ``run`` is a run of one video by this model; without it, the other keywords make one as
         :meth:`run` does. ``names``, ``steps``, ``branches``, ``tokens``, ``reduce`` and ``max_bytes`` are those of
-        :meth:`run_with_cache`, and select and reduce gradients. Costs about two generations, and the graph of one forward at a time.
+        :meth:`run_with_cache`, and select and reduce gradients. Costs about two generations (2.3 on the organism), and the graph
+        of one forward at a time.
 
         Raises InterpError for a metric that autograd does not see through, for hooks that are on, for a run of several videos
         or of another model, and for a loop that does not move as its gradient says, which is measured in every sweep.
         """
-        if self._hooks:
-            raise InterpError("gradients are of runs without edits: leave the `with model.hooks(...)` block")
         request = self._request(names, steps, branches, tokens, reduce, max_bytes)
         address = None if of is None else self._known(Address.parse(of))
         if run is not None and kwargs:
             raise InterpError(f"run= was given, and {', '.join(kwargs)} as well: keywords of the pipeline make another run")
         made = self.run(**kwargs) if run is None else run
         target = None if address is None else self._target(address, made)
+        return taken(self.sweep_back, self.engines, made, metric, target, request)
+
+    def sweep_back(self, run: Run, metric: Metric, target: Target | None, plan: CachePlan, keep: Keep) -> float:
+        """One sweep back over a run, as :meth:`gradients` makes it: every gradient that a plan wants goes to ``keep``, with the
+        activation that it is of. Returns the metric's value."""
+        if self._hooks:
+            raise InterpError("gradients are of runs without edits: leave the `with model.hooks(...)` block")
         with self._alone():
-            return taken(self._played, self.pipe, self.engines, made, metric, target, request)
+            return swept(self._played, self.pipe, self.engines, run, metric, target, plan, keep)
 
     def _target(self, address: Address, run: Run) -> Target:
         names = self.matching(address.name)

@@ -43,13 +43,15 @@ def check_loop(play: Callable[[Fed], Tensor], tape: Tape, final: Tensor, what: s
     scale = torch.finfo(final.dtype).eps ** (1 / 3)
     there, back = (play(Moved(tape.run, by, sign * scale)).double() for sign in (1, -1))
     moved = (there - back) / (2 * scale)
-    told = torch.autograd.grad(final, leaves, moved.to(final), retain_graph=True, allow_unused=True) if final.requires_grad else ()
+    told = (
+        torch.autograd.grad(final, leaves, moved.to(final), retain_graph=True, allow_unused=True) if final.requires_grad else ()
+    )
     pairs = zip(told, (step for steps in by for step in steps), strict=False)
     said = sum(float((gradient.double() * step.double()).sum()) for gradient, step in pairs if gradient is not None)
     found = float(moved.square().sum())
     if not abs(said - found) <= TOLERANCE[final.dtype] * found:
         raise InterpError(
-            f"{what} cannot be differentiated: moving the model's outputs moves the final latents by {found:.4g}, and autograd says "
+            f"{what} cannot be differentiated: moved outputs move the final latents by {found:.4g}, and autograd says "
             f"{said:.4g} (the product of either with the movement): something in the loop is cut off from its inputs, as by "
             "detach() or torch.no_grad(); load another scheduler"
         )

@@ -20,12 +20,12 @@ from cos_interp.interp.run.engine import split_visitor, streams
 from cos_interp.interp.run.finite import check_finite
 from cos_interp.interp.views import axes_of
 
-# (name, kind, step, branch, gradient with named axes) of each activation that was asked for
-Keep = Callable[[str, str, int, str | None, Tensor], None]
+# (name, kind, step, branch, activation, its gradient) of what was asked for, with named axes
+Keep = Callable[[str, str, int, str | None, Tensor, Tensor], None]
 Place = tuple[str, str, Call]  # name, kind
 
 
-def swept(tape: Tape, final: Tensor, metric: Metric, first: int, keep: Keep) -> float:
+def back(tape: Tape, final: Tensor, metric: Metric, first: int, keep: Keep) -> float:
     """Take a metric's gradient back over a tape to its step ``first``, and hand what comes by to ``keep``; returns its value.
 
     ``final``: the final latents at the end of the tape.
@@ -39,19 +39,19 @@ def swept(tape: Tape, final: Tensor, metric: Metric, first: int, keep: Keep) -> 
     for forward in reversed([f for f in tape.forwards if first <= f.step <= last]):
         own = target is not None and any(target.branch == c.branch and target.step == c.step for c in forward.calls)
         again = _Again(tape, forward)
-        value = again.back(metric if own else None, keep)
+        value = again.through(metric if own else None, keep)
         found = value if own else found
         _on_tape(tape, [end for end, _ in forward.ends], again.passed)
-    for (name, step), zero in tape.zeros.items():
+    for (name, step), (value, zero) in tape.zeros.items():
         if target is None or step <= target.step:
-            keep(name, "latent", step, None, _or_zero(zero.grad, zero))
+            keep(name, "latent", step, None, value, _or_zero(zero.grad, zero))
     assert found is not None
     return float(found)
 
 
 def _on_tape(tape: Tape, ends: list[Tensor], gradients: list[Tensor | None]) -> None:
     """Take gradients on along the tape, to the outputs of earlier forwards and what was added between the calls."""
-    leaves = [*tape.zeros.values(), *(leaf for forward in tape.forwards for leaf in forward.leaves)]
+    leaves = [*(zero for _, zero in tape.zeros.values()), *(leaf for forward in tape.forwards for leaf in forward.leaves)]
     if ends:
         torch.autograd.backward(ends, gradients, retain_graph=True, inputs=leaves)
 
@@ -65,11 +65,11 @@ class _Again:
 
     def __init__(self, tape: Tape, forward: Forward):
         self.tape, self.forward = tape, forward
-        self.zeros: list[tuple[Place, Tensor]] = []  # added to the activations that are asked for
+        self.zeros: list[tuple[Place, Tensor, Tensor]] = []  # activations that are asked for, and what was added to each
         self.seen: Tensor | None = None
         self.passed: list[Tensor | None] = []  # gradients with respect to what came from the loop
 
-    def back(self, metric: Metric | None, keep: Keep) -> Tensor | None:
+    def through(self, metric: Metric | None, keep: Keep) -> Tensor | None:
         """Keep what is asked for, and have what is passed on; with a metric of an activation in here, its value."""
         f = self.forward
         visits = {}
@@ -84,15 +84,15 @@ class _Again:
         value = None if metric is None or self.seen is None else value_of(metric, self.seen)
         given = [(value, None)] if value is not None else [(o, leaf.grad) for o, leaf in zip(made, f.leaves, strict=True)]
         roots = [(root, gradient) for root, gradient in given if root is value or gradient is not None]
-        inputs = [*(zero for _, zero in self.zeros), *(leaf for _, leaf in f.ends)]
+        inputs = [*(zero for *_, zero in self.zeros), *(leaf for _, leaf in f.ends)]
         found: Any = [None] * len(inputs)
         if roots and inputs:
             outputs, gradients = zip(*roots, strict=True)
             found = torch.autograd.grad(outputs, inputs, gradients, allow_unused=True)
         found = [_or_zero(gradient, like) for gradient, like in zip(found, inputs, strict=True)]
-        for ((name, kind, call), _), gradient in zip(self.zeros, found, strict=False):
+        for ((name, kind, call), act, _), gradient in zip(self.zeros, found, strict=False):
             check_finite(gradient, f"the gradient at {name}, step {call.step} ({call.branch})")
-            keep(name, kind, call.step, call.branch, gradient)
+            keep(name, kind, call.step, call.branch, act, gradient)
         self.passed = found[len(self.zeros) :]
         return value
 
@@ -107,7 +107,7 @@ class _Again:
         def visit(act: Tensor) -> Tensor | None:
             if wanted:
                 zero = torch.zeros_like(act).requires_grad_()
-                self.zeros.append(((name, kind, call), zero))
+                self.zeros.append(((name, kind, call), act.detach(), zero))
                 act = act + zero
             if meant and target is not None:
                 self.seen = target.part(act, axes_of(kind, act))

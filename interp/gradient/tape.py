@@ -41,15 +41,15 @@ class Forward:
 class Tape(Fed):
     """Feeds the recording, and keeps where the loop and the transformer meet.
 
-    ``zeros``: by name and step what was added to a value between the calls, whose gradient is the value's. ``seen``: the value
-    that the metric is of, where that lies between the calls.
+    ``zeros``: by name and step a value between the calls, and the zero that was added to it, whose gradient is its. ``seen``:
+    the value that the metric is of, where that lies between the calls.
     """
 
     def __init__(self, run: Run, wants: Wants, target: Target | None):
         super().__init__(run, 1)
         self.wants, self.target = wants, target
         self.forwards: list[Forward] = []
-        self.zeros: dict[tuple[str, int], Tensor] = {}
+        self.zeros: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
         self.seen: Tensor | None = None
 
     def call(self, calls: tuple[Call, ...], engine: ExpertEngine, kwargs: dict[str, Any]) -> Any:
@@ -75,7 +75,8 @@ class Tape(Fed):
 
     def _between(self, name: str, step: int, value: Tensor) -> Tensor:
         if self.wants(name, step, None):
-            zero = self.zeros[name, step] = torch.zeros_like(value).requires_grad_()
+            zero = torch.zeros_like(value).requires_grad_()
+            self.zeros[name, step] = (value.detach().clone(), zero)
             value = value + zero
         if self.target is not None and self.target.between(name, step):
             self.seen = value

@@ -72,6 +72,6 @@ def value_of(metric: Metric, given: Tensor) -> Tensor:
         found = f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise InterpError(f"the metric gave {found}: it must give one number, as a tensor ({DIFFERENTIABLE})")
     if not value.requires_grad:
-        raise InterpError(f"the metric's value does not depend on what it was given by anything that autograd sees: {DIFFERENTIABLE}")
+        raise InterpError(f"autograd does not see how the metric's value depends on what it was given: {DIFFERENTIABLE}")
     check_finite(value.detach(), "the metric's value")
     return value.reshape(())
