@@ -50,6 +50,13 @@ class PatchingConfig(AnalysisConfig):
     )
     branch: Literal["cond", "uncond", "both"] = Field("both", description="Guidance branches that are patched.")
     controls: bool = Field(True, description="Random donor, same-answer donor, self, whole x_t.")
+    method: Literal["exact", "gradient"] = Field(
+        "exact", description="exact: each cell finished; gradient: all at first order by one sweep, held against some exact ones."
+    )
+    exact_cells: int = Field(
+        20, ge=10, description="With --method gradient: random exact cells of a pair, of named tokens and as many of all tokens."
+    )
+    top_cells: int = Field(10, ge=1, description="With --method gradient: the map's largest cells of a pair, finished exactly.")
     batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto", description="Patched rows in one forward: a number, or auto, up to 12 as fit; 1 is exact to the bit."
     )
@@ -118,6 +125,13 @@ class StepFacts(Facts):
     rounding: float | None = None
 
 
+class MapFacts(Facts):
+    """Of the gradient map of a pair: its cells, and the transformer blocks that ran for all of them."""
+
+    cells: int
+    block_calls: int
+
+
 ENTRY = Entry(
     "patching",
     PatchingConfig,
@@ -127,8 +141,9 @@ ENTRY = Entry(
         "cos analyze patching --task place --pair-kind prompt --pairs 8 --out runs/place",
         "cos analyze patching --sites attn.hook_z --heads 0,1,2,3 --steps 0:10:3 --tokens goals,donor_route",
         "cos analyze patching --range single --direction noising --out runs/single",
+        "cos analyze patching --method gradient --pair-kind seed --out runs/map",
         "cos analyze patching --model ./my-model --pair-file pairs.jsonl --num-steps 20 --steps 0:20:5 --out runs/own",
     ),
     seconds=200,
-    facts=(PairFacts, StepFacts),
+    facts=(PairFacts, StepFacts, MapFacts),
 )

@@ -1,7 +1,8 @@
 """Attribution patching: what each of many patches would do to a metric, to first order, by one sweep back for all of them.
 
 ``(donor - activation) . gradient`` in the target's run (Nanda 2023, "Attribution patching"; Syed et al. 2310.10348), over
-denoising steps as well. It is right for a small enough difference, and says nothing of how small that is: hold it against exact replays.
+denoising steps as well. It is right for a small enough difference, and says nothing of how small that is: hold it against exact
+replays.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ def attribute(model: HookedVideoPipeline, target: Recording, patches: Sequence[P
     """The first-order change of a metric by each patch alone, in the order of the patches.
 
     ``metric`` gets the final latents ``[1, channel, frame, row, col]`` and gives one number by torch operations. A patch in
-    several steps or branches has the sum over these. A patch of the target's own activations has exactly 0. Costs one sweep back over
-    the target's run (see ``model.gradients``), however many patches there are. InterpError as of
+    several steps or branches has the sum over these. A patch of the target's own activations has exactly 0. Costs one sweep back
+    over the target's run (see ``model.gradients``), however many patches there are. InterpError as of
     :func:`~cos_interp.interp.patching.replay` and of ``model.gradients``; for edits, which have no donor.
     """
     check_made(model, target.run)

@@ -355,7 +355,7 @@ def test_weights_that_come_and_go_are_refused():
 
 
 def test_attribution_is_the_slope_of_patches_towards_their_donors():
-    """Patches a hundredth of the way to the donor move the metric by a hundredth of what attribution says; the run itself by 0."""
+    """Patches a hundredth of the way to the donor move the metric by a hundredth of what attribution says; the own run by 0."""
     call, model = tiny.call("wan2.1", steps=4), model_of("wan2.1")
     sites = ["blocks.*.hook_resid_post", "blocks.1.attn.hook_z", "blocks.2.hook_mlp_out"]
     target, donor = (record(model, sites, seed=seed, **call) for seed in (0, 1))
@@ -366,10 +366,10 @@ def test_attribution_is_the_slope_of_patches_towards_their_donors():
         return lambda step, branch: own(step, branch) + part * (other(step, branch) - own(step, branch))
 
     wheres = [
-        dict(site="blocks.0.hook_resid_post", steps=1, branches=("cond",)),
-        dict(site="blocks.1.attn.hook_z", steps=(2, 3), branches=("cond", "uncond"), heads=1),
-        dict(site="blocks.2.hook_mlp_out", steps=0, branches="uncond", tokens={"frame": [1], "row": [0]}),
-        dict(site="hook_x_t", steps=2, tokens={"frame": [0]}),
+        {"site": "blocks.0.hook_resid_post", "steps": 1, "branches": ("cond",)},
+        {"site": "blocks.1.attn.hook_z", "steps": (2, 3), "branches": ("cond", "uncond"), "heads": 1},
+        {"site": "blocks.2.hook_mlp_out", "steps": 0, "branches": "uncond", "tokens": {"frame": [1], "row": [0]}},
+        {"site": "hook_x_t", "steps": 2, "tokens": {"frame": [0]}},
     ]
     whole = attribute(model, target, [Patch(donor=donor.donor(w["site"]), **w) for w in wheres], number)
     assert attribute(model, target, [Patch(donor=target.donor(w["site"]), **w) for w in wheres], number) == [0.0] * len(wheres)
