@@ -110,8 +110,9 @@ def exact_cells(rows: list[Row]) -> dict[int, list[Cell]]:
     found: dict[int, list[Cell]] = {}
     for row in rows:
         if row.get("chosen") is not None:
-            where = {name: _whole(row[name]) if name in ("layer", "head", "frame") else row[name] for name in PLACE}
-            found.setdefault(int(where["step"]), []).append(Cell(donor=row["donor"], **where))
+            layer, head, frame = (_whole(row[name]) for name in ("layer", "head", "frame"))
+            cell = Cell(str(row["donor"]), str(row["site"]), int(row["step"]), layer, head, str(row["group"]), frame)
+            found.setdefault(cell.step, []).append(cell)
     return found
 
 

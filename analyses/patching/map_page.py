@@ -34,16 +34,17 @@ LOOK = (
 AGREES = (
     "Over the sampled cells of a pair, then mean over pairs with its 95 % interval. Spearman: of the map's change and the exact "
     "one. Share: Spearman of a predictor without a gradient, the patched tokens' share of the two runs' difference. Sign: share "
-    "of cells in which both have one sign. Recall: of the quarter of the sample with the largest exact changes, what the map has in "
-    "its own largest quarter (by chance .25). Top hits: the share of the map's largest cells whose exact change would be in the "
-    "largest quarter of the sample; their mean size, as estimated and as found, says how far the first order overshoots."
+    "of cells in which both have one sign. Recall: of the quarter of the sample with the largest exact changes, what the map "
+    "has in its own largest quarter (by chance .25). Top hits: the share of the map's largest cells whose exact change would be "
+    "in the largest quarter of the sample; their mean size, as estimated and as found, says how far the first order overshoots."
 )
 PAIRS = (
     "Spearman of each pair over its sampled cells; the 95 % interval (BCa) is over these cells, and says nothing of other pairs."
 )
 MAP = (
-    "First-order change of the effect, mean over {n} pairs, by layer (up) and step (right, with its sigma), one map a token "
-    "group. How far it is to be believed: {trust}"
+    "A first look, from which no verdict on the model follows: it says where to patch exactly. First-order change of the effect, "
+    "mean over {n} pairs, by layer (up) and step (right, with its sigma), one map a token group. How far it is to be believed: "
+    "{trust}"
 )
 TOP = (
     "The map's largest cells of every pair, in either direction, with what an exact patch does there and what the verifier then "
@@ -148,5 +149,9 @@ def _each(cells: pd.DataFrame, each: pd.DataFrame) -> pd.DataFrame:
         mine = cells[(cells.pair == row.pair) & (cells.tokens == row.tokens) & (cells.donor != SELF)]
         spearman = str(agreement.over_cells(mine).number())
         where = {"pair": row.pair, "tokens": row.tokens, "Spearman over cells": spearman}
-        out.append(where | {"sign": f"{row.sign:.2f}", "recall": f"{row.recall:.2f}", "share": f"{row.share:.2f}"})
+        out.append(where | {"sign": f"{row.sign:.2f}", "recall": f"{row.recall:.2f}", "share": _share(row.share)})
     return pd.DataFrame(out)
+
+
+def _share(value: float) -> str:
+    return "–" if value != value else f"{value:.2f}"
