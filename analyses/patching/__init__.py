@@ -49,7 +49,7 @@ class PatchingConfig(AnalysisConfig):
         "auto", description="single, from (step k on), until (up to step k), or auto: from, between two noises single."
     )
     branch: Literal["cond", "uncond", "both"] = Field("both", description="Guidance branches that are patched.")
-    controls: bool = Field(True, description="Random donor, same-answer donor, self, whole x_t.")
+    controls: bool = Field(True, description="Random donor, same-answer donor, self, whole x_t; a gradient map has self alone.")
     method: Literal["exact", "gradient"] = Field(
         "exact", description="exact: each cell finished; gradient: all at first order by one sweep, held against some exact ones."
     )
@@ -65,6 +65,17 @@ class PatchingConfig(AnalysisConfig):
     def _branch_exists(self) -> PatchingConfig:
         if self.branch == "uncond" and self.guidance_scale == 1:
             raise ValueError("branch 'uncond' exists with guidance only: give a guidance scale above 1")
+        return self
+
+    @model_validator(mode="after")
+    def _of_a_map(self) -> PatchingConfig:
+        """Settings of a gradient map have no part in a run that has none."""
+        fields = type(self).model_fields
+        set_too = [name for name in ("exact_cells", "top_cells") if getattr(self, name) != fields[name].default]
+        if self.method == "exact" and set_too:
+            raise ValueError(
+                f"{' and '.join(set_too)} say how many exact cells a gradient map is held against: add method gradient"
+            )
         return self
 
     @model_validator(mode="after")

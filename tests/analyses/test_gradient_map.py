@@ -159,6 +159,11 @@ def test_a_run_measures_its_map_and_continues_with_the_same_cells(tmp_path):
     pd.testing.assert_frame_equal(again.rows, result.rows)
 
 
+def test_settings_of_a_map_are_refused_without_one():
+    with pytest.raises(ValueError, match="exact_cells say what a gradient map is held against: add --method gradient"):
+        PatchingConfig(exact_cells=30)
+
+
 def test_a_map_is_planned_at_its_price():
     exact, model = loaded(PatchingConfig(**MAP | {"method": "exact", "steps": None, "layers": None}))
     gradient = exact.model_copy(update={"method": "gradient"})

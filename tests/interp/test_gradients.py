@@ -222,6 +222,18 @@ def test_gradients_are_selected_and_reduced_as_activations_are():
     assert torch.equal(alone.cache[SITE, 1], whole[SITE, 1]) and torch.equal(alone.run.latents, run.latents)
 
 
+@pytest.mark.parametrize("name", ["wan2.1", "cogvideox"])
+def test_in_half_precision_gradients_have_the_direction_of_those_in_float32(name):
+    call, found = tiny.call(name), {}
+    for dtype in (torch.float32, torch.bfloat16):
+        model = HookedVideoPipeline.from_pretrained(f"tiny:{name}", dtype=dtype)
+        found[dtype] = model.gradients(lambda latents: latents.float().pow(2).mean(), names=SITE, seed=0, **call).cache
+    for key, exact in found[torch.float32].items():
+        half = found[torch.bfloat16].store[key]
+        assert half.dtype == torch.bfloat16
+        assert float(torch.nn.functional.cosine_similarity(half.float().flatten(), exact.flatten(), dim=0)) > 0.98, key
+
+
 def test_only_the_steps_that_are_needed_run_again():
     call, model = tiny.call("wan2.1", steps=6), model_of("wan2.1")
     run = model.run(seed=0, **call)
