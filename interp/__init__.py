@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cos_interp.interp.errors import BudgetExceeded, InterpError, UnknownHook
     from cos_interp.interp.families import register, tiny
     from cos_interp.interp.families.adapter import Adapter, NoAdapter, Site, Stack
+    from cos_interp.interp.gradient.attribution import attribute
     from cos_interp.interp.model import HookedVideoPipeline
     from cos_interp.interp.patches import Patch
     from cos_interp.interp.patching import Recording, record, replay, restart
@@ -32,6 +33,7 @@ _HOME = {
     "errors": ("BudgetExceeded", "InterpError", "UnknownHook"),
     "families": ("register",),
     "families.adapter": ("Adapter", "NoAdapter", "Site", "Stack"),
+    "gradient.attribution": ("attribute",),
     "model": ("HookedVideoPipeline",),
     "patching": ("Patch", "Recording", "record", "replay", "restart"),
     "run.clock": ("Hook",),
@@ -60,6 +62,7 @@ __all__ = [
     "Stack",
     "Steer",
     "UnknownHook",
+    "attribute",
     "check_adapter",
     "choose_seed",
     "pixel_to_latent",

@@ -55,14 +55,8 @@ class Hooked(Director):
         guided = is_guided(self.pipe)
         for address, _ in self.edits:
             self._check(address, {"token": grid.shape, "latent": (frames, rows, cols)}, guided)
-        if self.request is None:
-            return
-        self.plan = self.request.plan(self.steps, grid.shape)
-        if self.plan.branches is not None and "uncond" in self.plan.branches and not guided:
-            raise InterpError(f"branches={self.plan.branches}: {UNGUIDED}")
-        kinds = {name: kind_of(self.engines, name) for name in self.plan.names}
-        sizes = activation_bytes(engine, kinds, grid, latents.shape[0])
-        self.plan.check_budget(sizes, len(BRANCHES) if guided else 1, grid.tokens)
+        if self.request is not None:
+            self.plan = planned(self.request, self.engines, latents, self.steps, guided)
 
     def _check(self, address: Address, grids: Mapping[str, tuple[int, int, int]], guided: bool) -> None:
         """InterpError for an address of something that this run does not have, wholly or in part."""
@@ -193,6 +187,22 @@ def kind_of(engines: Mapping[str, ExpertEngine], name: str) -> str:
     if name in TRAJECTORY:
         return TRAJECTORY[name]
     return next(engine.points[name].kind for engine in engines.values() if name in engine.points)
+
+
+def planned(request: CacheRequest, engines: Mapping[str, ExpertEngine], latents: Tensor, steps: int, guided: bool) -> CachePlan:
+    """The plan of what was requested, for a run of so many steps with these latents ``[batch, channel, frame, row, col]``.
+
+    InterpError for what the run does not have, BudgetExceeded for more than fits.
+    """
+    engine = next(iter(engines.values()))
+    frames, rows, cols = latents.shape[2:]
+    grid = engine.adapter.grid(engine.module, (frames, rows, cols))
+    plan = request.plan(steps, grid.shape)
+    if plan.branches is not None and "uncond" in plan.branches and not guided:
+        raise InterpError(f"branches={plan.branches}: {UNGUIDED}")
+    kinds = {name: kind_of(engines, name) for name in plan.names}
+    plan.check_budget(activation_bytes(engine, kinds, grid, latents.shape[0]), len(BRANCHES) if guided else 1, grid.tokens)
+    return plan
 
 
 def activation_bytes(engine: ExpertEngine, kinds: Mapping[str, str], grid: TokenGrid, rows: int) -> dict[str, int]:

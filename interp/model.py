@@ -19,7 +19,7 @@ from cos_interp.interp import batch
 from cos_interp.interp.address import BRANCHES, Address
 from cos_interp.interp.batch import described
 from cos_interp.interp.cache import ActivationCache
-from cos_interp.interp.cache_plan import DEFAULT_BUDGET, CacheRequest, Reduce, Steps, Tokens, as_reduce, checked_budget
+from cos_interp.interp.cache_plan import DEFAULT_BUDGET, CachePlan, CacheRequest, Reduce, Steps, Tokens, as_reduce, checked_budget
 from cos_interp.interp.call import check_call, checked_output_type
 from cos_interp.interp.errors import InterpError, unknown_hook
 from cos_interp.interp.families import decoding
@@ -27,6 +27,10 @@ from cos_interp.interp.families.adapter import Adapter
 from cos_interp.interp.families.decoding import postprocessed, to_uint8
 from cos_interp.interp.families.sites import EXPERTS
 from cos_interp.interp.families.unsupported import PIPELINES
+from cos_interp.interp.gradient.playing import swept
+from cos_interp.interp.gradient.sweep import Keep
+from cos_interp.interp.gradient.taking import Gradients, taken
+from cos_interp.interp.gradient.target import Metric, Target, target_of
 from cos_interp.interp.hooking import TRAJECTORY, EditFn, FwdHook, Hooked, checked_hooks, kind_of
 from cos_interp.interp.loading import load_pipeline
 from cos_interp.interp.run.director import Director, Prepared
@@ -226,10 +230,61 @@ class HookedVideoPipeline:
         Raises UnknownHook for a name that the model does not have, InterpError for steps, branches or tokens that the run does
         not have, and BudgetExceeded before the first transformer call when more than ``max_bytes`` would be kept.
         """
+        return self._hooked(kwargs, self._request(names, steps, branches, tokens, reduce, max_bytes))
+
+    def _request(
+        self, names: str | Sequence[str], steps: Steps, branches: Any, tokens: Tokens, reduce: str | Reduce | None, max_bytes: int
+    ) -> CacheRequest:
         in_branches = None if branches is None else words(branches, "branches", BRANCHES)
         budget = checked_budget(max_bytes)
-        request = CacheRequest(tuple(self.matching(names)), steps, in_branches, tokens, as_reduce(reduce), budget)
-        return self._hooked(kwargs, request)
+        return CacheRequest(tuple(self.matching(names)), steps, in_branches, tokens, as_reduce(reduce), budget)
+
+    def gradients(
+        self,
+        metric: Metric,
+        *,
+        of: str | None = None,
+        run: Run | None = None,
+        names: str | Sequence[str] = "blocks.*.hook_resid_post",
+        steps: Steps = None,
+        branches: str | Sequence[str] | None = None,
+        tokens: Tokens = None,
+        reduce: str | Reduce | None = None,
+        max_bytes: int = DEFAULT_BUDGET,
+        **kwargs: Any,
+    ) -> Gradients:
+        """The gradient of one number with respect to activations, all of them by one sweep back over a run.
+
+        ``metric`` gets the final latents ``[1, channel, frame, row, col]``, or with ``of`` the activation at one address
+        (``"hook_x0hat @ step=5"``, ``"blocks.3.attn.hook_pattern @ step=4, branch=cond, head=2"``) with named axes, and gives one
+        number by torch operations. The gradient is the whole one: through the rest of the step, guidance, the solver with what it
+        remembers, and all later steps. ``run`` is a run of one video by this model; without it, the other keywords make one as
+        :meth:`run` does. ``names``, ``steps``, ``branches``, ``tokens``, ``reduce`` and ``max_bytes`` are those of
+        :meth:`run_with_cache`, and select and reduce gradients. Costs about two generations (2.3 on the organism), and the graph
+        of one forward at a time.
+
+        Raises InterpError for a metric that autograd does not see through, for hooks that are on, for a run of several videos
+        or of another model, and for a loop that does not move as its gradient says, which is measured in every sweep.
+        """
+        request = self._request(names, steps, branches, tokens, reduce, max_bytes)
+        address = None if of is None else self._known(Address.parse(of))
+        if run is not None and kwargs:
+            raise InterpError(f"run= was given, and {', '.join(kwargs)} as well: keywords of the pipeline make another run")
+        made = self.run(**kwargs) if run is None else run
+        target = None if address is None else self._target(address, made)
+        return taken(self.sweep_back, self.engines, made, metric, target, request)
+
+    def sweep_back(self, run: Run, metric: Metric, target: Target | None, plan: CachePlan, keep: Keep) -> float:
+        """One sweep back over a run, as :meth:`gradients` makes it: every gradient that a plan wants goes to ``keep``, with the
+        activation that it is of. Returns the metric's value."""
+        if self._hooks:
+            raise InterpError("gradients are of runs without edits: leave the `with model.hooks(...)` block")
+        with self._alone():
+            return swept(self._played, self.pipe, self.engines, run, metric, target, plan, keep)
+
+    def _target(self, address: Address, run: Run) -> Target:
+        names = self.matching(address.name)
+        return target_of(address, names, run, between=names[0] in TRAJECTORY)
 
     def run_with_hooks(self, *, fwd_hooks: Sequence[FwdHook], **kwargs: Any) -> Run:
         """Generate with edits: ``fwd_hooks=[("blocks.3.attn.hook_z @ step=4:8, branch=cond, head=2", function), ...]``.
@@ -383,9 +438,9 @@ class HookedVideoPipeline:
         finally:
             self._lock.release()
 
-    def _played(self, director: Director, kwargs: dict[str, Any]) -> Run:
+    def _played(self, director: Director, kwargs: dict[str, Any], stage: type[Stage] = Stage) -> Run:
         with silent(self.pipe), guided(self.pipe, kwargs) as own, batch.told_of(self.pipe, kwargs):
-            run = Stage(self.pipe, self.engines, director).play(**own)
+            run = stage(self.pipe, self.engines, director).play(**own)
         run.kwargs, run.decoder = kwargs, self.frames
         return run
 

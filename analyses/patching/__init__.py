@@ -50,7 +50,14 @@ class PatchingConfig(AnalysisConfig):
         "auto", description="single, from (step k on), until (up to step k), or auto: from, between two noises single."
     )
     branch: Literal["cond", "uncond", "both"] = Field("both", description="Guidance branches that are patched.")
-    controls: bool = Field(True, description="Random donor, same-answer donor, self, whole x_t.")
+    controls: bool = Field(True, description="Random donor, same-answer donor, self, whole x_t; a gradient map has self alone.")
+    method: Literal["exact", "gradient"] = Field(
+        "exact", description="exact: each cell finished; gradient: all at first order by one sweep, held against some exact ones."
+    )
+    exact_cells: int = Field(
+        20, ge=10, description="With --method gradient: random exact cells of a pair, of named tokens and as many of all tokens."
+    )
+    top_cells: int = Field(10, ge=1, description="With --method gradient: the map's largest cells of a pair, finished exactly.")
     batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto", description="Patched rows in one forward: a number, or auto, up to 12 as fit; 1 is exact to the bit."
     )
@@ -59,6 +66,17 @@ class PatchingConfig(AnalysisConfig):
     def _branch_exists(self) -> PatchingConfig:
         if self.branch == "uncond" and self.guidance_scale == 1:
             raise ValueError("branch 'uncond' exists with guidance only: give a guidance scale above 1")
+        return self
+
+    @model_validator(mode="after")
+    def _of_a_map(self) -> PatchingConfig:
+        """Settings of a gradient map have no part in a run that has none."""
+        fields = type(self).model_fields
+        set_too = [name for name in ("exact_cells", "top_cells") if getattr(self, name) != fields[name].default]
+        if self.method == "exact" and set_too:
+            raise ValueError(
+                f"{' and '.join(set_too)} say how many exact cells a gradient map is held against: add method gradient"
+            )
         return self
 
     @model_validator(mode="after")
@@ -119,6 +137,13 @@ class StepFacts(Facts):
     rounding: float | None = None
 
 
+class MapFacts(Facts):
+    """Of the gradient map of a pair: its cells, and the transformer blocks that ran for all of them."""
+
+    cells: int
+    block_calls: int
+
+
 ENTRY = Entry(
     "patching",
     PatchingConfig,
@@ -128,10 +153,11 @@ ENTRY = Entry(
         "cos analyze patching --task place --pair-kind prompt --pairs 8 --out runs/place",
         "cos analyze patching --sites attn.hook_z --heads 0,1,2,3 --steps 0:10:3 --tokens goals,donor_route",
         "cos analyze patching --range single --direction noising --out runs/single",
+        "cos analyze patching --method gradient --pair-kind seed --out runs/map",
         "cos analyze patching --model ./my-model --pair-file pairs.jsonl --num-steps 20 --steps 0:20:5 --out runs/own",
     ),
     seconds=200,
-    facts=(PairFacts, StepFacts),
+    facts=(PairFacts, StepFacts, MapFacts),
     compared=(
         Measured(
             "Effect of patching all tokens",

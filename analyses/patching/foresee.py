@@ -28,6 +28,8 @@ MORE = "other candidates where the model does not solve both sides, other noises
 
 def foresee(config: PatchingConfig, outlook: Outlook) -> list[Use]:
     """The recordings of every pair and of the donors of its controls, and the patched runs."""
+    if config.method == "gradient":
+        return _foresee_maps(config, outlook)
     asked = [piece for piece, _ in pieces(config)]
     sides = [2 + len(donors_of(config, piece)) for piece in asked]
     sites = [site for site in sites_of(config, outlook.model) if site != X_T]
@@ -48,9 +50,38 @@ def foresee(config: PatchingConfig, outlook: Outlook) -> list[Use]:
     ]  # fmt: skip
 
 
+def _foresee_maps(config: PatchingConfig, outlook: Outlook) -> list[Use]:
+    """The recordings of every pair, one sweep back a pair, and as many exact cells as its map is held against."""
+    asked = [piece for piece, _ in pieces(config)]
+    one = outlook.recording([site for site in sites_of(config, outlook.model) if site != X_T])
+    sweeps = blocks = rows = 0
+    for piece in asked:
+        steps = steps_of(config, piece)
+        calls = [call for call in outlook.run().calls if call.step >= first_of(config, outlook, piece)]
+        sweeps += len(calls) * outlook.model.layers
+        every = sum(len(cells_of(config, outlook, piece, step)) for step in steps)
+        exact = min(every, 2 * config.exact_cells + config.top_cells) + 1
+        blocks += round(blocks_of(config, outlook, piece, steps)[0] * exact / max(every, 1))
+        rows += exact
+    judged = config.pair_file is None
+    disk = (rows + 2 * len(asked)) * outlook.shape.latent_bytes + rows * outlook.shape.clip_bytes
+    back = "the way back, which takes 1.3 times the time of the forwards, and memory for the graph of one of them"
+    return [
+        Use("recordings", 2 * len(asked), held=2 * one, recording=one, decoded=1, more=MORE if judged else ""),
+        Use("gradient maps", blocks=sweeps, held=2 * one, more=back),
+        Use(f"exact cells, about {rows}", blocks=blocks, rows=rows_of(config), held=2 * one, decoded=int(judged), disk=disk),
+    ]  # fmt: skip
+
+
+def first_of(config: PatchingConfig, outlook: Outlook, piece: Piece) -> int:
+    """The first step in which a pair is patched, where a sweep back ends."""
+    steps = steps_of(config, piece)
+    return min(min(spanned(step, outlook.steps, span_of(config, piece.one_noise))) for step in steps)
+
+
 def donors_of(config: PatchingConfig, piece: Piece) -> tuple[str, ...]:
     """The donors of a pair's controls."""
-    if not config.controls:
+    if not config.controls or config.method == "gradient":
         return ()
     if piece.sides is None:
         return ("random", "same_answer")

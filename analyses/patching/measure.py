@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from cos_interp.analyses.kit.grid import EVERYWHERE, X_T
 from cos_interp.analyses.kit.pairs import NoPair, Pair, Recorder, find_pair
 from cos_interp.analyses.kit.problems import Problem, arguments, fits_tasks, item_call
 from cos_interp.analyses.kit.rows import settled
-from cos_interp.analyses.patching import HEAD_SITES, PatchingConfig, StepFacts
+from cos_interp.analyses.patching import HEAD_SITES, PatchingConfig, StepFacts, gradient_map
 from cos_interp.analyses.patching.cells import sites_of
 from cos_interp.analyses.patching.pair_grid import PairGrid
 from cos_interp.analyses.patching.pieces import OWN, Piece, pieces, span_of, steps_of
@@ -45,6 +46,9 @@ def find(recorder: Recorder, config: PatchingConfig, piece: Piece) -> Pair:
 
 def work(model: HookedVideoPipeline, config: PatchingConfig, store: RunStore, piece: Piece) -> Iterator[str]:
     """Do what is missing of one pair; yields the name of each unit as it is on disk."""
+    if config.method == "gradient":
+        yield from gradient_map.work(config, store, piece, partial(_prepared, model, config, piece))
+        return
     steps = (None, *steps_of(config, piece))
     missing = {step for step in steps if store.unit(piece.unit(step)) is None}
     made = _prepared(model, config, piece) if missing else ""

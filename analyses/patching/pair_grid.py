@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -40,13 +41,15 @@ class PairGrid:
     pair: Pair
     grid: Grid
     steps: tuple[int, ...]
+    only: Mapping[int, list[Cell]] | None = None  # cells of each step that are finished, where not all are
 
     @classmethod
     def of(cls, recorder: Recorder, config: PatchingConfig, piece: Piece, pair: Pair) -> PairGrid:
         """The grid of a recorded pair; records the donors of its controls."""
         sides = (pair.corrupt, pair.clean)
         target, donor = sides if config.direction == "denoising" else sides[::-1]
-        others = _others(recorder, config, piece, target, donor) if config.controls else {}
+        beside = config.controls and config.method == "exact"  # a gradient map has the pair's own runs alone
+        others = _others(recorder, config, piece, target, donor) if beside else {}
         grid = Grid(
             recorder.model, target, donor, others, token_groups(recorder.model, target, donor),
             span=span_of(config, pair.one_noise), branches=None if config.branch == "both" else (config.branch,),
@@ -55,6 +58,8 @@ class PairGrid:
         return cls(config, piece.name, pair, grid, steps_of(config, piece))
 
     def cells(self, step: int) -> list[Cell]:
+        if self.only is not None:
+            return self.only.get(step, [])
         model, config = self.grid.model, self.config
         groups = [group for group in self.grid.masks if config.tokens is None or group in config.tokens]
         flat = config.tokens is None and not self.pair.one_condition  # which every block reads again
@@ -87,6 +92,8 @@ class PairGrid:
         Calls shared with a step before count there, also where a run that is continued must run them again.
         """
         asked, model, shared = self.cells(step), self.grid.model, self.grid.shared
+        if not asked:
+            return Unit([], facts=StepFacts(block_calls=0, block_calls_minimum=0))
         self.grid.begin(step)
         before = model.block_calls + shared.saved
         rows, found = [], []

@@ -33,6 +33,11 @@ class Piece:
         """Whether both sides start from the same noise."""
         return self.kind != "seed" if self.sides is None else self.sides[0].seed == self.sides[1].seed
 
+    @property
+    def map_unit(self) -> str:
+        """The name of the unit of its gradient map."""
+        return f"{self.name}-map"
+
     def unit(self, step: int | None = None) -> str:
         """The name of the unit of a step, or of the pair itself."""
         return f"{self.name}-pair" if step is None else f"{self.name}-step-{step:03d}"
@@ -58,13 +63,19 @@ def steps_of(config: PatchingConfig, piece: Piece) -> tuple[int, ...]:
 
 
 def pieces(config: PatchingConfig) -> list[tuple[Piece, list[str]]]:
-    """A piece a pair; its units are the pair and its steps."""
+    """A piece a pair; its units are the pair, its gradient map where one is asked for, and its steps."""
     if config.pair_file is None:
         made = [Piece(kind, index) for kind in config.pair_kinds for index in range(config.pairs or PAIRS)]
     else:
         found = pair_file.read(Path(config.pair_file), config)
         made = [Piece(OWN, i, sides, _stranger(found, i)) for i, sides in enumerate(found[: config.pairs])]
-    return [(piece, [piece.unit(step) for step in (None, *steps_of(config, piece))]) for piece in made]
+    return [(piece, units_of(config, piece)) for piece in made]
+
+
+def units_of(config: PatchingConfig, piece: Piece) -> list[str]:
+    """The names of a pair's units, in the order in which they are made."""
+    maps = [piece.map_unit] if config.method == "gradient" else []
+    return [piece.unit(), *maps, *(piece.unit(step) for step in steps_of(config, piece))]
 
 
 def _stranger(found: list[pair_file.Sides], index: int) -> Problem | None:

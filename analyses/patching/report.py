@@ -15,7 +15,7 @@ from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, X_T
-from cos_interp.analyses.patching import PairFacts, summary
+from cos_interp.analyses.patching import PairFacts, map_page, summary
 from cos_interp.analyses.patching.explore import OWN, RANDOM, by_donor, cells
 from cos_interp.analyses.patching.findings import findings
 from cos_interp.analyses.patching.media import reels
@@ -77,6 +77,8 @@ PAIRS = (
 
 
 def report(result: AnalysisResult, store: RunStore) -> Report:
+    if result.config.method == "gradient":
+        return map_page.page(result)
     return page(result, reels(result, store, pairs_of(result)))
 
 

@@ -93,8 +93,9 @@ class ServeAttention(TorchFunctionMode):
         keys, values = repeated(a["key"], a["query"], a), repeated(a["value"], a["query"], a)
         pattern = attention_pattern(a["query"], keys, a.get("attn_mask"), a.get("scale"), bool(a.get("is_causal", False)))
         served = serve("hook_pattern", pattern)
-        # an unchanged pattern keeps the fused kernel, so that an identity edit stays bit-identical
-        same = served is pattern or torch.equal(served, pattern)
+        # an unchanged pattern keeps the fused kernel, so that an identity edit stays bit-identical; one that a gradient is
+        # taken of must be what the values are weighed by
+        same = served is pattern or (not served.requires_grad and torch.equal(served, pattern))
         return serve("hook_z", F.scaled_dot_product_attention(**a) if same else served @ values)
 
 

@@ -176,8 +176,9 @@ class Stage:
         sample, v = self.view.whole(arguments["sample"]), self.view.whole_prediction(arguments["model_output"])
         estimate = clean.estimate(sample, v)
         x0hat = self.director.edit_x0hat(self.clock.at(k), estimate)
-        if x0hat is not None and not torch.equal(x0hat, estimate):  # the way back to the prediction rounds
-            v = clean.prediction(sample, x0hat)
+        led = None if x0hat is None else self._led(clean, sample, v, estimate, x0hat)
+        if led is not None:
+            v = led
             arguments["model_output"] = self.view.changing(v, arguments["model_output"])
             if given:
                 arguments["pred_original_sample"] = arguments["model_output"]
@@ -186,6 +187,10 @@ class Stage:
         run.clean.append(clean)
         run.timesteps.append(float(arguments["timestep"]))
         return clean
+
+    def _led(self, clean: Clean, sample: Tensor, v: Tensor, estimate: Tensor, x0hat: Tensor) -> Tensor | None:
+        """The prediction that leads to an edited clean estimate; None where it is what it was."""
+        return None if torch.equal(x0hat, estimate) else clean.prediction(sample, x0hat)  # the way back rounds
 
     def _following(self, k: int, latents: Tensor) -> Tensor:
         """What the scheduler returned before step ``k``, edited where there is such a step."""
@@ -205,12 +210,17 @@ class Stage:
         if reason is not None:
             raise InterpError(f"{type(self.pipe).__name__} cannot be followed in this call: {reason}")
         self.asked = kwargs
-        with self._set_up(), torch.no_grad():
-            out = self.pipe(**kwargs, output_type="latent", return_dict=False)
+        with self._set_up():
+            out = self._called({**kwargs, "output_type": "latent", "return_dict": False})
         self.run.latents = self._final(latents_of(self.pipe, out)).clone(memory_format=torch.contiguous_format)
         self.run.beside = tuple(out[1:])
         self.run.unseeded = self.noise.drawn
         return self.run
+
+    def _called(self, kwargs: dict[str, Any]) -> Any:
+        """What the pipeline's own call returns."""
+        with torch.no_grad():
+            return self.pipe(**kwargs)
 
     def _final(self, out: Tensor) -> Tensor:
         """The final latents, from what the pipeline returned."""

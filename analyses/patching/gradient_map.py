@@ -1,0 +1,120 @@
+"""A gradient map of a pair: every cell at first order by one sweep back, and the exact cells that it is held against.
+
+The exact cells are a random sample, by which the map is measured, and the map's own largest, which is what one would read off it.
+They are chosen when the map is there, and kept with it, so that a run that is continued finishes the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from cos_interp.analyses.driver.experiment import Unit
+from cos_interp.analyses.driver.facts import Facts, LeftOut
+from cos_interp.analyses.driver.store import Row, RunStore
+from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, Cell
+from cos_interp.analyses.kit.seeds import seed_for
+from cos_interp.analyses.patching import MapFacts, PatchingConfig
+from cos_interp.analyses.patching.pair_grid import PairGrid
+from cos_interp.analyses.patching.pieces import Piece, steps_of
+from cos_interp.interp.gradient.attribution import attribute
+from cos_interp.interp.gradient.target import Metric
+
+Prepared = Callable[[], PairGrid | str]  # a pair's grid, or the reason why there is none
+PLACE = ["site", "step", "layer", "head", "group", "frame"]
+SAMPLE, TOP, BOTH = "sample", "top", "both"  # why a cell was finished exactly
+
+
+def work(config: PatchingConfig, store: RunStore, piece: Piece, prepared: Prepared) -> Iterator[str]:
+    """Do what is missing of one pair; yields the name of each unit as it is on disk."""
+    steps = steps_of(config, piece)
+    units = [piece.unit(), piece.map_unit, *(piece.unit(step) for step in steps)]
+    missing = {name for name in units if store.unit(name) is None}
+    made = prepared() if missing else ""
+    if piece.unit() in missing:
+        _add(store, piece.unit(), Unit([], facts=LeftOut(reason=made)) if isinstance(made, str) else made.about())
+    yield piece.unit()
+    if piece.map_unit in missing:
+        seed = seed_for("exact cells", *config.about, piece.name)
+        _add(store, piece.map_unit, _nothing() if isinstance(made, str) else mapped(made, seed))
+    yield piece.map_unit
+    if not isinstance(made, str):
+        made = replace(made, only=exact_cells(store.finished(piece.map_unit)[0]))
+    for step in steps:
+        if piece.unit(step) in missing:
+            _add(store, piece.unit(step), _nothing() if isinstance(made, str) else made.at(step))
+        yield piece.unit(step)
+
+
+def _add(store: RunStore, name: str, unit: Unit) -> None:
+    store.add_unit(name, unit.rows, unit.tensors, unit.facts)
+
+
+def _nothing() -> Unit:
+    return Unit([], facts=Facts())
+
+
+def mapped(made: PairGrid, seed: int) -> Unit:
+    """The map of a pair: a row a cell with its first-order change of the effect, and which cells are to be finished."""
+    grid, config = made.grid, made.config
+    cells = [cell for step in made.steps for cell in made.cells(step) if cell.donor == made.grid.donor_name]
+    own = [replace(cell, donor=SELF) for cell in cells[:1]]  # whose change must be exactly 0
+    before = grid.model.block_calls
+    changes = attribute(grid.model, grid.target.recording, [grid.patch(cell) for cell in [*cells, *own]], effect(made))
+    ran = grid.model.block_calls - before
+    rows = [_row(made, cell, change) for cell, change in zip([*cells, *own], changes, strict=True)]
+    picked = chosen(pd.DataFrame(rows), seed, config.exact_cells, config.top_cells)
+    facts = MapFacts(cells=len(cells), block_calls=ran)
+    return Unit([row | {"chosen": why} for row, why in zip(rows, picked, strict=True)], facts=facts)
+
+
+def effect(made: PairGrid) -> Metric:
+    """The effect of a patch on final latents, as a metric that can be differentiated: see ``statistics.projection``."""
+    corrupt, clean = (side.recording.run.latents.double() for side in (made.pair.corrupt, made.pair.clean))
+    along = (clean - corrupt) / (clean - corrupt).square().sum()
+
+    def along_the_pair(latents: Tensor) -> Tensor:
+        return ((latents.double() - corrupt) * along).sum()
+
+    return along_the_pair
+
+
+def _row(made: PairGrid, cell: Cell, change: float) -> Row:
+    return {
+        "pair": made.name, "pair_kind": made.pair.kind, "span": made.grid.span, "donor": cell.donor, "site": cell.site,
+        "step": cell.step, "layer": cell.layer, "head": cell.head, "group": cell.group, "frame": cell.frame,
+        "sigma": made.grid.target.recording.run.sigmas[cell.step], "share": made.shares[cell.group], "estimate": change,
+    }  # fmt: skip
+
+
+def chosen(rows: pd.DataFrame, seed: int, sample: int, top: int) -> list[str | None]:
+    """Of each row of a map why it is to be finished exactly, None where it is not: so many at random of named tokens and of all
+    tokens, and those of the largest changes in either direction. The run as its own donor is finished, too."""
+    draw, why = np.random.default_rng(seed), pd.Series(None, index=rows.index, dtype=object)
+    main = rows[rows.donor != SELF]
+    for part in (main[main.group != EVERYWHERE], main[main.group == EVERYWHERE]):
+        why[part.index[draw.permutation(len(part))[:sample]]] = SAMPLE
+    largest = main.estimate.abs().sort_values(ascending=False, kind="stable").index[:top]
+    why[largest] = [BOTH if why[place] == SAMPLE else TOP for place in largest]
+    why[rows.index[rows.donor == SELF]] = SELF
+    return [None if pd.isna(one) else str(one) for one in why]
+
+
+def exact_cells(rows: list[Row]) -> dict[int, list[Cell]]:
+    """The cells of a map that are to be finished, by step."""
+    found: dict[int, list[Cell]] = {}
+    for row in rows:
+        if row.get("chosen") is not None:
+            layer, head, frame = (_whole(row[name]) for name in ("layer", "head", "frame"))
+            cell = Cell(str(row["donor"]), str(row["site"]), int(row["step"]), layer, head, str(row["group"]), frame)
+            found.setdefault(cell.step, []).append(cell)
+    return found
+
+
+def _whole(value: Any) -> int | None:
+    return None if value is None or pd.isna(value) else int(value)

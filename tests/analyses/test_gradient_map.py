@@ -1,0 +1,173 @@
+"""Gradient maps: right where the difference is small, measured against exact cells, and never a verdict on the model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from cos_interp.analyses.driver import experiment
+from cos_interp.analyses.driver.experiment import loaded
+from cos_interp.analyses.driver.outlook import Outlook
+from cos_interp.analyses.driver.registry import load
+from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.kit.grid import SELF
+from cos_interp.analyses.kit.pairs import Pair, Recorder, Side
+from cos_interp.analyses.kit.problems import Problem, call_for
+from cos_interp.analyses.patching import MapFacts, PatchingConfig, StepFacts, agreement
+from cos_interp.analyses.patching.foresee import foresee
+from cos_interp.analyses.patching.gradient_map import BOTH, SAMPLE, TOP, chosen, exact_cells, mapped
+from cos_interp.analyses.patching.map_page import trust
+from cos_interp.analyses.patching.pair_grid import PairGrid
+from cos_interp.analyses.patching.pieces import Piece
+from cos_interp.interp.patching import record
+from cos_interp.tasks import TASKS
+
+MAP = {
+    "method": "gradient", "pairs": 1, "pair_kinds": ("seed",), "num_inference_steps": 4, "steps": (1, 2), "layers": (2,),
+    "exact_cells": 10, "top_cells": 3, "sites": ("hook_resid_post",),
+}  # fmt: skip
+
+
+def planted(organism, size: float) -> PairGrid:
+    """A pair whose clean run has one planted edit of a size: in block 2 at step 1, in the donor's route."""
+    item = TASKS["maze"].sample(11, unique=False, difficulty=4)
+    other = TASKS["maze"].with_answer(item, next(a for a in item.answers if a != item.answer))
+    call = call_for(organism, item, 0, num_inference_steps=4)
+    mask = torch.from_numpy(TASKS["maze"].groups(item, other)["donor_route"])
+    vector = size * torch.randn(128, generator=torch.Generator().manual_seed(5))
+    corrupt = record(organism, **call)
+    with organism.hooks([("blocks.2.hook_resid_post @ step=1", lambda act, hook: act + mask[None, ..., None] * vector)]):
+        clean = record(organism, **call)
+    clean.run.edited = False  # the edit is the planted effect, which a replay of the clean run is to lack
+    sides = [Side(Problem("planted", call_of(call), 0, 0, i), made) for i, made in ((item, corrupt), (other, clean))]
+    settings = PatchingConfig(**MAP | {"steps": (0, 1, 2), "layers": (1, 2, 5), "span": "single", "batch": 1})
+    return PairGrid.of(Recorder(organism, settings), settings, Piece("seed", 0), Pair("seed", *sides))
+
+
+def call_of(call: dict) -> dict:
+    return {key: value for key, value in call.items() if key in ("prompt", "image")}
+
+
+def test_a_map_of_a_small_difference_is_the_grid(organism):
+    """The planted edit is small, so that the model is a straight line over it: the map has its cells, signs and sizes."""
+    made = planted(organism, 0.01)
+    unit = mapped(made, seed=3)
+    rows = pd.DataFrame(unit.rows)
+    assert isinstance(unit.facts, MapFacts) and unit.facts.cells == len(rows) - 1
+    assert unit.facts.block_calls == len(made.grid.target.recording.run.calls) * organism.layers
+    before = rows[(rows.step == 0) | ((rows.step == 1) & (rows.layer < 2))]
+    assert len(before) and (before.estimate == 0).all()  # where the two runs are one: exactly nothing
+    made = replace(made, only=exact_cells(unit.rows))
+    exact = pd.DataFrame([row for step in made.steps for row in made.at(step).rows])
+    cells = agreement.compared(pd.concat([rows, exact]), noising=False)
+    assert len(cells) == len(exact) == rows.chosen.notna().sum()
+    own = cells[cells.donor == SELF]
+    assert len(own) == 1 and own.estimate.item() == own.change.item() == 0.0
+    largest = float(cells.change.abs().max())
+    assert largest > 0.5 and float((cells.estimate - cells.change).abs().max()) < 0.05 * largest
+    planted_cell = cells[(cells.step == 1) & (cells.layer == 2) & (cells.group == "all")]
+    assert len(planted_cell) == 0 or abs(planted_cell.change.item()) == pytest.approx(1, abs=1e-6)
+
+
+def cells(estimate, change, **more) -> pd.DataFrame:
+    count = len(estimate)
+    same = {"pair": "seed-000", "pair_kind": "seed", "tokens": agreement.NAMED, "donor": "clean", "chosen": SAMPLE, "share": 0.1}
+    return pd.DataFrame({**same, **more, "estimate": estimate, "change": change}, index=range(count))
+
+
+def test_a_change_is_counted_from_the_receiving_run():
+    """When noising, the clean run receives, whose effect is 1."""
+    where = {"pair": "p", "donor": "clean", "site": "s", "step": 1, "layer": 2, "head": None, "group": "all", "frame": None}
+    mapped_row = where | {"estimate": -0.3, "effect": None, "outcome": None, "chosen": SAMPLE}
+    rows = pd.DataFrame([mapped_row, where | {"estimate": None, "effect": 0.8, "outcome": "donor", "chosen": None}])
+    found = [agreement.compared(rows.astype({"effect": float}), noising) for noising in (False, True)]
+    assert [cell.change.item() for cell in found] == pytest.approx([0.8, -0.2])
+    assert [cell.tokens.item() for cell in found] == [agreement.ALL] * 2 and found[0].outcome.item() == "donor"
+
+
+def test_agreement_of_maps_that_are_known():
+    draw = np.random.default_rng(0)
+    change = draw.normal(size=40)
+    right, wrong, blind = (cells(estimate, change) for estimate in (3 * change, -change, draw.normal(size=40)))
+    assert [agreement.by_pair(c).spearman.item() for c in (right, wrong)] == pytest.approx([1, -1])
+    assert [agreement.by_pair(c)["sign"].item() for c in (right, wrong)] == [1, 0]
+    assert [agreement.by_pair(c).recall.item() for c in (right, wrong)] == [1, 1]  # the largest in either direction
+    assert abs(agreement.by_pair(blind).spearman.item()) < 0.4 and agreement.by_pair(blind).recall.item() < 0.6
+    assert np.isnan(agreement.by_pair(right).share.item())  # a share that is the same everywhere orders nothing
+    both = pd.concat([right, cells([9.0, 8.0], [5.0, 0.0], chosen=TOP)], ignore_index=True)
+    line = agreement.by_pair(both).iloc[0]
+    assert (line.n, line.top, line.hits, line.estimated, line.found) == (40, 2, 0.5, 8.5, 2.5)
+    low, high = agreement.over_cells(right).interval()
+    assert np.isnan(low) or low > 0.99
+    low, high = agreement.over_cells(blind).interval()
+    assert low < agreement.by_pair(blind).spearman.item() < high
+
+
+def test_trust_is_said_plainly():
+    noise = np.random.default_rng(1)
+    pairs = lambda near: pd.concat(
+        [
+            cells(near * change + noise.normal(size=30), change, pair=f"seed-{i:03d}")
+            for i, change in enumerate(noise.normal(size=(14, 30)))
+        ],
+        ignore_index=True,
+    )
+    said = [trust(agreement.over_pairs(agreement.by_pair(pairs(near)))[0]) for near in (5.0, 0.0, 0.55)]
+    assert "orders cells as exact patches do (Spearman 0.9" in said[0] and "420 exact cells" in said[0]
+    assert "the map fails here" in said[1] and "patch exactly" in said[1]
+    assert "cannot be told" in said[2]
+    one = agreement.over_pairs(agreement.by_pair(cells(noise.normal(size=30), noise.normal(size=30))))[0]
+    assert "failed on what was tried" in trust(one)
+
+
+def test_the_exact_cells_are_drawn_blindly_and_the_top_is_the_top():
+    groups = ["all", "goals", "rest"] * 20
+    rows = pd.DataFrame({"donor": "clean", "group": groups, "estimate": np.linspace(-1, 0.9, 60)})
+    rows.loc[60] = [SELF, "all", 0.0]
+    why = pd.Series(chosen(rows, 7, 12, 5), dtype=object)
+    drawn = rows[why.isin([SAMPLE, BOTH])]
+    assert ((drawn.group == "all").sum(), (drawn.group != "all").sum()) == (12, 12)
+    assert set(rows[why.isin([TOP, BOTH])].index) == set(rows.estimate.abs().sort_values().index[-5:])
+    assert why[60] == SELF and list(why) == list(chosen(rows, 7, 12, 5)) != list(chosen(rows, 8, 12, 5))
+    other = rows.assign(estimate=-rows.estimate[::-1].to_numpy())  # the sample does not look at the map
+    again = pd.Series(chosen(other, 7, 12, 5), dtype=object)
+    assert set(rows[again.isin([SAMPLE, BOTH])].index) == set(drawn.index)
+
+
+def test_a_run_measures_its_map_and_continues_with_the_same_cells(tmp_path):
+    config = PatchingConfig(**MAP)
+    result, report = experiment.run_and_report(load("patching"), config, tmp_path / "run", workers=1)
+    cells_found = agreement.compared(result.rows, noising=False)
+    assert {*cells_found.chosen} <= {SAMPLE, TOP, BOTH, SELF} and len(agreement.sampled(cells_found)) > 10
+    maps = next(iter(result.units_of(MapFacts).values()))
+    assert result.rows.estimate.notna().sum() == maps.cells + 1
+    assert maps.block_calls == 3 * 8  # steps 1 to 3 once, for all cells
+    (finding,) = report.data["findings"]
+    assert finding["key"] == "patching.map-seed" and not finding["primary"] and finding["verdict"] == "not testable"
+    assert "no verdict on the model follows" in report.html and "not exact" in report.html
+    line = report.data["agreement"][0]
+    assert line["cells"] > 0 and -1 <= line["spearman"]["value"] <= 1
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "run" / "shards").iterdir()}
+    for step in result.units_of(StepFacts):
+        RunStore(tmp_path / "run").unit_path(step).unlink()
+    again = experiment.run(load("patching"), config, tmp_path / "run", workers=1)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run" / "shards").iterdir()} == kept
+    pd.testing.assert_frame_equal(again.rows, result.rows)
+
+
+def test_settings_of_a_map_are_refused_without_one():
+    with pytest.raises(ValueError, match="exact_cells say what a gradient map is held against: add --method gradient"):
+        PatchingConfig(exact_cells=30)
+
+
+def test_a_map_is_planned_at_its_price():
+    exact, model = loaded(PatchingConfig(**MAP | {"method": "exact", "steps": None, "layers": None}))
+    gradient = exact.model_copy(update={"method": "gradient"})
+    grid, maps = (foresee(config, Outlook.of(model, config)) for config in (exact, gradient))
+    assert maps[1].blocks == 4 * model.layers and "way back" in maps[1].more  # one forward of every call
+    assert 0 < maps[1].blocks + maps[2].blocks < grid[1].blocks / 4
+    assert maps[0].runs == 2
