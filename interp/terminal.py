@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import warnings
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -41,11 +42,22 @@ def writing(place: Path) -> Iterator[None]:
         raise Failure(f"cannot write {place}: {error.strerror or error}") from error
 
 
+def check_writable(place: Path, is_file: bool = False) -> None:
+    """Failure where a file or folder could not be written, before anything is computed for it."""
+    with writing(place):
+        if is_file and place.is_dir():
+            raise Failure(f"cannot write {place}: it is a folder; give the name of a file in it")
+        there = next(path for path in (place, *place.absolute().parents) if path.exists())
+    if there.is_file() and not (is_file and there == place):
+        raise Failure(f"cannot write {place}: {there} is a file")
+    if not os.access(there, os.W_OK):
+        raise Failure(f"cannot write {place}: {there} is not yours to write, or its disk is read-only")
+
+
 def write_file(path: Path, data: bytes) -> None:
     """Write a file that was asked for, whole or not at all, with the folders above it. Failure where that cannot be."""
+    check_writable(path, is_file=True)
     with writing(path):
-        if path.is_dir():
-            raise Failure(f"cannot write {path}: it is a folder; give the name of a file in it")
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, data)
 

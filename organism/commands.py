@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cos_interp.analyses.driver.command import integers
-from cos_interp.interp.terminal import Failure, Json, print_json, progress_bar, refuse_other_content, write_file
+from cos_interp.interp.terminal import Failure, Json, check_writable, print_json, progress_bar, refuse_other_content, write_file
 
 if TYPE_CHECKING:
     from cos_interp.organism.kinds import Attention
@@ -81,6 +81,8 @@ def organism_eval(
 
       cos organism eval --every-step --seed 7 --fresh-items --limit 50
     """
+    if out is not None:
+        check_writable(out, is_file=True)
     from cos_interp.organism.evaluate import evaluate
     from cos_interp.tasks.tally import as_lines
 

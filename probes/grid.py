@@ -152,5 +152,7 @@ class ProbeGrid:
         probes, card = load_probes(Path(folder), model, force)
         grid = cls(card["target"]["name"], **card["probe"])
         grid.probes, grid.scores = probes, pd.DataFrame(card["scores"])
+        held = grid.scores.columns.intersection(["score", "low", "high", "sigma"])
+        grid.scores[held] = grid.scores[held].astype(float)  # None, which JSON has for NaN, is NaN again
         grid.card = {k: card[k] for k in ("target", "probe", "data", "model")}
         return grid

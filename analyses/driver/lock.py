@@ -62,7 +62,10 @@ class Writer:
             lock.release()
 
     def _busy(self) -> str:
-        return f"{self.folder} is being written by {described(owner(self.folder))}: wait for it, or choose another --out"
+        held = owner(self.folder)
+        far = held is not None and held.get("host") != socket.gethostname()
+        gone = f"; if that machine is gone, delete {OWNER} there" if far else ""
+        return f"{self.folder} is being written by {described(held)}: wait for it, or choose another --out{gone}"
 
     def _sign(self) -> None:
         about = {"token": self.token, "pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat()}

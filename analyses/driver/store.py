@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # a run is listed, shown and verified without waiting for tor
 
 Row = dict[str, Any]
 Status = str  # running, failed, complete
+WHOLE = ("format", "config", "model", "versions", "status")  # what every run.json says
 
 
 class RunStore:
@@ -49,6 +50,7 @@ class RunStore:
     def __init__(self, folder: Path, kinds: Sequence[type[Facts]] = (), writer: Writer | None = None, parts: Sequence[str] = ()):
         self.folder, self.writer, self.parts = folder, writer, parts
         self.kinds = {kind.__name__: kind for kind in (*COMMON, *kinds)}
+        self._written: dict[str, Any] | None = None  # run.json as its writer wrote it
         self.before_unit: Callable[[], None] = lambda: None  # RunError where a unit must not be stored
 
     @classmethod
@@ -76,6 +78,8 @@ class RunStore:
                 with contextlib.suppress(OSError, RunError):  # what went wrong may be the disk
                     store.set_status("failed", error=f"{type(error).__name__}: {error}")
                 raise
+            finally:
+                store._written = None
 
     def _begin(self, asked: Mapping[str, Any], fresh: bool, accept_versions: bool, derived: Iterable[str]) -> None:
         self._refuse_strangers(fresh)
@@ -104,6 +108,7 @@ class RunStore:
             if is_leftover(Path(name)):
                 (self.folder / name).unlink()
         same = held is not None and held.get("status") == "complete" and {**held, **asked} == held
+        self._written = held
         if not same:
             self._write_facts({**asked, **_earlier(held, asked), "parts": list(self.parts), "status": "running"})
 
@@ -151,15 +156,23 @@ class RunStore:
     # --- what the run says of itself ---------------------------------------------------------------------------
 
     def facts(self) -> dict[str, Any] | None:
-        """``run.json``: identity and status; None where there is none. RunError when it is damaged."""
+        """``run.json``: identity and status; None where there is none. RunError when it cannot be read or is damaged. Its writer
+        knows what it wrote, whatever became of the file meanwhile."""
+        if self._written is not None:
+            return self._written
         path = self.folder / manifest.RUN
         try:
             data = read_regular(path)
-            return read_sealed_json(data) if not older.is_of_0_1(data) else older.facts(data)
+            held = read_sealed_json(data) if not older.is_of_0_1(data) else older.facts(data)
         except FileNotFoundError:
             return None
-        except (ValueError, OSError) as error:
+        except OSError as error:
+            raise RunError(f"{path} cannot be read: {error.strerror}") from error
+        except ValueError as error:
             raise RunError(f"{path} is damaged ({error}): start again with --fresh") from error
+        if lacking := [key for key in WHOLE if key not in held]:
+            raise RunError(f"{path} is damaged (it has no {lacking[0]}): start again with --fresh")
+        return held
 
     def set_status(self, status: Status, **more: Any) -> None:
         """Mark the run, with ``error`` or ``root`` beside the status."""
@@ -168,6 +181,7 @@ class RunStore:
 
     def _write_facts(self, facts: dict[str, Any]) -> None:
         self.write(manifest.RUN, sealed_json(facts))
+        self._written = facts
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file of the run; RunError names the file when the disk refuses, Taken when another process took over."""

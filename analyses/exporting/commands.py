@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cos_interp.interp.terminal import Failure, progress_bar, refuse_other_content, writing
+from cos_interp.interp.terminal import Failure, check_writable, progress_bar, refuse_other_content, writing
 from cos_interp.tasks.steps import WRITTEN
 
 export_app = typer.Typer(no_args_is_help=True, help="What is made here, for other programs.")
@@ -32,6 +32,7 @@ def export_steps(
     if layout not in WRITTEN:
         raise Failure(f"--layout {layout}: there are {', '.join(WRITTEN)}")
     refuse_other_content(out)
+    check_writable(out)
     from cos_interp.analyses import load
     from cos_interp.analyses.exporting.steps import export
 

@@ -11,13 +11,17 @@ import typer
 
 from cos_interp.analyses.driver.options import configured, with_options
 from cos_interp.analyses.probing import ApplyConfig, EvalConfig, TrainConfig
-from cos_interp.interp.terminal import Failure, Json, print_json, progress_bar
+from cos_interp.interp.terminal import Failure, Json, check_writable, print_json, progress_bar
 
 probe_app = typer.Typer(no_args_is_help=True, help="Linear probes that are kept: train, test, look at, apply.")
 
 Probes = Annotated[Path, typer.Argument(help="Folder of saved probes.")]
 FOLDER = {"folder": (Path, ..., typer.Argument(help="Folder of saved probes."))}
 AS_JSON = {"as_json": (bool, False, typer.Option("--json", help="Print machine-readable JSON."))}
+
+
+def _number(score: float | None) -> str:
+    return "no score" if score is None else f"{score:.2f}"
 
 
 def _scored(row: Mapping[str, Any]) -> str:
@@ -30,6 +34,7 @@ def _train(*, out: Path, overwrite: bool, as_json: bool, **given: Any) -> None:
     config = configured(TrainConfig, given)
     if not overwrite and out.exists() and any(out.iterdir()):
         raise Failure(f"{out} is not empty: choose another --out, or --overwrite the probes in it")
+    check_writable(out)
     from cos_interp.analyses.probing.training import train
 
     bar, move = progress_bar()
@@ -107,7 +112,7 @@ def probe_list(folder: Annotated[Path, typer.Argument(help="Folder.")] = Path("r
         if "problem" in row:
             typer.echo(f"{row['folder']}  {row['problem']}")
             continue
-        best = f"{row['probes']} probes, best {row['score']:.2f} at {row['best']}"
+        best = f"{row['probes']} probes, best {_number(row['score'])} at {row['best']}"
         typer.echo(f"{row['folder']}  {row['target']}  {row['kind']}  {best}")
     if not rows:
         typer.echo(f"no probes below {folder}")
@@ -135,6 +140,7 @@ def probe_show(folder: Probes, as_json: Json = False) -> None:
 
     Example: cos probe show runs/probes/on_path
     """
+    from cos_interp.analyses.probing.training import scored
     from cos_interp.probes.persistence import read_card
 
     card = read_card(folder)
@@ -144,12 +150,13 @@ def probe_show(folder: Probes, as_json: Json = False) -> None:
     for part in ("target", "probe", "model", "versions"):
         typer.echo(f"{part}: " + ", ".join(f"{k} {v}" for k, v in card[part].items() if k != "names"))
     typer.echo(f"data: {len(card['data']['clips'])} clips, {card['data']['rows']} tokens, {card['data']['balance']}")
-    for row in sorted(card["scores"], key=lambda row: -row["score"])[:10]:
-        typer.echo(f"{row['name']} step {row['step']} (sigma {row['sigma']:.2f}): {row['score']:.2f}")
+    for row in scored(card)[:10]:
+        typer.echo(f"{row['name']} step {row['step']} (sigma {row['sigma']:.2f}): {_number(row['score'])}")
 
 
 def _apply(*, folder: Path, out: Path, as_json: bool, **given: Any) -> None:
     config = configured(ApplyConfig, given)
+    check_writable(out, is_file=True)
     from cos_interp.analyses.probing.training import apply
 
     facts = apply(folder, config, out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,11 @@ def _evaluated(grid: ProbeGrid, data: ProbeDataset, cell: tuple[str, int]) -> di
     return {"name": cell[0], "step": cell[1], "score": value, "low": low, "high": high, "n_clips": len(clips)}
 
 
+def scored(card: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a card's scores, the best first; those without a score, which is None, last."""
+    return sorted(card["scores"], key=lambda row: float("inf") if row["score"] is None else -row["score"])
+
+
 def listing(folder: Path) -> list[dict[str, Any]]:
     """Saved probes below a folder, one row each."""
     out: list[dict[str, Any]] = []
@@ -119,7 +125,7 @@ def listing(folder: Path) -> list[dict[str, Any]]:
         except ProbeError as error:  # one damaged folder hides no other
             out.append({"folder": str(path), "problem": str(error)})
             continue
-        best = max(card["scores"], key=lambda row: row["score"])
+        best = scored(card)[0]
         out.append({
             "folder": str(path), "target": card["target"]["name"], "kind": card["probe"]["kind"], "probes": len(card["cells"]),
             "best": f"layer {best['layer']}, step {best['step']}", "score": best["score"], "model": card["model"].get("name"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +24,7 @@ from cos_interp.analyses.probing.findings import Depth, decided_at, order_findin
 from cos_interp.analyses.probing.use import Reader, changed, edited, exchanged, kind_of, steps_of_span, told
 from cos_interp.interp import HookedVideoPipeline
 from cos_interp.interp.errors import InterpError
+from cos_interp.interp.files import read_sealed_json, sealed_json
 from cos_interp.probes.targets import resolve
 
 SMALL = {
@@ -282,6 +284,14 @@ def test_the_commands(tmp_path, organism):
     assert tested[0]["n_clips"] == 2 and tested[0]["score"] > 0.3
     seen = cos("eval", folder, "--items", 2, "--skip", 2, *options)
     assert "were trained on" in str(seen.exception)
+    card = read_sealed_json((folder / "card.json").read_bytes())
+    (tmp_path / "probes" / "none").mkdir()
+    shutil.copy(folder / "probes.safetensors", tmp_path / "probes" / "none")
+    nothing = {"score": None, "low": None, "high": None}  # NaN, where no fold has both classes
+    (tmp_path / "probes" / "none" / "card.json").write_bytes(sealed_json({**card, "scores": [{**card["scores"][0], **nothing}]}))
+    assert "best no score at layer 3, step 1" in cos("list", tmp_path).stdout
+    assert "no score" in cos("show", tmp_path / "probes" / "none").stdout
+    assert "nan at training" in cos("eval", tmp_path / "probes" / "none", "--items", 2, *options).stdout
     level = {}
     for steps in (2, 3):
         scheduler = type(organism.pipe.scheduler).from_config(organism.pipe.scheduler.config)

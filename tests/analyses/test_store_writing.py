@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import resource
@@ -17,11 +19,11 @@ import torch
 from faults import at_boundary, content, in_a_child
 from hypothesis import given
 from hypothesis import strategies as st
-from stores import ASKED, ROOT, fill
+from stores import ASKED, ROOT, asked, fill
 
 from cos_interp.analyses.driver import lock
 from cos_interp.analyses.driver.errors import RunError, Taken
-from cos_interp.analyses.driver.facts import Facts
+from cos_interp.analyses.driver.facts import Facts, LeftOut
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.interp import files
 
@@ -96,6 +98,26 @@ def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_later(tmp_path):
         assert store.unit("u0") is not None
 
 
+def test_a_run_json_that_cannot_be_read_is_not_called_damaged(folder, monkeypatch):
+    """A passing error of the disk: who is told to start again with --fresh loses the run."""
+    before = content(folder)
+    read = Path.read_bytes
+
+    def failing(path):
+        if path.name == "run.json":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", failing)
+        for asks in (RunStore(folder).facts, lambda: fill(folder, facts=asked(a=2))):
+            with pytest.raises(
+                RunError, match=r"run\.json cannot be read: Input/output error$|^cannot write to .*: Input/output error"
+            ):
+                asks()
+    assert content(folder) == before
+
+
 def test_no_permission_is_one_clear_error(tmp_path):
     blocker = tmp_path / "file"
     blocker.write_text("")
@@ -132,7 +154,7 @@ def test_a_second_writer_is_refused_and_a_dead_one_is_succeeded(folder):
 
 def test_another_machines_writer_counts_while_its_heart_beats(folder, monkeypatch):
     (folder / lock.OWNER).write_text(json.dumps({"token": "t", "host": "elsewhere", "pid": 1, "since": "noon"}))
-    with pytest.raises(Taken, match="process 1 on elsewhere since noon"):
+    with pytest.raises(Taken, match=r"process 1 on elsewhere since noon: .* if that machine is gone, delete \.owner\.json there"):
         fill(folder)
     long_ago = time.time() - lock.SILENT - 1
     os.utime(folder / lock.OWNER, (long_ago, long_ago))
@@ -150,6 +172,29 @@ def test_a_folder_that_was_removed_is_said_to_be(folder):
     with pytest.raises(RunError, match="was removed while this process was writing it"), RunStore.open(folder, ASKED) as store:
         shutil.rmtree(folder)
         store.add_unit("u0", [], {}, Facts())
+
+
+def test_a_run_whose_facts_are_lost_meanwhile_ends_with_the_same_bytes(tmp_path):
+    fill(tmp_path / "whole")
+    for lose in (lambda path: path.unlink(), lambda path: path.write_bytes(b"{")):
+        folder = tmp_path / f"run{lose.__code__.co_firstlineno}{lose.__code__.co_names}"
+        with contextlib.suppress(ValueError), RunStore.open(folder, ASKED) as store:
+            store.add_unit("u0", [{"i": 0}], {"latents": torch.full((2,), 0.0)}, LeftOut(reason="it is 0"))
+            lose(folder / "run.json")
+            store.add_unit("u1", [{"i": 1}], {"latents": torch.full((2,), 1.0)}, LeftOut(reason="it is 1"))
+            assert store.unit("u0") is not None and store.unit("u1") is not None
+            raise ValueError("boom")
+        assert RunStore(folder).facts()["status"] == "failed"
+        assert fill(folder) == [2] and content(folder) == content(tmp_path / "whole")
+
+
+def test_a_run_json_that_lacks_something_is_damaged(folder):
+    held = files.read_sealed_json((folder / "run.json").read_bytes())
+    for key in ("format", "config", "versions"):
+        (folder / "run.json").write_bytes(files.sealed_json({k: v for k, v in held.items() if k != key}))
+        with pytest.raises(RunError, match=f"damaged .it has no {key}.: start again with --fresh"):
+            fill(folder)
+    assert fill(folder, fresh=True) == [0, 1, 2]
 
 
 def test_a_writers_heart_beats(folder, monkeypatch):

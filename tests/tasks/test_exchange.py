@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from cos_interp.cli import app
 from cos_interp.interp.files import is_leftover
-from cos_interp.interp.terminal import Failure, refuse_other_content, write_file
+from cos_interp.interp.terminal import Failure, check_writable, refuse_other_content, write_file
 from cos_interp.tasks import TASKS, suite, vbvr
 from cos_interp.tasks.video import encode_mp4, read_mp4
 
@@ -109,12 +109,25 @@ def test_a_file_that_was_asked_for_is_written_whole_and_the_place_is_named(tmp_p
     write_file(tmp_path / "new" / "a.mp4", b"one")
     for place, said in (
         (tmp_path, "it is a folder"),
-        (tmp_path / "new" / "a.mp4" / "b.mp4", "cannot write .*b.mp4: (Not a|File ex)"),
+        (tmp_path / "new" / "a.mp4" / "b.mp4", r"cannot write .*b\.mp4: .*a\.mp4 is a file"),
     ):
         with pytest.raises(Failure, match=said):
             write_file(place, b"two")
     with pytest.raises(Failure, match=r"a\.mp4 is a file: give a folder"):
         refuse_other_content(tmp_path / "new" / "a.mp4")
+
+    check_writable(tmp_path / "new" / "a.mp4", is_file=True)
+    check_writable(tmp_path / "not" / "yet" / "there")
+    (tmp_path / "closed").mkdir(mode=0o500)
+
+    def as_nobody():
+        if os.getuid() == 0:
+            os.chmod(tmp_path, 0o755)
+            os.setuid(65534)
+        with pytest.raises(Failure, match=r"cannot write .*x\.mp4: "):
+            check_writable(tmp_path / "closed" / "new" / "x.mp4", is_file=True)
+
+    assert in_a_child(as_nobody) == 0
 
     def full():
         at_change(2, tmp_path / "new", refuse(errno.ENOSPC))  # at the rename
