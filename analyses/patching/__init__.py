@@ -74,9 +74,7 @@ class PatchingConfig(AnalysisConfig):
         fields = type(self).model_fields
         set_too = [name for name in ("exact_cells", "top_cells") if getattr(self, name) != fields[name].default]
         if self.method == "exact" and set_too:
-            raise ValueError(
-                f"{' and '.join(set_too)} say how many exact cells a gradient map is held against: add method gradient"
-            )
+            raise ValueError(f"{' and '.join(set_too)} say what a gradient map is held against: add --method gradient")
         return self
 
     @model_validator(mode="after")

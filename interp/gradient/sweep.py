@@ -6,15 +6,14 @@ Reverse-mode differentiation of an unrolled loop with its states as the checkpoi
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.gradient.tape import Forward, Tape
-from cos_interp.interp.gradient.target import Metric, value_of
+from cos_interp.interp.gradient.target import Metric, Target, value_of
 from cos_interp.interp.run.clock import Call
 from cos_interp.interp.run.engine import split_visitor, streams
 from cos_interp.interp.run.finite import check_finite
@@ -32,8 +31,7 @@ def back(tape: Tape, final: Tensor, metric: Metric, first: int, keep: Keep) -> f
     """
     target, found = tape.target, None
     if target is None or target.branch is None:
-        seen = final if tape.seen is None else target.part(tape.seen, axes_of("latent", tape.seen)) if target else final
-        found = value_of(metric, seen)
+        found = value_of(metric, final if target is None else _part_of(tape.seen, target))
         _on_tape(tape, [found], [None])
     last = len(tape.forwards) if target is None else target.step
     for forward in reversed([f for f in tape.forwards if first <= f.step <= last]):
@@ -49,7 +47,14 @@ def back(tape: Tape, final: Tensor, metric: Metric, first: int, keep: Keep) -> f
     return float(found)
 
 
-def _on_tape(tape: Tape, ends: list[Tensor], gradients: list[Tensor | None]) -> None:
+def _part_of(seen: Tensor | None, target: Target) -> Tensor:
+    """What a metric is given of a value between the calls."""
+    assert seen is not None  # the step is one of the run's
+    with torch.enable_grad():
+        return target.part(seen, axes_of("latent", seen))
+
+
+def _on_tape(tape: Tape, ends: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
     """Take gradients on along the tape, to the outputs of earlier forwards and what was added between the calls."""
     leaves = [*(zero for _, zero in tape.zeros.values()), *(leaf for forward in tape.forwards for leaf in forward.leaves)]
     if ends:
@@ -67,7 +72,7 @@ class _Again:
         self.tape, self.forward = tape, forward
         self.zeros: list[tuple[Place, Tensor, Tensor]] = []  # activations that are asked for, and what was added to each
         self.seen: Tensor | None = None
-        self.passed: list[Tensor | None] = []  # gradients with respect to what came from the loop
+        self.passed: Sequence[Tensor] = ()  # gradients with respect to what came from the loop
 
     def through(self, metric: Metric | None, keep: Keep) -> Tensor | None:
         """Keep what is asked for, and have what is passed on; with a metric of an activation in here, its value."""
@@ -82,14 +87,9 @@ class _Again:
         for new, leaf in zip(made, f.leaves, strict=True):
             check_same(new, leaf, f"{f.engine.name}'s output at step {f.step}")
         value = None if metric is None or self.seen is None else value_of(metric, self.seen)
-        given = [(value, None)] if value is not None else [(o, leaf.grad) for o, leaf in zip(made, f.leaves, strict=True)]
-        roots = [(root, gradient) for root, gradient in given if root is value or gradient is not None]
+        from_loop = [(new, leaf.grad) for new, leaf in zip(made, f.leaves, strict=True) if leaf.grad is not None]
         inputs = [*(zero for *_, zero in self.zeros), *(leaf for _, leaf in f.ends)]
-        found: Any = [None] * len(inputs)
-        if roots and inputs:
-            outputs, gradients = zip(*roots, strict=True)
-            found = torch.autograd.grad(outputs, inputs, gradients, allow_unused=True)
-        found = [_or_zero(gradient, like) for gradient, like in zip(found, inputs, strict=True)]
+        found = _gradients(from_loop if value is None else [(value, None)], inputs)
         for ((name, kind, call), act, _), gradient in zip(self.zeros, found, strict=False):
             check_finite(gradient, f"the gradient at {name}, step {call.step} ({call.branch})")
             keep(name, kind, call.step, call.branch, act, gradient)
@@ -114,6 +114,15 @@ class _Again:
             return act if wanted else None
 
         return visit
+
+
+def _gradients(roots: Sequence[tuple[Tensor, Tensor | None]], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Gradients of roots, each with the gradient that comes to it, with respect to inputs; 0 for what has no part in them."""
+    if not roots or not inputs:
+        return [torch.zeros_like(one) for one in inputs]
+    outputs, coming = zip(*roots, strict=True)
+    found = torch.autograd.grad(outputs, inputs, coming, allow_unused=True)
+    return [_or_zero(gradient, like) for gradient, like in zip(found, inputs, strict=True)]
 
 
 def check_same(new: Tensor, recorded: Tensor, what: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -138,6 +139,23 @@ def test_the_exact_cells_are_drawn_blindly_and_the_top_is_the_top():
     assert set(rows[again.isin([SAMPLE, BOTH])].index) == set(drawn.index)
 
 
+def test_a_map_of_own_pairs_with_two_experts_and_guidance_measures_itself(tmp_path):
+    lines = [{"clean": {"prompt": "a red ball", "seed": n}, "corrupt": {"prompt": "a red ball", "seed": n + 9}} for n in range(2)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    config = PatchingConfig(
+        method="gradient", model="tiny:wan2.2", pair_file=str(tmp_path / "pairs.jsonl"), num_inference_steps=3,
+        guidance_scale=3.0, exact_cells=10, top_cells=3,
+    )  # fmt: skip
+    result, report = experiment.run_and_report(load("patching"), config, tmp_path / "run", workers=1)
+    each = agreement.by_pair(agreement.compared(result.rows, noising=False))
+    assert list(each.tokens) == [agreement.ALL] * 2 and list(each.n) == [10, 10]
+    assert {facts.block_calls for facts in result.units_of(MapFacts).values()} == {3 * 2 * 3}  # steps, branches, layers
+    assert [finding["key"] for finding in report.data["findings"]] == ["patching.map-own"]
+    again, _ = experiment.run_and_report(load("patching"), config, tmp_path / "run", workers=1)
+    pd.testing.assert_frame_equal(again.rows, result.rows)
+
+
+@pytest.mark.slow
 def test_a_run_measures_its_map_and_continues_with_the_same_cells(tmp_path):
     config = PatchingConfig(**MAP)
     result, report = experiment.run_and_report(load("patching"), config, tmp_path / "run", workers=1)

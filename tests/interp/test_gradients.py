@@ -279,6 +279,7 @@ def test_a_sweep_leaves_no_trace():
     asked = [weight.requires_grad for weight in model.pipe.transformer.parameters()]
     with torch.no_grad():
         model.gradients(number, run=run, names=SITE)
+        model.gradients(number, of="hook_x0hat @ step=1, frame=0", run=run, names=SITE)
     assert all(map(torch.equal, kept, (*run.x_t, *run.v, run.latents)))
     assert asked == [weight.requires_grad for weight in model.pipe.transformer.parameters()] and all(asked)
     assert all(weight.grad is None for weight in model.pipe.transformer.parameters())
