@@ -71,7 +71,7 @@ def _written(steps: slice | tuple[int, ...]) -> str:
     return ":".join("" if end is None else str(end) for end in (steps.start, steps.stop))
 
 
-@dataclass
+@dataclass(eq=False)
 class ActivationCache:
     """``cache[name, step]`` or ``cache[name, step, "uncond"]``; ``cache.axes[name]`` names the axes.
 
@@ -161,7 +161,11 @@ class ActivationCache:
         Raises KeyError, which says what there is, for a name, branch, range or step of which nothing was kept, and InterpError
         for what counts from the end, since a cache does not know how many steps its run had, and for what is no range.
         """
-        asked = steps if isinstance(steps, slice) else _several(steps)
+        asked = _several(steps) if not isinstance(steps, slice) else steps
+        if steps is None or (isinstance(steps, str) and steps == "all"):
+            asked = slice(None)
+        elif (one := whole(steps)) is not None:
+            asked = (one,)
         if branch not in (*BRANCHES, None):
             raise InterpError(f"branch={branch!r}: give one of {', '.join(BRANCHES)}")
         if asked is None:
@@ -189,6 +193,8 @@ class ActivationCache:
         rows = []
         for (name, step, branch), act in self.store.items():
             layer = int(name.split(".")[1]) if name.startswith("blocks.") else None
+            if act.is_complex():
+                raise InterpError(f"{name!r} holds {act.dtype}, of which the table has no numbers: reduce it to real ones")
             of = act.double()
             numbers = {"norm": of.norm(), "mean": of.mean(), "std": of.std(correction=0), "max": of.abs().max()}
             where = {"name": name, "layer": layer, "step": step, "branch": branch}
@@ -197,7 +203,11 @@ class ActivationCache:
         return pd.DataFrame(rows, columns=columns).astype({"layer": "Int64"})
 
     def to(self, device: str | torch.device) -> ActivationCache:
-        """Move all activations to a device, in place; returns the cache."""
+        """Move all activations to a device, in place; returns the cache. InterpError for what is no device."""
+        try:
+            device = torch.device(device)
+        except (RuntimeError, TypeError) as error:
+            raise InterpError(f"{device!r} is no device: give one like 'cpu' or 'cuda'") from error
         self.store = {key: act.to(device) for key, act in self.store.items()}
         return self
 

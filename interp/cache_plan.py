@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from cos_interp.interp.errors import BudgetExceeded, InterpError
 from cos_interp.interp.limits import shown_size
+from cos_interp.interp.replacing import ordinary
+from cos_interp.interp.run.finite import check_finite
 from cos_interp.interp.selecting import numbers, token_mask
 from cos_interp.interp.views import GRID
 
@@ -121,13 +123,19 @@ def as_reduce(reduce: str | Reduce | None) -> Callable[[Tensor, tuple[str, ...],
         return REDUCTIONS[reduce]
     if reduce is not None and not callable(reduce):
         raise InterpError(f"reduce={reduce!r}: give {', '.join(map(repr, REDUCTIONS))}, or a function of an activation")
-    return None if reduce is None else lambda act, axes, name: (_reduced(reduce(act), name), ("reduced",))
+    return None if reduce is None else partial(_by_function, reduce)
 
 
-def _reduced(value: Any, name: str) -> Tensor:
-    if not isinstance(value, Tensor):
-        raise InterpError(f"reduce gave {type(value).__name__} for {name}: its function must return a tensor")
-    return value
+def _by_function(reduce: Reduce, act: Tensor, axes: tuple[str, ...], name: str) -> Reduced:
+    """What a function makes of an activation; its axes are the activation's where the shape is, else they have numbers."""
+    finite = bool(act.isfinite().all())
+    before, value = act.shape, reduce(act)
+    if not ordinary(value) or not value.numel():
+        found = f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise InterpError(f"reduce gave {found} for {name}: its function must return an ordinary tensor with values")
+    if finite:
+        check_finite(value, f"what reduce made of {name}")
+    return value, axes if value.shape == before else tuple(f"reduced {place}" for place in range(value.ndim))
 
 
 def checked_budget(asked: Any) -> int:

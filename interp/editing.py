@@ -13,7 +13,7 @@ from cos_interp.interp.patches import Patch
 Change = Callable[[Tensor, int, str], Tensor]  # (activation [1, ...], step, branch) -> activation of the same shape
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Edit(Patch):
     """A row of a patched batch in which ``donor(activation, step, branch)`` gives what takes the activation's place.
 
@@ -21,6 +21,10 @@ class Edit(Patch):
     """
 
     donor: Change  # type: ignore[assignment]
+
+    def check_donor(self) -> None:
+        """InterpError for a donor that is no function of (activation, step, branch)."""
+        self._check_donor("(activation, step, branch)", 3)
 
     def _asked(self, act: Tensor, step: int, branch: str) -> Tensor:
         return self.donor(act, step, branch)

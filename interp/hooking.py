@@ -201,6 +201,11 @@ def planned(request: CacheRequest, engines: Mapping[str, ExpertEngine], latents:
     if plan.branches is not None and "uncond" in plan.branches and not guided:
         raise InterpError(f"branches={plan.branches}: {UNGUIDED}")
     kinds = {name: kind_of(engines, name) for name in plan.names}
+    for name in plan.names if plan.tokens is not None else ():
+        if "frame" not in AXES[kinds[name]]:
+            raise InterpError(
+                f"tokens: {name} has the axes {', '.join(AXES[kinds[name]])}, no tokens of the video: ask for it apart"
+            )
     plan.check_budget(activation_bytes(engine, kinds, grid, latents.shape[0]), len(BRANCHES) if guided else 1, grid.tokens)
     return plan
 

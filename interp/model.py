@@ -33,6 +33,7 @@ from cos_interp.interp.gradient.taking import Gradients, taken
 from cos_interp.interp.gradient.target import Metric, Target, target_of
 from cos_interp.interp.hooking import TRAJECTORY, EditFn, FwdHook, Hooked, checked_hooks, kind_of
 from cos_interp.interp.loading import load_pipeline
+from cos_interp.interp.replacing import ordinary
 from cos_interp.interp.run.director import Director, Prepared
 from cos_interp.interp.run.door import CallTracer, TracedCall
 from cos_interp.interp.run.engine import ExpertEngine
@@ -73,7 +74,7 @@ class HookedVideoPipeline:
         if not self.engines:
             raise InterpError(f"{type(pipe).__name__} has none of the components {', '.join(EXPERTS)}")
         self.adapter: Adapter = next(iter(self.engines.values())).adapter
-        self._hooks: list[tuple[Address, EditFn]] = []
+        self._hooks: dict[object, list[tuple[Address, EditFn]]] = {}  # by the block that they are of
         self._lock = threading.Lock()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> HookedVideoPipeline:
@@ -100,7 +101,11 @@ class HookedVideoPipeline:
         run, unless you pass ``trust_remote_code=True`` yourself. LoRA weights, offloading and quantisation are a matter of
         ``.pipe``, before or after it is wrapped: see docs/loading.md. Raises InterpError when there is no pipeline to load.
         """
+        if not isinstance(name, (str, Path)):
+            raise InterpError(f"from_pretrained({name!r}): give a name or a folder; from_pipeline wraps what is loaded")
         if str(name).startswith("tiny:"):
+            if unknown := [key for key in kwargs if key not in ("dtype", "torch_dtype")]:
+                raise InterpError(f"{name} is built, not loaded, and takes no {unknown[0]}: only dtype")
             return cls._tiny(str(name), kwargs.get("dtype", kwargs.get("torch_dtype")))
         pipe, defaults = load_pipeline(name, kwargs)
         return cls(pipe, str(name), defaults)
@@ -174,8 +179,14 @@ class HookedVideoPipeline:
         """The token grid of latents ``[batch, channel, frame, row, col]``. InterpError for anything else."""
         if not isinstance(latents, Tensor) or latents.ndim != 5 or 0 in latents.shape:
             raise InterpError(f"latents are [batch, channel, frame, row, col], {described(latents)} was given")
+        decoding.check_channels(self.pipe, latents)
         frames, rows, cols = latents.shape[2:]
-        return self.adapter.grid(next(iter(self.engines.values())).module, (frames, rows, cols))
+        grid = self.adapter.grid(next(iter(self.engines.values())).module, (frames, rows, cols))
+        if not grid.rows or not grid.cols or rows % grid.rows or cols % grid.cols:
+            raise InterpError(
+                f"{rows} x {cols} latent cells are not whole tokens, of which there would be {grid.rows} x {grid.cols}"
+            )
+        return grid
 
     def patch(self, latents: Tensor) -> tuple[int, int, int]:
         """Latent cells of one token along (frame, row, col)."""
@@ -334,12 +345,12 @@ class HookedVideoPipeline:
         Nested blocks add up, later ones act on what earlier ones returned.
         """
         added = [(self._known(Address.parse(address)), function) for address, function in checked_hooks(fwd_hooks)]
-        kept = list(self._hooks)
-        self._hooks = kept + added
+        block = object()  # blocks may end in another order than they began in
+        self._hooks[block] = added
         try:
             yield self
         finally:
-            self._hooks = kept
+            del self._hooks[block]
 
     def decode(self, latents: Tensor, batch: int | None = None) -> np.ndarray:
         """Pixels uint8 ``[batch, pixel frame, height, width, 3]`` of latents ``[batch, channel, frame, row, col]``.
@@ -354,6 +365,9 @@ class HookedVideoPipeline:
         ``"np"``: floats in [0, 1] ``[batch, pixel frame, height, width, 3]``; ``"pt"``: a tensor
         ``[batch, pixel frame, 3, height, width]``; ``"pil"``: for every video a list of pictures. ``batch`` as in :meth:`decode`.
         """
+        output_type = checked_output_type(output_type)
+        if output_type == "latent":
+            raise InterpError("output_type='latent': these are the latents; give np, pt or pil")
         parts = list(self._decoded(latents, output_type, batch))
         if output_type == "pil":
             return [video for part in parts for video in part]
@@ -361,7 +375,7 @@ class HookedVideoPipeline:
 
     def _decoded(self, latents: Tensor, output_type: str, batch: int | None) -> Iterator[Any]:
         """The videos of latents, so many at a time."""
-        if not isinstance(latents, Tensor) or latents.ndim != 5 or not latents.is_floating_point() or 0 in latents.shape:
+        if not ordinary(latents) or latents.ndim != 5 or not latents.is_floating_point() or 0 in latents.shape:
             given = described(latents)
             raise InterpError(f"latents are floats [batch, channel, frame, row, col] of at least one video, {given} was given")
         size = decoding.at_a_time(self.pipe, latents) if batch is None else whole(batch)
@@ -454,7 +468,8 @@ class HookedVideoPipeline:
         with self._alone():
             output_type = checked_output_type(kwargs.get("output_type"))
             kwargs = self.call_arguments(kwargs)
-            hooked = Hooked(self.pipe, self.engines, self._hooks, self._steps(kwargs), request)
+            edits = [edit for added in self._hooks.values() for edit in added]
+            hooked = Hooked(self.pipe, self.engines, edits, self._steps(kwargs), request)
             director = around(hooked)
             if isinstance(kwargs.get("image"), list) and type(self.pipe).__name__ not in self.adapter.listing:
                 call = {**kwargs, **{n: kwargs.get(n) or self.default(n) for n in ("height", "width", "num_frames")}}
@@ -462,7 +477,7 @@ class HookedVideoPipeline:
                 first = {name: kwargs[name][0] for name in batch.PICTURES if isinstance(kwargs.get(name), list)}
                 kwargs = {**kwargs, **first, "generator": None}
             run = self._played(director, kwargs)
-            run.output_type = output_type
+            run.output_type, run.edited = output_type, bool(edits)
             hooked.check_done(run)
             return run, hooked.cache
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -55,7 +56,7 @@ class Recorded:
                 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Patch:
     """One row of a patched batch: put the donor's activation at a site, in some steps, branches, tokens and heads.
 
@@ -111,6 +112,20 @@ class Patch:
             check_finite(out, f"what {self} leaves at step {step}")
         return out
 
+    def check_donor(self) -> None:
+        """InterpError for a donor that is no function of (step, branch)."""
+        self._check_donor("(step, branch), as recording.donor(site) does", 2)
+
+    def _check_donor(self, of: str, count: int) -> None:
+        if not callable(self.donor):
+            raise InterpError(f"{self}: the donor is {type(self.donor).__name__}, not a function: give a function of {of}")
+        try:
+            inspect.signature(self.donor).bind(*[None] * count)
+        except TypeError as error:
+            raise InterpError(f"{self}: the donor must be a function of {of}: {error}") from error
+        except ValueError:  # a built-in function does not say what it takes
+            pass
+
     def _asked(self, act: Tensor, step: int, branch: str) -> Tensor:
         return self.donor(step, branch)
 
@@ -137,11 +152,13 @@ def resolved(model: HookedVideoPipeline, run: Run, patch: Patch) -> Patch:
     """A patch with its steps and tokens as the target's run has them. InterpError, or UnknownHook, for what it does not have."""
     if patch.site == "hook_x0hat":
         raise InterpError(f"{patch}: a replay does not patch hook_x0hat: patch hook_model_out, from which it is computed")
+    if not isinstance(patch.site, str) or "@" in patch.site:
+        raise InterpError(f"site={patch.site!r}: give a whole hook name; steps=, branches=, tokens= and heads= say the rest")
     if patch.site not in model.hook_names:
         raise unknown_hook(patch.site, model.hook_names)
-    if not callable(patch.donor):
-        how = "give a function of (step, branch), as recording.donor(site) does"
-        raise InterpError(f"{patch}: the donor is {type(patch.donor).__name__}, not a function: {how}")
+    if not isinstance(patch.broadcast, bool):
+        raise InterpError(f"{patch}: broadcast={patch.broadcast!r}: give True or False")
+    patch.check_donor()
     axes = AXES[kind_of(model.engines, patch.site)]
     branches = ("cond",) if patch.site == "hook_x_t" else words(patch.branches, f"{patch.site}: branches", run.branches)
     if patch.heads is not None and "head" not in axes:

@@ -8,7 +8,7 @@ recording too, and a patched branch starts at the patched layer from the recorde
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -26,12 +26,13 @@ from cos_interp.interp.recomputing import hold, recorded_lean
 from cos_interp.interp.rows import Fed, batch_rows, put_rows, replay_arguments, returned, stacked
 from cos_interp.interp.run.clock import Call, Step
 from cos_interp.interp.run.engine import ExpertEngine, Skip, Visitor
+from cos_interp.interp.selecting import numbers
 from cos_interp.interp.sharing import Shared, conditions, is_all
 from cos_interp.interp.trajectory import Run
 from cos_interp.interp.views import AXES, axes_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Recording:
     """A run of one video with the residual stream after every block, from which patched runs start: see :func:`record`."""
 
@@ -66,13 +67,14 @@ class Recording:
 def record(model: HookedVideoPipeline, names: str | Sequence[str] = (), recompute: bool = False, **kwargs: Any) -> Recording:
     """Run one video and keep what patching needs: the residual streams at every step, and the sites ``names``.
 
-    ``names`` may hold ``*``. Other keywords are those of ``model.run_with_cache``: ``prompt``, ``seed``, ... for the pipeline,
-    ``max_bytes`` for the memory. ``recompute``: where the residual streams of all steps do not fit, those of one step are kept
-    at a time, and run again where a replay starts; as a donor the recording then gives ``names`` alone. Raises UnknownHook for a
-    name that the model does not have, and BudgetExceeded before the first transformer call when more would be kept than
-    ``max_bytes``.
+    ``names`` may hold ``*``. Other keywords are those of the pipeline (``prompt``, ``seed``, ...), ``max_bytes`` for the memory,
+    and ``steps``, in which alone replays can start then. ``recompute``: where the residual streams of all steps do not fit, those
+    of one step are kept at a time, and run again where a replay starts; as a donor the recording then gives ``names`` alone.
+    Raises UnknownHook for a name that the model does not have, InterpError for keywords that would cut what replays start from,
+    and BudgetExceeded before the first transformer call when more would be kept than ``max_bytes``.
     """
     names = [names] if isinstance(names, str) else names
+    _check_record(model, recompute, kwargs)
     residuals = {name for name in model.hook_names if ".hook_resid_post" in name}
     asked, passing = set(model.matching(names) if names else ()) - {"hook_x_t"}, frozenset[str]()
     try:
@@ -82,8 +84,19 @@ def record(model: HookedVideoPipeline, names: str | Sequence[str] = (), recomput
             raise
         passing = frozenset(residuals - asked)
         run, cache = recorded_lean(model, asked, passing, kwargs)
-    run.maker, run.edited = maker_of(model), model.has_hooks
+    run.maker = maker_of(model)
     return Recording(run, cache, passing)
+
+
+def _check_record(model: Any, recompute: Any, kwargs: Mapping[str, Any]) -> None:
+    if not isinstance(model, HookedVideoPipeline):
+        raise InterpError(f"record takes a HookedVideoPipeline, got {type(model).__name__}: wrap it with from_pipeline(pipe)")
+    if not isinstance(recompute, bool):
+        raise InterpError(f"recompute={recompute!r}: give True or False")
+    if cut := [key for key in ("branches", "tokens", "reduce") if kwargs.get(key) is not None]:
+        raise InterpError(
+            f"{cut[0]}: a recording keeps whole activations, from which replays start: leave it out, or say it in a Patch"
+        )
 
 
 def maker_of(model: HookedVideoPipeline) -> str:
@@ -98,14 +111,15 @@ def restart(model: HookedVideoPipeline, run: Run | Recording, step: int, latents
     of the new run belongs to row i of ``latents``; given back the recorded ``run.x_t[step]`` alone, it ends with the same bits.
     Raises InterpError for a run of several videos, and for one that drew noise from PyTorch's global generator.
     """
-    if not isinstance(run, (Run, Recording)) or not isinstance(latents, Tensor):
+    ours = isinstance(model, HookedVideoPipeline)
+    if not ours or not isinstance(run, (Run, Recording)) or not isinstance(latents, Tensor):
         raise InterpError(f"restart takes (model, run, step, latents), got {_kinds(model, run, step, latents)}")
     run = run.run if isinstance(run, Recording) else run
     if latents.shape[1:] != run.latents.shape[1:] or latents.dtype != run.latents.dtype or not len(latents):
         wanted, given = (f"{one.dtype} {list(one.shape)}" for one in (run.latents, latents))
         raise InterpError(f"a restart of this run takes latents like its own, {wanted}, in any number of rows: got {given}")
-    recording = Recording(run, ActivationCache())
-    return replay_run(model, recording, [Patch("hook_x_t", (step,), _always(row)) for row in latents.split(1)])
+    recording, at = Recording(run, ActivationCache()), numbers(step, run.steps, "step")
+    return replay_run(model, recording, [Patch("hook_x_t", at, _always(row)) for row in latents.split(1)])
 
 
 def _kinds(*given: Any) -> str:
@@ -218,7 +232,8 @@ def replay_run(
     """As :func:`replay`, with the trajectory: row i of every tensor belongs to row i of the patches."""
     asked = [patches] if isinstance(patches, Patch) or not isinstance(patches, Sequence) else list(patches)
     several = all(isinstance(row, (Patch, list, tuple)) for row in asked)
-    if not isinstance(target, Recording) or not several or not all(isinstance(p, Patch) for row in asked for p in of_row(row)):
+    ours = isinstance(model, HookedVideoPipeline) and isinstance(target, Recording)
+    if not ours or not several or not all(isinstance(p, Patch) for row in asked for p in of_row(row)):
         raise InterpError(f"replay takes (model, recording, patches), as record() makes it, got {_kinds(model, target, *asked)}")
     if not compared:
         check_made(model, target.run)
@@ -249,7 +264,7 @@ def check_made(model: HookedVideoPipeline, run: Run) -> None:
     """InterpError for a recording that this model would not make again."""
     if run.edited:
         raise InterpError(
-            "the target was recorded inside model.hooks(...), whose edits a replay does not make: record it outside"
+            "this run was made inside model.hooks(...), whose edits a replay or restart does not make: make it outside"
         )
     if run.maker and run.maker != maker_of(model):
         raise InterpError(
@@ -343,6 +358,11 @@ class _Replay(Fed):
                     parts.append(_applied(mine, stream, call, AXES[site.kind]))
             if parts:
                 made[site.name] = torch.cat(parts)
+        if not made:
+            raise InterpError(
+                f"the recording keeps no residual streams of step {self.first}, from which this replay starts: record it with "
+                "steps that hold it, or with all"
+            )
         return made
 
     def _visits(self, engine: ExpertEngine, calls: tuple[Call, ...], rows: Sequence[int]) -> dict[str, Visitor]:

@@ -10,6 +10,11 @@ from torch import Tensor
 from cos_interp.interp.errors import InterpError
 
 
+def ordinary(value: Any) -> bool:
+    """Whether something is a tensor with a number in every place, and not sparse, quantised or on the meta device."""
+    return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta and not value.is_quantized
+
+
 def replacement(new: Any, old: Tensor, who: str, broadcast: bool | None = None) -> Tensor:
     """``new``, on the device of ``old``, whose place it takes. InterpError, which begins with ``who``, where it does not fit.
 
@@ -17,14 +22,14 @@ def replacement(new: Any, old: Tensor, who: str, broadcast: bool | None = None) 
     """
     if not isinstance(new, Tensor):
         raise InterpError(f"{who} gave {type(new).__name__}, not a tensor: {_wanted(old)}")
-    if new.layout != torch.strided or new.is_meta or new.is_quantized:
+    if not ordinary(new):
         kind = "without values (meta)" if new.is_meta else f"of layout {new.layout}, {new.dtype}"
         raise InterpError(f"{who} gave a tensor {kind}: give an ordinary one, as .to_dense() makes; {_wanted(old)}")
     if new.dtype != old.dtype:
         raise InterpError(f"{who} gave {new.dtype}: {_wanted(old)}; .to(activation) casts where that is meant")
     fits = new.ndim == old.ndim and all(have in (1, want) for have, want in zip(new.shape, old.shape, strict=True))
     if new.shape != old.shape and not (broadcast and fits):
-        how = "" if broadcast is None else "; say broadcast=True where axes of size 1 are meant for all along them"
+        how = "; say broadcast=True where axes of size 1 are meant for all along them" if broadcast is False and fits else ""
         raise InterpError(f"{who} gave the shape {tuple(new.shape)}: {_wanted(old)}{how}")
     return new.to(old.device)
 

@@ -56,7 +56,7 @@ def sweep(
     """
     import pandas as pd
 
-    _check_runs(target, donor, metric)
+    _check_runs(model, target, donor, metric)
     if tokens is not None and not isinstance(tokens, Mapping):
         raise InterpError("tokens: name the groups, as in tokens={'goal': mask}; the name is a column of the table")
     if (rows_each := whole(batch)) is None or rows_each < 1:
@@ -64,7 +64,7 @@ def sweep(
     groups, chosen = {"all": None} if tokens is None else tokens, words(branches, "branches", target.run.branches)
     cells = [
         cell
-        for site, layer, name in _places(model, [sites] if isinstance(sites, str) else sites, layers)
+        for site, layer, name in _places(model, words(sites, "sites", "names of sites"), layers)
         for given in [donor.donor(name)]
         for step in numbers(steps, target.run.steps, "step")
         for cell in _cells(model, target, given, (site, layer, name), step, groups, span, chosen)
@@ -73,6 +73,11 @@ def sweep(
         raise InterpError(f"nothing to patch: sites={sites}, steps={steps}, layers={layers} select no cell")
     played = finished(model, target, [patch for _, patch in cells], batch, Shared())
     found = {place: _measured(metric, latents, cells[place][0]) for place, latents in played}
+    if other := next((place for place in found if found[place].keys() != found[0].keys()), None):
+        raise InterpError(
+            f"the metric gave {', '.join(found[0])} in the first cell and {', '.join(found[other])} in another: it must give the "
+            "same names in all"
+        )
     rows = [where | found[place] for place, (where, _) in enumerate(cells)]
     return pd.DataFrame(rows).astype({"layer": "Int64"})
 
@@ -85,9 +90,10 @@ def spanned(step: int, steps: int, span: Span) -> tuple[int, ...]:
     return found[span]
 
 
-def _check_runs(target: Any, donor: Any, metric: Any) -> None:
-    if not isinstance(target, Recording) or not isinstance(donor, Recording) or not callable(metric):
-        given = ", ".join(type(one).__name__ for one in (target, donor, metric))
+def _check_runs(model: Any, target: Any, donor: Any, metric: Any) -> None:
+    known = isinstance(model, HookedVideoPipeline) and isinstance(target, Recording) and isinstance(donor, Recording)
+    if not known or not callable(metric):
+        given = ", ".join(type(one).__name__ for one in (model, target, donor, metric))
         raise InterpError(f"sweep takes (model, target, donor, metric=function), recordings as record() makes them, got {given}")
     ours, theirs = (list(recording.run.x_t[0].shape) for recording in (target, donor))
     if ours != theirs:
@@ -99,7 +105,7 @@ def _places(
 ) -> Iterator[tuple[str, int | None, str]]:
     """(site, layer, hook name) of all places; UnknownHook for one that the model does not have."""
     known, asked = set(model.hook_names), known_layers(layers, model.layers)
-    for site in sites:
+    for site in dict.fromkeys(sites):
         if "*" in site:
             raise InterpError(f"sites={site!r}: give the name inside a block, like 'attn.hook_z', and layers=")
         if site in known:

@@ -32,7 +32,7 @@ def _no_decoder(latents: Tensor, output_type: str) -> Any:
     raise InterpError("this run was not made by a model, so nothing can decode it: give its latents to model.decode(latents)")
 
 
-@dataclass
+@dataclass(eq=False)
 class Run:
     """One generation. Tensors are ``[batch, channel, frame, row, col]`` in the latent space of the model.
 
@@ -64,7 +64,7 @@ class Run:
     decoder: Callable[[Tensor, str], Any] = _no_decoder  # latents and an output_type
     output_type: str = "np"
     maker: str = ""  # of a recording: what made it, see patching.maker_of
-    edited: bool = False  # of a recording: whether hooks of the model had a part in it
+    edited: bool = False  # whether hooks of the model had a part in it
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Run:
         """A copy with tensors of its own, which the same model decodes."""
@@ -103,6 +103,8 @@ class Run:
 
         Raises IndexError for a step that the run does not have.
         """
+        if isinstance(step, slice):
+            raise InterpError(f"step={step}: give one step, or None for the final latent")
         latents = self.latents if step is None else self.x0hat[step]
         return to_uint8(self.decoder(self.shown(latents), "np"))
 
@@ -123,7 +125,9 @@ class Run:
 
     def call(self, step: int, branch: str = "cond") -> Call:
         """The call of a step and branch. InterpError where there was none."""
-        found = next((c for c in self.calls if c.step == step and c.branch == branch), None)
+        number = whole(step)
+        number = number + self.steps if number is not None and number < 0 else number
+        found = next((c for c in self.calls if c.step == number and c.branch == branch), None)
         if found is None:
             had = f"steps 0 to {self.steps - 1}, branches {', '.join(self.branches)}"
             raise InterpError(f"there was no call at step {step}, branch {branch!r}: the run had {had}")

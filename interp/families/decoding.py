@@ -59,17 +59,27 @@ def at_a_time(pipe: Any, latents: Tensor) -> int:
 
 def decoded(pipe: Any, adapter: Any, latents: Tensor) -> Tensor:
     """Pixels ``[batch, 3, pixel frame, height, width]`` as the adapter decodes them. InterpError for latents of another model."""
-    config = pipe.vae.config
-    channels = getattr(config, "z_dim", None) or getattr(config, "latent_channels", None)
-    given = f"latents [batch, channel, frame, row, col] of {list(latents.shape)} were given"
-    if channels is not None and latents.shape[1] != channels:  # one channel would be taken for all of them
-        raise InterpError(f"{given}, and {type(pipe.vae).__name__} decodes {channels} channels")
+    if pipe.vae is None:
+        raise InterpError("this pipeline has no autoencoder (its vae is None): load one to decode latents")
+    check_channels(pipe, latents)
     try:
         return adapter.decode(pipe, latents.to(getattr(pipe, "_execution_device", latents.device)))
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
+        given = f"latents [batch, channel, frame, row, col] of {list(latents.shape)} were given"
         raise InterpError(f"{given}, and {type(pipe.vae).__name__} could not decode them: {error}") from error
+
+
+def check_channels(pipe: Any, latents: Tensor) -> None:
+    """InterpError for latents ``[batch, channel, ...]`` of other channels than the autoencoder's, as far as it says."""
+    config = getattr(pipe.vae, "config", None)
+    channels = getattr(config, "z_dim", None) or getattr(config, "latent_channels", None)
+    if channels is not None and latents.shape[1] != channels:  # one channel would be taken for all of them
+        raise InterpError(
+            f"latents [batch, channel, frame, row, col] of {list(latents.shape)} were given, and {type(pipe.vae).__name__} has "
+            f"{channels} channels"
+        )
 
 
 def postprocessed(pipe: Any, pixels: Tensor, output_type: str) -> Any:

@@ -107,7 +107,8 @@ class Stage:
             arguments = signature.bind(*args, **kwargs).arguments
             if self.clock.step:
                 raise InterpError(
-                    "the pipeline starts another section of the video after its denoising loop: ask for fewer frames"
+                    "the pipeline starts another section of the video after its denoising loop, or is called again while it "
+                    "runs: ask for fewer frames; in a hook or another thread use a pipeline of its own (copy.deepcopy(model))"
                 )
             prepared = self.director.prepare(lambda: original(*args, **kwargs))
             self._keep_generators("prepared", arguments)
