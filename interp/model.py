@@ -235,7 +235,7 @@ class HookedVideoPipeline:
 
         ``names`` are hook names, which may hold ``*``; ``steps`` a number, several, a range, a slice, or ``"all"``. ``tokens`` is
         a bool mask ``[frame, row, col]`` over the token grid or ``{"frame": [...], ...}``. ``reduce`` is ``"norm"`` (L2 over
-        channels), ``"mean"`` (over tokens) or a function of an activation with named axes. See
+        channels), ``"mean"`` (over tokens) or a function of an activation, which gets a tensor and gives one. See
         :class:`~cos_interp.interp.cache.ActivationCache` for what is kept, in which shapes.
 
         Raises UnknownHook for a name that the model does not have, InterpError for steps, branches or tokens that the run does

@@ -57,7 +57,10 @@ class Recording:
         return next((self.cache[name, step, branch] for name in names if (name, step, branch) in self.cache), None)
 
     def donor(self, site: str) -> Recorded:
-        """This recording's own activation at a site (a whole hook name), as a donor. InterpError where it was not recorded."""
+        """This recording's own activation at a site (a whole hook name), as a donor, to the same site or another of its shape.
+
+        InterpError where it was not recorded.
+        """
         if site != "hook_x_t" and (site not in self.cache.axes or site in self.passing):
             pattern = re.sub(r"^blocks\.\d+\.", "blocks.*.", site)
             raise InterpError(f"{site} was not recorded: record it with record(model, names=[{pattern!r}], ...)")

@@ -103,6 +103,12 @@ class ExpertEngine:
     def ready(self) -> None:
         """Before a run: what was loaded, hooked or replaced in the transformer since the last one is wrapped, or refused."""
         refuse_untraceable(self.name, self.module)
+        blocks = [path for path, _ in self.adapter.blocks(self.module)]
+        if blocks != self.blocks:
+            raise InterpError(
+                f"{self.name} has {len(blocks)} blocks now, and had {len(self.blocks)} when this model was made: make another "
+                "with from_pipeline(pipe)"
+            )
         if not wrapped(self.env, self.module):
             self.env = wrap(self.module)
 

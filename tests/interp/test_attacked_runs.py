@@ -188,3 +188,12 @@ def test_a_pipeline_without_an_autoencoder_says_so(target):
     pipe.vae = None
     with pytest.raises(InterpError, match="no autoencoder"):
         HookedVideoPipeline.from_pipeline(pipe).decode(target.run.latents)
+
+
+def test_a_model_whose_blocks_went_is_made_again():
+    pipe = build_tiny("wan21-t2v")
+    model = HookedVideoPipeline.from_pipeline(pipe)
+    del pipe.transformer.blocks[1]
+    with pytest.raises(InterpError, match="has 2 blocks now, and had 3"):
+        model.run(**CALL)
+    assert HookedVideoPipeline.from_pipeline(pipe).layers == 2
