@@ -17,13 +17,14 @@ TO_HERE = re.compile(r'(?<=\s)((?:xlink:)?href)="#([^"]*)"')
 TO_MEDIA = re.compile(r'(?<=\s)href="media/')
 URL = re.compile(r"url\(#")
 HEADING = re.compile(r"^(</?h)([1-5])\b")
-CLIP = re.compile(r'<video src="data:[^"]*"[^>]*></video>|<img src="data:[^"]*"[^>]*>')
+REEL = r'<details class="all" open>.*?</details>\s*<script type="application/json">.*?</script>'
+CLIP = re.compile(rf'<video src="data:[^"]*"[^>]*></video>|<img src="data:[^"]*"[^>]*>|{REEL}', re.DOTALL)
 LEFT_OUT = "<p>Too large for this file: it is on the page of its own.</p>"
 
 
 def nested(page: str, name: str, most: int) -> Markup:
     """What stands in a page's ``main``, as a part named ``name`` (letters, digits, dashes) of another page that lies in the
-    folder above. Headings are one level deeper. Beyond ``most`` characters clips are left out, the largest first."""
+    folder above. Headings are one level deeper. Beyond ``most`` characters clips and reels are left out, the largest first."""
     main = page[page.index("<main>") + len("<main>") : page.rindex("</main>")]
     return Markup(PARTS.sub(lambda part: _part(part, name), _within(main, most)))
 

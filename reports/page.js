@@ -181,7 +181,7 @@
       const ids = data.reels[at];
       const any = data.reels.some((list) => list.length);
       if (!ids.length) return any ? [make("p", { class: "muted", text: "No video of this cell is kept; of those with a corner mark there is." })] : [];
-      return ids.map((id) => document.getElementById(id)).filter((from) => from).map((from) => {
+      return ids.map((id) => document.getElementById(id)).filter((from) => from?.querySelector("script")).map((from) => {
         const [content, sheet] = contents(from);
         return make("div", {}, make("p", { class: "muted", text: content.name }), player(content, sheet, address(at)));
       });

@@ -90,7 +90,7 @@ def _named(rows: pd.DataFrame, measured: Measured) -> pd.Series:
     words = pd.Series("", rows.index)
     for name in columns:
         value = rows[name].map(lambda one: f"{one:g}" if isinstance(one, float) else str(one))
-        words = words + (", " if name != columns[0] else "") + (f"{name} " if rows[name].dtype != object else "") + value
+        words = words + (", " if name != columns[0] else "") + f"{name.replace('_', ' ')} " + value
     return words
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
-from cos_interp.analyses.driver.estimates import Mean, Share
-from cos_interp.analyses.driver.findings import Number
+from cos_interp.analyses.driver.estimates import Mean, PairedShares, Share
+from cos_interp.analyses.driver.findings import Finding, Number
+from cos_interp.analyses.driver.rules import judge
 from cos_interp.analyses.reporting.differences import between, paired, unpaired
+from cos_interp.interp.files import plain
 
 
 def of_shares(count: int, n: int) -> Number:
@@ -59,6 +64,18 @@ def test_outcomes_have_newcombes_paired_interval_and_other_differences_of_0_and_
     assert outcomes.kind == "paired shares" and outcomes.value == 0
     counts = paired([1.0, 2.0, 3.0, 5.0] * 3, [2.0, 2.0, 4.0, 5.0] * 3)
     assert counts.kind == "mean" and counts.interval()[0] > 0
+
+
+def test_a_column_that_is_indexed_by_items_keeps_what_each_has():
+    column = pd.Series({"a": 1.0, "b": np.nan, "c": 0.0})
+    assert Mean(column).named == {"a": 1.0, "c": 0.0} == Share(column).named
+    assert PairedShares(column, 1 - column).named == {"a": 1.0, "c": -1.0}
+    assert Mean(column.set_axis(pd.MultiIndex.from_tuples([("a", 0), ("a", 1), ("b", 0)]))).named == {"a 0": 1.0, "b 0": 0.0}
+    for without in (column.to_numpy(), [1.0, 0.0], column.reset_index(drop=True), column.set_axis(["a", "a", "b"])):
+        assert Mean(without).named == {}
+    found = judge("layers.turn-energy", Mean(column), "s", Number(0.0))
+    again = Finding.of(json.loads(json.dumps(plain(found.data()))))
+    assert dict(again.items) == {"a": 1.0, "c": 0.0}
 
 
 def test_what_has_no_interval_gives_none():
