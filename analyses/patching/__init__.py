@@ -55,7 +55,9 @@ class PatchingConfig(AnalysisConfig):
         "exact", description="exact: each cell finished; gradient: all at first order by one sweep, held against some exact ones."
     )
     exact_cells: int = Field(
-        20, ge=10, description="With --method gradient: random exact cells of a pair, of named tokens and as many of all tokens."
+        20,
+        ge=10,
+        description="With --method gradient: random exact cells of a pair and site, of named tokens and as many of all.",
     )
     top_cells: int = Field(10, ge=1, description="With --method gradient: the map's largest cells of a pair, finished exactly.")
     batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(

@@ -71,15 +71,19 @@ def hits(top: pd.DataFrame, sample: pd.DataFrame) -> float:
 
 
 def by_pair(cells: pd.DataFrame) -> pd.DataFrame:
-    """A row a pair and kind of tokens: how the map agrees with the exact cells of the sample. ``share``: Spearman of the trivial
-    predictor, the share of the two runs' difference that lies in the tokens."""
+    """A row a pair, site and kind of tokens: how the map agrees with the exact cells of the sample. ``share``: Spearman of the
+    trivial predictor, the share of the two runs' difference that lies in the tokens.
+
+    Sites stand apart: where the cells of one are all small, knowing the site alone gives an order of both.
+    """
     out = []
-    for (kind, tokens, pair), at in cells[cells.donor != SELF].groupby(["pair_kind", "tokens", "pair"], sort=False):
+    keys = ["pair_kind", "site", "tokens", "pair"]
+    for (kind, site, tokens, pair), at in cells[cells.donor != SELF].groupby(keys, sort=False):
         at, top = sampled(at), topmost(at)
         if at.empty:
             continue
         out.append({
-            "pair_kind": kind, "tokens": tokens, "pair": pair, "n": len(at), "top": len(top),
+            "pair_kind": kind, "site": site, "tokens": tokens, "pair": pair, "n": len(at), "top": len(top),
             "spearman": order(at.estimate, at.change), "share": order(at["share"], at.change),
             "sign": signs(at.estimate, at.change), "recall": recall(at.estimate, at.change),
             "hits": hits(top, at), "top_sign": signs(top.estimate, top.change),
@@ -89,14 +93,14 @@ def by_pair(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def over_pairs(each: pd.DataFrame) -> list[dict[str, Any]]:
-    """A line a kind of pair and tokens: means over pairs with their intervals, and the numbers of pairs and cells."""
+    """A line a kind of pair, site and tokens: means over pairs with their intervals, and the numbers of pairs and cells."""
     out = []
-    for (kind, tokens), at in each.groupby(["pair_kind", "tokens"], sort=False):
+    for (kind, site, tokens), at in each.groupby(["pair_kind", "site", "tokens"], sort=False):
         means = {name: Mean(at[name].to_numpy(float), bounds=LIKE).number() for name in ("spearman", "share")}
         means |= {name: Mean(at[name].to_numpy(float), bounds=SHARES).number() for name in ("sign", "recall", "hits", "top_sign")}
         sizes = {"estimated": float(at.estimated.mean()), "found": float(at.found.mean())}
         counts = {"pairs": len(at), "cells": int(at.n.sum()), "top": int(at.top.sum())}
-        out.append({"pair_kind": kind, "tokens": tokens, **means, **sizes, **counts})
+        out.append({"pair_kind": kind, "site": site, "tokens": tokens, **means, **sizes, **counts})
     return out
 
 

@@ -60,7 +60,7 @@ def _foresee_maps(config: PatchingConfig, outlook: Outlook) -> list[Use]:
         calls = [call for call in outlook.run().calls if call.step >= first_of(config, outlook, piece)]
         sweeps += len(calls) * outlook.model.layers
         every = sum(len(cells_of(config, outlook, piece, step)) for step in steps)
-        exact = min(every, 2 * config.exact_cells + config.top_cells) + 1
+        exact = min(every, 2 * len(sites_of(config, outlook.model)) * config.exact_cells + config.top_cells) + 1
         blocks += round(blocks_of(config, outlook, piece, steps)[0] * exact / max(every, 1))
         rows += exact
     judged = config.pair_file is None

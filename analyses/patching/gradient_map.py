@@ -20,6 +20,7 @@ from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, Cell
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.analyses.patching import MapFacts, PatchingConfig
+from cos_interp.analyses.patching.cells import sites_of
 from cos_interp.analyses.patching.pair_grid import PairGrid
 from cos_interp.analyses.patching.pieces import Piece, steps_of
 from cos_interp.interp.gradient.attribution import attribute
@@ -62,7 +63,9 @@ def _nothing() -> Unit:
 def mapped(made: PairGrid, seed: int) -> Unit:
     """The map of a pair: a row a cell with its first-order change of the effect, and which cells are to be finished."""
     grid, config = made.grid, made.config
-    cells = [cell for step in made.steps for cell in made.cells(step) if cell.donor == made.grid.donor_name]
+    sites = sites_of(config, grid.model)  # without the control of an exact grid that puts in the whole x_t
+    every = (cell for step in made.steps for cell in made.cells(step))
+    cells = [cell for cell in every if cell.donor == grid.donor_name and cell.site in sites]
     own = [replace(cell, donor=SELF) for cell in cells[:1]]  # whose change must be exactly 0
     before = grid.model.block_calls
     changes = attribute(grid.model, grid.target.recording, [grid.patch(cell) for cell in [*cells, *own]], effect(made))
@@ -93,11 +96,12 @@ def _row(made: PairGrid, cell: Cell, change: float) -> Row:
 
 
 def chosen(rows: pd.DataFrame, seed: int, sample: int, top: int) -> list[str | None]:
-    """Of each row of a map why it is to be finished exactly, None where it is not: so many at random of named tokens and of all
-    tokens, and those of the largest changes in either direction. The run as its own donor is finished, too."""
+    """Of each row of a map why it is to be finished exactly, None where it is not: of each site so many at random of named tokens
+    and of all tokens, and of the whole map those of the largest changes in either direction. The run as its own donor is
+    finished, too."""
     draw, why = np.random.default_rng(seed), pd.Series(None, index=rows.index, dtype=object)
     main = rows[rows.donor != SELF]
-    for part in (main[main.group != EVERYWHERE], main[main.group == EVERYWHERE]):
+    for _, part in main.groupby(["site", main.group == EVERYWHERE], sort=False):
         why[part.index[draw.permutation(len(part))[:sample]]] = SAMPLE
     largest = main.estimate.abs().sort_values(ascending=False, kind="stable").index[:top]
     why[largest] = [BOTH if why[place] == SAMPLE else TOP for place in largest]

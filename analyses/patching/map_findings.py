@@ -13,7 +13,7 @@ from cos_interp.analyses.patching.pieces import OWN
 
 
 def findings(result: AnalysisResult, cells: pd.DataFrame, each: pd.DataFrame) -> list[Finding]:
-    """One finding a kind of pair: of named tokens, where it has them. ``cells``, ``each``: of ``agreement``."""
+    """One finding a kind of pair: of the first site, of named tokens where it has them. ``cells``, ``each``: see ``agreement``."""
     config = result.config
     kinds = config.pair_kinds if config.pair_file is None else (OWN,)
     return [_finding(result, kind, cells, each) for kind in kinds]
@@ -22,8 +22,10 @@ def findings(result: AnalysisResult, cells: pd.DataFrame, each: pd.DataFrame) ->
 def _finding(result: AnalysisResult, kind: str, cells: pd.DataFrame, each: pd.DataFrame) -> Finding:
     tokens = ALL if kind == OWN else NAMED
     mine = each[(each.pair_kind == kind) & (each.tokens == tokens)] if len(each) else each
+    site = mine.site.iloc[0] if len(mine) else ""
+    mine = mine[mine.site == site] if len(mine) else mine
     column = lambda name: mine[name].to_numpy(float) if len(mine) else []
-    drawn = f"over {sum(column('n')):.0f} exact cells of {tokens}, drawn at random"
+    drawn = f"over {sum(column('n')):.0f} exact cells of {tokens} in {site}, drawn at random"
     said = f"{kind} pairs: {drawn}, the map's order and the exact one have"
     return result.judge(
         f"patching.map-{kind}", Mean(column("spearman"), bounds=LIKE), f"{said} a Spearman correlation of",

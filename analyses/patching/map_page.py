@@ -73,7 +73,10 @@ def page(result: AnalysisResult) -> Report:
 def trust(line: dict[str, Any]) -> str:
     """In words what the agreement of a kind of pair and tokens allows, by the smallest correlation of the rules."""
     found: Number = line["spearman"]
-    enough, where = rules()[f"patching.map-{line['pair_kind']}"].smallest, f"{line['pair_kind']} pairs, {line['tokens']}"
+    enough, where = (
+        rules()[f"patching.map-{line['pair_kind']}"].smallest,
+        f"{line['pair_kind']} pairs, {line['site']}, {line['tokens']}",
+    )
     numbers = f"Spearman {found}, of {line['cells']} exact cells"
     if np.isnan(found.high) and found.value < enough:
         return f"{where}: the map failed on what was tried ({numbers}; {enough:g} is asked): do not read it, patch exactly."
@@ -106,10 +109,10 @@ def _cost(result: AnalysisResult) -> str:
 def _agreement(lines: Sequence[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame([
         {
-            "pairs": line["pair_kind"], "tokens": line["tokens"], "n pairs": line["pairs"], "n cells": line["cells"],
-            "Spearman": str(line["spearman"]), "share": str(line["share"]), "sign": str(line["sign"]),
+            "pairs": line["pair_kind"], "site": line["site"], "tokens": line["tokens"], "n pairs": line["pairs"],
+            "n cells": line["cells"], "Spearman": str(line["spearman"]), "share": str(line["share"]), "sign": str(line["sign"]),
             "recall": str(line["recall"]), "n top": line["top"], "top hits": str(line["hits"]), "top sign": str(line["top_sign"]),
-            "top size, estimated": f"{line['estimated']:.3f}", "found": f"{line['found']:.3f}",
+            "top size, estimated": _share(line["estimated"]), "found": _share(line["found"]),
         }
         for line in lines
     ])  # fmt: skip
@@ -124,7 +127,7 @@ def _maps(rows: pd.DataFrame, result: AnalysisResult, lines: Sequence[dict[str, 
         limit = max(0.05, float(np.nanmax([np.abs(table.to_numpy(float)).max() for _, table in maps])))
         ticks = {int(step): float(sigmas[int(step)]) for step in at.step.unique()}
         figure = figures.heat_maps(maps, ticks, "first-order change of the effect", limit, panel="tokens")
-        told = " ".join(trust(line) for line in lines if line["pair_kind"] == kind)
+        told = " ".join(trust(line) for line in lines if (line["pair_kind"], line["site"]) == (kind, site))
         caption = MAP.format(n=at.pair.nunique(), trust=told)
         out.append(pages.Section(f"The map, not exact: {kind} pairs, {site}", figure, caption))
     return out
@@ -146,9 +149,9 @@ def _tops(cells: pd.DataFrame) -> pages.Section:
 def _each(cells: pd.DataFrame, each: pd.DataFrame) -> pd.DataFrame:
     out = []
     for row in each.itertuples():
-        mine = cells[(cells.pair == row.pair) & (cells.tokens == row.tokens) & (cells.donor != SELF)]
+        mine = cells[(cells.pair == row.pair) & (cells.site == row.site) & (cells.tokens == row.tokens) & (cells.donor != SELF)]
         spearman = str(agreement.over_cells(mine).number())
-        where = {"pair": row.pair, "tokens": row.tokens, "Spearman over cells": spearman}
+        where = {"pair": row.pair, "site": row.site, "tokens": row.tokens, "Spearman over cells": spearman}
         out.append(where | {"sign": f"{row.sign:.2f}", "recall": f"{row.recall:.2f}", "share": _share(row.share)})
     return pd.DataFrame(out)
 

@@ -76,7 +76,15 @@ def test_a_map_of_a_small_difference_is_the_grid(organism):
 
 def cells(estimate, change, **more) -> pd.DataFrame:
     count = len(estimate)
-    same = {"pair": "seed-000", "pair_kind": "seed", "tokens": agreement.NAMED, "donor": "clean", "chosen": SAMPLE, "share": 0.1}
+    same = {
+        "pair": "seed-000",
+        "pair_kind": "seed",
+        "site": "s",
+        "tokens": agreement.NAMED,
+        "donor": "clean",
+        "chosen": SAMPLE,
+        "share": 0.1,
+    }
     return pd.DataFrame({**same, **more, "estimate": estimate, "change": change}, index=range(count))
 
 
@@ -127,8 +135,8 @@ def test_trust_is_said_plainly():
 
 def test_the_exact_cells_are_drawn_blindly_and_the_top_is_the_top():
     groups = ["all", "goals", "rest"] * 20
-    rows = pd.DataFrame({"donor": "clean", "group": groups, "estimate": np.linspace(-1, 0.9, 60)})
-    rows.loc[60] = [SELF, "all", 0.0]
+    rows = pd.DataFrame({"donor": "clean", "site": "s", "group": groups, "estimate": np.linspace(-1, 0.9, 60)})
+    rows.loc[60] = [SELF, "s", "all", 0.0]
     why = pd.Series(chosen(rows, 7, 12, 5), dtype=object)
     drawn = rows[why.isin([SAMPLE, BOTH])]
     assert ((drawn.group == "all").sum(), (drawn.group != "all").sum()) == (12, 12)
@@ -137,6 +145,16 @@ def test_the_exact_cells_are_drawn_blindly_and_the_top_is_the_top():
     other = rows.assign(estimate=-rows.estimate[::-1].to_numpy())  # the sample does not look at the map
     again = pd.Series(chosen(other, 7, 12, 5), dtype=object)
     assert set(rows[again.isin([SAMPLE, BOTH])].index) == set(drawn.index)
+
+
+def test_sites_are_compared_apart():
+    """Two sites in each of which the map is blind, one with small cells and one with large ones: together they seem ordered."""
+    draw = np.random.default_rng(3)
+    small, large = (cells(size * draw.random(60), size * draw.random(60), site=f"s{size}") for size in (0.01, 1.0))
+    both = pd.concat([small, large], ignore_index=True)
+    assert agreement.order(both.estimate, both.change) > 0.6
+    lines = agreement.over_pairs(agreement.by_pair(both))
+    assert [line["site"] for line in lines] == ["s0.01", "s1.0"] and all(abs(line["spearman"].value) < 0.3 for line in lines)
 
 
 def test_a_map_of_own_pairs_with_two_experts_and_guidance_measures_itself(tmp_path):
@@ -148,7 +166,7 @@ def test_a_map_of_own_pairs_with_two_experts_and_guidance_measures_itself(tmp_pa
     )  # fmt: skip
     result, report = experiment.run_and_report(load("patching"), config, tmp_path / "run", workers=1)
     each = agreement.by_pair(agreement.compared(result.rows, noising=False))
-    assert list(each.tokens) == [agreement.ALL] * 2 and list(each.n) == [10, 10]
+    assert list(each.tokens) == [agreement.ALL] * 4 and list(each.n) == [9] * 4  # steps x layers, of two sites and pairs
     assert {facts.block_calls for facts in result.units_of(MapFacts).values()} == {3 * 2 * 3}  # steps, branches, layers
     assert [finding["key"] for finding in report.data["findings"]] == ["patching.map-own"]
     again, _ = experiment.run_and_report(load("patching"), config, tmp_path / "run", workers=1)
