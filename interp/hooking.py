@@ -201,11 +201,9 @@ def planned(request: CacheRequest, engines: Mapping[str, ExpertEngine], latents:
     if plan.branches is not None and "uncond" in plan.branches and not guided:
         raise InterpError(f"branches={plan.branches}: {UNGUIDED}")
     kinds = {name: kind_of(engines, name) for name in plan.names}
-    for name in plan.names if plan.tokens is not None else ():
-        if "frame" not in AXES[kinds[name]]:
-            raise InterpError(
-                f"tokens: {name} has the axes {', '.join(AXES[kinds[name]])}, no tokens of the video: ask for it apart"
-            )
+    if plan.tokens is not None and not any("frame" in AXES[kind] for kind in kinds.values()):
+        name, kind = next(iter(kinds.items()))
+        raise InterpError(f"tokens: {name} has the axes {', '.join(AXES[kind])}, no tokens of the video: leave tokens out")
     plan.check_budget(activation_bytes(engine, kinds, grid, latents.shape[0]), len(BRANCHES) if guided else 1, grid.tokens)
     return plan
 

@@ -122,7 +122,7 @@ def test_what_does_not_fit_is_refused_with_the_remedy():
         ask(sites=["attn.hook_zz"])
     with pytest.raises(InterpError, match="there are steps 0 to 2"):
         ask(steps=[3])
-    with pytest.raises(InterpError, match=r"nothing to patch: sites=\[\]"):
+    with pytest.raises(InterpError, match=r"sites=\[\] names nothing"):
         ask(sites=[])
     with pytest.raises(InterpError, match="layers 0 to"):
         ask(layers=[9])
