@@ -13,7 +13,7 @@ from cos_interp.analyses.patching.pieces import OWN
 
 
 def findings(result: AnalysisResult, cells: pd.DataFrame, each: pd.DataFrame) -> list[Finding]:
-    """One finding a kind of pair: of the first site, of named tokens where there are. ``cells``, ``each``: see ``agreement``."""
+    """One finding a kind of pair: of the first site, named tokens where it has them. ``cells``, ``each``: see ``agreement``."""
     config = result.config
     kinds = config.pair_kinds if config.pair_file is None else (OWN,)
     return [_finding(result, kind, cells, each) for kind in kinds]
