@@ -179,7 +179,6 @@ class HookedVideoPipeline:
         """The token grid of latents ``[batch, channel, frame, row, col]``. InterpError for anything else."""
         if not isinstance(latents, Tensor) or latents.ndim != 5 or 0 in latents.shape:
             raise InterpError(f"latents are [batch, channel, frame, row, col], {described(latents)} was given")
-        decoding.check_channels(self.pipe, latents)
         frames, rows, cols = latents.shape[2:]
         grid = self.adapter.grid(next(iter(self.engines.values())).module, (frames, rows, cols))
         if not grid.rows or not grid.cols or rows % grid.rows or cols % grid.cols:
