@@ -201,8 +201,8 @@ def test_settings_of_a_map_are_refused_without_one():
 
 
 def test_a_map_is_planned_at_its_price():
-    exact, model = loaded(PatchingConfig(**MAP | {"method": "exact", "steps": None, "layers": None}))
-    gradient = exact.model_copy(update={"method": "gradient"})
+    gradient, model = loaded(PatchingConfig(**MAP | {"steps": None, "layers": None}))
+    exact = gradient.model_copy(update={"method": "exact"})
     grid, maps = (foresee(config, Outlook.of(model, config)) for config in (exact, gradient))
     assert maps[1].blocks == 4 * model.layers and "way back" in maps[1].more  # one forward of every call
     assert 0 < maps[1].blocks + maps[2].blocks < grid[1].blocks / 4
