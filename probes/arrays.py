@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ def in_range(values: np.ndarray, what: str = "activations") -> np.ndarray:
     """The values ``[row, ...]`` as they are. ProbeError where their squares, of which a fit is made, overflow or vanish."""
     if values.dtype.kind != "f" or not values.size or values.dtype.itemsize < 8:
         return values  # float32 is made float64 before it is squared
-    largest, spread = float(np.abs(values).max()), np.ptp(values / 2, axis=0)
+    largest, spread = float(np.abs(values).max()), np.atleast_1d(np.ptp(values / 2, axis=0))
     moves = spread[spread > 0]
     if largest > LARGEST or (moves.size and moves.min() < SMALLEST):
         found = f"as large as {largest:.0e}" if largest > LARGEST else f"that differ by {2 * float(moves.min()):.0e} only"
@@ -91,9 +92,10 @@ def distinct(X: np.ndarray, y: np.ndarray, clip: np.ndarray) -> np.ndarray:
     >>> distinct(np.array([[1.0], [2.0], [1.0], [3.0]]), np.zeros(4), np.array(["a", "a", "copy", "b"])).tolist()
     [0, 0, 0, 1]
     """
-    places: dict[tuple[bytes, bytes], int] = {}
+    places: dict[bytes, int] = {}
     X = np.ascontiguousarray(X) + 0.0  # -0.0 is 0.0
-    content = [places.setdefault((x.tobytes(), np.asarray(label).tobytes()), len(places)) for x, label in zip(X, y, strict=True)]
+    digest = lambda x, label: hashlib.sha256(x.tobytes() + np.asarray(label).tobytes()).digest()
+    content = [places.setdefault(digest(x, label), len(places)) for x, label in zip(X, y, strict=True)]
     names, number = np.unique(clip, return_inverse=True)
     holds = csr_array((np.ones(len(X)), (number, content)), shape=(len(names), len(places)))
     holds.sum_duplicates()

@@ -84,7 +84,8 @@ class ProbeDataset:
         found = meant(self.names, layer, name)
         if len(found) != 1:
             raise ProbeError(
-                f"layer={layer!r}, name={name!r} means {len(found)} of the kept activations; give name= one of {', '.join(self.names)}"
+                f"layer={layer!r}, name={name!r} means {len(found)} of the kept activations; give name= one of "
+                f"{', '.join(self.names)}"
             )
         return found[0]
 

@@ -95,10 +95,8 @@ class Target:
         except (TypeError, ValueError):
             values = None
         if values is None or np.isinf(values).any():
-            wrong = given.ravel()[0] if values is None else "inf"
-            raise ProbeError(
-                f"target {self.name!r} gave {wrong!r:.80}, which is no value: give finite numbers, or NaN for no label"
-            )
+            wrong = found if values is None else "inf"
+            raise ProbeError(f"target {self.name!r} gave {wrong!r:.80}, which is no value: give finite numbers; NaN is no label")
         return values
 
 
@@ -122,7 +120,7 @@ def register(target: Target) -> Target:
 
 def resolve(targets: Iterable[str | Target]) -> list[Target]:
     """Targets by name or as they are, each once. ProbeError for none, and for two of one name."""
-    there, out = known(), {}
+    there, out = known(), dict[str, Target]()
     several = isinstance(targets, Iterable) and not isinstance(targets, str)
     for target in targets if several else [targets]:
         if not isinstance(target, Target) and not (isinstance(target, str) and target in there):
