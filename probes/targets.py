@@ -95,7 +95,7 @@ class Target:
         except (TypeError, ValueError):
             values = None
         if values is None or np.isinf(values).any():
-            wrong = found if values is None else "inf"
+            wrong = next(iter(given.ravel().tolist()), found) if values is None else "inf"
             raise ProbeError(f"target {self.name!r} gave {wrong!r:.80}, which is no value: give finite numbers; NaN is no label")
         return values
 

@@ -213,8 +213,8 @@ class Seen:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [({"form": "zz"}, "form.*'zz'.*classes, values"), ({"family": "magic"}, "family.*perception, reasoning"),
-     ({"label": 5}, "label=5"), ({"name": 3}, "name"), ({"tasks": ()}, "tasks"), ({"tasks": 5}, "tasks"), ({"names": "off"}, "names"),
-     ({"names": ("a", "a")}, "each once"), ({"names": (1, 2)}, "names"), ({"names": None}, "names")],
+     ({"label": 5}, "label=5"), ({"name": 3}, "name"), ({"tasks": ()}, "tasks"), ({"tasks": 5}, "tasks"),
+     ({"names": "off"}, "names"), ({"names": ("a", "a")}, "each once"), ({"names": (1, 2)}, "names"), ({"names": None}, "names")],
 )  # fmt: skip
 def test_a_target_says_what_it_is(wrong, message):
     with pytest.raises(ProbeError, match=message):
