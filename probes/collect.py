@@ -14,11 +14,13 @@ from cos_interp.interp.identity import combined, component_digest
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.selecting import token_mask, whole
 from cos_interp.interp.trajectory import Run
+from cos_interp.probes.asked import count
 from cos_interp.probes.clip import Clip, ClipData, Shape, Source
 from cos_interp.probes.errors import ProbeError
 from cos_interp.probes.inputs import as_tokens, first_frame
 from cos_interp.probes.targets import Target
 
+OF_ITEMS = ("prompt", "image", "seed")  # what a task's item says itself
 TOKEN_KINDS = ("tokens", "embed", "heads")
 Tokens = Any  # a number, drawn at random, or what a cache takes: "all", a mask, cells (frame, row, col), a dictionary
 Progress = Callable[[int, int], None]
@@ -26,21 +28,34 @@ Progress = Callable[[int, int], None]
 
 def sources(model: HookedVideoPipeline, suite: Iterable[Any], n: int | None, seed: int, call: dict[str, Any]) -> list[Source]:
     """The first ``n`` items, tasks in turn, as pipeline calls. A noise seed belongs to its item, whatever the others are."""
-    if n is not None and ((count := whole(n)) is None or count < 1):
+    if n is not None and ((found := whole(n)) is None or found < 1):
         raise ProbeError(f"n={n!r}: give a whole number of clips of at least 1")
+    seed = count(seed, "seed", 0)
     items = in_turn(list(suite))[:n]
     if n is not None and len(items) < n:
         raise ProbeError(f"n={n} clips were asked for; the suite has {len(items)} items")
     out = []
     for item in items:
         if isinstance(item, Source):
+            _not_its_own(item.name, item.call, call)
             out.append(Source(item.name, {**item.call, **call}, item.item))
             continue
+        name = f"{item.task}-{item.seed}"
+        _not_its_own(name, OF_ITEMS, call)
         made: dict[str, Any] = {"prompt": item.prompt, "seed": seed * 1_000_000 + int(item.seed), **call}
         if model.takes_image:
             made["image"] = Image.fromarray(item.first_frame)
-        out.append(Source(f"{item.task}-{item.seed}", made, item))
+        out.append(Source(name, made, item))
     return out
+
+
+def _not_its_own(name: str, own: Iterable[str], call: dict[str, Any]) -> None:
+    """ProbeError for a keyword that would replace what an item sets: its labels are of its own prompt and first frame."""
+    if both := sorted(set(own) & set(call)):
+        raise ProbeError(
+            f"{both[0]}={call[both[0]]!r:.80} was given for all clips, and {name} has its own, which its labels are of: "
+            f"leave {both[0]} out, or collect clip.Source objects whose call says it"
+        )
 
 
 def in_turn(items: list[Any]) -> list[Any]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from sklearn.base import clone
 
+from cos_interp.probes.arrays import checked_groups, distinct, matrix, named, plain
+from cos_interp.probes.asked import count
 from cos_interp.probes.dataset import ProbeDataset
 from cos_interp.probes.errors import ProbeError
-from cos_interp.probes.estimator import LinearProbe
+from cos_interp.probes.estimator import LinearProbe, numeric
 from cos_interp.probes.inputs import INPUTS
 from cos_interp.probes.scoring import class_tally, value_tally
 from cos_interp.probes.splits import Split, control_labels, grouped, shuffled, usable_rows
@@ -62,10 +65,21 @@ def fitting_kind(question: Question, probe: LinearProbe) -> LinearProbe:
     return probe
 
 
-def out_of_fold(probe: LinearProbe, X: np.ndarray, y: np.ndarray, clip: np.ndarray, folds: int = 5, seed: int = 0) -> np.ndarray:
+def out_of_fold(probe: LinearProbe, X: Any, y: Any, clip: Any, folds: int = 5, seed: int = 0) -> np.ndarray:
     """What a probe predicts for every row when the row's whole clip is left out of its training: ``X [row, d_model]``,
-    ``y [row]``, ``clip [row]``. ProbeError for fewer clips than folds."""
-    return _predicted(probe, X, y, clip, grouped(y, clip, folds, seed))[0]
+    ``y [row]``, ``clip [row]``. Copies of a clip under other names are left out with it. ProbeError for fewer clips than folds.
+
+    That they are copies is seen from their rows and labels. Rows that say nothing but a place or a kind are not told from copies.
+    """
+    folds, X, y = count(folds, "folds", 2), matrix(X), np.asarray(named(plain(y)))
+    y = y if probe.classifies else numeric(y).astype(np.float64)  # predictions of whole numbers are no whole numbers
+    if y.shape[:1] != X.shape[:1]:
+        raise ProbeError(f"{len(X)} rows of activations and labels of shape {y.shape} were given: give the label of each row")
+    clip = checked_groups(clip, len(X))
+    apart = distinct(X, y, clip)
+    if (found := len(np.unique(apart))) < min(folds, len(np.unique(clip))):
+        raise ProbeError(f"{len(np.unique(clip))} clips hold the rows of {found} only, fewer than {folds} folds: take more clips")
+    return _predicted(probe, X, y, apart, grouped(y, apart, folds, seed))[0]
 
 
 def _predicted(

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.selecting import whole
+from cos_interp.probes.asked import count, kept_step
 from cos_interp.probes.clip import ClipData, Shape
 from cos_interp.probes.collect import Progress, Tokens, collect_clips, model_facts, sources
 from cos_interp.probes.errors import ProbeError
@@ -79,22 +81,17 @@ class ProbeDataset:
 
     def name_of(self, layer: int | None = None, name: str | None = None) -> str:
         """The hook name that a layer or a name means. ProbeError lists what there is."""
-        if name is not None:
-            found = [n for n in self.names if n == name]
-        elif layer is None:
-            found = list(self.names)
-        else:
-            found = [n for n in self.names if layer_of(n) == layer]
+        found = meant(self.names, layer, name)
         if len(found) != 1:
-            asked = f"name={name!r}" if name is not None else f"layer={layer}"
-            raise ProbeError(f"{asked} means {len(found)} of the kept activations; give name= one of {', '.join(self.names)}")
+            raise ProbeError(
+                f"layer={layer!r}, name={name!r} means {len(found)} of the kept activations; give name= one of "
+                f"{', '.join(self.names)}"
+            )
         return found[0]
 
     def at(self, step: int) -> int:
         """Place of a step among the kept ones."""
-        if step not in self.steps:
-            raise ProbeError(f"step {step} was asked for; kept are {list(self.steps)}")
-        return self.steps.index(step)
+        return self.steps.index(kept_step(step, self.steps))
 
     def rows(self, target: str, task: str | None = None) -> np.ndarray:
         """Numbers of the rows that have a label (of one task). ProbeError without any."""
@@ -109,7 +106,7 @@ class ProbeDataset:
 
     def label(self, target: str) -> np.ndarray:
         """The labels of a target, one a row: class numbers, or values ``[row, ...]``. ProbeError for one that is not there."""
-        if target not in self.labels:
+        if not isinstance(target, str) or target not in self.labels:
             raise ProbeError(f"target {target!r} was not collected; this data has {', '.join(self.labels)}")
         return self.labels[target]
 
@@ -142,7 +139,7 @@ class ProbeDataset:
         size: int = 4096,
     ) -> Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]:  # fmt: skip
         """Passes over ``xy`` in batches, for :func:`cos_interp.probes.streaming.fit_stream`."""
-        rows = self.rows(target) if rows is None else rows
+        rows, size = self.rows(target) if rows is None else rows, count(size, "size", 1)
         name, labels, place = self.name_of(layer, name), self.label(target), self.at(step)
 
         def start() -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -169,6 +166,17 @@ def layer_of(name: str) -> int | None:
     """
     parts = name.split(".")
     return int(parts[1]) if parts[0] == "blocks" else None
+
+
+def meant(names: Iterable[str], layer: int | None, name: str | None) -> list[str]:
+    """Those of the hook names that a layer and a name mean; all where neither is given.
+
+    >>> meant(["blocks.1.hook_resid_post", "blocks.2.hook_resid_post"], 2, None), meant(["blocks.1.hook_z"], True, None)
+    (['blocks.2.hook_resid_post'], [])
+    """
+    number = whole(layer)
+    at = [n for n in names if layer is None or (number is not None and layer_of(n) == number)]
+    return [n for n in at if name is None or n == name]
 
 
 def assemble(

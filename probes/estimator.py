@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from numbers import Real
 from typing import Any, get_args
 
 import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
 from sklearn.metrics import balanced_accuracy_score, r2_score
 from sklearn.utils import ClassifierTags, RegressorTags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_array, column_or_1d, validate_data
 
-from cos_interp.interp.selecting import whole
+from cos_interp.probes.arrays import checked_groups, finite, in_range, named, plain
+from cos_interp.probes.asked import count, random_state
 from cos_interp.probes.errors import ProbeError
 from cos_interp.probes.solvers import Kind, Recipe, as_classifier, as_regressor, fit_affine, raw_units
 from cos_interp.probes.strength import LEAST, choose
@@ -26,42 +30,31 @@ def _has_probabilities(probe: LinearProbe) -> bool:
     return probe.kind in ("logistic", "pca+logistic")
 
 
-def plain(values: Any) -> Any:
-    """A tensor, in whatever type, on whatever device and in whatever graph, as an array; anything else as it is."""
-    if isinstance(values, list | tuple) and values and all(hasattr(value, "detach") for value in values):
-        return np.stack([plain(value) for value in values])
-    if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
-        raise ProbeError(f"{int(np.ma.getmaskarray(values).sum())} masked values were given: leave these rows out")
-    if not hasattr(values, "detach"):
-        return values
-    if str(values.layout) != "torch.strided" or values.is_meta or values.is_quantized:
-        what = "without values (meta)" if values.is_meta else f"of layout {values.layout}, {values.dtype}"
-        raise ProbeError(f"a tensor {what} was given: give an ordinary one, as .to_dense() makes")
-    values = values.detach().cpu()
-    return (values.float() if values.is_floating_point() and values.element_size() < 4 else values).numpy()
+class UnfittedError(ProbeError, NotFittedError):
+    """A probe that was asked before it was fitted."""
 
 
-def _named(labels: Any) -> Any:
-    """Labels, or groups, as they were given. ProbeError where one is missing, or some are texts and others are not: as an array
-    all would be texts."""
-    if getattr(labels, "ndim", 1) != 1 or np.asarray(labels).dtype.kind not in "OUS":
-        return labels
-    each = list(labels) if isinstance(labels, list | tuple) or hasattr(labels, "ndim") else []
-    if missing := [row for row, label in enumerate(each) if label is None or label != label]:
-        raise ProbeError(f"{len(missing)} of {len(each)} labels are missing (first: row {missing[0]}): leave these rows out")
-    if 0 < sum(isinstance(label, str) for label in each) < len(each):
-        raise ProbeError("some labels are texts and others are not: give all of one type")
-    return labels
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """What scikit-learn says of arrays is clear, and is a ProbeError too."""
+    try:
+        yield
+    except ProbeError:
+        raise
+    except ValueError as error:
+        raise ProbeError(str(error)) from error
 
 
-def _checked_groups(groups: Any, rows: int) -> np.ndarray | None:
-    """The clip of every row. ProbeError where there are not as many as rows, or one is missing."""
-    if groups is None:
-        return None
-    found = np.asarray(_named(groups))
-    if found.shape != (rows,) or (found.dtype.kind == "f" and not np.isfinite(found).all()):
-        raise ProbeError(f"groups of shape {found.shape} for {rows} rows: give the clip of each row, without NaN")
-    return found
+def one_a_row(y: Any) -> np.ndarray:
+    """Classes ``[row]``. ProbeError for another shape, and for missing or mixed ones."""
+    with _in_words():
+        return column_or_1d(named(y), warn=True)
+
+
+def numeric(y: Any) -> np.ndarray:
+    """Values ``[row]`` or ``[row, k]``. ProbeError for what is no finite number."""
+    with _in_words():
+        return check_array(y, ensure_2d=False, dtype="numeric", input_name="y")
 
 
 class LinearProbe(BaseEstimator):
@@ -109,11 +102,12 @@ class LinearProbe(BaseEstimator):
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> LinearProbe:
         """``X [row, d_model]``, ``y [row]`` (for ridge also ``[row, k]``), ``groups [row]``: clips, kept together when the
-        penalty is chosen. ProbeError for a single class, NaN activations, an unknown kind."""
-        self._check_settings()
-        X = self._activations(X, reset=True)
+        penalty is chosen, as they are given. ProbeError for a single class, NaN activations, activations whose squares overflow or
+        vanish, an unknown kind."""
+        self.check_settings()
+        X = in_range(self._activations(X, reset=True))
         y = self._targets(X, plain(y))
-        groups = _checked_groups(plain(groups), len(X))
+        groups = None if groups is None else checked_groups(groups, len(X))
         auto = self.strength == "auto"
         if auto and groups is not None and self.kind != "mean-difference" and len(np.unique(groups)) < 2:
             raise ProbeError(
@@ -127,7 +121,8 @@ class LinearProbe(BaseEstimator):
         self.coef_, self.intercept_ = raw_units(fit_affine(self.recipe, X, y, self.strength_))
         return self
 
-    def _check_settings(self) -> None:
+    def check_settings(self) -> None:
+        """ProbeError for a parameter that means nothing."""
         if self.kind not in KINDS:
             raise ProbeError(f"unknown kind of probe {self.kind!r}; there are {', '.join(KINDS)}")
         given = self.strength
@@ -137,18 +132,19 @@ class LinearProbe(BaseEstimator):
             if not isinstance(getattr(self, name), bool | np.bool_):
                 raise ProbeError(f"{name}={getattr(self, name)!r}: give True or False")
         for name, least in (("inner", 1), ("components", 1)):
-            if (count := whole(getattr(self, name))) is None or count < least:
-                raise ProbeError(f"{name}={getattr(self, name)!r}: give a whole number of at least {least}")
+            count(getattr(self, name), name, least)
+        random_state(self.random_state)
 
     def _targets(self, X: np.ndarray, y: Any) -> np.ndarray:
         if y is None:
             raise ProbeError("requires y to be passed, but the target y is None")
         if not self.classifies:
-            y = check_array(y, ensure_2d=False, dtype="numeric", input_name="y")
+            y = in_range(numeric(y), "the target")
             self.outputs_ = y.ndim
         else:
-            y = column_or_1d(_named(y), warn=True)
-            check_classification_targets(y)
+            y = one_a_row(y)
+            with _in_words():
+                check_classification_targets(y)
             self.classes_ = np.unique(y)
             if len(self.classes_) < 2:
                 raise ProbeError(
@@ -160,14 +156,14 @@ class LinearProbe(BaseEstimator):
         return y
 
     def _activations(self, X: Any, reset: bool) -> np.ndarray:
-        X = validate_data(self, plain(X), reset=reset, dtype=[np.float64, np.float32], order="C", ensure_all_finite=False)
-        bad = ~np.isfinite(X).all(1)
-        if bad.any():
-            raise ProbeError(
-                f"activations hold NaN or inf in {bad.sum()} of {len(X)} rows (first: row {int(np.argmax(bad))}): the run "
-                "overflowed or a hook wrote bad values; leave these clips out or run the model in a wider dtype"
-            )
+        with _in_words():
+            X = validate_data(self, plain(X), reset=reset, dtype=[np.float64, np.float32], order="C", ensure_all_finite=False)
+        finite(X)
         return X
+
+    def _fitted(self) -> None:
+        if not hasattr(self, "coef_"):
+            raise UnfittedError("this probe has learnt nothing yet: call fit(X, y) first")
 
     @available_if(lambda probe: probe.classifies)
     def decision_function(self, X: Any) -> np.ndarray:
@@ -175,10 +171,14 @@ class LinearProbe(BaseEstimator):
         return self._scores(X)
 
     def _scores(self, X: Any) -> np.ndarray:
-        check_is_fitted(self)
+        self._fitted()
         X = self._activations(X, reset=False)
         # matrix kernels round by layout: one layout, so that a probe predicts the same bits wherever its coefficients came from
-        scores = X @ np.ascontiguousarray(self.coef_).T + self.intercept_
+        coef = np.ascontiguousarray(self.coef_)
+        with np.errstate(over="ignore", invalid="ignore"):  # said in words below
+            scores = X @ coef.T + self.intercept_
+        if not np.isfinite(scores).all():
+            raise ProbeError("the scores overflow: these activations are in another unit than those that the probe was fitted on")
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
     def predict(self, X: Any) -> np.ndarray:
@@ -198,24 +198,30 @@ class LinearProbe(BaseEstimator):
         return scores / scores.sum(1, keepdims=True)
 
     def score(self, X: Any, y: Any) -> float:
-        """Balanced accuracy, or R2 for ridge. ProbeError for the R2 of values that are all the same."""
-        values = np.atleast_1d(np.asarray(plain(y)))
+        """Balanced accuracy, or R2 for ridge. ProbeError for the R2 of values that are all the same, for classes that the probe
+        does not know, and for labels that are not one a row."""
+        self._fitted()
+        y = plain(y)
+        values = np.atleast_1d(np.asarray(y))
         if not self.classifies and (len(values) < 2 or (values == values[0]).all()):
             raise ProbeError(
                 f"R2 is the share of a variance, and the target of {len(values)} row(s) has none: give rows with several values"
             )
+        found, y = self.predict(X), one_a_row(y) if self.classifies else numeric(y)
+        if len(y) != len(found) or y.size != found.size:
+            raise ProbeError(f"labels of shape {y.shape} for predictions of shape {found.shape}: give the label of each row")
         if not self.classifies:
-            return float(r2_score(plain(y), self.predict(X)))
-        if unknown := set(values.ravel().tolist()) - set(self.classes_.tolist()):
+            return float(r2_score(y, found))
+        if unknown := set(y.tolist()) - set(self.classes_.tolist()):
             raise ProbeError(f"the probe knows the classes {self.classes_.tolist()}, and not {sorted(unknown, key=str)[0]!r}")
-        return float(balanced_accuracy_score(plain(y), self.predict(X)))
+        return float(balanced_accuracy_score(y, found))
 
     def direction(self, towards: Any = None) -> np.ndarray:
         """Unit vector ``[d_model]`` along which the score of a class rises, the second of two by default.
 
         Of ridge, that of an output by its number. ProbeError for one that the probe does not have.
         """
-        check_is_fitted(self)
+        self._fitted()
         known = self.classes_.tolist() if self.classifies else list(range(len(self.coef_)))
         if towards is None and len(self.coef_) == 1:
             towards = known[-1]
@@ -231,14 +237,14 @@ class LinearProbe(BaseEstimator):
 
     def basis(self) -> np.ndarray:
         """Orthonormal rows ``[rank, d_model]`` that span everything this probe reads."""
-        check_is_fitted(self)
+        self._fitted()
         rows = self.coef_ if len(self.coef_) == 1 else self.coef_ - self.coef_.mean(0)
         _, sizes, axes = np.linalg.svd(rows, full_matrices=False)
         return axes[sizes > 1e-8 * max(sizes[0], 1e-30)]
 
     def to_sklearn(self) -> Any:
         """The same map as a plain scikit-learn estimator."""
-        check_is_fitted(self)
+        self._fitted()
         if self.classifies:
             return as_classifier(self.recipe, self.strength_, self.coef_, self.intercept_, self.classes_)
         return as_regressor(self.recipe, self.strength_, self.coef_, self.intercept_, self.outputs_ == 1)

@@ -12,9 +12,11 @@ import pandas as pd
 from sklearn.base import clone
 
 from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.selecting import whole
+from cos_interp.probes.asked import kept_names, kept_steps
 from cos_interp.probes.collect import Progress
 from cos_interp.probes.crossval import Question, ask, cross_tally, fitting_kind, input_tallies, majority, stream_tally
-from cos_interp.probes.dataset import ProbeDataset, layer_of
+from cos_interp.probes.dataset import ProbeDataset, layer_of, meant
 from cos_interp.probes.errors import ProbeError
 from cos_interp.probes.estimator import Kind, LinearProbe
 from cos_interp.probes.persistence import Cell, load_probes, save_probes
@@ -41,13 +43,15 @@ class ProbeGrid:
         self.card: dict[str, Any] = {}
 
     def fit(
-        self, data: ProbeDataset, *, names: Sequence[str] | None = None, steps: Sequence[int] | None = None, refit: bool = True,
+        self, data: ProbeDataset, *, names: str | Sequence[str] | None = None,
+        steps: int | range | slice | Sequence[int] | str | None = None, refit: bool = True,
         progress: Progress = lambda done, total: None,
     ) -> ProbeGrid:  # fmt: skip
         """Cross-validate at every kept hook name and step (or some); ``refit`` also keeps a probe fitted on all clips."""
+        self.probe.check_settings()
+        names, steps = kept_names(names, data.names), kept_steps(steps, data.steps)
         question = ask(data, self.target, self.folds, self.seed)
         fitting_kind(question, self.probe)
-        names, steps = tuple(names or data.names), tuple(data.steps if steps is None else steps)
         drawn = draws(len(question.clips), seed=self.seed)
         rows, total = [], len(names) * len(steps)
         fixed = {"majority": float(score(majority(question).sum(0)))}
@@ -113,24 +117,27 @@ class ProbeGrid:
 
     def best(self) -> Cell:
         """Hook name and step of the highest score."""
-        row = self.scores.loc[self.scores.score.idxmax()]
+        row = self._scored().loc[self.scores.score.idxmax()]
         return str(row["name"]), int(row["step"])
 
     def at(self, layer: int | None = None, step: int | None = None, name: str | None = None) -> LinearProbe:
         """The fitted probe of a layer (or hook name) and step; the best one without arguments."""
         if layer is None and step is None and name is None:
             return self.probes[self.best()]
-        found = [c for c in self.probes if (name in (None, c[0])) and (layer is None or layer_of(c[0]) == layer) and c[1] == step]
+        named = meant(dict.fromkeys(c[0] for c in self.probes), layer, name)
+        found = [c for c in self.probes if c[0] in named and c[1] == whole(step)]
         if len(found) != 1:
             layers = sorted({layer_of(c[0]) for c in self.probes}, key=str)
             raise ProbeError(
-                f"layer={layer}, step={step}, name={name} means {len(found)} probes; there are layers {layers}, steps "
+                f"layer={layer!r}, step={step!r}, name={name!r} means {len(found)} probes; there are layers {layers}, steps "
                 f"{sorted({c[1] for c in self.probes})}"
             )
         return self.probes[found[0]]
 
     def bootstrap(self) -> tuple[np.ndarray, list[Cell]]:
         """Resampled scores ``[resample, cell]`` with the same clips drawn for all cells, for paired comparisons."""
+        if not self.tallies:
+            raise ProbeError("this grid holds no tallies: call fit first (a saved grid has none)")
         cells = list(self.tallies)
         together = np.stack([self.tallies[c] for c in cells], 1)
         return resampled(together, draws(len(together), seed=self.seed)), cells
@@ -139,7 +146,12 @@ class ProbeGrid:
         """Score by layer and step beside its baselines, a matplotlib figure."""
         from cos_interp.probes.figures import grid_figure
 
-        return grid_figure(self.scores)
+        return grid_figure(self._scored())
+
+    def _scored(self) -> pd.DataFrame:
+        if "score" not in self.scores or self.scores.score.isna().all():
+            raise ProbeError("this grid has no scores: call fit first")
+        return self.scores
 
     def save(self, folder: str | Path) -> Path:
         """Write ``probes.safetensors`` and ``card.json`` into a folder."""

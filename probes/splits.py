@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
+from cos_interp.probes.arrays import checked_groups, named, plain
+from cos_interp.probes.asked import count
 from cos_interp.probes.dataset import ProbeDataset
 from cos_interp.probes.errors import ProbeError
 from cos_interp.probes.targets import CLASSIFY
@@ -17,7 +19,7 @@ def usable_rows(data: ProbeDataset, target: str, folds: int, task: str | None = 
 
     ProbeError for a single class, or fewer clips than folds.
     """
-    rows = data.rows(target, task)
+    folds, rows = count(folds, "folds", 2), data.rows(target, task)
     clips = np.unique(data.clip[rows])
     if len(clips) < folds:
         raise ProbeError(f"target {target!r} has labels in {len(clips)} clips, fewer than {folds} folds: take more clips")
@@ -40,6 +42,9 @@ def _plain(counts: dict) -> dict[int, int]:
 
 def grouped(y: np.ndarray, clip: np.ndarray, folds: int, seed: int = 0) -> list[Split]:
     """Cross-validation splits that keep clips whole; balanced by class where the labels are classes."""
+    folds, seed = count(folds, "folds", 2), count(seed, "seed", 0)
+    y = np.asarray(plain(y))
+    clip = checked_groups(clip, len(y))
     if len(np.unique(clip)) < folds:
         raise ProbeError(f"{len(np.unique(clip))} clips are fewer than {folds} folds: take more clips or fewer folds")
     if np.issubdtype(y.dtype, np.integer) and y.ndim == 1:
@@ -53,7 +58,10 @@ def grouped(y: np.ndarray, clip: np.ndarray, folds: int, seed: int = 0) -> list[
 
 def shuffled(y: np.ndarray, clip: np.ndarray, seed: int = 0) -> np.ndarray:
     """Labels without meaning: permuted over all rows, or over clips where each clip has one label."""
-    rng = np.random.default_rng([seed, 1])
+    y = np.asarray(named(plain(y)))
+    if not y.ndim:
+        raise ProbeError(f"{y!r} was given: give the label of each row")
+    clip, rng = checked_groups(clip, len(y)), np.random.default_rng([count(seed, "seed", 0), 1])
     clips, first, index = np.unique(clip, return_index=True, return_inverse=True)
     if y.ndim == 1 and (y[first][index] == y).all():
         return y[first][rng.permutation(len(clips))][index]

@@ -10,6 +10,8 @@ from sklearn.decomposition import IncrementalPCA
 from sklearn.linear_model import SGDClassifier
 from sklearn.preprocessing import StandardScaler
 
+from cos_interp.probes.arrays import in_range
+from cos_interp.probes.asked import count
 from cos_interp.probes.errors import ProbeError
 from cos_interp.probes.estimator import LinearProbe
 from cos_interp.probes.solvers import Affine, nearest_mean, raw_units
@@ -25,6 +27,8 @@ def fit_stream(probe: LinearProbe, batches: Batches, epochs: int = EPOCHS) -> Li
     Ridge, ridge-classifier and mean-difference are exact: they need sums only. Logistic, linear-svm and pca+logistic use
     stochastic gradients (and an incremental PCA), so their coefficients agree with the ordinary fit roughly.
     """
+    probe.check_settings()
+    epochs = count(epochs, "epochs", 1)
     strength = 1.0 if probe.strength == "auto" else float(probe.strength)
     scaler, counts, width, outputs = _first_pass(batches, probe)
     probe.strength_, probe.n_features_in_ = strength, width
@@ -53,7 +57,7 @@ def _first_pass(batches: Batches, probe: LinearProbe) -> tuple[StandardScaler, d
     for X, y in batches():
         if not np.isfinite(X).all():
             raise ProbeError("activations in the stream hold NaN or inf: leave these clips out")
-        scaler.partial_fit(X.astype(np.float64))
+        scaler.partial_fit(in_range(X.astype(np.float64)))
         outputs = y.ndim
         if probe.classifies:
             for value, count in zip(*np.unique(y, return_counts=True), strict=True):

@@ -17,8 +17,9 @@ from torch import Tensor
 from cos_interp.interp.hooking import EditFn
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.trajectory import Run
+from cos_interp.probes.arrays import plain
 from cos_interp.probes.errors import ProbeError
-from cos_interp.probes.estimator import LinearProbe, plain
+from cos_interp.probes.estimator import LinearProbe
 
 
 @dataclass(frozen=True)

@@ -5,27 +5,33 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
 
+from cos_interp.probes.arrays import matrix
+from cos_interp.probes.asked import count
 from cos_interp.probes.dataset import ProbeDataset
 from cos_interp.probes.errors import ProbeError
 from cos_interp.probes.solvers import standard
 
 METHODS = ("pca", "umap")
 POINTS = 1500
+LEAST = 5  # points of UMAP
 SEED = 0  # of UMAP, and of the tokens that are shown
 
 
-def pca(points: np.ndarray, axes: int = 2) -> tuple[np.ndarray, np.ndarray]:
+def pca(points: Any, axes: int = 2) -> tuple[np.ndarray, np.ndarray]:
     """Coordinates ``[point, axis]`` of ``[point, feature]`` along the first principal axes, and their shares of the variance.
 
     The sign of an axis is fixed by its largest entry, so that a map does not flip between machines.
     """
-    centred = points.astype(np.float64) - points.mean(0)
+    points, axes = matrix(points, "points").astype(np.float64), count(axes, "axes", 1)
+    if axes > points.shape[1]:
+        raise ProbeError(f"axes={axes}: the points have {points.shape[1]} features, and no more axes than those")
+    centred = points - points.mean(0)
     _, scale, directions = np.linalg.svd(centred, full_matrices=False)
     total = float((scale**2).sum())
     directions, scale = directions[:axes], scale[:axes]
@@ -40,6 +46,9 @@ def pca(points: np.ndarray, axes: int = 2) -> tuple[np.ndarray, np.ndarray]:
 
 def umap(points: np.ndarray, neighbours: int = 15) -> np.ndarray:
     """UMAP coordinates ``[point, 2]`` (McInnes 2018) of ``[point, feature]``, from a fixed seed; needs more than 4 points."""
+    points, neighbours = matrix(points, "points"), count(neighbours, "neighbours", 2)
+    if len(points) < LEAST:
+        raise ProbeError(f"{len(points)} points were given: a map of neighbours needs {LEAST} at least")
     with warnings.catch_warnings(), _threads_kept():
         warnings.simplefilter("ignore")  # that a fixed seed means one thread, and of numba's own compilation
         from umap import UMAP
@@ -71,10 +80,10 @@ def view(
     """Columns ``x, y, label`` of at most ``points`` tokens that have a label; activations are standardised by unit before."""
     if method not in METHODS:
         raise ProbeError(f"unknown view {method!r}; there are {', '.join(METHODS)}")
-    rows = data.rows(target)
+    rows, points = data.rows(target), count(points, "points", 1)
     if len(rows) > points:
         rows = np.sort(np.random.default_rng(SEED).choice(rows, points, replace=False))
-    X = data.storage.read(name, data.at(step), rows)
+    X = data.storage.read(data.name_of(name=name), data.at(step), rows)
     mean, scale = standard(X, scale=True)
     flat = pca((X - mean) / scale)[0] if method == "pca" else umap((X - mean) / scale)
     labels = data.label(target)[rows]
