@@ -131,10 +131,8 @@ def _starts_elsewhere(model: HookedVideoPipeline, why: str) -> InterpError:
 def _check_numbers(given: Any, what: str) -> None:
     """InterpError for latents without numbers, or with some that are not finite."""
     if isinstance(given, Tensor) and not (has_numbers(given) and bool(given.isfinite().all())):
-        problem = "some are NaN or infinite" if has_numbers(given) else "it is on meta, or sparse"
-        raise InterpError(
-            f"{what}: {described(given)} as latents, and {problem}: give a tensor with a finite number in every place"
-        )
+        problem = ", of which some numbers are NaN or infinite" if has_numbers(given) else ""
+        raise InterpError(f"{what}: {described(given)}{problem}: give latents with a finite number in every place")
 
 
 def _check_call(call: Any) -> None:

@@ -160,12 +160,14 @@ def test_steps_and_tokens_of_every_form_steer_the_same(model, vector, grid, tmp_
     ("given", "says"),
     [({"tokens": torch.zeros(GRID, dtype=torch.bool)}, "steers nothing"), ({"tokens": np.zeros(GRID)}, "steers nothing"),
      ({"tokens": torch.full(GRID, torch.nan)}, "finite"), ({"tokens": []}, "names no token"),
-     ({"tokens": torch.ones(GRID, device="meta")}, "a meta tensor"), ({"tokens": torch.ones(GRID).to_sparse()}, "a sparse tensor"),
+     ({"tokens": torch.ones(GRID, device="meta")}, "a meta tensor"),
+     ({"tokens": torch.ones(GRID).to_sparse()}, "a sparse tensor"),
      ({"tokens": "some"}, "give a bool mask"), ({"tokens": 3}, "weights"), ({"tokens": {"frame": 1.5}}, "frame=1.5"),
      ({"where": "blocks.*.hook_resid_post"}, "one whole hook name"), ({"where": f"{WHERE} @ step=1"}, "one whole hook name"),
      ({"where": None}, "one whole hook name"), ({"where": "hook_x_t"}, "holds latents"), ({"span": 1.5}, "span=1.5"),
      ({"span": "x"}, "span='x'"), ({"span": {0: 1}}, "span="), ({"dose": "1"}, "dose='1': give a finite"),
-     ({"dose": None}, "dose=None"), ({"dose": [1.0]}, "dose="), ({"dose": float("inf")}, "dose=inf"), ({"dose": True}, "dose=True"),
+     ({"dose": None}, "dose=None"), ({"dose": [1.0]}, "dose="), ({"dose": float("inf")}, "dose=inf"),
+     ({"dose": True}, "dose=True"),
      ({"card": None}, "card=None: give a dictionary"), ({"branch": ["cond", "uncond"]}, "cond or uncond, or leave it out"),
      ({"vector": torch.ones(4, device="meta")}, "a meta tensor"), ({"vector": torch.ones(4).to_sparse()}, "a sparse tensor")],
 )  # fmt: skip
@@ -218,7 +220,7 @@ def test_the_range_of_seeds_is_the_one_that_pytorchs_generator_tells_apart():
     assert checked_seeds(told, "") == told and len({tuple(noise(seed)) for seed in told}) == len(told)
     for beyond, within in ((2**32, 0), (2**32 + 5, 5), (2**40 + 1, 1), (2**64 - 1, 2**32 - 1), (-1, 2**32 - 1), (-(2**63), 0)):
         assert noise(beyond) == noise(within)
-        with pytest.raises(InterpError, match="whole number from 0 to 4294967295.*lower 32"):
+        with pytest.raises(InterpError, match=r"whole number from 0 to 4294967295.*lower 32"):
             generators(beyond, 1, listed=False)
 
 
@@ -258,9 +260,11 @@ def test_an_address_takes_what_the_resolver_takes(model, asked):
 @pytest.mark.parametrize(
     ("given", "says"),
     [({"step": []}, "names nothing"), ({"step": 1.5}, "step=1.5: give"), ({"step": torch.tensor([1], device="meta")}, "step="),
-     ({"step": torch.ones(2, 2)}, "step="), ({"step": True}, "step=True"), ({"step": {0: 1}}, "step="), ({"head": "x"}, "head='x'"),
+     ({"step": torch.ones(2, 2)}, "step="), ({"step": True}, "step=True"), ({"step": {0: 1}}, "step="),
+     ({"head": "x"}, "head='x'"),
      ({"step": slice(0, 2, 0)}, "step=0:2:0"), ({"step": slice(np.arange(2), None)}, "step="), ({"name": None}, "no hook name"),
-     ({"branch": ["cond", "uncond"]}, "leave it out for all"), ({"branch": "both"}, "cond or uncond"), ({"expert": 2}, "expert=2"),
+     ({"branch": ["cond", "uncond"]}, "leave it out for all"), ({"branch": "both"}, "cond or uncond"),
+     ({"expert": 2}, "expert=2"),
      ({"name": f"{WHERE} @ step=1"}, r"Address\.parse")],
 )  # fmt: skip
 def test_an_address_of_nothing_is_refused_in_words(given, says):
@@ -276,7 +280,8 @@ def test_what_is_no_text_is_no_address(text):
 
 @pytest.mark.parametrize(
     ("asked", "says"),
-    [(torch.ones(GRID, dtype=torch.bool, device="meta"), "a meta tensor"), (torch.ones(GRID).bool().to_sparse(), "a sparse tensor"),
+    [(torch.ones(GRID, dtype=torch.bool, device="meta"), "a meta tensor"),
+     (torch.ones(GRID).bool().to_sparse(), "a sparse tensor"),
      ([], "names no token"), ((), "names no token"), (np.ones((0, 3), int), "names no token"), ({}, "names no axis"),
      (torch.ones(GRID, dtype=torch.bfloat16), "give a bool mask"), ({(0, 0, 0), "a"}, "give a bool mask")],
 )  # fmt: skip
@@ -310,7 +315,7 @@ def test_mirrored_frames_are_encoded_as_their_copy(model):
 
 @pytest.mark.parametrize("latents", [torch.ones(1, 4, 3, 4, 4, device="meta"), torch.ones(1, 4, 3, 4, 4).to_sparse()])
 def test_latents_without_numbers_are_refused(latents):
-    with pytest.raises(InterpError, match="latents: a (meta|sparse) tensor"):
+    with pytest.raises(InterpError, match=r"latents: a (meta|sparse) tensor"):
         check_latents({"prompt": "a", "latents": latents})
 
 
