@@ -8,18 +8,26 @@ word. Negative numbers count from the end.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
 from cos_interp.interp.errors import InterpError
+from cos_interp.interp.scalars import has_numbers, whole
 
 BRANCHES = ("cond", "uncond")
 NUMERIC = ("step", "frame", "row", "col", "head")
 WORDS = {"branch": BRANCHES, "expert": None}
 _NAME = re.compile(r"[A-Za-z0-9_.*]+")
 _NUMBER = re.compile(r"-?\d+")
+_WORD = re.compile(r"[a-z_0-9]+")
+_HOW_NAME = "write Address('blocks.3.hook_resid_post', step=4), or Address.parse('blocks.3.hook_resid_post @ step=4')"
+
+HOW = "give a number, several, a range, a slice, a text like '0:8:2' or '0,4', or 'all'"
 
 Index = slice | tuple[int, ...]
 
@@ -37,7 +45,8 @@ class Address:
     """Which activations are meant: a hook name, which may hold ``*``, and selectors of which None means all.
 
     The grammar is that of :meth:`parse`: ``blocks.3.attn.hook_z @ step=4:8, branch=cond, head=2, frame=1``. Indices count from
-    0; ``frame``, ``row`` and ``col`` are those of the token grid (of the latent, for ``hook_x_t`` and ``hook_x0hat``).
+    0; ``frame``, ``row`` and ``col`` are those of the token grid (of the latent, for ``hook_x_t`` and ``hook_x0hat``). They
+    may be given as anything that :func:`cos_interp.interp.selecting.numbers` takes. InterpError for what names nothing.
 
     >>> address = Address.parse("blocks.*.hook_resid_post @ step=-2:, branch=cond")
     >>> address.matches("blocks.3.hook_resid_post"), address.selects(step=6, steps=8, branch="cond", expert=None)
@@ -53,9 +62,25 @@ class Address:
     row: Index | None = None
     col: Index | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name or "@" in self.name:
+            raise InterpError(f"{self.name!r} is no hook name: {_HOW_NAME}")
+        for key in NUMERIC:
+            found = as_index(asked := getattr(self, key), key)
+            if found == ():
+                raise InterpError(f"{key}={shown(asked)} names nothing: {HOW}")
+            object.__setattr__(self, key, found)
+        for key, there in WORDS.items():
+            word = getattr(self, key)
+            if word is not None and not (isinstance(word, str) and (word in there if there else _WORD.fullmatch(word))):
+                how = f"give {' or '.join(there)}" if there else "give the name of one component"
+                raise InterpError(f"{key}={shown(word)}: {how}, or leave it out for all")
+
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Read an address; AddressError points at the first character that does not fit."""
+        """Read an address; AddressError points at the first character that does not fit, InterpError for what is no text."""
+        if not isinstance(text, str):
+            raise InterpError(f"{text!r} is no address: {_HOW_NAME}")
         return _Parser(text).address()
 
     def matches(self, name: str) -> bool:
@@ -72,7 +97,7 @@ class Address:
 
     def __str__(self) -> str:
         pairs = [(k, getattr(self, k)) for k in (*NUMERIC, *WORDS) if getattr(self, k) is not None]
-        shown = ", ".join(f"{k}={_show(v)}" for k, v in pairs)
+        shown = ", ".join(f"{k}={index_text(v)}" for k, v in pairs)
         return f"{self.name} @ {shown}" if shown else self.name
 
 
@@ -93,7 +118,48 @@ def parse_index(text: str, what: str) -> Index:
     return found
 
 
-def _show(value: Index | str) -> str:
+def as_index(asked: Any, what: str) -> Index | None:
+    """A selection of numbers, in any form that people write, as an index; None for all of them. InterpError for what is none."""
+    if asked is None or (isinstance(asked, str) and asked == "all"):
+        return None
+    if isinstance(asked, str):
+        try:
+            return parse_index(asked, what)
+        except AddressError as error:
+            raise InterpError(f"{what}={asked!r}: {HOW}") from error
+    if isinstance(asked, slice):
+        given = (asked.start, asked.stop, asked.step)
+        ends = [None if n is None else whole(n) for n in given]
+        if all(end is not None or n is None for end, n in zip(ends, given, strict=True)) and ends[2] != 0:
+            return slice(*ends)
+    elif (one := whole(asked)) is not None:
+        return (one,)
+    elif isinstance(asked, Iterable) and not isinstance(asked, (Mapping, bytes, Iterator)):
+        found = [whole(n) for n in _elements(asked)]
+        if None not in found:
+            return tuple(n for n in found if n is not None)
+    raise InterpError(f"{what}={shown(asked)}: {HOW}")
+
+
+def _elements(asked: Iterable[Any]) -> list[Any]:
+    """The elements of what holds several; of an array that is no row, or has no numbers, one that is no number."""
+    if isinstance(asked, (Tensor, np.ndarray)):
+        fits = asked.ndim == 1 and (isinstance(asked, np.ndarray) or has_numbers(asked))
+        return asked.tolist() if fits else [None]
+    return list(asked)
+
+
+def shown(asked: Any) -> str:
+    """What was asked, in an error: short."""
+    if isinstance(asked, slice):
+        parts = (asked.start, asked.stop, asked.step) if asked.step is not None else (asked.start, asked.stop)
+        return ":".join("" if n is None else str(n) for n in parts)
+    text = repr(asked)
+    return text if len(text) < 80 else f"{text[:77]}..."
+
+
+def index_text(value: Index | str) -> str:
+    """A selector's value as the grammar writes it."""
     if isinstance(value, str):
         return value
     if isinstance(value, slice):
@@ -160,7 +226,7 @@ class _Parser:
         self.space()
 
     def word(self, key: str) -> str:
-        start, value = self.at, self.take(re.compile(r"[a-z_0-9]+"))
+        start, value = self.at, self.take(_WORD)
         allowed = WORDS[key]
         if value is None or (allowed and value not in allowed):
             self.at = start

@@ -15,12 +15,14 @@ from torch import Tensor
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.families.sites import EXPERTS
 from cos_interp.interp.identity import glance
-from cos_interp.interp.selecting import whole
+from cos_interp.interp.pictures import as_picture
+from cos_interp.interp.scalars import has_numbers, whole
 
 PICTURES = ("image", "last_image")
 BY_ROW = ("prompt", "negative_prompt", *PICTURES, "seed")
 
-SEEDS = (-(2**63), 2**64 - 1)  # that PyTorch takes
+SEEDS = range(2**32)  # PyTorch's CPU generator reads the lower 32 bits of a seed: -1 draws as 2**32 - 1, 2**32 as 0
+DERIVED = range(2**48, 2**52)  # seeds that experiments make of digests: two of these draw one noise by a chance of 2**-32
 
 UNTOLD = (AttributeError, NameError, TypeError)  # where a pipeline meets what it was not written for
 
@@ -94,18 +96,25 @@ def each_video(call: Mapping[str, Any], pictures: bool) -> dict[str, Any]:
 
 
 def single_pictures(call: Mapping[str, Any]) -> dict[str, Any]:
-    """The pictures of a call, a list of one as that one. InterpError for lists that do not fit the prompts."""
-    rows, made = rows_of(call), {}
+    """The pictures of a call, each as :func:`cos_interp.interp.pictures.as_picture` makes it, a list of one as that one.
+
+    InterpError for what is no picture, and for lists that do not fit the prompts.
+    """
+    rows = rows_of(call)
+    made: dict[str, Any] = {}
     for name in PICTURES:
         pictures = call.get(name)
-        if not isinstance(pictures, list):
+        if pictures is None:
             continue
-        if len(pictures) == 1 and rows == 1:
-            made[name] = pictures[0]
-        elif len(pictures) != rows or (call.get("num_videos_per_prompt") or 1) > 1:
+        if not isinstance(pictures, list):
+            made[name] = as_picture(pictures, name)
+            continue
+        if len(pictures) != rows or (rows > 1 and (call.get("num_videos_per_prompt") or 1) > 1):
             raise InterpError(f"{name}: {len(pictures)} pictures for {rows} video(s): give as many prompts, one a picture")
-        elif name != "image" and not isinstance(call.get("image"), list):
+        if rows > 1 and name != "image" and not isinstance(call.get("image"), list):
             raise InterpError(f"{name} is a list and image is none: give one of each a row")
+        each = [as_picture(picture, f"{name}[{place}]") for place, picture in enumerate(pictures)]
+        made[name] = each if rows > 1 else each[0]
     return made
 
 
@@ -114,7 +123,7 @@ def check_latents(call: Mapping[str, Any]) -> None:
     latents, rows = call.get("latents"), rows_of(call)
     if latents is None:
         return
-    if not isinstance(latents, Tensor) or not latents.is_floating_point() or latents.ndim < 2:
+    if not isinstance(latents, Tensor) or not latents.is_floating_point() or latents.ndim < 2 or not has_numbers(latents):
         raise InterpError(f"latents: {described(latents)} was given: give a tensor of floats, one row a video")
     if len(latents) != rows:
         raise InterpError(f"latents: {len(latents)} row(s) for {rows} video(s): give one a video")
@@ -122,7 +131,24 @@ def check_latents(call: Mapping[str, Any]) -> None:
 
 def described(value: Any) -> str:
     """What was given in the place of latents, in words."""
-    return f"a tensor of {value.dtype}, shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    kind = "" if has_numbers(value) else f" {'meta' if value.is_meta else 'sparse'}"
+    return f"a{kind} tensor of {value.dtype}, shape {list(value.shape)}"
+
+
+def checked_seeds(seeds: Sequence[Any], said: str) -> list[int]:
+    """Seeds as whole numbers. InterpError, begun by ``said``, for what is none, and for one that draws the noise of another."""
+    found = [seed for one in seeds if (seed := whole(one)) is not None]
+    if len(found) < len(seeds) or not all(seed in SEEDS or seed in DERIVED for seed in found):
+        raise InterpError(
+            f"{said}: give a whole number from 0 to {SEEDS[-1]}, or a list with one a video: of the 64 bits of a seed PyTorch's "
+            f"generator reads the lower 32, so that {2**32} draws the noise of 0, and -1 that of {SEEDS[-1]}"
+        )
+    noises = {seed % len(SEEDS) for seed in found}
+    if len(noises) < len(set(found)):
+        raise InterpError(f"{said}: two of these draw one noise, for PyTorch's generator reads their lower 32 bits: give others")
+    return found
 
 
 def generators(seed: Any, rows: int, listed: bool) -> torch.Generator | list[torch.Generator]:
@@ -130,13 +156,11 @@ def generators(seed: Any, rows: int, listed: bool) -> torch.Generator | list[tor
 
     ``listed``: the prompts are a list, and so the generators are. InterpError for another number of seeds than rows.
     """
-    several = isinstance(seed, (Sequence, np.ndarray, Tensor)) and not isinstance(seed, str) and np.ndim(seed) == 1
-    seeds = [whole(one) for one in (seed if several else [seed])]
-    if None in seeds or not all(one is None or SEEDS[0] <= one <= SEEDS[1] for one in seeds):
-        raise InterpError(f"seed={seed!r}: give a whole number of 64 bits, or a list with one a video")
+    several = isinstance(seed, (Sequence, np.ndarray, Tensor)) and not isinstance(seed, (str, bytes)) and np.ndim(seed) == 1
+    seeds = checked_seeds(list(seed) if several else [seed], f"seed={seed!r}")
     if len(seeds) != rows:
         raise InterpError(f"{len(seeds)} seed(s) for {rows} video(s): give a list with one seed a video")
-    made = [torch.Generator("cpu").manual_seed(one) for one in seeds if one is not None]
+    made = [torch.Generator("cpu").manual_seed(one) for one in seeds]
     return made if listed or rows > 1 else made[0]
 
 

@@ -6,7 +6,6 @@ import difflib
 import inspect
 import math
 from collections.abc import Iterable, Mapping
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from cos_interp.interp.batch import rows_of
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.limits import MOST_STEPS, host_memory
 from cos_interp.interp.run.guidance import KEY, by_guider
-from cos_interp.interp.selecting import whole
+from cos_interp.interp.scalars import finite, whole
 
 OURS = {
     "fwd_hooks": "give them to run_with_hooks(fwd_hooks=[...]), or use `with model.hooks(fwd_hooks=[...]):` around this call",
@@ -50,7 +49,7 @@ def unfit(pipe: Any, call: Mapping[str, Any]) -> str | None:
     for key, parameter in parameters.items():
         if key not in call and parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD:
             return f"{name} needs {key!r}, which is missing"
-    if wrong := _no_text(call) or _no_number(call) or _too_large(call):
+    if wrong := _no_text(call) or _no_number(call, parameters) or _too_large(call):
         return wrong
     if name.startswith(ONE_ROW) and (rows := rows_of(call)) > 1:
         return f"{rows} videos in one run: {name} makes others in a batch than alone: make a run for each"
@@ -89,15 +88,16 @@ def _no_text(call: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _no_number(call: Mapping[str, Any]) -> str | None:
+def _no_number(call: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]) -> str | None:
     """A count that is none, or a guidance that is no number: pipelines go on with some of these and give no video."""
+    optional = [key for key, parameter in parameters.items() if parameter.default is None]
     for key, value in call.items():
         if key in COUNTS and value is not None and ((count := whole(value)) is None or count < 1):
             return f"{key}={value!r}: give a whole number of at least 1"
         if key == "num_inference_steps" and value is not None and value > MOST_STEPS:
             return f"{key}={value!r} is more than {MOST_STEPS}, ten times what any scheduler was trained with: give fewer"
-        if key.startswith("guidance_scale") and value is not None and not _is_finite(value):
-            return f"{key}={value!r}: give a finite number"
+        if key.startswith("guidance_scale") and finite(value) is None and not (value is None and key in optional):
+            return f"{key}={value!r}: give a finite number{', or leave it out' if value is None else ''}"
     for key in ("timesteps", "sigmas"):
         if call.get(key) is not None and not np.size(call[key]):
             return f"{key} is empty: give one number a step"
@@ -105,10 +105,6 @@ def _no_number(call: Mapping[str, Any]) -> str | None:
     if "num_inference_steps" in call and call["num_inference_steps"] is None and not own_levels:
         return "num_inference_steps=None: give a whole number of at least 1, or leave it out"
     return None
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _too_large(call: Mapping[str, Any]) -> str | None:

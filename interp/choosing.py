@@ -21,6 +21,7 @@ from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.run.latents import canonical, native
 from cos_interp.interp.run.prediction import signal
+from cos_interp.interp.scalars import finite, has_numbers
 from cos_interp.interp.trajectory import Run
 
 ALIKE = 1e-3  # two latents nearer to each other than this share of their norm are one
@@ -93,8 +94,12 @@ def choose_seed(
     Makes two runs. That the wanted video comes is not promised: look at ``chosen.run``. Raises InterpError for a call of several
     videos or without a seed, clips of another size, latents that coincide, and a pipeline that does not start from ``latents``.
     """
-    model, call = HookedVideoPipeline.from_pipeline(model), dict(call)
+    if finite(to) is None:
+        raise InterpError(f"to={to!r}: give a finite number of standard deviations of the noise")
+    for what, given in (("toward", toward), ("away", away)):
+        _check_numbers(given, what)
     _check_call(call)
+    model, call = HookedVideoPipeline.from_pipeline(model), dict(call)
     first = model.run(**call)
     start, sigma = first.x_t[0], first.sigmas[0]
     alpha = signal(model.pipe.scheduler, first.sigmas)[0]
@@ -123,7 +128,16 @@ def _starts_elsewhere(model: HookedVideoPipeline, why: str) -> InterpError:
     )
 
 
-def _check_call(call: Mapping[str, Any]) -> None:
+def _check_numbers(given: Any, what: str) -> None:
+    """InterpError for latents without numbers, or with some that are not finite."""
+    if isinstance(given, Tensor) and not (has_numbers(given) and bool(given.isfinite().all())):
+        problem = ", of which some numbers are NaN or infinite" if has_numbers(given) else ""
+        raise InterpError(f"{what}: {described(given)}{problem}: give latents with a finite number in every place")
+
+
+def _check_call(call: Any) -> None:
+    if not isinstance(call, Mapping):
+        raise InterpError(f"call={call!r}: give the keywords of one run, {{'prompt': ..., 'seed': 0}}")
     if rows_of(call) != 1:
         raise InterpError(f"a call of {rows_of(call)} videos: a noise is chosen for one at a time")
     if call.get("seed") is None:

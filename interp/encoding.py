@@ -21,7 +21,7 @@ def encode(model: HookedVideoPipeline, videos: np.ndarray) -> Tensor:
     """
     _check(videos)
     vae = model.pipe.vae
-    pixels = torch.from_numpy(videos).permute(0, 4, 1, 2, 3).to(vae.device, vae.dtype) / 127.5 - 1
+    pixels = torch.from_numpy(np.ascontiguousarray(videos)).permute(0, 4, 1, 2, 3).to(vae.device, vae.dtype) / 127.5 - 1
     with torch.no_grad():
         try:
             raw = _latents(vae.encode(pixels))

@@ -14,7 +14,7 @@ import torch
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
-from cos_interp.interp.batch import joined
+from cos_interp.interp.batch import checked_seeds, joined
 from cos_interp.interp.call import checked_output_type
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.hooking import FwdHook
@@ -114,12 +114,21 @@ class EnsembleOutput(BaseOutput):
 
 
 def _listed(seeds: Any) -> list[int]:
-    """Several seeds, each a whole number. InterpError for anything else."""
+    """Several seeds, each a whole number that draws a noise of its own. InterpError for anything else."""
     several = list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, (str, bytes, Mapping)) else [None]
-    found = [whole(seed) for seed in several]
-    if None in found:
+    if None in [whole(seed) for seed in several]:
         raise InterpError(f"seeds={seeds!r}: give the number of members, or their seeds, as whole numbers")
-    return [seed for seed in found if seed is not None]
+    return checked_seeds(several, f"seeds={seeds!r}")
+
+
+def _drawn(generator: Any, count: int) -> list[int]:
+    """Seeds from a generator of the caller's. InterpError for a list of them, or anything else."""
+    if not isinstance(generator, torch.Generator):
+        raise InterpError(
+            f"generator is a {type(generator).__name__}: an ensemble draws the seeds of its {count} members from one "
+            "torch.Generator; for noises of your own choice leave it out and give EnsembleSampler(pipe, seeds=[...])"
+        )
+    return torch.randint(2**31, (count,), generator=generator, device=generator.device).tolist()
 
 
 class EnsembleSampler:
@@ -159,7 +168,7 @@ class EnsembleSampler:
         output_type = checked_output_type(output_type)
         seeds = self.seeds
         if generator is not None:
-            seeds = torch.randint(2**31, (len(seeds),), generator=generator, device=generator.device).tolist()
+            seeds = _drawn(generator, len(seeds))
         latents = run_ensemble(self.model, self.recipe, seeds, **kwargs).latents[:1]
         frames = latents if output_type == "latent" else self.model.frames(latents, output_type)
         return EnsembleOutput(frames=frames) if return_dict else (frames,)

@@ -6,19 +6,19 @@ what to write.
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cos_interp.interp.address import NUMERIC, Address, AddressError, parse_index
+from cos_interp.interp.address import NUMERIC, Address, as_index, shown
 from cos_interp.interp.errors import InterpError
+from cos_interp.interp.scalars import has_numbers
+from cos_interp.interp.scalars import whole as whole  # for those who select
 from cos_interp.interp.views import GRID
 
-HOW = "give a number, several, a range, a slice, a text like '0:8:2' or '0,4', or 'all'"
 HOW_TOKENS = (
     "give a bool mask [frame, row, col] (tensor, array or lists), cells [(frame, row, col), ...], or a dictionary like "
     "{'frame': [0, 1], 'row': slice(2, 4)}"
@@ -31,15 +31,16 @@ def numbers(asked: Any, size: int, what: str) -> tuple[int, ...]:
     Whole numbers may be Python's, numpy's or torch's; negative ones count from the end; None and ``"all"`` are all. ``what``
     names the axis in errors ("step").
     """
-    if asked is None or (isinstance(asked, str) and asked == "all"):
+    index = as_index(asked, what)
+    if index is None:
         return tuple(range(size))
-    found = _listed(asked, size, what)
+    found = _of_slice(index, size, what) if isinstance(index, slice) else index
     there = f"{what}s 0 to {size - 1}" if size else f"no {what}"
     if not found:
-        raise InterpError(f"{what}={_shown(asked)} names nothing; there are {there}")
+        raise InterpError(f"{what}={shown(asked)} names nothing; there are {there}")
     wrong = [n for n in found if not -size <= n < size]
     if wrong:
-        raise InterpError(f"{what}={_shown(asked)}: there is no {what} {wrong[0]}; there are {there}")
+        raise InterpError(f"{what}={shown(asked)}: there is no {what} {wrong[0]}; there are {there}")
     return tuple(dict.fromkeys(n + size if n < 0 else n for n in found))
 
 
@@ -52,10 +53,10 @@ def words(asked: Any, what: str, there: Sequence[str] | str) -> tuple[str, ...]:
     several = isinstance(asked, Iterable) and not isinstance(asked, str | bytes | Mapping)
     found = tuple(asked) if several else (asked,)
     if not found:
-        raise InterpError(f"{what}={_shown(asked)} names nothing: give {how}")
+        raise InterpError(f"{what}={shown(asked)} names nothing: give {how}")
     for word in found:
         if not isinstance(word, str) or not (isinstance(there, str) or word in there):
-            raise InterpError(f"{what}={_shown(asked)}: {word!r} is not there: give {how}")
+            raise InterpError(f"{what}={shown(asked)}: {word!r} is not there: give {how}")
     return found
 
 
@@ -64,58 +65,12 @@ def known_layers(asked: Any, layers: int) -> tuple[int, ...]:
     return numbers(asked, layers, "layer")
 
 
-def _listed(asked: Any, size: int, what: str) -> list[int]:
-    if isinstance(asked, str):
-        try:
-            asked = parse_index(asked, what)
-        except AddressError as error:
-            raise InterpError(f"{what}={asked!r}: {HOW}") from error
-    if isinstance(asked, slice):
-        return _of_slice(asked, size, what)
-    if (one := whole(asked)) is not None:
-        return [one]
-    several = asked.tolist() if isinstance(asked, (Tensor, np.ndarray)) and asked.ndim == 1 else asked
-    if isinstance(several, Iterable) and not isinstance(several, (Mapping, bytes, Tensor, np.ndarray, Iterator)):
-        found = [whole(n) for n in several]
-        if None not in found:
-            return [n for n in found if n is not None]
-    raise InterpError(f"{what}={_shown(asked)}: {HOW}")
-
-
-def _of_slice(asked: slice, size: int, what: str) -> list[int]:
+def _of_slice(asked: slice, size: int, what: str) -> tuple[int, ...]:
     """A slice names what it says and no less: an end beyond the axis is an error, an open end is not."""
-    ends = [whole(n) for n in (asked.start, asked.stop, asked.step) if n is not None]
-    if None in ends or (asked.step is not None and operator.index(asked.step) == 0):
-        raise InterpError(f"{what}={_shown(asked)}: {HOW}")
-    start, stop = (None if n is None else operator.index(n) for n in (asked.start, asked.stop))
+    start, stop = asked.start, asked.stop
     if (start is not None and not -size <= start < size) or (stop is not None and not -size <= stop <= size):
-        raise InterpError(f"{what}={_shown(asked)} reaches beyond what there is: {what}s 0 to {size - 1}")
-    return list(range(size))[asked]
-
-
-def whole(value: Any) -> int | None:
-    """A whole number of Python, numpy or torch; None for anything else, and for True and False, which are answers."""
-    if isinstance(value, (bool, np.bool_)) or (isinstance(value, (Tensor, np.ndarray)) and (value.ndim or not _counts(value))):
-        return None
-    try:
-        return operator.index(value)
-    except TypeError:
-        return None
-
-
-def _counts(value: Tensor | np.ndarray) -> bool:
-    """Whether an array holds whole numbers."""
-    if isinstance(value, Tensor):
-        return not (value.dtype.is_floating_point or value.dtype.is_complex or value.dtype == torch.bool)
-    return bool(np.issubdtype(value.dtype, np.integer))
-
-
-def _shown(asked: Any) -> str:
-    if isinstance(asked, slice):
-        parts = (asked.start, asked.stop, asked.step) if asked.step is not None else (asked.start, asked.stop)
-        return ":".join("" if n is None else str(n) for n in parts)
-    text = repr(asked)
-    return text if len(text) < 80 else f"{text[:77]}..."
+        raise InterpError(f"{what}={shown(asked)} reaches beyond what there is: {what}s 0 to {size - 1}")
+    return tuple(range(size))[asked]
 
 
 # --- tokens ----------------------------------------------------------------------------------------------------------
@@ -130,13 +85,14 @@ def token_mask(asked: Any, shape: tuple[int, int, int]) -> Tensor | None:
         return None
     mask = _along_axes(asked, shape) if isinstance(asked, Mapping) else _of_array(asked, shape)
     if not mask.any():
-        raise InterpError(f"tokens={_shown(asked)} names no token of the grid {shape} (frame, row, col): {HOW_TOKENS}")
+        raise InterpError(f"tokens={shown(asked)} names no token of the grid {shape} (frame, row, col): {HOW_TOKENS}")
     return mask
 
 
 def _along_axes(asked: Mapping[str, Any], shape: tuple[int, int, int]) -> Tensor:
-    if unknown := [key for key in asked if key not in GRID]:
-        raise InterpError(f"tokens: there is no axis {unknown[0]!r}; the axes are {', '.join(GRID)}")
+    if not asked or (unknown := [key for key in asked if key not in GRID]):
+        found = f"there is no axis {unknown[0]!r}" if asked else "{} names no axis"
+        raise InterpError(f"tokens: {found}; the axes are {', '.join(GRID)}")
     mask = torch.ones(shape, dtype=torch.bool)
     for axis, name in enumerate(GRID):
         if name in asked:
@@ -147,16 +103,26 @@ def _along_axes(asked: Mapping[str, Any], shape: tuple[int, int, int]) -> Tensor
 
 
 def _of_array(asked: Any, shape: tuple[int, int, int]) -> Tensor:
-    asked = asked.detach().cpu() if isinstance(asked, Tensor) else sorted(asked) if isinstance(asked, set) else asked
-    try:
-        value = np.asarray(asked)
-    except ValueError as error:  # lists of unlike lengths
-        raise InterpError(f"tokens={_shown(asked)}: {HOW_TOKENS}") from error
+    value = as_array(asked)
     if value.dtype == bool and value.shape == shape:
         return torch.from_numpy(value.copy())
-    if _counts(value) and value.ndim == 2 and value.shape[1] == 3:
+    if np.issubdtype(value.dtype, np.integer) and value.ndim == 2 and value.shape[1] == 3:
         return _of_cells(value, shape)
     raise InterpError(f"tokens: got {value.dtype} {value.shape}, and the token grid is {shape}: {HOW_TOKENS}")
+
+
+def as_array(asked: Any) -> np.ndarray:
+    """A mask, weights or cells of tokens as an array. InterpError for what is none, holds nothing, or has no numbers."""
+    if isinstance(asked, Tensor) and not has_numbers(asked):
+        raise InterpError(f"tokens: a {'meta' if asked.is_meta else 'sparse'} tensor {list(asked.shape)}: {HOW_TOKENS}")
+    asked = asked.detach().cpu() if isinstance(asked, Tensor) else list(asked) if isinstance(asked, (set, frozenset)) else asked
+    try:
+        value = np.asarray(asked)
+    except (ValueError, TypeError, RuntimeError) as error:  # lists of unlike lengths, tensors that numpy has no numbers for
+        raise InterpError(f"tokens={shown(asked)}: {HOW_TOKENS}") from error
+    if not value.size:
+        raise InterpError(f"tokens={shown(asked)} names no token: {HOW_TOKENS}")
+    return value
 
 
 def _of_cells(cells: np.ndarray, shape: tuple[int, int, int]) -> Tensor:

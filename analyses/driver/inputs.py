@@ -13,11 +13,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cos_interp.analyses.driver import jpeg
 from cos_interp.interp.errors import InterpError
+from cos_interp.interp.pictures import to_rgb
 
 LARGEST_FILE = 64 * 2**20  # bytes of a file of lines
 MOST_PIXELS = 64_000_000  # of a picture: 8000 x 8000
@@ -231,19 +231,6 @@ def _regular(path: Path, where: str) -> None:
         raise InterpError(f"{where} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if not stat.S_ISREG(mode):
         raise InterpError(f"{where} is {_kind(mode)}, not a picture")
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """The picture as RGB of 8 bits. ValueError for numbers without a scale (32-bit grey beyond 16 bits, floats)."""
-    if image.mode in ("F", "I"):
-        raise ValueError(f"mode {image.mode} (numbers of 32 bits) has no scale: save it with 8 or 16 bits")
-    if image.mode.startswith("I;16"):
-        grey = np.round(np.asarray(image).astype(np.float64) / 257).astype(np.uint8)  # 65535 -> 255
-        return Image.fromarray(grey, "L").convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        solid = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", solid.size, "white"), solid).convert("RGB")
-    return image.convert("RGB")
 
 
 def _missing_rows(path: Path) -> int:

@@ -19,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from cos_interp.analyses.driver import inputs
 from cos_interp.interp.errors import InterpError
+from cos_interp.interp.pictures import to_rgb
 
 EXAMPLE = '{"prompt": "a red ball", "image": "ball.png"}'
 OURS = (*inputs.TEXTS, *inputs.PICTURES, *inputs.COUNTS, *inputs.NUMBERS, *inputs.OBJECTS, *inputs.OF_SCORER, "seed")
@@ -149,6 +150,6 @@ def _decoded(where: str, value: Any) -> Image.Image:
     try:
         data = base64.b64decode(str(value).rpartition("base64,")[2], validate=True)
         with Image.open(io.BytesIO(data)) as image:
-            return inputs.to_rgb(image)
+            return to_rgb(image)
     except (binascii.Error, UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
         raise InterpError(f"{where} is no picture in base64: {error}") from error
