@@ -21,8 +21,8 @@ from cos_interp.interp.scalars import has_numbers, whole
 PICTURES = ("image", "last_image")
 BY_ROW = ("prompt", "negative_prompt", *PICTURES, "seed")
 
-SEEDS = range(2**32)  # PyTorch's CPU generator reads the lower 32 bits of a seed: -1 draws as 2**32 - 1, 2**32 as 0
-DERIVED = range(2**48, 2**52)  # seeds that experiments make of digests: two of these draw one noise by a chance of 2**-32
+SEEDS = (-(2**63), 2**64 - 1)  # that PyTorch takes
+NOISES = 2**32  # its CPU generator reads the lower 32 bits of a seed: -1 draws as 2**32 - 1, 2**32 as 0
 
 UNTOLD = (AttributeError, NameError, TypeError)  # where a pipeline meets what it was not written for
 
@@ -138,15 +138,11 @@ def described(value: Any) -> str:
 
 
 def checked_seeds(seeds: Sequence[Any], said: str) -> list[int]:
-    """Seeds as whole numbers. InterpError, begun by ``said``, for what is none, and for one that draws the noise of another."""
-    found = [seed for one in seeds if (seed := whole(one)) is not None]
-    if len(found) < len(seeds) or not all(seed in SEEDS or seed in DERIVED for seed in found):
-        raise InterpError(
-            f"{said}: give a whole number from 0 to {SEEDS[-1]}, or a list with one a video: of the 64 bits of a seed PyTorch's "
-            f"generator reads the lower 32, so that {2**32} draws the noise of 0, and -1 that of {SEEDS[-1]}"
-        )
-    noises = {seed % len(SEEDS) for seed in found}
-    if len(noises) < len(set(found)):
+    """Seeds as whole numbers. InterpError, begun by ``said``, for what is none, and for two that draw one noise unasked."""
+    found = [seed for one in seeds if (seed := whole(one)) is not None and SEEDS[0] <= seed <= SEEDS[1]]
+    if len(found) < len(seeds):
+        raise InterpError(f"{said}: give a whole number of 64 bits, or a list with one a video")
+    if len({seed % NOISES for seed in found}) < len(set(found)):
         raise InterpError(f"{said}: two of these draw one noise, for PyTorch's generator reads their lower 32 bits: give others")
     return found
 

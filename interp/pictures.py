@@ -16,18 +16,20 @@ CHANNELS = (1, 3, 4)
 EXACT = 1e-3  # of one of the 255 steps: a float that is as near to one of them is that one in float32
 
 
-def as_picture(given: Any, what: str) -> Image.Image:
-    """A picture as RGB of 8 bits: pipelines read arrays and tensors each in its own way, some wrongly without a word.
+def as_picture(given: Any, what: str) -> Image.Image | Tensor:
+    """A picture as RGB of 8 bits: pipelines read arrays each in its own way, some wrongly without a word.
 
-    An RGB picture stays the object that it is; other modes become RGB as :func:`to_rgb` says. Arrays are
-    ``[height, width, channel]`` and tensors ``[channel, height, width]``, of 1, 3 or 4 channels, uint8 or floats in [0, 1] that
-    are multiples of 1/255; a first axis of one picture may stand before. ``what`` names it in errors (``image[1]``). InterpError
-    for anything else.
+    An RGB picture stays the object that it is, and so does a tensor of floats, which pipelines take; other modes become RGB as
+    :func:`to_rgb` says. Arrays are ``[height, width, channel]`` and tensors ``[channel, height, width]``, of 1, 3 or 4 channels,
+    uint8, arrays also floats in [0, 1] that are multiples of 1/255; a first axis of one picture may stand before. ``what`` names
+    it in errors (``image[1]``). InterpError for anything else.
     """
     try:
         if isinstance(given, Image.Image):
             given.load()
             return given if given.mode == "RGB" else to_rgb(given)
+        if isinstance(given, Tensor) and has_numbers(given) and given.is_floating_point():
+            return given
         if isinstance(given, (np.ndarray, Tensor)):
             return to_rgb(Image.fromarray(_bytes_of(given)))
     except (OSError, ValueError) as error:

@@ -124,7 +124,7 @@ class Steer:
         """As one safetensors file, with the card, sealed with its own digest. Written whole or not at all."""
         given = {"vector": self.vector, "tokens": self.tokens}
         tensors = {name: value.detach().contiguous() for name, value in given.items() if isinstance(value, Tensor)}
-        about = {"where": self.where, "span": _json(self.span), "dose": float(self.dose), "branch": self.branch}
+        about: dict[str, Any] = {"where": self.where, "span": _json(self.span), "dose": float(self.dose), "branch": self.branch}
         if isinstance(self.tokens, Mapping):
             about["tokens"] = {axis: _json(index) for axis, index in self.tokens.items()}
         try:

@@ -102,8 +102,8 @@ class LinearProbe(BaseEstimator):
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> LinearProbe:
         """``X [row, d_model]``, ``y [row]`` (for ridge also ``[row, k]``), ``groups [row]``: clips, kept together when the
-        penalty is chosen, as they are given. ProbeError for a single class, NaN activations, activations whose squares overflow or
-        vanish, an unknown kind."""
+        penalty is chosen, as they are given. ProbeError for a single class, an unknown kind, activations that are NaN or whose
+        squares overflow or vanish."""
         self.check_settings()
         X = in_range(self._activations(X, reset=True))
         y = self._targets(X, plain(y))

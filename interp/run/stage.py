@@ -196,6 +196,7 @@ class Stage:
     def _following(self, k: int, latents: Tensor) -> Tensor:
         """What the scheduler returned before step ``k``, edited where there is such a step."""
         self.last = latents
+        check_finite(latents, f"what {type(self.pipe.scheduler).__name__} made of step {k - 1}")
         if self.clock.place(k) >= len(self.pipe.scheduler.timesteps):
             return latents
         whole = self.view.whole(latents)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -194,3 +196,19 @@ def test_a_model_whose_blocks_went_is_made_again():
     with pytest.raises(InterpError, match="has 2 blocks now, and had 3"):
         model.run(**CALL)
     assert HookedVideoPipeline.from_pipeline(pipe).layers == 2
+
+
+def test_a_scheduler_that_makes_nan_of_the_last_step_is_named():
+    pipe = build_tiny("wan21-t2v")
+    step = pipe.scheduler.step
+    count = [0]
+
+    @functools.wraps(step)
+    def broken(*args, **kwargs):
+        prev, *rest = step(*args, **kwargs)
+        count[0] += 1
+        return (prev * float("nan") if count[0] == 3 else prev, *rest)
+
+    pipe.scheduler.step = broken
+    with pytest.raises(NotFinite, match="made of step 2"):
+        HookedVideoPipeline.from_pipeline(pipe).run(**CALL)
