@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from cos_interp.interp.errors import InterpError
+from cos_interp.interp.rgb import to_rgb
 from cos_interp.interp.scalars import has_numbers
 
 HOW = "give a PIL picture, uint8 [height, width, 3], or its floats in [0, 1]"
@@ -20,7 +21,7 @@ def as_picture(given: Any, what: str) -> Image.Image | Tensor:
     """A picture as RGB of 8 bits: pipelines read arrays each in its own way, some wrongly without a word.
 
     An RGB picture stays the object that it is, and so does a tensor of floats, which pipelines take; other modes become RGB as
-    :func:`to_rgb` says. Arrays are ``[height, width, channel]`` and tensors ``[channel, height, width]``, of 1, 3 or 4 channels,
+    :func:`~cos_interp.interp.rgb.to_rgb` says. Arrays are ``[height, width, channel]`` and tensors ``[channel, height, width]``, of 1, 3 or 4 channels,
     uint8, arrays also floats in [0, 1] that are multiples of 1/255; a first axis of one picture may stand before. ``what`` names
     it in errors (``image[1]``). InterpError for anything else.
     """
@@ -65,19 +66,3 @@ def _of_floats(pixels: np.ndarray) -> np.ndarray:
     if np.abs(steps - steps.round()).max() > EXACT:
         raise ValueError("floats between the 256 steps of a picture, write np.uint8(np.round(255 * picture))")
     return steps.round().astype(np.uint8)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """The picture as RGB of 8 bits; transparent parts over white. 16-bit grey is scaled, not cut.
-
-    ValueError for numbers without a scale (32-bit grey beyond 16 bits, floats).
-    """
-    if image.mode in ("F", "I"):
-        raise ValueError(f"mode {image.mode} (numbers of 32 bits) has no scale: save it with 8 or 16 bits")
-    if image.mode.startswith("I;16"):
-        grey = np.round(np.asarray(image).astype(np.float64) / 257).astype(np.uint8)  # 65535 -> 255
-        return Image.fromarray(grey, "L").convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        solid = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", solid.size, "white"), solid).convert("RGB")
-    return image.convert("RGB")

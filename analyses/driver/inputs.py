@@ -17,7 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cos_interp.analyses.driver import jpeg
 from cos_interp.interp.errors import InterpError
-from cos_interp.interp.pictures import to_rgb
+from cos_interp.interp.rgb import to_rgb
 
 LARGEST_FILE = 64 * 2**20  # bytes of a file of lines
 MOST_PIXELS = 64_000_000  # of a picture: 8000 x 8000

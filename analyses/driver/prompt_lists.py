@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from cos_interp.analyses.driver import inputs
 from cos_interp.interp.errors import InterpError
-from cos_interp.interp.pictures import to_rgb
+from cos_interp.interp.rgb import to_rgb
 
 EXAMPLE = '{"prompt": "a red ball", "image": "ball.png"}'
 OURS = (*inputs.TEXTS, *inputs.PICTURES, *inputs.COUNTS, *inputs.NUMBERS, *inputs.OBJECTS, *inputs.OF_SCORER, "seed")
