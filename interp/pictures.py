@@ -21,9 +21,9 @@ def as_picture(given: Any, what: str) -> Image.Image | Tensor:
     """A picture as RGB of 8 bits: pipelines read arrays each in its own way, some wrongly without a word.
 
     An RGB picture stays the object that it is, and so does a tensor of floats, which pipelines take; other modes become RGB as
-    :func:`~cos_interp.interp.rgb.to_rgb` says. Arrays are ``[height, width, channel]`` and tensors ``[channel, height, width]``, of 1, 3 or 4 channels,
-    uint8, arrays also floats in [0, 1] that are multiples of 1/255; a first axis of one picture may stand before. ``what`` names
-    it in errors (``image[1]``). InterpError for anything else.
+    :func:`~cos_interp.interp.rgb.to_rgb` says. Arrays are ``[height, width, channel]`` and tensors ``[channel, height, width]``,
+    of 1, 3 or 4 channels, uint8, arrays also floats in [0, 1] that are multiples of 1/255; a first axis of one picture may stand
+    before. ``what`` names it in errors (``image[1]``). InterpError for anything else.
     """
     try:
         if isinstance(given, Image.Image):
