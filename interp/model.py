@@ -253,7 +253,7 @@ class HookedVideoPipeline:
         self,
         metric: Metric,
         *,
-        of: str | None = None,
+        of: str | Address | None = None,
         run: Run | None = None,
         names: str | Sequence[str] = "blocks.*.hook_resid_post",
         steps: Steps = None,
@@ -277,7 +277,7 @@ class HookedVideoPipeline:
         or of another model, and for a loop that does not move as its gradient says, which is measured in every sweep.
         """
         request = self._request(names, steps, branches, tokens, reduce, max_bytes)
-        address = None if of is None else self._known(Address.parse(of))
+        address = None if of is None else self._known(of if isinstance(of, Address) else Address.parse(of))
         if run is not None and kwargs:
             raise InterpError(f"run= was given, and {', '.join(kwargs)} as well: keywords of the pipeline make another run")
         made = self.run(**kwargs) if run is None else run

@@ -110,7 +110,8 @@ class Run:
 
     @property
     def frames(self) -> Any:
-        """The video as the pipeline returns it with the ``output_type`` of the call, decoded when it is asked for.
+        """The video as the pipeline returns it with the ``output_type`` of the call, decoded when it is asked for. Allegro's
+        keeps the frames that its pipeline crops.
 
         ``"np"`` (where the call said nothing): floats in [0, 1] ``[batch, pixel frame, height, width, 3]``; ``"pt"``: a tensor
         ``[batch, pixel frame, 3, height, width]``; ``"pil"``: for every video a list of pictures; ``"latent"``: :attr:`latents`.
