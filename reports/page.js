@@ -36,6 +36,7 @@
   };
 
   function read() {
+    clearTimeout(writing); // the address is somebody else's now
     const asked = location.hash.slice(1).split("&").map((part) => part.split("=").map(decoded));
     const found = asked.filter(([name, value]) => axes.has(name) && value !== undefined);
     if (!found.length) return;

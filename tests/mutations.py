@@ -62,7 +62,7 @@ MUTANTS = [Mutant(*line) for line in (
     ("interp/patches.py", "a patch begins at its last step",
      "return min(self.steps)", "return max(self.steps)", f"{INTERP}/test_replay.py spans"),
     ("interp/patching.py", "a replay runs the patched block, whose result is given, again",
-     'return point.layer + (".hook_resid_post" in patch.site)', "return point.layer", f"{INTERP}/test_replay.py spans"),
+     'return point.layer + (".hook_resid_post" in patch.site)', "return point.layer", f"{INTERP}/test_replay.py run_again"),
     ("interp/patches.py", "a donor's x_t is that of its first step",
      "return self.run.x_t[step] if", "return self.run.x_t[0] if", f"{INTERP}/test_replay.py self_patch"),
     ("interp/patches.py", "a donor gives its conditional branch to both",

@@ -84,6 +84,14 @@ def test_an_interrupted_run_is_not_lost_to_another_command(tmp_path):
     assert fill(tmp_path / "run") == [1, 2]
 
 
+def test_an_interrupted_run_without_units_is_not_lost_either(tmp_path):
+    with pytest.raises(KeyboardInterrupt), RunStore.open(tmp_path / "run", ASKED):
+        raise KeyboardInterrupt
+    with pytest.raises(RunError, match="--a: 1, now 2"):
+        fill(tmp_path / "run", facts=asked(a=2))
+    assert fill(tmp_path / "run") == [0, 1, 2]
+
+
 def test_what_a_killed_write_left_behind_is_taken_away(folder):
     whole = content(folder)
     for name in ("", "shards", "media"):

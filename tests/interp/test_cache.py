@@ -156,6 +156,7 @@ def test_a_damaged_file_is_refused(kept, tmp_path):
         "cut short": good[: len(good) // 2],
         "another axis": good[:8] + names.replace(b"frame", b"phase", 1) + good[8 + header :],
         "another step": good[:8] + names.replace(b", 3, ", b", 2, ", 1) + good[8 + header :],
+        "another name of a tensor": good[:8] + b", 4, ".join(names.rsplit(b", 3, ", 1)) + good[8 + header :],
     }
     for what, data in damaged.items():
         assert data != good

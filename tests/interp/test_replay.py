@@ -170,3 +170,14 @@ def test_donors_and_states_are_floats():
         model.decode(made.run.latents, 0)
     with pytest.raises(IndexError, match="step True was asked for; the run has steps 0 to 1"):
         made.run.decode(True)
+
+
+def test_a_patched_block_is_not_run_again():
+    model = HookedVideoPipeline.from_pipeline(build_tiny("wan21-t2v"))
+    target = record(model, seed=0, **tiny_call("wan21-t2v", guidance=1.0, steps=STEPS))
+    cells = torch.zeros(target.cache["blocks.0.hook_resid_post", 0].shape[1:4], dtype=torch.bool)
+    cells[0, 0, 0] = True
+    for layer in range(LAYERS):
+        site, before = f"blocks.{layer}.hook_resid_post", model.block_calls
+        replay(model, target, Patch(site, (STEPS - 1,), target.donor(site), tokens=cells))
+        assert model.block_calls - before == LAYERS - layer - 1  # of the last step alone
