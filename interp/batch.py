@@ -16,7 +16,7 @@ from cos_interp.interp.errors import InterpError
 from cos_interp.interp.families.sites import EXPERTS
 from cos_interp.interp.identity import glance
 from cos_interp.interp.pictures import as_picture
-from cos_interp.interp.scalars import has_numbers, whole
+from cos_interp.interp.scalars import has_numbers, lacking, whole
 
 PICTURES = ("image", "last_image")
 BY_ROW = ("prompt", "negative_prompt", *PICTURES, "seed")
@@ -123,7 +123,7 @@ def check_latents(call: Mapping[str, Any]) -> None:
     latents, rows = call.get("latents"), rows_of(call)
     if latents is None:
         return
-    if not isinstance(latents, Tensor) or not latents.is_floating_point() or latents.ndim < 2 or not has_numbers(latents):
+    if not has_numbers(latents) or not latents.is_floating_point() or latents.ndim < 2:
         raise InterpError(f"latents: {described(latents)} was given: give a tensor of floats, one row a video")
     if len(latents) != rows:
         raise InterpError(f"latents: {len(latents)} row(s) for {rows} video(s): give one a video")
@@ -133,8 +133,8 @@ def described(value: Any) -> str:
     """What was given in the place of latents, in words."""
     if not isinstance(value, Tensor):
         return type(value).__name__
-    kind = "" if has_numbers(value) else f" {'meta' if value.is_meta else 'sparse'}"
-    return f"a{kind} tensor of {value.dtype}, shape {list(value.shape)}"
+    kind = f"{lack} " if (lack := lacking(value)) else ""
+    return f"a {kind}tensor of {value.dtype}, shape {list(value.shape)}"
 
 
 def checked_seeds(seeds: Sequence[Any], said: str) -> list[int]:

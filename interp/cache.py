@@ -161,11 +161,9 @@ class ActivationCache:
         Raises KeyError, which says what there is, for a name, branch, range or step of which nothing was kept, and InterpError
         for what counts from the end, since a cache does not know how many steps its run had, and for what is no range.
         """
-        asked = _several(steps) if not isinstance(steps, slice) else steps
-        if steps is None or (isinstance(steps, str) and steps == "all"):
-            asked = slice(None)
-        elif (one := whole(steps)) is not None:
-            asked = (one,)
+        everything = steps is None or (isinstance(steps, str) and steps == "all")
+        one, given = whole(steps), slice(None) if everything else steps
+        asked = given if isinstance(given, slice) else _several(given) if one is None else (one,)
         if branch not in (*BRANCHES, None):
             raise InterpError(f"branch={branch!r}: give one of {', '.join(BRANCHES)}")
         if asked is None:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from cos_interp.interp.errors import BudgetExceeded, InterpError
 from cos_interp.interp.limits import shown_size
-from cos_interp.interp.replacing import ordinary
 from cos_interp.interp.run.finite import check_finite
+from cos_interp.interp.scalars import has_numbers
 from cos_interp.interp.selecting import numbers, token_mask
 from cos_interp.interp.views import GRID
 
@@ -130,7 +130,7 @@ def _by_function(reduce: Reduce, act: Tensor, axes: tuple[str, ...], name: str) 
     """What a function makes of an activation; its axes are the activation's where the shape is, else they have numbers."""
     finite = bool(act.isfinite().all())
     before, value = act.shape, reduce(act)
-    if not ordinary(value) or not value.numel():
+    if not has_numbers(value) or not value.numel():
         found = f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise InterpError(f"reduce gave {found} for {name}: its function must return an ordinary tensor with values")
     if finite:

@@ -167,14 +167,21 @@ def checked_hooks(fwd_hooks: Any) -> list[FwdHook]:
             raise InterpError(f"fwd_hooks holds {pair!r}, which is no pair: {how}")
         if not callable(pair[1]):
             raise InterpError(f"the hook at {pair[0]} is {pair[1]!r}, not a function: {how}")
-        try:
-            inspect.signature(pair[1]).bind(None, None)
-        except TypeError as error:
-            raise InterpError(f"the function of the hook at {pair[0]} must take (activation, hook): {error}") from error
-        except ValueError:  # a built-in function does not say what it takes
-            pass
+        if misfit := unfit(pair[1], 2):
+            raise InterpError(f"the function of the hook at {pair[0]} must take (activation, hook): {misfit}")
         made.append((pair[0], pair[1]))
     return made
+
+
+def unfit(function: Callable[..., Any], count: int) -> str | None:
+    """Why a function does not take so many arguments, in Python's words; None where it does, or does not say."""
+    try:
+        inspect.signature(function).bind(*[None] * count)
+    except TypeError as error:
+        return str(error)
+    except ValueError:  # a built-in function
+        return None
+    return None
 
 
 def is_guided(pipe: Any) -> bool:

@@ -33,13 +33,13 @@ from cos_interp.interp.gradient.taking import Gradients, taken
 from cos_interp.interp.gradient.target import Metric, Target, target_of
 from cos_interp.interp.hooking import TRAJECTORY, EditFn, FwdHook, Hooked, checked_hooks, kind_of
 from cos_interp.interp.loading import load_pipeline
-from cos_interp.interp.replacing import ordinary
 from cos_interp.interp.run.director import Director, Prepared
 from cos_interp.interp.run.door import CallTracer, TracedCall
 from cos_interp.interp.run.engine import ExpertEngine
 from cos_interp.interp.run.guidance import guided
 from cos_interp.interp.run.stage import Stage
 from cos_interp.interp.run.standins import silent
+from cos_interp.interp.scalars import has_numbers
 from cos_interp.interp.selecting import numbers, whole, words
 from cos_interp.interp.trajectory import Run
 from cos_interp.interp.views import AXES, TokenGrid
@@ -374,7 +374,7 @@ class HookedVideoPipeline:
 
     def _decoded(self, latents: Tensor, output_type: str, batch: int | None) -> Iterator[Any]:
         """The videos of latents, so many at a time."""
-        if not ordinary(latents) or latents.ndim != 5 or not latents.is_floating_point() or 0 in latents.shape:
+        if not has_numbers(latents) or latents.ndim != 5 or not latents.is_floating_point() or 0 in latents.shape:
             given = described(latents)
             raise InterpError(f"latents are floats [batch, channel, frame, row, col] of at least one video, {given} was given")
         size = decoding.at_a_time(self.pipe, latents) if batch is None else whole(batch)

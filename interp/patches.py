@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from cos_interp.interp.cache import ActivationCache
 from cos_interp.interp.errors import InterpError, unknown_hook
-from cos_interp.interp.hooking import kind_of
+from cos_interp.interp.hooking import kind_of, unfit
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.replacing import replacement
 from cos_interp.interp.run.clock import Call
@@ -119,12 +118,8 @@ class Patch:
     def _check_donor(self, of: str, count: int) -> None:
         if not callable(self.donor):
             raise InterpError(f"{self}: the donor is {type(self.donor).__name__}, not a function: give a function of {of}")
-        try:
-            inspect.signature(self.donor).bind(*[None] * count)
-        except TypeError as error:
-            raise InterpError(f"{self}: the donor must be a function of {of}: {error}") from error
-        except ValueError:  # a built-in function does not say what it takes
-            pass
+        if misfit := unfit(self.donor, count):
+            raise InterpError(f"{self}: the donor must be a function of {of}: {misfit}")
 
     def _asked(self, act: Tensor, step: int, branch: str) -> Tensor:
         return self.donor(step, branch)

@@ -29,7 +29,7 @@ def as_picture(given: Any, what: str) -> Image.Image | Tensor:
         if isinstance(given, Image.Image):
             given.load()
             return given if given.mode == "RGB" else to_rgb(given)
-        if isinstance(given, Tensor) and has_numbers(given) and given.is_floating_point():
+        if has_numbers(given) and given.is_floating_point():
             return given
         if isinstance(given, (np.ndarray, Tensor)):
             return to_rgb(Image.fromarray(_bytes_of(given)))
@@ -45,8 +45,7 @@ def _bytes_of(given: np.ndarray | Tensor) -> np.ndarray:
     if isinstance(given, Tensor):
         if not has_numbers(given):
             raise ValueError(f"a meta or sparse tensor {shape}")
-        given = given.detach().cpu()
-        given = (given.float() if given.is_floating_point() else given).resolve_neg().numpy()
+        given = given.detach().cpu().resolve_neg().numpy()
         given = np.moveaxis(given, -3, -1) if given.ndim >= 3 else given
     pixels = given[0] if given.ndim == 4 and len(given) == 1 else given
     if pixels.ndim not in (2, 3) or not pixels.size or (pixels.ndim == 3 and pixels.shape[-1] not in CHANNELS):

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from cos_interp.interp.errors import InterpError
-
-
-def ordinary(value: Any) -> bool:
-    """Whether something is a tensor with a number in every place, and not sparse, quantised or on the meta device."""
-    return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta and not value.is_quantized
+from cos_interp.interp.scalars import lacking
 
 
 def replacement(new: Any, old: Tensor, who: str, broadcast: bool | None = None) -> Tensor:
@@ -22,9 +17,10 @@ def replacement(new: Any, old: Tensor, who: str, broadcast: bool | None = None) 
     """
     if not isinstance(new, Tensor):
         raise InterpError(f"{who} gave {type(new).__name__}, not a tensor: {_wanted(old)}")
-    if not ordinary(new):
-        kind = "without values (meta)" if new.is_meta else f"of layout {new.layout}, {new.dtype}"
-        raise InterpError(f"{who} gave a tensor {kind}: give an ordinary one, as .to_dense() makes; {_wanted(old)}")
+    if kind := lacking(new):
+        raise InterpError(
+            f"{who} gave a {kind} tensor ({new.layout}): give an ordinary one, as .to_dense() makes; {_wanted(old)}"
+        )
     if new.dtype != old.dtype:
         raise InterpError(f"{who} gave {new.dtype}: {_wanted(old)}; .to(activation) casts where that is meant")
     fits = new.ndim == old.ndim and all(have in (1, want) for have, want in zip(new.shape, old.shape, strict=True))

@@ -29,9 +29,17 @@ def finite(value: Any) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def has_numbers(value: Tensor) -> bool:
-    """Whether a tensor holds a number in every place: one on meta holds none, and of a sparse one most are left out."""
-    return not value.is_meta and value.layout == torch.strided
+def has_numbers(value: Any) -> bool:
+    """Whether something is a tensor with a number in every place: one on meta has none, a sparse one leaves most out, and of a
+    quantised one they are codes."""
+    return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta and not value.is_quantized
+
+
+def lacking(value: Tensor) -> str:
+    """Why a tensor has not a number in every place, in a word; empty where it has."""
+    if has_numbers(value):
+        return ""
+    return "meta" if value.is_meta else "quantised" if value.is_quantized else "sparse"
 
 
 def _counts(value: Tensor | np.ndarray) -> bool:

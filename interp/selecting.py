@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cos_interp.interp.address import NUMERIC, Address, as_index, shown
 from cos_interp.interp.errors import InterpError
-from cos_interp.interp.scalars import has_numbers
+from cos_interp.interp.scalars import lacking
 from cos_interp.interp.scalars import whole as whole  # for those who select
 from cos_interp.interp.views import GRID
 
@@ -113,8 +113,8 @@ def _of_array(asked: Any, shape: tuple[int, int, int]) -> Tensor:
 
 def as_array(asked: Any) -> np.ndarray:
     """A mask, weights or cells of tokens as an array. InterpError for what is none, holds nothing, or has no numbers."""
-    if isinstance(asked, Tensor) and not has_numbers(asked):
-        raise InterpError(f"tokens: a {'meta' if asked.is_meta else 'sparse'} tensor {list(asked.shape)}: {HOW_TOKENS}")
+    if isinstance(asked, Tensor) and (kind := lacking(asked)):
+        raise InterpError(f"tokens: a {kind} tensor {list(asked.shape)}: {HOW_TOKENS}")
     asked = asked.detach().cpu() if isinstance(asked, Tensor) else list(asked) if isinstance(asked, (set, frozenset)) else asked
     try:
         value = np.asarray(asked)

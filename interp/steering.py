@@ -157,7 +157,7 @@ def _json(index: Index | None) -> list[int] | str | None:
 
 
 def _check_vector(vector: Any) -> None:
-    if not isinstance(vector, Tensor) or vector.ndim != 1 or not vector.is_floating_point() or not has_numbers(vector):
+    if not has_numbers(vector) or vector.ndim != 1 or not vector.is_floating_point():
         raise InterpError(f"a steering vector is one row of floats [d_model], {described(vector)} was given")
     if not bool(vector.isfinite().all()):
         raise InterpError("a steering vector has finite numbers, this one has not")
@@ -169,7 +169,7 @@ def _tokens(asked: Any) -> Tensor | dict[str, Index | None] | None:
         return None
     if isinstance(asked, Mapping):
         return {str(axis): as_index(index, str(axis)) for axis, index in asked.items()}
-    if not isinstance(asked, Tensor) or not has_numbers(asked):
+    if not has_numbers(asked):
         array = as_array(asked)
         if array.dtype.kind not in "biuf":
             raise InterpError(f"tokens={shown(asked)}: {HOW_TOKENS}, or weights [frame, row, col]")

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
+from cos_interp.interp.scalars import lacking
 from cos_interp.probes.errors import ProbeError
 
 SMALLEST, LARGEST = 1e-150, 1e150  # beyond, sums of squares of float64 vanish or overflow
@@ -22,9 +23,8 @@ def plain(values: Any) -> Any:
         raise ProbeError(f"{int(np.ma.getmaskarray(values).sum())} masked values were given: leave these rows out")
     if not hasattr(values, "detach"):
         return values
-    if str(values.layout) != "torch.strided" or values.is_meta or values.is_quantized:
-        what = "without values (meta)" if values.is_meta else f"of layout {values.layout}, {values.dtype}"
-        raise ProbeError(f"a tensor {what} was given: give an ordinary one, as .to_dense() makes")
+    if kind := lacking(values):
+        raise ProbeError(f"a {kind} tensor ({values.layout}) was given: give an ordinary one, as .to_dense() makes")
     values = values.detach().cpu()
     return (values.float() if values.is_floating_point() and values.element_size() < 4 else values).numpy()
 

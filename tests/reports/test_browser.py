@@ -26,6 +26,16 @@ def browser():
         made.close()
 
 
+def overheard(page: Page, heard: list[str]) -> Page:
+    """The page, of which everything is written down that it says, or asks of anything but itself."""
+    page.set_default_timeout(120_000)
+    page.on("console", lambda message: heard.append(message.text))
+    page.on("pageerror", lambda error: heard.append(str(error)))
+    page.on("dialog", lambda dialog: (heard.append(dialog.message), dialog.dismiss()))
+    page.on("request", lambda r: None if r.url.startswith(("data:", "file:")) else heard.append(r.url))
+    return page
+
+
 @pytest.fixture
 def opened(browser: Browser, tmp_path):
     """Opens a page; afterwards it must have said nothing and asked for nothing but itself."""
@@ -34,12 +44,7 @@ def opened(browser: Browser, tmp_path):
     def go(text: str = "word", address: str = "", **ways) -> Page:
         (tmp_path / "report.html").write_text(cached(text), encoding="utf-8")
         contexts.append(browser.new_context(**ways))
-        page = contexts[-1].new_page()
-        page.set_default_timeout(120_000)
-        page.on("console", lambda message: heard.append(message.text))
-        page.on("pageerror", lambda error: heard.append(str(error)))
-        page.on("dialog", lambda dialog: (heard.append(dialog.message), dialog.dismiss()))
-        page.on("request", lambda r: None if r.url.startswith(("data:", "file:")) else heard.append(r.url))
+        page = overheard(contexts[-1].new_page(), heard)
         page.goto((tmp_path / "report.html").as_uri() + address, timeout=120_000)
         return page
 

@@ -9,7 +9,7 @@ import pytest
 from made_up_page import HOSTILE
 from made_up_page import cached as page_of_a_run
 from made_up_runs import MORE, layers_run
-from test_browser import CHROMIUM, TAGS, browser
+from test_browser import CHROMIUM, TAGS, browser, overheard
 
 pytest.importorskip("playwright", reason="playwright is not installed: pip install 'cos-interp[test]'")
 
@@ -74,12 +74,7 @@ def opened(browser, tmp_path):
     def go(name: str, text: str = "word", **ways):
         (tmp_path / "page.html").write_text(PAGES[name](text), encoding="utf-8")
         contexts.append(browser.new_context(**ways))
-        page = contexts[-1].new_page()
-        page.set_default_timeout(120_000)
-        page.on("console", lambda message: heard.append(message.text))
-        page.on("pageerror", lambda error: heard.append(str(error)))
-        page.on("dialog", lambda dialog: (heard.append(dialog.message), dialog.dismiss()))
-        page.on("request", lambda r: None if r.url.startswith(("data:", "file:")) else heard.append(r.url))
+        page = overheard(contexts[-1].new_page(), heard)
         page.goto((tmp_path / "page.html").as_uri(), timeout=120_000)
         return page
 
