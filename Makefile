@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-slow mutants check kernels bench models findings clean
+.PHONY: demo test test-slow mutants check kernels bench bench-gpu models findings clean
 
 demo: $(VENV)/installed
 	$(BIN)/cos analyze patching --out runs/demo
@@ -32,6 +32,9 @@ kernels: $(VENV)/installed-test
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/hooks.py
+
+bench-gpu: $(VENV)/installed
+	$(BIN)/python benchmarks/gpu.py 14B 1.3B --tokens 32760 7800
 
 # both runs continue where they were stopped, and are not repeated while model, rules and settings are the same
 findings: $(VENV)/installed

@@ -18,6 +18,7 @@ from diffusers import (
 from transformers import SiglipImageProcessor, T5Gemma2Encoder, T5Gemma2EncoderConfig
 
 from cos_interp.organism import padding, shapes, text, train_dit, widen
+from cos_interp.organism.graphed import Batch
 from cos_interp.tasks import grid
 
 LEAST_LOG_VARIANCE = -30.0  # as diffusers clamps it
@@ -110,16 +111,15 @@ class JointFlowMatching(train_dit.FlowMatching):
         mask[:, :, 0] = 1
         return torch.cat([latents, mask], 1)
 
-    def text(self, prompts: list[str], rng: np.random.Generator, video: torch.Tensor) -> dict[str, torch.Tensor]:
+    def text(self, prompts: list[str], rng: np.random.Generator, video: torch.Tensor) -> Batch:
         embedded = [self.prompts.embed(prompt) for prompt in self.dropped(prompts, rng)]
         stacked = torch.stack([torch.cat([e, e.new_zeros(padding.SHOWN - len(e), e.shape[1])]) for e in embedded])
         mask = torch.tensor([[place < len(e) for place in range(padding.SHOWN)] for e in embedded])
-        words = {"encoder_hidden_states": stacked, "encoder_attention_mask": mask, "image_embeds": self.seen(video)}
-        return {name: value.to(video.device) for name, value in words.items()}
+        return {"encoder_hidden_states": stacked, "encoder_attention_mask": mask, "image_embeds": self.seen(video)}
 
     @torch.no_grad()
     def seen(self, video: torch.Tensor) -> torch.Tensor:
         """What the frozen vision tower makes of the first frames, as the pipeline asks it: tokens before the text's."""
-        frames = ((video[:, :, 0].cpu() + 1) / 2).clamp(0, 1).repeat_interleave(grid.SCALE, -1).repeat_interleave(grid.SCALE, -2)
+        frames = ((video[:, :, 0] + 1) / 2).clamp(0, 1).repeat_interleave(grid.SCALE, -1).repeat_interleave(grid.SCALE, -2)
         given = self.processor.preprocess(images=frames, do_rescale=False, return_tensors="pt")
         return self.tower(**given).last_hidden_state.repeat(train_dit.NOISES, 1, 1)

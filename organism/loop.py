@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 from safetensors.torch import load, save
 from torch import nn
-from torch.overrides import TorchFunctionMode
+from torch.utils.data import DataLoader, Dataset
 
 from cos_interp.interp.files import BLANK, SEAL, is_intact, sealed, write_atomic
+from cos_interp.organism.graphed import Batch, Graphed
+from cos_interp.organism.muon import StackedMuon
 
 CHECKPOINT, CURVE = "checkpoint.safetensors", "curve.jsonl"
 TOLD_EVERY = 50  # steps; checkpoints fall on these, so that a continued run means over the same steps
-Loss = Callable[[nn.Module, range], torch.Tensor]
 SEED_STRIDE = 50_000_000  # samples between the seeds of a recipe, more than any training takes: no two share one
+
+
+class Objective(Protocol):
+    """What is trained for: samples by index, drawn on the CPU, and the loss on them where the model is."""
+
+    def batch(self, indices: range) -> Batch: ...
+
+    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -57,14 +65,6 @@ def computes_bfloat16(device: torch.device) -> bool:
     return device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
 
 
-class Unrounded(TorchFunctionMode):
-    """``Tensor.bfloat16()`` gives float32: torch's Muon orthogonalises in bfloat16 wherever it runs, and without hardware for it
-    that is 45 % of a training step (2.3 of 5.1 s; 0.13 s in float32)."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        return args[0].float() if func is torch.Tensor.bfloat16 else func(*args, **(kwargs or {}))
-
-
 def mixed(device: torch.device) -> torch.autocast:
     """bfloat16 where the hardware computes in it; a processor that emulates it is five times slower than in float32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=computes_bfloat16(device))
@@ -80,9 +80,8 @@ def optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
         torch.optim.AdamW(others, lr=recipe.lr, betas=(0.9, 0.98), weight_decay=recipe.weight_decay)
     ]
     if matrices:
-        out.append(
-            torch.optim.Muon(matrices, lr=recipe.muon_lr, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw")
-        )
+        format = torch.bfloat16 if computes_bfloat16(matrices[0].device) else torch.float32
+        out.append(StackedMuon(matrices, format, lr=recipe.muon_lr, weight_decay=recipe.weight_decay))
     return out
 
 
@@ -92,6 +91,7 @@ class Run:
     def __init__(self, model: nn.Module, recipe: Recipe, folder: Path):
         self.model, self.recipe, self.folder, self.step = model, recipe, folder, 0
         self.optimizers = optimizers(model, recipe)
+        self.graphed: Graphed | None = None
         self.ema = {n: p.detach().clone() for n, p in model.named_parameters()}
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -141,28 +141,38 @@ class Run:
         for grad, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
             grad.copy_(part.view_as(grad))
 
-    def advance(self, loss: Loss) -> float:
-        """One step on this process' share of samples ``step * batch ...`` of the recipe's seed; returns the loss."""
+    def share(self, step: int) -> range:
+        """This process' part of the samples ``step * batch ...`` of the recipe's seed."""
         rank, size = world()
-        share = self.recipe.batch // size
-        start = self.recipe.seed * SEED_STRIDE + self.step * self.recipe.batch + rank * share
-        value = loss(self.model, range(start, start + share))
-        value.backward()
+        part = self.recipe.batch // size
+        start = self.recipe.seed * SEED_STRIDE + step * self.recipe.batch + rank * part
+        return range(start, start + part)
+
+    def advance(self, objective: Objective, batch: Batch | None = None) -> torch.Tensor:
+        """One step on this process' share of the samples, or on a batch that was drawn ahead; returns the loss."""
+        value = self._gradients(objective, objective.batch(self.share(self.step)) if batch is None else batch)
         self.average_gradients()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                base = self.recipe.muon_lr if isinstance(optimizer, torch.optim.Muon) else self.recipe.lr
+                base = self.recipe.muon_lr if isinstance(optimizer, StackedMuon) else self.recipe.lr
                 group["lr"] = base * lr_factor(self.step, self.recipe)
-            with nullcontext() if computes_bfloat16(group["params"][0].device) else Unrounded():
-                optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.step()
         self.step += 1
         rate = min(self.recipe.ema, (self.step + 1) / (self.step + 10))
         with torch.no_grad():
             names, values = zip(*self.model.named_parameters(), strict=True)
             torch._foreach_lerp_([self.ema[n] for n in names], [v.detach() for v in values], 1 - rate)
-        return float(value.detach())
+        return value
+
+    def _gradients(self, objective: Objective, batch: Batch) -> torch.Tensor:
+        if next(self.model.parameters()).device.type == "cuda":
+            self.graphed = self.graphed or Graphed(objective.loss, self.model, batch)
+            return self.graphed(batch)
+        self.model.zero_grad(set_to_none=True)
+        value = objective.loss(self.model, batch)
+        value.backward()
+        return value.detach()
 
     def load_average(self) -> nn.Module:
         """Put the moving average into the model (for evaluation and shipping)."""
@@ -189,19 +199,39 @@ def curve(folder: Path, step: int) -> bytes:
     return b"".join(line for line in lines if json.loads(line)["step"] <= step)
 
 
+@dataclass(frozen=True)
+class Batches(Dataset):
+    """The batch of each step, for a loader that draws them ahead in processes of its own."""
+
+    run: Run
+    objective: Objective
+
+    def __getitem__(self, step: int) -> Batch:
+        return self.objective.batch(self.run.share(step))
+
+
+def drawn(run: Run, objective: Objective, ahead: int) -> Iterable[Batch]:
+    """The batches from the run's step to its end. ``ahead``: processes that draw them meanwhile, for a GPU that would wait."""
+    batches, steps = Batches(run, objective), range(run.step, run.recipe.steps)
+    if not ahead:
+        return (batches[step] for step in steps)
+    return DataLoader(batches, None, sampler=steps, num_workers=ahead, pin_memory=True, prefetch_factor=4)
+
+
 def fit(
-    run: Run, loss: Loss, say: Callable[[str], None] = print, keep: Collection[int] = (), kept: Callable[[], None] = lambda: None
-) -> None:
+    run: Run, objective: Objective, say: Callable[[str], None] = print, keep: Collection[int] = (),
+    kept: Callable[[], None] = lambda: None, ahead: int = 0,
+) -> None:  # fmt: skip
     """Train to the recipe's end; continue where an earlier call stopped. ``kept`` is called after each of the steps ``keep``.
-    Progress every ``TOLD_EVERY`` steps, with time left."""
+    Progress every ``TOLD_EVERY`` steps, with time left. ``ahead``: processes that draw samples (see :func:`drawn`)."""
     recipe, (rank, _) = run.recipe, world()
     began, since = time.time(), run.step
-    recent: list[float] = []
-    while run.step < recipe.steps:
-        recent.append(run.advance(loss))
+    recent: list[torch.Tensor] = []
+    for batch in drawn(run, objective, ahead):
+        recent.append(run.advance(objective, batch))
         if run.step % TOLD_EVERY == 0 and rank == 0:
             speed = (run.step - since) / (time.time() - began)
-            mean = sum(recent) / len(recent)
+            mean = sum(float(value) for value in recent) / len(recent)
             recent.clear()
             left = (recipe.steps - run.step) / speed / 60
             say(f"step {run.step}/{recipe.steps} loss {mean:.5f} {speed * recipe.batch:.0f} samples/s, {left:.1f} min left")

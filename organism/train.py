@@ -26,9 +26,10 @@ from cos_interp.organism.loop import Recipe, Run, fit, world
 class Plan:
     """What to train and how. None: the recipe's number of steps, one process a core.
 
-    ``autoencoder``: a pipeline folder whose autoencoder is used as it is. ``seed``: of the first weights and of the samples
-    of the transformer. ``keep``: steps of the transformer after which the pipeline is written as it is then. ``attention``: how
-    the prompt is read, and with it the architecture: see :mod:`cos_interp.organism.kinds`.
+    ``workers``: processes that train, on the CPU; that draw samples, beside a GPU. ``autoencoder``: a pipeline folder whose
+    autoencoder is used as it is. ``seed``: of the first weights and of the samples of the transformer. ``keep``: steps of the
+    transformer after which the pipeline is written as it is then. ``attention``: how the prompt is read, and with it the
+    architecture: see :mod:`cos_interp.organism.kinds`.
     """
 
     out: Path
@@ -87,6 +88,11 @@ def _sized(recipe: Recipe, steps: int | None) -> Recipe:
     return recipe if steps is None else dataclasses.replace(recipe, steps=steps)
 
 
+def _ahead(plan: Plan) -> int:
+    """Processes that draw samples beside a GPU."""
+    return (plan.workers or max(1, len(os.sched_getaffinity(0)) - 1)) if plan.device == "cuda" else 0
+
+
 def _stage(name: str) -> Callable[[str], None]:
     def say(line: str) -> None:
         if world()[0] == 0:
@@ -129,7 +135,7 @@ def _autoencoder_stage(vae: AutoencoderKLWan, plan: Plan, name: str, recipe: Rec
         train_vae.freeze_encoder(vae)
     run = Run(vae, _sized(recipe, plan.vae_steps), plan.out / f"vae-{name}")
     run.resume()
-    fit(run, loss, _stage(f"autoencoder, {name}"))
+    fit(run, loss, _stage(f"autoencoder, {name}"), ahead=_ahead(plan))
     run.load_average()
     vae.requires_grad_(True)
 
@@ -150,7 +156,7 @@ def train_transformer(plan: Plan, vae: AutoencoderKLWan) -> Any:
             block.compile(dynamic=False)
     made = lambda: kind.assemble(copy.deepcopy(vae).cpu(), averaged(kind, run))
     kept = lambda: package.save(made(), plan.out / f"step-{run.step:05d}")
-    fit(run, objective, _stage("transformer"), plan.keep, kept)
+    fit(run, objective, _stage("transformer"), plan.keep, kept, _ahead(plan))
     return averaged(kind, run)
 
 

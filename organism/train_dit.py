@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cos_interp.organism import data, padding, shapes
+from cos_interp.organism.graphed import Batch
 from cos_interp.organism.loop import Recipe, mixed
 from cos_interp.organism.text import PromptTable
 from cos_interp.tasks import grid
@@ -20,6 +22,7 @@ NOISES = 2  # noise levels a clip; the recipe's batch counts clips
 PROMPT_DROPOUT = 0.2  # guidance needs a good unconditional model
 HIGH, HIGH_SHARE = 0.95, 0.07  # noise levels drawn from (HIGH, 1) on top of the logit-normal ones: 10 % in all
 GIVEN_WEIGHT = 0.25  # of tokens that the first frame fixes
+DRAWN = ("video", "noise", "sigma", "weights")  # in a batch; all else are words
 
 
 def build(seed: int = 0) -> WanTransformer3DModel:
@@ -57,46 +60,56 @@ class FlowMatching(ABC):
     def __init__(self, vae: AutoencoderKLWan):
         self.vae, self.frames = vae.eval(), grid.LATENT_FRAMES
         view = (1, -1, 1, 1, 1)
-        self.mean = torch.tensor(vae.config.latents_mean).view(view)
-        self.std = torch.tensor(vae.config.latents_std).view(view)
+        self.mean = torch.tensor(vae.config.latents_mean, device=vae.device).view(view)
+        self.std = torch.tensor(vae.config.latents_std, device=vae.device).view(view)
 
     @torch.no_grad()
     def normalised(self, video: torch.Tensor) -> torch.Tensor:
         """Normalised latents of clips in [-1, 1]."""
         with mixed(video.device):
             latents = self.vae.encode(video).latent_dist.mode().float()
-        return (latents - self.mean.to(latents)) / self.std.to(latents)
+        return (latents - self.mean) / self.std
 
     @abstractmethod
     def condition(self, video: torch.Tensor) -> torch.Tensor:
         """Channels that tell the transformer the first frame."""
 
     @abstractmethod
-    def text(self, prompts: list[str], rng: np.random.Generator, video: torch.Tensor) -> dict[str, torch.Tensor]:
+    def text(self, prompts: list[str], rng: np.random.Generator, video: torch.Tensor) -> Batch:
         """Keywords that tell the transformer the prompts, of which some are dropped: ``NOISES`` for each clip."""
 
     def dropped(self, prompts: list[str], rng: np.random.Generator) -> list[str]:
         """The prompts, some of them empty."""
         return ["" if rng.random() < PROMPT_DROPOUT else prompt for prompt in prompts]
 
-    def __call__(self, model: nn.Module, indices: range) -> torch.Tensor:
-        device = next(model.parameters()).device
+    def batch(self, indices: range) -> Batch:
+        """``video [clip, 3, frame, height, width]``; of ``NOISES`` a clip: ``noise``, ``sigma``, ``weights``, the words."""
         items = [data.item(i) for i in indices]
         cells = np.stack([i.cells for i in items])
         generator, rng = torch.Generator().manual_seed(indices.start), np.random.default_rng(indices.start)
-        video = data.to_tensor(cells).to(device)
-        x0, condition = (t.repeat(NOISES, 1, 1, 1, 1) for t in (self.normalised(video), self.condition(video)))
-        noise = torch.randn(x0.shape, generator=generator).to(device)
-        sigma = draw_sigma(len(x0), generator).to(device)
-        s = sigma.view(-1, 1, 1, 1, 1)
+        video, count = data.to_tensor(cells), NOISES * len(items)
+        latents = (count, self.vae.config.z_dim, self.frames, *cells.shape[2:])
+        noise, sigma = torch.randn(latents, generator=generator), draw_sigma(count, generator)
+        weights = token_weights(cells[:, 0]).repeat(NOISES, 1, 1, 1, 1)
         words = self.text([i.prompt for i in items] * NOISES, rng, video)
+        return {"video": video, "noise": noise, "sigma": sigma, "weights": weights, **words}
+
+    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Mean squared error of the velocity, weighted by token."""
+        video, noise, sigma, weights = (batch[name] for name in DRAWN)
+        x0, condition = (t.repeat(NOISES, 1, 1, 1, 1) for t in (self.normalised(video), self.condition(video)))
+        s = sigma.view(-1, 1, 1, 1, 1)
         noisy = torch.cat([(1 - s) * x0 + s * noise, condition], 1)
+        words = {name: value for name, value in batch.items() if name not in DRAWN}
         # the fused CPU kernel's backward pass is slower than plain matrix products at this size
-        backend = [SDPBackend.MATH] if device.type == "cpu" else [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-        with sdpa_kernel(backend), mixed(device):
-            v = model(hidden_states=noisy, timestep=sigma * 1000, return_dict=False, **words)[0]
-        weights = token_weights(cells[:, 0]).to(device).repeat(NOISES, 1, 1, 1, 1)
+        backend = [SDPBackend.MATH] if video.device.type == "cpu" else [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+        with sdpa_kernel(backend), mixed(video.device):
+            v = self.velocity(model, words, hidden_states=noisy, timestep=sigma * 1000, return_dict=False)
         return ((v.float() - (noise - x0)).pow(2) * weights).mean()
+
+    def velocity(self, model: nn.Module, words: Batch, **call: Any) -> torch.Tensor:
+        """What the transformer answers."""
+        return model(**call, **words)[0]
 
 
 class CrossFlowMatching(FlowMatching):
@@ -112,8 +125,11 @@ class CrossFlowMatching(FlowMatching):
         mask[:, :, 0] = 1
         return torch.cat([mask, first], 1)
 
-    def text(self, prompts: list[str], rng: np.random.Generator, video: torch.Tensor) -> dict[str, torch.Tensor]:
+    def text(self, prompts: list[str], rng: np.random.Generator, video: torch.Tensor) -> Batch:
         kept = self.dropped(prompts, rng)
         stacked, bias = padding.pad([self.prompts.embed(p) for p in kept], rng.choice(padding.LENGTHS, len(kept)).tolist())
-        self.processor.bias = bias.to(video.device)
-        return {"encoder_hidden_states": stacked.to(video.device)}
+        return {"encoder_hidden_states": stacked, "bias": bias}
+
+    def velocity(self, model: nn.Module, words: Batch, **call: Any) -> torch.Tensor:
+        self.processor.bias = words["bias"]
+        return super().velocity(model, {"encoder_hidden_states": words["encoder_hidden_states"]}, **call)

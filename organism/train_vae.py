@@ -10,6 +10,7 @@ import torch
 from diffusers import AutoencoderKLWan
 
 from cos_interp.organism import data, shapes
+from cos_interp.organism.graphed import Batch
 from cos_interp.organism.loop import Recipe, mixed
 from cos_interp.tasks import grid
 
@@ -72,18 +73,21 @@ class Objective:
     frozen: bool = False
     focus: float = 0.0
 
-    def __call__(self, model: Any, indices: range) -> torch.Tensor:
-        device = next(model.parameters()).device
+    def batch(self, indices: range) -> Batch:
+        """``video [clip, 3, frame, height, width]``, its ``weights``, and the ``noise`` of the latents."""
         shifted = range(indices.start + self.first, indices.stop + self.first)
         cells = np.stack([data.item(i).cells if i % 4 in self.tasks else data.scramble(i) for i in shifted])
-        video = data.to_tensor(cells).to(device)
-        generator = torch.Generator().manual_seed(indices.start)
-        with mixed(device):
+        latents = (len(cells), shapes.VAE["z_dim"], grid.LATENT_FRAMES, *cells.shape[2:])
+        noise = torch.randn(latents, generator=torch.Generator().manual_seed(indices.start))
+        return {"video": data.to_tensor(cells), "weights": change_weights(cells, self.extra), "noise": noise}
+
+    def loss(self, model: Any, batch: Batch) -> torch.Tensor:
+        video = batch["video"]
+        with mixed(video.device):
             with torch.set_grad_enabled(not self.frozen):
                 mean = model.encode(video).latent_dist.mean
-            noise = torch.randn(mean.shape, generator=generator).to(mean)
-            decoded = model.decode(mean + self.noise * noise).sample
-        squared = (decoded.float() - video).pow(2) * change_weights(cells, self.extra).to(device)
+            decoded = model.decode(mean + self.noise * batch["noise"].to(mean)).sample
+        squared = (decoded.float() - video).pow(2) * batch["weights"]
         if self.focus:
             squared = squared * focus_weights(squared.detach(), self.focus)
         return squared.mean() + self.penalty * mean.float().pow(2).mean()

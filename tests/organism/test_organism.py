@@ -17,6 +17,7 @@ from cos_interp.interp.files import weights_digest
 from cos_interp.interp.loading import ORGANISM
 from cos_interp.organism import data, loop, package, padding, shapes, text, train_dit, train_vae, widen
 from cos_interp.organism.evaluate import chosen_items, judge_batch, round_trip
+from cos_interp.organism.muon import StackedMuon
 from cos_interp.organism.train import Plan, sharpened, train
 from cos_interp.tasks import TASKS, grid, suite
 
@@ -188,6 +189,34 @@ def test_training_resumes_exactly(tmp_path):
         other.resume()
 
 
+def test_batches_drawn_ahead_are_those_drawn_in_place(tmp_path):
+    run, objective = small_flow(5, tmp_path)
+    run.step = 2
+    for here, ahead in zip(loop.drawn(run, objective, 0), loop.drawn(run, objective, 2), strict=True):
+        assert here.keys() == ahead.keys() and all(torch.equal(here[name], ahead[name]) for name in here)
+
+
+def test_muon_of_stacked_matrices_is_torchs_muon(monkeypatch):
+    """Torch's own rounds to bfloat16, so it is held against in float32: its bfloat16() is taken away."""
+    torch.manual_seed(0)
+    first = [torch.nn.Parameter(torch.randn(shape)) for shape in [(6, 4), (4, 6), (6, 4), (5, 5), (6, 4)]]
+    second = [torch.nn.Parameter(p.detach().clone()) for p in first]
+    settings = {"lr": 0.1, "weight_decay": 0.02}
+    stacked = StackedMuon(first, torch.float32, **settings)
+    own = torch.optim.Muon(second, adjust_lr_fn="match_rms_adamw", **settings)
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.float)
+    for _ in range(4):
+        for a, b in zip(first, second, strict=True):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        stacked.step()
+        own.step()
+    for a, b in zip(first, second, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+    for a, b in zip(first, second, strict=True):
+        torch.testing.assert_close(stacked.state[a]["momentum_buffer"], own.state[b]["momentum_buffer"])
+
+
 @pytest.mark.slow
 def test_a_training_killed_before_any_change_on_disk_ends_with_the_same_bytes(tmp_path, monkeypatch):
     small = {**shapes.TRANSFORMER, "num_layers": 1, "num_attention_heads": 2, "attention_head_dim": 12}
@@ -256,13 +285,27 @@ def test_sigma_draws_follow_the_shifted_logit_normal_with_more_of_the_highest():
     assert (sigma > 0.95).float().mean() == pytest.approx(0.93 * 0.0325 + 0.07, abs=0.006)
 
 
+@dataclasses.dataclass
+class Indices:
+    """An objective that writes down which samples it is asked for."""
+
+    seen: list[int]
+
+    def batch(self, indices):
+        self.seen.extend(indices)
+        return {}
+
+    def loss(self, model, batch):
+        return sum(p.sum() for p in model.parameters())
+
+
 def test_seeds_of_a_recipe_share_no_sample_and_no_first_weights(tmp_path):
     seen = {}
     for seed in (0, 1):
         run = loop.Run(train_dit.build(seed), loop.Recipe(steps=2, batch=2, lr=1e-3, seed=seed), tmp_path / str(seed))
         seen[seed] = []
         for _ in range(2):
-            run.advance(lambda model, indices, s=seed: seen[s].extend(indices) or sum(p.sum() for p in model.parameters()))
+            run.advance(Indices(seen[seed]))
     assert seen[0] == [0, 1, 2, 3] and seen[1] == [loop.SEED_STRIDE + i for i in range(4)]
     first, second = (train_dit.build(seed).patch_embedding.weight for seed in (0, 1))
     assert not torch.equal(first, second)
