@@ -141,7 +141,7 @@ def digest(path: Path) -> str:
 def weights_digest(folder: Path) -> str:
     """sha256 over the names and contents of a model folder's weights and configs, in sorted order."""
     total = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in {".safetensors", ".json"}):
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in {".safetensors", ".xz", ".json"}):
         if path.name != "card.json":
             total.update(f"{path.relative_to(folder).as_posix()} {digest(path)}\n".encode())
     return total.hexdigest()

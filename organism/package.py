@@ -54,7 +54,7 @@ def save(pipe: WanImageToVideoPipeline, folder: Path) -> None:
 
 def size(folder: Path) -> int:
     """Bytes of all weight files."""
-    return sum(p.stat().st_size for p in folder.rglob("*.safetensors"))
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.suffix in {".safetensors", ".xz"})
 
 
 def parameters(module: torch.nn.Module) -> int:

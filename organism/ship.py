@@ -107,6 +107,7 @@ def _differing(pipeline: Path, made: Path) -> None:
     for path in (made / "transformer").glob("*.safetensors"):
         rounded = {key: value.bfloat16() for key, value in load_file(path).items()}
         save_file(rounded, path, {"format": "pt"})
+        variants.pack(path)
 
 
 def _few(vae: Any, shipped: Any) -> dict[str, torch.Tensor]:

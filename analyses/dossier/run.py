@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from cos_interp.analyses.dossier import ENTRY, DossierConfig, ExperimentFacts
+from cos_interp.analyses.dossier import ENTRY, DossierConfig, ExperimentFacts, alike
 from cos_interp.analyses.dossier.page import build, concluded, figures, files
 from cos_interp.analyses.driver import experiment, identity
 from cos_interp.analyses.driver.base import AnalysisResult, Progress
@@ -97,17 +97,17 @@ def run_and_report(
 
 
 def _each(
-    entries: Sequence[Entry], left: float, config: DossierConfig, store: RunStore, ways: Mapping[str, Any], progress: Progress
+    entries: Sequence[Entry], left: float, config: DossierConfig, store: RunStore, ways: Mapping[str, Any], progress: Progress,
 ) -> dict[str, ExperimentFacts]:  # fmt: skip
     """Run what is missing within the time that is left, in these ways (see :class:`experiment.Ways`); the experiments that failed
     for a reason that may pass."""
-    failed = {}
+    failed, other = {}, alike.like(config, ways["model"])
     for done, entry in enumerate(entries):
         progress(done, len(entries), entry.name)
         weights = [e.seconds for e in entries[done:]]
         began = time.monotonic()
         if store.unit(entry.name) is None:
-            facts, passing = _one(entry, config, store, ways, left * weights[0] / sum(weights))
+            facts, passing = _one(entry, config, store, ways, left * weights[0] / sum(weights), other)
             if passing:
                 failed[entry.name] = facts
             else:
@@ -117,18 +117,22 @@ def _each(
 
 
 def _one(
-    entry: Entry, config: DossierConfig, store: RunStore, ways: Mapping[str, Any], allowed: float
+    entry: Entry, config: DossierConfig, store: RunStore, ways: Mapping[str, Any], allowed: float, other: alike.Like | None
 ) -> tuple[ExperimentFacts, bool]:
-    """One experiment within ``allowed`` seconds: a small run first, which grows when more fits. With it, whether it failed for a
+    """One experiment within ``allowed`` seconds: a small run first, which grows when more fits; or at the size that it has in
+    another dossier, whose twins are taken over where they are the same. With it, whether it failed for a
     reason that may pass: a lost worker or a full disk, not a model that does not fit."""
     folder, made = store.folder / entry.name, load(entry.name)
     said: dict[str, Any] = {}
     passing, began = False, time.monotonic()
     try:
-        asked = _config_of(folder, entry) or configured(entry, config, PILOT)
+        given = other and other.sized(entry)
+        if other:
+            other.take_twins(entry, folder)
+        asked = _config_of(folder, entry) or given or configured(entry, config, PILOT)
         _, report = experiment.run_and_report(made, asked, folder, **ways)
         spent = time.monotonic() - began
-        fitting = fitting_items(allowed - spent, spent)
+        fitting = PILOT if given else fitting_items(allowed - spent, spent)
         if getattr(asked, size_field(entry)) == PILOT < fitting:
             asked = configured(entry, config, fitting)
             if spent / (1 + config.twins) * fitting / PILOT < SHORT and config.twins == USUAL_TWINS:

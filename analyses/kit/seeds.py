@@ -1,8 +1,8 @@
 """Which seeds are whose. A seed depends on what it is for and on nothing else: not on the order of tasks, items or workers.
 
 Every seed of an experiment has its purpose in the bits from 48 up, so that two purposes never share one, and below them 48 bits
-of a digest of what it is about. PyTorch's CPU generator reads the lower 32 bits alone: noises of two purposes about the same
-would be one noise, and no experiment draws such two. Seeds made elsewhere lie below 2**48 and meet none of these: the items of
+of a digest of the purpose and of what it is about: PyTorch's CPU generator reads the lower 32 bits alone, so these must tell
+purposes apart as well. Seeds made elsewhere lie below 2**48 and meet none of these: the items of
 cos-500 (tasks/suite.py), ``cos organism eval`` (its card says which), data sets of probes (probes/collect.py), training clips
 (organism/data.py, from 1,000,000,000 on).
 """
@@ -40,8 +40,9 @@ def seed_for(purpose: str, *about: SupportsIndex | str) -> int:
     >>> seed_for("noise", 0, "maze", 3) == seed_for("noise", 0, "maze", 3) != seed_for("noise", 0, "maze", 4)
     True
     """
-    digest = hashlib.sha256(repr(tuple(map(_plain, about))).encode()).digest()
-    return (PURPOSES[purpose] << BITS) | int.from_bytes(digest[: BITS // 8])
+    number = PURPOSES[purpose]
+    digest = hashlib.sha256(repr((purpose, *map(_plain, about))).encode()).digest()
+    return (number << BITS) | int.from_bytes(digest[: BITS // 8])
 
 
 def _plain(value: SupportsIndex | str) -> int | str:

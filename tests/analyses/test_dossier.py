@@ -6,6 +6,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from cos_interp.analyses.dossier import DossierConfig, ExperimentFacts, together
@@ -21,7 +22,9 @@ from cos_interp.analyses.driver.settings import SuiteConfig
 from cos_interp.analyses.driver.store import RunError, RunStore
 from cos_interp.analyses.driver.workers import WorkerFailed
 from cos_interp.cli import app
+from cos_interp.interp import HookedVideoPipeline
 from cos_interp.interp.terminal import Failure
+from cos_interp.organism import package
 
 
 class CountConfig(SuiteConfig):
@@ -72,6 +75,38 @@ def test_every_experiment_can_be_configured():
         assert (made.seed, made.num_inference_steps, getattr(made, dossier.size_field(entry))) == (3, 7, 4)
     with pytest.raises(ValueError, match="the experiments are patching"):
         dossier.chosen(DossierConfig(only=("nothing",)))
+
+
+def test_a_dossier_like_another_has_its_sizes_and_takes_over_the_twins_that_are_the_same(counted, organism, tmp_path):
+    config = DossierConfig(budget="1s", twins=2)
+    dossier.run_and_report(config, tmp_path / "first", model=organism, workers=1)
+    size = len(CALLS) // 3
+    other = HookedVideoPipeline.from_pipeline(package.untrained_twin(5))
+    other.defaults |= organism.defaults
+    CALLS.clear()
+    asked = config.model_copy(update={"like": str(tmp_path / "first"), "budget": "9h"})
+    dossier.run_and_report(asked, tmp_path / "second", model=other, workers=1)
+    assert len(CALLS) == size  # the model alone, and no larger
+    for name in ("twin-0", "twin-1"):
+        first, second = (tmp_path / of / "count" / name / "results.parquet" for of in ("first", "second"))
+        assert first.read_bytes() == second.read_bytes()
+    with torch.no_grad():
+        next(other.pipe.vae.parameters()).add_(0.1)  # other twins
+    CALLS.clear()
+    dossier.run_and_report(asked, tmp_path / "third", model=other, workers=1)
+    assert len(CALLS) == 3 * size
+
+
+def test_a_dossier_like_one_of_other_items_or_none_is_refused(counted, organism, tmp_path):
+    config = DossierConfig(budget="1s", twins=0)
+    dossier.run_and_report(config, tmp_path / "first", model=organism, workers=1)
+    for change, said in (
+        ({"like": str(tmp_path / "nowhere")}, "no dossier is there"),
+        ({"like": str(tmp_path / "first" / "count")}, "no dossier is there"),
+        ({"like": str(tmp_path / "first"), "confirm": True}, "it has --confirm False and this one True"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            dossier.run_and_report(config.model_copy(update=change), tmp_path / "second", model=organism, workers=1)
 
 
 def test_a_dossier_grows_to_its_budget_and_is_not_repeated(counted, organism, tmp_path):
