@@ -36,11 +36,14 @@ bench: $(VENV)/installed
 bench-gpu: $(VENV)/installed
 	$(BIN)/python benchmarks/gpu.py 14B 1.3B --tokens 32760 7800
 
-# both runs continue where they were stopped, and are not repeated while model, rules and settings are the same
+# three seeds of one recipe on items that no rule has seen. Each run continues where it was stopped, and is not repeated while
+# model, rules and settings are the same; twins are the same for all three seeds and run once
+FINDINGS = $(BIN)/cos analyze all --confirm --budget 110m --model organism:$(1) --out runs/findings/$(1)
 findings: $(VENV)/installed
-	$(BIN)/cos analyze all --budget 110m --out runs/findings/cos-500
-	$(BIN)/cos analyze all --budget 110m --confirm --out runs/findings/unseen
-	$(BIN)/cos report findings runs/findings/cos-500 runs/findings/unseen --out docs/findings.md
+	$(call FINDINGS,seed1)
+	$(call FINDINGS,seed2) --like runs/findings/seed1
+	$(call FINDINGS,seed3) --like runs/findings/seed1
+	$(BIN)/cos report findings runs/findings/seed1 runs/findings/seed2 runs/findings/seed3 --out docs/findings.md
 
 models: $(VENV)/installed-test
 	$(BIN)/python -m cos_interp.interp.check.matrix docs/models.md

@@ -162,8 +162,9 @@ class PairedShares(Estimate):
 
 
 class Mean(Estimate):
-    """A mean over items. Skewed values (the default, since an outcome may be): bootstrap-t (Efron 1982), from 12 items on.
-    ``normal=True`` for values known to be roughly so: Student's t, from 8 items on.
+    """A mean over items. Skewed values (the default, since an outcome may be): bootstrap-t (Efron 1982), from 12 items on; of
+    fewer, which decide nothing, Student's t, for their resamples are too few. ``normal=True`` for values known to be roughly
+    so: Student's t, from 8 items on.
 
     Where all items but ``FEW`` have one value, resamples without variation are too many for either. ``bounds``, between which the
     quantity lies by its definition (a share, a difference of shares), give an interval then: see :meth:`_counted`. A quantity
@@ -225,7 +226,7 @@ class Mean(Estimate):
             return self._counted(self.bounds, level)
         if not self.varies():
             return math.nan, math.nan
-        if self.normal:
+        if self.normal or self.n < self.least:
             low, high = stats.t.interval(level, self.n - 1, self.value, self._error)
             return float(low), float(high)
         below, above = np.quantile(self._studentized, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")

@@ -48,19 +48,17 @@ def remaining_share(sigmas: Sequence[float], step: int) -> float:
 def mean_number(values: Sequence[float] | np.ndarray) -> Number:
     """Mean over items with its 95 % interval; NaN items are left out.
 
-    The exact one where all are 0 or 1; else the bootstrap-t, or Student's t where that has no bounds: below twelve items, and
-    where hardly any item differs from the others.
+    The exact one where all are 0 or 1; else the bootstrap-t, or Student's t where that has no bounds: where hardly any item differs
+    from the others.
     """
     items = np.asarray(values, float)
     known = items[~np.isnan(items)]
-    if len(known) and np.isin(known, (0, 1)).all():
-        return Share(known).number()
-    skewed = Mean(known)
-    return (
-        skewed.number()
-        if skewed.n >= skewed.least and np.isfinite(skewed.interval()).all()
-        else Mean(known, normal=True).number()
-    )
+    return Share(known).number() if len(known) and np.isin(known, (0, 1)).all() else _mean(known)
+
+
+def _mean(items: np.ndarray) -> Number:
+    skewed = Mean(items)
+    return skewed.number() if np.isfinite(skewed.interval()).all() else Mean(items, normal=True).number()
 
 
 def by_item(rows: pd.DataFrame, value: str, item: str = "problem") -> Number:
@@ -74,7 +72,7 @@ def paired(first: pd.Series, second: pd.Series) -> Number:
     both = pd.concat([first, second], axis=1, join="inner").dropna().to_numpy(float)
     if len(both) and np.isin(both, (0, 1)).all():
         return PairedShares(both[:, 0], both[:, 1]).number()
-    return mean_number(both[:, 0] - both[:, 1])
+    return _mean(both[:, 0] - both[:, 1])  # differences that happen to be 0 and 1 are no share
 
 
 def curve(rows: pd.DataFrame, value: str, along: str = "step", item: str = "problem") -> pd.DataFrame:

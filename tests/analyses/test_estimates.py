@@ -35,6 +35,13 @@ def of_counts(n: int, both: int, gained: int, lost: int) -> PairedShares:
     return PairedShares([1] * (both + gained) + [0] * (lost + rest), [1] * both + [0] * gained + [1] * lost + [0] * rest)
 
 
+def test_a_mean_of_too_few_items_has_students_interval_and_no_wild_one():
+    """Of three items a resample in nine is without variation, so that a bootstrap-t has bounds of any size."""
+    found = Mean([0.5, 0.5 + 1e-15, 0.9])
+    assert found.interval() == pytest.approx(stats.t.interval(0.95, 2, found.value, stats.sem(found.items)))
+    assert found.lacking() == "3 of at least 12 items"
+
+
 def test_paired_shares_are_covered_at_thirty():
     """Enumerated: every outcome of 30 pairs at 75 true tables; beyond differences of .75 it covers .928 at worst."""
     n, found = 30, outcomes(30)
