@@ -218,6 +218,25 @@ def report_findings(
     typer.echo(f"Findings: {out.resolve()}")
 
 
+@report_app.command("account")
+def report_account(
+    runs: Annotated[list[Path], typer.Argument(help="Runs of posterior, seed-choice, circuit or steering, or dossiers.")],
+    out: Annotated[Path, typer.Option(help="Markdown file; figures go to media beside it.")] = Path("plan.md"),
+) -> None:
+    """Where a plan comes from, as several runs find it: an article with their figures, numbers and commands.
+
+    Example: cos report account runs/findings/seed1 runs/findings/seed2 runs/circuit-place --out docs/plan.md
+    """
+    from cos_interp.analyses.reporting import account
+
+    made = account.chapters([load(folder) for folder in account.folders(runs)], EXPERIMENTS)
+    for chapter in made:
+        if chapter.figure is not None:
+            write_file(out.parent / "media" / chapter.figure[0], chapter.figure[1].encode())
+    write_file(out, account.article(made).encode())
+    typer.echo(f"Account: {out.resolve()}")
+
+
 @report_app.command("figures")
 def report_figures(
     run: Annotated[Path, typer.Argument(help="Run folder.")],

@@ -48,8 +48,8 @@ def remaining_share(sigmas: Sequence[float], step: int) -> float:
 def mean_number(values: Sequence[float] | np.ndarray) -> Number:
     """Mean over items with its 95 % interval; NaN items are left out.
 
-    The exact one where all are 0 or 1; else the bootstrap-t, or Student's t where that has no bounds: where hardly any item differs
-    from the others.
+    The exact one where all are 0 or 1; else the bootstrap-t, or Student's t where that has no bounds: where hardly any item
+    differs from the others.
     """
     items = np.asarray(values, float)
     known = items[~np.isnan(items)]
