@@ -48,7 +48,11 @@ class Placing:
 
     def place(self, pipe: Any) -> None:
         """Put a loaded pipeline where it belongs. InterpError for what it cannot do."""
+        import torch
+
         device = self.where()
+        if device.type == "cuda" and self.type() is torch.float32:
+            torch.backends.cudnn.allow_tf32 = False  # of the whole process: convolutions would keep 10 bits of the mantissa
         _add_loras(pipe, self.lora)
         if self.vae_tiling:
             if not hasattr(pipe.vae, "enable_tiling"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import accelerate
 import diffusers
@@ -15,7 +16,7 @@ from diffusers.hooks import LayerSkipConfig, apply_first_block_cache, apply_laye
 from diffusers.hooks.context_parallel import apply_context_parallel
 from safetensors.torch import load_file, save_file
 
-from cos_interp.interp import HookedVideoPipeline, InterpError
+from cos_interp.interp import HookedVideoPipeline, InterpError, placing
 from cos_interp.interp.check.proof import check_adapter
 from cos_interp.interp.families import tiny
 from cos_interp.interp.placing import Placing
@@ -382,6 +383,16 @@ def test_what_the_command_line_says_is_what_diffusers_does(folder, tmp_path):
     assert model.pipe.vae.use_tiling and model.pipe.transformer.dtype == torch.bfloat16
     expected = own(**call, generator=torch.Generator().manual_seed(0), output_type="latent", return_dict=False)[0]
     assert torch.equal(model.run(seed=0, **call).latents, expected)
+
+
+@pytest.mark.parametrize(("dtype", "rounded"), [("fp32", False), ("bf16", True), ("auto", True)])
+def test_single_precision_on_a_gpu_is_single_precision_in_convolutions_too(dtype, rounded, monkeypatch):
+    """PyTorch lets cuDNN round to TF32 by default. There is no GPU here, so where the pipeline goes is only written down."""
+    monkeypatch.setattr(placing, "_devices", lambda: ["cuda", "cpu"])
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    moved = []
+    Placing(dtype=dtype).place(SimpleNamespace(to=moved.append))
+    assert moved == [torch.device("cuda")] and torch.backends.cudnn.allow_tf32 is rounded
 
 
 def test_auto_is_single_precision_on_the_cpu():
