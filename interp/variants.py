@@ -1,7 +1,7 @@
 """Variants of the shipped organism: folders that hold what differs, all else is the organism's.
 
 A variant's folder holds ``model_index.json``, its ``card.json``, the parts of its pipeline that the organism does not have, and
-for a part of which only a few weights differ a file of these, ``PART.safetensors``. Weights in bfloat16 are packed by a third (xz).
+for a part of which only a few weights differ a file of these, ``PART.safetensors``. Weights are packed (xz), by a third.
 """
 
 from __future__ import annotations
