@@ -17,7 +17,7 @@ from cos_interp.organism.loop import Recipe, mixed
 from cos_interp.organism.text import PromptTable
 from cos_interp.tasks import grid
 
-RECIPE = Recipe(steps=5200, batch=32, lr=1.5e-3, muon_lr=3e-3, warmup=100, decay=0.35, ema=0.999)
+RECIPE = Recipe(steps=12000, batch=32, lr=1.5e-3, muon_lr=3e-3, warmup=100, decay=0.35, ema=0.999)
 NOISES = 2  # noise levels a clip; the recipe's batch counts clips
 PROMPT_DROPOUT = 0.2  # guidance needs a good unconditional model
 HIGH, HIGH_SHARE = 0.95, 0.07  # noise levels drawn from (HIGH, 1) on top of the logit-normal ones: 10 % in all

@@ -51,6 +51,8 @@ def rules() -> dict[str, Rule]:
     held = tomllib.loads(PATH.read_text(encoding="utf-8"))
     return {f"{group}.{name}": Rule(**rule) for group, named in held.items() for name, rule in named.items()}
 
+MOST_ITEMS = 100_000  # beyond which the number is not told
+
 
 def digest() -> str:
     """sha256 of the file of rules."""
@@ -98,4 +100,15 @@ def beyond(number: Number, twins: Sequence[Number]) -> Number | None:
 def _more(estimate: Estimate, rule: Rule) -> str:
     """What would decide: the number of items, were the true value this one."""
     needed = estimate.needed(rule.smallest)
-    return "" if needed is None else f"; about {needed} items would decide, were {estimate.value:.2f} the true value"
+    return "" if needed is None else f"; {roughly(needed)} items would decide, were {estimate.value:.2f} the true value"
+
+
+def roughly(count: int) -> str:
+    """A number of items that is known to two digits at best.
+
+    >>> roughly(12), roughly(2859), roughly(1_656_270)
+    ('about 12', 'about 2,900', 'more than 100,000')
+    """
+    if count > MOST_ITEMS:
+        return f"more than {MOST_ITEMS:,}"
+    return f"about {round(count, 2 - len(str(count))):,}"
