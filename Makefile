@@ -36,9 +36,9 @@ bench: $(VENV)/installed
 bench-gpu: $(VENV)/installed
 	$(BIN)/python benchmarks/gpu.py 14B 1.3B --tokens 32760 7800
 
-# three seeds of one recipe on items that no rule has seen. Each run continues where it was stopped, and is not repeated while
+# three seeds of one recipe on items that no rule has seen, at the experiments' own sizes. Each run continues where it was stopped, and is not repeated while
 # model, rules and settings are the same; twins are the same for all three seeds and run once
-FINDINGS = $(BIN)/cos analyze all --confirm --budget 110m --model organism:$(1) --out runs/findings/$(1)
+FINDINGS = $(BIN)/cos analyze all --confirm --budget none --model organism:$(1) --out runs/findings/$(1)
 findings: $(VENV)/installed
 	$(call FINDINGS,seed1)
 	$(call FINDINGS,seed2) --like runs/findings/seed1

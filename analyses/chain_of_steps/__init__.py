@@ -7,6 +7,7 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.facts import RunFacts
 from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import SuiteConfig
 
@@ -39,6 +40,12 @@ class ChainOfStepsConfig(SuiteConfig):
         return self
 
 
+class StepsFacts(RunFacts):
+    """Of a run whose frames are kept. ``answers``: the candidates of its ``weights``; empty where there are none."""
+
+    answers: tuple[str, ...] = ()
+
+
 ENTRY = Entry(
     "chain-of-steps",
     ChainOfStepsConfig,
@@ -49,6 +56,7 @@ ENTRY = Entry(
         "cos analyze chain-of-steps --items 125 --noises 1 --out runs/full",
     ),
     seconds=130,
+    facts=(StepsFacts,),
     compared=(
         Measured("Solved, read from the clean estimate", "status", where={"kind": "steps"}, by=("unique",), counts="solved"),
         Measured("Distance of the clean estimate from the final latent", "distance", where={"kind": "steps"}),

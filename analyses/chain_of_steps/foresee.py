@@ -11,7 +11,7 @@ def foresee(config: ChainOfStepsConfig, outlook: Outlook) -> list[Use]:
     """A generation an item and noise, every step of it decoded, and those of the sweep."""
     asked = [piece for piece, _ in pieces(config) if isinstance(piece, tuple)]
     whole = [(problem, noise) for what, problem, noise in asked if what == "steps"]
-    shown = sum(problem.first and noise == 0 for problem, noise in whole)
+    shown = sum(problem.shown and noise == 0 for problem, noise in whole)
     clips = outlook.steps + 1
     found = [Use("runs, every step decoded", len(whole), decoded=clips, disk=shown * clips * outlook.shape.clip_bytes)]
     swept = sum(what == "sweep" for what, _, _ in asked)

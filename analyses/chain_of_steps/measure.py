@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig, files
+from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig, StepsFacts, files
 from cos_interp.analyses.driver.experiment import Unit, each_unit
 from cos_interp.analyses.driver.facts import PIXELS, RunFacts
 from cos_interp.analyses.driver.store import Row
@@ -55,13 +55,19 @@ def measure(model: HookedVideoPipeline, config: ChainOfStepsConfig, piece: Piece
 
 def _steps(model: HookedVideoPipeline, config: ChainOfStepsConfig, problem: Problem, noise: int) -> Unit:
     run = generate(model, config, problem, problem.noise(noise))
-    clips = clean_videos(model, run)
-    beside = _believed(model, problem, run)
+    clips, among = clean_videos(model, run), _among(model, problem, run)
+    beside = [{}] * (run.steps + 1) if among is None else believed(run, among)
     about = {**problem.facts, "kind": "steps", "noise": noise}
     rows = [{**about, **read, **more} for read, more in zip(read_steps(problem, clips, run), beside, strict=True)]
-    kept = {"frames": torch.from_numpy(clips)} if problem.first and noise == 0 else {}
-    axes = dict.fromkeys(kept, ("step", *PIXELS))
-    return Unit(rows, kept, RunFacts(axes=axes, sigmas=tuple(run.sigmas), prompt=problem.call["prompt"]))
+    facts = RunFacts(sigmas=tuple(run.sigmas), prompt=problem.call["prompt"])
+    if not (problem.shown and noise == 0):
+        return Unit(rows, facts=facts)
+    kept = {"frames": torch.from_numpy(clips)}
+    axes: dict[str, tuple[str, ...]] = {"frames": ("step", *PIXELS)}
+    if among is not None:
+        kept |= {"weights": weighed(run, among)}
+        axes |= {"weights": ("step", "answer")}
+    return Unit(rows, kept, StepsFacts(**{**dict(facts), "axes": axes, "answers": among.answers if among else ()}))
 
 
 def _sweep(model: HookedVideoPipeline, config: ChainOfStepsConfig, problem: Problem) -> Unit:
@@ -76,12 +82,15 @@ def _sweep(model: HookedVideoPipeline, config: ChainOfStepsConfig, problem: Prob
 # --- candidates ------------------------------------------------------------------------------------------------------
 
 
-def _believed(model: HookedVideoPipeline, problem: Problem, run: Run) -> list[Row]:
-    """For every step and the final latent what :func:`believed` says; nothing for an item with one right answer."""
-    item, found = problem.item, None
-    if item is not None and not item.unique:
-        found = candidates(model, item, run.latents)
-    return [{}] * (run.steps + 1) if found is None else believed(run, found)
+def _among(model: HookedVideoPipeline, problem: Problem, run: Run) -> Candidates | None:
+    """The right answers of an item that has several."""
+    item = problem.item
+    return None if item is None or item.unique else candidates(model, item, run.latents)
+
+
+def weighed(run: Run, among: Candidates) -> Tensor:
+    """The share ``[step, answer]`` of each right answer in the clean estimates and in the final latent."""
+    return torch.stack([belief.shares(estimate, among.latents) for estimate in (*run.x0hat, run.latents)]).float()
 
 
 def believed(run: Run, among: Candidates) -> list[Row]:

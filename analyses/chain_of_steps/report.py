@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cos_interp.analyses.chain_of_steps import files_report
+from cos_interp.analyses.chain_of_steps import StepsFacts, files_report
 from cos_interp.analyses.chain_of_steps.findings import findings
 from cos_interp.analyses.chain_of_steps.forming import forming
 from cos_interp.analyses.driver import pages
@@ -78,9 +78,8 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     judged = rows[rows.status.notna()]
     found, notes = findings(result, judged, result.sigmas) if len(judged) else [], []
     if judged.empty:
-        notes = [
-            "These problems have no verifier (see --scorer): only the distance of the estimates to the final latent is shown."
-        ]
+        judge = "The scorer gives no verdict" if result.config.scored else "These problems have no verifier (see --scorer)"
+        notes = [f"{judge}: only the distance of the estimates to the final latent and graded readings are shown."]
     reels = [_reel(store, unit, facts) for unit, facts in result.units_of(RunFacts).items() if facts.axes]
     shown = "Decoded clean estimates along the steps, the final video beside them, and what the verifier reads."
     sections = [
@@ -226,13 +225,17 @@ def _distance(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
 
 
 def _reel(store: RunStore, unit: str, facts: RunFacts) -> pages.Reel:
-    """The decoded estimates of one run, with the noise level and what the verifier reads at each step."""
-    clips, read = store.tensors(unit)["frames"].numpy(), pd.DataFrame(store.finished(unit)[0])
+    """The decoded estimates of one run, with the noise level, what the verifier reads at each step, and each right answer's share
+    where there are several."""
+    tensors, read = store.tensors(unit), pd.DataFrame(store.finished(unit)[0])
+    clips, weights = tensors["frames"].numpy(), tensors.get("weights")
+    answers = facts.answers if isinstance(facts, StepsFacts) else ()
     last, rows = len(clips) - 1, []
     for step, sigma in enumerate([*facts.sigmas, 0.0]):
         row = read[read.step == step].iloc[0]
         told = {"sigma": sigma, "reads": row.status, "answers shown": row.get("shown")}
-        rows.append(pages.Shown("final video" if step == last else f"step {step}", told, {"step": step}))
+        bars = {} if weights is None else dict(zip(answers, map(float, weights[step]), strict=True))
+        rows.append(pages.Shown("final video" if step == last else f"step {step}", told, {"step": step}, bars))
     commit = commit_step(_readable(read)) if read.status.notna().all() else None
     return pages.Reel(unit, f"“{facts.prompt}”", clips, rows, along="step", mark=commit)
 

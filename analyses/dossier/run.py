@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -35,10 +36,12 @@ UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
 def seconds(text: str) -> float:
-    """``90s``, ``20m``, ``1.5h`` in seconds; ValueError for anything else."""
+    """``90s``, ``20m``, ``1.5h`` in seconds, ``none`` as infinity; ValueError for anything else."""
+    if text.strip() == "none":
+        return math.inf
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip())
     if not found or float(found[1]) == 0:
-        raise ValueError(f"--budget {text!r}: give a time like 90s, 20m or 1h")
+        raise ValueError(f"--budget {text!r}: give a time like 90s, 20m or 1h, or none")
     return float(found[1]) * UNITS[found[2]]
 
 
@@ -47,12 +50,13 @@ def size_field(entry: Entry) -> str:
     return "items" if "items" in entry.config.model_fields else "pairs"
 
 
-def configured(entry: Entry, config: DossierConfig, items: int) -> AnalysisConfig:
-    """An experiment's own defaults, with the dossier's model, inputs and seed, at a size."""
+def configured(entry: Entry, config: DossierConfig, items: int | None = None) -> AnalysisConfig:
+    """An experiment's own defaults, with the dossier's model, inputs and seed, at a size; None: its own."""
     shared = {"model", "revision", "guidance_scale", "seed", "prompts", "twins", "confirm"} & set(entry.config.model_fields)
     if config.num_inference_steps != DossierConfig().num_inference_steps:
         shared.add("num_inference_steps")
-    return entry.config(**{name: getattr(config, name) for name in shared}, **{size_field(entry): items})
+    size = {} if items is None else {size_field(entry): items}
+    return entry.config(**{name: getattr(config, name) for name in shared}, **size)
 
 
 def fitting_items(allowed: float, pilot_seconds: float) -> int:
@@ -119,9 +123,9 @@ def _each(
 def _one(
     entry: Entry, config: DossierConfig, store: RunStore, ways: Mapping[str, Any], allowed: float, other: alike.Like | None
 ) -> tuple[ExperimentFacts, bool]:
-    """One experiment within ``allowed`` seconds: a small run first, which grows when more fits; or at the size that it has in
-    another dossier, whose twins are taken over where they are the same. With it, whether it failed for a
-    reason that may pass: a lost worker or a full disk, not a model that does not fit."""
+    """One experiment within ``allowed`` seconds: a small run first, which grows when more fits; without a limit at its own size;
+    or at the size that it has in another dossier, whose twins are taken over where they are the same. With it, whether it failed
+    for a reason that may pass: a lost worker or a full disk, not a model that does not fit."""
     folder, made = store.folder / entry.name, load(entry.name)
     said: dict[str, Any] = {}
     passing, began = False, time.monotonic()
@@ -129,10 +133,11 @@ def _one(
         given = other and other.sized(entry)
         if other:
             other.take_twins(entry, folder)
-        asked = _config_of(folder, entry) or given or configured(entry, config, PILOT)
+        sized = given or (configured(entry, config) if math.isinf(allowed) else None)
+        asked = _config_of(folder, entry) or sized or configured(entry, config, PILOT)
         _, report = experiment.run_and_report(made, asked, folder, **ways)
         spent = time.monotonic() - began
-        fitting = PILOT if given else fitting_items(allowed - spent, spent)
+        fitting = PILOT if sized else fitting_items(allowed - spent, spent)
         if getattr(asked, size_field(entry)) == PILOT < fitting:
             asked = configured(entry, config, fitting)
             if spent / (1 + config.twins) * fitting / PILOT < SHORT and config.twins == USUAL_TWINS:

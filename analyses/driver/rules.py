@@ -51,6 +51,7 @@ def rules() -> dict[str, Rule]:
     held = tomllib.loads(PATH.read_text(encoding="utf-8"))
     return {f"{group}.{name}": Rule(**rule) for group, named in held.items() for name, rule in named.items()}
 
+
 MOST_ITEMS = 100_000  # beyond which the number is not told
 
 

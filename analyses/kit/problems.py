@@ -43,6 +43,12 @@ class Problem:
     source: str = field(default="", compare=False)  # the line of a file of the user's
     case: Case | None = field(default=None, compare=False)  # of the user's own: what its scorer is told
     scorer: Scorer | None = field(default=None, compare=False)
+    several: bool = field(default=False, compare=False)  # the first of its task that has several right answers
+
+    @property
+    def shown(self) -> bool:
+        """Whether it is shown where two of a task are: the first, and the first that could end in several ways."""
+        return self.first or self.several
 
     @property
     def first(self) -> bool:
@@ -86,8 +92,11 @@ def _of_task(config: TasksConfig, task: Task | ClipTask) -> Iterator[Problem]:
         yield from _cases(config, task)
         return
     of = suite.confirmation_items if config.confirm else suite.task_items
-    for i, item in enumerate(of(task.name)[: config.items]):
-        yield Problem(f"{task.name}-{i:03d}", item_call(item), seed_for("noise", *config.about, task.name, i), i, item)
+    asked = of(task.name)[: config.items]
+    several = next((i for i, item in enumerate(asked) if not item.unique), None)
+    for i, item in enumerate(asked):
+        seed = seed_for("noise", *config.about, task.name, i)
+        yield Problem(f"{task.name}-{i:03d}", item_call(item), seed, i, item, several=i == several)
 
 
 def _cases(config: TasksConfig, task: ClipTask) -> Iterator[Problem]:

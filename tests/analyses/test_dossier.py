@@ -61,6 +61,7 @@ def counted(monkeypatch):
 
 def test_budget_and_sizes():
     assert dossier.seconds("90s") == 90 and dossier.seconds("20m") == 1200 and dossier.seconds("1.5h") == 5400
+    assert dossier.seconds("none") == float("inf")
     for bad in ("20", "0m", "soon", "-3m"):
         with pytest.raises(ValueError, match="20m"):
             dossier.seconds(bad)
@@ -75,6 +76,12 @@ def test_every_experiment_can_be_configured():
         assert (made.seed, made.num_inference_steps, getattr(made, dossier.size_field(entry))) == (3, 7, 4)
     with pytest.raises(ValueError, match="the experiments are patching"):
         dossier.chosen(DossierConfig(only=("nothing",)))
+
+
+def test_a_dossier_without_a_budget_has_the_experiments_own_sizes(counted, organism, tmp_path):
+    result, _ = dossier.run_and_report(DossierConfig(budget="none", twins=0), tmp_path / "run", model=organism, workers=1)
+    own = CountConfig().items
+    assert result.units["count"].items == own == len(CALLS) and result.units["count"].command == "cos analyze count"
 
 
 def test_a_dossier_like_another_has_its_sizes_and_takes_over_the_twins_that_are_the_same(counted, organism, tmp_path):

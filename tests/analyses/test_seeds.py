@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig
-from cos_interp.analyses.kit.pairs import Recorder, find_pair, stranger
+from cos_interp.analyses.kit.pairs import HOPELESS, NoPair, Recorder, find_pair, stranger
 from cos_interp.analyses.kit.problems import problems
 from cos_interp.analyses.kit.seeds import BITS, PURPOSES, seed_for
 from cos_interp.analyses.patching import PatchingConfig
+from cos_interp.interp import HookedVideoPipeline
+from cos_interp.organism import package, shapes
 
 ABOUT = st.lists(st.one_of(st.integers(0, 10**6), st.text(max_size=8)), max_size=4)
 
@@ -51,6 +53,16 @@ def test_the_problems_of_a_pair_have_its_place(organism):
     pair = find_pair(recorder, "place", "prompt", 2)
     assert {pair.clean.problem.index, pair.corrupt.problem.index, stranger("place", recorder.config, 2).index} == {2}
     assert not pair.clean.problem.first
+
+
+def test_pairs_are_not_looked_for_long_in_a_model_that_solves_nothing(monkeypatch):
+    model = HookedVideoPipeline.from_pipeline(package.untrained_twin(3))
+    model.defaults |= shapes.CALL_DEFAULTS
+    recorder = Recorder(model, PatchingConfig(num_inference_steps=2))
+    before = model.block_calls
+    with pytest.raises(NoPair, match="the model solved none of the first 20 candidate runs"):
+        find_pair(recorder, "place", "seed", 0)
+    assert model.block_calls - before == HOPELESS * 2 * model.layers
 
 
 def test_the_noise_of_an_item_does_not_depend_on_the_other_tasks():
