@@ -174,6 +174,8 @@ def test_what_is_believed_of_a_run_is_the_kits():
         shares = torch.tensor([0.5, 0.5, 0]) if step == 0 else torch.tensor([0.0, 1, 0])
         assert rows[step]["apart"] == pytest.approx(belief.total_variation(shares, posterior), abs=1e-6)
     assert rows[0]["bayes"] == pytest.approx(3) and rows[2]["bayes"] == 1
+    shown = chain.weighed(run, found)  # of each step and the final latent
+    torch.testing.assert_close(shown, torch.tensor([[0.5, 0.5, 0], [0, 1, 0], [0, 1, 0]]), atol=1e-5, rtol=0)
 
 
 def test_the_rest_is_moved_whole():

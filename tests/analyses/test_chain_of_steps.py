@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from support import build_tiny, tiny_call
 
-from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig
+from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig, StepsFacts
 from cos_interp.analyses.chain_of_steps import report as chain_of_steps_report
 from cos_interp.analyses.commitment import CommitmentConfig
 from cos_interp.analyses.commitment import measure as commitment
@@ -225,7 +225,10 @@ def test_a_seed_in_the_call_of_a_sampler_is_refused():
 
 
 CASES = {
-    "chain-of-steps": (load("chain-of-steps"), ChainOfStepsConfig(**SMALL, noises=2, tasks=("maze", "place"), sweep_items=0)),
+    "chain-of-steps": (
+        load("chain-of-steps"),
+        ChainOfStepsConfig(**SMALL | {"items": 2}, noises=2, tasks=("maze", "place"), sweep_items=0),
+    ),
     "commitment": (load("commitment"), CommitmentConfig(**SMALL, noises=2, pairs=1, tasks=("maze",), steps=(0, 3))),
     "ensemble": (load("ensemble"), EnsembleConfig(**SMALL, tasks=("maze", "bounce"), tensors=("v", "x_t"))),
 }
@@ -240,6 +243,12 @@ def test_a_small_real_run_with_its_report(name, organism, tmp_path):
     again = experiment.run(made, config, tmp_path / "run", model=organism, workers=1)
     pd.testing.assert_frame_equal(result.rows, again.rows)
     json.dumps(report.data)
+    if name == "chain-of-steps":
+        kept = {name: facts for name, facts in result.units_of(StepsFacts).items() if facts.answers}
+        assert kept  # the first item of a task with several right answers is shown, and how much of each at every step
+        for unit, facts in kept.items():
+            weights = RunStore(tmp_path / "run").tensors(unit)["weights"]
+            assert weights.shape == (5, len(facts.answers)) and all(f'"{one}":' in report.html for one in facts.answers)
     if name == "commitment" and (result.rows.kind == "transplant").any():
         moved = result.rows[(result.rows.site == "hook_x_t") & (result.rows.group == "all")]
         assert (moved.effect == 1).all()
