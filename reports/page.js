@@ -239,6 +239,7 @@
     let marking = false;
     let clock = 0;
 
+    const over = data.over && overlay(data, () => draw());
     const views = rows.map(() => {
       const canvas = make("canvas", { role: "img", width: data.width, height: data.height });
       canvas.style.width = `${Math.max(data.width, Math.min(200, data.width * Math.ceil(160 / data.width)))}px`;
@@ -265,6 +266,7 @@
       views.forEach(({ canvas, caption, whole, pen }, place) => {
         const row = data.rows[rows[place]];
         if (sheet.naturalWidth) marking ? mark(pen, rows[place]) : pixels(pen, rows[place]);
+        over?.paint(pen, frame);
         const words = [row.name, ...Object.entries(row.told ?? {}).map(([name, value]) => `${name}: ${shown(value)}`)];
         caption.replaceChildren(make("b", { text: words[0] }), ...words.slice(1).flatMap((text) => [make("br"), text]), ...bars(row.bars));
         canvas.setAttribute("aria-label", `${words.join(", ")}, pixel frame ${data.frames[frame]}`);
@@ -301,10 +303,11 @@
     const steps = data.along ? make("input", { type: "range", min: 0, max: last, "aria-label": data.along, input: () => step(Number(steps.value), true) }) : null;
     const against = data.along ? data.rows[last].name : data.rows[rows[0]].name;
     const marker = make("input", { type: "checkbox", change: () => { marking = marker.checked; draw(); } });
-    const controls = make("div", { class: "controls" });
+    const controls = make("div", { class: "controls" }, ...(over?.controls ?? []));
     if (steps) controls.append(make("label", {}, `${data.along} `, steps));
     if (steps && data.mark !== null) controls.append(make("button", { type: "button", text: `To the commit ${data.along}`, click: () => step(data.mark, true) }));
-    controls.append(make("label", {}, "frame ", frames, number), button, make("label", {}, marker, `mark what differs from: ${against}`));
+    controls.append(make("label", {}, "frame ", frames, number), button);
+    if (last > 0) controls.append(make("label", {}, marker, `mark what differs from: ${against}`));
     const whole = make("div", { class: "player", role: "group", "aria-label": `player: ${data.name}` }, make("div", { class: "views" }, ...views.map((view) => view.whole)), controls);
     whole.addEventListener("keydown", (event) => {
       const act = { ",": () => go(frame - 1), ".": () => go(frame + 1), p: () => play(!clock) }[event.key];
@@ -321,6 +324,39 @@
     sheet.decode().then(draw, draw);
     draw();
     return whole;
+  }
+
+  // Maps of tokens over the frames: of each axis one choice, linked to the page's where it has that axis.
+  function overlay({ over, width, height }, changed) {
+    const shades = Uint8Array.from(atob(over.shades), (character) => character.charCodeAt(0));
+    const [frames, tall, wide] = over.shape;
+    const names = Object.keys(over.axes);
+    const picked = names.map(() => 0);
+    const which = () => picked.reduce((sum, at, axis) => sum * over.axes[names[axis]].length + at, 0);
+    const strength = make("output");
+    const selects = names.map((name, axis) => {
+      axes.add(name);
+      const select = make("select", { change: () => { picked[axis] = select.selectedIndex; choose({ [name]: over.axes[name][picked[axis]] }); changed(); } });
+      select.append(...over.axes[name].map((text) => make("option", { value: text, text })));
+      return select;
+    });
+    listeners.push(() => {
+      names.forEach((name, axis) => {
+        const at = over.axes[name].indexOf(chosen.get(name));
+        if (at >= 0) selects[axis].selectedIndex = picked[axis] = at;
+      });
+      changed();
+    });
+    function paint(pen, frame) {
+      const from = (which() * frames + over.frames[frame]) * tall * wide;
+      for (let cell = 0; cell < tall * wide; cell++) {
+        pen.fillStyle = `rgba(230, 80, 0, ${(0.85 * shades[from + cell]) / 255})`;
+        const [left, top] = [((cell % wide) * width) / wide, (Math.floor(cell / wide) * height) / tall];
+        pen.fillRect(left, top, width / wide, height / tall);
+      }
+      strength.textContent = `strongest: ${shown(over.tops[which()])}`;
+    }
+    return { paint, controls: [...names.map((name, axis) => make("label", {}, `${name} `, selects[axis])), strength] };
   }
 
   function bars(weights) {

@@ -9,7 +9,7 @@ import pandas as pd
 
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.facts import Facts, LeftOut
-from cos_interp.analyses.driver.pages import Reel, Shown
+from cos_interp.analyses.driver.pages import Overlay, Reel, Shown
 from cos_interp.analyses.patching import PairFacts, PatchingConfig, SideFacts
 from cos_interp.analyses.patching.report import page
 
@@ -57,7 +57,13 @@ def made_up_reels(text: str) -> list[Reel]:
     at = {"tokens": "all", "step": 1, "layer": 1, "site": SITE}
     pair = [Shown("receives", {"prompt": text}), Shown("gives", {"prompt": text}), Shown("patched", told, at)]
     steps = [Shown(f"step {k}", told, {"step": k}, bars={text: 0.5}) for k in range(3)]
-    return [Reel("prompt-000", text, clips, pair), Reel("scrubber", text, clips, steps, along="step", mark=1)]
+    maps = np.zeros((2, 2, 2, 2, 2))  # look, layer, token frame, row, col
+    maps[1, :, 1, 0, 0], maps[0, 1, 1, 1, 1] = (0.25, 0.5), 0.75
+    over = Overlay(maps, {"look": [text, "other"], "layer": ["0", "1"]}, [0, 0, 1, 1])
+    return [
+        Reel("prompt-000", text, clips, pair), Reel("scrubber", text, clips, steps, along="step", mark=1),
+        Reel("laid over", text, clips[:1], [Shown("video")], over=over),
+    ]  # fmt: skip
 
 
 def build(text: str) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from cos_interp.analyses.attention import AttentionConfig, AttentionFacts
 from cos_interp.analyses.attention.words import Word, chosen_words, encoded_text, prompt_words, word_cells
 from cos_interp.analyses.driver.experiment import Unit, each_unit
+from cos_interp.analyses.driver.facts import PIXELS
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit import attention_maths as maths
 from cos_interp.analyses.kit.attention_maths import Grid
@@ -32,6 +33,8 @@ class Reader:
         self.rows: list[Row] = []
         self.self_maps: dict[tuple[int, int], Tensor] = {}  # (step, layer) -> [head, frame, row, col]
         self.word_maps: dict[tuple[int, int], Tensor] = {}  # (step, layer) -> [word, frame, row, col]
+        # of the item that is shown, (step, layer) -> [head, query or word, frame, row, col]
+        self.looks: dict[tuple[int, int], Tensor] = {}
         self.query: tuple[int, int, int] | None = None
 
     def shown_heads(self, per_head: Tensor) -> Tensor:
@@ -55,6 +58,7 @@ class Reader:
         at = (self.query[0] * grid[1] + self.query[1]) * grid[2] + self.query[2]
         one = maths.softmax_scores(flat[:, at : at + 1], k)[:, 0]
         self.self_maps[hook.step, hook.block] = self.shown_heads(one).unflatten(-1, grid).cpu()
+        self._look(hook, one[:, None], grid)
 
     def across(self, hook: Hook, q: Tensor, k: Tensor) -> None:
         """Text attention: q ``[head, frame, row, col, d]``, k ``[head, text token, d]``."""
@@ -66,6 +70,13 @@ class Reader:
             each = torch.stack([pattern[..., list(w.tokens)].sum(-1) for w in self.words], 1)  # [head, word, token]
             self.word_maps[hook.step, hook.block] = self.shown_heads(each).mean(0).unflatten(-1, grid).cpu()
             self._words(hook, each.cpu(), grid)
+            self._look(hook, each, grid)
+
+    def _look(self, hook: Hook, each: Tensor, grid: Grid) -> None:
+        """Keep maps ``[head, query or word, token]`` of the item that is shown, those of the query first."""
+        if self.problem.first:
+            place, own = (hook.step, hook.block), each.unflatten(-1, grid).cpu()
+            self.looks[place] = torch.cat([self.looks[place], own], 1) if place in self.looks else own
 
     def _add(self, hook: Hook, kind: str, found: dict[str, Tensor]) -> None:
         where = {"kind": kind, "layer": hook.layer, "step": hook.step, "sigma": hook.sigma}
@@ -165,6 +176,9 @@ def measure(model: HookedVideoPipeline, config: AttentionConfig, problem: Proble
     if words:
         tensors["words"] = stacked(reader.word_maps, steps, layers)
         axes["words"] = ("step", "layer", "word", "frame", "row", "col")
+    if problem.first:
+        tensors |= {"looks": stacked(reader.looks, steps, layers), "frames": torch.from_numpy(run.decode()[0])}
+        axes |= {"looks": ("step", "layer", "head", "look", "frame", "row", "col"), "frames": PIXELS}
     assert reader.query is not None  # every run has self-attention
     facts = AttentionFacts(
         axes=axes, sigmas=tuple(run.sigmas), prompt=call["prompt"], steps=steps, layers=tuple(layers), query=reader.query,

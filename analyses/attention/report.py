@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding, Number
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.halves import chosen
+from cos_interp.interp.views import pixel_to_latent
 from cos_interp.reports.figures import matrix_maps
 from cos_interp.reports.grid_maps import grid_maps
 
@@ -30,6 +31,10 @@ STATISTICS = {
     "first_frame": "share to the first frame",
     "sink": "share of the most attended token",
 }
+OVER = (
+    "The final video of one item of each task. Laid over it: how much one token looks at every other, or every token at a word "
+    "of the prompt, in one step, layer and head. Each map is scaled to its own largest value, which is told."
+)
 TEXT = {
     "entropy": "entropy, bits",
     "words": "share to the words (rest: end mark, padding)",
@@ -52,6 +57,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         ),
         pages.Section("Text attention", head_maps(across, TEXT), "From tokens to the prompt, by layer and head."),
         *([word_section(words, named)] if len(words) else []),
+        *over_videos(store, first_of_each_task(result)),
         *[section for unit, about in first_of_each_task(result).items() for section in map_sections(store, unit, about)],
     ]
     source = "CoS section 5.1; Wen et al. (2504.10317: structure of attention); ConceptAttention (2502.04320: words)"
@@ -145,6 +151,29 @@ def by_word(part: pd.DataFrame) -> Number:
 def first_of_each_task(result: AnalysisResult) -> dict[str, AttentionFacts]:
     units = result.units_of(AttentionFacts)
     return {name: units[name] for name in result.rows.drop_duplicates("task").problem}
+
+
+def over_videos(store: RunStore, units: Mapping[str, AttentionFacts]) -> list[pages.Section]:
+    """Every map of the shown items over their videos, one at a time."""
+    reels = [reel for unit, facts in units.items() if (reel := over_video(store, unit, facts)) is not None]
+    return [pages.Section("Over the video", caption=OVER, reels=reels)] if reels else []
+
+
+def over_video(store: RunStore, unit: str, facts: AttentionFacts) -> pages.Reel | None:
+    tensors = store.tensors(unit)
+    if "looks" not in tensors:
+        return None
+    maps, video = tensors["looks"].numpy(), tensors["frames"].numpy()
+    heads, looks, frames = maps.shape[2:5]
+    asked = facts.words if looks > 1 else ()
+    axes = {
+        "look": [f"token {', '.join(map(str, facts.query))} at all", *(f"all at “{word}”" for word in asked)],
+        "step": [str(step) for step in facts.steps], "layer": [str(layer) for layer in facts.layers],
+        "head": [str(head) for head in range(heads)],
+    }  # fmt: skip
+    laid = np.moveaxis(maps, 3, 0)  # what is looked at first
+    over = pages.Overlay(laid, axes, pixel_to_latent(len(video), frames).tolist())
+    return pages.Reel(unit, f"“{facts.prompt}”", video[None], [pages.Shown("final video")], over=over)
 
 
 def map_sections(store: RunStore, unit: str, facts: AttentionFacts) -> list[pages.Section]:

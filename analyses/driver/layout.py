@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from cos_interp.analyses.driver.parts import Clip, Link, Reel, Section
+from cos_interp.analyses.driver.parts import Clip, Link, Overlay, Reel, Section
 from cos_interp.reports.drawing import Curves, Drawing, Maps
 from cos_interp.reports.html import data_uri, drawing, embedded, number
 from cos_interp.tasks.grid import FPS
@@ -17,6 +18,7 @@ from cos_interp.tasks.grid import FPS
 LARGEST = 8_000_000  # bytes of a page
 AROUND = 200_000  # of them for style, script and words
 MOST_ROWS = 500  # of a table on the page
+MOST_SHADES = 1_000_000  # of maps that are laid over a video, a byte each
 
 
 @dataclass
@@ -95,13 +97,24 @@ def _reel(name: str, section: Section, reel: Reel) -> dict[str, Any]:
     ]  # fmt: skip
     data = {
         "kind": "reel", "name": reel.name, "along": reel.along, "mark": reel.mark, "fps": FPS, "height": sheet.height,
-        "width": sheet.width, "frames": list(sheet.frames), "rows": rows,
+        "width": sheet.width, "frames": list(sheet.frames), "rows": rows, "over": _over(reel.over, sheet.frames),
     }  # fmt: skip
     words = "; ".join(", ".join([row.name, *(f"{k} {_cell(v)}" for k, v in row.told.items())]) for row in reel.rows)
     return {
         "id": name, "name": reel.name, "text": reel.text, "data": embedded(data), "file": media_name(section, reel),
         "width": sheet.width * len(sheet.frames), "height": sheet.height * sheet.rows, "above": False,
         "alt": f"rows from above: {words}; columns: pixel frames {', '.join(map(str, sheet.frames))}",
+    }  # fmt: skip
+
+
+def _over(over: Overlay | None, frames: Sequence[int]) -> dict[str, Any] | None:
+    """Maps over the frames of a sheet; None where there are none, or more than a page should hold."""
+    if over is None or over.maps.size > MOST_SHADES:
+        return None
+    return {
+        "axes": {name: list(choices) for name, choices in over.axes.items()}, "shape": list(over.maps.shape[-3:]),
+        "frames": [over.frames[frame] for frame in frames], "tops": over.tops,
+        "shades": base64.b64encode(over.shades).decode(),
     }  # fmt: skip
 
 

@@ -13,10 +13,10 @@ from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import VERDICT_STYLE, Finding
 from cos_interp.analyses.driver.identity import begun_with
 from cos_interp.analyses.driver.layout import file_name, laid_out, media_name
-from cos_interp.analyses.driver.parts import Clip, Link, Reel, Section, Shown
+from cos_interp.analyses.driver.parts import Clip, Link, Overlay, Reel, Section, Shown
 from cos_interp.reports.html import render
 
-__all__ = ["VERDICT_STYLE", "Clip", "Link", "Reel", "Section", "Shown", "build", "strip"]
+__all__ = ["VERDICT_STYLE", "Clip", "Link", "Overlay", "Reel", "Section", "Shown", "build", "strip"]
 
 
 def build(

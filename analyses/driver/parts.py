@@ -48,6 +48,27 @@ class Shown:
 
 
 @dataclass(frozen=True)
+class Overlay:
+    """Maps of tokens that are laid over the frames of a reel, one at a time. ``maps [choice of each axis..., frame, row, col]``,
+    none negative; ``axes``: the choices by name, in that order; ``frames``: the token frame of each pixel frame."""
+
+    maps: np.ndarray
+    axes: Mapping[str, Sequence[str]]
+    frames: Sequence[int]
+
+    @property
+    def shades(self) -> bytes:
+        """Each map in 256 shades of its own largest value."""
+        top = self.maps.max((-3, -2, -1), keepdims=True)
+        return np.round(255 * self.maps / np.where(top > 0, top, 1)).astype(np.uint8).tobytes()
+
+    @property
+    def tops(self) -> list[float]:
+        """The largest value of each map."""
+        return [float(f"{value:.3g}") for value in self.maps.max((-3, -2, -1)).ravel()]
+
+
+@dataclass(frozen=True)
 class Reel:
     """Clips ``[row, pixel frame, height, width, 3]``, uint8, that are looked at together: beside each other, or one after the
     other ``along`` an axis with the last one beside. ``mark``: a row that matters. Differences are shown to the first row (of
@@ -59,6 +80,7 @@ class Reel:
     rows: Sequence[Shown]
     along: str = ""
     mark: int | None = None
+    over: Overlay | None = None
 
     @cached_property
     def sheet(self) -> Sheet:

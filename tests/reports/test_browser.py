@@ -112,6 +112,24 @@ def test_the_scrubber_draws_the_step_and_frame_that_are_asked_for(opened):
     player.get_by_role("button", name="Pause").click()
 
 
+def test_maps_lie_over_the_frames_and_follow_what_is_chosen(opened):
+    """Grey 30 in the last frame of the clip; full shade is 0.85 of 230 red over 0.15 of it."""
+    page = opened()
+    player = page.get_by_role("group", name="player: laid over")
+    canvas = player.locator("canvas").element_handle()
+    red = lambda x, y: page.evaluate(f"c => c.getContext('2d').getImageData({x}, {y}, 1, 1).data[0]", canvas)
+    plain, shaded = pytest.approx(30, abs=6), pytest.approx(0.85 * 230 + 0.15 * 30, abs=6)
+    assert red(2, 2) == plain and red(13, 13) == plain  # the first map is empty
+    player.get_by_label("look").select_option("other")
+    assert red(2, 2) == shaded and red(13, 13) == plain and "strongest: 0.25" in player.inner_text()
+    cell(page, 1, 1).click()  # layer 1 is chosen on the whole page
+    assert red(2, 2) == shaded and "strongest: 0.50" in player.inner_text()
+    player.get_by_label("look").select_option("word")
+    assert red(2, 2) == plain and red(13, 13) == shaded
+    player.get_by_role("slider", name="pixel frame").fill("0")  # token frame 0, where no map has anything
+    assert red(13, 13) == pytest.approx(0, abs=6)
+
+
 def test_tables_sort_and_filter(opened):
     page = opened()
     table = page.locator("table.rows").filter(has_text="its noise").first
