@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -174,6 +175,16 @@ class HookedVideoPipeline:
         """What the model's own call defaults, else the pipeline's signature, say of a keyword; None when neither does."""
         found = inspect.signature(type(self.pipe).__call__).parameters.get(name)
         return self.defaults.get(name, None if found is None or found.default is found.empty else found.default)
+
+    @property
+    def frame_rate(self) -> float | None:
+        """Frames a second of its videos: a keyword of its call, else what the pipeline's own example plays; None where neither is
+        there."""
+        for name in ("frame_rate", "fps"):
+            if isinstance(said := self.default(name), (int, float)) and said > 0:
+                return float(said)
+        shown = re.search(r"export_to_video\(.*\bfps=(\d+)", type(self.pipe).__call__.__doc__ or "")
+        return None if shown is None else float(shown[1])
 
     def token_grid(self, latents: Tensor) -> TokenGrid:
         """The token grid of latents ``[batch, channel, frame, row, col]``. InterpError for anything else."""

@@ -7,20 +7,32 @@ from pathlib import Path
 
 import numpy as np
 
-from cos_interp.tasks import grid
-
 # x264 as shipped gives one of two files for the same frames; without look-ahead and assembler it gives one
 REPEATABLE = "threads=1:sync-lookahead=0:rc-lookahead=0:mbtree=0:asm=0"
-ENLARGE = 2  # pixels a pixel, so that chroma subsampling does not blur the sprites
+SMALL = 240  # pixels of a side, below which a video is enlarged so that chroma subsampling does not blur its sprites
+USUAL = 8  # frames a second, where nothing says how many
+SHORT = 2.0  # seconds that a video lasts at least: a shorter one is played as slowly as that
 
 
-def encode_mp4(frames: np.ndarray, fps: int = grid.FPS, enlarge: int = ENLARGE) -> bytes:
-    """uint8 ``[frame, height, width, 3]`` as an mp4 file (H.264, yuv420p), enlarged, deterministic.
+def played_at(frames: int, rate: float | None = None) -> int:
+    """Frames a second at which so many frames are shown, of a model that makes ``rate`` a second.
 
-    Odd sizes are enlarged twice, whatever was asked: chroma is kept for pairs of pixels.
+    >>> played_at(81, 16), played_at(9, 16), played_at(9)
+    (16, 4, 4)
+    """
+    return max(1, round(min(USUAL if rate is None else rate, frames / SHORT)))
+
+
+def encode_mp4(frames: np.ndarray, fps: int | None = None, enlarge: int | None = None) -> bytes:
+    """uint8 ``[frame, height, width, 3]`` as an mp4 file (H.264, yuv420p), deterministic.
+
+    What is not said: :func:`played_at`, and small videos are enlarged twice. Odd sizes are enlarged twice, whatever was asked:
+    chroma is kept for pairs of pixels.
     """
     import av
 
+    fps = played_at(len(frames)) if fps is None else fps
+    enlarge = (2 if min(frames.shape[1:3]) < SMALL else 1) if enlarge is None else enlarge
     if (frames.shape[1] | frames.shape[2]) * enlarge % 2:
         enlarge = 2
     frames = np.asarray(frames).repeat(enlarge, 1).repeat(enlarge, 2)

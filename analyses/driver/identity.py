@@ -53,7 +53,8 @@ def _known(model: HookedVideoPipeline, config: AnalysisConfig, given: bool) -> d
     return {
         "name": model.name, "digest": content.combined(parts), "parts": parts, "revision": config.revision, "given": given,
         "computed": f"{'/'.join(types)} on {_kind_of(model)}",
-        "layers": model.layers, "call": {key: _plain(value) for key, value in model.defaults.items()},
+        "layers": model.layers, "frame_rate": model.frame_rate,
+        "call": {key: _plain(value) for key, value in model.defaults.items()},
     }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from cos_interp.analyses.driver.parts import Clip, Link, Overlay, Reel, Section
 from cos_interp.reports.drawing import Curves, Drawing, Maps
 from cos_interp.reports.html import data_uri, drawing, embedded, number
-from cos_interp.tasks.grid import FPS
+from cos_interp.tasks.video import played_at
 
 LARGEST = 8_000_000  # bytes of a page
 AROUND = 200_000  # of them for style, script and words
@@ -34,12 +34,12 @@ class Budget:
         return fits
 
 
-def laid_out(sections: Sequence[Section]) -> dict[str, Any]:
+def laid_out(sections: Sequence[Section], rate: float | None = None) -> dict[str, Any]:
     """``sections`` for the template, ``key``, the section whose figure is on the first screen, and ``example``, its reel.
 
     Figures and tables come first, then the data by which figures are explored, the example, the other reels, the clips.
     """
-    made = [_plain(number_, s) for number_, s in enumerate(sections)]
+    made = [_plain(number_, s, rate) for number_, s in enumerate(sections)]
     size = sum(len(s["figure"]) + len(str(s["table"])) * 2 + len(str(s["numbers"])) * 2 for s in made)
     budget = Budget(LARGEST - AROUND - size)
     reels = {r.name: made[i]["reels"][j]["id"] for i, s in enumerate(sections) for j, r in enumerate(s.reels)}
@@ -52,7 +52,7 @@ def laid_out(sections: Sequence[Section]) -> dict[str, Any]:
         out["uri"] = uri if budget.takes(len(uri)) else ""
     for section, out in zip(sections, made, strict=True):
         for clip, shown in zip(section.clips, out["clips"], strict=True):
-            uri = data_uri(clip.data, "image/png" if clip.still else "video/mp4")
+            uri = data_uri(clip.file(rate), "image/png" if clip.still else "video/mp4")
             shown["uri"] = uri if budget.takes(len(uri)) else ""
     drawn = [out for s, out in zip(sections, made, strict=True) if s.figure]
     key = next((out for s, out in zip(sections, made, strict=True) if s.key and s.figure), drawn[0] if drawn else None)
@@ -63,7 +63,7 @@ def laid_out(sections: Sequence[Section]) -> dict[str, Any]:
     return {"sections": made, "key": key, "example": example}
 
 
-def _plain(place: int, section: Section) -> dict[str, Any]:
+def _plain(place: int, section: Section, rate: float | None) -> dict[str, Any]:
     """A section without what depends on the room that is left."""
     figure = section.figure
     known = figure if isinstance(figure, Drawing) else None
@@ -72,7 +72,7 @@ def _plain(place: int, section: Section) -> dict[str, Any]:
         "figure": drawing(figure) if figure else "", "data": None,
         "alt": f"{section.title}: {known.shown.words()}" if known else section.title,
         "numbers": _table(known.table) if known else None,
-        "reels": [_reel(f"reel-{place}-{j}", section, reel) for j, reel in enumerate(section.reels)],
+        "reels": [_reel(f"reel-{place}-{j}", section, reel, rate) for j, reel in enumerate(section.reels)],
         "clips": [
             {"name": c.name, "text": c.text, "kind": "image" if c.still else "video", "file": media_name(section, c)}
             for c in section.clips
@@ -89,14 +89,16 @@ def _explorable(section: Section, reels: dict[str, str], budget: Budget) -> Any:
     return data if budget.takes(len(data.encode())) else None
 
 
-def _reel(name: str, section: Section, reel: Reel) -> dict[str, Any]:
+def _reel(name: str, section: Section, reel: Reel, rate: float | None) -> dict[str, Any]:
     sheet = reel.sheet
     rows = [
         {"name": row.name, "told": _known(row.told), "at": dict(row.at) or None, "bars": _known(row.bars) or None}
         for row in reel.rows
     ]  # fmt: skip
+    made = reel.clips.shape[1]  # of which a sheet may show some
+    fps = played_at(made, rate) * len(sheet.frames) / made
     data = {
-        "kind": "reel", "name": reel.name, "along": reel.along, "mark": reel.mark, "fps": FPS, "height": sheet.height,
+        "kind": "reel", "name": reel.name, "along": reel.along, "mark": reel.mark, "fps": fps, "height": sheet.height,
         "width": sheet.width, "frames": list(sheet.frames), "rows": rows, "over": _over(reel.over, sheet.frames),
     }  # fmt: skip
     words = "; ".join(", ".join([row.name, *(f"{k} {_cell(v)}" for k, v in row.told.items())]) for row in reel.rows)

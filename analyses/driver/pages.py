@@ -24,7 +24,8 @@ def build(
     notes: list[str] | None = None, named: Sequence[str] = (),
 ) -> Report:  # fmt: skip
     """The report of an experiment: page, lines for the terminal, data, media. ``named``: caveats beside those of what was run."""
-    media = {media_name(s, clip): clip.data for s in sections for clip in s.clips}
+    rate = result.facts["model"].get("frame_rate")
+    media = {media_name(s, clip): clip.file(rate) for s in sections for clip in s.clips}
     media |= {media_name(s, reel): reel.data for s in sections for reel in s.reels}
     figures = {f"{file_name(s.title)}.svg": s.figure for s in sections if s.figure}
     media |= {name: figure.encode() for name, figure in figures.items()}
@@ -35,7 +36,7 @@ def build(
         title=title, question=asked, method=method, source=source, findings=findings, notes=notes, verdicts=VERDICT_STYLE,
         answer=answer(findings), unanswered=" ".join(["This run has no verdict.", *notes[:1]]),
         others=[f for f in findings if f.primary and f is not first], in_words=in_words,
-        **laid_out(sections), caveats=caveats(result, findings, named), model=result.facts["model"], config=result.config,
+        **laid_out(sections, rate), caveats=caveats(result, findings, named), model=result.facts["model"], config=result.config,
         versions=result.facts["versions"], begun_with=begun_with(result.facts), command=result.facts["command"],
     )  # fmt: skip
     lines = [f.line() for f in findings] + list(notes)

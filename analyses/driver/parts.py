@@ -13,7 +13,7 @@ import pandas as pd
 from PIL import Image
 
 from cos_interp.reports.sheets import Sheet, sheet
-from cos_interp.tasks.video import encode_mp4
+from cos_interp.tasks.video import encode_mp4, played_at
 
 
 @dataclass(frozen=True)
@@ -23,15 +23,19 @@ class Clip:
     name: str
     text: str
     pixels: np.ndarray
+    _made: dict[float | None, bytes] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def still(self) -> bool:
         return self.pixels.ndim == 3
 
-    @cached_property
-    def data(self) -> bytes:
-        if not self.still:
-            return encode_mp4(self.pixels)
+    def file(self, rate: float | None = None) -> bytes:
+        """PNG, or mp4 of a model that makes so many frames a second; made once, for the page and for its folder."""
+        if rate not in self._made:
+            self._made[rate] = self._png() if self.still else encode_mp4(self.pixels, played_at(len(self.pixels), rate))
+        return self._made[rate]
+
+    def _png(self) -> bytes:
         buffer = io.BytesIO()
         Image.fromarray(self.pixels).save(buffer, "png")
         return buffer.getvalue()

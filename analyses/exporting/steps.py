@@ -24,7 +24,7 @@ from cos_interp.interp.trajectory import Run
 from cos_interp.tasks import suite
 from cos_interp.tasks.people import COLUMNS
 from cos_interp.tasks.steps import places
-from cos_interp.tasks.video import encode_mp4
+from cos_interp.tasks.video import encode_mp4, played_at
 
 OWN = "own"  # the split of what is not of the suite
 
@@ -48,7 +48,7 @@ def export(
     for done, problem in enumerate(asked):
         progress(done, len(asked), problem.name)
         made = generate(model, run.config, problem)
-        written += write(folder, layout, key(problem, run.config.confirm), made, clean_videos(model, made))
+        written += write(folder, layout, key(problem, run.config.confirm), made, clean_videos(model, made), model.frame_rate)
     _labels(folder, written)
     return written
 
@@ -80,13 +80,15 @@ def key(problem: Problem, confirm: bool) -> str:
     return f"{split}/{problem.task}/{problem.index:05d}"
 
 
-def write(folder: Path, layout: str, key: str, run: Run, clips: np.ndarray) -> list[Path]:
+def write(
+    folder: Path, layout: str, key: str, run: Run, clips: np.ndarray, rate: float | None = None
+) -> list[Path]:  # fmt: skip
     """Write the clips ``[step + 1, frame, height, width, 3]`` of one run, the last being its final video; returns the videos."""
     steps, final, schedule = places(layout, folder, key, run.steps)
     paths = steps if final is None else [*steps, final]
     for path, clip in zip(paths, clips, strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, encode_mp4(clip))
+        write_atomic(path, encode_mp4(clip, played_at(len(clip), rate)))
     if schedule is not None:
         listed = [{"step": k, "timestep": float(t), "sigma": float(s)} for k, (t, s) in enumerate(zip(run.timesteps, run.sigmas))]
         write_atomic(schedule, (json.dumps(listed, indent=1) + "\n").encode())

@@ -318,3 +318,11 @@ def test_what_a_pipeline_was_not_written_for_is_one_clear_error(name, scheduler,
     with pytest.raises(InterpError, match=message):
         model.run(seed=0, **call)
     assert model.block_calls == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "rate"), [("wan2.1", 16), ("cogvideox", 8), ("ltx", 25), ("hunyuan1.5-i2v", 24), ("latte", None)]
+)
+def test_the_frame_rate_is_that_of_the_call_or_of_the_pipelines_example(name, rate):
+    """Of LTX a keyword; of the others what their docstrings play, of Latte's nothing."""
+    assert HookedVideoPipeline.from_pretrained(f"tiny:{name}").frame_rate == rate

@@ -7,6 +7,7 @@ import itertools
 import os
 import random
 
+import av
 import numpy as np
 import pytest
 from faults import at_change, in_a_child, refuse
@@ -16,7 +17,7 @@ from cos_interp.cli import app
 from cos_interp.interp.files import is_leftover
 from cos_interp.interp.terminal import Failure, check_writable, refuse_other_content, write_file
 from cos_interp.tasks import TASKS, suite, vbvr
-from cos_interp.tasks.video import encode_mp4, read_mp4
+from cos_interp.tasks.video import encode_mp4, played_at, read_mp4
 
 CHOSEN = [TASKS["maze"].sample(seed, split="test") for seed in range(2)]
 OF_ONE = ("first_frame.png", "final_frame.png", "ground_truth.mp4", "prompt.txt", "metadata.json")
@@ -135,3 +136,14 @@ def test_a_file_that_was_asked_for_is_written_whole_and_the_place_is_named(tmp_p
 
     assert in_a_child(full) != 0
     assert {p.name: p.read_bytes() for p in (tmp_path / "new").iterdir()} == {"a.mp4": b"one"}
+
+
+@pytest.mark.parametrize(("frames", "size", "rate", "shown", "height"), [
+    (81, 256, 16, 16, 256), (9, 80, 16, 4, 160), (9, 80, None, 4, 160), (49, 80, None, 8, 160), (3, 255, 24, 2, 510),
+])  # fmt: skip
+def test_a_video_is_played_as_its_model_makes_it_but_never_within_two_seconds(frames, size, rate, shown, height, tmp_path):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(encode_mp4(np.zeros((frames, size, size, 3), np.uint8), played_at(frames, rate)))
+    with av.open(str(path)) as held:
+        stream = held.streams.video[0]
+        assert (stream.average_rate, stream.frames, stream.height) == (shown, frames, height)
