@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cos_interp.interp.model import HookedVideoPipeline
     from cos_interp.interp.patches import Patch
     from cos_interp.interp.patching import Recording, record, replay, restart
+    from cos_interp.interp.row_reader import ActivationRows
     from cos_interp.interp.run.clock import Hook
     from cos_interp.interp.steering import Steer, steer
     from cos_interp.interp.sweeping import sweep
@@ -37,6 +38,7 @@ _HOME = {
     "model": ("HookedVideoPipeline",),
     "patches": ("Patch",),
     "patching": ("Recording", "record", "replay", "restart"),
+    "row_reader": ("ActivationRows",),
     "run.clock": ("Hook",),
     "steering": ("Steer", "steer"),
     "sweeping": ("sweep",),
@@ -46,6 +48,7 @@ _HOME = {
 
 __all__ = [
     "ActivationCache",
+    "ActivationRows",
     "Adapter",
     "Address",
     "AddressError",
