@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cos_interp.interp.families import register, tiny
     from cos_interp.interp.families.adapter import Adapter, NoAdapter, Site, Stack
     from cos_interp.interp.gradient.attribution import attribute
+    from cos_interp.interp.inverting import Inversion, invert
     from cos_interp.interp.model import HookedVideoPipeline
     from cos_interp.interp.patches import Patch
     from cos_interp.interp.patching import Recording, record, replay, restart
@@ -35,6 +36,7 @@ _HOME = {
     "families": ("register",),
     "families.adapter": ("Adapter", "NoAdapter", "Site", "Stack"),
     "gradient.attribution": ("attribute",),
+    "inverting": ("Inversion", "invert"),
     "model": ("HookedVideoPipeline",),
     "patches": ("Patch",),
     "patching": ("Recording", "record", "replay", "restart"),
@@ -58,6 +60,7 @@ __all__ = [
     "Hook",
     "HookedVideoPipeline",
     "InterpError",
+    "Inversion",
     "NoAdapter",
     "Patch",
     "Recording",
@@ -69,6 +72,7 @@ __all__ = [
     "attribute",
     "check_adapter",
     "choose_seed",
+    "invert",
     "pixel_to_latent",
     "record",
     "register",

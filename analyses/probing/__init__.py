@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.facts import Facts
@@ -56,10 +56,12 @@ class EvalConfig(TasksConfig):
 
 
 class ApplyConfig(AnalysisConfig):
-    """A saved probe, drawn over one item's video."""
+    """A saved probe, drawn over one item's video, or over a clip."""
 
     task: str = Field("maze", description=f"One of {', '.join(NAMES)}.")
     item: int = Field(0, ge=0, lt=125, description="Number of the item of cos-500.")
+    video: str | None = Field(None, description="A clip instead: it is inverted by the flow, and read on its way. With --prompt.")
+    prompt: str | None = Field(None, description="What the clip shows, in the model's words. With --video.")
     layer: int | None = Field(None, description="Layer; with --step. The best probe by default.")
     step: int | None = Field(None, description="Step; with --layer.")
     force: bool = Field(False, description="Use probes of a model with other weights.")
@@ -68,6 +70,14 @@ class ApplyConfig(AnalysisConfig):
     @classmethod
     def _task(cls, value: str) -> str:
         return known_task(value)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ApplyConfig:
+        if (self.video is None) != (self.prompt is None):
+            raise ValueError("video and prompt belong together: give both for a clip, or neither for an item")
+        if self.video is not None and {"task", "item"} & self.model_fields_set:
+            raise ValueError("video stands in the place of an item: leave out task and item, or video")
+        return self
 
 
 class ClipFacts(Facts):
