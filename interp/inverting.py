@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,16 +18,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cos_interp.interp.denoising import Denoiser
 from cos_interp.interp.encoding import encode
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.families.contract import takes
 from cos_interp.interp.hooking import FwdHook
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.interp.rows import Fed, replay_arguments
-from cos_interp.interp.run.clock import Call, Hook, Step
-from cos_interp.interp.run.director import Around, Director
-from cos_interp.interp.run.engine import ExpertEngine, streams
-from cos_interp.interp.run.prediction import clean_at, is_flow
+from cos_interp.interp.run.clock import Hook
+from cos_interp.interp.run.prediction import is_flow
 from cos_interp.interp.scalars import whole
 from cos_interp.interp.trajectory import Run
 
@@ -39,9 +38,10 @@ class Inversion:
     """A video on the way of a model. :func:`invert` makes it.
 
     ``clean``: latents of the video ``[1, channel, frame, row, col]``; frames that the pipeline gives are its own. ``states``:
-    the state before every step that leads to it, the first one is the noise. ``left``: for every step, how far its state is from being led to the next one by the model's own
-    velocity, as a share of that one's norm. ``call``: keywords with which the model goes that way. ``run``: what its own sampler
-    makes of the noise; ``error``: how far that is from ``clean``, as a share of its norm.
+    the state before every step that leads to it, the first one is the noise. ``left``: for every step, how far its state is from
+    being led to the next one by the model's own velocity, as a share of that one's norm. ``call``: keywords with which the model
+    goes that way. ``run``: what its own sampler makes of the noise; ``error``: how far that is from ``clean``, as a share of its
+    norm.
     """
 
     clean: Tensor
@@ -79,21 +79,17 @@ def invert(model: HookedVideoPipeline, video: np.ndarray, /, refine: int = REFIN
         raise InterpError(f"refine={refine!r}: give a whole number of refinements from 0 on")
     _check(model)
     clean = encode(model, np.asarray(video)[None])
-    told = _told(model, np.asarray(video), call)
-    frame = model.run_directed(_Frame, **told)
-    _check_frame(model, frame, clean)
-    clean = _with_given(model, frame, clean.to(frame.x_t[0]))
+    denoiser = Denoiser(model, **told(model, np.asarray(video), call))
+    clean = with_given(denoiser, clean)
     state, states, left = clean, list[Tensor](), list[float]()
-    levels = [*frame.sigmas, clean_at(model.pipe.scheduler, len(model.pipe.scheduler.timesteps)).sigma]  # some end above 0
-    for step in reversed(range(frame.steps)):
-        velocity = _velocity(model, frame, step)
-        found, after = backwards(velocity, state, levels[step] - levels[step + 1], rounds)
+    for step in reversed(range(denoiser.steps)):
+        by = denoiser.sigmas[step] - denoiser.sigmas[step + 1]
+        state, after = backwards(partial(denoiser.velocity, step), state, by, rounds)
         left.append(after)
-        states.append(found)
-        state = found
+        states.append(state)
     with model.hooks([("hook_x_t @ step=0", _put(state))]):
-        run = model.run(**told)
-    return Inversion(clean, tuple(reversed(states)), tuple(reversed(left)), told, run)
+        run = model.run(**denoiser.call)
+    return Inversion(clean, tuple(reversed(states)), tuple(reversed(left)), denoiser.call, run)
 
 
 def backwards(velocity: Callable[[Tensor], Tensor], after: Tensor, by: float, refine: int) -> tuple[Tensor, float]:
@@ -131,69 +127,26 @@ def _check(model: HookedVideoPipeline) -> None:
         raise InterpError(f"{name} draws noise in every step, so that no one noise leads to a video: load a FlowMatchEuler one")
 
 
-def _told(model: HookedVideoPipeline, video: np.ndarray, call: Mapping[str, Any]) -> dict[str, Any]:
+def told(model: HookedVideoPipeline, video: np.ndarray, call: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords of a call about a video: size and length are its own, and so is the picture where none is given."""
     sizes = dict(zip(("num_frames", "height", "width"), video.shape[:3], strict=True))
-    told: dict[str, Any] = {name: size for name, size in sizes.items() if takes(type(model.pipe).__call__, name)}
+    own: dict[str, Any] = {name: size for name, size in sizes.items() if takes(type(model.pipe).__call__, name)}
     if model.takes_image:
-        told["image"] = Image.fromarray(video[0])
-    return {"seed": 0, **told, **model.adapter.needs, **call}
+        own["image"] = Image.fromarray(video[0])
+    return {"seed": 0, **own, **model.adapter.needs, **call}
 
 
-def _check_frame(model: HookedVideoPipeline, frame: Run, clean: Tensor) -> None:
-    kind = type(model.pipe).__name__
-    if len(frame.outputs[0]) > 1:
-        raise InterpError(f"{kind} denoises something beside the video (its sound), whose state no video says")
-    if frame.x_t[0].shape != clean.shape:
-        made, given = list(frame.x_t[0].shape), list(clean.shape)
+def with_given(denoiser: Denoiser, clean: Tensor) -> Tensor:
+    """The latents of a video in a call's type, with the frames that the pipeline gives, of its picture, and that no step moves.
+
+    InterpError for latents of another size than the call makes.
+    """
+    if denoiser.start.shape != clean.shape:
+        made, given, kind = list(denoiser.start.shape), list(clean.shape), type(denoiser.model.pipe).__name__
         raise InterpError(
             f"the video has latents {given} [batch, channel, frame, row, col], and {kind} denoises {made} in this call: give a "
             "video of a size and length that it makes, and one prompt"
         )
-
-
-def _with_given(model: HookedVideoPipeline, frame: Run, clean: Tensor) -> Tensor:
-    """The latents of a video with the frames that the pipeline gives, of its picture, and that no step moves."""
-    last = frame.steps - 1
-    made = model.play(_At(frame, last, clean), **replay_arguments(frame, 1))
-    moved = made.v[last].abs().amax((0, 1, 3, 4), keepdim=True) > 0
-    return torch.where(moved, clean, frame.x_t[0])
-
-
-class _Frame(Around):
-    """A run whose transformer computes once for each form of its arguments, and returns zeros: the loop and what it needs."""
-
-    def __init__(self, inner: Director):
-        super().__init__(inner)
-        self.forms: dict[tuple[Any, ...], Any] = {}
-
-    def call(self, calls: tuple[Call, ...], engine: ExpertEngine, kwargs: dict[str, Any]) -> Any:
-        form = (engine.name, tuple(kwargs["hidden_states"].shape))
-        if form not in self.forms:
-            out = engine((), kwargs, {})
-            nothing = tuple(torch.zeros_like(part) for part in streams(out))
-            self.forms[form] = nothing[0] if isinstance(out, Tensor) else nothing
-        return self.forms[form]
-
-
-class _At(Fed):
-    """The loop with the forwards of one step alone, from a state that is put before it."""
-
-    def __init__(self, run: Run, step: int, state: Tensor):
-        super().__init__(run, 1)
-        self.step, self.state = step, state
-
-    def edit_x_t(self, step: Step, x_t: Tensor) -> Tensor:
-        return self.state.to(x_t) if step.index == self.step else x_t
-
-    def call(self, calls: tuple[Call, ...], engine: ExpertEngine, kwargs: dict[str, Any]) -> Any:
-        return engine((), kwargs, {}) if calls[0].step == self.step else super().call(calls, engine, kwargs)
-
-
-def _velocity(model: HookedVideoPipeline, frame: Run, step: int) -> Callable[[Tensor], Tensor]:
-    """The guided velocity of a step, as a function of the state before it; 0 in given frames, which no step moves."""
-
-    def velocity(state: Tensor) -> Tensor:
-        made = model.play(_At(frame, step, state), **replay_arguments(frame, 1))
-        return (made.x_t[step] - made.x0hat[step]) / made.sigmas[step]
-
-    return velocity
+    last, clean = denoiser.steps - 1, clean.to(denoiser.start)
+    moved = denoiser.asked(last, clean).v[last].abs().amax((0, 1, 3, 4), keepdim=True) > 0
+    return torch.where(moved, clean, denoiser.start)

@@ -75,7 +75,7 @@ class ApplyConfig(AnalysisConfig):
     def _one_source(self) -> ApplyConfig:
         if (self.video is None) != (self.prompt is None):
             raise ValueError("video and prompt belong together: give both for a clip, or neither for an item")
-        if self.video is not None and {"task", "item"} & self.model_fields_set:
+        if self.video is not None and (self.task, self.item) != ("maze", 0):
             raise ValueError("video stands in the place of an item: leave out task and item, or video")
         return self
 

@@ -171,9 +171,13 @@ with_options(
     _apply,
     ApplyConfig,
     {**FOLDER, "out": (Path, ..., typer.Option(help="The overlay video (mp4).")), **AS_JSON},
-    """Generate an item and draw a probe's predictions over all its tokens, beside the video.
+    """Draw a probe's predictions over all tokens of a generated item, or of a clip that the model's flow inverts.
 
-    Example: cos probe apply runs/probes/on_path --task maze --item 3 --layer 4 --step 6 --out overlay.mp4
+    Examples:
+
+      cos probe apply runs/probes/on_path --task maze --item 3 --layer 4 --step 6 --out overlay.mp4
+
+      cos probe apply runs/probes/on_path --video clip.mp4 --prompt "roll the ball forward" --out overlay.mp4
     """,
 )
 probe_app.command("apply")(_apply)
