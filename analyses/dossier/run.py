@@ -49,7 +49,10 @@ def size_field(entry: Entry) -> str:
 
 def configured(entry: Entry, config: DossierConfig, items: int) -> AnalysisConfig:
     """An experiment's own defaults, with the dossier's model, inputs and seed, at a size."""
-    shared = {"model", "revision", "guidance_scale", "seed", "prompts", "twins", "confirm"} & set(entry.config.model_fields)
+    scored = ("prompts", "scorer", "scorer_cmd", "scorer_seconds") if config.prompts is not None else ()
+    shared = {"model", "revision", "guidance_scale", "seed", "twins", "confirm", *scored} & set(entry.config.model_fields)
+    if "prompts" not in shared:  # it goes over other things, which have verifiers of their own
+        shared -= set(scored)
     if config.num_inference_steps != DossierConfig().num_inference_steps:
         shared.add("num_inference_steps")
     return entry.config(**{name: getattr(config, name) for name in shared}, **{size_field(entry): items})

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.facts import RunFacts
+from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import TasksConfig
 from cos_interp.tasks import outside
 
@@ -55,4 +56,5 @@ ENTRY = Entry(
     ),
     seconds=150,
     facts=(PairFacts,),
+    compared=(Measured("Loss of the impossible clip beyond the possible one's", "more", where={"kind": "model"}),),
 )

@@ -68,7 +68,7 @@ def measure(model: HookedVideoPipeline, config: PlausibilityConfig, pair: ClipPa
     denoiser = denoisers["possible"]
     facts = PairFacts(sigmas=denoiser.sigmas[:-1], prompt=pair.prompt, broken=pair.broken, steps=steps, axes=AXES)
     tensors = {side: torch.from_numpy(clip) for side, clip in clips.items()}
-    return Unit(rows, tensors, facts)
+    return Unit([{**row, "more": row["impossible"] - row["possible"]} for row in rows], tensors, facts)
 
 
 AXES = dict.fromkeys(SIDES, ("pixel frame", "height", "width", "rgb"))

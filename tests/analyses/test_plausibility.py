@@ -111,7 +111,7 @@ def test_own_clips(organism, tmp_path):
     config = PlausibilityConfig(clips=str(folder), num_inference_steps=3, noises=1, steps=(1,))
     result, report = experiment.run_and_report(load("plausibility"), config, tmp_path / "run", model=organism, workers=1)
     assert set(result.rows.problem) == {"0", "1"} and len(report.data["findings"]) == 1
-    assert report.data["findings"][0]["verdict"] == "undecided"  # two pairs
+    assert report.data["findings"][0]["verdict"] == "not testable"  # two pairs
     (folder / "possible/2.mp4").write_bytes(b"")
     with pytest.raises(InterpError, match="2 is on one side only"):
         clip_pairs(config)
