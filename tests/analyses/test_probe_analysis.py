@@ -26,6 +26,8 @@ from cos_interp.interp import HookedVideoPipeline
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.files import read_sealed_json, sealed_json
 from cos_interp.probes.targets import resolve
+from cos_interp.tasks import TASKS, grid
+from cos_interp.tasks.video import encode_mp4, read_mp4
 
 SMALL = {
     "num_inference_steps": 2, "layers": (1, 4), "probe_tokens": 10, "folds": 2, "used_items": 1,
@@ -306,9 +308,14 @@ def test_the_commands(tmp_path, organism):
     made = cos("apply", folder, "--out", tmp_path / "o.mp4", "--item", 5, "--num-steps", 2)
     assert made.exit_code == 0 and "tokens right" in made.stdout
 
-    from cos_interp.tasks.video import read_mp4
-
     frames = read_mp4(tmp_path / "o.mp4")
     assert len(frames) == 9 and frames.shape[2] == 2 * frames.shape[1]
+    item = TASKS["bounce"].sample(3, split="test")
+    (tmp_path / "clip.mp4").write_bytes(encode_mp4(grid.render(item.cells)))  # twice as large as the model's own
+    clip = ("apply", folder, "--out", tmp_path / "c.mp4", "--video", tmp_path / "clip.mp4", "--num-steps", 2)
+    facts = json.loads(cos(*clip, "--prompt", item.prompt, "--json").stdout)
+    assert 0 < facts["round trip error"] < 0.1 and "tokens right" not in facts
+    assert read_mp4(tmp_path / "c.mp4").shape == frames.shape
+    assert "video and prompt belong together" in str(cos(*clip).exception)
     assert "cell_class" in cos("targets").stdout
     assert "no probes below" in cos("list", tmp_path / "nothing").stdout
