@@ -27,7 +27,7 @@ class ActivationRows(Dataset[dict[str, Any]]):
     ``sigma``, ``layer``, ``site``, ``branch``, ``frame``, ``row``, ``col``, and one for each of ``labels`` (-1: no label).
 
     ``where`` takes rows by their columns alone, each one value or several: ``{"step": [0, 5], "branch": "cond"}``. It is pickled
-    as its folder and its choice, so that workers of a DataLoader open the files themselves. Every file is checked against its
+    without open files, so that workers of a DataLoader open them themselves. Every file is checked against its
     digest when a process first opens it; ``check=False`` trusts the disk. Raises InterpError for a folder without a finished
     export, for a name, column or label that it does not have, and for a damaged file.
     """

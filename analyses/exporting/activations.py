@@ -49,7 +49,8 @@ def export(
     fits(config, model)
     found = problems(config)
     targets = _targets(config)
-    asked = identity.of(NAME, config, model, torch.get_num_threads()) | {"command": f"cos export {NAME}"}
+    asked = identity.of(NAME, config, model, torch.get_num_threads())
+    asked["command"] = asked["command"].replace(f"cos analyze {NAME}", f"cos export {NAME} FOLDER", 1)
     folder.mkdir(parents=True, exist_ok=True)
     with lock.Writer(folder).holding() as writer:
         _same(folder, asked)

@@ -80,6 +80,23 @@ class ApplyConfig(AnalysisConfig):
         return self
 
 
+class FollowConfig(AnalysisConfig):
+    """A token of a clip, followed by matching queries to keys."""
+
+    video: str = Field(description="The clip; it is inverted by the flow, and read on its way.")
+    prompt: str = Field(description="What the clip shows, in the model's words.")
+    cell: tuple[int, ...] = Field(description="Row and column of the token grid in the first frame, like 2,3.")
+    layer: int = Field(description="Layer whose queries and keys are matched.")
+    step: int = Field(description="Step, at whose noise they are.")
+
+    @field_validator("cell")
+    @classmethod
+    def _cell(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(value) != 2 or min(value) < 0:
+            raise ValueError("give a row and a column of the token grid, like 2,3")
+        return value
+
+
 class ClipFacts(Facts):
     """Of one clip. ``grid``: latent frames, rows and columns; ``steps``: those that are probed, ``sigmas`` theirs."""
 
