@@ -75,8 +75,9 @@ def _one(
 ) -> None:
     """Generate one item, and write its rows and its record."""
     rows.begin(number)
-    wanted = {"names": config.names, "steps": config.steps, "branches": config.branches, "tokens": _tokens(config.tokens)}
-    run = stream(model, rows.take, **wanted, reduce=config.reduce, **arguments(model, config, problem))
+    wanted: dict[str, Any] = {"names": config.names, "steps": config.steps, "branches": config.branches}
+    wanted |= {"tokens": _tokens(config.tokens), "reduce": config.reduce}
+    run = stream(model, rows.take, **wanted, **arguments(model, config, problem))
     clip = Clip(problem.name, run, problem.item, model.token_grid(run.latents).shape)
     labels = {target.name: torch.from_numpy(np.ascontiguousarray(target.read(clip), np.int32)) for target in targets}
     verdict = judge(problem, clip.frames) if problem.judged else None

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
 from pydantic import Field, model_validator
 
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.facts import RunFacts
 from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import TasksConfig
-from cos_interp.tasks import outside
 
 TASKS = ("bounce", "occlusion")  # of which there are impossible clips
 
@@ -20,7 +16,6 @@ class PlausibilityConfig(TasksConfig):
     """Surprise of possible and impossible clips: the denoising loss of both at the same noise."""
 
     FILES = ("clips",)
-    CODE: ClassVar[Mapping[str, str]] = {"tasks": outside.TASK_GROUP}
 
     tasks: tuple[str, ...] = Field(TASKS, min_length=1, description=f"Of {', '.join(TASKS)}.")
     items: int = Field(20, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")

@@ -15,6 +15,7 @@ from cos_interp.analyses.plausibility import PlausibilityConfig
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.tasks import Item, grid
+from cos_interp.tasks.base import find
 from cos_interp.tasks.bounce import BALLS, draw, reflect, roll
 from cos_interp.tasks.grid import CLASS_ID, OBJECTS
 
@@ -79,7 +80,7 @@ def _file(path: Path) -> Callable[[HookedVideoPipeline], np.ndarray]:
 def turned_on_nothing(item: Item, rng: np.random.Generator) -> tuple[np.ndarray, str] | None:
     """A bounce whose ball turns where nothing is, and rolls on by the rules from there. None where its way leaves no room."""
     first = np.where(np.isin(item.cells[0], list(BALLS)), grid.FLOOR, item.cells[0])
-    at = [tuple(map(int, np.argwhere(np.isin(frame, list(BALLS)))[0])) for frame in item.cells]
+    at = [find(frame, list(BALLS))[0] for frame in item.cells]
     way = [(b[0] - a[0], b[1] - a[1]) for a, b in zip(at, at[1:], strict=False)]
     sign = 1 if item.metadata["manner"] == "forward" else -1
     for moment in rng.permutation(np.arange(FIRST_TURN, LAST_TURN + 1)).tolist():

@@ -52,7 +52,7 @@ def follow(config: FollowConfig, out: Path) -> dict[str, Any]:
     """
     config, model = loaded(config)
     frames = clip_of(model, Path(config.video))
-    steps = {"num_inference_steps": config.num_inference_steps, "guidance_scale": config.guidance_scale}
+    steps: dict[str, Any] = {"num_inference_steps": config.num_inference_steps, "guidance_scale": config.guidance_scale}
     [layer] = numbers([config.layer], model.layers, "layer")
     [step] = numbers([config.step], config.num_inference_steps, "step")
     found = invert(model, frames, prompt=config.prompt, **steps)
