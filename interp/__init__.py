@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from cos_interp.interp.families import register, tiny
     from cos_interp.interp.families.adapter import Adapter, NoAdapter, Site, Stack
     from cos_interp.interp.gradient.attribution import attribute
+    from cos_interp.interp.inverting import Inversion, invert
     from cos_interp.interp.model import HookedVideoPipeline
     from cos_interp.interp.patches import Patch
     from cos_interp.interp.patching import Recording, record, replay, restart
+    from cos_interp.interp.row_reader import ActivationRows
     from cos_interp.interp.run.clock import Hook
     from cos_interp.interp.steering import Steer, steer
     from cos_interp.interp.sweeping import sweep
@@ -34,9 +36,11 @@ _HOME = {
     "families": ("register",),
     "families.adapter": ("Adapter", "NoAdapter", "Site", "Stack"),
     "gradient.attribution": ("attribute",),
+    "inverting": ("Inversion", "invert"),
     "model": ("HookedVideoPipeline",),
     "patches": ("Patch",),
     "patching": ("Recording", "record", "replay", "restart"),
+    "row_reader": ("ActivationRows",),
     "run.clock": ("Hook",),
     "steering": ("Steer", "steer"),
     "sweeping": ("sweep",),
@@ -46,6 +50,7 @@ _HOME = {
 
 __all__ = [
     "ActivationCache",
+    "ActivationRows",
     "Adapter",
     "Address",
     "AddressError",
@@ -55,6 +60,7 @@ __all__ = [
     "Hook",
     "HookedVideoPipeline",
     "InterpError",
+    "Inversion",
     "NoAdapter",
     "Patch",
     "Recording",
@@ -66,6 +72,7 @@ __all__ = [
     "attribute",
     "check_adapter",
     "choose_seed",
+    "invert",
     "pixel_to_latent",
     "record",
     "register",

@@ -220,19 +220,24 @@ class ActivationCache:
 
     def keep(self, name: str, kind: str, step: int, branch: str | None, act: Tensor, plan: CachePlan) -> int:
         """Select, reduce, copy; returns the bytes of what was added."""
-        axes = axes_of(kind, act)
-        if plan.tokens is not None and all(a in axes for a in GRID):
-            start = axes.index("frame")
-            frames, rows, cols = act.shape[start : start + 3]
-            kept = spread(plan.tokens, (frames, rows, cols)).flatten().nonzero()[:, 0]
-            act = act.flatten(start, start + 2).index_select(start, kept.to(act.device))
-            axes = (*axes[:start], "token", *axes[start + 3 :])
-        if plan.reduce is not None:
-            act, axes = plan.reduce(act.clone(), axes, name)  # a function of the user's may write into what it gets
+        act, axes = selected(act, axes_of(kind, act), plan, name)
         key, act = (name, step, branch), act.detach()
         self.store[key] = joined_rows(self.store[key], act) if key in self.store else act.clone()
         self.axes[name] = axes
         return act.numel() * act.element_size()
+
+
+def selected(act: Tensor, axes: tuple[str, ...], plan: CachePlan, name: str) -> tuple[Tensor, tuple[str, ...]]:
+    """What a plan keeps of an activation with these axes: chosen tokens on one axis ``token``, reduced."""
+    if plan.tokens is not None and all(a in axes for a in GRID):
+        start = axes.index("frame")
+        frames, rows, cols = act.shape[start : start + 3]
+        kept = spread(plan.tokens, (frames, rows, cols)).flatten().nonzero()[:, 0]
+        act = act.flatten(start, start + 2).index_select(start, kept.to(act.device))
+        axes = (*axes[:start], "token", *axes[start + 3 :])
+    if plan.reduce is not None:
+        act, axes = plan.reduce(act.clone(), axes, name)  # a function of the user's may write into what it gets
+    return act, axes
 
 
 def joined_rows(above: Tensor, below: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from cos_interp.analyses.circuit import HEADS, SITES, CircuitConfig, Component
 from cos_interp.analyses.circuit.components import Masks, drawn, everything_but, has_heads, patches, spots
 from cos_interp.analyses.driver.statistics import projection
 from cos_interp.analyses.kit.groups import of_pair
+from cos_interp.analyses.kit.pair_file import Boxes
 from cos_interp.analyses.kit.pairs import Pair, Recorder, Side
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.interp.model import HookedVideoPipeline
@@ -38,7 +39,7 @@ class Bench:
     batch: int = 1
 
     @classmethod
-    def of(cls, recorder: Recorder, config: CircuitConfig, pair: Pair, boxes: dict[str, tuple[int, int, int, int]]) -> Bench:
+    def of(cls, recorder: Recorder, config: CircuitConfig, pair: Pair, boxes: Boxes) -> Bench:
         masks = of_pair(recorder.model, pair.corrupt, pair.clean, boxes)
         return cls(recorder.model, pair.corrupt, pair.clean, masks, config.batch)
 

@@ -7,10 +7,10 @@ from pydantic import Field
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.facts import Facts
 from cos_interp.analyses.driver.findings import Finding
-from cos_interp.analyses.driver.settings import AnalysisConfig
+from cos_interp.analyses.driver.settings import ScoredConfig
 
 
-class DossierConfig(AnalysisConfig):
+class DossierConfig(ScoredConfig):
     """Every experiment at a size that fits a time budget."""
 
     FILES = ("prompts",)

@@ -51,11 +51,15 @@ def size_field(entry: Entry) -> str:
 
 
 def configured(entry: Entry, config: DossierConfig, items: int | None = None) -> AnalysisConfig:
-    """An experiment's own defaults, with the dossier's model, inputs and seed, at a size; None: its own."""
-    shared = {"model", "revision", "guidance_scale", "seed", "prompts", "twins", "confirm"} & set(entry.config.model_fields)
+    """An experiment's own defaults, with the dossier's model, inputs and seed, at a size; None: its own. Of own prompts all are
+    taken."""
+    scored = ("prompts", "scorer", "scorer_cmd", "scorer_seconds") if config.prompts is not None else ()
+    shared = {"model", "revision", "guidance_scale", "seed", "twins", "confirm", *scored} & set(entry.config.model_fields)
+    if "prompts" not in shared:  # it goes over other things, which have verifiers of their own
+        shared -= set(scored)
     if config.num_inference_steps != DossierConfig().num_inference_steps:
         shared.add("num_inference_steps")
-    size = {} if items is None else {size_field(entry): items}
+    size = {} if items is None or config.prompts is not None else {size_field(entry): items}
     return entry.config(**{name: getattr(config, name) for name in shared}, **size)
 
 
@@ -138,12 +142,13 @@ def _one(
         _, report = experiment.run_and_report(made, asked, folder, **ways)
         spent = time.monotonic() - began
         fitting = PILOT if sized else fitting_items(allowed - spent, spent)
-        if getattr(asked, size_field(entry)) == PILOT < fitting:
+        if config.prompts is None and getattr(asked, size_field(entry)) == PILOT < fitting:
             asked = configured(entry, config, fitting)
             if spent / (1 + config.twins) * fitting / PILOT < SHORT and config.twins == USUAL_TWINS:
                 asked = asked.model_copy(update={"twins": MORE_TWINS})
             _, report = experiment.run_and_report(made, asked, folder, **ways)
-        said |= {"command": command_line(entry.name, asked), "items": getattr(asked, size_field(entry))}
+        size = getattr(asked, size_field(entry)) if config.prompts is None else len(made.pieces(asked))
+        said |= {"command": command_line(entry.name, asked), "items": size}
         said |= {"lines": tuple(report.lines), "findings": tuple(map(Finding.of, report.data.get("findings", [])))}
         said |= {"figure": _small_figure(report)}
     except (ValueError, RuntimeError, OSError) as error:  # one experiment that cannot run does not end the dossier

@@ -136,17 +136,11 @@ class TasksConfig(AnalysisConfig):
         return tuple(map(grid_task, self.tasks))
 
 
-class SuiteConfig(TasksConfig):
-    """Settings of analyses that go over problems: the suite's items, or the user's own prompts."""
+class ScoredConfig(AnalysisConfig):
+    """Settings of what may be the user's own, and then has a scorer where one is given."""
 
-    FILES: ClassVar[tuple[str, ...]] = ("prompts",)
-    CODE = {"tasks": outside.TASK_GROUP, "scorer": outside.SCORER_GROUP}
+    CODE = {"scorer": outside.SCORER_GROUP}
     INSTEAD: ClassVar[tuple[str, ...]] = ("prompts",)  # settings that stand in the place of the tasks' items
-    OF_ITEMS: ClassVar[tuple[str, ...]] = ("tasks", "items")  # settings that have no meaning for prompts
-
-    prompts: str | None = Field(
-        None, description="Own inputs instead: JSON lines {'prompt', 'image'}, .txt, .json, or a folder (prompt.txt)."
-    )
 
     scorer: str | None = Field(None, description=f"Of own prompts: {', '.join(scorers.READY)}, or my.py:judge (executed).")
     scorer_cmd: str | None = Field(None, description="Of own prompts: a command line, JSON in and out, instead of --scorer.")
@@ -160,17 +154,30 @@ class SuiteConfig(TasksConfig):
         return value
 
     @model_validator(mode="after")
-    def _one_scorer(self) -> SuiteConfig:
+    def _one_scorer(self) -> ScoredConfig:
         if self.scorer is not None and self.scorer_cmd is not None:
             raise ValueError("scorer and scorer_cmd say the same: give one of them")
         if self.scored and not any(getattr(self, name) for name in self.INSTEAD):
-            raise ValueError("a scorer judges own prompts; the tasks' items have their verifier: add prompts, or leave it out")
+            what = self.INSTEAD[0]
+            raise ValueError(f"a scorer judges own {what}; the tasks' items have their verifier: add {what}, or leave it out")
         return self
 
     @property
     def scored(self) -> bool:
         """Whether a scorer was given."""
         return self.scorer is not None or self.scorer_cmd is not None
+
+
+class SuiteConfig(TasksConfig, ScoredConfig):
+    """Settings of analyses that go over problems: the suite's items, or the user's own prompts."""
+
+    FILES: ClassVar[tuple[str, ...]] = ("prompts",)
+    CODE = {"tasks": outside.TASK_GROUP, "scorer": outside.SCORER_GROUP}
+    OF_ITEMS: ClassVar[tuple[str, ...]] = ("tasks", "items")  # settings that have no meaning for prompts
+
+    prompts: str | None = Field(
+        None, description="Own inputs instead: JSON lines {'prompt', 'image'}, .txt, .json, or a folder (prompt.txt)."
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> SuiteConfig:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from cos_interp.interp.terminal import Failure, check_writable, progress_bar, refuse_other_content, writing
+from cos_interp.analyses.driver.options import configured, with_options
+from cos_interp.analyses.exporting import ActivationsConfig
+from cos_interp.interp.terminal import Failure, check_writable, print_json, progress_bar, refuse_other_content, writing
 from cos_interp.tasks.steps import WRITTEN
 
 export_app = typer.Typer(no_args_is_help=True, help="What is made here, for other programs.")
-
-
-@export_app.callback()
-def _group() -> None:
-    """Keeps ``steps`` a command of its own while it is the only one."""
 
 
 @export_app.command("steps")
@@ -40,3 +37,43 @@ def export_steps(
     with bar, writing(out):
         written = export(load(run), out, layout, execute=execute, progress=move)
     typer.echo(f"{len(written)} videos written to {out}")
+
+
+def _activations(*, out: Path, as_json: bool, **given: Any) -> None:
+    config = configured(ActivationsConfig, given)
+    check_writable(out)
+    from cos_interp.analyses.exporting.activations import export
+
+    bar, move = progress_bar()
+    try:
+        with bar, writing(out):
+            held = export(config, out, progress=move)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; run the same command again to continue", err=True)
+        raise typer.Exit(130) from None
+    if as_json:
+        print_json(held)
+        return
+    rows = sum(held["rows"].values())
+    typer.echo(f"{held['items']} items, {rows} rows of {len(held['rows'])} names, {held['bytes']} bytes in {out}")
+
+
+with_options(
+    _activations,
+    ActivationsConfig,
+    {
+        "out": (Path, ..., typer.Argument(help="Where to write, or to go on.")),
+        "as_json": (bool, False, typer.Option("--json", help="Print machine-readable JSON.")),
+    },
+    """Activations by token, with their columns and labels, as safetensors that a torch data set reads, while generating.
+
+    Examples:
+
+      cos export activations outputs/rows --tasks maze --items 125 --names "blocks.4.hook_resid_post" --steps 0:20:5
+
+      cos export activations outputs/means --reduce mean --shard-size 64MB --prompts prompts.jsonl
+
+    Interrupt it and run the same command again: it goes on and ends with the same bytes.
+    """,
+)
+export_app.command("activations")(_activations)

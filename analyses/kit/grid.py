@@ -17,6 +17,7 @@ from torch.nn.functional import interpolate
 
 from cos_interp.analyses.driver.statistics import projection
 from cos_interp.analyses.kit.pairs import Side
+from cos_interp.analyses.kit.problems import whose
 from cos_interp.interp.batch import chunks
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.families.decoding import MOST
@@ -25,8 +26,6 @@ from cos_interp.interp.patches import Donor, Patch
 from cos_interp.interp.patching import Recording, check_made, hold_step, minimal_blocks, replay
 from cos_interp.interp.sharing import Shared
 from cos_interp.interp.sweeping import Span, spanned
-from cos_interp.tasks import get_task
-from cos_interp.tasks.base import outcome
 
 EVERYWHERE = "all"  # the group of all tokens
 SELF = "self"  # the target as its own donor: nothing may change
@@ -134,7 +133,7 @@ class Grid:
     @property
     def judged(self) -> bool:
         """Whether there is a verifier to say whose answer a video gives."""
-        return self.target.problem.item is not None and self.donor.problem.item is not None
+        return self.target.problem.judged and self.donor.problem.judged
 
     def patch(self, cell: Cell) -> Patch:
         """A cell as a patch of the target's run."""
@@ -200,11 +199,9 @@ class Grid:
     def read(self, cell: Cell, latent: Tensor, frames: np.ndarray | None) -> Patched:
         ends = [side.recording.run for side in (self.target, self.donor)]
         corrupt, clean = ends[::-1] if self.noising else ends
-        whose = None
-        if frames is not None:
-            whose = outcome(get_task(self.target.item.task), self.target.item, self.donor.item, frames)
+        said = None if frames is None else whose(self.target.problem, self.donor.problem, frames)
         effect = projection(latent, corrupt.latents, clean.latents)
-        return Patched(cell, ends[0].sigmas[cell.step], latent, frames, effect, whose)
+        return Patched(cell, ends[0].sigmas[cell.step], latent, frames, effect, said)
 
     def rounding(self, found: Sequence[Patched]) -> float | None:
         """``|together - alone| / |alone|`` of the final latent of the first cell that shared a forward; None where none did."""

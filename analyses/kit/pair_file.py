@@ -1,6 +1,8 @@
 """Pairs of the user's own: a JSONL file, a line ``{"clean": {"prompt": ..., "image": path, "seed": 0}, "corrupt": {...}}``.
 
-With ``"boxes": {"ball": [left, top, right, bottom]}``, in pixels of the video, a line may name the places that matter.
+With ``"boxes": {"ball": [left, top, right, bottom]}``, in pixels of the video, a line may name the places that matter; things
+that move have a box by pixel frame, ``{"ball": {"0": [...], "8": [...]}}`` or a list with one, or null, for each. A side may
+have ``expected`` and ``reference``, which a scorer is told and the model is not.
 """
 
 from __future__ import annotations
@@ -11,12 +13,14 @@ from typing import Any
 import torch
 
 from cos_interp.analyses.driver import inputs
-from cos_interp.analyses.driver.settings import AnalysisConfig
+from cos_interp.analyses.driver.prompt_lists import Entry
+from cos_interp.analyses.driver.settings import AnalysisConfig, ScoredConfig
 from cos_interp.analyses.kit.pairs import NoPair, Pair, Recorder
-from cos_interp.analyses.kit.problems import Problem, check_calls, refuse_twice, settings_of
+from cos_interp.analyses.kit.problems import Problem, check_calls, judge, own_case, refuse_twice, scorer_of, settings_of
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.tasks.scorer import Scorer
 
 SIDES = ("clean", "corrupt")
 EXAMPLE = '{"clean": {"prompt": "a red ball"}, "corrupt": {"prompt": "a blue ball"}}'
@@ -24,7 +28,8 @@ NAMED = ("all", "rest")  # groups of tokens that are no boxes
 OWN = (*inputs.TEXTS, *inputs.PICTURES, "seed")  # what may differ between the sides
 
 Sides = tuple[Problem, Problem]  # clean, corrupt
-Boxes = dict[str, tuple[int, int, int, int]]  # name -> left, top, right, bottom in pixels of the video, the last two excluded
+Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels of the video, the last two excluded
+Boxes = dict[str, dict[int | None, Box]]  # name -> pixel frame, None for all, -> box
 
 
 def read(path: Path, config: AnalysisConfig) -> list[Sides]:
@@ -45,7 +50,8 @@ def _pair(where: str, given: dict[str, Any], folder: Path, place: int, config: A
         raise InterpError(f"{where} must have exactly the sides clean and corrupt, it has {held}: {EXAMPLE}")
     _boxes(f"{where}, boxes", given.get("boxes", {}))  # also where no experiment asks for them
     noise = seed_for("noise", *config.about, "pairs", place)
-    clean, corrupt = (_side(f"{where}, {name}", given[name], folder, place, noise, config) for name in SIDES)
+    scorer = scorer_of(config) if isinstance(config, ScoredConfig) else None
+    clean, corrupt = (_side(f"{where}, {name}", given[name], folder, place, noise, config, scorer) for name in SIDES)
     if clean == corrupt:
         raise InterpError(f"{where}: both sides are equal; give them another prompt, image or seed")
     unlike = [key for key in {**clean.call, **corrupt.call} if key not in OWN and clean.call.get(key) != corrupt.call.get(key)]
@@ -57,6 +63,11 @@ def _pair(where: str, given: dict[str, Any], folder: Path, place: int, config: A
 def recorded(recorder: Recorder, sides: Sides) -> Pair:
     """A pair of a file, recorded. NoPair where the model makes one video of both sides."""
     clean, corrupt = map(recorder, sides)
+    for name, side in zip(SIDES, (clean, corrupt), strict=True):
+        verdict = judge(side.problem, side.recording.run.decode()[0]) if side.problem.judged else None
+        if verdict is not None and not verdict.solved:
+            why = verdict.error or verdict.status
+            raise NoPair(f"the scorer does not accept the model's own video of the {name} side: {why}")
     if torch.equal(clean.recording.run.latents, corrupt.recording.run.latents):
         raise NoPair("the model makes the same video of both sides, so there is no difference to move along")
     return Pair("own", corrupt, clean)
@@ -76,18 +87,45 @@ def boxes(path: Path) -> list[Boxes]:
 def _boxes(where: str, given: Any) -> Boxes:
     if not isinstance(given, dict):
         raise InterpError(f'{where}: give an object like {{"ball": [0, 0, 32, 32]}}')
-    for name, box in given.items():
-        whole = isinstance(box, list) and len(box) == 4 and all(type(edge) is int and edge >= 0 for edge in box)
-        if not whole or box[0] >= box[2] or box[1] >= box[3] or name in NAMED:
+    found = {}
+    for name, said in given.items():
+        by_frame = _by_frame(said)
+        if not by_frame or name in NAMED or not all(map(_is_box, by_frame.values())):
             raise InterpError(
-                f"{where}: {name!r} is {box}: give another name than {' and '.join(NAMED)}, and whole pixels [left, top, right, "
-                "bottom] with left below right and top below bottom"
+                f"{where}: {name!r} is {said}: give another name than {' and '.join(NAMED)}, and whole pixels [left, top, right, "
+                'bottom] with left below right and top below bottom, or such by pixel frame, {"0": [...], "8": [...]}'
             )
-    return {name: tuple(box) for name, box in given.items()}
+        found[name] = {frame: tuple(box) for frame, box in by_frame.items()}
+    return found
 
 
-def _side(where: str, given: Any, folder: Path, place: int, noise: int, config: AnalysisConfig) -> Problem:
+def _by_frame(said: Any) -> dict[int | None, Any]:
+    """Boxes by pixel frame, as they were said; none for what is no such thing.
+
+    >>> _by_frame([0, 0, 8, 8]), _by_frame({"3": [0, 0, 8, 8]}), _by_frame([None, [0, 0, 8, 8]]), _by_frame({"x": 1})
+    ({None: [0, 0, 8, 8]}, {3: [0, 0, 8, 8]}, {1: [0, 0, 8, 8]}, {})
+    """
+    if isinstance(said, dict):
+        return {int(frame): box for frame, box in said.items()} if all(frame.isdecimal() for frame in said) else {}
+    if not isinstance(said, list):
+        return {}
+    if all(box is None or isinstance(box, list) for box in said):
+        return {frame: box for frame, box in enumerate(said) if box is not None}
+    return {None: said}
+
+
+def _is_box(box: Any) -> bool:
+    whole = isinstance(box, list) and len(box) == 4 and all(type(edge) is int and edge >= 0 for edge in box)
+    return whole and box[0] < box[2] and box[1] < box[3]
+
+
+def _side(
+    where: str, given: Any, folder: Path, place: int, noise: int, config: AnalysisConfig, scorer: Scorer | None
+) -> Problem:  # fmt: skip
     if not isinstance(given, dict):
         raise InterpError(f'{where}: give an object with a \'prompt\', like {{"prompt": "a red ball"}}')
-    call = inputs.keywords(where, given, folder, settings_of(config))
-    return Problem("own", call, call.pop("seed", noise), place, source=where)
+    told = {key: value for key, value in given.items() if key not in inputs.OF_SCORER}
+    call = inputs.keywords(where, told, folder, settings_of(config))
+    seed = call.pop("seed", noise)
+    case = None if scorer is None else own_case("own", call, Entry(where, given, folder, ""))
+    return Problem("own", call, seed, place, source=where, case=case, scorer=scorer)

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from cos_interp.analyses.driver import inputs, prompt_lists, saying
-from cos_interp.analyses.driver.settings import AnalysisConfig, SuiteConfig, TasksConfig
+from cos_interp.analyses.driver.settings import AnalysisConfig, ScoredConfig, SuiteConfig, TasksConfig
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.interp.call import unfit
 from cos_interp.interp.errors import InterpError
@@ -21,6 +21,7 @@ from cos_interp.interp.own_size import own_size
 from cos_interp.interp.run.prediction import is_flow
 from cos_interp.interp.trajectory import Run
 from cos_interp.tasks import Case, ClipTask, Item, Task, Verdict, get_task, grid, scorers, suite
+from cos_interp.tasks.base import outcome
 from cos_interp.tasks.clips import task_of
 from cos_interp.tasks.scorer import Scorer, is_graded, score
 from cos_interp.tasks.scorers.command import command_scorer
@@ -160,7 +161,7 @@ def own_case(name: str, call: dict[str, Any], entry: prompt_lists.Entry) -> Case
     )  # fmt: skip
 
 
-def scorer_of(config: SuiteConfig) -> Scorer | None:
+def scorer_of(config: ScoredConfig) -> Scorer | None:
     """The scorer that a configuration asks for; None without one. Executes the user's file."""
     if config.scorer_cmd is not None:
         return command_scorer(config.scorer_cmd, config.scorer_seconds)
@@ -249,6 +250,18 @@ def judge(problem: Problem, frames: np.ndarray) -> Verdict | None:
     if problem.scorer is not None and problem.case is not None:
         return score(problem.scorer, frames, problem.case)
     return get_task(problem.item.task).verify(problem.item, frames) if problem.item else None
+
+
+def whose(target: Problem, donor: Problem, frames: np.ndarray) -> str:
+    """Whose answer a video gives: ``target``, ``donor``, ``other`` or ``undecided``, by the task's verifier, or by the scorer
+    that accepts it as the one side's and not as the other's; one that accepts both tells nothing."""
+    if target.item is not None and donor.item is not None:
+        return outcome(get_task(target.item.task), target.item, donor.item, frames)
+    found = [judge(side, frames) for side in (target, donor)]
+    own, theirs = (verdict is not None and verdict.solved for verdict in found)
+    if own != theirs:
+        return "target" if own else "donor"
+    return "other" if not own and all(verdict is not None and verdict.status == "wrong" for verdict in found) else "undecided"
 
 
 def item_of(problem: Problem) -> Item:

@@ -28,6 +28,7 @@ PURPOSES = {
     "other answer": 12,  # which of a problem's other answers its noise is moved to: about the run's noise
     "direction": 13,  # a random direction of a state: about the run's noise and a step
     "exact cells": 15,  # that a gradient map is held against: about --seed, the pair
+    "surprise": 23,  # how a clip is broken, and noises at which clips are denoised: about the problem's noise, a number
 }
 BITS = 48  # with the purpose 52: exact in a float64 column, too
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.facts import Facts
 from cos_interp.analyses.driver.measured import Measured
-from cos_interp.analyses.driver.settings import AnalysisConfig, known_task
+from cos_interp.analyses.driver.settings import ScoredConfig, known_task
 from cos_interp.analyses.kit.kinds import PairKind
 from cos_interp.interp.limits import MOST_STEPS
 from cos_interp.tasks import NAMES
@@ -21,10 +21,11 @@ HEAD_SITES = ("attn.hook_z", "cross_attn.hook_z")
 DEFAULT_SITES = ("hook_resid_post", "cross_attn.hook_z")  # those of them that a model has
 
 
-class PatchingConfig(AnalysisConfig):
+class PatchingConfig(ScoredConfig):
     """Activation patching between counterfactual pairs."""
 
     FILES = ("pair_file",)
+    INSTEAD = ("pair_file",)
     OF_TASKS: ClassVar[tuple[str, ...]] = ("task", "pair_kinds", "unique")  # settings that have no meaning for own pairs
 
     task: str = Field("maze", description=f"One of {', '.join(NAMES)}.")
@@ -32,7 +33,7 @@ class PatchingConfig(AnalysisConfig):
     pairs: int | None = Field(None, ge=1, description=f"Pairs of each kind. {PAIRS}, or all of --pair-file, by default.")
     unique: bool = Field(True, description="Prompt and image pairs have one right answer on either side.")
     pair_file: str | None = Field(
-        None, description="Own pairs instead: a JSONL file, a line {'clean': {'prompt', 'image', 'seed'}, 'corrupt': {...}}."
+        None, description="Own pairs: a line {'clean': {'prompt', 'image', 'seed'}, 'corrupt': {...}, 'boxes': {...}}."
     )
     num_inference_steps: int = Field(8, ge=2, le=MOST_STEPS, description="Denoising steps of every run.")
     steps: tuple[int, ...] | None = Field(None, description="Patched steps: 0,4,8 or 0:8:2. By default all: a range whole.")
@@ -42,7 +43,7 @@ class PatchingConfig(AnalysisConfig):
     )
     heads: tuple[int, ...] | None = Field(None, description="Heads, each patched alone (for attn.hook_z).")
     tokens: tuple[str, ...] | None = Field(
-        None, description="Token groups of the task, 'all' among them. By default those that can tell something."
+        None, description="Token groups of the task, or boxes, and 'all'. By default those that can tell something."
     )
     frames: tuple[int, ...] | None = Field(None, description="Latent frames, each patched alone. Together by default.")
     direction: Literal["denoising", "noising"] = Field("denoising", description="denoising or noising: which run receives.")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import torch
 from torch import Tensor
 
-from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, X_T, Cell, token_shape
+from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, X_T, Cell
+from cos_interp.analyses.kit.groups import of_pair
+from cos_interp.analyses.kit.pair_file import Boxes
 from cos_interp.analyses.kit.pairs import Pair, Side
 from cos_interp.analyses.patching import DEFAULT_SITES, HEAD_SITES, PatchingConfig
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.tasks import get_task
 
 CONTROLS = ("random", "same_answer", "same_prompt")  # other donors; the last one for pairs without an item
 REST = "rest"  # the tokens that no group of a task names
@@ -58,14 +58,11 @@ def _controls(group: str, rotated: bool) -> tuple[str, ...]:
     return ("random",) if group != REST or rotated else ()
 
 
-def token_groups(model: HookedVideoPipeline, target: Side, donor: Side) -> dict[str, Tensor | None]:
-    """The token groups by name. Only all tokens without items, or where the model's tokens are not the scene's cells."""
-    made: dict[str, Tensor | None] = {EVERYWHERE: None}
-    if target.problem.item is not None and donor.problem.item is not None:
-        masks = get_task(target.item.task).groups(target.item, donor.item)
-        if all(mask.shape == token_shape(model, target) for mask in masks.values()):
-            made |= {name: torch.from_numpy(mask) for name, mask in masks.items()}
-    return made
+def token_groups(model: HookedVideoPipeline, target: Side, donor: Side, boxes: Boxes) -> dict[str, Tensor | None]:
+    """The token groups by name: all tokens, those of the task, or those in boxes of the user's. Only all tokens without items
+    and boxes, or where the model's tokens are not the scene's cells."""
+    named = of_pair(model, target, donor, boxes)
+    return {EVERYWHERE: None} | {name: mask for name, mask in named.items() if name != EVERYWHERE}
 
 
 def whole_state(model: HookedVideoPipeline, pair: Pair) -> bool:

@@ -36,7 +36,7 @@ def foresee(config: PatchingConfig, outlook: Outlook) -> list[Use]:
     one = outlook.recording(sites)
     found = [cell for piece in asked for step in steps_of(config, piece) for cell in cells_of(config, outlook, piece, step)]
     blocks = [blocks_of(config, outlook, piece, steps_of(config, piece)) for piece in asked]
-    judged = config.pair_file is None
+    judged = config.pair_file is None or config.scored
     at_once = max((len(cells_of(config, outlook, p, s)) for p in asked[:1] for s in steps_of(config, p)), default=0)
     units = sum(1 + len(steps_of(config, piece)) for piece in asked)
     disk = (len(found) + 2 * len(asked)) * outlook.shape.latent_bytes + (units + len(asked)) * outlook.shape.clip_bytes
@@ -63,7 +63,7 @@ def _foresee_maps(config: PatchingConfig, outlook: Outlook) -> list[Use]:
         exact = min(every, 2 * len(sites_of(config, outlook.model)) * config.exact_cells + config.top_cells) + 1
         blocks += round(blocks_of(config, outlook, piece, steps)[0] * exact / max(every, 1))
         rows += exact
-    judged = config.pair_file is None
+    judged = config.pair_file is None or config.scored
     disk = (rows + 2 * len(asked)) * outlook.shape.latent_bytes + rows * outlook.shape.clip_bytes
     back = "the way back, which takes 1.3 times the time of the forwards, and memory for the graph of one of them"
     return [

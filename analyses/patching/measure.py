@@ -24,7 +24,7 @@ from cos_interp.analyses.kit.pairs import NoPair, Pair, Recorder, find_pair
 from cos_interp.analyses.kit.problems import Problem, arguments, fits_tasks, item_call
 from cos_interp.analyses.kit.rows import settled
 from cos_interp.analyses.patching import HEAD_SITES, PatchingConfig, StepFacts, gradient_map
-from cos_interp.analyses.patching.cells import sites_of
+from cos_interp.analyses.patching.cells import REST, sites_of
 from cos_interp.analyses.patching.pair_grid import PairGrid
 from cos_interp.analyses.patching.pieces import OWN, Piece, pieces, span_of, steps_of
 from cos_interp.interp.errors import InterpError
@@ -123,11 +123,17 @@ def settle(config: PatchingConfig, model: HookedVideoPipeline, held: Mapping[str
 def _known_groups(config: PatchingConfig) -> None:
     if config.tokens is None:
         return
-    known = possible_groups(config.task) if config.pair_file is None else [EVERYWHERE]
+    known = possible_groups(config.task) if config.pair_file is None else _drawn(Path(config.pair_file))
     unknown = [group for group in config.tokens if group not in known]
     if unknown:
         whose = config.task if config.pair_file is None else "a pair of a file"
         raise InterpError(f"unknown token group {unknown[0]!r}; {whose} has {', '.join(known)}")
+
+
+def _drawn(path: Path) -> list[str]:
+    """All tokens, and the boxes that some pair of a file has, with what they leave."""
+    boxes = dict.fromkeys(name for line in pair_file.boxes(path) for name in line)
+    return [EVERYWHERE, *boxes, *([REST] if boxes else [])]
 
 
 def finish(result: AnalysisResult) -> AnalysisResult:

@@ -51,7 +51,7 @@ class PairGrid:
         beside = config.controls and config.method == "exact"  # a gradient map has the pair's own runs alone
         others = _others(recorder, config, piece, target, donor) if beside else {}
         grid = Grid(
-            recorder.model, target, donor, others, token_groups(recorder.model, target, donor),
+            recorder.model, target, donor, others, token_groups(recorder.model, target, donor, piece.boxes),
             span=span_of(config, pair.one_noise), branches=None if config.branch == "both" else (config.branch,),
             noising=config.direction == "noising", batch=int(config.batch),
         )  # fmt: skip
@@ -115,7 +115,7 @@ class PairGrid:
     def _row(self, found: Patched) -> Row:
         cell, target, donor = found.cell, self.grid.target, self.grid.donor
         own = theirs = None
-        if found.frames is not None:
+        if found.frames is not None and target.problem.item is not None:
             own, theirs = shown(target.item, donor.item, found.frames), shown(donor.item, target.item, found.frames)
         return {
             "pair": self.name, "pair_kind": self.pair.kind, "span": self.grid.span, "donor": cell.donor, "site": cell.site,

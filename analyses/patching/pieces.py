@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -17,12 +17,13 @@ OWN: Final = "own"  # the kind of pairs from a file
 
 @dataclass(frozen=True)
 class Piece:
-    """One pair. Of a pair from a file: its sides, clean and corrupt, and the donor of its random control."""
+    """One pair. Of a pair from a file: its sides, clean and corrupt, the donor of its random control, and its boxes."""
 
     kind: PairKind | Literal["own"]
     index: int
     sides: pair_file.Sides | None = None
     stranger: Problem | None = None
+    boxes: pair_file.Boxes = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -68,7 +69,8 @@ def pieces(config: PatchingConfig) -> list[tuple[Piece, list[str]]]:
         made = [Piece(kind, index) for kind in config.pair_kinds for index in range(config.pairs or PAIRS)]
     else:
         found = pair_file.read(Path(config.pair_file), config)
-        made = [Piece(OWN, i, sides, _stranger(found, i)) for i, sides in enumerate(found[: config.pairs])]
+        boxes = pair_file.boxes(Path(config.pair_file))
+        made = [Piece(OWN, i, sides, _stranger(found, i), boxes[i]) for i, sides in enumerate(found[: config.pairs])]
     return [(piece, units_of(config, piece)) for piece in made]
 
 

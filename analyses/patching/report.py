@@ -161,7 +161,9 @@ def _by_tokens(name: str, at: pd.DataFrame, here: pd.DataFrame, reels: Sequence[
     figure = figures.matrix_maps(maps, "tokens", "layer", "effect", diverging=True).explored(told)
     out = [pages.Section(f"Effect: {name}", figure, BY_TOKENS.format(n=n, steps=steps))]
     if at.outcome.notna().all():
-        read = {"flipped": "strict: donor's answer", "donor_shown": "graded: donor's", "target_shown": "graded: its own"}
+        read = {"flipped": "strict: donor's answer"}
+        if at.donor_shown.notna().any():  # of the tasks' items
+            read |= {"donor_shown": "graded: donor's", "target_shown": "graded: its own"}
         maps = [(title, table(at, value)) for value, title in read.items()]
         figure = _by_name(figures.matrix_maps(maps, "tokens", "layer", "share", (0, 1)))
         out.append(pages.Section(f"Read from the video: {name}", figure, READINGS.format(n=n)))

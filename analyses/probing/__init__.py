@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.facts import Facts
@@ -56,10 +56,12 @@ class EvalConfig(TasksConfig):
 
 
 class ApplyConfig(AnalysisConfig):
-    """A saved probe, drawn over one item's video."""
+    """A saved probe, drawn over one item's video, or over a clip."""
 
     task: str = Field("maze", description=f"One of {', '.join(NAMES)}.")
     item: int = Field(0, ge=0, lt=125, description="Number of the item of cos-500.")
+    video: str | None = Field(None, description="A clip instead: it is inverted by the flow, and read on its way. With --prompt.")
+    prompt: str | None = Field(None, description="What the clip shows, in the model's words. With --video.")
     layer: int | None = Field(None, description="Layer; with --step. The best probe by default.")
     step: int | None = Field(None, description="Step; with --layer.")
     force: bool = Field(False, description="Use probes of a model with other weights.")
@@ -68,6 +70,31 @@ class ApplyConfig(AnalysisConfig):
     @classmethod
     def _task(cls, value: str) -> str:
         return known_task(value)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ApplyConfig:
+        if (self.video is None) != (self.prompt is None):
+            raise ValueError("video and prompt belong together: give both for a clip, or neither for an item")
+        if self.video is not None and (self.task, self.item) != ("maze", 0):
+            raise ValueError("video stands in the place of an item: leave out task and item, or video")
+        return self
+
+
+class FollowConfig(AnalysisConfig):
+    """A token of a clip, followed by matching queries to keys."""
+
+    video: str = Field(description="The clip; it is inverted by the flow, and read on its way.")
+    prompt: str = Field(description="What the clip shows, in the model's words.")
+    cell: tuple[int, ...] = Field(description="Row and column of the token grid in the first frame, like 2,3.")
+    layer: int = Field(description="Layer whose queries and keys are matched.")
+    step: int = Field(description="Step, at whose noise they are.")
+
+    @field_validator("cell")
+    @classmethod
+    def _cell(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(value) != 2 or min(value) < 0:
+            raise ValueError("give a row and a column of the token grid, like 2,3")
+        return value
 
 
 class ClipFacts(Facts):

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cos_interp.analyses.driver.options import configured, with_options
-from cos_interp.analyses.probing import ApplyConfig, EvalConfig, TrainConfig
+from cos_interp.analyses.probing import ApplyConfig, EvalConfig, FollowConfig, TrainConfig
 from cos_interp.interp.terminal import Failure, Json, check_writable, print_json, progress_bar
 
 probe_app = typer.Typer(no_args_is_help=True, help="Linear probes that are kept: train, test, look at, apply.")
@@ -171,9 +171,41 @@ with_options(
     _apply,
     ApplyConfig,
     {**FOLDER, "out": (Path, ..., typer.Option(help="The overlay video (mp4).")), **AS_JSON},
-    """Generate an item and draw a probe's predictions over all its tokens, beside the video.
+    """Draw a probe's predictions over all tokens of a generated item, or of a clip that the model's flow inverts.
 
-    Example: cos probe apply runs/probes/on_path --task maze --item 3 --layer 4 --step 6 --out overlay.mp4
+    Examples:
+
+      cos probe apply runs/probes/on_path --task maze --item 3 --layer 4 --step 6 --out overlay.mp4
+
+      cos probe apply runs/probes/on_path --video clip.mp4 --prompt "roll the ball forward" --out overlay.mp4
     """,
 )
 probe_app.command("apply")(_apply)
+
+
+def _follow(*, out: Path, as_json: bool, **given: Any) -> None:
+    config = configured(FollowConfig, given)
+    check_writable(out, is_file=True)
+    from cos_interp.analyses.probing.following import follow
+
+    facts = follow(config, out)
+    if as_json:
+        print_json(facts)
+        return
+    typer.echo(f"{facts['at']}; round trip error {facts['round trip error']:.3f}")
+    for at in facts["track"]:
+        place = f"frame {at['frame']}: row {at['row']}, column {at['col']}"
+        typer.echo(f"{place}; {at['others']:.0%} of the other tokens' queries find the same")
+    typer.echo(f"Video: {facts['video']}")
+
+
+with_options(
+    _follow,
+    FollowConfig,
+    {"out": (Path, ..., typer.Option(help="The clip with the track over it (mp4).")), **AS_JSON},
+    """Follow a token of a clip through its frames by matching queries to keys, on the model's own way to that clip.
+
+    Example: cos probe follow --video clip.mp4 --prompt "roll the ball forward" --cell 2,3 --layer 4 --step 10 --out track.mp4
+    """,
+)
+probe_app.command("follow")(_follow)

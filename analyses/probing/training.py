@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cos_interp.analyses.driver.experiment import loaded
 from cos_interp.analyses.driver.settings import TasksConfig
 from cos_interp.analyses.driver.statistics import mean_number
+from cos_interp.analyses.kit.clips import clip_of
 from cos_interp.analyses.kit.problems import Problem, arguments, items
 from cos_interp.analyses.probing import ApplyConfig, EvalConfig, TrainConfig
+from cos_interp.interp.inverting import invert
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.selecting import known_layers
 from cos_interp.interp.terminal import write_file
-from cos_interp.probes.clip import Source
+from cos_interp.probes.clip import ClipData, Source
 from cos_interp.probes.collect import collect_clip, in_turn
 from cos_interp.probes.dataset import ProbeDataset, layer_of
 from cos_interp.probes.errors import ProbeError
@@ -142,7 +144,7 @@ def target_list() -> list[dict[str, str]]:
 
 
 def apply(folder: Path, config: ApplyConfig, out: Path) -> dict[str, Any]:
-    """Generate one item, predict every token, write the overlay video; what was applied and how well it fits."""
+    """Generate one item or invert a clip, predict every token, write the overlay video; what was applied and how it fits."""
     from cos_interp.tasks.video import encode_mp4
 
     target = resolve([read_card(folder)["target"]["name"]])[0]
@@ -151,21 +153,44 @@ def apply(folder: Path, config: ApplyConfig, out: Path) -> dict[str, Any]:
     if (config.layer is None) != (config.step is None):
         raise ProbeError("give both a layer and a step, or neither for the best probe")
     cell = grid.best() if config.layer is None or config.step is None else _cell(grid, config.layer, config.step)
-    problem = items(TasksConfig(tasks=(config.task,), items=config.item + 1, seed=config.seed))[config.item]
-    source = Source(problem.name, arguments(model, config, problem), problem.item)
-    clip = collect_clip(model, source, [cell[0]], [cell[1]], [target], "all", 0)
+    shown = _of_clip(model, config, target, cell) if config.video is not None else _of_item(model, config, target, cell)
+    clip, frames = shown.clip, shown.frames
     _same_noise(grid, cell, clip.sigmas[0])
     predicted = grid.probes[cell].predict(clip.activations[cell[0]][0])
-    frames = model.run(**source.call).decode()[0]
     names = target.names if target.form == CLASSIFY else ()
     video, legend = overlay(frames, predicted.reshape(clip.grid + predicted.shape[1:]), names)
     write_file(out, encode_mp4(video))
     truth = clip.labels[target.name]
-    facts = {"video": str(out), "probe": f"{cell[0]} at step {cell[1]}", "prompt": problem.call["prompt"], "colours": legend}
+    facts = {"video": str(out), "probe": f"{cell[0]} at step {cell[1]}", **shown.facts, "colours": legend}
     if target.form == CLASSIFY and (truth >= 0).any():
         known = truth >= 0
         facts["tokens right"] = mean_number((predicted == truth)[known].astype(float)).value
     return facts
+
+
+class Shown(NamedTuple):
+    """What a probe is applied to, its video ``[pixel frame, height, width, 3]``, and what is said of it."""
+
+    clip: ClipData
+    frames: np.ndarray
+    facts: dict[str, Any]
+
+
+def _of_item(model: HookedVideoPipeline, config: ApplyConfig, target: Target, cell: tuple[str, int]) -> Shown:
+    problem = items(TasksConfig(tasks=(config.task,), items=config.item + 1, seed=config.seed))[config.item]
+    source = Source(problem.name, arguments(model, config, problem), problem.item)
+    clip = collect_clip(model, source, [cell[0]], [cell[1]], [target], "all", 0)
+    return Shown(clip, model.run(**source.call).decode()[0], {"prompt": problem.call["prompt"]})
+
+
+def _of_clip(model: HookedVideoPipeline, config: ApplyConfig, target: Target, cell: tuple[str, int]) -> Shown:
+    """A clip on its way through the model, from the noise that leads to it."""
+    frames = clip_of(model, Path(str(config.video)))
+    steps: dict[str, Any] = {"num_inference_steps": config.num_inference_steps, "guidance_scale": config.guidance_scale}
+    found = invert(model, frames, prompt=config.prompt, **steps)
+    with model.hooks(found.hooks()):
+        clip = collect_clip(model, Source("clip", dict(found.call)), [cell[0]], [cell[1]], [target], "all", 0)
+    return Shown(clip, frames, {"prompt": config.prompt, "round trip error": found.error})
 
 
 def _cell(grid: ProbeGrid, layer: int, step: int) -> tuple[str, int]:

@@ -248,3 +248,14 @@ def test_a_dossier_is_drawn_again_and_put_into_one_file(counted, organism, tmp_p
     (folder / "count" / "report.html").write_text("changed")
     with pytest.raises(RunError, match=r"count/report\.html has been changed"):
         in_one_file(folder)
+
+
+def test_a_scorer_goes_to_every_experiment_that_takes_prompts(prompts):
+    asked = DossierConfig(prompts=prompts, scorer="motion", scorer_seconds=7)
+    chosen = dossier.chosen(asked)
+    assert len(chosen) > 8
+    for entry in chosen:  # all lines are taken, so that no size is said
+        made = dossier.configured(entry, asked, 2)
+        assert (made.prompts, made.scorer, made.scorer_seconds) == (prompts, "motion", 7)
+    with pytest.raises(ValueError, match="add prompts"):
+        DossierConfig(scorer="motion")

@@ -15,9 +15,11 @@ from cos_interp.analyses.driver import experiment
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit import pair_file
+from cos_interp.analyses.kit.groups import _of_boxes
+from cos_interp.analyses.kit.problems import arguments
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.analyses.patching import ENTRY, PatchingConfig
-from cos_interp.interp import HookedVideoPipeline, InterpError
+from cos_interp.interp import HookedVideoPipeline, InterpError, pixel_to_latent
 from cos_interp.interp.families import tiny
 
 RED, BLUE = {"prompt": "a red ball"}, {"prompt": "a blue ball"}
@@ -171,3 +173,56 @@ def test_the_effect_of_own_pairs_is_recomputed_by_plain_hooks(tmp_path):
     assert torch.equal(store.tensors("own-000-step-001")["latents"][place : place + 1], patched)
     corrupt = model.run(**run, **BLUE).latents
     assert rows[place]["effect"] == projection(patched, corrupt, donor.latents)
+
+
+def test_boxes_by_pixel_frame_become_tokens_by_the_one_rule():
+    where = {frame: (8 * (frame // 2), 0, 8 * (frame // 2) + 8, 8) for frame in range(9)}
+    masks = _of_boxes({"ball": where}, (5, 5, 5), (9, 40, 40), "line 1")
+    latent = pixel_to_latent(9, 5)
+    wanted = {(int(latent[frame]), 0, frame // 2) for frame in range(9)}
+    assert {tuple(place) for place in masks["ball"].nonzero().tolist()} == wanted
+    assert int(masks["rest"].sum()) == 125 - len(wanted)
+    with pytest.raises(InterpError, match=r"box 'ball' ends at 8, 8 in frame 9; the video has 40x40 pixels, 9 frames"):
+        _of_boxes({"ball": {9: (0, 0, 8, 8)}}, (5, 5, 5), (9, 40, 40), "line 1")
+
+
+JUDGE = """
+def judge(video, case):
+    shade = float(video[-1].mean())
+    return {"status": "solved" if abs(shade - case.expected["shade"]) < case.expected["within"] else "wrong", "error": "shade"}
+"""
+
+
+def test_boxes_and_a_scorer_on_own_pairs(tmp_path):
+    """The expected answers are the two videos' own; the last block at all tokens of all steps gives the donor's."""
+    model = HookedVideoPipeline.from_pretrained("tiny:wan2.1")
+    sides = {"clean": RED | SIZE, "corrupt": BLUE | SIZE}
+    config = PatchingConfig(pair_file=written(tmp_path, sides), num_inference_steps=3)
+    found = pair_file.read(Path(config.pair_file), config)[0]
+    shades = [float(model.run(**arguments(model, config, side)).decode()[0][-1].mean()) for side in found]
+    within = abs(shades[0] - shades[1]) / 3
+    assert within > 0
+    answers = [{"expected": {"shade": shade, "within": within}} for shade in shades]
+    told = dict(zip(("clean", "corrupt"), answers, strict=True))
+    boxes = {"corner": {"0": [0, 0, 16, 16], "8": [0, 0, 16, 16]}}
+    line = {name: sides[name] | told[name] for name in sides} | {"boxes": boxes}
+    (tmp_path / "judge.py").write_text(JUDGE)
+    asked = PatchingConfig(
+        pair_file=written(tmp_path, line), scorer=f"{tmp_path}/judge.py:judge", num_inference_steps=3, steps=(0,), layers=(2,),
+        sites=("hook_resid_post",), tokens=("all", "corner"),
+    )  # fmt: skip
+    result, report = experiment.run_and_report(load("patching"), asked, tmp_path / "run", model=model, workers=1)
+    rows = result.rows
+    assert set(rows.group) == {"all", "corner"} and rows.donor_shown.isna().all()
+    assert set(rows[(rows.group == "all") & (rows.donor == "clean")].outcome) == {"donor"}
+    assert set(rows[rows.donor == "self"].outcome) == {"target"}
+    assert not any("no verifier" in text for text in report.lines)
+    wrong = {"clean": sides["clean"] | {"expected": {"shade": -9, "within": 1}}, "corrupt": line["corrupt"]}
+    config = asked.model_copy(update={"pair_file": written(tmp_path, wrong), "tokens": None})
+    _, report = experiment.run_and_report(load("patching"), config, tmp_path / "none", model=model, workers=1)
+    assert any("does not accept the model's own video of the clean side: shade" in text for text in report.lines)
+
+
+def test_a_scorer_needs_pairs_to_judge():
+    with pytest.raises(ValueError, match="a scorer judges own pair_file; the tasks' items have their verifier: add pair_file"):
+        PatchingConfig(scorer="motion")

@@ -21,11 +21,14 @@ from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.pairs import Pair, Recorder, find_pair
 from cos_interp.analyses.probing import ProbesConfig
 from cos_interp.analyses.probing.findings import Depth, decided_at, order_findings, selectivity, use_findings
+from cos_interp.analyses.probing.following import followed
 from cos_interp.analyses.probing.use import Reader, changed, edited, exchanged, kind_of, steps_of_span, told
 from cos_interp.interp import HookedVideoPipeline
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.files import read_sealed_json, sealed_json
 from cos_interp.probes.targets import resolve
+from cos_interp.tasks import TASKS, grid
+from cos_interp.tasks.video import encode_mp4, read_mp4
 
 SMALL = {
     "num_inference_steps": 2, "layers": (1, 4), "probe_tokens": 10, "folds": 2, "used_items": 1,
@@ -267,6 +270,18 @@ def test_told_is_the_share_of_tokens_that_are_right_in_both_runs(organism, recor
     assert [kind_of(resolve([t])[0]) for t in ("first_class", "on_path", "final_class")] == ["image", "prompt", "prompt"]
 
 
+def test_a_token_is_followed_to_where_its_key_is():
+    shape, heads, width = (3, 2, 2), 2, 8
+    codes = 9 * torch.eye(width)[:4]  # of four things, one in each cell
+    places = [[0, 1, 2, 3], [1, 0, 3, 2], [3, 3, 3, 0]]  # which thing is where, by frame
+    tokens = torch.cat([codes[row] for row in places]).expand(heads, -1, -1)
+    found = followed(tokens, tokens, shape, (0, 0))
+    assert [(at.frame, at.row, at.col) for at in found] == [(0, 0, 0), (1, 0, 1), (2, 1, 1)]
+    assert [at.others for at in found[:2]] == [0, 0]
+    same = followed(tokens, tokens[:, :1].expand(-1, 12, -1), shape, (0, 0))  # keys that tell nothing apart
+    assert all(at.others == 1 for at in same)
+
+
 def cos(*args):
     return CliRunner().invoke(cli.app, ["probe", *map(str, args)])
 
@@ -306,9 +321,18 @@ def test_the_commands(tmp_path, organism):
     made = cos("apply", folder, "--out", tmp_path / "o.mp4", "--item", 5, "--num-steps", 2)
     assert made.exit_code == 0 and "tokens right" in made.stdout
 
-    from cos_interp.tasks.video import read_mp4
-
     frames = read_mp4(tmp_path / "o.mp4")
     assert len(frames) == 9 and frames.shape[2] == 2 * frames.shape[1]
+    item = TASKS["bounce"].sample(3, split="test")
+    (tmp_path / "clip.mp4").write_bytes(encode_mp4(grid.render(item.cells)))  # twice as large as the model's own
+    clip = ("apply", folder, "--out", tmp_path / "c.mp4", "--video", tmp_path / "clip.mp4", "--num-steps", 2)
+    facts = json.loads(cos(*clip, "--prompt", item.prompt, "--json").stdout)
+    assert 0 < facts["round trip error"] < 0.1 and "tokens right" not in facts
+    assert read_mp4(tmp_path / "c.mp4").shape == frames.shape
+    assert "video and prompt belong together" in str(cos(*clip).exception)
+    track = ("follow", *clip[4:], "--out", tmp_path / "t.mp4", "--prompt", item.prompt, "--layer", 2, "--step", 1)
+    facts = json.loads(cos(*track, "--cell", "1,2", "--json").stdout)
+    assert [at["frame"] for at in facts["track"]] == list(range(5)) and read_mp4(tmp_path / "t.mp4").shape == frames.shape
+    assert "a frame of this clip has 5 x 5 tokens" in str(cos(*track, "--cell", "5,0").exception)
     assert "cell_class" in cos("targets").stdout
     assert "no probes below" in cos("list", tmp_path / "nothing").stdout

@@ -22,6 +22,7 @@ SETTINGS = {
     "noise": {"items": 8, "num_inference_steps": 4, "modes": ("renoise",)},
     "patching": {"pairs": 12, "num_inference_steps": 2},
     "perception-before-action": {"items": 15, "num_inference_steps": 4},
+    "plausibility": {"items": 20, "num_inference_steps": 4, "noises": 1},
     "posterior": {"items": 24, "num_inference_steps": 4},
     "probes": {"items": 24, "num_inference_steps": 3, "steps": (0, 2), "used_items": 1, "views": False},
     "propagation": {"items": 6, "num_inference_steps": 8, "layers": ()},
