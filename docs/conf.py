@@ -1,4 +1,4 @@
-"""The site made of these pages: ``make docs`` writes it to docs/_build/html. Nothing is fetched, when it is built or when it is read."""
+"""The site made of these pages: ``make docs`` writes it to docs/_build/html. Neither making nor reading it fetches anything."""
 
 from __future__ import annotations
 

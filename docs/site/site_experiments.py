@@ -1,4 +1,4 @@
-"""Pages of experiments: what the code says of each (question, rules, settings, commands) stands around what its page says in words.
+"""Pages of experiments: what the code says of each (question, rules, settings, commands) around what its page says in words.
 
 It is made when the site is built, from the registry, the settings and ``analyses/rules.toml``, so that it cannot go stale.
 """

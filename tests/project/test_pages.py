@@ -49,8 +49,8 @@ call = dict(prompt=prompt, image=image, seed=0, num_inference_steps=8)
 STEERING = """
 import pathlib
 pathlib.Path("runs/steering/media").mkdir(parents=True)
-Steer(torch.ones(model.run_with_cache(names="blocks.1.hook_resid_post", steps=[0], **call)[1]["blocks.1.hook_resid_post", 0].shape[-1]),
-      where="blocks.1.hook_resid_post").save("runs/steering/media/steering.safetensors")
+width = model.run_with_cache(names="blocks.1.hook_resid_post", steps=[0], **call)[1]["blocks.1.hook_resid_post", 0].shape[-1]
+Steer(torch.ones(width), where="blocks.1.hook_resid_post").save("runs/steering/media/steering.safetensors")
 """
 USED = """
 calls = [call]
