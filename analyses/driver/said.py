@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from cos_interp.analyses.driver.experiment import Report
 
-WIDE = 200  # characters a line where there is no terminal
+WIDE = 160  # characters a line where there is no terminal
 KEPT = 40  # characters of a cell up to which its column is not broken
 
 
