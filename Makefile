@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-slow docs mutants check kernels bench bench-gpu models findings clean
+.PHONY: demo test test-slow docs notebooks mutants check kernels bench bench-gpu models findings clean
 
 demo: $(VENV)/installed
 	$(BIN)/cos analyze patching --out runs/demo
@@ -19,6 +19,10 @@ test-slow: $(VENV)/installed-test
 docs: $(VENV)/installed-docs
 	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
 	@echo docs/_build/html/index.html
+
+# what the notebooks of examples/ show, made again
+notebooks: $(VENV)/installed-test
+	$(BIN)/python tests/notebooks.py
 
 # mistakes made on purpose in a copy of the tree, each with the test that must catch it
 mutants: $(VENV)/installed-test

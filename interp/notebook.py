@@ -35,7 +35,8 @@ def spread(count: int, most: int) -> list[int]:
 
 
 def _row(step: str, sigma: str, video: np.ndarray | None) -> str:
-    shown = "" if video is None else f'<td><img alt="frames at {step}" src="{strip(video)}"></td>'
+    what = f"frames of step {step}" if sigma else "frames of the video"
+    shown = "" if video is None else f'<td><img alt="{what}" src="{strip(video)}"></td>'
     return f"<tr><td>{step}</td><td>{sigma}</td>{shown}</tr>"
 
 
