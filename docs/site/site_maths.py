@@ -15,7 +15,7 @@ def inline(translator: Any, node: nodes.Element) -> None:
 
 
 def block(translator: Any, node: nodes.Element) -> None:
-    translator.body.append(f'<div class="math-block">{tex2mathml(node.astext(), as_block=True)}</div>\n')
+    translator.body.append(f'<div class="math-block" tabindex="0">{tex2mathml(node.astext(), as_block=True)}</div>\n')
     raise nodes.SkipNode
 
 

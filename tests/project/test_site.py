@@ -46,7 +46,7 @@ def site(tmp_path_factory) -> Path:
 
 def test_every_experiment_has_its_page_with_its_equation_and_its_rules(site):
     text = {name: unescape((site / "experiments" / f"{name}.html").read_text()) for name in entries()}
-    assert all('<div class="math-block"><math' in page and "$$" not in page for page in text.values())
+    assert all('<div class="math-block" tabindex="0"><math' in page and "$$" not in page for page in text.values())
     everything = "".join(text.values())
     assert all(f">{key}<" in everything for key in rules())
 
