@@ -4,6 +4,7 @@ experiment and every rule has its place."""
 from __future__ import annotations
 
 import ast
+import doctest
 import re
 import shlex
 import sys
@@ -123,6 +124,7 @@ def test_every_rule_is_on_the_page_of_one_experiment(monkeypatch):
     pytest.importorskip("sphinx", reason="pip install '.[docs]'")
     monkeypatch.setattr(sys, "path", [str(ROOT / "docs/site"), *sys.path])
     site = import_module("site_experiments")
+    assert doctest.testmod(import_module("site_architecture")) == (0, 2)
     homes = {key: [name for name, entry in entries().items() if key in site.claims_of(entry)] for key in rules()}
     assert all(len(names) == 1 for names in homes.values()), homes
     for name, entry in entries().items():
