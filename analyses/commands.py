@@ -11,6 +11,7 @@ import typer
 from cos_interp.analyses import EXPERIMENTS, draw, load, runner
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.options import configured, with_options
+from cos_interp.analyses.driver.said import show
 from cos_interp.interp.terminal import Failure, Json, print_json, progress_bar, refuse_other_content, write_file
 
 if TYPE_CHECKING:
@@ -57,8 +58,7 @@ def _analysis(entry: Entry) -> Callable[..., None]:
         if as_json:
             print_json({"report": str(out / "report.html"), **report.data})
             return
-        for line in report.lines:
-            typer.echo(f"- {line}")
+        show(report)
         typer.echo(f"Report: {page}")
 
     examples = "\n\n".join(f"  {line}" for line in entry.examples)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
+import time
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,14 +79,50 @@ def print_json(value: Any) -> None:
     print(json.dumps(plain(value), allow_nan=False))
 
 
+EVERY = 60.0  # seconds between two lines where there is no terminal
+
+
+class Lines:
+    """Progress in plain lines, for logs: one a minute at the most, with what is done and the time left at the pace since the line
+    before. ``write`` takes a line, ``clock`` gives seconds."""
+
+    def __init__(self, write: Callable[[str], Any], clock: Callable[[], float] = time.monotonic):
+        self.write, self.clock = write, clock
+        self.began = self.said = clock()
+        self.done = 0
+
+    def move(self, done: int, total: int, what: str) -> None:
+        now = self.clock()
+        if now - self.said < EVERY:
+            return
+        fresh = done - self.done if done >= self.done else done  # another count has begun
+        left = f", about {duration((now - self.said) / fresh * (total - done))} left" if fresh else ""
+        self.write(f"{what}: {done} of {total}, {duration(now - self.began)}{left}")
+        self.said, self.done = now, done
+
+
+def duration(seconds: float) -> str:
+    """For people.
+
+    >>> duration(42), duration(150), duration(7300)
+    ('42 s', '2 min', '2 h 1 min')
+    """
+    minutes = int(seconds // 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min" if minutes else f"{seconds:.0f} s"
+
+
 def progress_bar() -> tuple[Any, Any]:
-    """A bar with time left, and the callback that moves it; silent when the output is no terminal."""
+    """A bar with time left, and the callback that moves it; where the output is no terminal, a line a minute."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
+    if not console.is_terminal:
+        return contextlib.nullcontext(), Lines(lambda line: print(line, file=sys.stderr, flush=True)).move
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"))
-    bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+    bar = Progress(*columns, TimeRemainingColumn(), console=console)
     task = bar.add_task("starting")
 
     def move(done: int, total: int, what: str) -> None:

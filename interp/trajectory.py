@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cos_interp.interp import notebook
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.families.decoding import to_uint8
 from cos_interp.interp.families.layouts import Dims
@@ -79,6 +80,11 @@ class Run:
         experts = "/".join(dict.fromkeys(call.expert for call in self.calls))
         latents = list(self.latents.shape)
         return f"Run({self.steps} steps{levels}; branches {'/'.join(self.branches)}; {experts}; latents {latents})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: steps, noise levels, and of a small run the frames of some clean estimates."""
+        small = 0 < self.latents.numel() <= notebook.SMALL and self.decoder is not _no_decoder
+        return notebook.html(repr(self), self.sigmas, self.decode if small else None)
 
     @property
     def steps(self) -> int:

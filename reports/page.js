@@ -19,6 +19,7 @@
     return value !== 0 && Math.abs(value) < 0.01 ? value.toPrecision(2) : value.toFixed(2);
   };
   const still = matchMedia("(prefers-reduced-motion: reduce)");
+  const framed = location.protocol === "about:"; // within a notebook, whose address is not ours
 
   // --- what is chosen, by the name of its axis; kept in the address, so that it can be sent -------------------------------
 
@@ -51,7 +52,7 @@
     clearTimeout(writing); // browsers refuse many changes of the address in a row
     writing = setTimeout(() => {
       const parts = [...chosen].map((pair) => pair.map(encodeURIComponent).join("="));
-      history.replaceState(null, "", parts.length ? `#${parts.join("&")}` : location.pathname);
+      if (!framed) history.replaceState(null, "", parts.length ? `#${parts.join("&")}` : location.pathname);
     }, 120);
   }
 
@@ -436,6 +437,12 @@
   addEventListener("beforeprint", () => drawn().forEach((part) => (part.open = true)));
   addEventListener("afterprint", () => drawn().forEach((part) => (part.open = false)));
   addEventListener("hashchange", read);
+  addEventListener("click", (event) => {
+    const link = framed && event.target.closest("a[href^='#']");
+    if (!link) return;
+    event.preventDefault(); // it would lead to the notebook
+    document.getElementById(link.getAttribute("href").slice(1))?.scrollIntoView();
+  });
   addEventListener("keydown", (event) => {
     if (event.key !== "Escape" || !chosen.size) return;
     chosen.clear();

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.settings import AnalysisConfig
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.interp.files import read_regular
+from cos_interp.reports.framed import MOST, framed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +56,17 @@ class LoadedRun:
     def __repr__(self) -> str:
         verdicts = ", ".join(finding.verdict for finding in self.findings) or "no verdict"
         return f"<{self.name} in {self.folder}: {len(self.rows)} rows, {len(self.units)} units; {verdicts}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the page of the run, where it is as it was written and not too large for a notebook."""
+        told = f"<p>{escape(repr(self)[1:-1])}</p>"
+        try:
+            page = RunStore(self.folder).read(manifest.REPORT)
+        except (RunError, OSError) as error:
+            return f"{told}<p>The page cannot be shown: {escape(str(error))}</p>"
+        if len(page) > MOST:
+            return f"{told}<p>Too large to be shown here: <code>{escape(str(self.folder / manifest.REPORT))}</code></p>"
+        return told + framed(page.decode(), f"{self.name} in {self.folder}")
 
 
 def read(folder: Path, entries: Mapping[str, Entry]) -> LoadedRun:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from html import escape
 
 import pandas as pd
 import pytest
 import torch
 
 from cos_interp import analyses
+from cos_interp.analyses.driver import loaded
 from cos_interp.analyses.driver.store import RunError
 from cos_interp.interp import HookedVideoPipeline
 from cos_interp.interp.files import sealed_json
 from cos_interp.interp.identity import combined, identity
+from cos_interp.reports.framed import framed
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +36,21 @@ def test_a_run_is_loaded_with_its_settings_rows_findings_and_tensors(finished):
     assert len(repr(again)) < 300
     with pytest.raises(KeyError, match="maze-000"):
         again.tensors("maze-009")
+
+
+def test_a_run_shows_its_page_in_a_notebook_unless_it_is_large_or_not_the_runs(finished, monkeypatch):
+    path = finished.folder / "report.html"
+    page = path.read_text()
+    shown = finished._repr_html_()
+    assert framed(page, f"self-correction in {finished.folder}") in shown and escape(repr(finished)[1:-1]) in shown
+    monkeypatch.setattr(loaded, "MOST", 100)
+    large = finished._repr_html_()
+    assert "<iframe" not in large and "Too large" in large and str(path) in large
+    try:
+        path.write_text(page.replace("Caveats", "None"))
+        assert "has been changed" in finished._repr_html_() and "<iframe" not in finished._repr_html_()
+    finally:
+        path.write_text(page)
 
 
 def test_a_loaded_model_is_used_as_it_is(organism, tmp_path):

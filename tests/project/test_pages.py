@@ -35,6 +35,61 @@ def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
         assert found["item"].prompt == "move the green square left of the box"  # the page says so
 
 
+# what a page of several parts takes for granted by its place: a model, a call of it, what an earlier command left
+GRANTED = """
+import torch
+from PIL import Image
+from cos_interp import HookedVideoPipeline, Steer
+from cos_interp.tasks import get_task
+model = HookedVideoPipeline.from_pretrained("organism")
+item = get_task("maze").sample(seed=8, difficulty=5, unique=False, split="test")
+pipe, prompt, image = model.pipe, item.prompt, Image.fromarray(item.first_frame)
+call = dict(prompt=prompt, image=image, seed=0, num_inference_steps=8)
+"""
+STEERING = """
+import pathlib
+pathlib.Path("runs/steering/media").mkdir(parents=True)
+width = model.run_with_cache(names="blocks.1.hook_resid_post", steps=[0], **call)[1]["blocks.1.hook_resid_post", 0].shape[-1]
+Steer(torch.ones(width), where="blocks.1.hook_resid_post").save("runs/steering/media/steering.safetensors")
+"""
+USED = """
+calls = [call]
+judge = lambda i, run: float(get_task("maze").verify(item, run.decode()[0]).solved)
+given = model.run_with_cache(names="blocks.4.hook_resid_post", steps=[6], **call | {"seed": 1})[1]["blocks.4.hook_resid_post", 6]
+tokens = torch.ones(given.shape[1:4], dtype=torch.bool)
+"""
+
+
+def played(text: str, folder: Path, monkeypatch) -> dict:
+    """What a script leaves, run in a folder from a file, since nnsight reads the source of its blocks."""
+    monkeypatch.chdir(folder)
+    script = folder / "page.py"
+    script.write_text(text)
+    return runpy.run_path(str(script))
+
+
+def test_the_quick_start_runs(tmp_path, monkeypatch):
+    found = played(python_of("docs/quick-start.md"), tmp_path, monkeypatch)
+    assert found["result"].findings[0].verdict == "not testable" and "at least" in found["result"].findings[0].why
+    assert (tmp_path / "runs/first/report.html").exists()
+
+
+@pytest.mark.slow
+def test_the_python_of_the_experiments_runs(tmp_path, monkeypatch):
+    found = played(GRANTED + STEERING + python_of("docs/experiments.md"), tmp_path, monkeypatch)
+    assert found["result"].name == "recovery" and len(found["video"]) == 9 and found["one"].where == "blocks.1.hook_resid_post"
+
+
+@pytest.mark.slow
+def test_the_python_of_the_probes_runs(tmp_path, monkeypatch):
+    found = played(GRANTED + USED + python_of("docs/probes.md"), tmp_path, monkeypatch)
+    scores = found["grid"].scores
+    assert {"score", "low", "high", "majority", "shuffled", "control", "selectivity", "x_t", "first frame", "position"} <= set(
+        scores
+    )
+    assert {row["edit"] for row in found["rows"]} >= {"none", "erase", "leace"} and callable(found["control"])
+
+
 # what the file and the line come to inside the repository: a module of the package, and its name in NAMES
 INSIDE = """
 from cos_interp import tasks
