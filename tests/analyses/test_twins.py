@@ -16,6 +16,7 @@ SETTINGS = {
     "chain-of-steps": {"items": 12, "num_inference_steps": 4, "sweep_items": 0},
     "circuit": {"solved": False, "pairs": 1, "check_pairs": 12, "num_inference_steps": 2},
     "commitment": {"items": 24, "noises": 2, "pairs": 0, "num_inference_steps": 4, "steps": (0, 1, 3)},
+    "diff": {"items": 6, "num_inference_steps": 2, "against": "organism", "what": ("weights",), "steps": (1,)},
     "ensemble": {"items": 10, "num_inference_steps": 4, "tensors": ("x_t",)},
     "layers": {"items": 4, "num_inference_steps": 3, "spans": ("all",), "ablations": ("skip", "random")},
     "memory": {"items": 10, "knocked": 10, "num_inference_steps": 4, "steps": (0, 3), "batch": 14},
