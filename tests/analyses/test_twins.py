@@ -12,6 +12,7 @@ from cos_interp.analyses.driver.registry import entries, load
 
 # sizes that reach the least number of items of every claim, at few steps
 SETTINGS = {
+    "acceleration": {"items": 6, "num_inference_steps": 4, "bands": 1, "methods": ("cache",), "draws": 1},
     "attention": {"items": 6, "num_inference_steps": 4, "steps": (0, 3)},
     "chain-of-steps": {"items": 12, "num_inference_steps": 4, "sweep_items": 0},
     "circuit": {"solved": False, "pairs": 1, "check_pairs": 12, "num_inference_steps": 2},
