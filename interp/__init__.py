@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cos_interp.interp.patches import Patch
     from cos_interp.interp.patching import Recording, record, replay, restart
     from cos_interp.interp.run.clock import Hook
+    from cos_interp.interp.screening import SeedScreen
     from cos_interp.interp.steering import Steer, steer
     from cos_interp.interp.sweeping import sweep
     from cos_interp.interp.trajectory import Run
@@ -38,6 +39,7 @@ _HOME = {
     "patches": ("Patch",),
     "patching": ("Recording", "record", "replay", "restart"),
     "run.clock": ("Hook",),
+    "screening": ("SeedScreen",),
     "steering": ("Steer", "steer"),
     "sweeping": ("sweep",),
     "trajectory": ("Run",),
@@ -59,6 +61,7 @@ __all__ = [
     "Patch",
     "Recording",
     "Run",
+    "SeedScreen",
     "Site",
     "Stack",
     "Steer",

@@ -29,6 +29,7 @@ SETTINGS = {
     "propagation": {"items": 6, "num_inference_steps": 8, "layers": ()},
     "recovery": {"num_inference_steps": 4},
     "seed-choice": {"items": 24, "num_inference_steps": 4, "doses": (-2.0, 2.0), "steps": (2,)},
+    "seeds": {"items": 6, "num_inference_steps": 3, "noises": 2},
     "self-correction": {"items": 25, "num_inference_steps": 8},
     "steering": {"solved": False, "pairs": 4, "check_pairs": 12, "num_inference_steps": 2},
     "swap": {"items": 1, "num_inference_steps": 2},
