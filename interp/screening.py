@@ -127,7 +127,8 @@ class SeedScreen:
         return ScreenedOutput(frames=[video[0] for video in frames], seeds=best, scores=scores, runs=made)
 
     def _score(self, look: Look) -> float:
-        score = finite(self.look(look))
+        said = self.look(look)
+        score = float(said) if isinstance(said, bool | np.bool_) else finite(said)
         if score is None:
             raise InterpError(f"the look at seed {look.seed} gave no finite number: return one, larger for what promises more")
         return score

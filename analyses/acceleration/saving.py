@@ -53,7 +53,8 @@ class Saving:
     def hooks(self, model: HookedVideoPipeline) -> list[FwdHook]:
         """At every stream of the blocks of which some call is saved (video, and text or history where blocks write these)."""
         layers = {layer for plan in self.plans for _, layer, _ in plan.calls}
-        known, made = set(model.hook_names), []
+        known = set(model.hook_names)
+        made: list[FwdHook] = []
         for name in model.hook_names:
             block, _, site = name.rpartition(".")
             after = f"{block}.{site.replace(PRE, POST)}"

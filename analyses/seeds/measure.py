@@ -114,8 +114,8 @@ def candidate_score(x0hat: Tensor, among: Candidates) -> float:
 
 def pooled(latent: Tensor) -> Tensor:
     """``[1, channel, frame, row, col]`` as one row of features, means over at most CELLS cells along each axis."""
-    size = [min(CELLS, n) for n in latent.shape[2:]]
-    return adaptive_avg_pool3d(latent.detach().cpu().float(), size).flatten()
+    frames, rows, cols = (min(CELLS, n) for n in latent.shape[2:])
+    return adaptive_avg_pool3d(latent.detach().cpu().float(), (frames, rows, cols)).flatten()
 
 
 # --- the read-out ----------------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ def test_a_screen_finishes_the_best_and_computes_no_step_twice():
 
 def test_frames_are_those_of_the_pipeline_and_equal_scores_keep_the_first():
     pipe, call = build_tiny("wan21-t2v"), call_of("wan21-t2v")
-    found = SeedScreen(pipe, lambda look: 0.0, step=0, seeds=2)(**call)
+    found = SeedScreen(pipe, lambda look: True, step=0, seeds=2)(**call)
     wanted = pipe(**call, generator=torch.Generator("cpu").manual_seed(0), output_type="np").frames[0]
     assert found.seeds == [0] and len(found.frames) == 1 and np.array_equal(found.frames[0], wanted)
 
