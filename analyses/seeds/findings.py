@@ -10,9 +10,14 @@ from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.rules import rules
 from cos_interp.analyses.kit.screening import majority_of, screening_table
 
-KINDS = {"latent": "a read-out of the estimate", "scorer": "the scorer", "candidates": "the right answers' weights"}
+KINDS = {"latent": "a read-out of the estimate", "scorer": "the scorer", "candidates": "the weight of the right answers"}
 PLACEBO = {"shuffled": "a read-out taught other runs' outcomes"}
 PICKER, VOTE = "best of equal compute", "majority of equal compute"
+SAID = {
+    "single": "a single run",
+    VOTE: "a majority vote of equal cost",
+    PICKER: "a perfect picker among whole runs of equal cost",
+}
 
 
 def looks(rows: pd.DataFrame) -> pd.DataFrame:
@@ -28,15 +33,15 @@ def table(seen: pd.DataFrame, steps: int, by: str) -> pd.DataFrame:
     found = screening_table(known, steps, by)
     if found.empty:
         return found
-    runs = {name: [*zip(one.answer, one.solved, strict=True)] for name, one in _first(known).groupby("problem")}
+    runs = {name: runs_of(part) for name, part in known.groupby("problem")}
     votes = [majority_of(runs[problem], cost) for problem, cost in zip(found.problem, found.compute, strict=True)]
     return found.assign(**{VOTE: votes})
 
 
-def _first(seen: pd.DataFrame) -> pd.DataFrame:
-    """One row a run: its final answer and whether that is right, the same at every step."""
-    once = seen.drop_duplicates(["problem", "noise"])
-    return once.assign(answer=[a if isinstance(a, str) else None for a in once.answer], solved=once.solved.astype(bool))
+def runs_of(part: pd.DataFrame) -> list[tuple[str | None, bool]]:
+    """Final answer (None where it is not readable) and whether it is right, of each run of one problem."""
+    once = part.drop_duplicates("noise")
+    return [(a if isinstance(a, str) else None, bool(right)) for a, right in zip(once.answer, once.solved, strict=True)]
 
 
 def deciding_step(seen: pd.DataFrame, steps: int) -> int:
@@ -68,11 +73,11 @@ def _finding(result: AnalysisResult, at: pd.DataFrame, steps: int, kind: str) ->
     control, gain = found[name], found.screened - found[name]
     room = float((found["best of all"] - control).mean())
     smallest = rules()[key].smallest
-    unfit = f"even a look that never errs could gain only {room:.3f} over {name}" if room < smallest else None
+    unfit = f"even a look that never errs could gain only {room:.3f} over {SAID[name]}" if room < smallest else None
     shares = {each: Mean(found[each], bounds=(0, 1)).number() for each in ("screened", "single", name)}
     said = (
         f"finishing only the seed of {at.noise.nunique()} that {KINDS[kind]} likes best at step {int(found.step.iloc[0])}, for "
         f"{found.compute.iloc[0]:.2f} whole runs, solves {shares['screened']} (a single run {shares['single']}); more than "
-        f"{'a ' if name == VOTE else ''}{name}, by"
+        f"{SAID[name]}, by"
     )
     return result.judge(key, Mean(gain, bounds=DIFFERENCE), said, shares[name], unfit)

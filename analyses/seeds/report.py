@@ -14,7 +14,7 @@ from cos_interp.analyses.driver.findings import Number
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.screening import best_of, majority_of
 from cos_interp.analyses.seeds import SeedsConfig
-from cos_interp.analyses.seeds.findings import KINDS, PICKER, PLACEBO, VOTE, control_of, findings, looks, table
+from cos_interp.analyses.seeds.findings import KINDS, PICKER, PLACEBO, VOTE, control_of, findings, looks, runs_of, table
 from cos_interp.reports.figures import Curve, Panel, panels
 
 QUESTION = (
@@ -51,11 +51,6 @@ def _whole(seen: pd.DataFrame, value: Callable[[pd.DataFrame, int], float]) -> p
     return _curve({float(m): _number(pd.Series([value(part, m) for part in groups])) for m in counts})
 
 
-def _vote(part: pd.DataFrame, m: int) -> float:
-    answers = [a if isinstance(a, str) else None for a in part.answer]
-    return majority_of([*zip(answers, part.solved.astype(bool), strict=True)], m)
-
-
 def _curves(seen: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pages.Section:
     named = KINDS | PLACEBO
     curves = [
@@ -66,7 +61,7 @@ def _curves(seen: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pages.Sec
     curves.append(
         Curve("whole runs, perfect picker", _whole(seen, lambda part, m: best_of(part.solved.astype(bool).tolist(), m)), "--")
     )
-    curves.append(Curve("whole runs, majority", _whole(seen, _vote), "--"))
+    curves.append(Curve("whole runs, majority", _whole(seen, lambda part, m: majority_of(runs_of(part), m)), "--"))
     panel = Panel("accuracy against compute", curves, "compute", "whole runs' worth of block calls", "share solved")
     caption = (
         "Along a solid line the look comes later, and all seeds cost more. Dashed: whole runs, 1 to all, of which a picker that "

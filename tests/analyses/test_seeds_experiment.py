@@ -134,6 +134,17 @@ def test_a_blind_look_is_not():
     assert table(looks(rows), STEPS, "shuffled").groupby("step").screened.mean().max() < 0.55  # the placebo beside it
 
 
+def test_runs_that_cannot_be_read_have_no_vote():
+    """Of three runs of each problem that are wrong and one that is right, as a table read from disk has them."""
+    rows = made_up(0.0, 0.1, items=20)
+    right = rows.noise == 2
+    rows["answer"], rows["solved"] = rows.answer.where(right, None), right
+    found = table(looks(rows), STEPS, "latent")
+    by_hand = [np.mean([2 in some for some in combinations(range(4), size)]) for size in (2, 3)]
+    at = found[found.step == 4]["majority of equal compute"]
+    assert at.to_numpy() == pytest.approx([np.mean(by_hand)] * 20)
+
+
 def test_without_room_nothing_is_testable():
     found = judged(made_up(0.99, 0.1))
     assert {f.verdict for f in found} == {"not testable"} and "could gain only" in found[0].why
