@@ -42,10 +42,10 @@ def bands(steps: int, count: int, interval: int) -> list[tuple[int, int]]:
     """First and last step of up to ``count`` spans of steps 1 on (step 0 has none before it), whole intervals each but the last.
 
     >>> bands(10, 3, 2), bands(4, 9, 2)
-    ([(1, 2), (3, 6), (7, 9)], [(1, 2), (3, 3)])
+    ([(1, 4), (5, 6), (7, 9)], [(1, 2), (3, 3)])
     """
-    cuts = [1 + interval * round(part * (steps - 1) / interval / count) for part in range(count)] + [steps]
-    return [(a, b - 1) for a, b in zip(cuts, cuts[1:], strict=False) if min(b, steps) > a]
+    cuts = [min(steps, 1 + interval * round(part * (steps - 1) / interval / count)) for part in range(count)] + [steps]
+    return [(a, b - 1) for a, b in zip(cuts, cuts[1:], strict=False) if b > a]
 
 
 def cells(steps: int, layers: int, branches: Sequence[str], count: int, interval: int) -> list[Cell]:
@@ -77,7 +77,7 @@ def uniform(steps: int, layers: int, branches: Sequence[str], count: int) -> tup
     of one more step.
 
     >>> uniform(5, 2, ["cond"], 5)
-    ((1, 0, 'cond'), (1, 1, 'cond'), (2, 0, 'cond'), (4, 0, 'cond'), (4, 1, 'cond'))
+    ((1, 0, 'cond'), (1, 1, 'cond'), (3, 0, 'cond'), (4, 0, 'cond'), (4, 1, 'cond'))
     """
     each = layers * len(branches)
     whole, rest = divmod(count, each)

@@ -33,7 +33,7 @@ POOL = cells(10, 8, ("cond",), 3, 2)
 # --- schedules -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("steps, count, interval", [(10, 3, 2), (20, 5, 2), (50, 4, 3), (4, 1, 2), (5, 9, 2)])
+@pytest.mark.parametrize("steps, count, interval", [(10, 3, 2), (20, 5, 2), (50, 4, 3), (4, 1, 2), (5, 9, 2), (9, 20, 5)])
 def test_bands_hold_every_step_but_the_first_once(steps, count, interval):
     found = bands(steps, count, interval)
     assert [step for a, b in found for step in range(a, b + 1)] == list(range(1, steps)) and len(found) <= count
