@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cos_interp.interp.patching import Recording, record, replay, restart
     from cos_interp.interp.row_reader import ActivationRows
     from cos_interp.interp.run.clock import Hook
+    from cos_interp.interp.screening import SeedScreen
     from cos_interp.interp.steering import Steer, steer
     from cos_interp.interp.sweeping import sweep
     from cos_interp.interp.trajectory import Run
@@ -42,6 +43,7 @@ _HOME = {
     "patching": ("Recording", "record", "replay", "restart"),
     "row_reader": ("ActivationRows",),
     "run.clock": ("Hook",),
+    "screening": ("SeedScreen",),
     "steering": ("Steer", "steer"),
     "sweeping": ("sweep",),
     "trajectory": ("Run",),
@@ -65,6 +67,7 @@ __all__ = [
     "Patch",
     "Recording",
     "Run",
+    "SeedScreen",
     "Site",
     "Stack",
     "Steer",

@@ -69,8 +69,8 @@ def fitting_items(allowed: float, pilot_seconds: float) -> int:
 
 
 def chosen(config: DossierConfig) -> list[Entry]:
-    """The experiments of a dossier; ValueError for an unknown name."""
-    names = list(known())
+    """The experiments of a dossier, of which those that must be told more are none; ValueError for an unknown name."""
+    names = [name for name, entry in known().items() if not entry.given]
     unknown = [n for n in config.only or () if n not in names]
     if unknown:
         raise ValueError(f"--only {unknown[0]!r}: the experiments are {', '.join(names)}")

@@ -15,7 +15,8 @@ class Entry:
 
     ``seconds``: what its default size takes on two cores, its share of a dossier's budget. ``facts``: the records that its units
     leave beside rows and tensors, where the common ones of :mod:`driver.facts` do not say enough. ``compared``: what of its rows
-    ``cos report compare`` lays beside the same of other runs.
+    ``cos report compare`` lays beside the same of other runs. ``given``: settings without one of which it has nothing to do, so
+    that a dossier leaves it out.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Entry:
     seconds: int = 60
     facts: tuple[type[Facts], ...] = ()
     compared: tuple[Measured, ...] = ()
+    given: tuple[str, ...] = ()
 
     @property
     def folder(self) -> str:

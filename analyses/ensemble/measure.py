@@ -5,15 +5,13 @@ The paper reports 0.685 -> 0.716 on VBVR-Bench without its recipe; every choice 
 
 from __future__ import annotations
 
-from collections import Counter
-
 from cos_interp.analyses.driver.experiment import Unit, each_unit
 from cos_interp.analyses.driver.statistics import distance
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.ensemble import EnsembleConfig
 from cos_interp.analyses.ensemble.merging import Merged, merged, recipes
 from cos_interp.analyses.kit.problems import Problem, arguments, each_problem, fits, generate, strict
-from cos_interp.analyses.kit.screening import best_of
+from cos_interp.analyses.kit.screening import best_of, voted
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.tasks import Verdict
 
@@ -37,11 +35,7 @@ def compute(members: int, merged_steps: tuple[int, ...], steps: int) -> float:
 
 def majority(verdicts: list[Verdict]) -> bool:
     """Whether the readable answer that most runs give is right; of answers with equal counts the first one stands."""
-    readable = [v for v in verdicts if v.status != "undecided"]
-    if not readable:
-        return False
-    answer = Counter(v.answer for v in readable).most_common(1)[0][0]
-    return any(v.solved for v in readable if v.answer == answer)
+    return voted([(None if v.status == "undecided" else str(v.answer), v.solved) for v in verdicts])
 
 
 def measure(model: HookedVideoPipeline, config: EnsembleConfig, problem: Problem) -> Unit:

@@ -5,7 +5,9 @@ After ChEaP (Newman et al., 2603.30043): start many seeds, look early, finish th
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from itertools import combinations
 from math import comb
 
 import numpy as np
@@ -37,6 +39,32 @@ def best_of(solved: Sequence[bool], m: float) -> float:
     def exact(runs: int) -> float:
         return 1 - comb(failures, runs) / comb(count, runs)
 
+    return exact(low) if low == m else (1 - (m - low)) * exact(low) + (m - low) * exact(low + 1)
+
+
+def voted(runs: Sequence[tuple[str | None, bool]]) -> bool:
+    """Whether the answer that most runs give is right; of answers with equal counts the first one stands. ``runs``: answer (None:
+    unreadable) and whether it is right.
+
+    >>> voted([("left", False), ("up", True), (None, False), ("up", True)]), voted([(None, False)])
+    (True, False)
+    """
+    readable = [(answer, right) for answer, right in runs if answer is not None]
+    if not readable:
+        return False
+    most = Counter(answer for answer, _ in readable).most_common(1)[0][0]
+    return any(right for answer, right in readable if answer == most)
+
+
+def majority_of(runs: Sequence[tuple[str | None, bool]], m: float) -> float:
+    """Expected share solved when ``m`` of the runs are finished and vote; linear between whole numbers of runs.
+
+    >>> majority_of([("a", True), ("a", True), ("b", False)], 2)
+    1.0
+    """
+    m = min(max(m, 1.0), len(runs))
+    low = int(m)
+    exact = lambda size: float(np.mean([voted(some) for some in combinations(runs, size)]))
     return exact(low) if low == m else (1 - (m - low)) * exact(low) + (m - low) * exact(low + 1)
 
 

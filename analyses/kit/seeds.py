@@ -27,6 +27,8 @@ PURPOSES = {
     "same answer": 9,  # noises in which a second run with the same answer is looked for: about the run's noise and a number
     "other answer": 12,  # which of a problem's other answers its noise is moved to: about the run's noise
     "direction": 13,  # a random direction of a state: about the run's noise and a step
+    "random schedule": 21,  # of block calls, in the place of a chosen one: about --seed, a draw
+    "shuffled labels": 22,  # of runs, for a read-out that learns nothing: about --seed, a step, a half of the items
     "exact cells": 15,  # that a gradient map is held against: about --seed, the pair
     "surprise": 23,  # how a clip is broken, and noises at which clips are denoised: about the problem's noise, a number
 }

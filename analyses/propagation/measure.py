@@ -12,9 +12,9 @@ from torch import Tensor
 
 from cos_interp.analyses.driver.experiment import Unit, each_unit
 from cos_interp.analyses.driver.store import Row
-from cos_interp.analyses.kit import perturb
+from cos_interp.analyses.kit import cka, perturb
 from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps, each_problem, fits, generate, needs_flow
-from cos_interp.analyses.propagation import PropagationConfig, PropagationFacts, cka
+from cos_interp.analyses.propagation import PropagationConfig, PropagationFacts
 from cos_interp.interp.batch import chunks, joined
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.selecting import known_layers

@@ -17,8 +17,9 @@ from cos_interp.analyses.driver.experiment import run_and_report
 from cos_interp.analyses.driver.findings import Number
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.kit import cka
 from cos_interp.analyses.kit.problems import arguments, problems
-from cos_interp.analyses.propagation import PropagationConfig, PropagationFacts, cka
+from cos_interp.analyses.propagation import PropagationConfig, PropagationFacts
 from cos_interp.analyses.propagation.measure import handoff, measure, noise_kept
 from cos_interp.analyses.propagation.report import PEAK_SIGMA, above_the_rest, by_item, findings, left_shares, per_displacement
 from cos_interp.interp import InterpError

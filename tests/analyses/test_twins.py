@@ -12,10 +12,12 @@ from cos_interp.analyses.driver.registry import entries, load
 
 # sizes that reach the least number of items of every claim, at few steps
 SETTINGS = {
+    "acceleration": {"items": 6, "num_inference_steps": 4, "bands": 1, "methods": ("cache",), "draws": 1},
     "attention": {"items": 6, "num_inference_steps": 4, "steps": (0, 3)},
     "chain-of-steps": {"items": 12, "num_inference_steps": 4, "sweep_items": 0},
     "circuit": {"solved": False, "pairs": 1, "check_pairs": 12, "num_inference_steps": 2},
     "commitment": {"items": 24, "noises": 2, "pairs": 0, "num_inference_steps": 4, "steps": (0, 1, 3)},
+    "diff": {"items": 6, "num_inference_steps": 2, "against": "organism", "what": ("weights",), "steps": (1,)},
     "ensemble": {"items": 10, "num_inference_steps": 4, "tensors": ("x_t",)},
     "layers": {"items": 4, "num_inference_steps": 3, "spans": ("all",), "ablations": ("skip", "random")},
     "memory": {"items": 10, "knocked": 10, "num_inference_steps": 4, "steps": (0, 3), "batch": 14},
@@ -28,6 +30,7 @@ SETTINGS = {
     "propagation": {"items": 6, "num_inference_steps": 8, "layers": ()},
     "recovery": {"num_inference_steps": 4},
     "seed-choice": {"items": 24, "num_inference_steps": 4, "doses": (-2.0, 2.0), "steps": (2,)},
+    "seeds": {"items": 6, "num_inference_steps": 3, "noises": 2},
     "self-correction": {"items": 25, "num_inference_steps": 8},
     "steering": {"solved": False, "pairs": 4, "check_pairs": 12, "num_inference_steps": 2},
     "swap": {"items": 1, "num_inference_steps": 2},

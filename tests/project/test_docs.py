@@ -32,6 +32,7 @@ EXECUTED = {
     "docs/quick-start.md": "test_pages", "docs/experiments.md": "test_pages", "docs/probes.md": "test_pages",
     "docs/adding-a-task.md": "test_pages", "docs/adding-an-experiment.md": "test_pages",
     "docs/adding-a-family.md": "test_own_family", "docs/own-videos.md": "test_own_videos_page",
+    "docs/activations.md": "test_activations_page",
 }  # fmt: skip
 NOT_EXECUTED = {"docs/loading.md": "a list of names to load, of which most would have to be downloaded"}
 

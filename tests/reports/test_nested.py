@@ -63,5 +63,5 @@ def test_the_largest_clips_are_left_out_first():
     assert str(nested(page, "x", 200)) == f'{LEFT_OUT}<p>kept</p><img src="data:b,1" alt="">'
     assert str(nested(page, "x", len(page))) == main_of(page)
     small = str(nested(cached("word"), "x", 1000))
-    assert small.count(LEFT_OUT) == 2 and "image/webp" in cached("word") and "image/webp" not in small  # two reels
+    assert small.count(LEFT_OUT) == 3 and "image/webp" in cached("word") and "image/webp" not in small  # three reels
     assert nested('<main><a href="media/a.mp4">a</a></main>', "x", 99) == '<a href="x/media/a.mp4">a</a>'

@@ -1,0 +1,69 @@
+"""Which calls of which blocks may be skipped, taken from the step before, or computed in few bits."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.facts import Facts
+from cos_interp.analyses.driver.measured import Measured
+from cos_interp.analyses.driver.settings import SuiteConfig
+from cos_interp.interp.limits import MOST_STEPS
+
+Method = Literal["cache", "skip", "round"]
+Call = tuple[int, int, str]  # a block's call: step, layer, branch
+
+
+class AccelerationConfig(SuiteConfig):
+    """A map of what each call of a block is needed for, and a schedule made of it."""
+
+    items: int = Field(12, ge=2, le=125, description="Items of cos-500 of each task; half of them choose. 125 are all.")
+    num_inference_steps: int = Field(10, ge=4, le=MOST_STEPS, description="Denoising steps of every run.")
+    methods: tuple[Method, ...] = Field(
+        ("cache", "skip", "round"), min_length=1, description="cache: from an earlier step; skip: nothing; round: in few bits."
+    )
+    bands: int = Field(3, ge=1, description="Spans of steps that are told apart in the map.")
+    interval: int = Field(2, ge=2, description="Of cache: of so many steps one is computed.")
+    bits: int = Field(4, ge=2, le=16, description="Of round: bits of what a block reads and writes, with one scale a token.")
+    by: Method = Field("cache", description="The method of the schedule.")
+    savings: tuple[float, ...] = Field(
+        (0.125, 0.25, 0.375),
+        min_length=1,
+        description="Shares of all block calls that schedules save; the one nearest .25 decides.",
+    )
+    draws: int = Field(3, ge=1, description="Random schedules of equal cost.")
+    batch: int = Field(8, ge=2, description="Rows in one forward.")
+
+    @field_validator("savings")
+    @classmethod
+    def _shares(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not all(0 < share < 1 for share in value):
+            raise ValueError(f"{value}: give shares of all block calls, between 0 and 1")
+        return tuple(sorted(set(value)))
+
+
+class ScheduleFacts(Facts):
+    """The schedules that half of the items chose: by the share of block calls that was asked for, the calls that are saved."""
+
+    chosen: dict[float, tuple[Call, ...]]
+    steps: int
+    layers: int
+    branches: tuple[str, ...]
+
+
+ENTRY = Entry(
+    "acceleration",
+    AccelerationConfig,
+    "Which steps of which layers may be skipped, cached or rounded without changing verified answers.",
+    (
+        "cos analyze acceleration",
+        "cos analyze acceleration --tasks maze --items 40 --num-steps 20 --bands 5 --methods cache --out runs/cache",
+    ),
+    seconds=280,
+    facts=(ScheduleFacts,),
+    compared=(
+        Measured("Distance when a block is taken from an earlier step", "distance", ("layer",), {"method": "cache"}, ("band",)),
+    ),
+)

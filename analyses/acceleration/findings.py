@@ -1,0 +1,74 @@
+"""What may be saved: answers kept by the chosen schedule, and what the choice adds."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.estimates import DIFFERENCE, Mean, Share
+from cos_interp.analyses.driver.findings import Finding
+
+DECIDES = 0.25  # of all block calls: the saving nearest to it is judged
+ROOM = 0.1  # of the answers: less lost leaves nothing to gain
+
+
+def deciding(rows: pd.DataFrame) -> pd.DataFrame:
+    """The tests at the saving that is judged."""
+    tests = rows[rows.stage == "test"]
+    savings = sorted(tests.saving.unique(), key=lambda saving: abs(saving - DECIDES))
+    return tests[tests.saving == savings[0]] if savings else tests
+
+
+def by_kind(tests: pd.DataFrame, value: str) -> pd.DataFrame:
+    """A value by item, a column each for ``chosen``, ``uniform`` and ``random``, the mean of its draws. Items without it are left
+    out."""
+    known = tests[tests[value].notna()]
+    kinds = known.schedule.str.split().str[0].rename("kind")
+    if known.empty:
+        return pd.DataFrame(columns=["chosen", "uniform", "random"], dtype=float)
+    table = known[value].astype(float).groupby([known.problem, kinds]).mean().unstack()
+    return table.reindex(columns=["chosen", "uniform", "random"])
+
+
+def findings(result: AnalysisResult) -> list[Finding]:
+    tests = deciding(result.rows)
+    return [_kept(result, tests), _nearer(result, tests), _more_kept(result, tests)]
+
+
+def _kept(result: AnalysisResult, tests: pd.DataFrame) -> Finding:
+    table = by_kind(tests, "kept")
+    said = f"with {_share(tests)} of all block calls saved the answer of a solved item stays the same in"
+    return result.judge("acceleration.kept", Share(table.chosen), said, Share(table.uniform).number())
+
+
+def _nearer(result: AnalysisResult, tests: pd.DataFrame) -> Finding:
+    table = by_kind(tests, "distance")
+    if table.empty:
+        return result.judge("acceleration.schedule", Mean([]), "no schedule was tested", Mean([]).number())
+    control = str(table[["uniform", "random"]].mean().idxmin())
+    nearer = Mean(1 - table.chosen / table[control])
+    said = (
+        f"the final latent moves by {Mean(table.chosen).number()} of its norm with the chosen schedule and by "
+        f"{Mean(table[control]).number()} with {WORDS[control]}, at {_share(tests)} of all block calls; nearer, as a share, by"
+    )
+    return result.judge("acceleration.schedule", nearer, said, Mean(table[control]).number())
+
+
+WORDS = {"uniform": "whole steps, evenly spread", "random": "random schedules"}
+
+
+def _more_kept(result: AnalysisResult, tests: pd.DataFrame) -> Finding:
+    table = by_kind(tests, "kept")
+    means = table[["uniform", "random"]].mean()
+    control = str(means.idxmax()) if means.notna().any() else "uniform"
+    gain = Mean(table.chosen - table[control], bounds=DIFFERENCE)
+    lost = 1 - means[control]
+    unfit = (
+        f"{WORDS[control]} change {lost:.2f} of the answers: too few to keep more; save more (--savings)" if lost < ROOM else None
+    )
+    said = f"more answers stay than with {WORDS[control]}, by"
+    return result.judge("acceleration.schedule-answers", gain, said, Mean(table[control], bounds=(0, 1)).number(), unfit)
+
+
+def _share(tests: pd.DataFrame) -> str:
+    return f"{tests.saving.iloc[0]:.3g}" if len(tests) else "no"

@@ -1,0 +1,103 @@
+"""What may be saved, on a page: answers kept against calls saved, the map, the schedule."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pandas as pd
+
+from cos_interp.analyses.acceleration import AccelerationConfig, ScheduleFacts
+from cos_interp.analyses.acceleration.exported import as_json
+from cos_interp.analyses.acceleration.findings import DECIDES, findings
+from cos_interp.analyses.driver import pages
+from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.estimates import Mean
+from cos_interp.analyses.driver.experiment import Report
+from cos_interp.analyses.driver.findings import Number
+from cos_interp.analyses.driver.statistics import by_item
+from cos_interp.analyses.driver.store import RunStore
+from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
+
+QUESTION = (
+    "Which calls of which blocks may be saved without changing verified answers? On every second item each layer is saved in "
+    "each span of steps: taken from the step before (cache), left out (skip), or read and written in few bits (round). The "
+    "schedule saves what was missed least; on the other items it stands against whole steps, evenly spread, and random calls of "
+    "equal cost."
+)
+SOURCE = "this project"
+KEPT = "answers kept"
+
+
+def report(result: AnalysisResult[AccelerationConfig], store: RunStore) -> Report:
+    rows, config = result.rows, result.config
+    facts = result.first(ScheduleFacts)
+    saving = min(facts.chosen, key=lambda share: abs(share - DECIDES))
+    calls = facts.chosen[saving]
+    share = len(calls) / (facts.steps * facts.layers * len(facts.branches))
+    schedule = as_json(calls, config.by, facts.steps, facts.branches, share)
+    notes = [f"Schedule (media/schedule.json): {json.dumps(schedule)}"]
+    sections = [_tests(rows), *(_map(rows, method, value) for method in config.methods for value in _values(rows)), _cells(rows)]
+    made = pages.build(result, "Acceleration", QUESTION, SOURCE, findings(result), sections, notes, ("cause",))
+    media = {**made.media, "schedule.json": (json.dumps(schedule, indent=1) + "\n").encode()}
+    return replace(made, data={**made.data, "schedule": schedule}, media=media)
+
+
+def _values(rows: pd.DataFrame) -> dict[str, str]:
+    """What is shown, and what it is called."""
+    known = {"kept": KEPT, "distance": "distance of the final latent"}
+    return {value: name for value, name in known.items() if rows[value].notna().any()}
+
+
+def _curve(rows: pd.DataFrame, value: str) -> pd.DataFrame:
+    """By the share of calls that is saved; draws of random schedules are averaged within an item."""
+    numbers = {float(saving): by_item(part, value) for saving, part in rows[rows[value].notna()].groupby("saving")}
+    return pd.DataFrame([{"saving": at, "mean": n.value, "low": n.low, "high": n.high, "n": n.n} for at, n in numbers.items()])
+
+
+def _tests(rows: pd.DataFrame) -> pages.Section:
+    tests = rows[rows.stage == "test"].copy()
+    tests["schedule"] = tests.schedule.str.split().str[0]
+    made = [
+        Panel(name, [Curve(str(s), _curve(part, value)) for s, part in tests.groupby("schedule", sort=False)],
+              "saving", "share of block calls saved", name, bounds=(-0.03, 1.03) if value == "kept" else None)
+        for value, name in _values(tests).items()
+    ]  # fmt: skip
+    table = pd.DataFrame([
+        {"share saved": saving, "schedule": name, "calls saved": int(part.calls.iloc[0])}
+        | {shown: str(by_item(part[part[value].notna()], value)) for value, shown in _values(tests).items()}
+        for (saving, name), part in tests.groupby(["saving", "schedule"], sort=False)
+    ])  # fmt: skip
+    caption = (
+        "Items that did not choose the schedule; answers are those of items that the run itself solves. Bands: 95 % intervals."
+    )
+    return pages.Section("What is kept at equal cost", panels(made), caption, table, key=True)
+
+
+def _map(rows: pd.DataFrame, method: str, value: str) -> pages.Section:
+    mapped = rows[(rows.stage == "map") & (rows.method == method)]
+    name = _values(rows)[value]
+    maps = []
+    for branch, part in mapped.groupby("branch", sort=False):
+        table = part.astype({value: float}).pivot_table(value, "layer", "band", sort=False, dropna=False).sort_index()
+        maps.append((str(branch), table[list(dict.fromkeys(part.sort_values("first").band))].rename(index=int)))
+    figure = matrix_maps(maps, "steps", "layer", name, (0, 1) if value == "kept" else None)
+    return pages.Section(f"One layer at a time: {method}, {name}", figure, "Mean over the items that choose.")
+
+
+def _cells(rows: pd.DataFrame) -> pages.Section:
+    """The table that answers "may I skip layer 3 at steps 10 to 20?"."""
+    out = []
+    for (method, layer, band, branch), part in rows[rows.stage == "map"].groupby(
+        ["method", "layer", "band", "branch"], sort=False
+    ):
+        row = {"method": method, "layer": int(layer), "steps": band, "branch": branch, "calls saved": int(part.calls.iloc[0])}
+        solved = part[part.kept.notna()]
+        row |= {KEPT: str(by_item(solved, "kept"))} if len(solved) else {}
+        out.append(row | {"distance of the final latent": str(_number(part.distance))})
+    caption = "May I save this layer at these steps? Answers of the solved items that choose, with 95 % intervals."
+    return pages.Section("Cell by cell", "", caption, pd.DataFrame(out))
+
+
+def _number(values: pd.Series) -> Number:
+    return Mean(values.astype(float), normal=True).number()

@@ -1,0 +1,165 @@
+"""Several seeds of each problem, run to the end and looked at on the way: by the scorer, by candidates, by a read-out.
+
+The read-out is taught on the runs of one half of the items which seed of an item ends solved, and looks at the other half, both
+ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool3d
+
+from cos_interp.analyses.driver.experiment import Unit
+from cos_interp.analyses.driver.facts import RunFacts
+from cos_interp.analyses.driver.store import Row, RunStore
+from cos_interp.analyses.kit import belief
+from cos_interp.analyses.kit.candidates import Candidates, candidates
+from cos_interp.analyses.kit.problems import Problem, chosen_steps, fits, generate, judge, problems
+from cos_interp.analyses.kit.screening import look_score
+from cos_interp.analyses.kit.seeds import seed_for
+from cos_interp.analyses.seeds import SeedsConfig
+from cos_interp.interp.errors import InterpError
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.trajectory import Run
+from cos_interp.probes import LinearProbe
+from cos_interp.tasks import Verdict
+
+READOUT = "readout"  # the unit of the read-out
+CELLS = 5  # along each axis of a latent, that the read-out gets
+LOOKS = 5  # steps, where none are said
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A problem, or, without one, the read-out."""
+
+    problem: Problem | None = None
+
+    @property
+    def name(self) -> str:
+        return READOUT if self.problem is None else self.problem.name
+
+
+def pieces(config: SeedsConfig) -> list[tuple[Piece, list[str]]]:
+    made = [*(Piece(problem) for problem in problems(config)), Piece()]
+    return [(piece, [piece.name]) for piece in made]
+
+
+def needs(config: SeedsConfig, piece: Piece) -> Sequence[str]:
+    """The read-out is taught on the runs of all problems."""
+    return [] if piece.problem is not None else [problem.name for problem in problems(config)]
+
+
+def check(config: SeedsConfig, model: HookedVideoPipeline) -> None:
+    fits(config, model)
+    chosen_steps(config)
+    found = problems(config)
+    if not all(problem.judged for problem in found):
+        raise InterpError("nobody says which of these runs are good: give --scorer or --scorer-cmd with --prompts, or --tasks")
+    if len(found) < 2:
+        raise InterpError("one problem: the read-out is taught on one half of the problems and looks at the other; give more")
+
+
+def work(model: HookedVideoPipeline, config: SeedsConfig, store: RunStore, piece: Piece) -> Iterator[str]:
+    if store.unit(piece.name) is None:
+        unit = _readout(config, store) if piece.problem is None else _looked_at(model, config, piece.problem)
+        store.add_unit(piece.name, unit.rows, unit.tensors, unit.facts)
+    yield piece.name
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+
+
+def _looked_at(model: HookedVideoPipeline, config: SeedsConfig, problem: Problem) -> Unit:
+    """A row a seed and looked at step, and what the read-out gets, ``[noise, step, feature]``."""
+    steps, rows, features = chosen_steps(config, LOOKS), [], []
+    for noise in range(config.noises):
+        run = generate(model, config, problem, problem.noise(noise))
+        final = judge(problem, run.decode()[0])
+        among = candidates(model, problem.item, run.latents) if problem.item is not None else None
+        readable = final is not None and final.status != "undecided"
+        about = {**problem.facts, "kind": "look", "noise": noise, "solved": bool(final and final.solved)}
+        about["answer"] = str(final.answer) if final is not None and readable else None
+        rows += [{**about, "step": step, "sigma": run.sigmas[step], **_look(problem, run, step, among)} for step in steps]
+        features.append(torch.stack([pooled(run.x0hat[step]) for step in steps]))
+    facts = RunFacts(sigmas=tuple(run.sigmas), prompt=problem.call["prompt"], axes={"features": ("noise", "look", "feature")})
+    return Unit(rows, {"features": torch.stack(features)}, facts)
+
+
+def _look(problem: Problem, run: Run, step: int, among: Candidates | None) -> Row:
+    """What is seen of the clean estimate of a step."""
+    verdict = judge(problem, run.decode(step)[0])
+    held = None if among is None else candidate_score(run.x0hat[step], among)
+    return {"scorer": None if verdict is None else scorer_score(problem, verdict), "candidates": held}
+
+
+def scorer_score(problem: Problem, verdict: Verdict) -> float:
+    """How promising an estimate looks to the scorer: 1 solved, 0 wrong, in between where it is undecided."""
+    return look_score(verdict) if problem.item is not None else 0.5 if verdict.status == "undecided" else float(verdict.solved)
+
+
+def candidate_score(x0hat: Tensor, among: Candidates) -> float:
+    """The largest weight of a right answer in an estimate, by least squares (none negative, sum 1) on the latents of all right
+    answers and of a video in which nothing happens, minus the share of the estimate that these leave unexplained."""
+    rows = torch.cat([among.nothing[None], among.latents])
+    found = belief.shares(x0hat, rows)
+    left = x0hat.double().flatten() - found @ rows.double().flatten(1).to(found)
+    return float(found[1:].max() - left.norm() / x0hat.double().norm())
+
+
+def pooled(latent: Tensor) -> Tensor:
+    """``[1, channel, frame, row, col]`` as one row of features, means over at most CELLS cells along each axis."""
+    frames, rows, cols = (min(CELLS, n) for n in latent.shape[2:])
+    return adaptive_avg_pool3d(latent.detach().cpu().float(), (frames, rows, cols)).flatten()
+
+
+# --- the read-out ----------------------------------------------------------------------------------------------------
+
+
+def _readout(config: SeedsConfig, store: RunStore) -> Unit:
+    """What a read-out says of every run that is not of its own half, at every looked at step; ``shuffled``: one taught with the
+    outcomes of other runs of the same half."""
+    found = problems(config)
+    features = torch.stack([store.tensors(problem.name)["features"] for problem in found]).numpy()
+    outcomes = [{row["noise"]: row["solved"] for row in store.finished(problem.name)[0]} for problem in found]
+    solved = np.array([[each[noise] for noise in range(config.noises)] for each in outcomes])
+    half = np.arange(len(found)) % 2
+    rows: list[Row] = []
+    for place, step in enumerate(chosen_steps(config, LOOKS)):
+        seeds = [seed_for("shuffled labels", *config.about, step, side) for side in (0, 1)]
+        said = read_out(features[:, :, place], solved, half, config.components)
+        placebo = read_out(features[:, :, place], solved, half, config.components, seeds)
+        rows += [
+            {**problem.facts, "kind": READOUT, "step": step, "noise": noise, "latent": said[i, noise],
+             "shuffled": placebo[i, noise]}
+            for i, problem in enumerate(found) for noise in range(config.noises)
+        ]  # fmt: skip
+    return Unit(rows)
+
+
+def read_out(
+    features: np.ndarray, solved: np.ndarray, half: np.ndarray, components: int, shuffle: Sequence[int] | None = None
+) -> np.ndarray:
+    """Scores ``[item, noise]`` of runs by a linear read-out taught on the items of the other ``half [item]`` (0 or 1).
+
+    ``features [item, noise, feature]``, of which each item's own mean is taken off, so that it is asked which seed is good and
+    not which item is easy; ``solved [item, noise]``. ``shuffle``: a seed a half, by which the taught outcomes are mixed. Where
+    all runs that it is taught on end alike there is nothing to learn, and every run has 0.
+    """
+    own = features - features.mean(1, keepdims=True)
+    out = np.zeros(solved.shape)
+    for side in (0, 1):
+        taught, asked = half != side, half == side
+        labels = solved[taught].ravel().astype(int)
+        if shuffle is not None:
+            labels = np.random.default_rng(shuffle[side]).permutation(labels)
+        if len(np.unique(labels)) == 2 and asked.any():
+            probe = LinearProbe("pca+logistic", strength=1.0, components=components)
+            probe.fit(own[taught].reshape(len(labels), -1), labels)
+            out[asked] = probe.decision_function(own[asked].reshape(-1, own.shape[-1])).reshape(-1, solved.shape[1])
+    return out

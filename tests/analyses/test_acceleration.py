@@ -1,0 +1,234 @@
+"""Saving calls of blocks: bit for bit against plain hooks, a planted layer is found and spared, schedules of equal cost."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from diffusers import TaylorSeerCacheConfig
+from diffusers.hooks import apply_taylorseer_cache
+from pydantic import ValidationError
+
+from cos_interp.analyses.acceleration import AccelerationConfig
+from cos_interp.analyses.acceleration.exported import as_json, cached_steps, grouped, taylorseer
+from cos_interp.analyses.acceleration.findings import findings
+from cos_interp.analyses.acceleration.saving import Plan, Saving, rounded, saved_runs
+from cos_interp.analyses.acceleration.schedules import bands, cells, chosen, random, uniform
+from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.experiment import run_and_report
+from cos_interp.analyses.driver.findings import Number
+from cos_interp.analyses.driver.registry import load
+from cos_interp.interp.batch import joined
+from cos_interp.interp.errors import InterpError
+from tests.support import build_tiny, hooked_tiny, tiny_call
+
+STEPS = 4
+CALL = {k: v for k, v in tiny_call("wan21-t2v", guidance=1.0, steps=STEPS).items() if k != "generator"} | {"seed": 0}
+POOL = cells(10, 8, ("cond",), 3, 2)
+
+
+# --- schedules -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps, count, interval", [(10, 3, 2), (20, 5, 2), (50, 4, 3), (4, 1, 2), (5, 9, 2), (9, 20, 5)])
+def test_bands_hold_every_step_but_the_first_once(steps, count, interval):
+    found = bands(steps, count, interval)
+    assert [step for a, b in found for step in range(a, b + 1)] == list(range(1, steps)) and len(found) <= count
+
+
+def test_all_schedules_cost_the_same():
+    for count in (1, 8, 13, 24):
+        made = [uniform(10, 8, ("cond",), count), random(POOL, 2, count, 0), chosen(dict.fromkeys(POOL, (0.0, 1.0)), 2, count)]
+        assert [len(set(one)) for one in made] == [count] * 3
+        assert all(step > 0 for one in made for step, _, _ in one)
+    assert random(POOL, 2, 9, 0) == random(POOL, 2, 9, 0) != random(POOL, 2, 9, 1)
+
+
+def test_what_is_missed_least_is_saved_first():
+    """Answers come before distances: a cell that moves the latent little and flips an answer is kept."""
+    damage = {cell: (0.5, 0.0) if cell.layer == 0 else (0.0, (1.0 + cell.layer) * len(cell.calls(2))) for cell in POOL}
+    count = sum(len(cell.calls(2)) for cell in POOL if cell.layer == 1)
+    assert {layer for _, layer, _ in chosen(damage, 2, count)} == {1}
+    everything = chosen(damage, 2, 999)
+    assert len(everything) == sum(len(cell.calls(2)) for cell in POOL)
+    assert {layer for _, layer, _ in chosen(damage, 2, len(everything) - 5)} == set(range(8)) - {0}
+
+
+def test_a_schedule_in_the_words_of_diffusers():
+    regular = [(step, layer, "cond") for step in (3, 5, 7) for layer in (1, 4)]
+    assert grouped(regular) == [{"branch": "cond", "layers": [1, 4], "steps": [3, 5, 7]}]
+    found = as_json(regular, "cache", 10, ("cond",), 0.1)
+    (config,) = found["diffusers"]["TaylorSeerCacheConfig"]
+    assert (config["cache_interval"], config["disable_cache_before_step"], config["disable_cache_after_step"]) == (2, 3, 8)
+    assert json.loads(json.dumps(found)) == found and TaylorSeerCacheConfig(**config).max_order == 0
+    assert taylorseer([0], [2, 3, 4]) is None and taylorseer([0], [2]) is not None
+    both = [(step, 1, branch) for step in (1, 3) for branch in ("cond", "uncond")]
+    assert as_json(both, "cache", 4, ("cond", "uncond"), 0.1)["diffusers"] is not None
+    for calls, method, why in ((both[:3], "cache", "branches"), ([(1, 0, "cond"), (2, 0, "cond")], "cache", "regular"),
+                               (regular, "skip", "no hook")):  # fmt: skip
+        told = as_json(calls, method, 4, ("cond", "uncond") if calls == both[:3] else ("cond",), 0.1)
+        assert told["diffusers"] is None and why in told["not in diffusers because"]
+
+
+def test_diffusers_computes_where_the_schedule_says():
+    """The printed configuration on the pipeline itself: layer 1's MLP runs at the steps that are not saved, layer 0's at all."""
+    pipe, calls = build_tiny("wan21-t2v"), [(1, 1, "cond"), (3, 1, "cond")]
+    for config in as_json(calls, "cache", STEPS, ("cond",), 0.1)["diffusers"]["TaylorSeerCacheConfig"]:
+        apply_taylorseer_cache(pipe.transformer, TaylorSeerCacheConfig(**config))
+    ran = {0: 0, 1: 0}
+    for layer in ran:
+
+        def count(module, args, out, layer=layer):
+            ran[layer] += 1
+
+        pipe.transformer.blocks[layer].ffn.net[2].register_forward_hook(count)
+    with pipe.transformer.cache_context("cond"):
+        pipe(**{k: v for k, v in CALL.items() if k != "seed"}, output_type="latent")
+    assert ran == {0: STEPS, 1: STEPS - 2} and cached_steps(1, 2, 4) == [1, 3]
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+
+
+def test_rounding_by_hand():
+    x = torch.tensor([[1.0, 0.3, -0.6], [0.0, 0.0, 0.0]])
+    torch.testing.assert_close(rounded(x, 3), torch.tensor([[1.0, 1 / 3, -2 / 3], [0.0, 0.0, 0.0]]))
+    draw = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+    assert (rounded(draw, 8) - draw).abs().max() < (rounded(draw, 4) - draw).abs().max() < draw.abs().max() / 7
+    assert all(len(set(np.round((row / row.abs().max() * 7).tolist(), 4))) <= 15 for row in rounded(draw, 4))
+
+
+@pytest.mark.parametrize("method", ["cache", "skip"])
+def test_saved_calls_are_those_of_plain_hooks(method):
+    """Row 1 of a plain pipeline with a forward hook on block 1, which gives back its input, or that and the last update."""
+    model, calls = hooked_tiny(), frozenset([(1, 1, "cond"), (2, 1, "cond")])
+    both = joined([CALL, CALL])
+    found = model.run_with_hooks(fwd_hooks=Saving([Plan(method, calls)]).hooks(model), **both).latents
+    held, seen = {}, []
+
+    def hook(module, args, kwargs, out):
+        step, before = len(seen), args[0]
+        seen.append(step)
+        new = out.clone()
+        if (step, 1, "cond") in calls:
+            new[1] = before[1] + (held["update"] if method == "cache" else 0)
+        else:
+            held["update"] = out[1] - before[1]
+        return new
+
+    handle = model.pipe.transformer.blocks[1].register_forward_hook(hook, with_kwargs=True)
+    generators = [torch.Generator("cpu").manual_seed(0) for _ in range(2)]
+    given = {**model.defaults, **{k: v for k, v in both.items() if k != "seed"}}
+    plain = model.pipe(**given, generator=generators, output_type="latent", return_dict=False)[0]
+    handle.remove()
+    assert torch.equal(found, plain) and not torch.equal(found[0], found[1]) and len(seen) == STEPS
+
+
+def test_each_branch_is_saved_by_itself():
+    model = hooked_tiny()
+    call = {**CALL, "guidance_scale": 3.0}
+    calls = [frozenset([(1, 1, branch)]) for branch in ("cond", "uncond")]
+    plans = [Plan("skip", one) for one in (*calls, frozenset().union(*calls))]
+    plain, cond, uncond, both = saved_runs(model, call, plans, 8).split(1)
+    assert len({one.numpy().tobytes() for one in (plain, cond, uncond, both)}) == 4
+    assert torch.equal(saved_runs(model, call, plans[:1], 2)[0:1], model.run(**joined([call, call])).latents[:1])
+
+
+def test_nothing_saved_changes_nothing_and_many_bits_little():
+    model, calls = hooked_tiny(), frozenset([(1, 1, "cond")])
+    own, none, fine, coarse = saved_runs(
+        model, CALL, [Plan("cache", frozenset()), Plan("round", calls, 16), Plan("round", calls, 3)], 4
+    )
+    assert torch.equal(own, none)
+    assert 0 < (fine - own).norm() < (coarse - own).norm()
+
+
+def only_layer(model, layer: int) -> None:
+    """All other layers write exactly nothing."""
+    for n, block in enumerate(model.pipe.transformer.blocks):
+        if n != layer:
+            for part in (block.attn1.to_out[0], block.attn2.to_out[0], block.ffn.net[2]):
+                torch.nn.init.zeros_(part.weight)
+                torch.nn.init.zeros_(part.bias)
+
+
+def test_a_planted_layer_is_found_and_spared(tmp_path):
+    """Layer 1 alone does anything: all else moves the latent by no more than the place of a row in a batch does, and is saved."""
+    model = hooked_tiny()
+    only_layer(model, 1)
+    path = tmp_path / "four.jsonl"
+    path.write_text("".join(json.dumps({"prompt": f"a ball {n}", "seed": n}) + "\n" for n in range(4)))
+    config = AccelerationConfig(prompts=str(path), num_inference_steps=STEPS, bands=1, draws=2, savings=(0.25,))
+    result, report = run_and_report(load("acceleration"), config, tmp_path / "run", model=model, workers=1)
+    mapped, tested = (result.rows[result.rows.stage == stage] for stage in ("map", "test"))
+    for method in ("cache", "skip", "round"):
+        moved = mapped[mapped.method == method].groupby("layer").distance.mean()
+        assert moved[1] > 1e-4 > 1e-6 > max(moved[0], moved[2]), method
+    schedule = report.data["schedule"]
+    assert [(g["layers"], g["steps"]) for g in schedule["groups"]] in ([([0, 2], [1, 3])], [([0], [1, 3]), ([2], [1])])
+    means = tested.groupby("schedule").distance.mean()
+    assert means["chosen"] < 1e-6 < 1e-4 < means["uniform"] and tested.calls.nunique() == 1
+    assert set(tested.problem).isdisjoint(mapped.problem) and tested.problem.nunique() == 2
+    assert json.loads((tmp_path / "run" / "media" / "schedule.json").read_text()) == json.loads(json.dumps(schedule))
+    assert {f["verdict"] for f in report.data["findings"]} == {"not testable"}  # two prompts, no verifier
+
+
+def test_bad_settings_are_refused(tmp_path):
+    with pytest.raises(ValidationError, match="between 0 and 1"):
+        AccelerationConfig(savings=(1.5,))
+    experiment, model, one = load("acceleration"), hooked_tiny(), tmp_path / "one.txt"
+    one.write_text("a ball\n")
+    with pytest.raises(InterpError, match="--by skip"):
+        experiment.check(AccelerationConfig(methods=("cache",), by="skip", prompts=str(one)), model)
+    with pytest.raises(InterpError, match="two or more"):
+        experiment.check(AccelerationConfig(prompts=str(one)), model)
+
+
+# --- verdicts --------------------------------------------------------------------------------------------------------
+
+
+def made_up(kept: dict[str, float], moved: dict[str, float], items: int = 60, seed: int = 0) -> pd.DataFrame:
+    rng, rows = np.random.default_rng(seed), []
+    for i in range(items):
+        for saving in (0.125, 0.25):
+            for name in ("chosen", "uniform", "random 0", "random 1"):
+                kind = name.split()[0]
+                row = {"problem": f"p{i:03}", "task": "maze", "stage": "test", "schedule": name, "saving": saving, "calls": 5}
+                loss = 1.0 if saving == 0.125 else None  # the other saving does not decide
+                row |= {"kept": loss or float(rng.random() < kept[kind]), "distance": loss or moved[kind] * rng.uniform(0.8, 1.2)}
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def judged(rows, twins=()):
+    return findings(AnalysisResult("acceleration", AccelerationConfig(), rows, twins=twins))
+
+
+def test_a_map_that_helps_is_reproduced():
+    rows = made_up({"chosen": 1.0, "uniform": 0.3, "random": 0.4}, {"chosen": 0.1, "uniform": 0.4, "random": 0.3})
+    kept, nearer, more = judged(rows)
+    assert [one.verdict for one in (kept, nearer, more)] == ["reproduced"] * 3 and not more.primary
+    at = rows[rows.saving == 0.25]
+    table = at.assign(kind=at.schedule.str[:6]).groupby(["problem", "kind"]).distance.mean().unstack()
+    assert nearer.number.value == pytest.approx((1 - table.chosen / table["random"]).mean(), rel=1e-12)
+    assert judged(rows, [{"acceleration.schedule": Number(0.7, 0.6, 0.8, 20)}])[1].verdict == "undecided"
+
+
+def test_a_map_that_tells_nothing_is_refuted_and_a_model_that_keeps_all_has_no_room():
+    alike = dict.fromkeys(("chosen", "uniform", "random"), 0.3)
+    kept, nearer, more = judged(made_up(alike, alike, items=150))
+    assert kept.verdict == nearer.verdict == "refuted" and more.verdict != "reproduced"
+    ceiling = judged(made_up(dict.fromkeys(alike, 1.0), alike))
+    assert ceiling[0].verdict == "reproduced" and ceiling[2].verdict == "not testable" and "--savings" in ceiling[2].why
+
+
+def test_the_same_schedule_thrice_shows_nothing():
+    rows = made_up(dict.fromkeys(("chosen", "uniform", "random"), 0.6), dict.fromkeys(("chosen", "uniform", "random"), 0.3))
+    first = rows[rows.schedule == "chosen"].set_index(["problem", "saving"])
+    for value in ("kept", "distance"):
+        rows[value] = [first.loc[(p, s), value] for p, s in zip(rows.problem, rows.saving, strict=True)]
+    _, nearer, more = judged(rows)
+    assert nearer.number.value == more.number.value == 0 and "reproduced" not in (nearer.verdict, more.verdict)
