@@ -46,7 +46,12 @@ class Forecast:
     def data(self) -> dict[str, Any]:
         """The same for ``--json``."""
         lines = [vars(line) for line in self.plan.lines]
-        totals = {"block_calls": self.plan.blocks, "flops": self.plan.flops, "seconds": self.seconds}
+        totals = {
+            "block_calls": self.plan.blocks,
+            "block_calls_at_most": self.plan.most,
+            "flops": self.plan.flops,
+            "seconds": self.seconds,
+        }
         where = {"device": self.device, "workers": self.workers, "bytes": self.plan.places, "limits": self.plan.limits}
         return {"work": lines, **totals, **where, "problems": self.plan.problems, "remedies": self.remedies}
 
@@ -62,9 +67,12 @@ class Forecast:
         )
         for line in plan.lines:
             runs = f"{line.runs:,} x " if line.runs else ""
-            more = f"; and {line.more}" if line.more else ""
-            yield f"  {runs}{line.what}: {line.blocks:,} block calls, {line.flops:.3g} FLOP{more}"
-        yield f"  in all {plan.blocks:,} block calls, {plan.flops:.3g} FLOP{self._time()}"
+            most = "at most " if line.bound else ""
+            further = f"up to {line.further:,} more: " if line.further else ""
+            more = f"; {'' if line.bound else 'and '}{further}{line.more}" if line.more else ""
+            yield f"  {runs}{line.what}: {most}{line.blocks:,} block calls, {line.flops:.3g} FLOP{more}"
+        most = f" (at most {plan.most:,})" if plan.most > plan.blocks else ""
+        yield f"  in all {plan.blocks:,} block calls{most}, {plan.flops:.3g} FLOP{self._time()}"
         for place, held in plan.places.items():
             parts = ", ".join(f"{what} {shown_size(size)}" for what, size in held.items() if size)
             limit = f" of {shown_size(plan.limits[place])}" if place in plan.limits else ", limit not known: give --memory"

@@ -28,7 +28,7 @@ def of_pair(
             return {name: torch.from_numpy(mask) for name, mask in masks.items() if mask.any()}
     if not boxes:
         return {EVERYWHERE: torch.ones(shape, dtype=torch.bool)}
-    return _of_boxes(boxes, shape, _pixels(model, target), target.problem.source)
+    return of_boxes(boxes, shape, _pixels(model, target), target.problem.source)
 
 
 def _pixels(model: HookedVideoPipeline, side: Side) -> tuple[int, int]:
@@ -38,12 +38,12 @@ def _pixels(model: HookedVideoPipeline, side: Side) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _of_boxes(
+def of_boxes(
     boxes: Mapping[str, tuple[int, int, int, int]], shape: tuple[int, int, int], pixels: tuple[int, int], where: str
 ) -> dict[str, Tensor]:
     """In all frames: the tokens whose middle lies in a box, and the rest.
 
-    >>> {k: int(m.sum()) for k, m in _of_boxes({"a": (0, 0, 16, 8)}, (1, 4, 4), (32, 32), "").items()}
+    >>> {k: int(m.sum()) for k, m in of_boxes({"a": (0, 0, 16, 8)}, (1, 4, 4), (32, 32), "").items()}
     {'a': 2, 'rest': 14}
     """
     (height, width), (_, rows, cols) = pixels, shape
