@@ -43,6 +43,11 @@ class Plan:
     budget: int
 
     @property
+    def runs(self) -> int:
+        """Whole generations in all."""
+        return sum(line.runs for line in self.lines)
+
+    @property
     def blocks(self) -> int:
         """Block calls in all."""
         return sum(line.blocks for line in self.lines)

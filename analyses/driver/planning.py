@@ -15,12 +15,13 @@ from pydantic import ValidationError
 from cos_interp.analyses.driver import registry
 from cos_interp.analyses.driver.experiment import settled, told
 from cos_interp.analyses.driver.outlook import Outlook
-from cos_interp.analyses.driver.pace import Pace, pace
+from cos_interp.analyses.driver.pace import Pace, can_time, pace
 from cos_interp.analyses.driver.plan import Plan, fewer, planned
 from cos_interp.analyses.driver.settings import AnalysisConfig
 from cos_interp.analyses.driver.workers import default_workers
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.limits import host_memory, shown_size
+from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.placing import NAMES
 from cos_interp.interp.planning.skeleton import skeleton
 
@@ -82,9 +83,18 @@ class Forecast:
         if plan.problems:
             yield f"what makes it fit: {'; or '.join(self.remedies) or 'nothing that was tried; take a smaller model'}"
 
+    def summary(self) -> str:
+        """All of it in a line."""
+        plan, seconds = self.plan, self.seconds
+        time = "" if seconds is None else f"about {_clock(seconds)}: "
+        most = f" (at most {plan.most:,})" if plan.most > plan.blocks else ""
+        limit = lambda place: f" of {shown_size(plan.limits[place])}" if place in plan.limits else ""
+        places = ", ".join(f"{place} {shown_size(plan.total(place))}{limit(place)}" for place in plan.places)
+        return f"{time}{plan.runs:,} whole generations, {plan.blocks:,} block calls{most}; {places}; --plan says more"
+
     def _time(self) -> str:
         if self.pace is None or self.seconds is None:
-            return f"; no time: there is no {self.device} here to time a call on"
+            return "" if can_time(self.device) else f"; no time: there is no {self.device} here to time a call on"
         return f", about {_clock(self.seconds)} at {self.pace.flops_a_second:.3g} FLOP/s ({self.pace.how})"
 
 
@@ -98,16 +108,43 @@ def _clock(seconds: float) -> str:
 def forecast(name: str, config: AnalysisConfig, out: Path, workers: int | None = None, timed: bool = True) -> Forecast:
     """The forecast of an experiment with some settings; no weights are loaded but for timing a call of a model that is small
     enough. InterpError for an experiment that does not say what it takes, and for a model whose loop cannot be run."""
+    known(name, config)
+    return of_model(name, config, bare(config), out, workers, timed)
+
+
+def known(name: str, config: AnalysisConfig) -> Callable[..., Any]:
+    """What an experiment says of its runs. InterpError where it says nothing, or runs no model."""
     foresee = registry.foresight(name) if name in registry.entries() else None
     if foresee is None:
-        known = [one for one in registry.entries() if registry.foresight(one)]
-        raise InterpError(f"{name} does not say what it takes: there are plans of {', '.join(known)}")
-    device = _kind(config)
-    model = skeleton(config.model, _type(config, device), config.revision)
+        there = [one for one in registry.entries() if registry.foresight(one)]
+        raise InterpError(f"{name} does not say what it takes: there are plans of {', '.join(there)}")
+    if registry.load(name).modelless(config):
+        raise InterpError(f"{name} runs no model with these settings: there is nothing to plan")
+    return foresee
+
+
+def bare(config: AnalysisConfig) -> HookedVideoPipeline:
+    """The model of some settings without its weights."""
+    return skeleton(config.model, _type(config, kind_of_device(config)), config.revision)
+
+
+def of_model(
+    name: str, config: AnalysisConfig, model: HookedVideoPipeline, out: Path, workers: int | None = None, timed: bool = True
+) -> Forecast:
+    """As :func:`forecast`, of a model that is there, with weights or without. InterpError where it does not fit."""
+    foresee, device = known(name, config), kind_of_device(config)
     config = settled(config, model)
     told(model, config)
-    outlook = Outlook.of(model, config)
     registry.load(name).check(config, model)
+    return prepared(foresee, config, model, device, out, workers, timed)
+
+
+def prepared(
+    foresee: Callable[..., Any], config: AnalysisConfig, model: HookedVideoPipeline, device: str, out: Path, workers: int | None,
+    timed: bool,
+) -> Forecast:  # fmt: skip
+    """As :func:`of_model`, of settings that are settled and checked."""
+    outlook = Outlook.of(model, config)
     count = (default_workers() if workers is None else workers) if device == "cpu" else 1
     limits = _limits(config, device, out)
     plan = planned(foresee, outlook, device, limits, count)
@@ -115,7 +152,7 @@ def forecast(name: str, config: AnalysisConfig, out: Path, workers: int | None =
     return Forecast(outlook, plan, device, count, pace(outlook, device) if timed else None, remedies)
 
 
-def _kind(config: AnalysisConfig) -> str:
+def kind_of_device(config: AnalysisConfig) -> str:
     """The kind of device that is asked for, whether this machine has it or not."""
     return config.placing().where().type if config.device == "auto" else config.device.partition(":")[0]
 
