@@ -27,7 +27,8 @@ def foresee(config: CommitmentConfig, outlook: Outlook) -> list[Use]:
     if not pairs:
         return uses
     moved = sum(_moved(config, outlook, *pair) for pair in pairs)
-    return [*uses, recordings(outlook, len(pairs), kind="seed"), Use("transplants", blocks=moved, decoded=1)]
+    groups_of = "for two other answers than the first ones, other token groups"
+    return [*uses, recordings(outlook, len(pairs), kind="seed"), Use("transplants", blocks=moved, decoded=1, more=groups_of)]
 
 
 def _moved(config: CommitmentConfig, outlook: Outlook, task: str, index: int) -> int:

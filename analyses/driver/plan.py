@@ -58,6 +58,11 @@ class Plan:
         return sum(line.blocks + line.further for line in self.lines)
 
     @property
+    def bounded(self) -> bool:
+        """Whether much of it, a tenth, is what it takes at most."""
+        return 10 * sum(line.blocks for line in self.lines if line.bound) > self.blocks
+
+    @property
     def flops(self) -> float:
         return sum(line.flops for line in self.lines)
 

@@ -85,8 +85,8 @@ class Forecast:
 
     def summary(self) -> str:
         """All of it in a line."""
-        plan, seconds = self.plan, self.seconds
-        time = "" if seconds is None else f"about {_clock(seconds)}: "
+        plan = self.plan
+        time = "" if self.seconds is None else f"{self._about(self.seconds)}: "
         most = f" (at most {plan.most:,})" if plan.most > plan.blocks else ""
         limit = lambda place: f" of {shown_size(plan.limits[place])}" if place in plan.limits else ""
         places = ", ".join(f"{place} {shown_size(plan.total(place))}{limit(place)}" for place in plan.places)
@@ -95,7 +95,10 @@ class Forecast:
     def _time(self) -> str:
         if self.pace is None or self.seconds is None:
             return "" if can_time(self.device) else f"; no time: there is no {self.device} here to time a call on"
-        return f", about {_clock(self.seconds)} at {self.pace.flops_a_second:.3g} FLOP/s ({self.pace.how})"
+        return f", {self._about(self.seconds)} at {self.pace.flops_a_second:.3g} FLOP/s ({self.pace.how})"
+
+    def _about(self, seconds: float) -> str:
+        return f"{'at most' if self.plan.bounded else 'about'} {_clock(seconds)}"
 
 
 def _clock(seconds: float) -> str:

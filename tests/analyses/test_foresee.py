@@ -84,7 +84,9 @@ def test_what_steering_takes_is_no_more_than_planned(pair_file, tmp_path):
 
 
 def test_what_a_circuit_takes_is_no_more_than_planned(pair_file, tmp_path):
-    config = entries()["circuit"].config(pair_file=pair_file, pairs=1, check_pairs=1, most=1, **SMALL | {"num_inference_steps": 2})
+    config = entries()["circuit"].config(
+        pair_file=pair_file, pairs=1, check_pairs=1, most=1, **SMALL | {"num_inference_steps": 2}
+    )
     plan, ran = plan_of("circuit", config, tmp_path), block_calls("circuit", config, tmp_path / "run")
     assert ran <= plan.most and all(line.bound for line in plan.lines if "maps of whole" not in line.what)
     coarse = next(line for line in plan.lines if "maps of whole" in line.what)

@@ -13,6 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
 from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig
+from cos_interp.analyses.dossier import DossierConfig, foresee
+from cos_interp.analyses.dossier.run import PILOT, chosen, configured
+from cos_interp.analyses.driver import ahead
 from cos_interp.analyses.driver.experiment import loaded, run
 from cos_interp.analyses.driver.planning import forecast
 from cos_interp.analyses.driver.registry import load
@@ -122,7 +125,7 @@ def test_operations_are_those_that_pytorch_counts(name):
 
 
 def read(kwargs):
-    """Tokens of text, and of pictures beside it, that a transformer call is given; those that FramePack then leaves out are none."""
+    """Tokens of text, and of pictures beside it, that a transformer call is given, without those that FramePack leaves out."""
     names = ("encoder_hidden_states", "encoder_hidden_states_2", "image_embeds")
     tokens = sum(kwargs[name].shape[-2] for name in names if isinstance(kwargs.get(name), torch.Tensor))
     mask = kwargs.get("encoder_attention_mask") if "indices_latents" in kwargs else None
@@ -178,6 +181,40 @@ def test_the_command_prints_it_refuses_what_does_not_fit_and_says_what_would(pro
     small = runner.invoke(app, [*asked, "--memory", "10kB"])
     assert small.exit_code == 1 and "does not fit: the host takes" in small.output and "what makes it fit" in small.output
     assert not Path(tmp_path / "run").exists()
+
+
+def test_a_long_run_says_in_a_line_what_it_takes(prompts, tmp_path, monkeypatch):
+    """Once, before it begins, beside what is printed for machines; not where it goes on, and a short one says nothing."""
+    asked = ["analyze", "self-correction", "--model", "tiny:wan2.1", "--prompts", prompts, "--workers", "1", "--num-steps", "2",
+             "--twins", "1", "--json", "--out"]  # fmt: skip
+    ran = lambda folder: CliRunner().invoke(app, [*asked, str(tmp_path / folder)])
+    assert "block calls" not in ran("short").stderr
+    monkeypatch.setattr(ahead, "LONG", 0.0)
+    long = ran("long")
+    assert json.loads(long.stdout)["findings"] is not None
+    assert long.stderr.count("block calls") == 1 and "4 whole generations, 24 block calls; host" in long.stderr
+    assert "block calls" not in ran("long").stderr
+
+
+def test_the_usual_run_of_a_small_model_is_not_even_planned(prompts, monkeypatch, tmp_path):
+    usual, config = load("noise").config, lambda **asked: load("noise").config(**asked)
+    model = HookedVideoPipeline.from_pretrained("tiny:wan2.1")
+    assert all(ahead.is_usual(c, model) for c in (usual(), config(items=2, seed=3), config(doses=(0.5,), model="tiny:wan2.1")))
+    more = ({"items": 9}, {"twins": 1}, {"prompts": prompts}, {"steps": (0,)}, {"size": "64x64"}, {"doses": (0.5, 1.0)})
+    assert not any(ahead.is_usual(config(**asked), model) for asked in more)
+    monkeypatch.setattr(ahead, "SMALL", 10)
+    assert not ahead.is_usual(usual(), model)
+
+
+def test_a_plan_of_the_dossier_is_that_of_its_experiments_at_their_first_sizes(tmp_path):
+    asked = DossierConfig(model="organism", only=("perception-before-action", "attention"), num_inference_steps=4, budget="1h")
+    found = list(foresee.parts(asked, tmp_path, workers=1))
+    own = [configured(entry, asked, PILOT) for entry in chosen(asked)]
+    plans = [planned(part.name, config, tmp_path) for part, config in zip(found, own, strict=True)]
+    assert [part.found.plan.blocks for part in found] == [plan.blocks for plan in plans]
+    assert sum(part.allowed for part in found) == pytest.approx(3600) and all(2 <= part.most <= 125 for part in found)
+    said = "\n".join(foresee.lines(asked, found))
+    assert f"in all {sum(plan.blocks for plan in plans):,} block calls" in said and "share of --budget 1h" in said
 
 
 def test_an_experiment_that_does_not_say_what_it_takes_is_named(tmp_path):
