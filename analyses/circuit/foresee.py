@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import comb
 
 from cos_interp.analyses.circuit import HEADS, SITES, CircuitConfig
 from cos_interp.analyses.circuit.checks import DRAWS
-from cos_interp.analyses.circuit.components import has_heads, spots
+from cos_interp.analyses.circuit.components import Spot, has_heads, spots
 from cos_interp.analyses.circuit.measure import CLOSER
 from cos_interp.analyses.circuit.paths import MOST, ROADS
 from cos_interp.analyses.circuit.pieces import pieces
@@ -77,7 +77,7 @@ def _fine(outlook: Outlook, config: CircuitConfig) -> Iterator[int]:
     yield outlook.model.layers * groups
 
 
-def _costliest(outlook: Outlook, there: list[tuple[str, int]]) -> list[tuple[str, int]]:
+def _costliest(outlook: Outlook, there: Sequence[Spot]) -> list[Spot]:
     """The places of which a closer look takes the most rows."""
     return sorted(there, key=lambda spot: not has_heads(outlook.model, spot[0]))[:CLOSER]
 

@@ -10,7 +10,6 @@ from typing import Any
 from cos_interp.analyses.dossier import DossierConfig
 from cos_interp.analyses.dossier.alike import Like
 from cos_interp.analyses.dossier.run import PILOT, chosen, configured, fitting_items, seconds, size_field
-from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.planning import Forecast, bare, of_model
 from cos_interp.interp.errors import InterpError
 
@@ -54,18 +53,14 @@ def parts(config: DossierConfig, out: Path, workers: int | None = None) -> Itera
         allowed = seconds(config.budget) * entry.seconds / sum(e.seconds for e in entries)
         given = other and other.sized(entry)
         asked = given or configured(entry, config, PILOT)
-        about = {"allowed": allowed, "fixed": given is not None}
+        part = Part(entry.name, getattr(asked, size_field(entry)) or 0, allowed, None, fixed=given is not None)
         try:
             found = of_model(entry.name, asked, model, out, workers, timed=pace is None)
         except ValueError as error:  # as the dossier goes on without it
-            yield Part(entry.name, _size(entry, asked), found=None, why=str(error), **about)
+            yield replace(part, why=str(error))
             continue
         pace = pace or found.pace
-        yield Part(entry.name, _size(entry, asked), found=replace(found, pace=pace), **about)
-
-
-def _size(entry: Entry, config: Any) -> int:
-    return getattr(config, size_field(entry)) or 0
+        yield replace(part, found=replace(found, pace=pace))
 
 
 def lines(config: DossierConfig, found: Sequence[Part]) -> Iterator[str]:

@@ -50,7 +50,6 @@ def is_usual(config: AnalysisConfig, model: HookedVideoPipeline) -> bool:
 def _is_more(value: Any, default: Any) -> bool:
     if value == default or isinstance(value, bool):
         return False
-    for kind, size in ((int | float, float), (tuple, len)):
-        if isinstance(value, kind) and isinstance(default, kind):
-            return size(value) > size(default)
-    return True
+    if isinstance(value, int | float) and isinstance(default, int | float):
+        return value > default
+    return not (isinstance(value, tuple) and isinstance(default, tuple) and len(value) <= len(default))

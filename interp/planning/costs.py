@@ -176,7 +176,7 @@ def _sound(model: HookedVideoPipeline, frames: int, said: Mapping[str, Any]) -> 
     named = [getattr(pipe, f"audio_{name}", None) for name in ("sampling_rate", "hop_length", "vae_temporal_compression_ratio")]
     if rate is None or None in named:
         return 0
-    sampled, hop, compressed = map(float, named)
+    sampled, hop, compressed = (float(one or 0) for one in named)
     return round(frames / rate * sampled / hop / compressed)
 
 
