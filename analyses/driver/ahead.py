@@ -35,7 +35,7 @@ def announce(
         return
     timed = replace(found, pace=pace(found.outlook, found.device, model))
     if timed.seconds is not None and timed.seconds > LONG:
-        say(timed.summary())
+        say(f"{timed.summary()}; --plan says more")
 
 
 def is_usual(config: AnalysisConfig, model: HookedVideoPipeline) -> bool:

@@ -90,7 +90,7 @@ class Forecast:
         most = f" (at most {plan.most:,})" if plan.most > plan.blocks else ""
         limit = lambda place: f" of {shown_size(plan.limits[place])}" if place in plan.limits else ""
         places = ", ".join(f"{place} {shown_size(plan.total(place))}{limit(place)}" for place in plan.places)
-        return f"{time}{plan.runs:,} whole generations, {plan.blocks:,} block calls{most}; {places}; --plan says more"
+        return f"{time}{plan.runs:,} whole generations, {plan.blocks:,} block calls{most}; {places}"
 
     def _time(self) -> str:
         if self.pace is None or self.seconds is None:
