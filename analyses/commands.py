@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cos_interp.analyses import EXPERIMENTS, draw, load, runner
+from cos_interp.analyses.dossier import ENTRY as DOSSIER
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.options import configured, with_options
 from cos_interp.analyses.driver.said import show
@@ -46,11 +48,10 @@ def _analysis(entry: Entry) -> Callable[..., None]:
         if plan:
             return
         bar, move = progress_bar()
+        ways = {"fresh": fresh, "workers": workers, "progress": move, "accept_versions": accept_versions}
         try:
             with bar:
-                _, report = runner(entry.name)(
-                    config, out, fresh=fresh, workers=workers, progress=move, accept_versions=accept_versions
-                )
+                _, report = runner(entry.name)(config, out, **ways, **_ahead(entry, out, workers))
         except KeyboardInterrupt:
             typer.echo("interrupted; run the same command again to continue", err=True)
             raise typer.Exit(130) from None
@@ -67,8 +68,21 @@ def _analysis(entry: Entry) -> Callable[..., None]:
     return command
 
 
+def _ahead(entry: Entry, out: Path, workers: int | None) -> dict[str, Any]:
+    """What says before a long run what it takes; a dossier has its budget instead."""
+    if entry is DOSSIER:
+        return {}
+    from cos_interp.analyses.driver.ahead import announce
+
+    return {"ahead": partial(announce, entry, out, workers, partial(typer.echo, err=True))}
+
+
 def _foreseen(name: str, config: AnalysisConfig, out: Path, workers: int | None, only: bool, as_json: bool) -> None:
-    """The plan of a run: printed where it is all that was asked for, else looked at; Failure where it does not fit."""
+    """The plan of a run: printed where it is all that was asked for, else looked at; exits with 1 where it does not fit."""
+    if name == DOSSIER.name:
+        if only:
+            _dossier_foreseen(config, out, workers, as_json)
+        return
     from cos_interp.analyses.driver.planning import forecast
 
     found = forecast(name, config, out, workers, timed=only)
@@ -78,6 +92,20 @@ def _foreseen(name: str, config: AnalysisConfig, out: Path, workers: int | None,
         for line in found.lines():
             typer.echo(line, err=not only)
     if found.plan.problems:
+        raise typer.Exit(1)
+
+
+def _dossier_foreseen(config: Any, out: Path, workers: int | None, as_json: bool) -> None:
+    """The plan of a dossier, printed; exits with 1 where an experiment does not fit."""
+    from cos_interp.analyses.dossier import foresee
+
+    found = list(foresee.parts(config, out, workers))
+    said = list(foresee.lines(config, found))
+    if as_json:
+        print_json({"experiments": [part.data() for part in found], "budget_seconds": sum(part.allowed for part in found)})
+    for line in [] if as_json else said:
+        typer.echo(line)
+    if any(part.found and part.found.plan.problems for part in found):
         raise typer.Exit(1)
 
 

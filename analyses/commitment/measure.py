@@ -156,17 +156,24 @@ def _transplants(model: HookedVideoPipeline, config: CommitmentConfig, task: str
     grid = Grid(model, pair.corrupt, pair.clean, masks={EVERYWHERE: None, **groups})
     about = {"problem": _name(("pair", (task, index))), "task": task, "difficulty": item.difficulty, "unique": False}
     rows = []
-    for step in spread(config.num_inference_steps, 5):
-        cells = [Cell("clean", X_T, step, group=group) for group in grid.masks]
-        cells += [Cell("clean", "hook_resid_post", step, layer) for layer in sorted({0, model.layers // 2, model.layers - 1})]
+    for cells in transplants(config.num_inference_steps, model.layers, list(grid.masks)):
         rows += [
             {
-                **about, "kind": "transplant", "step": step, "sigma": found.sigma, "site": found.cell.hook,
+                **about, "kind": "transplant", "step": found.cell.step, "sigma": found.sigma, "site": found.cell.hook,
                 "group": found.cell.group, "effect": found.effect, "outcome": found.outcome,
             }
             for found in grid.measure(cells)
         ]  # fmt: skip
     return Unit(rows, facts=RunFacts(sigmas=sigmas, prompt=pair.corrupt.problem.call["prompt"]))
+
+
+def transplants(steps: int, layers: int, groups: Sequence[str]) -> list[list[Cell]]:
+    """The cells of every step: x_t of each group, and three layers' states."""
+    return [
+        [Cell("clean", X_T, step, group=group) for group in groups]
+        + [Cell("clean", "hook_resid_post", step, layer) for layer in sorted({0, layers // 2, layers - 1})]
+        for step in spread(steps, 5)
+    ]
 
 
 work = each_unit(measure, _name)

@@ -155,13 +155,15 @@ def waves(pieces: Sequence[tuple[Any, list[str]]], needs: Callable[[Any], Sequen
 
 @dataclass(frozen=True)
 class Ways:
-    """How a run is computed, which changes no number. ``model``: a loaded one instead of the settings' own."""
+    """How a run is computed, which changes no number. ``model``: a loaded one instead of the settings' own. ``ahead``: told the
+    settings and the model of a run before it begins; not of one that goes on, nor of its twins."""
 
     model: HookedVideoPipeline | None = None
     fresh: bool = False
     workers: int | None = None
     progress: Progress = lambda done, total, what: None
     accept_versions: bool = False
+    ahead: Callable[[Any, HookedVideoPipeline], None] = lambda config, model: None
 
 
 def run(experiment: Experiment, config: AnalysisConfig, folder: Path, **ways: Any) -> AnalysisResult:
@@ -192,7 +194,7 @@ def _beside(experiment: Experiment, config: AnalysisConfig, store: RunStore, mod
     alone = config.model_copy(update={"twins": 0})
     for number, name in enumerate(twins.names(config.twins)):
         progress = partial(_named, ways.progress, name)
-        told = replace(ways, model=twins.twin_of(model, number), progress=progress)
+        told = replace(ways, model=twins.twin_of(model, number), progress=progress, ahead=Ways.ahead)
         try:
             run_and_report(experiment, alone, store.folder / name, **vars(told))
         except (ValueError, RuntimeError) as error:
@@ -222,6 +224,8 @@ def _computed(
     held = None if ways.fresh else RunStore(folder).facts()
     if model is not None:
         config = experiment.settle(config, model, (held or {}).get("config", {}))
+        if held is None:
+            ways.ahead(config, model)
     watch = Watch(config)
     pieces = list(experiment.pieces(config))
     order = list(waves(pieces, partial(experiment.needs, config)))

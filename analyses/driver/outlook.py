@@ -26,7 +26,8 @@ class Use:
     ``runs``: whole generations, of ``steps`` steps (None: the run's own number). ``blocks``: block calls beside these, each row
     of a batch counted, as ``model.block_calls`` counts them. ``rows``: videos in one forward. ``held``: bytes of activations that
     are kept at once, ``recording`` those of one run. ``decoded``: latents that become pixels at once. ``disk``: bytes that are
-    stored. ``more``: what may come on top, in words, where the model's own answers decide.
+    stored. Where the model's own answers decide: ``bound``, whether the block calls are the most that it may take;
+    ``further``, how many may come on top at most; ``more``, what these are, in words.
     """
 
     what: str
@@ -38,6 +39,8 @@ class Use:
     recording: int = 0
     decoded: int = 0
     disk: int = 0
+    bound: bool = False
+    further: int = 0
     more: str = ""
 
 
@@ -75,13 +78,22 @@ class Outlook:
         """Block calls of one generation."""
         return len(self.run(steps).calls) * self.model.layers
 
+    def left(self, step: int) -> int:
+        """Block calls of a run that is finished from a step on, from another state: those of this step and all later ones."""
+        return sum(call.step >= step for call in self.run().calls) * self.model.layers
+
     def kept(self, names: Sequence[str], steps: Iterable[int] | None = None) -> int:
         """Bytes of activations of one generation, in all branches and in some steps (None: all)."""
         chosen = None if steps is None else set(steps)
         calls = sum(chosen is None or call.step in chosen for call in self.run().calls)
         return calls * sum(self.shape.activation(name) for name in self.model.matching(list(names)))
 
-    def recording(self, sites: Sequence[str] = ()) -> int:
-        """Bytes of a recording for patching: the residual streams after all blocks, and sites of all blocks, at every step."""
+    def recording(self, sites: Sequence[str] = (), steps: Iterable[int] | None = None) -> int:
+        """Bytes of a recording for patching: the residual streams after all blocks, and sites of all blocks that have them, in
+        some steps (None: all)."""
         streams = {name for name in self.model.hook_names if ".hook_resid_post" in name}
-        return self.kept(sorted(streams | {name for site in sites for name in self.model.matching(f"blocks.*.{site}")}))
+        return self.kept(sorted(streams | {name for site in sites for name in self._inside(site)}), steps)
+
+    def _inside(self, site: str) -> list[str]:
+        """The hooks of a site, in all blocks where it names none."""
+        return self.model.matching(site if site.startswith("blocks.") else f"blocks.*.{site}")

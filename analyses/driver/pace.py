@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from cos_interp.analyses.driver.experiment import load_model, told
 from cos_interp.analyses.driver.outlook import Outlook
 from cos_interp.interp.families import tiny
 from cos_interp.interp.loading import files_of, folder_of
+from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.run.clock import Call
 from cos_interp.interp.run.director import Around
 from cos_interp.interp.run.engine import ExpertEngine
@@ -28,13 +30,18 @@ class Pace:
     how: str
 
 
-def pace(outlook: Outlook, device: str) -> Pace | None:
-    """The pace of a model's blocks on a kind of device; None where this machine has none."""
-    if device != "cpu" and not (device == "cuda" and torch.cuda.is_available()):
+def can_time(device: str) -> bool:
+    """Whether this machine has a kind of device on which a call can be timed."""
+    return device == "cpu" or (device == "cuda" and torch.cuda.is_available())
+
+
+def pace(outlook: Outlook, device: str, model: HookedVideoPipeline | None = None) -> Pace | None:
+    """The pace of a model's blocks on a kind of device; None where this machine has none. ``model``: the loaded one."""
+    if not can_time(device):
         return None
     call = outlook.shape.block_flops * outlook.model.layers
-    if _is_here(outlook) and (call < LARGEST or device != "cpu"):
-        return _of_a_call(outlook)
+    if (model is not None or _is_here(outlook)) and (call < LARGEST or device != "cpu"):
+        return _of_a_call(outlook, model)
     return _of_a_product(outlook, device)
 
 
@@ -46,8 +53,12 @@ def _is_here(outlook: Outlook) -> bool:
     return folder is not None and all(files_of(folder / expert, None) for expert in outlook.model.engines)
 
 
+class _Enough(Exception):
+    """Two calls were made."""
+
+
 class _Timed(Around):
-    """Times each forward."""
+    """Times two forwards, and ends the run: the first one warms up."""
 
     def __init__(self, inner: Any):
         super().__init__(inner)
@@ -59,13 +70,16 @@ class _Timed(Around):
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.seconds.append((time.perf_counter() - began) / len(calls))
+        if len(self.seconds) == 2:
+            raise _Enough
         return out
 
 
-def _of_a_call(outlook: Outlook) -> Pace:
-    """Of the second call of a run of two steps of the model itself; the first one warms up."""
-    model = load_model(outlook.config)
-    told(model, outlook.config)
+def _of_a_call(outlook: Outlook, model: HookedVideoPipeline | None) -> Pace:
+    """Of the second call of a run of the model itself."""
+    if model is None:
+        model = load_model(outlook.config)
+        told(model, outlook.config)
     made: list[_Timed] = []
 
     def around(inner: Any) -> _Timed:
@@ -74,7 +88,8 @@ def _of_a_call(outlook: Outlook) -> Pace:
 
     picture = {"image": tiny.image(64)} if model.takes_image else {}
     call = {"prompt": "a red ball", "seed": 0, "num_inference_steps": 2, "guidance_scale": outlook.config.guidance_scale}
-    model.run_directed(around, **{**model.adapter.needs, **picture, **call})
+    with contextlib.suppress(_Enough):
+        model.run_directed(around, **{**model.adapter.needs, **picture, **call})
     return Pace(outlook.shape.block_flops * model.layers / made[0].seconds[-1], "one timed call; transformers alone")
 
 

@@ -12,18 +12,22 @@ from cos_interp.interp.families.decoding import MOST
 from cos_interp.interp.limits import shown_size
 
 Foresee = Callable[[Any, Outlook], list[Use]]
+TWINS = "what comes on top above, too: a twin solves nothing, so that every candidate is tried and few pairs are patched"
 FLOAT, BYTE = 4, 1  # bytes of a value of a decoded video, on the way and at the end
 
 
 @dataclass(frozen=True)
 class Line:
-    """One kind of work: whole generations, block calls (each row of a batch counted), and operations of the blocks."""
+    """One kind of work: whole generations, block calls (each row of a batch counted), and operations of the blocks. ``bound``,
+    ``further``, ``more``: see :class:`~cos_interp.analyses.driver.outlook.Use`."""
 
     what: str
     runs: int
     blocks: int
     flops: float
-    more: str
+    bound: bool = False
+    further: int = 0
+    more: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,9 +43,24 @@ class Plan:
     budget: int
 
     @property
+    def runs(self) -> int:
+        """Whole generations in all."""
+        return sum(line.runs for line in self.lines)
+
+    @property
     def blocks(self) -> int:
         """Block calls in all."""
         return sum(line.blocks for line in self.lines)
+
+    @property
+    def most(self) -> int:
+        """Block calls that it takes at most, whatever the model's answers are."""
+        return sum(line.blocks + line.further for line in self.lines)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether much of it, a tenth, is what it takes at most."""
+        return 10 * sum(line.blocks for line in self.lines if line.bound) > self.blocks
 
     @property
     def flops(self) -> float:
@@ -65,13 +84,22 @@ def planned(foresee: Foresee, outlook: Outlook, device: str, limits: Mapping[str
     """The plan of an experiment's runs. ``device``: the kind that computes; ``limits``: bytes by place."""
     uses = foresee(outlook.config, outlook)
     recording = max((use.recording for use in uses), default=0)
-    lines = tuple(_line(use, outlook) for use in uses)
-    return Plan(lines, _places(uses, outlook, device, workers), limits, recording, recording_budget(outlook.config))
+    lines = [_line(use, outlook) for use in uses]
+    lines += [_again(lines, outlook.config.twins)] if outlook.config.twins else []
+    return Plan(tuple(lines), _places(uses, outlook, device, workers), limits, recording, recording_budget(outlook.config))
 
 
 def _line(use: Use, outlook: Outlook) -> Line:
     blocks = use.blocks + (use.runs * outlook.blocks(use.steps) if use.runs else 0)
-    return Line(use.what, use.runs, blocks, blocks * outlook.shape.block_flops, use.more)
+    return Line(use.what, use.runs, blocks, blocks * outlook.shape.block_flops, use.bound, use.further, use.more)
+
+
+def _again(lines: Sequence[Line], twins: int) -> Line:
+    """The same on every twin, which is another model: what its answers decide may be anything there."""
+    runs, blocks, further = (twins * sum(getattr(line, name) for line in lines) for name in ("runs", "blocks", "further"))
+    decided = any(line.bound or line.further or line.more for line in lines)
+    flops, what = twins * sum(line.flops for line in lines), "the same on a twin" if twins == 1 else f"the same on {twins} twins"
+    return Line(what, runs, blocks, flops, decided, further, TWINS if decided else "")
 
 
 def _places(uses: Sequence[Use], outlook: Outlook, device: str, workers: int) -> dict[str, dict[str, int]]:
@@ -85,7 +113,7 @@ def _places(uses: Sequence[Use], outlook: Outlook, device: str, workers: int) ->
     }  # fmt: skip
     pixels = min(MOST, decoded) * shape.clip_bytes * FLOAT
     host = {"pixels": decoded * shape.clip_bytes * (FLOAT + BYTE)}
-    disk = {"run folder": sum(use.disk for use in uses)}
+    disk = {"run folder": (1 + config.twins) * sum(use.disk for use in uses)}
     if device == "cpu":
         each = {name: size * workers for name, size in (run | host).items()}
         return {"host": {"weights": weights, **each}, "disk": disk}

@@ -15,12 +15,13 @@ from pydantic import ValidationError
 from cos_interp.analyses.driver import registry
 from cos_interp.analyses.driver.experiment import settled, told
 from cos_interp.analyses.driver.outlook import Outlook
-from cos_interp.analyses.driver.pace import Pace, pace
+from cos_interp.analyses.driver.pace import Pace, can_time, pace
 from cos_interp.analyses.driver.plan import Plan, fewer, planned
 from cos_interp.analyses.driver.settings import AnalysisConfig
 from cos_interp.analyses.driver.workers import default_workers
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.limits import host_memory, shown_size
+from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.placing import NAMES
 from cos_interp.interp.planning.skeleton import skeleton
 
@@ -46,7 +47,12 @@ class Forecast:
     def data(self) -> dict[str, Any]:
         """The same for ``--json``."""
         lines = [vars(line) for line in self.plan.lines]
-        totals = {"block_calls": self.plan.blocks, "flops": self.plan.flops, "seconds": self.seconds}
+        totals = {
+            "block_calls": self.plan.blocks,
+            "block_calls_at_most": self.plan.most,
+            "flops": self.plan.flops,
+            "seconds": self.seconds,
+        }
         where = {"device": self.device, "workers": self.workers, "bytes": self.plan.places, "limits": self.plan.limits}
         return {"work": lines, **totals, **where, "problems": self.plan.problems, "remedies": self.remedies}
 
@@ -62,9 +68,12 @@ class Forecast:
         )
         for line in plan.lines:
             runs = f"{line.runs:,} x " if line.runs else ""
-            more = f"; and {line.more}" if line.more else ""
-            yield f"  {runs}{line.what}: {line.blocks:,} block calls, {line.flops:.3g} FLOP{more}"
-        yield f"  in all {plan.blocks:,} block calls, {plan.flops:.3g} FLOP{self._time()}"
+            most = "at most " if line.bound else ""
+            further = f"up to {line.further:,} more: " if line.further else ""
+            more = f"; {'' if line.bound else 'and '}{further}{line.more}" if line.more else ""
+            yield f"  {runs}{line.what}: {most}{line.blocks:,} block calls, {line.flops:.3g} FLOP{more}"
+        most = f" (at most {plan.most:,})" if plan.most > plan.blocks else ""
+        yield f"  in all {plan.blocks:,} block calls{most}, {plan.flops:.3g} FLOP{self._time()}"
         for place, held in plan.places.items():
             parts = ", ".join(f"{what} {shown_size(size)}" for what, size in held.items() if size)
             limit = f" of {shown_size(plan.limits[place])}" if place in plan.limits else ", limit not known: give --memory"
@@ -74,10 +83,22 @@ class Forecast:
         if plan.problems:
             yield f"what makes it fit: {'; or '.join(self.remedies) or 'nothing that was tried; take a smaller model'}"
 
+    def summary(self) -> str:
+        """All of it in a line."""
+        plan = self.plan
+        time = "" if self.seconds is None else f"{self._about(self.seconds)}: "
+        most = f" (at most {plan.most:,})" if plan.most > plan.blocks else ""
+        limit = lambda place: f" of {shown_size(plan.limits[place])}" if place in plan.limits else ""
+        places = ", ".join(f"{place} {shown_size(plan.total(place))}{limit(place)}" for place in plan.places)
+        return f"{time}{plan.runs:,} whole generations, {plan.blocks:,} block calls{most}; {places}"
+
     def _time(self) -> str:
         if self.pace is None or self.seconds is None:
-            return f"; no time: there is no {self.device} here to time a call on"
-        return f", about {_clock(self.seconds)} at {self.pace.flops_a_second:.3g} FLOP/s ({self.pace.how})"
+            return "" if can_time(self.device) else f"; no time: there is no {self.device} here to time a call on"
+        return f", {self._about(self.seconds)} at {self.pace.flops_a_second:.3g} FLOP/s ({self.pace.how})"
+
+    def _about(self, seconds: float) -> str:
+        return f"{'at most' if self.plan.bounded else 'about'} {_clock(seconds)}"
 
 
 def _clock(seconds: float) -> str:
@@ -90,16 +111,43 @@ def _clock(seconds: float) -> str:
 def forecast(name: str, config: AnalysisConfig, out: Path, workers: int | None = None, timed: bool = True) -> Forecast:
     """The forecast of an experiment with some settings; no weights are loaded but for timing a call of a model that is small
     enough. InterpError for an experiment that does not say what it takes, and for a model whose loop cannot be run."""
+    known(name, config)
+    return of_model(name, config, bare(config), out, workers, timed)
+
+
+def known(name: str, config: AnalysisConfig) -> Callable[..., Any]:
+    """What an experiment says of its runs. InterpError where it says nothing, or runs no model."""
     foresee = registry.foresight(name) if name in registry.entries() else None
     if foresee is None:
-        known = [one for one in registry.entries() if registry.foresight(one)]
-        raise InterpError(f"{name} does not say what it takes: there are plans of {', '.join(known)}")
-    device = _kind(config)
-    model = skeleton(config.model, _type(config, device), config.revision)
+        there = [one for one in registry.entries() if registry.foresight(one)]
+        raise InterpError(f"{name} does not say what it takes: there are plans of {', '.join(there)}")
+    if registry.load(name).modelless(config):
+        raise InterpError(f"{name} runs no model with these settings: there is nothing to plan")
+    return foresee
+
+
+def bare(config: AnalysisConfig) -> HookedVideoPipeline:
+    """The model of some settings without its weights."""
+    return skeleton(config.model, _type(config, kind_of_device(config)), config.revision)
+
+
+def of_model(
+    name: str, config: AnalysisConfig, model: HookedVideoPipeline, out: Path, workers: int | None = None, timed: bool = True
+) -> Forecast:
+    """As :func:`forecast`, of a model that is there, with weights or without. InterpError where it does not fit."""
+    foresee, device = known(name, config), kind_of_device(config)
     config = settled(config, model)
     told(model, config)
-    outlook = Outlook.of(model, config)
     registry.load(name).check(config, model)
+    return prepared(foresee, config, model, device, out, workers, timed)
+
+
+def prepared(
+    foresee: Callable[..., Any], config: AnalysisConfig, model: HookedVideoPipeline, device: str, out: Path, workers: int | None,
+    timed: bool,
+) -> Forecast:  # fmt: skip
+    """As :func:`of_model`, of settings that are settled and checked."""
+    outlook = Outlook.of(model, config)
     count = (default_workers() if workers is None else workers) if device == "cpu" else 1
     limits = _limits(config, device, out)
     plan = planned(foresee, outlook, device, limits, count)
@@ -107,7 +155,7 @@ def forecast(name: str, config: AnalysisConfig, out: Path, workers: int | None =
     return Forecast(outlook, plan, device, count, pace(outlook, device) if timed else None, remedies)
 
 
-def _kind(config: AnalysisConfig) -> str:
+def kind_of_device(config: AnalysisConfig) -> str:
     """The kind of device that is asked for, whether this machine has it or not."""
     return config.placing().where().type if config.device == "auto" else config.device.partition(":")[0]
 

@@ -95,8 +95,13 @@ def choices(model: HookedVideoPipeline, config: ChoiceConfig, problem: Problem, 
 
 def runs_of(model: HookedVideoPipeline, config: ChoiceConfig, problem: Problem, least: int = 1) -> list[Run]:
     """Runs of a problem from its noises: as many as its candidates are made of, at least ``least``."""
+    return [generate(model, config, problem, problem.noise(n)) for n in range(noises_of(config, problem, least))]
+
+
+def noises_of(config: ChoiceConfig, problem: Problem, least: int = 1) -> int:
+    """From how many noises a problem runs."""
     made_of_runs = problem.item is None and config.candidates is None
-    return [generate(model, config, problem, problem.noise(n)) for n in range(max(least, config.noises if made_of_runs else 1))]
+    return max(least, config.noises if made_of_runs else 1)
 
 
 def coinciding(found: Choices) -> tuple[str, str] | None:

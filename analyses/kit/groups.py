@@ -26,7 +26,7 @@ def of_pair(model: HookedVideoPipeline, target: Side, donor: Side, boxes: Boxes)
             return {name: torch.from_numpy(mask) for name, mask in masks.items() if mask.any()}
     if not boxes:
         return {EVERYWHERE: torch.ones(shape, dtype=torch.bool)}
-    return _of_boxes(boxes, shape, _pixels(model, target), target.problem.source)
+    return of_boxes(boxes, shape, _pixels(model, target), target.problem.source)
 
 
 def _pixels(model: HookedVideoPipeline, side: Side) -> tuple[int, int, int]:
@@ -36,11 +36,11 @@ def _pixels(model: HookedVideoPipeline, side: Side) -> tuple[int, int, int]:
     return int(frames), int(height), int(width)
 
 
-def _of_boxes(boxes: Boxes, shape: tuple[int, int, int], pixels: tuple[int, int, int], where: str) -> dict[str, Tensor]:
+def of_boxes(boxes: Boxes, shape: tuple[int, int, int], pixels: tuple[int, int, int], where: str) -> dict[str, Tensor]:
     """The tokens whose middle lies in a box, in one of the pixel frames that their latent frame holds, and the rest.
 
     >>> boxes = {"a": {None: (0, 0, 16, 8)}, "b": {4: (16, 24, 32, 32)}}
-    >>> {k: int(m.sum()) for k, m in _of_boxes(boxes, (3, 4, 4), (9, 32, 32), "").items()}
+    >>> {k: int(m.sum()) for k, m in of_boxes(boxes, (3, 4, 4), (9, 32, 32), "").items()}
     {'a': 6, 'b': 2, 'rest': 40}
     """
     (frames, height, width), (_, rows, cols) = pixels, shape

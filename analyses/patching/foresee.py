@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Sequence
 from functools import cache
 
-import numpy as np
-from torch import Tensor
-
 from cos_interp.analyses.driver.outlook import Outlook, Use
+from cos_interp.analyses.kit.foreseen import AGAIN, OTHERS, SOME, Nothing, blocks_of_rows, groups, tried
 from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, X_T, Cell, checked_alone
-from cos_interp.analyses.kit.pairs import TRIES
 from cos_interp.analyses.kit.rows import MOST
-from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.analyses.patching import PatchingConfig
 from cos_interp.analyses.patching.cells import cells, is_euler, sites_of
 from cos_interp.analyses.patching.pieces import OWN, Piece, pieces, span_of, steps_of
-from cos_interp.interp.cache import ActivationCache
 from cos_interp.interp.patches import Donor, Patch
-from cos_interp.interp.patching import Recording, minimal_blocks
 from cos_interp.interp.sweeping import spanned
-from cos_interp.tasks import Item, get_task
-from cos_interp.tasks.base import PairKind
 
-MORE = "other candidates where the model does not solve both sides, other noises where it does not give the same answer"
+MORE = f"{OTHERS}, other noises where it does not give the same answer"
 
 
 def foresee(config: PatchingConfig, outlook: Outlook) -> list[Use]:
@@ -44,7 +36,8 @@ def foresee(config: PatchingConfig, outlook: Outlook) -> list[Use]:
     decoded, rows = at_once if judged else 0, rows_of(config)
     together, alone = (sum(part) for part in zip(*blocks, strict=True)) if blocks else (0, 0)
     return [
-        Use("recordings", sum(sides), held=held, recording=one, decoded=1, more=MORE if judged else ""),
+        Use("recordings", sum(sides), held=held, recording=one, decoded=1, further=further_of(config, outlook, asked),
+            more=MORE if judged else ""),
         Use(f"patched runs, {len(found)} rows", blocks=together, rows=rows, held=held, decoded=decoded, disk=disk),
         Use("a row a step alone, for the rounding", blocks=alone, held=held),
     ]  # fmt: skip
@@ -67,10 +60,20 @@ def _foresee_maps(config: PatchingConfig, outlook: Outlook) -> list[Use]:
     disk = (rows + 2 * len(asked)) * outlook.shape.latent_bytes + rows * outlook.shape.clip_bytes
     back = "the way back, which takes 1.3 times the time of the forwards, and memory for the graph of one of them"
     return [
-        Use("recordings", 2 * len(asked), held=2 * one, recording=one, decoded=1, more=MORE if judged else ""),
+        Use("recordings", 2 * len(asked), held=2 * one, recording=one, decoded=1, further=further_of(config, outlook, asked),
+            more=MORE if judged else ""),
         Use("gradient maps", blocks=sweeps, held=2 * one, more=back),
         Use(f"exact cells, about {rows}", blocks=blocks, rows=rows_of(config), held=2 * one, decoded=int(judged), disk=disk),
     ]  # fmt: skip
+
+
+def further_of(config: PatchingConfig, outlook: Outlook, asked: Sequence[Piece]) -> int:
+    """Block calls of what is recorded at most beside the first candidates of pairs and the first noises of their controls."""
+    if config.pair_file is not None:
+        return 0
+    again = sum("same_answer" in donors_of(config, piece) for piece in asked)
+    kinds = [piece.kind for piece in asked if piece.kind != OWN]
+    return (sum(map(tried, kinds)) + again * AGAIN) * outlook.blocks()
 
 
 def first_of(config: PatchingConfig, outlook: Outlook, piece: Piece) -> int:
@@ -102,22 +105,16 @@ def cells_of(config: PatchingConfig, outlook: Outlook, piece: Piece, step: int) 
 def blocks_of(config: PatchingConfig, outlook: Outlook, piece: Piece, steps: tuple[int, ...]) -> tuple[int, int]:
     """Transformer blocks that the patched runs of a pair take, where what they have in common runs once; and those of the one row
     of each step that is finished alone, by which rounding is measured."""
-    target, done = _recorded(outlook), set[Hashable]()
-    donor = cache(lambda *_: _Nothing())  # of each place its own, by which shared calls are known
+    done = set[Hashable]()
+    donor = cache(lambda *_: Nothing())  # of each place its own, by which shared calls are known
     together = alone = 0
     for step in steps:
         made = cells_of(config, outlook, piece, step)
         patches = {cell: _patch(config, outlook, piece, cell, donor) for cell in made}
-        together += sum(minimal_blocks(outlook.model, target, patch, done) for patch in patches.values())
+        together += blocks_of_rows(outlook, patches.values(), done)
         if (one := checked_alone(made, rows_of(config))) is not None:
-            alone += minimal_blocks(outlook.model, target, patches[one])
+            alone += blocks_of_rows(outlook, [patches[one]])
     return together, alone
-
-
-def _recorded(outlook: Outlook) -> Recording:
-    """A target whose residual streams are there at every step."""
-    streams = frozenset(name for name in outlook.model.hook_names if ".hook_resid_post" in name)
-    return Recording(outlook.run(), ActivationCache(), passing=streams)
 
 
 def _patch(config: PatchingConfig, outlook: Outlook, piece: Piece, cell: Cell, donor: Callable[..., Donor]) -> Patch:
@@ -125,7 +122,7 @@ def _patch(config: PatchingConfig, outlook: Outlook, piece: Piece, cell: Cell, d
     steps = spanned(cell.step, outlook.steps, span_of(config, piece.one_noise))
     given = donor(cell.donor, cell.site, cell.layer, cell.update)
     branches = run.branches if config.branch == "both" else (config.branch,)
-    return Patch(cell.hook, steps, given, branches, None if cell.group == EVERYWHERE else {"frame": [0]})
+    return Patch(cell.hook, steps, given, branches, None if cell.group == EVERYWHERE else SOME)
 
 
 def rows_of(config: PatchingConfig) -> int:
@@ -133,33 +130,9 @@ def rows_of(config: PatchingConfig) -> int:
     return MOST if config.batch == "auto" else config.batch
 
 
-class _Nothing:
-    def __call__(self, step: int, branch: str) -> Tensor:
-        raise LookupError("a plan holds no activations")
-
-
 def groups_of(config: PatchingConfig, outlook: Outlook, piece: Piece) -> list[str]:
     """The token groups of a pair: of a task's, those of its first candidate, which is the pair where the model solves it."""
     if piece.kind == OWN:
         return [EVERYWHERE]
-    masks = next((get_task(config.task).groups(*sides) for sides in _candidates(config, piece.kind, piece.index)), {})
-    fit = all(mask.shape == outlook.shape.grid.shape for mask in masks.values())
-    return [EVERYWHERE, *(name for name in (masks if fit else {}) if name != EVERYWHERE)]
-
-
-def _candidates(config: PatchingConfig, kind: PairKind, index: int) -> Iterator[tuple[Item, Item]]:
-    """The candidate items of a pair, in the order in which :func:`kit.pairs.find_pair` tries them, before anything is solved."""
-    task = get_task(config.task)
-    for attempt in range(TRIES):
-        number = seed_for("pair item", *config.about, config.task, kind, index, attempt)
-        if kind == "seed":
-            item = task.sample(number, unique=False, split="test")
-            sides = [task.with_answer(item, answer) for answer in list(item.answers)[:2]]
-            first, second = sides if len(sides) == 2 else (None, None)
-            if first is not None and second is not None:
-                yield first, second
-            continue
-        item = task.sample(number, unique=True if config.unique else None, split="test")
-        other = task.counterfactual(item, kind, np.random.default_rng([number, 1]))
-        if other is not None and not set(other.answers) & set(item.answers) and (other.unique or not config.unique):
-            yield item, other
+    masks = groups(outlook, config, config.task, piece.kind, piece.index, config.unique)
+    return [EVERYWHERE, *(name for name in masks if name != EVERYWHERE)]

@@ -23,6 +23,8 @@ from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.run.prediction import signal
 from cos_interp.interp.trajectory import Run
 
+NOISES = 2  # runs of a problem at least: another noise's belief stands beside
+
 
 def row_of(x0hat: Tensor, x_t: Tensor, other_x_t: Tensor, among: Tensor, ends: int, sigma: float, alpha: float) -> Row:
     """One step. ``among [candidate, ...]``; ``other_x_t``: another noise's state at that step; ``ends``: the final candidate.
@@ -56,7 +58,7 @@ def rows_of(run: Run, other: Run, among: Choices, ends: int, alphas: Sequence[fl
 
 
 def measure(model: HookedVideoPipeline, config: PosteriorConfig, problem: Problem) -> Unit:
-    runs = runs_of(model, config, problem, least=2)
+    runs = runs_of(model, config, problem, NOISES)
     try:
         among = choices(model, config, problem, runs)
     except NoChoice as error:

@@ -87,15 +87,16 @@ def other_prompt(problem: Problem) -> Problem | None:
 
 def donors(model: HookedVideoPipeline, config: RecoveryConfig, problem: Problem, other: Problem | None) -> list[Donor]:
     """What is injected into this problem's run; each donor runs from this problem's noise."""
-    found = []
-    for name in config.donors:
-        if name == "noise":
-            found.append(Donor(name))
-            continue
-        giver = other if name == "other" else other_prompt(problem)
-        if giver is not None:
-            found.append(Donor(name, giver, generate(model, config, giver, problem.seed)))
-    return found
+    return [
+        Donor(name) if giver is None else Donor(name, giver, generate(model, config, giver, problem.seed))
+        for name, giver in givers(config, problem, other)
+    ]
+
+
+def givers(config: RecoveryConfig, problem: Problem, other: Problem | None) -> list[tuple[str, Problem | None]]:
+    """The donors that there are, by name, each with the problem that it runs; None for noise."""
+    asked = [(name, other if name == "other" else other_prompt(problem) if name == "prompt" else None) for name in config.donors]
+    return [(name, giver) for name, giver in asked if giver is not None or name == "noise"]
 
 
 def steps_of(config: RecoveryConfig) -> tuple[int, ...]:

@@ -30,6 +30,7 @@ from cos_interp.interp.run.prediction import signal
 from cos_interp.interp.trajectory import Run
 
 CLAIM_AT = 2.0  # standard deviations on the other answer's side
+WAYS = ("toward", "random", "shifted")  # the directions: towards the other answer, and those of the controls
 SHIFT = (1, 2)  # rows and columns by which the direction is shifted for the control
 SHOWN = 4  # items of each task, whose clips are kept where they have several answers
 OTHERS = 64  # noises that do not know of the run, for the chance level
@@ -85,7 +86,7 @@ def ways_of(own: Tensor, target: Tensor, seed: int) -> dict[str, Tensor]:
     """Unit vectors ``[channel, frame, row, col]``: from the own answer to the target, random, and the first shifted in space."""
     toward = direction(own, target)
     drawn = torch.randn(toward.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return {"toward": toward, "random": drawn / drawn.norm(), "shifted": toward.roll(SHIFT, (-2, -1))}
+    return dict(zip(WAYS, (toward, drawn / drawn.norm(), toward.roll(SHIFT, (-2, -1))), strict=True))
 
 
 def planned(

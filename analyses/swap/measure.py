@@ -120,8 +120,17 @@ def cells(config: SwapConfig, place: Place, layers: tuple[int, ...], groups: lis
 
 
 def recorder(model: HookedVideoPipeline, config: SwapConfig) -> Recorder:
-    sites = {f"blocks.*.{VARIANTS[v][0]}" for v in config.variants} | {"blocks.0.hook_resid_pre"}
-    return Recorder(model, config, sorted(sites), steps_of(config) if set(config.spans) == {"single"} else None)
+    return Recorder(model, config, recorded_sites(config), recorded_steps(config))
+
+
+def recorded_sites(config: SwapConfig) -> list[str]:
+    """What is kept of every run beside its residual streams."""
+    return sorted({f"blocks.*.{VARIANTS[v][0]}" for v in config.variants} | {"blocks.0.hook_resid_pre"})
+
+
+def recorded_steps(config: SwapConfig) -> tuple[int, ...] | None:
+    """The steps in which it is kept; None for all."""
+    return steps_of(config) if set(config.spans) == {"single"} else None
 
 
 def grid_of(model: HookedVideoPipeline, config: SwapConfig, sides: Sides) -> Grid:
@@ -166,13 +175,14 @@ def steps_of(config: SwapConfig) -> tuple[int, ...]:
     return chosen_steps(config) if config.steps is not None else (0, config.num_inference_steps // 2)
 
 
-def _layers(model: HookedVideoPipeline, config: SwapConfig) -> tuple[int, ...]:
+def layers_of(model: HookedVideoPipeline, config: SwapConfig) -> tuple[int, ...]:
+    """The swapped layers."""
     return config.layers if config.layers is not None else tuple(range(model.layers))
 
 
 def check(config: SwapConfig, model: HookedVideoPipeline) -> None:
     fits(config, model)
-    known_layers(_layers(model, config), model.layers)
+    known_layers(layers_of(model, config), model.layers)
 
 
 def measure(model: HookedVideoPipeline, config: SwapConfig, piece: Piece) -> Unit:
@@ -180,7 +190,7 @@ def measure(model: HookedVideoPipeline, config: SwapConfig, piece: Piece) -> Uni
         sides = sides_of(recorder(model, config), config, piece)
     except NoPair as error:
         return Unit([], facts=LeftOut(reason=str(error)))
-    grid, layers = grid_of(model, config, sides), _layers(model, config)
+    grid, layers = grid_of(model, config, sides), layers_of(model, config)
     sigmas = [*sides.target.recording.run.sigmas, 0.0]
     rows: list[Row] = []
     frames: dict[str, Tensor] = {}

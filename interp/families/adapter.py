@@ -134,6 +134,10 @@ class Adapter:
         """Tokens before the video's in a transformer call."""
         return 0
 
+    def history_at(self, config: Any, dims: Dims) -> int:
+        """The same of a latent of ``(frames, rows, columns)``, before there is a call."""
+        return 0
+
     # --- the pipeline --------------------------------------------------------------------------------------------
 
     def refuses_call(self, pipe: Any, call: Mapping[str, Any]) -> str | None:

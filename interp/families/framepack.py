@@ -5,7 +5,7 @@ The pipeline makes a video section by section, with a denoising loop for each; o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import ceil, prod
 from typing import Any
@@ -15,10 +15,12 @@ from torch import Tensor
 from cos_interp.interp.families import decoding, register
 from cos_interp.interp.families.adapter import Adapter, Block, Site, Stack
 from cos_interp.interp.families.hunyuan import DUAL, EMBED
+from cos_interp.interp.families.layouts import Dims
 from cos_interp.interp.families.shapes import parallel_block
 
 # what the transformer is told of the frames so far, and the patches (frame, row, column) in which it reads them
 HISTORY = {"latents_clean": (1, 2, 2), "latents_history_2x": (2, 4, 4), "latents_history_4x": (4, 8, 8)}
+KEPT = {"latents_clean": 2, "latents_history_2x": 2, "latents_history_4x": 16}  # their latent frames
 
 
 def after_history(block: Block) -> Block:
@@ -49,8 +51,10 @@ class FramePack(Adapter):
     )
 
     def history(self, config: Any, call: Mapping[str, Any]) -> int:
-        given = [(call[name].shape[2:], patch) for name, patch in HISTORY.items() if call.get(name) is not None]
-        return sum(prod(ceil(size / cells) for size, cells in zip(shape, patch, strict=True)) for shape, patch in given)
+        return _tokens({name: call[name].shape[2:] for name in HISTORY if call.get(name) is not None})
+
+    def history_at(self, config: Any, dims: Dims) -> int:
+        return _tokens({name: (frames, *dims[1:]) for name, frames in KEPT.items()})
 
     def one_video(self, pipe: Any, call: Mapping[str, Any]) -> bool:
         return True
@@ -68,3 +72,8 @@ class FramePack(Adapter):
 
     def decode(self, pipe: Any, latents: Tensor) -> Tensor:
         return decoding.by_scaling_factor(pipe, latents)
+
+
+def _tokens(shapes: Mapping[str, Sequence[int]]) -> int:
+    """Tokens of what the transformer is told of earlier frames, each of a shape ``(frames, rows, columns)``."""
+    return sum(prod(ceil(n / cells) for n, cells in zip(shape, HISTORY[name], strict=True)) for name, shape in shapes.items())

@@ -15,7 +15,7 @@ from cos_interp.analyses.driver import experiment
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit import pair_file
-from cos_interp.analyses.kit.groups import _of_boxes
+from cos_interp.analyses.kit.groups import of_boxes
 from cos_interp.analyses.kit.problems import arguments
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.analyses.patching import ENTRY, PatchingConfig
@@ -177,13 +177,13 @@ def test_the_effect_of_own_pairs_is_recomputed_by_plain_hooks(tmp_path):
 
 def test_boxes_by_pixel_frame_become_tokens_by_the_one_rule():
     where = {frame: (8 * (frame // 2), 0, 8 * (frame // 2) + 8, 8) for frame in range(9)}
-    masks = _of_boxes({"ball": where}, (5, 5, 5), (9, 40, 40), "line 1")
+    masks = of_boxes({"ball": where}, (5, 5, 5), (9, 40, 40), "line 1")
     latent = pixel_to_latent(9, 5)
     wanted = {(int(latent[frame]), 0, frame // 2) for frame in range(9)}
     assert {tuple(place) for place in masks["ball"].nonzero().tolist()} == wanted
     assert int(masks["rest"].sum()) == 125 - len(wanted)
     with pytest.raises(InterpError, match=r"box 'ball' ends at 8, 8 in frame 9; the video has 40x40 pixels, 9 frames"):
-        _of_boxes({"ball": {9: (0, 0, 8, 8)}}, (5, 5, 5), (9, 40, 40), "line 1")
+        of_boxes({"ball": {9: (0, 0, 8, 8)}}, (5, 5, 5), (9, 40, 40), "line 1")
 
 
 JUDGE = """

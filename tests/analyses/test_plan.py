@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
 from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig
+from cos_interp.analyses.dossier import DossierConfig, foresee
+from cos_interp.analyses.dossier.run import PILOT, chosen, configured
+from cos_interp.analyses.driver import ahead
 from cos_interp.analyses.driver.experiment import loaded, run
 from cos_interp.analyses.driver.planning import forecast
 from cos_interp.analyses.driver.registry import load
@@ -98,15 +102,34 @@ def test_the_controls_of_a_plan_are_those_of_a_run(pair_file):
     assert donors_of(PatchingConfig(pair_file=pair_file, controls=False), made[0]) == ()
 
 
-@pytest.mark.parametrize("name", ["wan2.1", "wan2.2-i2v", "cogvideox", "ltx", "easyanimate", "motif"])
+@pytest.mark.parametrize("name", tiny.TINY)
 def test_operations_are_those_that_pytorch_counts(name):
-    model, call = HookedVideoPipeline.from_pretrained(f"tiny:{name}"), tiny.call(name, steps=1)
+    """At the size that was asked for, with as much text as there was: a plan counts a text as long as it may be."""
+    steps = 2 if name in ("mochi", "wan2.1-v2v", "cogvideox-v2v") else 1  # one step is none for these
+    model, call = HookedVideoPipeline.from_pretrained(f"tiny:{name}"), tiny.call(name, steps=steps)
+    given = []
+    for engine in model.engines.values():
+        engine.module.register_forward_pre_hook(lambda _, args, kwargs: given.append(kwargs), with_kwargs=True)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        model.run(seed=0, **call)
-    blocks = {path for path, _ in model.adapter.blocks(model.engines["transformer"].module)}
+        run = model.run(seed=0, **call)
+    blocks = {path for engine in model.engines.values() for path, _ in model.adapter.blocks(engine.module)}
     counts = counter.get_flop_counts().items()
     inside = sum(sum(kinds.values()) for module, kinds in counts if module.partition(".")[2] in blocks)
-    assert Shape.of(model, call).block_flops * model.block_calls == pytest.approx(inside, rel=0.15)
+    shape = Shape.of(model, call)
+    frames = shape.grid.frames + (name == "wan-animate")  # which reads its picture as a frame before the others
+    assert (frames, *shape.grid.shape[1:]) == model.token_grid(run.latents).shape
+    text = sum(map(read, given)) / len(given) or shape.text
+    assert text <= shape.text + shape.image + (4 if name == "motif-i2v" else 0)  # of a picture that its text encoder reads
+    as_run = replace(shape, text=text, grid=replace(shape.grid, frames=frames), image=shape.image if "wan" in name else 0)
+    assert as_run.block_flops * model.block_calls == pytest.approx(inside, rel=0.12)
+
+
+def read(kwargs):
+    """Tokens of text, and of pictures beside it, that a transformer call is given, without those that FramePack leaves out."""
+    names = ("encoder_hidden_states", "encoder_hidden_states_2", "image_embeds")
+    tokens = sum(kwargs[name].shape[-2] for name in names if isinstance(kwargs.get(name), torch.Tensor))
+    mask = kwargs.get("encoder_attention_mask") if "indices_latents" in kwargs else None
+    return tokens if mask is None else tokens - int((mask == 0).sum())
 
 
 @pytest.mark.parametrize("name", ["wan2.1", "cogvideox", "ltx"])
@@ -160,6 +183,40 @@ def test_the_command_prints_it_refuses_what_does_not_fit_and_says_what_would(pro
     assert not Path(tmp_path / "run").exists()
 
 
+def test_a_long_run_says_in_a_line_what_it_takes(prompts, tmp_path, monkeypatch):
+    """Once, before it begins, beside what is printed for machines; not where it goes on, and a short one says nothing."""
+    asked = ["analyze", "self-correction", "--model", "tiny:wan2.1", "--prompts", prompts, "--workers", "1", "--num-steps", "2",
+             "--twins", "1", "--json", "--out"]  # fmt: skip
+    ran = lambda folder: CliRunner().invoke(app, [*asked, str(tmp_path / folder)])
+    assert "block calls" not in ran("short").stderr
+    monkeypatch.setattr(ahead, "LONG", 0.0)
+    long = ran("long")
+    assert json.loads(long.stdout)["findings"] is not None
+    assert long.stderr.count("block calls") == 1 and "4 whole generations, 24 block calls; host" in long.stderr
+    assert "block calls" not in ran("long").stderr
+
+
+def test_the_usual_run_of_a_small_model_is_not_even_planned(prompts, monkeypatch, tmp_path):
+    usual, config = load("noise").config, lambda **asked: load("noise").config(**asked)
+    model = HookedVideoPipeline.from_pretrained("tiny:wan2.1")
+    assert all(ahead.is_usual(c, model) for c in (usual(), config(items=2, seed=3), config(doses=(0.5,), model="tiny:wan2.1")))
+    more = ({"items": 9}, {"twins": 1}, {"prompts": prompts}, {"steps": (0,)}, {"size": "64x64"}, {"doses": (0.5, 1.0)})
+    assert not any(ahead.is_usual(config(**asked), model) for asked in more)
+    monkeypatch.setattr(ahead, "SMALL", 10)
+    assert not ahead.is_usual(usual(), model)
+
+
+def test_a_plan_of_the_dossier_is_that_of_its_experiments_at_their_first_sizes(tmp_path):
+    asked = DossierConfig(model="organism", only=("perception-before-action", "attention"), num_inference_steps=4, budget="1h")
+    found = list(foresee.parts(asked, tmp_path, workers=1))
+    own = [configured(entry, asked, PILOT) for entry in chosen(asked)]
+    plans = [planned(part.name, config, tmp_path) for part, config in zip(found, own, strict=True)]
+    assert [part.found.plan.blocks for part in found] == [plan.blocks for plan in plans]
+    assert sum(part.allowed for part in found) == pytest.approx(3600) and all(2 <= part.most <= 125 for part in found)
+    said = "\n".join(foresee.lines(asked, found))
+    assert f"in all {sum(plan.blocks for plan in plans):,} block calls" in said and "share of --budget 1h" in said
+
+
 def test_an_experiment_that_does_not_say_what_it_takes_is_named(tmp_path):
-    with pytest.raises(InterpError, match=r"memory does not say what it takes: there are plans of patching, chain-of-steps"):
-        forecast("memory", load("memory").config(), tmp_path)
+    with pytest.raises(InterpError, match=r"settling does not say what it takes: there are plans of patching, chain-of-steps"):
+        forecast("settling", load("memory").config(), tmp_path)

@@ -1,0 +1,103 @@
+"""What a circuit takes: maps, the search, its tests. The search follows what it finds, so that most of it is a bound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import comb
+
+from cos_interp.analyses.circuit import HEADS, SITES, CircuitConfig
+from cos_interp.analyses.circuit.checks import DRAWS
+from cos_interp.analyses.circuit.components import Spot, has_heads, spots
+from cos_interp.analyses.circuit.measure import CLOSER
+from cos_interp.analyses.circuit.paths import MOST, ROADS
+from cos_interp.analyses.circuit.pieces import pieces
+from cos_interp.analyses.circuit.search import NEXT
+from cos_interp.analyses.driver.outlook import Outlook, Use
+from cos_interp.analyses.kit.foreseen import Nothing, blocks_of_rows, recordings, split_masks
+from cos_interp.analyses.kit.split_pairs import counts
+from cos_interp.interp.patches import Patch
+
+WAYS = 5  # rows of a test beside the random sets: alone, narrowed, one less, all but it, everything
+UNFOUND = "fewer where fewer places have an effect, or no set keeps enough"
+
+
+def foresee(config: CircuitConfig, outlook: Outlook) -> list[Use]:
+    """Maps of every pair of the search, the sets that are tried on them, paths, and the tests on unseen pairs."""
+    asked = [piece for piece, _ in pieces(config)]
+    seen, unseen = counts(config, not config.check)
+    stage = lambda name: sum(piece.stage == name for piece in asked)
+    rows = {name: sum(count) for name, count in (("fine", _fine(outlook, config)), ("search", _sets(outlook, config)))}
+    drawn = WAYS + 2 * DRAWS + (config.pair_file is None)
+    coarse = seen * blocks_of_rows(outlook, _coarse(outlook)) if seen else 0
+    recorded = _recordings(config, outlook, stage("coarse") + stage("fine") + stage("paths") + seen * stage("search"), unseen)
+    one = outlook.blocks()
+    made = [Use("maps of whole blocks", blocks=coarse, rows=config.batch, held=recorded.held)]
+    if seen:
+        made += [
+            Use("maps of places", blocks=seen * rows["fine"] * one, bound=True, more=UNFOUND),
+            Use("sets that are tried", blocks=seen * rows["search"] * one, rows=config.batch, bound=True, more=UNFOUND),
+            Use("paths between components", blocks=stage("paths") * _paths(outlook) * one, bound=True, more=UNFOUND),
+        ]
+    tests = Use("tests on unseen pairs", blocks=unseen * drawn * one, rows=config.batch, decoded=1, bound=True,
+                more="less of each where a set acts late, none without a circuit")  # fmt: skip
+    return [recorded, *(made if seen else []), tests]
+
+
+def _recordings(config: CircuitConfig, outlook: Outlook, looked: int, unseen: int) -> Use:
+    """The recorded pairs, those of a stage again; a foreign run with each test of a task's pair."""
+    parts = list(dict.fromkeys(part for part, _ in spots(outlook.model)))
+    sites = [SITES[part] for part in parts] + [HEADS[part] for part in parts if has_heads(outlook.model, part)]
+    foreign = unseen if config.pair_file is None else 0
+    made = recordings(outlook, looked + unseen, sites, sought=config.solved and config.pair_file is None)
+    held = made.recording * 2 * (counts(config)[0] if not config.check else 1)
+    return Use(made.what, made.runs + foreign, held=max(held, made.held), recording=made.recording, decoded=1, bound=True,
+               further=made.further, more=made.more)  # fmt: skip
+
+
+def _coarse(outlook: Outlook) -> list[list[Patch]]:
+    """Each part of each block in all steps, and all together."""
+    run = outlook.run()
+    rows = [
+        [Patch(f"blocks.{layer}.{SITES[part]}", range(run.steps), Nothing(), run.branches)]
+        for part, layer in spots(outlook.model)
+    ]
+    return [*rows, [patch for row in rows for patch in row]]
+
+
+def _groups(outlook: Outlook, config: CircuitConfig) -> int:
+    """Token groups of a pair: of the search's pairs, the most."""
+    return max((len(split_masks(outlook, config, index)) for index in range(counts(config)[0])), default=1)
+
+
+def _fine(outlook: Outlook, config: CircuitConfig) -> Iterator[int]:
+    """Rows of a pair's closer look at most: by group, head and first step of each place; the stream of each block by group."""
+    groups, there = _groups(outlook, config), spots(outlook.model)
+    for part, _ in _costliest(outlook, there):
+        yield groups + (_heads(outlook) if has_heads(outlook.model, part) else 0) + outlook.steps
+    yield outlook.model.layers * groups
+
+
+def _costliest(outlook: Outlook, there: Sequence[Spot]) -> list[Spot]:
+    """The places of which a closer look takes the most rows."""
+    return sorted(there, key=lambda spot: not has_heads(outlook.model, spot[0]))[:CLOSER]
+
+
+def _sets(outlook: Outlook, config: CircuitConfig) -> Iterator[int]:
+    """Sets that the search tries at most: growing, with one less as long as that is enough, narrowed."""
+    candidates = min(CLOSER, len(spots(outlook.model))) * _groups(outlook, config)
+    most = min(config.most, candidates)
+    yield sum(candidates - size for size in range(most))
+    yield sum(comb(size + min(NEXT, candidates - size), size - 1) for size in range(2, most + 1))
+    heads = sum(range(2, _heads(outlook) + 1))
+    yield most * (2 * (outlook.steps - 1) + heads) + 1
+
+
+def _paths(outlook: Outlook) -> int:
+    """Runs of a pair's paths at most: between every two components within a step, by every road, and across steps."""
+    two, roads = comb(MOST, 2), max(map(len, ROADS.values()))
+    within = (MOST - 1) + two * roads + two * (1 + roads)
+    return within + 2 * MOST + MOST * MOST
+
+
+def _heads(outlook: Outlook) -> int:
+    return outlook.model.adapter.width(outlook.shape.engine.module)[1]

@@ -1,0 +1,56 @@
+"""What a steering run takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from cos_interp.analyses.driver.outlook import Outlook, Use
+from cos_interp.analyses.kit.foreseen import SOME, Nothing, blocks_of_rows, recordings, split_masks
+from cos_interp.analyses.kit.split_pairs import counts
+from cos_interp.analyses.steering import SteeringConfig
+from cos_interp.analyses.steering.measure import groupings, pieces
+from cos_interp.interp.patches import Patch
+
+BESIDE = 4  # tested rows beside doses, ranks and the halves of the steps: two random directions, a wrong place, the donor
+KINDS = 3  # rows of a rank: exchanged, along random directions, all but it
+FEWER = "fewer ranks where the differences of the pairs have fewer, and later blocks alone where the place lies late"
+
+
+def foresee(config: SteeringConfig, outlook: Outlook) -> list[Use]:
+    """The map on the first pairs, the pairs of the directions, and all ways on the unseen ones."""
+    asked = [piece for piece, _ in pieces(config)]
+    placed = [piece.index for piece in asked if piece.stage == "place"]
+    (seen, unseen), sought = counts(config), config.solved and config.pair_file is None
+    recorded = recordings(outlook, len(placed) + seen + unseen, sought=sought)
+    patches = [patch for index in placed for patch in _map(config, outlook, split_masks(outlook, config, index))]
+    tested = unseen * blocks_of_rows(outlook, _tested(config, outlook))
+    decoded = 0 if config.pair_file else 1
+    return [
+        recorded,
+        Use(f"map of places, {len(patches):,} rows", blocks=blocks_of_rows(outlook, patches), rows=config.batch,
+            held=recorded.held),
+        Use("tests on unseen pairs", blocks=tested, rows=config.batch, held=recorded.held, decoded=decoded,
+            disk=6 * outlook.shape.clip_bytes * decoded, bound=True, more=FEWER),
+    ]  # fmt: skip
+
+
+def _map(config: SteeringConfig, outlook: Outlook, masks: Mapping[str, Tensor]) -> list[Patch]:
+    """The patches of a pair's map."""
+    run = outlook.run()
+    wholes = [bool(torch.stack([masks[name] for name in some]).any(0).all()) for some in groupings(dict(masks))]
+    return [
+        Patch(f"blocks.{layer}.hook_resid_post", range(run.steps), Nothing(), run.branches, None if whole else SOME)
+        for layer in (range(outlook.model.layers) if config.layer is None else [config.layer]) for whole in wholes
+    ]  # fmt: skip
+
+
+def _tested(config: SteeringConfig, outlook: Outlook) -> list[Patch]:
+    """All ways on a pair, each as a patch of some tokens after the first block where no other was asked for."""
+    run, half = outlook.run(), outlook.steps // 2
+    whole = len({1.0, *config.doses}) + BESIDE + KINDS * len(config.ranks)
+    site = f"blocks.{config.layer or 0}.hook_resid_post"
+    spans = [range(run.steps)] * whole + [range(half), range(half, run.steps)]
+    return [Patch(site, span, Nothing(), run.branches, SOME) for span in spans]

@@ -1,0 +1,67 @@
+"""What a swap run takes."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from functools import cache
+
+from cos_interp.analyses.driver.outlook import Outlook, Use
+from cos_interp.analyses.kit.foreseen import SOME, Nothing, blocks_of_rows, groups, recordings
+from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, Cell
+from cos_interp.analyses.kit.problems import problems
+from cos_interp.analyses.swap import SwapConfig
+from cos_interp.analyses.swap.measure import cells, layers_of, pieces, places, recorded_sites, recorded_steps
+from cos_interp.analyses.swap.sides import Piece
+from cos_interp.interp.patches import Patch
+from cos_interp.interp.sweeping import spanned
+
+
+def foresee(config: SwapConfig, outlook: Outlook) -> list[Use]:
+    """The recordings of every pair and of the donors of its controls, and the swaps."""
+    asked, own = [piece for piece, _ in pieces(config)], config.prompts is not None
+    donors = _donors(config)
+    sides = recordings(
+        outlook, len(asked), recorded_sites(config), kind="prompt", beside=len(donors) - 2 - (not own),
+        again=0 if own else len(asked), sought=not own, steps=recorded_steps(config),
+    )  # fmt: skip
+    blocks = sum(_blocks(config, outlook, piece, donors) for piece in asked)
+    most = max((len(made) for piece in asked[:1] for _, made in _cells(config, outlook, piece, donors)), default=0)
+    shown = sum(piece[2] == 0 for piece in asked) * 4 * outlook.shape.clip_bytes
+    more = "none of the same answer where no noise gives it" if not own else ""
+    return [sides, Use("swaps", blocks=blocks, rows=min(config.batch, most), held=sides.held, decoded=0 if own else most,
+                       disk=shown, bound=not own, more=more)]  # fmt: skip
+
+
+def _donors(config: SwapConfig) -> list[str]:
+    """The donors of a pair, the run itself among them."""
+    if config.prompts is None:
+        return ["pair", SELF, "random item", "same answer"]
+    return ["pair", SELF, *(["random item"] if len(problems(config)) > 2 else []), "same prompt"]
+
+
+def _groups(config: SwapConfig, outlook: Outlook, piece: Piece) -> list[str]:
+    """The token sets of a pair."""
+    task, kind, index = piece
+    named = ["object", "random"] if kind != "own" and groups(outlook, config, task, kind, index) else []
+    return [EVERYWHERE, *(name for name in config.tokens if name in named)]
+
+
+def _blocks(config: SwapConfig, outlook: Outlook, piece: Piece, donors: list[str]) -> int:
+    """Block calls of the swaps of a pair, where what they have in common runs once."""
+    done, given = set[Hashable](), cache(lambda *_: Nothing())
+    run = outlook.run()
+
+    def patch(cell: Cell, steps: tuple[int, ...]) -> Patch:
+        donor = given(cell.donor, cell.site, cell.layer, cell.update)
+        return Patch(cell.hook, steps, donor, run.branches, None if cell.group == EVERYWHERE else SOME)
+
+    rows = [patch(cell, steps) for steps, made in _cells(config, outlook, piece, donors) for cell in made]
+    return blocks_of_rows(outlook, rows, done)
+
+
+def _cells(config: SwapConfig, outlook: Outlook, piece: Piece, donors: list[str]) -> Iterator[tuple[tuple[int, ...], list[Cell]]]:
+    """The swaps of a pair by place, with the steps in which those act."""
+    layers, names = layers_of(outlook.model, config), _groups(config, outlook, piece)
+    for step, span in places(config):
+        steps = spanned(step, outlook.steps, "single" if span == "single" else "from")
+        yield steps, list(cells(config, (step, span), layers, names, donors))
