@@ -25,6 +25,7 @@ LIBRARIES = ("torch", "diffusers", "nnsight", "transformers", "numpy", "scikit-l
 # settings of which what they lead to is compared, and those that decide no number
 ELSEWHERE = ("model", "revision", "device", "dtype", "offload", "lora", "memory", "host_memory", "disk")
 NO_MODEL: dict[str, Any] = {"name": "no model", "digest": "", "parts": {}, "revision": None, "given": False}
+KEYS = ("format", "analysis", "config", "command", "model", "inputs", "code", "versions")  # what :func:`of` says
 GROWING = ("items", "pairs", "twins")  # settings that may grow: what is there is a part of what is asked
 
 
