@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from cos_interp.analyses.driver import lock
 from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.settings import AnalysisConfig
@@ -37,9 +38,16 @@ class Job:
         """What was done, in words."""
         if self.gpu is not None:
             os.environ[VISIBLE] = self.gpu  # before torch looks for GPUs
+        self._wait_for_the_one_before()
         ways: dict[str, Any] = {"workers": self.workers, "accept_versions": self.accept_versions}
         done = share(load(self.name), self.config, self.folder, shard=self.shard, **ways)
         return f"shard {self.shard}: {done.own} units; {done.there} of {done.total} are there"
+
+    def _wait_for_the_one_before(self) -> None:
+        """A job that was killed and put into the queue again may begin elsewhere before its old heartbeat counts as silent."""
+        until = time.monotonic() + lock.SILENT + lock.BEAT
+        while lock.lives(self.folder, self.shard) and time.monotonic() < until:
+            time.sleep(POLL)
 
     def checkpoint(self, *args: Any, **kwargs: Any) -> Any:
         """What is put into the queue when the job is preempted or reaches its time limit: the same again."""
@@ -67,14 +75,14 @@ def log_folder(folder: Path) -> Path:
 def submit(made: Sequence[Job], cluster: str, parameters: Mapping[str, Any]) -> list[Any]:
     """Submitit's jobs, one a shard. ``parameters``: of its executor, like ``slurm_partition`` or ``timeout_min``.
 
-    InterpError where submitit is not installed, or does not know a parameter.
+    InterpError where submitit is not installed, does not know a parameter, or finds no such cluster.
     """
     submitit = _submitit()
     try:
         executor = submitit.AutoExecutor(folder=log_folder(made[0].folder), cluster=cluster)
         executor.update_parameters(**{"timeout_min": MINUTES, "name": f"cos-{made[0].name}", **parameters})
     except (NameError, AssertionError, ValueError, RuntimeError) as error:
-        raise InterpError(f"--job: {str(error).splitlines()[0]}") from error
+        raise InterpError(f"--submit {cluster}: {str(error).splitlines()[0]}") from error
     if cluster == "local":
         return [executor.submit(job) for job in each_its_gpu(made)]
     with executor.batch():  # one array

@@ -47,7 +47,8 @@ class Standing:
 
     def lines(self) -> list[str]:
         """For a terminal."""
-        told = [f"shard {p.shard}: {p.done} of {p.total}, {p.state}{f' ({p.by})' if p.by else ''}" for p in self.parts]
+        label = (lambda part: f"shard {part.shard}") if len(self.parts) > 1 else lambda part: "in all"
+        told = [f"{label(p)}: {p.done} of {p.total}, {p.state}{f' ({p.by})' if p.by else ''}" for p in self.parts]
         failed = [f"failed: {self.error}"] if self.error else []
         end = {True: f"all units are there: cos runs finish {self.run}", False: f"{self.run} is {self.status}"}
         return [*told, *failed, end[self.whole and self.status != "complete"]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +88,8 @@ def _all(
     if asked["submit"] == "local":
         bar, move = progress_bar()
         with bar:
-            cluster.wait(submitted, [job.shard for job in made], lambda: move(*_counted(out)))
+            counted = _counter(out)
+            cluster.wait(submitted, [job.shard for job in made], lambda: move(*counted()))
         told(finish(out, entries(), ways["accept_versions"]), out, as_json)
         return
     numbers = [str(job.job_id) for job in submitted]
@@ -99,16 +100,23 @@ def _all(
     typer.echo(f"cos runs watch {out} shows how far they are; then cos runs finish {out}")
 
 
-def _counted(out: Path) -> tuple[int, int, str]:
-    """Units that are there, of how many, and who is at them; nothing before the first job has begun."""
+def _counter(out: Path) -> Callable[[], tuple[int, int, str]]:
+    """Says how many units are there, of how many, and how many shards are at it."""
     from cos_interp.analyses.driver.progress import Watched
     from cos_interp.analyses.driver.registry import entries
 
-    if not (out / "run.json").is_file():
-        return 0, 1, "jobs begin"
-    parts = Watched(out, entries()).look().parts
-    at_it = sum(part.state == "running" for part in parts)
-    return sum(part.done for part in parts), sum(part.total for part in parts), f"{at_it} of {len(parts)} shards are at it"
+    looked: list[Watched] = []  # when the first job has begun
+
+    def counted() -> tuple[int, int, str]:
+        if not looked and not (out / "run.json").is_file():
+            return 0, 1, "jobs begin"
+        if not looked:
+            looked.append(Watched(out, entries()))
+        parts = looked[0].look().parts
+        at_it = sum(part.state == "running" for part in parts)
+        return sum(part.done for part in parts), sum(part.total for part in parts), f"{at_it} of {len(parts)} shards are at it"
+
+    return counted
 
 
 def watched(run: Path, known: Mapping[str, Entry], as_json: bool) -> None:
