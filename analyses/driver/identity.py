@@ -130,6 +130,11 @@ def changes(held: Mapping[str, Any], asked: Mapping[str, Any], accept_versions: 
     return found if accept_versions else [*found, *_versions(held.get("versions", {}), asked["versions"])]
 
 
+def grown(held: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
+    """Whether some settings ask for more than others, which may be asked for."""
+    return any(held.get(key) != asked.get(key) for key in GROWING)
+
+
 def _settings(held: Mapping[str, Any], asked: Mapping[str, Any], files: Set[str]) -> Iterator[str]:
     """Settings in words of the command line, but those of files and of the model's loading."""
     for key in sorted(key for key in {*held, *asked} - {*ELSEWHERE} if flag(key) not in files):

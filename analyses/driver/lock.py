@@ -101,6 +101,7 @@ class Writer:
                 if is_alive(self.folder, shard):
                     raise Taken(other._busy())
                 (self.folder / _owner(shard)).unlink(missing_ok=True)
+        (self.folder / GATE).unlink(missing_ok=True)  # of one that was killed: who is there now is refused
 
     def _busy(self) -> str:
         held = owner(self.folder, self.shard)
@@ -147,9 +148,9 @@ def owner(folder: Path, shard: Shard | None = None) -> dict[str, str | int] | No
 
 
 def shards(folder: Path) -> list[Shard]:
-    """The shards of which somebody signed and did not sign off, alive or dead."""
-    names = [re.fullmatch(r"\.owner-(\d+)-of-(\d+)\.json", path.name) for path in folder.glob(".owner-*.json")]
-    found = [(int(name[1]), int(name[2])) for name in names if name is not None]
+    """The shards that somebody took and did not give back, alive or dead."""
+    names = [re.fullmatch(r"\.(?:owner|lock)-(\d+)-of-(\d+)(?:\.json)?", path.name) for path in folder.glob(".*-of-*")]
+    found = {(int(name[1]), int(name[2])) for name in names if name is not None}
     return [Shard(number, count) for number, count in sorted(found) if 1 <= number <= count]
 
 

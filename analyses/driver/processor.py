@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cos_interp.interp.model import HookedVideoPipeline
 
-AGREEMENT = 1e-4  # relative, of a measured value in float32, between kinds of processor
+# relative, of a measured value in float32, between kinds of processor; distances of two items of the organism after 20 steps
+# differed by up to 1.7e-6 between torch's AVX2 and its plain kernels
+AGREEMENT = 1e-5
 
 
 def kind_of(model: HookedVideoPipeline | None) -> str:
@@ -47,5 +49,5 @@ def mixed_note(makers: Mapping[str, int]) -> list[str]:
     told = ", ".join(f"{count} on {kind}" for kind, count in makers.items())
     return [
         f"The units were made on several kinds of processor ({told}). On one kind a run ends with the same bytes; between kinds "
-        f"measured values agree within {AGREEMENT:.0e} relative in float32."
+        f"measured values agree within {AGREEMENT:.0e} relative in float32, and a reading at its threshold can go either way."
     ]

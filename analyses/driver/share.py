@@ -29,7 +29,7 @@ class Shared:
 
 def holders(waves: Collection[Pieces], count: int) -> dict[str, Shard]:
     """The shard of each unit. Each group of pieces, which wait for no other of it, is dealt out by itself."""
-    found = {}
+    found: dict[str, Shard] = {}
     for wave in waves:
         shard = dealt((units[0] for _, units in wave), count)
         found |= {unit: shard[units[0]] for _, units in wave for unit in units}

@@ -105,7 +105,7 @@ class RunStore:
             raise RunError(
                 f"{self.folder} holds another run ({'; '.join(changed)}): choose another --out, or --fresh to start again there"
             )
-        if held is not None and held["config"] != asked["config"]:
+        if held is not None and identity.grown(held["config"], asked["config"]):
             if not alone:
                 raise RunError(f"{self.folder} cannot grow while another shard of it is being written: wait until it has ended")
             for unit in derived:

@@ -100,19 +100,25 @@ def test_what_a_dead_shard_left_is_taken_away_and_another_machines_counts_while_
     long_ago = time.time() - lock.SILENT - 1
     os.utime(signed, (long_ago, long_ago))
     assert not lock.lives(tmp_path, ONE)
+    for name in (".gate", ".lock-1-of-2", ".lock-2-of-2"):  # of processes that were killed
+        (tmp_path / name).touch()
     with lock.Writer(tmp_path).holding():
         assert not signed.exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_shard_neither_grows_a_run_nor_clears_away_what_another_is_at(tmp_path):
     with RunStore.open(tmp_path, ASKED, shard=ONE) as store:
-        half = tmp_path / "shards" / ".cos-0123456789abcdef.tmp"
+        half = tmp_path / "shards" / ".cos-0123456789abcdef.tmp"  # as a write leaves it
         half.write_bytes(b"half")
         with RunStore.open(tmp_path, ASKED, shard=TWO):
             assert half.exists()
         with pytest.raises(RunError, match="cannot grow while another shard"), RunStore.open(tmp_path, asked(items=4), shard=TWO):
             pass
         store.add_unit("u0", [], {}, Facts())
+    elsewhere = asked(memory="60GB")  # which decides no number
+    with RunStore.open(tmp_path, ASKED, shard=ONE), RunStore.open(tmp_path, elsewhere, shard=TWO, derived=["u0"]) as store:
+        assert store.unit("u0") is not None
     with RunStore.open(tmp_path, asked(items=4), shard=TWO) as store:
         assert not half.exists() and store.facts()["shards"] == 2
 
