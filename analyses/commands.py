@@ -26,12 +26,12 @@ runs_app = typer.Typer(no_args_is_help=True, help="Finished and interrupted runs
 
 SHARE: dict[str, Any] = {
     "shard": (str | None, None, typer.Option(help="Compute only this share of the work, like 2/8; then see cos runs finish.")),
-    "submit": (str | None, None, typer.Option(help="slurm or local: a job a shard, through submitit.")),
+    "submit": (str | None, None, typer.Option(help="slurm, local or ray: a job a shard.")),
     "shards": (int | None, None, typer.Option(min=1, help="With --submit: how many. Here one a GPU by default.")),
     "job": (
         str | None,
         None,
-        typer.Option(help="With --submit: for submitit, like slurm_partition=gpu,timeout_min=600."),
+        typer.Option(help="With --submit: for each job, like slurm_partition=gpu,timeout_min=600."),
     ),
 }
 

@@ -1,4 +1,4 @@
-"""Shards as jobs of SLURM, or of this machine, through submitit."""
+"""Shards as jobs: of SLURM or of this machine through submitit, or of Ray."""
 
 from __future__ import annotations
 
@@ -106,6 +106,29 @@ def wait(submitted: Sequence[Any], shards: Sequence[Shard], tell: Callable[[], N
     ]
     if failed:
         raise RunError(f"{len(failed)} of {len(shards)} shards failed: {'; '.join(failed)}: the same command goes on")
+
+
+def in_ray(made: Sequence[Job], parameters: Mapping[str, Any]) -> list[str]:
+    """The shards as tasks of Ray, of the cluster that ``RAY_ADDRESS`` names or of this machine; waits for all, and says what they
+    did. ``parameters``: of a task, like ``num_gpus``; Ray lets each see its own GPUs. A task whose node is lost is done again.
+
+    InterpError where Ray is not installed; RunError for shards that failed.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise InterpError("--submit ray needs Ray: pip install 'cos-interp[ray]'") from error
+    ray.init(ignore_reinit_error=True)
+    task = ray.remote(Job.__call__).options(**{"num_cpus": 1, "max_retries": 3, **parameters})
+    done, failed = [], []
+    for job, asked in [(job, task.remote(job)) for job in made]:
+        try:
+            done.append(ray.get(asked))
+        except ray.exceptions.RayError as error:
+            failed.append(f"shard {job.shard} ({str(error).strip().splitlines()[-1]})")
+    if failed:
+        raise RunError(f"{len(failed)} of {len(made)} shards failed: {'; '.join(failed)}: the same command goes on")
+    return done
 
 
 def gpus() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.driver.workers import WorkerFailed
 
 NAMED = 8  # missing units that are named one by one
-PASSING = (RunError, Taken, WorkerFailed)  # errors of a run that may succeed when it is repeated
+# errors of a run that may succeed when it is repeated
+PASSING = {error.__name__ for error in (RunError, Taken, WorkerFailed)}
 
 
 @dataclass(frozen=True)
@@ -91,16 +93,17 @@ def _works(folder: Path, known: Mapping[str, Entry]) -> Iterator[Work]:
         if facts is None:
             raise RunError(f"{part} is missing, a run of a model of random weights: run all shards, which make it")
         twin = Work.of(part, known)
-        if twin.missing() and _cannot(facts):
+        if twin.missing() and cannot(facts):
             warnings.warn(f"{part.name}: {facts.get('error')}", stacklevel=3)
         else:
             yield twin
 
 
-def _cannot(facts: Mapping[str, Any]) -> bool:
-    """Whether a run failed for a reason that would come again: it shows nothing."""
-    kind = str(facts.get("error", "")).partition(":")[0]
-    return facts.get("status") == "failed" and kind not in {error.__name__ for error in PASSING}
+def cannot(facts: Mapping[str, Any]) -> bool:
+    """Whether a twin's run failed for a reason that would come again, as :func:`experiment.beside` has it: it shows nothing."""
+    name = str(facts.get("error", "")).partition(":")[0]
+    kind = getattr(builtins, name, ValueError)  # those of libraries are of one of the two
+    return facts.get("status") == "failed" and name not in PASSING and issubclass(kind, (ValueError, RuntimeError))
 
 
 def _gaps(works: list[Work], folder: Path) -> Iterator[str]:

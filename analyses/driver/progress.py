@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 from cos_interp.analyses.driver import lock, manifest
 from cos_interp.analyses.driver.entry import Entry
-from cos_interp.analyses.driver.finishing import Work
+from cos_interp.analyses.driver.finishing import Work, cannot
 from cos_interp.analyses.driver.loaded import facts_of
 from cos_interp.analyses.driver.shard import Shard
+from cos_interp.analyses.driver.store import RunStore
 
 State = Literal["done", "running", "stopped", "nobody is at it"]
 
@@ -25,6 +26,10 @@ class Part:
     total: int
     state: State
     by: str
+
+    def line(self) -> str:
+        """For a terminal."""
+        return f"{self.done} of {self.total}, {self.state}{f' ({self.by})' if self.by else ''}"
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,7 @@ class Standing:
 
     def lines(self) -> list[str]:
         """For a terminal."""
-        label = (lambda part: f"shard {part.shard}") if len(self.parts) > 1 else lambda part: "in all"
-        told = [f"{label(p)}: {p.done} of {p.total}, {p.state}{f' ({p.by})' if p.by else ''}" for p in self.parts]
+        told = [f"shard {part.shard}: {part.line()}" if len(self.parts) > 1 else part.line() for part in self.parts]
         failed = [f"failed: {self.error}"] if self.error else []
         end = {True: f"all units are there: cos runs finish {self.run}", False: f"{self.run} is {self.status}"}
         return [*told, *failed, end[self.whole and self.status != "complete"]]
@@ -65,9 +69,8 @@ class Watched:
     def look(self) -> Standing:
         """How far they are now. RunError where the run is gone."""
         facts = facts_of(self.folder)
-        there = [
-            {path.stem for path in (folder / manifest.UNITS).glob("*.safetensors")} for folder in (self.folder, *self.work.parts)
-        ]
+        twins = [part for part in self.work.parts if not cannot(RunStore(part).facts() or {})]
+        there = [{path.stem for path in (folder / manifest.UNITS).glob("*.safetensors")} for folder in (self.folder, *twins)]
         count = next(iter(self.holders.values())).count
         parts = tuple(self._part(Shard(number, count), there) for number in range(1, count + 1))
         return Standing(str(self.folder), str(facts["status"]), str(facts.get("error") or ""), parts)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,12 @@ from cos_interp.analyses.driver.shard import Shard
 from cos_interp.interp.terminal import Failure, print_json, progress_bar
 
 if TYPE_CHECKING:
+    from cos_interp.analyses.driver.base import Progress
     from cos_interp.analyses.driver.experiment import Report
     from cos_interp.analyses.driver.progress import Standing
     from cos_interp.analyses.driver.settings import AnalysisConfig
 
-CLUSTERS = ("slurm", "local")
+CLUSTERS = ("slurm", "local", "ray")
 EVERY = 2.0  # seconds between looks of ``cos runs watch``
 
 
@@ -49,7 +51,9 @@ def shared(entry: Entry, config: AnalysisConfig, out: Path, asked: Mapping[str, 
     try:
         parameters = keywords(assignments(asked["job"] or ""))
     except ValueError:
-        raise Failure(f"--job {asked['job']!r}: give key=value, the key a parameter of submitit's executor") from None
+        raise Failure(
+            f"--job {asked['job']!r}: give key=value, the key a parameter of submitit's executor, or of Ray's task"
+        ) from None
     _all(entry, config, out, asked, parameters, as_json, ways)
 
 
@@ -57,13 +61,8 @@ def _one(entry: Entry, config: AnalysisConfig, out: Path, shard: Shard, as_json:
     from cos_interp.analyses.driver.registry import load
     from cos_interp.analyses.driver.share import share
 
-    bar, move = progress_bar()
-    try:
-        with bar:
-            done = share(load(entry.name), config, out, shard=shard, progress=move, **ways)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; run the same command again to continue", err=True)
-        raise typer.Exit(130) from None
+    with _shown() as move:
+        done = share(load(entry.name), config, out, shard=shard, progress=move, **ways)
     if as_json:
         print_json({"run": str(out), "shard": str(shard), "units": done.own, "there": done.there, "total": done.total})
         return
@@ -71,11 +70,23 @@ def _one(entry: Entry, config: AnalysisConfig, out: Path, shard: Shard, as_json:
     typer.echo(f"shard {shard}: {done.own} units; {done.there} of {done.total} are in {out}: {end}")
 
 
+@contextlib.contextmanager
+def _shown() -> Iterator[Progress]:
+    """A progress bar, for the length of a block that may be interrupted."""
+    bar, move = progress_bar()
+    try:
+        with bar:
+            yield move
+    except KeyboardInterrupt:
+        typer.echo("interrupted; run the same command again to continue", err=True)
+        raise typer.Exit(130) from None
+
+
 def _all(
     entry: Entry, config: AnalysisConfig, out: Path, asked: Mapping[str, Any], parameters: Mapping[str, Any], as_json: bool,
     ways: Mapping[str, Any],
 ) -> None:  # fmt: skip
-    """All shards as jobs: of this machine to the end and the page, of a cluster until they are in the queue."""
+    """All shards as jobs: of SLURM until they are in the queue, else to the end and the page."""
     from cos_interp.analyses.driver import cluster
     from cos_interp.analyses.driver.finishing import finish
     from cos_interp.analyses.driver.registry import entries
@@ -84,12 +95,15 @@ def _all(
     if not count:
         raise Failure("--submit needs --shards, how many there are to be")
     made = cluster.jobs(entry.name, config, out, count, **ways)
-    submitted = cluster.submit(made, asked["submit"], parameters)
+    if asked["submit"] == "ray":
+        cluster.in_ray(made, parameters)
+    else:
+        submitted = cluster.submit(made, asked["submit"], parameters)
     if asked["submit"] == "local":
-        bar, move = progress_bar()
-        with bar:
-            counted = _counter(out)
+        counted = _counter(out)
+        with _shown() as move:
             cluster.wait(submitted, [job.shard for job in made], lambda: move(*counted()))
+    if asked["submit"] != "slurm":
         told(finish(out, entries(), ways["accept_versions"]), out, as_json)
         return
     numbers = [str(job.job_id) for job in submitted]

@@ -154,6 +154,17 @@ def test_submitits_local_jobs_end_with_the_bytes_of_one_process(prompts, tmp_pat
     assert content(run) == content(tmp_path / "whole")
 
 
+@pytest.mark.slow
+def test_rays_tasks_end_with_the_bytes_of_one_process(prompts, tmp_path):
+    pytest.importorskip("ray")
+    for folder, how in (("whole", ()), ("run", ("--submit", "ray", "--shards", "2"))):
+        done = cos(*COMMAND, "--prompts", prompts, "--out", tmp_path / folder, *how)
+        assert done.returncode == 0, done.stderr
+    assert content(tmp_path / "run") == content(tmp_path / "whole")
+    other = cos(*COMMAND, "--prompts", prompts, "--out", tmp_path / "run", "--submit", "ray", "--shards", "2", "--seed", "1")
+    assert other.returncode == 1 and "2 of 2 shards failed: shard 1/2 (" in other.stderr and "--seed: 0, now 1" in other.stderr
+
+
 def test_a_job_that_is_preempted_is_queued_again_as_it_is(tmp_path):
     submitit = pytest.importorskip("submitit")
     job = cluster.jobs("self-correction", entries()["self-correction"].config(), tmp_path, 3)[1]
@@ -187,11 +198,14 @@ def test_a_job_that_comes_back_waits_for_its_own_old_heartbeat(tmp_path, monkeyp
     assert not lock.lives(tmp_path, job.shard)
 
 
-def test_without_submitit_the_message_says_what_to_install(tmp_path, monkeypatch):
+def test_without_submitit_or_ray_the_message_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     made = cluster.jobs("self-correction", entries()["self-correction"].config(), tmp_path, 2)
     with pytest.raises(InterpError, match=r"pip install 'cos-interp\[cluster\]'"):
         cluster.submit(made, "local", {})
+    with pytest.raises(InterpError, match=r"pip install 'cos-interp\[ray\]'"):
+        cluster.in_ray(made, {})
 
 
 def test_each_job_here_sees_one_gpu_in_turn(tmp_path, monkeypatch):
@@ -217,10 +231,9 @@ def test_shards_on_other_kernels_agree_and_the_run_says_so(prompts, tmp_path):
     pd.testing.assert_frame_equal(one, mixed, rtol=processor.AGREEMENT, atol=0)
 
 
+@pytest.mark.parametrize("asked", ["probes"], indirect=True)
 def test_who_waits_says_for_whom_and_goes_on(asked, tmp_path):
     """The other one is alive and silent: its part is not taken from it; then it is gone, and is."""
-    if not asked.experiment.needs(asked.config, asked.experiment.pieces(asked.config)[-1][0]):
-        pytest.skip("its pieces need nothing")
     said: list[str] = []
     mine = asked.experiment.pieces(asked.config)[-1][1][0]
     with lock.Writer(tmp_path, Shard(2, 2)).holding():

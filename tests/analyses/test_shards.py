@@ -123,6 +123,15 @@ def test_a_shard_neither_grows_a_run_nor_clears_away_what_another_is_at(tmp_path
         assert not half.exists() and store.facts()["shards"] == 2
 
 
+def test_what_one_shard_met_is_known_until_the_run_is_whole(tmp_path):
+    with pytest.raises(ValueError, match="boom"), RunStore.open(tmp_path, ASKED, shard=ONE):
+        raise ValueError("boom")
+    with RunStore.open(tmp_path, ASKED, shard=TWO) as store:
+        assert store.facts()["status"] == "failed" and store.facts()["error"] == "ValueError: boom"
+    with RunStore.open(tmp_path, ASKED) as store:
+        assert store.facts()["status"] == "running" and not {"error", "shards"} & set(store.facts())
+
+
 # --- a real run, of a tiny model --------------------------------------------------------------------------------------
 
 
@@ -251,6 +260,26 @@ def test_units_of_two_kinds_of_processor_are_a_run_that_says_so(home, model, tmp
     told = RunStore(first).facts()["processors"]
     assert len(told) == 2 and sum(told.values()) == 3 and RunStore(first).verify() == []
     assert (first / "results.parquet").read_bytes() == (home / "whole" / "results.parquet").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("error", "ends"),
+    [("InterpError: it is not finite", True), ("RuntimeError: so", True), ("RunError: disk full", False), ("OSError: so", False)],
+)
+def test_a_twin_on_which_it_cannot_run_shows_nothing_and_one_that_may_yet_is_missing(error, ends, home, tmp_path):
+    first, *_ = taken(home, tmp_path, "1", "2")
+    merge([first, tmp_path / "2"], first)
+    unit = next((home / "2" / "shards").iterdir())
+    (first / "twin-0" / "shards" / unit.name).unlink()
+    changed(first / "twin-0", status="failed", error=error)
+    assert Watched(first, EXPERIMENTS).look().whole == ends
+    if not ends:
+        with pytest.raises(RunError, match=f"1 missing: twin-0/{unit.stem} .shard 2/2."):
+            finish(first, EXPERIMENTS)
+        return
+    with pytest.warns(UserWarning, match=f"twin-0: {error}"):
+        finish(first, EXPERIMENTS)
+    assert RunStore(first).facts()["status"] == "complete"
 
 
 def test_units_of_other_versions_are_not_finished_unasked(home, tmp_path):
