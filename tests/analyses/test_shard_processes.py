@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -152,6 +154,24 @@ def test_submitits_local_jobs_end_with_the_bytes_of_one_process(prompts, tmp_pat
     failed = cos(*COMMAND, "--prompts", prompts, "--out", run, "--submit", "local", "--shards", "2", "--seed", "1")
     assert failed.returncode == 1 and "2 of 2 shards failed: shard 1/2 (" in failed.stderr and "--seed: 0, now 1" in failed.stderr
     assert content(run) == content(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_job_that_is_warned_of_its_end_is_queued_again_and_goes_on(tmp_path, monkeypatch):
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"), prepend=os.pathsep)
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("".join(f"a ball, {n}\n" for n in range(60)))
+    config = entries()["self-correction"].config(model="tiny:wan2.1", prompts=str(prompts), num_inference_steps=2)
+    run, only = tmp_path / "run", Shard(1, 1)
+    job = cluster.submit(cluster.jobs("self-correction", config, run, 1, workers=1), "local", {})[0]
+    while not lock.owner(run, only) and not job.done():
+        time.sleep(0.05)
+    os.kill(lock.owner(run, only)["pid"], signal.SIGUSR2)  # as SLURM does before the time limit
+    assert job.result() == "shard 1/1: 60 units; 60 of 60 are there"
+    assert "Requeued job" in job.stderr() and job.stderr().count("Starting with") == 2
+    finish(run, EXPERIMENTS)
+    assert RunStore(run).verify() == []
 
 
 @pytest.mark.slow
