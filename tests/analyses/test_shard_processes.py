@@ -148,7 +148,7 @@ def test_submitits_local_jobs_end_with_the_bytes_of_one_process(prompts, tmp_pat
     done = cos(*COMMAND, "--prompts", prompts, "--out", run, "--submit", "local", "--shards", "2", "--job", "timeout_min=9")
     assert done.returncode == 0, done.stderr
     assert content(run) == content(tmp_path / "whole")
-    logs = "".join(path.read_text() for path in (tmp_path / "run.jobs").glob("*_log.err"))
+    logs = "".join(path.read_text() for path in (tmp_path / "run.jobs").glob("*_log.out"))
     assert "completed successfully" in logs
     assert "Report: " in done.stdout and json.loads(cos("runs", "watch", run, "--json").stdout)["whole"] is True
     failed = cos(*COMMAND, "--prompts", prompts, "--out", run, "--submit", "local", "--shards", "2", "--seed", "1")
@@ -169,7 +169,7 @@ def test_a_job_that_is_warned_of_its_end_is_queued_again_and_goes_on(tmp_path, m
         time.sleep(0.05)
     os.kill(lock.owner(run, only)["pid"], signal.SIGUSR2)  # as SLURM does before the time limit
     assert job.result() == "shard 1/1: 60 units; 60 of 60 are there"
-    assert "Requeued job" in job.stderr() and job.stderr().count("Starting with") == 2
+    assert "Requeued job" in job.stdout() and job.stdout().count("Starting with") == 2
     finish(run, EXPERIMENTS)
     assert RunStore(run).verify() == []
 
