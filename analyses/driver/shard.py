@@ -45,7 +45,7 @@ def dealt(names: Iterable[str], count: int) -> dict[str, Shard]:
     list, and no shard has more than one name more than another.
 
     >>> {name: str(shard) for name, shard in sorted(dealt(["maze-000", "maze-001", "place-000"], 2).items())}
-    {'maze-000': '1/2', 'maze-001': '1/2', 'place-000': '2/2'}
+    {'maze-000': '1/2', 'maze-001': '2/2', 'place-000': '1/2'}
     """
     order = sorted(set(names), key=lambda name: hashlib.sha256(name.encode()).digest())
     return {name: Shard(place % count + 1, count) for place, name in enumerate(order)}
