@@ -237,10 +237,12 @@ def test_each_job_here_sees_one_gpu_in_turn(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_shards_on_other_kernels_agree_and_the_run_says_so(prompts, tmp_path):
+def test_shards_on_other_kernels_agree_and_the_run_says_so(tmp_path):
+    """Of the organism: weights that are drawn, those of tiny models and twins, are others on other kernels, which is refused."""
+    command = ["analyze", "self-correction", "--items", "1", "--tasks", "maze,place", "--num-steps", "2", "--workers", "1"]
     for number, kernels in ((1, {}), (2, {"ATEN_CPU_CAPABILITY": "default", "DNNL_MAX_CPU_ISA": "SSE41"})):
         for folder, used in (("one", {}), ("mixed", kernels)):
-            done = cos(*COMMAND, "--prompts", prompts, "--out", tmp_path / folder, "--shard", f"{number}/2", **used)
+            done = cos(*command, "--out", tmp_path / folder, "--shard", f"{number}/2", **used)
             assert done.returncode == 0, done.stderr
     finish(tmp_path / "one", EXPERIMENTS)
     report = finish(tmp_path / "mixed", EXPERIMENTS)
