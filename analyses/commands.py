@@ -13,7 +13,8 @@ from cos_interp.analyses import EXPERIMENTS, draw, load, runner
 from cos_interp.analyses.dossier import ENTRY as DOSSIER
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.options import configured, with_options
-from cos_interp.analyses.driver.said import show
+from cos_interp.analyses.driver.registry import entries
+from cos_interp.analyses.driver.sharing import shared, told, watched
 from cos_interp.interp.terminal import Failure, Json, print_json, progress_bar, refuse_other_content, write_file
 
 if TYPE_CHECKING:
@@ -25,8 +26,20 @@ report_app = typer.Typer(no_args_is_help=True, help="Pages of finished runs.")
 runs_app = typer.Typer(no_args_is_help=True, help="Finished and interrupted runs.")
 
 
+SHARE: dict[str, Any] = {
+    "shard": (str | None, None, typer.Option(help="Compute only this share of the work, like 2/8; then see cos runs finish.")),
+    "submit": (str | None, None, typer.Option(help="slurm, local or ray: a job a shard.")),
+    "shards": (int | None, None, typer.Option(min=1, help="With --submit: how many. Here one a GPU by default.")),
+    "job": (
+        str | None,
+        None,
+        typer.Option(help="With --submit: for each job, like slurm_partition=gpu,timeout_min=600."),
+    ),
+}
+
+
 def _common(name: str) -> dict[str, Any]:
-    return {
+    return (SHARE if name in entries() else {}) | {
         "workers": (int | None, None, typer.Option(min=1, help="Processes. One a core by default.")),
         "out": (Path, Path("runs") / name, typer.Option(help="Run folder.")),
         "plan": (bool, False, typer.Option("--plan", help="Only say what the run will take, and whether it fits.")),
@@ -40,12 +53,17 @@ def _analysis(entry: Entry) -> Callable[..., None]:
     """The command of one analysis: its options are the fields of its settings."""
 
     def command(
-        *, workers: int | None, out: Path, plan: bool, fresh: bool, accept_versions: bool, as_json: bool, **given: Any
-    ) -> None:
+        *, workers: int | None, out: Path, plan: bool, fresh: bool, accept_versions: bool, as_json: bool,
+        shard: str | None = None, submit: str | None = None, shards: int | None = None, job: str | None = None, **given: Any,
+    ) -> None:  # fmt: skip
         config = configured(entry.config, given)
         if plan or config.limits():
             _foreseen(entry.name, config, out, workers, plan, as_json)
         if plan:
+            return
+        if shard or submit or shards or job:
+            asked = {"shard": shard, "submit": submit, "shards": shards, "job": job, "fresh": fresh}
+            shared(entry, config, out, asked, as_json, workers=workers, accept_versions=accept_versions)
             return
         bar, move = progress_bar()
         ways = {"fresh": fresh, "workers": workers, "progress": move, "accept_versions": accept_versions}
@@ -55,12 +73,7 @@ def _analysis(entry: Entry) -> Callable[..., None]:
         except KeyboardInterrupt:
             typer.echo("interrupted; run the same command again to continue", err=True)
             raise typer.Exit(130) from None
-        page = (out / "report.html").resolve()
-        if as_json:
-            print_json({"report": str(out / "report.html"), **report.data})
-            return
-        show(report)
-        typer.echo(f"Report: {page}")
+        told(report, out, as_json)
 
     examples = "\n\n".join(f"  {line}" for line in entry.examples)
     help = f"{entry.about}\n\nExamples:\n\n{examples}\n\nInterrupt it and run the same command again: it continues."
@@ -187,6 +200,50 @@ def runs_verify(run: Annotated[Path, typer.Argument(help="Run folder.")], as_jso
         raise Failure("; ".join(problems))
     if problems:
         raise typer.Exit(1)
+
+
+@runs_app.command("merge")
+def runs_merge(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders with shards of one command.")],
+    out: Annotated[Path, typer.Option(help="Where their units go; one of the folders, or another.")],
+    as_json: Json = False,
+) -> None:
+    """Put shards that were made in folders of their own together in one. Their digests are checked; another run is refused.
+
+    Example: cos runs merge runs/part-1 runs/part-2 --out runs/whole
+    """
+    from cos_interp.analyses.driver.merging import merge
+
+    made = merge(runs, out)
+    if as_json:
+        print_json({"run": str(out), "units": made.units, "copied": made.copied})
+        return
+    typer.echo(f"{made.units} units, of which {made.copied} were copied to {out}: cos runs finish {out}")
+
+
+@runs_app.command("finish")
+def runs_finish(
+    run: Annotated[Path, typer.Argument(help="Run folder whose units are all there.")],
+    accept_versions: Annotated[bool, typer.Option("--accept-versions", help="Finish units of other library versions.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write results, findings and report of a run that was computed in shards. What is missing is named, with its shard.
+
+    Example: cos runs finish runs/patching
+    """
+    from cos_interp.analyses.driver.finishing import finish
+
+    told(finish(run, EXPERIMENTS, accept_versions), run, as_json)
+
+
+@runs_app.command("watch")
+def runs_watch(run: Annotated[Path, typer.Argument(help="Run folder.")], as_json: Json = False) -> None:
+    """How far each shard of a run has come, and who is at it. Goes on until all units are there; one look where the output is
+    no terminal, or JSON.
+
+    Example: cos runs watch runs/patching
+    """
+    watched(run, EXPERIMENTS, as_json)
 
 
 @runs_app.command("rm")

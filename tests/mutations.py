@@ -17,6 +17,7 @@ class Mutant(NamedTuple):
 
 ANALYSES, INTERP, PROBES, TASKS = (f"tests/{room}" for room in ("analyses", "interp", "probes", "tasks"))
 STORE, DAMAGE, WRITING = (f"{ANALYSES}/test_store{part}.py" for part in ("", "_damage", "_writing"))
+SHARDS = f"{ANALYSES}/test_shards.py"
 # fmt: off
 MUTANTS = [Mutant(*line) for line in (
     # --- clean estimates and what a transformer predicts ---
@@ -366,8 +367,7 @@ MUTANTS = [Mutant(*line) for line in (
     ("analyses/driver/store.py", "what a killed write left stays",
      "if is_leftover(Path(name)):", "if not Path(name).name:", f"{STORE} killed_write"),
     ("analyses/driver/store.py", "units made of others stay when the run has grown",
-     'if held is not None and held["config"] != asked["config"]:', 'if held is not None and held["config"] == asked["config"]:',
-     f"{STORE} grow"),
+     'if held is not None and identity.grown(held["config"], asked["config"]):', "if held is None:", f"{STORE} grow"),
     ("analyses/driver/store.py", "files of an earlier page stay",
      "for name in set(before) - set(files):", "for name in set(before) & set():", f"{STORE} drawn_again"),
     ("analyses/driver/store.py", "a unit is stored whatever was edited meanwhile",
@@ -392,13 +392,31 @@ MUTANTS = [Mutant(*line) for line in (
     ("analyses/driver/manifest.py", "files may be added to a run",
      "for name in sorted(there - {*wanted, *LISTS}):", "for name in sorted(there & set()):", f"{DAMAGE} every_byte"),
     ("analyses/driver/lock.py", "a lock of another machine is never taken over",
-     "return time.time() - (folder / OWNER).stat().st_mtime < SILENT", "return (folder / OWNER).is_file()",
+     "return time.time() - (folder / _owner(shard)).stat().st_mtime < SILENT", "return (folder / _owner(shard)).is_file()",
      f"{WRITING} another_machines"),
     ("analyses/driver/lock.py", "a writer gives no sign of life",
-     "os.utime(self.folder / OWNER)", "pass", f"{WRITING} writers_heart"),
+     "os.utime(self.folder / _owner(self.shard))", "pass", f"{WRITING} writers_heart"),
     ("analyses/driver/lock.py", "a writer that was taken over writes on",
      'if held is None or held.get("token") != self.token:', "if held is None:", f"{WRITING} taken_over"),
     ("analyses/driver/lock.py", "a writer that was taken over signs the other one off",
-     'if (owner(self.folder) or {}).get("token") == self.token:', "if owner(self.folder):", f"{WRITING} taken_over"),
+     'if (owner(self.folder, self.shard) or {}).get("token") == self.token:', "if owner(self.folder, self.shard):",
+     f"{WRITING} taken_over"),
+    ("analyses/driver/lock.py", "a whole run is written beside its shards",
+     "                    self._refuse_shards()", "                    pass", f"{SHARDS} written_alone"),
+    # --- shards ---
+    ("analyses/driver/shard.py", "the last shard has nothing to do",
+     "place % count + 1", "place % max(1, count - 1) + 1", f"{SHARDS} none_has_two_more"),
+    ("analyses/driver/share.py", "a shard does not do what its pieces need",
+     "while lacking := [made for made in others if", "while lacking := [made for made in others[:0] if",
+     f"{SHARDS} that_is_alone"),
+    ("analyses/driver/merging.py", "of two units with other bytes the first one stands",
+     "if first != path and digest(first) != digest(path):", "if first != path and digest(first) != digest(first):",
+     f"{SHARDS} with_other_bytes"),
+    ("analyses/driver/merging.py", "runs of other settings are joined",
+     "if changed := identity.changes(here, there):", "if changed := identity.changes(here, here):", f"{SHARDS} another_run"),
+    ("analyses/driver/finishing.py", "units are finished by rules of another day",
+     "identity.versions() |", 'held["versions"] |', f"{SHARDS} of_other_versions"),
+    ("analyses/driver/processor.py", "a run of several kinds of processor does not say so",
+     "return found if len(found) > 1 else {}", "return {}", f"{SHARDS} two_kinds"),
 )]
 # fmt: on

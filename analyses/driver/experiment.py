@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from graphlib import CycleError, TopologicalSorter
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from cos_interp.analyses.driver import identity, manifest, twins
+from cos_interp.analyses.driver import identity, manifest, processor, twins
 from cos_interp.analyses.driver.base import AnalysisResult, Config, Progress
 from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.facts import Facts
 from cos_interp.analyses.driver.settings import AnalysisConfig, Loading
+from cos_interp.analyses.driver.shard import Shard
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.driver.watch import Watch
 from cos_interp.analyses.driver.workers import WorkerFailed, default_workers, scatter
@@ -131,7 +133,10 @@ def loaded(config: Config) -> tuple[Config, HookedVideoPipeline]:
     return config, model
 
 
-def waves(pieces: Sequence[tuple[Any, list[str]]], needs: Callable[[Any], Sequence[str]]) -> Iterator[list[Any]]:
+Pieces = Sequence[tuple[Any, list[str]]]  # each with the names of its units
+
+
+def waves(pieces: Pieces, needs: Callable[[Any], Sequence[str]]) -> Iterator[list[Any]]:
     """The pieces in groups: what a group needs was made by the groups before it. Within a group the order is kept.
 
     Raises ValueError for a need that no piece makes, and for pieces that need each other.
@@ -156,7 +161,8 @@ def waves(pieces: Sequence[tuple[Any, list[str]]], needs: Callable[[Any], Sequen
 @dataclass(frozen=True)
 class Ways:
     """How a run is computed, which changes no number. ``model``: a loaded one instead of the settings' own. ``ahead``: told the
-    settings and the model of a run before it begins; not of one that goes on, nor of its twins."""
+    settings and the model of a run before it begins; not of one that goes on, nor of its twins. ``shard``: the share of the work
+    that is done."""
 
     model: HookedVideoPipeline | None = None
     fresh: bool = False
@@ -164,6 +170,7 @@ class Ways:
     progress: Progress = lambda done, total, what: None
     accept_versions: bool = False
     ahead: Callable[[Any, HookedVideoPipeline], None] = lambda config, model: None
+    shard: Shard | None = None
 
 
 def run(experiment: Experiment, config: AnalysisConfig, folder: Path, **ways: Any) -> AnalysisResult:
@@ -171,32 +178,64 @@ def run(experiment: Experiment, config: AnalysisConfig, folder: Path, **ways: An
 
     Raises RunError for a folder that does not fit.
     """
-    with _computed(experiment, config, folder, Ways(**ways)) as (result, *_):
+    with _computed(experiment, config, folder, Ways(**ways)) as (result, _):
         return result
 
 
 def run_and_report(experiment: Experiment, config: AnalysisConfig, folder: Path, **ways: Any) -> tuple[AnalysisResult, Report]:
     """As :func:`run`, then draw the page and mark the run complete."""
-    asked = Ways(**ways)
-    with _computed(experiment, config, folder, asked) as (result, store, model):
-        config = result.config
-        if model is not None:
-            _beside(experiment, config, store, model, asked)
-        result = replace(result, twins=twins.shown(folder, config.twins))
-        report = experiment.report(result, store)
-        store.write_page(report.files())
-        store.complete()
-        return result, report
+    with _computed(experiment, config, folder, Ways(**ways)) as (result, begun):
+        beside(begun, run_and_report)
+        return concluded(experiment, result, begun.store)
 
 
-def _beside(experiment: Experiment, config: AnalysisConfig, store: RunStore, model: HookedVideoPipeline, ways: Ways) -> None:
-    """The same experiment on the twins, each a run inside this one. One on which it cannot run shows nothing."""
-    alone = config.model_copy(update={"twins": 0})
-    for number, name in enumerate(twins.names(config.twins)):
+def concluded(experiment: Experiment, result: AnalysisResult, store: RunStore) -> tuple[AnalysisResult, Report]:
+    """Write the page of a run whose units and results are there, and mark it complete."""
+    result = replace(result, twins=twins.shown(store.folder, result.config.twins))
+    report = experiment.report(result, store)
+    store.write_page(report.files())
+    made = result.facts.get("processors")
+    store.complete(**({"processors": made} if made else {}))
+    return result, report
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run that is open for writing. ``config``: the settings as they hold for the model. ``waves``: its pieces in groups, each
+    of which needs units of earlier ones only."""
+
+    experiment: Experiment
+    config: AnalysisConfig
+    ways: Ways
+    model: HookedVideoPipeline | None
+    store: RunStore
+    waves: Sequence[Pieces]
+    workers: int
+
+    def units(self, pieces: Pieces | None = None) -> list[str]:
+        """The names of the units of some pieces, or of all."""
+        return [unit for _, units in (chain(*self.waves) if pieces is None else pieces) for unit in units]
+
+    def compute(self, pieces: Pieces) -> Iterator[str]:
+        """Do what is missing of some pieces that lack nothing; yields the name of each unit that is on disk."""
+
+        def job(piece: tuple[Any, list[str]]) -> Iterator[str]:
+            yield from self.experiment.work(self.model, self.config, self.store, piece[0])
+
+        yield from scatter(job, pieces, min(self.workers, len(pieces)))
+
+
+def beside(begun: Begun, play: Callable[..., Any]) -> None:
+    """The same on the twins, each in a run inside this one, by ``play``, which is called as :func:`run_and_report` is. A twin on
+    which it cannot run shows nothing."""
+    if begun.model is None:
+        return
+    alone, ways = begun.config.model_copy(update={"twins": 0}), begun.ways
+    for number, name in enumerate(twins.names(begun.config.twins)):
         progress = partial(_named, ways.progress, name)
-        told = replace(ways, model=twins.twin_of(model, number), progress=progress, ahead=Ways.ahead)
+        told = replace(ways, model=twins.twin_of(begun.model, number), progress=progress, ahead=Ways.ahead)
         try:
-            run_and_report(experiment, alone, store.folder / name, **vars(told))
+            play(begun.experiment, alone, begun.store.folder / name, **vars(told))
         except (ValueError, RuntimeError) as error:
             if isinstance(error, (RunError, WorkerFailed)):
                 raise
@@ -215,9 +254,8 @@ def _model_of(experiment: Experiment, config: Config, ways: Ways) -> tuple[Confi
 
 
 @contextlib.contextmanager
-def _computed(
-    experiment: Experiment, config: AnalysisConfig, folder: Path, ways: Ways
-) -> Iterator[tuple[AnalysisResult, RunStore, HookedVideoPipeline | None]]:
+def begin(experiment: Experiment, config: AnalysisConfig, folder: Path, ways: Ways) -> Iterator[Begun]:
+    """A run as its writer, or one of its shards, holds it for the length of a block. RunError for a folder that does not fit."""
     # first: a name without a model is the cheapest mistake
     config, model = _model_of(experiment, config, ways)
     experiment.check(config, model)
@@ -228,22 +266,35 @@ def _computed(
             ways.ahead(config, model)
     watch = Watch(config)
     pieces = list(experiment.pieces(config))
-    order = list(waves(pieces, partial(experiment.needs, config)))
+    order = list(waves([(made, made[1]) for made in pieces], lambda made: experiment.needs(config, made[0])))
     workers = default_workers() if ways.workers is None else ways.workers
     derived = [unit for piece, units in pieces if experiment.needs(config, piece) for unit in units]
     with threads(1 if workers > 1 else None) as count:
         asked = identity.of(experiment.name, config, model, count, ways.model is not None, watch.held)
         parts = twins.names(config.twins)
-        with RunStore.open(folder, asked, ways.fresh, experiment.facts, ways.accept_versions, derived, parts) as store:
+        with RunStore.open(
+            folder, asked, ways.fresh, experiment.facts, ways.accept_versions, derived, parts, ways.shard
+        ) as store:  # fmt: skip
             store.before_unit = watch.check
-            names = [unit for _, units in pieces for unit in units]
-            store.refuse_others(names)
-            _name_damaged(store, names)
-            _compute(experiment, config, store, model, pieces, order, workers, ways.progress)
-            watch.check()
-            result = experiment.finish(collect(experiment, config, store))
-            store.write_results(result.rows)
-            yield result, store, model
+            store.made = {"processor": processor.kind_of(model), "threads": str(count)}
+            store.refuse_others(unit for _, units in pieces for unit in units)
+            yield Begun(experiment, config, ways, model, store, order, workers)
+
+
+@contextlib.contextmanager
+def _computed(
+    experiment: Experiment, config: AnalysisConfig, folder: Path, ways: Ways
+) -> Iterator[tuple[AnalysisResult, Begun]]:  # fmt: skip
+    with begin(experiment, config, folder, ways) as begun:
+        name_damaged(begun.store, begun.units())
+        total = len(begun.units())
+        ways.progress(0, total, experiment.name)
+        for done, unit in enumerate((unit for wave in begun.waves for unit in begun.compute(wave)), 1):
+            ways.progress(done, total, unit)
+        begun.store.before_unit()
+        result = experiment.finish(collect(experiment, begun.config, begun.store))
+        begun.store.write_results(result.rows)
+        yield result, begun
 
 
 @contextlib.contextmanager
@@ -259,29 +310,14 @@ def threads(wanted: int | None) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def _name_damaged(store: RunStore, units: Sequence[str]) -> None:
+def name_damaged(store: RunStore, units: Sequence[str]) -> None:
     """Say which units, and whether the results, are not what was written; they are made again."""
     if (store.facts() or {}).get("status") == "complete" and (problem := store.damaged_results()):
         warnings.warn(f"{problem}; it is made again of the units", stacklevel=3)
     for unit in store.damaged(units):
         path = store.unit_path(unit)
         warnings.warn(f"{path} is damaged: it is not used, and computed again", stacklevel=3)
-        path.unlink()
-
-
-def _compute(
-    experiment: Experiment, config: AnalysisConfig, store: RunStore, model: HookedVideoPipeline | None,
-    pieces: Sequence[tuple[Any, list[str]]], order: Sequence[Sequence[Any]], workers: int, progress: Progress,
-) -> None:  # fmt: skip
-    total = sum(len(names) for _, names in pieces)
-    progress(0, total, experiment.name)
-
-    def job(piece: Any) -> Iterator[str]:
-        yield from experiment.work(model, config, store, piece)
-
-    stored = (unit for wave in order for unit in scatter(job, wave, min(workers, len(wave))))
-    for done, unit in enumerate(stored, 1):
-        progress(done, total, unit)
+        path.unlink(missing_ok=True)  # another shard may have found it too
 
 
 def collect(experiment: Experiment, config: AnalysisConfig, store: RunStore) -> AnalysisResult:
@@ -292,7 +328,9 @@ def collect(experiment: Experiment, config: AnalysisConfig, store: RunStore) -> 
         for name in names:
             found, units[name] = store.finished(name)
             rows += found
-    return AnalysisResult(experiment.name, config, pd.DataFrame(rows), store.facts() or {}, units)
+    mixed = processor.mixed([store.made_on(name) for name in units])
+    facts = (store.facts() or {}) | ({"processors": mixed} if mixed else {})
+    return AnalysisResult(experiment.name, config, pd.DataFrame(rows), facts, units)
 
 
 def drawn(experiment: Experiment, config: AnalysisConfig, store: RunStore) -> Report:

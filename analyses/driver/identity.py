@@ -25,6 +25,7 @@ LIBRARIES = ("torch", "diffusers", "nnsight", "transformers", "numpy", "scikit-l
 # settings of which what they lead to is compared, and those that decide no number
 ELSEWHERE = ("model", "revision", "device", "dtype", "offload", "lora", "memory", "host_memory", "disk")
 NO_MODEL: dict[str, Any] = {"name": "no model", "digest": "", "parts": {}, "revision": None, "given": False}
+KEYS = ("format", "analysis", "config", "command", "model", "inputs", "code", "versions")  # what :func:`of` says
 GROWING = ("items", "pairs", "twins")  # settings that may grow: what is there is a part of what is asked
 
 
@@ -128,6 +129,11 @@ def changes(held: Mapping[str, Any], asked: Mapping[str, Any], accept_versions: 
     found += changed_inputs(held.get("inputs", {}), asked["inputs"])
     found += changed_inputs(held.get("code", {}), asked.get("code", {}))
     return found if accept_versions else [*found, *_versions(held.get("versions", {}), asked["versions"])]
+
+
+def grown(held: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
+    """Whether some settings ask for more than others, which may be asked for."""
+    return any(held.get(key) != asked.get(key) for key in GROWING)
 
 
 def _settings(held: Mapping[str, Any], asked: Mapping[str, Any], files: Set[str]) -> Iterator[str]:

@@ -83,15 +83,26 @@ def read(folder: Path, entries: Mapping[str, Entry]) -> LoadedRun:
 
 def opened(folder: Path, entries: Mapping[str, Entry]) -> tuple[dict[str, Any], Entry, AnalysisConfig]:
     """``run.json`` of a finished run, the experiment that made it, and its settings. RunError where there is none."""
+    facts = facts_of(folder)
+    if facts.get("status") != "complete":
+        raise RunError(f"the run in {folder} is {facts.get('status')}: continue it with the same command")
+    return facts, *asked_of(folder, facts, entries)
+
+
+def facts_of(folder: Path) -> dict[str, Any]:
+    """``run.json`` of a run in any state. RunError where there is none."""
     if folder.is_file():
         raise RunError(f"{folder} is a file: give the run folder, which holds {manifest.RUN}")
     facts = RunStore(folder).facts()
     if facts is None:
         raise RunError(f"{folder} holds no run: it has no {manifest.RUN}")
-    if facts.get("status") != "complete":
-        raise RunError(f"the run in {folder} is {facts.get('status')}: continue it with the same command")
+    return facts
+
+
+def asked_of(folder: Path, facts: Mapping[str, Any], entries: Mapping[str, Entry]) -> tuple[Entry, AnalysisConfig]:
+    """The experiment and the settings that a ``run.json`` says. RunError for those that this version does not have."""
     entry = _entry(folder, facts, entries)
-    return facts, entry, _config(folder, facts, entry)
+    return entry, _config(folder, facts, entry)
 
 
 AGAIN = "run the same command again with --fresh"

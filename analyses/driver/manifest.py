@@ -17,7 +17,7 @@ from typing import Any
 
 from cos_interp.analyses.driver import older
 from cos_interp.analyses.driver.errors import RunError
-from cos_interp.analyses.driver.lock import FILES
+from cos_interp.analyses.driver.lock import is_lock
 from cos_interp.interp.files import digest, is_leftover, read_regular, read_sealed_json, sealed_json
 
 RUN, MANIFEST, PAGE, RESULTS, REPORT, FINDINGS = (
@@ -52,10 +52,10 @@ def entries(folder: Path) -> list[str]:
 def own(folder: Path, parts: Collection[str] = ()) -> list[str]:
     """The files below a folder that a run writes: lists, results, page, units, the lock, leftovers, and what the lists name.
     ``parts``: runs inside, which are wholly its own."""
-    fixed = {*LISTS, RESULTS, REPORT, FINDINGS, *FILES, *_listed(folder)}
+    fixed = {*LISTS, RESULTS, REPORT, FINDINGS, *_listed(folder)}
     mine = [
         name for name in entries(folder)
-        if (name in fixed or (_is_unit(name) and _was_a_unit(folder / name)) or is_leftover(Path(name)))
+        if (name in fixed or is_lock(name) or (_is_unit(name) and _was_a_unit(folder / name)) or is_leftover(Path(name)))
         and not _is_folder(folder / name)
     ]  # fmt: skip
     return mine + [f"{part}/{name}" for part in parts for name in own(folder / part)]

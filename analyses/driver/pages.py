@@ -14,6 +14,7 @@ from cos_interp.analyses.driver.findings import VERDICT_STYLE, Finding
 from cos_interp.analyses.driver.identity import begun_with
 from cos_interp.analyses.driver.layout import file_name, laid_out, media_name
 from cos_interp.analyses.driver.parts import Clip, Link, Overlay, Reel, Section, Shown
+from cos_interp.analyses.driver.processor import mixed_note
 from cos_interp.reports.html import render
 
 __all__ = ["VERDICT_STYLE", "Clip", "Link", "Overlay", "Reel", "Section", "Shown", "build", "strip"]
@@ -30,7 +31,7 @@ def build(
     figures = {f"{file_name(s.title)}.svg": s.figure for s in sections if s.figure}
     media |= {name: figure.encode() for name, figure in figures.items()}
     asked, method = split_question(question)
-    first, notes = deciding(findings), notes or []
+    first, notes = deciding(findings), [*(notes or []), *mixed_note(result.facts.get("processors", {}))]
     html = render(
         "experiment.html",
         title=title, question=asked, method=method, source=source, findings=findings, notes=notes, verdicts=VERDICT_STYLE,

@@ -20,7 +20,8 @@ from cos_interp.analyses.driver import identity, manifest, older
 from cos_interp.analyses.driver.command import flag
 from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.facts import COMMON, Facts
-from cos_interp.analyses.driver.lock import Writer
+from cos_interp.analyses.driver.lock import Writer, is_lock
+from cos_interp.analyses.driver.shard import Shard
 from cos_interp.interp.files import (
     BLANK,
     is_intact,
@@ -52,14 +53,16 @@ class RunStore:
         self.kinds = {kind.__name__: kind for kind in (*COMMON, *kinds)}
         self._written: dict[str, Any] | None = None  # run.json as its writer wrote it
         self.before_unit: Callable[[], None] = lambda: None  # RunError where a unit must not be stored
+        self.made: Mapping[str, str] = {}  # on what kind of processor, with how many threads: kept in every unit
 
     @classmethod
     @contextlib.contextmanager
     def open(
         cls, folder: Path, asked: Mapping[str, Any], fresh: bool = False, kinds: Sequence[type[Facts]] = (),
-        accept_versions: bool = False, derived: Iterable[str] = (), parts: Sequence[str] = (),
+        accept_versions: bool = False, derived: Iterable[str] = (), parts: Sequence[str] = (), shard: Shard | None = None,
     ) -> Iterator[RunStore]:  # fmt: skip
-        """The run of an identity (see :mod:`driver.identity`), as its only writer for the length of a block.
+        """The run of an identity (see :mod:`driver.identity`), as its only writer for the length of a block; with ``shard`` the
+        only one of that shard.
 
         An error in the block is kept in ``run.json``. Raises RunError for a folder that holds something else, names what
         differs, and changes nothing there; ``fresh`` takes a run of ours away first. Taken where another process writes.
@@ -68,8 +71,10 @@ class RunStore:
         with contextlib.ExitStack() as stack:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                store = cls(folder, kinds, stack.enter_context(Writer(folder).holding()), parts)
-                store._begin(asked, fresh, accept_versions, derived)
+                writer = stack.enter_context(Writer(folder, shard).holding())
+                store = cls(folder, kinds, writer, parts)
+                with writer.beginning() as alone:
+                    store._begin(asked, fresh, accept_versions, derived, alone)
             except OSError as error:
                 raise RunError(f"cannot write to {folder}: {error.strerror} (cos runs show reads a run that is there)") from error
             try:
@@ -81,7 +86,10 @@ class RunStore:
             finally:
                 store._written = None
 
-    def _begin(self, asked: Mapping[str, Any], fresh: bool, accept_versions: bool, derived: Iterable[str]) -> None:
+    def _begin(
+        self, asked: Mapping[str, Any], fresh: bool, accept_versions: bool, derived: Iterable[str], alone: bool
+    ) -> None:  # fmt: skip
+        """``alone``: no other shard is being written, so that what one may be at can be taken away."""
         self._refuse_strangers(fresh)
         if fresh:
             self._clear()
@@ -89,7 +97,7 @@ class RunStore:
         changed = [] if held is None else identity.changes(held, asked, accept_versions)
         if held is not None and held["format"] == 1:
             changed = [older.REFUSAL]
-        if held is not None and changed and held.get("status") == "failed" and self._starts_anew(held, asked):
+        if held is not None and changed and alone and held.get("status") == "failed" and self._starts_anew(held, asked):
             warnings.warn(f"the run in {self.folder}, which failed, starts anew: {'; '.join(changed)}", stacklevel=4)
             self._clear()
             held, changed = None, []
@@ -97,20 +105,30 @@ class RunStore:
             raise RunError(
                 f"{self.folder} holds another run ({'; '.join(changed)}): choose another --out, or --fresh to start again there"
             )
-        if held is not None and held["config"] != asked["config"]:
+        if held is not None and identity.grown(held["config"], asked["config"]):
+            if not alone:
+                raise RunError(f"{self.folder} cannot grow while another shard of it is being written: wait until it has ended")
             for unit in derived:
                 self.unit_path(unit).unlink(missing_ok=True)
         for name in (manifest.UNITS, manifest.MEDIA):
             if (self.folder / name).is_symlink():
                 raise RunError(f"{self.folder / name} is a link: a run writes into folders of its own, put the folder there")
             (self.folder / name).mkdir(exist_ok=True)
-        for name in manifest.entries(self.folder):
+        for name in manifest.entries(self.folder) if alone else ():
             if is_leftover(Path(name)):
                 (self.folder / name).unlink()
         same = held is not None and held.get("status") == "complete" and {**held, **asked} == held
         self._written = held
-        if not same:
-            self._write_facts({**asked, **_earlier(held, asked), "parts": list(self.parts), "status": "running"})
+        told = {**asked, **_earlier(held, asked), "parts": list(self.parts), **self._state(held)}
+        if not same and told != held:
+            self._write_facts(told)
+
+    def _state(self, held: Mapping[str, Any] | None) -> dict[str, Any]:
+        """A new writer's status. Of shards, what one has met holds until all is there: the others do not know of it."""
+        if self.writer is None or self.writer.shard is None:
+            return {"status": "running"}
+        met = {} if held is None or held.get("status") != "failed" else {"status": "failed", "error": held.get("error")}
+        return {"status": "running", "shards": self.writer.shard.count} | met
 
     def _starts_anew(self, held: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
         """Whether a run that failed loses nothing that another command could want: it has no units, or its input was repaired."""
@@ -132,7 +150,7 @@ class RunStore:
 
     def _clear(self) -> None:
         for name in manifest.own(self.folder, self.parts):
-            if name not in manifest.FILES:  # the lock, which is held
+            if not is_lock(name):  # which is held
                 (self.folder / name).unlink()
 
     def remove(self) -> list[str]:
@@ -177,7 +195,8 @@ class RunStore:
     def set_status(self, status: Status, **more: Any) -> None:
         """Mark the run, with ``error`` or ``root`` beside the status."""
         held = self.facts() or {}
-        self._write_facts({k: v for k, v in held.items() if k not in ("error", "root")} | {"status": status, **more})
+        gone = ("error", "root", *(("shards",) if status == "complete" else ()))  # how it was shared out decides nothing
+        self._write_facts({k: v for k, v in held.items() if k not in gone} | {"status": status, **more})
 
     def _write_facts(self, facts: dict[str, Any]) -> None:
         self.write(manifest.RUN, sealed_json(facts))
@@ -206,6 +225,7 @@ class RunStore:
             "seal": BLANK,
             "unit": unit,
             "run": self._run(),
+            **({"made": dict(self.made)} if self.made else {}),
             "rows": rows,
             "kind": type(facts).__name__,
             "facts": facts.model_dump(mode="json"),
@@ -262,6 +282,13 @@ class RunStore:
             raise self._gone(unit)
         return load(data)
 
+    def made_on(self, unit: str) -> tuple[str, str]:
+        """The kind of processor and the number of threads that a unit was made with; "" where it does not say."""
+        with self.unit_path(unit).open("rb") as file:
+            size = file.read(8)
+            made = _said(size + file.read(int.from_bytes(size, "little"))).get("made", {})
+        return made.get("processor", ""), made.get("threads", "")
+
     def _gone(self, unit: str) -> RunError:
         return RunError(f"unit {unit} of {self.folder} is missing or damaged: run the same command again")
 
@@ -315,11 +342,11 @@ class RunStore:
         for name in set(before) - set(files):
             (self.folder / name).unlink(missing_ok=True)
 
-    def complete(self) -> None:
+    def complete(self, **more: Any) -> None:
         """List units and results with their digests, then mark the run complete, in this order."""
         lines = manifest.made(self.folder, self.parts)
         self.write(manifest.MANIFEST, lines)
-        self.set_status("complete", root=manifest.root(lines))
+        self.set_status("complete", root=manifest.root(lines), **more)
 
     def read(self, name: str) -> bytes:
         """A file of a finished run that its lists name. RunError when it is missing or not what was written."""
@@ -342,7 +369,7 @@ class RunStore:
 
 def _earlier(held: Mapping[str, Any] | None, asked: Mapping[str, Any]) -> dict[str, Any]:
     """The versions that a run was begun with, where it goes on with others: its units may be of either."""
-    known = [] if held is None else [*held.get("earlier", []), held["versions"]]
+    known = [*asked.get("earlier", []), *([] if held is None else [*held.get("earlier", []), held["versions"]])]
     others = [versions for n, versions in enumerate(known) if versions != asked["versions"] and versions not in known[:n]]
     return {"earlier": others} if others else {}
 

@@ -98,6 +98,8 @@ def _begin(child: _Child) -> None:
     _child = child
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for warning in (signal.SIGUSR1, signal.SIGUSR2):  # a scheduler's, that the job will end: it is the parent's to answer
+        signal.signal(warning, signal.SIG_IGN)
     child.held.close()
     threading.Thread(target=_end_with_the_parent, args=(child.leash,), daemon=True).start()
     import torch

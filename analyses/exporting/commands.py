@@ -9,6 +9,7 @@ import typer
 
 from cos_interp.analyses.driver.options import configured, with_options
 from cos_interp.analyses.exporting import ActivationsConfig
+from cos_interp.interp.files import whole_folder
 from cos_interp.interp.terminal import Failure, check_writable, print_json, progress_bar, refuse_other_content, writing
 from cos_interp.tasks.steps import WRITTEN
 
@@ -34,8 +35,8 @@ def export_steps(
     from cos_interp.analyses.exporting.steps import export
 
     bar, move = progress_bar()
-    with bar, writing(out):
-        written = export(load(run), out, layout, execute=execute, progress=move)
+    with bar, writing(out), whole_folder(out) as made:
+        written = export(load(run), made, layout, execute=execute, progress=move)
     typer.echo(f"{len(written)} videos written to {out}")
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from faults import at_boundary, content, in_a_child
 
-from cos_interp import analyses
+from cos_interp import analyses, cli
 from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig
 from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.exporting.steps import export
@@ -196,6 +198,20 @@ def test_what_is_exported_is_read_with_the_same_verdicts(layout, organism, tmp_p
 
 
 @pytest.mark.slow
+def test_an_export_that_was_killed_is_made_by_the_same_command(prompts, tmp_path):
+    analyses.run("self-correction", model="tiny:wan2.1", prompts=prompts, num_inference_steps=2, out=tmp_path / "run", workers=1)
+    export_to = lambda name: cli.app(["export", "steps", str(tmp_path / "run"), str(tmp_path / name)], standalone_mode=False)
+
+    def killed():
+        with at_boundary(9):  # in its third video
+            export_to("out")
+
+    assert os.WIFSIGNALED(in_a_child(killed)) and any((tmp_path / "out").iterdir())
+    export_to("out")
+    export_to("whole")
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
 def test_the_command_needs_no_model(tmp_path):
     flat(tmp_path / "theirs")
     command = ["analyze", "chain-of-steps", "--from-steps", str(tmp_path / "theirs"), "--scorer", "motion", "--out"]
