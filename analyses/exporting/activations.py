@@ -28,7 +28,8 @@ from cos_interp.probes.clip import Clip
 from cos_interp.probes.targets import CLASSIFY, Target, known, resolve
 
 NAME = "activations"
-OWN = (ASKED, MANIFEST, SHARDS, ITEMS, *lock.FILES)
+LOCKS = (lock.LOCK, lock.OWNER)
+OWN = (ASKED, MANIFEST, SHARDS, ITEMS, *LOCKS)
 COPIES = 3  # of a shard, while it is put together and written
 Progress = Callable[[int, int, str], None]
 
@@ -44,7 +45,7 @@ def export(
     RunError for a folder of another export or with anything else in it, and, before a transformer runs, for more than the disk or
     the stated memory holds.
     """
-    refuse_other_content(folder, OWN if (folder / ASKED).is_file() else lock.FILES)
+    refuse_other_content(folder, OWN if (folder / ASKED).is_file() else LOCKS)
     config, model = loaded(config) if model is None else (settled(config, model), model)
     fits(config, model)
     found = problems(config)
