@@ -56,11 +56,11 @@ def export(
     with lock.Writer(folder).holding() as writer:
         _same(folder, asked)
         _fits(folder, config, model, found)
+        write_atomic(folder / ASKED, sealed_json(asked))  # first: by it the folder is known after a kill
         for part in (SHARDS, ITEMS):
             (folder / part).mkdir(exist_ok=True)
         for left in filter(is_leftover, folder.rglob("*")):
             left.unlink()
-        write_atomic(folder / ASKED, sealed_json(asked))
         rows = RowWriter(folder, saying.amount(config.shard_size))
         for number in rows.items(len(found)):
             progress(number, len(found), found[number].name)

@@ -92,7 +92,7 @@ def test_a_seed_in_a_line_is_the_seed(tmp_path):
 def test_every_experiment_refuses_a_key_before_it_computes(name, tmp_path):
     model = HookedVideoPipeline.from_pipeline(tiny.build("wan2.1"))
     (tmp_path / "own.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b", "fps": 3}')
-    config = analyses.EXPERIMENTS[name].config(prompts=str(tmp_path / "own.jsonl"), num_inference_steps=2)
+    config = analyses.EXPERIMENTS[name].config(prompts=str(tmp_path / "own.jsonl"), num_inference_steps=4)
     with pytest.raises(InterpError, match=r"own.jsonl, line 2: WanPipeline takes no 'fps'"):
         experiment.run(load(name), config, tmp_path / "run", model=model, workers=1)
     assert not (tmp_path / "run").exists() and model.block_calls == 0

@@ -79,7 +79,8 @@ def test_python_that_is_not_executed_names_what_there_is(name):
 
 def command_lines(text: str) -> list[str]:
     """What a page says to type: lines of blocks, and code within lines, that begin with ``cos``."""
-    lines = [line.strip() for language, block in FENCED.findall(text) for line in block.splitlines() if language != "python"]
+    blocks = [block.replace("\\\n", " ") for language, block in FENCED.findall(text) if language != "python"]
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
     lines += [" ".join(code.split()) for code in re.findall(r"`(cos [^`]*)`", prose(text))]
     return [re.split(r" \| | # |; ", line)[0].rstrip(" .") for line in lines if line.startswith("cos ")]
 
