@@ -17,7 +17,7 @@ from cos_interp.interp.model import HookedVideoPipeline
 LONG = 600.0  # seconds: who waits so long does something else meanwhile, and wants to know when to come back
 SMALL = 20_000_000  # weights of transformers of a size of which Entry.seconds tells how long the usual run takes
 SLOW, CALL = 1e9, 0.02  # operations a second, and seconds a block call, of machines slower than any that is used
-ALIKE = {*Loading.model_fields, "seed"} - {"size", "num_frames", "set"}  # settings that leave the work as it is
+ALIKE = {*Loading.model_fields, "seed", "batch"} - {"size", "num_frames", "set"}  # settings that leave the work as it is
 
 
 def announce(
@@ -28,7 +28,7 @@ def announce(
         return
     try:
         foresee = known(entry.name, config)
-        found = prepared(foresee, config, model, kind_of_device(config), out, workers, timed=False)
+        found = prepared(foresee, config, model, kind_of_device(config), out, workers, timed=False, remedied=False)
     except InterpError:  # of a class whose loop cannot be rehearsed: that keeps no run from being made
         return
     if found.plan.flops / SLOW + found.plan.blocks * CALL < LONG:

@@ -144,14 +144,14 @@ def of_model(
 
 def prepared(
     foresee: Callable[..., Any], config: AnalysisConfig, model: HookedVideoPipeline, device: str, out: Path, workers: int | None,
-    timed: bool,
+    timed: bool, remedied: bool = True,
 ) -> Forecast:  # fmt: skip
-    """As :func:`of_model`, of settings that are settled and checked."""
+    """As :func:`of_model`, of settings that are settled and checked. ``remedied``: look for what would make it fit."""
     outlook = Outlook.of(model, config)
     count = (default_workers() if workers is None else workers) if device == "cpu" else 1
     limits = _limits(config, device, out)
     plan = planned(foresee, outlook, device, limits, count)
-    remedies = tuple(_remedies(foresee, outlook, plan, device, count)) if plan.problems else ()
+    remedies = tuple(_remedies(foresee, outlook, plan, device, count)) if plan.problems and remedied else ()
     return Forecast(outlook, plan, device, count, pace(outlook, device) if timed else None, remedies)
 
 

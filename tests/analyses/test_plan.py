@@ -202,6 +202,7 @@ def test_the_usual_run_of_a_small_model_is_not_even_planned(prompts, monkeypatch
     assert all(ahead.is_usual(c, model) for c in (usual(), config(items=2, seed=3), config(doses=(0.5,), model="tiny:wan2.1")))
     more = ({"items": 9}, {"twins": 1}, {"prompts": prompts}, {"steps": (0,)}, {"size": "64x64"}, {"doses": (0.5, 1.0)})
     assert not any(ahead.is_usual(config(**asked), model) for asked in more)
+    assert ahead.is_usual(PatchingConfig(batch=12), model)  # as the default is settled: so many rows share a forward
     monkeypatch.setattr(ahead, "SMALL", 10)
     assert not ahead.is_usual(usual(), model)
 
