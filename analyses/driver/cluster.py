@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -100,7 +101,7 @@ def wait(submitted: Sequence[Any], shards: Sequence[Shard], tell: Callable[[], N
             job.cancel(check=False)
         raise
     failed = [
-        f"shard {shard} ({str(error).strip().splitlines()[-1]}; see {job.paths.stderr})"
+        f"shard {shard} ({_reason(error)}; see {job.paths.stderr})"
         for job, shard in zip(submitted, shards, strict=True)
         if (error := job.exception()) is not None
     ]
@@ -129,6 +130,13 @@ def in_ray(made: Sequence[Job], parameters: Mapping[str, Any]) -> list[str]:
     if failed:
         raise RunError(f"{len(failed)} of {len(made)} shards failed: {'; '.join(failed)}: the same command goes on")
     return done
+
+
+def _reason(error: BaseException) -> str:
+    """The last line of the trace, which submitit puts between two rules before it names its logs."""
+    parts = [part.strip() for part in re.split(r"-{10,}", str(error)) if part.strip()]
+    trace = parts[1] if len(parts) > 2 else "".join(parts[:1]) or type(error).__name__
+    return trace.splitlines()[-1]
 
 
 def gpus() -> list[str]:

@@ -146,7 +146,7 @@ def test_a_stranger_adds_an_experiment_by_the_page(tmp_path):
     env = {**os.environ, "PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1"}
     run = [sys.executable, str(tree / "cli.py"), *shlex.split(command)]
     done = subprocess.run(run, cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert done.returncode == 0 and "not testable (2 of at least 12 items)" in done.stdout, (
+    assert done.returncode == 0 and "Nothing is decided (2 of at least 12 items" in done.stdout, (
         done.stderr
     )  # two items decide nothing
     report = (tmp_path / "runs/settling/report.html").read_text()
