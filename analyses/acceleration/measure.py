@@ -6,7 +6,7 @@ run itself. From it a schedule; on the other items it stands against one that sa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch import Tensor
 from cos_interp.analyses.acceleration import AccelerationConfig, Method, ScheduleFacts
 from cos_interp.analyses.acceleration.saving import Plan, saved_runs
 from cos_interp.analyses.acceleration.schedules import Cell, budget, cells, chosen, random, uniform
-from cos_interp.analyses.driver.experiment import Unit
+from cos_interp.analyses.driver.experiment import Unit, from_others
 from cos_interp.analyses.driver.facts import RunFacts
 from cos_interp.analyses.driver.statistics import distance
 from cos_interp.analyses.driver.store import Row, RunStore
@@ -71,13 +71,6 @@ def check(config: AccelerationConfig, model: HookedVideoPipeline) -> None:
 def interval_of(config: AccelerationConfig, method: Method) -> int | None:
     """Of so many steps one is computed; None where all calls of a cell are saved."""
     return config.interval if method == "cache" else None
-
-
-def work(model: HookedVideoPipeline, config: AccelerationConfig, store: RunStore, piece: Piece) -> Iterator[str]:
-    if store.unit(piece.name) is None:
-        unit = _made(model, config, store, piece)
-        store.add_unit(piece.name, unit.rows, unit.tensors, unit.facts)
-    yield piece.name
 
 
 def _made(model: HookedVideoPipeline, config: AccelerationConfig, store: RunStore, piece: Piece) -> Unit:
@@ -157,3 +150,6 @@ def _held_against(
 
 def _told(model: HookedVideoPipeline, problem: Problem, latent: Tensor) -> Verdict | None:
     return judge(problem, model.decode(latent)[0]) if problem.judged else None
+
+
+work = from_others(_made)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from cos_interp.analyses.circuit.components import has_heads, spots
 from cos_interp.analyses.circuit.paths import measured as paths
 from cos_interp.analyses.circuit.pieces import SEARCH, Piece, Stage, needs, pieces
 from cos_interp.analyses.circuit.search import narrowed, smallest
-from cos_interp.analyses.driver.experiment import Unit
+from cos_interp.analyses.driver.experiment import Unit, from_others
 from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit.grid import EVERYWHERE
@@ -29,14 +29,6 @@ from cos_interp.interp.patches import Patch
 __all__ = ["check", "needs", "pieces", "work"]
 CLOSER = 6  # parts of blocks that are looked at more closely, at most
 WHOLE = "whole"  # the table with the effect of all components together
-
-
-def work(model: HookedVideoPipeline, config: CircuitConfig, store: RunStore, piece: Piece) -> Iterator[str]:
-    """Do one piece, if it is not on disk."""
-    if store.unit(piece.name) is None:
-        unit = _made(model, config, store, piece)
-        store.add_unit(piece.name, unit.rows, unit.tensors, unit.facts)
-    yield piece.name
 
 
 def _made(model: HookedVideoPipeline, config: CircuitConfig, store: RunStore, piece: Piece) -> Unit:
@@ -229,3 +221,6 @@ def _fits(config: CircuitConfig, model: HookedVideoPipeline, circuit: Circuit) -
         raise InterpError(f"{where} is of the task {circuit.task}: give --task {circuit.task}")
     if circuit.task is None and not config.pair_file:
         raise InterpError(f"{where} is of pairs from a file: give --pair-file")
+
+
+work = from_others(_made)

@@ -89,9 +89,15 @@ class Experiment:
 def each_unit(measure: Callable[[Any, Any, Any], Unit], name: Callable[[Any], str] = attrgetter("name")) -> Work:
     """The work of an experiment whose pieces are one unit each; ``name`` is that of a piece's unit."""
 
+    return from_others(lambda model, config, store, piece: measure(model, config, piece), name)
+
+
+def from_others(make: Callable[[Any, Any, RunStore, Any], Unit], name: Callable[[Any], str] = attrgetter("name")) -> Work:
+    """As :func:`each_unit`, of pieces that read the units of others."""
+
     def work(model: Any, config: Any, store: RunStore, piece: Any) -> Iterator[str]:
         if store.unit(name(piece)) is None:
-            unit = measure(model, config, piece)
+            unit = make(model, config, store, piece)
             store.add_unit(name(piece), unit.rows, unit.tensors, unit.facts)
         yield name(piece)
 
@@ -156,6 +162,12 @@ def waves(pieces: Pieces, needs: Callable[[Any], Sequence[str]]) -> Iterator[lis
         ready = sorted(sorter.get_ready())
         yield [pieces[number][0] for number in ready]
         sorter.done(*ready)
+
+
+def ordered(experiment: Experiment, config: Any, pieces: Pieces) -> list[Pieces]:
+    """The pieces of an experiment, each with its units, in groups: see :func:`waves`."""
+    made = [(one, one[1]) for one in pieces]
+    return list(waves(made, lambda one: experiment.needs(config, one[0])))
 
 
 @dataclass(frozen=True)
@@ -266,7 +278,7 @@ def begin(experiment: Experiment, config: AnalysisConfig, folder: Path, ways: Wa
             ways.ahead(config, model)
     watch = Watch(config)
     pieces = list(experiment.pieces(config))
-    order = list(waves([(made, made[1]) for made in pieces], lambda made: experiment.needs(config, made[0])))
+    order = ordered(experiment, config, pieces)
     workers = default_workers() if ways.workers is None else ways.workers
     derived = [unit for piece, units in pieces if experiment.needs(config, piece) for unit in units]
     with threads(1 if workers > 1 else None) as count:

@@ -13,7 +13,7 @@ from typing import Any
 from cos_interp.analyses.driver import identity
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.errors import RunError, Taken
-from cos_interp.analyses.driver.experiment import Experiment, Pieces, Report, collect, concluded, waves
+from cos_interp.analyses.driver.experiment import Experiment, Pieces, Report, collect, concluded, ordered
 from cos_interp.analyses.driver.loaded import asked_of, facts_of
 from cos_interp.analyses.driver.registry import entries, load
 from cos_interp.analyses.driver.settings import AnalysisConfig
@@ -47,8 +47,7 @@ class Work:
         if identity.is_of_own_code(config):
             raise RunError(f"{folder} was made with code of its own, which only its command executes: run it without --shard")
         made = load(entry.name)
-        pairs = [(one, one[1]) for one in made.pieces(config)]
-        return cls(folder, facts, made, config, list(waves(pairs, lambda one: made.needs(config, one[0]))))
+        return cls(folder, facts, made, config, ordered(made, config, made.pieces(config)))
 
     @property
     def parts(self) -> list[Path]:

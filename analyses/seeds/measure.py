@@ -6,7 +6,7 @@ ways.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool3d
 
-from cos_interp.analyses.driver.experiment import Unit
+from cos_interp.analyses.driver.experiment import Unit, from_others
 from cos_interp.analyses.driver.facts import RunFacts
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit import belief
@@ -65,11 +65,8 @@ def check(config: SeedsConfig, model: HookedVideoPipeline) -> None:
         raise InterpError("one problem: the read-out is taught on one half of the problems and looks at the other; give more")
 
 
-def work(model: HookedVideoPipeline, config: SeedsConfig, store: RunStore, piece: Piece) -> Iterator[str]:
-    if store.unit(piece.name) is None:
-        unit = _readout(config, store) if piece.problem is None else _looked_at(model, config, piece.problem)
-        store.add_unit(piece.name, unit.rows, unit.tensors, unit.facts)
-    yield piece.name
+def _made(model: HookedVideoPipeline, config: SeedsConfig, store: RunStore, piece: Piece) -> Unit:
+    return _readout(config, store) if piece.problem is None else _looked_at(model, config, piece.problem)
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------
@@ -163,3 +160,6 @@ def read_out(
             probe.fit(own[taught].reshape(len(labels), -1), labels)
             out[asked] = probe.decision_function(own[asked].reshape(-1, own.shape[-1])).reshape(-1, solved.shape[1])
     return out
+
+
+work = from_others(_made)

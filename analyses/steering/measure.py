@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cos_interp.analyses.driver.experiment import Unit
+from cos_interp.analyses.driver.experiment import Unit, from_others
 from cos_interp.analyses.driver.facts import PIXELS, LeftOut
 from cos_interp.analyses.driver.statistics import projection
 from cos_interp.analyses.driver.store import Row, RunStore
@@ -64,18 +64,14 @@ def check(config: SteeringConfig, model: HookedVideoPipeline) -> None:
         raise InterpError(f"--layer {config.layer} was asked for; {model.name} has layers 0 to {model.layers - 1}")
 
 
-def work(model: HookedVideoPipeline, config: SteeringConfig, store: RunStore, piece: Piece) -> Iterator[str]:
-    """Do one piece, if it is not on disk."""
-    if store.unit(piece.name) is None:
-        try:
-            unit = _made(Recorder(model, config), config, store, piece)
-        except NoPair as error:
-            unit = Unit([], facts=LeftOut(reason=str(error)))
-        store.add_unit(piece.name, unit.rows, unit.tensors, unit.facts)
-    yield piece.name
+def _made(model: HookedVideoPipeline, config: SteeringConfig, store: RunStore, piece: Piece) -> Unit:
+    try:
+        return _unit(Recorder(model, config), config, store, piece)
+    except NoPair as error:
+        return Unit([], facts=LeftOut(reason=str(error)))
 
 
-def _made(recorder: Recorder, config: SteeringConfig, store: RunStore, piece: Piece) -> Unit:
+def _unit(recorder: Recorder, config: SteeringConfig, store: RunStore, piece: Piece) -> Unit:
     if piece.stage == "place":
         return Unit([{"pair": piece.name, **row} for row in placed(recorder, config, piece.index)])
     if piece.stage == VECTOR:
@@ -213,4 +209,5 @@ def _clips(target: Side, donor: Side, steered: dict[str, np.ndarray]) -> dict[st
     return {name: torch.from_numpy(frames) for name, frames in {**ends, **steered}.items()}
 
 
+work = from_others(_made)
 __all__ = ["check", "needs", "pieces", "work"]
