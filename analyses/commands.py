@@ -15,7 +15,7 @@ from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.options import configured, with_options
 from cos_interp.analyses.driver.registry import entries
 from cos_interp.analyses.driver.sharing import shared, told, watched
-from cos_interp.interp.terminal import Failure, Json, print_json, progress_bar, refuse_other_content, write_file
+from cos_interp.interp.terminal import Failure, Json, print_json, refuse_other_content, resumable, write_file
 
 if TYPE_CHECKING:
     from cos_interp.analyses.driver.findings import Finding
@@ -65,14 +65,9 @@ def _analysis(entry: Entry) -> Callable[..., None]:
             asked = {"shard": shard, "submit": submit, "shards": shards, "job": job, "fresh": fresh}
             shared(entry, config, out, asked, as_json, workers=workers, accept_versions=accept_versions)
             return
-        bar, move = progress_bar()
-        ways = {"fresh": fresh, "workers": workers, "progress": move, "accept_versions": accept_versions}
-        try:
-            with bar:
-                _, report = runner(entry.name)(config, out, **ways, **_ahead(entry, out, workers))
-        except KeyboardInterrupt:
-            typer.echo("interrupted; run the same command again to continue", err=True)
-            raise typer.Exit(130) from None
+        ways = {"fresh": fresh, "workers": workers, "accept_versions": accept_versions}
+        with resumable() as move:
+            _, report = runner(entry.name)(config, out, progress=move, **ways, **_ahead(entry, out, workers))
         told(report, out, as_json)
 
     examples = "\n\n".join(f"  {line}" for line in entry.examples)

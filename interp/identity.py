@@ -45,6 +45,11 @@ def combined(parts: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def whole(pipe: Any) -> str:
+    """One digest for all that a pipeline is."""
+    return combined(identity(pipe))
+
+
 def component_digest(part: Any) -> str:
     """sha256 of one component of a pipeline."""
     total = hashlib.sha256(f"{type(part).__name__}\n".encode())

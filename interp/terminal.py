@@ -113,6 +113,18 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes else f"{seconds:.0f} s"
 
 
+@contextlib.contextmanager
+def resumable() -> Iterator[Any]:
+    """A bar, for the length of a block that goes on when its command is given again; yields the callback that moves it."""
+    bar, move = progress_bar()
+    try:
+        with bar:
+            yield move
+    except KeyboardInterrupt:
+        typer.echo("interrupted; run the same command again to continue", err=True)
+        raise typer.Exit(130) from None
+
+
 def progress_bar() -> tuple[Any, Any]:
     """A bar with time left, and the callback that moves it; where the output is no terminal, a line a minute."""
     from rich.console import Console

@@ -44,7 +44,7 @@ def _loaded(name: str, placing: Placing, revision: str | None) -> HookedVideoPip
 
 def content(model: HookedVideoPipeline) -> str:
     """sha256 of all that a model is."""
-    return identity.combined(identity.identity(model.pipe))
+    return identity.whole(model.pipe)
 
 
 def check_build(model: HookedVideoPipeline, other: HookedVideoPipeline) -> None:

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cos_interp.analyses.dossier import DossierConfig
-from cos_interp.analyses.driver import twins
+from cos_interp.analyses.driver import identity, twins
 from cos_interp.analyses.driver.command import flag
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.settings import AnalysisConfig
 from cos_interp.analyses.driver.store import RunStore
-from cos_interp.interp import identity
+from cos_interp.interp import identity as content
 from cos_interp.interp.model import HookedVideoPipeline
 
-OF_THE_MODEL = ("model", "revision", "device", "dtype", "offload", "vae_tiling", "lora", "memory", "host_memory", "disk")
+OF_THE_MODEL = (*identity.ELSEWHERE, "vae_tiling")
 ITS_OWN = {*OF_THE_MODEL, "budget", "only", "twins", "like"}
 
 
@@ -71,7 +71,7 @@ def _same(folder: Path, model: HookedVideoPipeline) -> list[str]:
         held = [facts for run in folder.glob(f"*/{name}") if (facts := RunStore(run).facts()) is not None]
         if not held:
             break
-        digest = identity.combined(identity.identity(twins.twin_of(model, number).pipe))
+        digest = content.whole(twins.twin_of(model, number).pipe)
         if all(facts["model"]["digest"] == digest for facts in held):
             found.append(name)
     return found

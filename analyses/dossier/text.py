@@ -8,6 +8,7 @@ from typing import get_args
 
 from cos_interp.analyses.dossier.together import Told, claims, verdict
 from cos_interp.analyses.driver.findings import Finding, Verdict
+from cos_interp.analyses.driver.markdown import row
 
 PREFACE = (
     "Reproduced: the interval (95 %, over n items) of the number that decides lies above the smallest effect of interest, and "
@@ -61,18 +62,14 @@ def _claim(dossiers: Sequence[Told], found: Sequence[Finding | None]) -> Iterato
     first = next(finding for finding in found if finding is not None)
     said = verdict(dossiers, found) if first.primary else "variant, without a verdict"
     yield from (f"### {first.claim}", "", f"**{said[:1].upper()}{said[1:]}.** Decides: {first.rule}.", "")
-    yield _row("", "found", "number that decides", "control", "twins", "verdict")
+    yield row("", "found", "number that decides", "control", "twins", "verdict")
     yield "|---|---|---|---|---|---|"
     for one, finding in zip(dossiers, found, strict=True):
         if finding is None:
-            yield _row(one.label, "no finding", "", "", "", "")
+            yield row(one.label, "no finding", "", "", "", "")
             continue
         twins = "; ".join(map(str, finding.twins)) or "none ran"
         why = f" ({finding.why})" if finding.why else ""
         told = f"{finding.verdict}{why}" if finding.primary else "variant"
-        yield _row(one.label, finding.statement, str(finding.number), str(finding.control), twins, told)
+        yield row(one.label, finding.statement, str(finding.number), str(finding.control), twins, told)
     yield ""
-
-
-def _row(*cells: str) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

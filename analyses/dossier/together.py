@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cos_interp.analyses.dossier import DossierConfig, ExperimentFacts
 from cos_interp.analyses.dossier.multiplicity import corrected
 from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.findings import Finding
+from cos_interp.analyses.driver.identity import shown_name
 
 if TYPE_CHECKING:
     from cos_interp.analyses.driver.loaded import LoadedRun
@@ -40,12 +40,8 @@ def told(run: LoadedRun) -> Told:
 
 
 def label(model: Mapping[str, Any], confirms: bool) -> str:
-    """A dossier in a few words: the model, as ``run.json`` has it, and which items. Of a folder only the name: a path is of one
-    machine."""
-    named = Path(str(model["name"]))
-    return (
-        f"{named.name if named.is_absolute() else named}, weights {(model['digest'] or 'hub')[:8]}{', unseen items' * confirms}"
-    )
+    """A dossier in a few words: the model, as ``run.json`` has it, and which items."""
+    return f"{shown_name(model['name'])}, weights {(model['digest'] or 'hub')[:8]}{', unseen items' * confirms}"
 
 
 def claims(dossiers: Sequence[Told], experiment: str) -> Iterator[tuple[str, int]]:

@@ -46,6 +46,16 @@ def of(
     }  # fmt: skip
 
 
+def shown_name(name: object) -> str:
+    """A model's name as others may read it: of a folder on this machine its last part.
+
+    >>> shown_name("/home/me/wan"), shown_name("organism:seed1")
+    ('wan', 'organism:seed1')
+    """
+    named = Path(str(name))
+    return named.name if named.is_absolute() else str(named)
+
+
 def _known(model: HookedVideoPipeline, config: AnalysisConfig, given: bool) -> dict[str, Any]:
     from cos_interp.interp import identity as content
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +13,9 @@ from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.said import show
 from cos_interp.analyses.driver.saying import assignments, keywords
 from cos_interp.analyses.driver.shard import Shard
-from cos_interp.interp.terminal import Failure, print_json, progress_bar
+from cos_interp.interp.terminal import Failure, print_json, resumable
 
 if TYPE_CHECKING:
-    from cos_interp.analyses.driver.base import Progress
     from cos_interp.analyses.driver.experiment import Report
     from cos_interp.analyses.driver.progress import Standing
     from cos_interp.analyses.driver.settings import AnalysisConfig
@@ -61,25 +59,13 @@ def _one(entry: Entry, config: AnalysisConfig, out: Path, shard: Shard, as_json:
     from cos_interp.analyses.driver.registry import load
     from cos_interp.analyses.driver.share import share
 
-    with _shown() as move:
+    with resumable() as move:
         done = share(load(entry.name), config, out, shard=shard, progress=move, **ways)
     if as_json:
         print_json({"run": str(out), "shard": str(shard), "units": done.own, "there": done.there, "total": done.total})
         return
     end = f"cos runs finish {out}" if done.there == done.total else "the other shards are missing"
     typer.echo(f"shard {shard}: {done.own} units; {done.there} of {done.total} are in {out}: {end}")
-
-
-@contextlib.contextmanager
-def _shown() -> Iterator[Progress]:
-    """A progress bar, for the length of a block that may be interrupted."""
-    bar, move = progress_bar()
-    try:
-        with bar:
-            yield move
-    except KeyboardInterrupt:
-        typer.echo("interrupted; run the same command again to continue", err=True)
-        raise typer.Exit(130) from None
 
 
 def _all(
@@ -101,7 +87,7 @@ def _all(
         submitted = cluster.submit(made, asked["submit"], parameters)
     if asked["submit"] == "local":
         counted = _counter(out)
-        with _shown() as move:
+        with resumable() as move:
             cluster.wait(submitted, [job.shard for job in made], lambda: move(*counted()))
     if asked["submit"] != "slurm":
         told(finish(out, entries(), ways["accept_versions"]), out, as_json)

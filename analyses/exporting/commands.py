@@ -10,7 +10,7 @@ import typer
 from cos_interp.analyses.driver.options import configured, with_options
 from cos_interp.analyses.exporting import ActivationsConfig
 from cos_interp.interp.files import whole_folder
-from cos_interp.interp.terminal import Failure, check_writable, print_json, progress_bar, refuse_other_content, writing
+from cos_interp.interp.terminal import Failure, check_writable, print_json, progress_bar, refuse_other_content, resumable, writing
 from cos_interp.tasks.steps import WRITTEN
 
 export_app = typer.Typer(no_args_is_help=True, help="What is made here, for other programs.")
@@ -45,13 +45,8 @@ def _activations(*, out: Path, as_json: bool, **given: Any) -> None:
     check_writable(out)
     from cos_interp.analyses.exporting.activations import export
 
-    bar, move = progress_bar()
-    try:
-        with bar, writing(out):
-            held = export(config, out, progress=move)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; run the same command again to continue", err=True)
-        raise typer.Exit(130) from None
+    with resumable() as move, writing(out):
+        held = export(config, out, progress=move)
     if as_json:
         print_json(held)
         return

@@ -65,7 +65,7 @@ def _same_code(run: LoadedRun, execute: bool) -> None:
 
 
 def _the_same(run: LoadedRun, model: HookedVideoPipeline) -> None:
-    digest = content.combined(content.identity(model.pipe))
+    digest = content.whole(model.pipe)
     if digest != run.facts["model"]["digest"]:
         raise RunError(
             f"the run in {run.folder} was made by a model of digest {run.facts['model']['digest'][:12]}, not {digest[:12]}"

@@ -17,7 +17,9 @@ from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding
+from cos_interp.analyses.driver.identity import shown_name
 from cos_interp.analyses.driver.loaded import LoadedRun
+from cos_interp.analyses.driver.markdown import row
 
 CHAPTERS = {
     "posterior": "What the model believes on the way",
@@ -107,12 +109,11 @@ def _row(run: LoadedRun, finding: Finding) -> str:
     twins = "; ".join(map(in_words, finding.twins)) or "none ran"
     why = f" ({finding.why})" if finding.why else ""
     cells = [_of(run), in_words(finding.number), in_words(finding.control), twins, f"{finding.verdict}{why}"]
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return row(*cells)
 
 
 def _of(run: LoadedRun) -> str:
     """The model, the task and the items of a run, in a few words; of a folder of weights only its name."""
-    named = Path(str(run.facts["model"]["name"]))
     config = run.config
-    parts = [named.name if named.is_absolute() else str(named), str(getattr(config, "task", "") or "")]
+    parts = [shown_name(run.facts["model"]["name"]), str(getattr(config, "task", "") or "")]
     return ", ".join(part for part in [*parts, "unseen items" * bool(getattr(config, "confirm", False))] if part)

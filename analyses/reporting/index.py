@@ -13,6 +13,7 @@ from urllib.parse import quote
 from cos_interp.analyses.driver import manifest
 from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.findings import VERDICT_STYLE, Finding, Verdict
+from cos_interp.analyses.driver.identity import shown_name
 from cos_interp.analyses.driver.loaded import findings_in
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.reports.html import render
@@ -38,9 +39,8 @@ class Indexed:
     def model(self) -> str:
         """Name and weights, without what is of one machine."""
         model = _mapping(self.facts.get("model"))
-        named = Path(str(model.get("name", "not known")))
         weights = str(model.get("digest") or "")[:8]
-        return f"{named.name if named.is_absolute() else named}{f', weights {weights}' if weights else ''}"
+        return f"{shown_name(model.get('name', 'not known'))}{f', weights {weights}' if weights else ''}"
 
 
 def index(folder: Path, out: Path, verify: bool = False) -> tuple[str, list[dict[str, Any]]]:

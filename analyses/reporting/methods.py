@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from cos_interp.analyses.driver.command import as_text, flag
 from cos_interp.analyses.driver.findings import Finding
+from cos_interp.analyses.driver.identity import shown_name
 from cos_interp.analyses.driver.settings import AnalysisConfig
 from cos_interp.analyses.driver.twins import FIRST
 
@@ -40,11 +40,10 @@ def _model(config: AnalysisConfig, model: Mapping[str, Any]) -> Iterator[str]:
     if model["name"] == "no model":
         yield "No model was run: the inputs are videos made elsewhere."
         return
-    named = Path(str(model["name"]))
     revision = f", revision {model['revision']}" if model.get("revision") else ""
     weights = f"weights sha256 {model['digest'][:12]}" if model.get("digest") else "weights not hashed"
     computed = f", computed in {model['computed']}" if model.get("computed") else ""
-    yield f"Videos were generated with {named.name if named.is_absolute() else named} ({weights}{revision}{computed})"
+    yield f"Videos were generated with {shown_name(model['name'])} ({weights}{revision}{computed})"
     scale = config.guidance_scale
     guided = "without classifier-free guidance" if scale == 1 else f"with classifier-free guidance of scale {scale:g}"
     sizes = [f"{config.size} pixels"] * (config.size is not None) + [f"{config.num_frames} frames"] * bool(config.num_frames)
