@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from cos_interp.analyses.acceleration import AccelerationConfig, Method, ScheduleFacts
 from cos_interp.analyses.acceleration.saving import Plan, saved_runs
 from cos_interp.analyses.acceleration.schedules import Cell, budget, cells, chosen, random, uniform
@@ -18,11 +16,10 @@ from cos_interp.analyses.driver.experiment import Unit, from_others
 from cos_interp.analyses.driver.facts import RunFacts
 from cos_interp.analyses.driver.statistics import distance
 from cos_interp.analyses.driver.store import Row, RunStore
-from cos_interp.analyses.kit.problems import Problem, arguments, fits, judge, problems
+from cos_interp.analyses.kit.problems import Problem, arguments, fits, judge_latents, problems
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.tasks import Verdict
 
 SCHEDULE = "schedule"  # the unit in which the maps are put together
 
@@ -136,7 +133,7 @@ def _held_against(
     """Rows with what was measured of each plan: ``distance`` of the final latent from the run's own, whose answer it gives."""
     call = arguments(model, config, problem)
     found = saved_runs(model, call, plans, config.batch)
-    told = [_told(model, problem, latent) for latent in found.split(1)]
+    told = [judge_latents(model, problem, latent) for latent in found.split(1)]
     own = told[0]
     rows = []
     for column, latent, verdict in zip(columns, found[1:].split(1), told[1:], strict=True):
@@ -146,10 +143,6 @@ def _held_against(
             row |= {"kept": float((verdict.status, verdict.answer) == (own.status, own.answer)) if own.solved else None}
         rows.append(row)
     return rows
-
-
-def _told(model: HookedVideoPipeline, problem: Problem, latent: Tensor) -> Verdict | None:
-    return judge(problem, model.decode(latent)[0]) if problem.judged else None
 
 
 work = from_others(_made)

@@ -22,11 +22,10 @@ from cos_interp.analyses.driver.facts import PIXELS
 from cos_interp.analyses.driver.outlook import recording_budget
 from cos_interp.analyses.driver.statistics import distance, projection
 from cos_interp.analyses.driver.store import Row
-from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps, each_problem, fits, judge, verdict_columns
+from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps, each_problem, fits, judge_latents, verdict_columns
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.trajectory import Run
-from cos_interp.tasks import Verdict
 
 
 def check(config: DiffConfig, model: HookedVideoPipeline) -> None:
@@ -92,20 +91,16 @@ def _layers(region: Region) -> range:
 def _reader(model: HookedVideoPipeline, problem: Problem, mine: Run, theirs: Run) -> Callable[[Tensor], Row]:
     """What is read of a final latent: ``effect``, 0 as the first model's and 1 as the other's; ``moved``, its distance from the
     first one's; the verdict, and whether it is the other's where the two differ."""
-    verdicts = [_verdict(model, problem, run.latents) for run in (mine, theirs)]
+    verdicts = [judge_latents(model, problem, run.latents) for run in (mine, theirs)]
 
     def read(latents: Tensor) -> Row:
-        found = _verdict(model, problem, latents)
+        found = judge_latents(model, problem, latents)
         row: Row = {"effect": projection(latents, mine.latents, theirs.latents), "moved": distance(latents, mine.latents)}
         row |= verdict_columns(found)
         told = [None if v is None else (v.status, v.answer) for v in (*verdicts, found)]
         return {**row, "as_other": None if None in told or told[0] == told[1] else float(told[2] == told[1])}
 
     return read
-
-
-def _verdict(model: HookedVideoPipeline, problem: Problem, latents: Tensor) -> Verdict | None:
-    return judge(problem, model.decode(latents)[0]) if problem.judged else None
 
 
 pieces = each_problem

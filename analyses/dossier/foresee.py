@@ -9,7 +9,7 @@ from typing import Any
 
 from cos_interp.analyses.dossier import DossierConfig
 from cos_interp.analyses.dossier.alike import Like
-from cos_interp.analyses.dossier.run import PILOT, chosen, configured, fitting_items, seconds, size_field
+from cos_interp.analyses.dossier.run import PILOT, chosen, configured, fitting_items, seconds, settled_size, size_field
 from cos_interp.analyses.driver.planning import Forecast, bare, of_model
 from cos_interp.interp.errors import InterpError
 
@@ -17,7 +17,7 @@ from cos_interp.interp.errors import InterpError
 @dataclass(frozen=True)
 class Part:
     """One experiment of a dossier. ``items``: with which it begins; ``allowed``: seconds of the budget that are its share;
-    ``found``: its forecast, None where it cannot run, for the reason ``why``. ``fixed``: another dossier has its size."""
+    ``found``: its forecast, None where it cannot run, for the reason ``why``. ``fixed``: no time decides its size."""
 
     name: str
     items: int
@@ -51,9 +51,9 @@ def parts(config: DossierConfig, out: Path, workers: int | None = None) -> Itera
     other = Like(Path(config.like), config, ()) if config.like else None
     for entry in entries:
         allowed = seconds(config.budget) * entry.seconds / sum(e.seconds for e in entries)
-        given = other and other.sized(entry)
-        asked = given or configured(entry, config, PILOT)
-        part = Part(entry.name, getattr(asked, size_field(entry)) or 0, allowed, None, fixed=given is not None)
+        sized = settled_size(entry, config, allowed, other)
+        asked = sized or configured(entry, config, PILOT)
+        part = Part(entry.name, getattr(asked, size_field(entry)) or 0, allowed, None, fixed=sized is not None)
         try:
             found = of_model(entry.name, asked, model, out, workers, timed=pace is None)
         except ValueError as error:  # as the dossier goes on without it

@@ -63,6 +63,12 @@ def configured(entry: Entry, config: DossierConfig, items: int | None = None) ->
     return entry.config(**{name: getattr(config, name) for name in shared}, **size)
 
 
+def settled_size(entry: Entry, config: DossierConfig, allowed: float, other: alike.Like | None) -> AnalysisConfig | None:
+    """The settings of an experiment whose size no time decides: another dossier's, or its own where there is no limit."""
+    given = other and other.sized(entry)
+    return given or (configured(entry, config) if math.isinf(allowed) else None)
+
+
 def fitting_items(allowed: float, pilot_seconds: float) -> int:
     """How many items fit, when PILOT of them took ``pilot_seconds``; at least PILOT, at most the suite."""
     return int(min(LARGEST, max(PILOT, PILOT * allowed / max(pilot_seconds, 1e-3))))
@@ -134,10 +140,9 @@ def _one(
     said: dict[str, Any] = {}
     passing, began = False, time.monotonic()
     try:
-        given = other and other.sized(entry)
         if other:
             other.take_twins(entry, folder)
-        sized = given or (configured(entry, config) if math.isinf(allowed) else None)
+        sized = settled_size(entry, config, allowed, other)
         asked = _config_of(folder, entry) or sized or configured(entry, config, PILOT)
         _, report = experiment.run_and_report(made, asked, folder, **ways)
         spent = time.monotonic() - began

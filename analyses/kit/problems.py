@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from cos_interp.analyses.driver import inputs, prompt_lists, saying
 from cos_interp.analyses.driver.settings import AnalysisConfig, ScoredConfig, SuiteConfig, TasksConfig
@@ -250,6 +251,11 @@ def judge(problem: Problem, frames: np.ndarray) -> Verdict | None:
     if problem.scorer is not None and problem.case is not None:
         return score(problem.scorer, frames, problem.case)
     return get_task(problem.item.task).verify(problem.item, frames) if problem.item else None
+
+
+def judge_latents(model: HookedVideoPipeline, problem: Problem, latents: Tensor) -> Verdict | None:
+    """The verdict on the video of final latents ``[1, ...]``, which are decoded only where somebody judges."""
+    return judge(problem, model.decode(latents)[0]) if problem.judged else None
 
 
 def whose(target: Problem, donor: Problem, frames: np.ndarray) -> str:

@@ -11,6 +11,7 @@ from html import unescape
 from pathlib import Path
 
 import pytest
+from overheard import overheard
 
 from cos_interp import interp, probes, tasks
 from cos_interp.analyses.driver.registry import entries
@@ -72,11 +73,7 @@ def test_pages_open_from_disk_in_silence(site):
     heard: list[str] = []
     with play.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.set_default_timeout(120_000)
-        page.on("console", lambda message: heard.append(message.text))
-        page.on("pageerror", lambda error: heard.append(str(error)))
-        page.on("request", lambda r: None if r.url.startswith(("file:", "data:")) else heard.append(r.url))
+        page = overheard(browser.new_page(), heard)
         for name in ("index", "architecture", "experiments/patching", "api/interp"):
             page.goto((site / f"{name}.html").as_uri(), timeout=120_000)
             assert page.locator("h1").count() == 1

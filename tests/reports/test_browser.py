@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 from made_up_page import HOSTILE, cached
+from overheard import overheard
 
 pytest.importorskip("playwright", reason="playwright is not installed: pip install 'cos-interp[test]'")
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -24,16 +25,6 @@ def browser():
         made = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield made
         made.close()
-
-
-def overheard(page: Page, heard: list[str]) -> Page:
-    """The page, of which everything is written down that it says, or asks of anything but itself."""
-    page.set_default_timeout(120_000)
-    page.on("console", lambda message: heard.append(message.text))
-    page.on("pageerror", lambda error: heard.append(str(error)))
-    page.on("dialog", lambda dialog: (heard.append(dialog.message), dialog.dismiss()))
-    page.on("request", lambda r: None if r.url.startswith(("data:", "file:")) else heard.append(r.url))
-    return page
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import pytest
 from made_up_page import HOSTILE
 from made_up_page import cached as page_of_a_run
 from made_up_runs import MORE, layers_run
-from test_browser import CHROMIUM, TAGS, browser, overheard
+from overheard import overheard
+from test_browser import CHROMIUM, TAGS, browser
 
 pytest.importorskip("playwright", reason="playwright is not installed: pip install 'cos-interp[test]'")
 

@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 from made_up_page import HOSTILE, cached
+from overheard import overheard
 
 from cos_interp.reports.framed import framed
 
@@ -37,10 +38,7 @@ def test_in_a_notebook_the_widgets_work_and_the_notebook_is_out_of_reach(tmp_pat
     heard: list[str] = []
     with play.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.set_default_timeout(120_000)
-        page.on("console", lambda message: heard.append(message.text))
-        page.on("pageerror", lambda error: heard.append(str(error)))
+        page = overheard(browser.new_page(), heard)
         page.goto(notebook.as_uri(), timeout=120_000)
         frame = page.frame_locator("iframe")
         cell = frame.locator("#answer td[role=gridcell]").first
