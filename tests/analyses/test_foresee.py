@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from planned import counted, planned
 
 from cos_interp.analyses.driver import twins
-from cos_interp.analyses.driver.experiment import loaded, run, run_and_report
-from cos_interp.analyses.driver.planning import forecast
+from cos_interp.analyses.driver.experiment import loaded, run_and_report
 from cos_interp.analyses.driver.registry import entries, load
 from cos_interp.interp import HookedVideoPipeline
 
@@ -39,18 +39,6 @@ ITEMS = {
 }  # of the organism's own tasks; the pairs are those that it solves
 
 
-def block_calls(name, config, at):
-    """Those of a run, in one process."""
-    config, model = loaded(config)
-    before = model.block_calls
-    run(load(name), config, at, model=model, workers=1)
-    return model.block_calls - before
-
-
-def plan_of(name, config, at):
-    return forecast(name, config, at, workers=1, timed=False).plan
-
-
 @pytest.fixture
 def pair_file(tmp_path):
     sides = [{"clean": {"prompt": f"a red ball {n}"}, "corrupt": {"prompt": f"a blue ball {n}"}} for n in range(3)]
@@ -62,15 +50,15 @@ def pair_file(tmp_path):
 @pytest.mark.parametrize("name", EXACT)
 def test_planned_block_calls_are_those_that_run(name, prompts, tmp_path):
     config = entries()[name].config(prompts=prompts, **SMALL | EXACT[name])
-    plan = plan_of(name, config, tmp_path)
-    assert plan.blocks == plan.most == block_calls(name, config, tmp_path / "run") > 0
+    plan = planned(name, config, tmp_path)
+    assert plan.blocks == plan.most == counted(name, config, tmp_path / "run")[0] > 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ITEMS)
 def test_planned_block_calls_of_items_are_those_that_run(name, tmp_path):
     config = entries()[name].config(tasks=("maze",), num_inference_steps=4, **ITEMS[name])
-    plan, ran = plan_of(name, config, tmp_path), block_calls(name, config, tmp_path / "run")
+    plan, ran = planned(name, config, tmp_path), counted(name, config, tmp_path / "run")[0]
     assert ran == plan.blocks if plan.most == plan.blocks else ran <= plan.most
 
 
@@ -78,16 +66,16 @@ def test_what_steering_takes_is_no_more_than_planned(pair_file, tmp_path):
     """Exactly so much where nothing is left to be chosen but the ranks, of which two pairs have enough."""
     small = {"pair_file": pair_file, "pairs": 2, "check_pairs": 1, "ranks": (1,), **SMALL}
     config = entries()["steering"].config(**small)
-    assert block_calls("steering", config, tmp_path / "run") <= plan_of("steering", config, tmp_path).blocks
+    assert counted("steering", config, tmp_path / "run")[0] <= planned("steering", config, tmp_path).blocks
     placed = entries()["steering"].config(layer=1, tokens=("ball",), **small)
-    assert block_calls("steering", placed, tmp_path / "placed") == plan_of("steering", placed, tmp_path).blocks
+    assert counted("steering", placed, tmp_path / "placed")[0] == planned("steering", placed, tmp_path).blocks
 
 
 def test_what_a_circuit_takes_is_no_more_than_planned(pair_file, tmp_path):
     config = entries()["circuit"].config(
         pair_file=pair_file, pairs=1, check_pairs=1, most=1, **SMALL | {"num_inference_steps": 2}
     )
-    plan, ran = plan_of("circuit", config, tmp_path), block_calls("circuit", config, tmp_path / "run")
+    plan, ran = planned("circuit", config, tmp_path), counted("circuit", config, tmp_path / "run")[0]
     assert ran <= plan.most and all(line.bound for line in plan.lines if "maps of whole" not in line.what)
     coarse = next(line for line in plan.lines if "maps of whole" in line.what)
     assert 0 < coarse.blocks < ran
@@ -100,7 +88,7 @@ def test_twins_are_in_the_total(prompts, tmp_path, monkeypatch):
     monkeypatch.setattr(twins, "twin_of", lambda *about: made.append(build(*about)) or made[-1])
     alone, model = loaded(config)
     run_and_report(load("self-correction"), alone, tmp_path / "run", model=model, workers=1)
-    plan = plan_of("self-correction", config, tmp_path)
+    plan = planned("self-correction", config, tmp_path)
     assert len(made) == 2 and plan.blocks == sum(one.block_calls for one in (model, *made)) == 3 * model.block_calls
     assert "2 twins" in plan.lines[-1].what and plan.runs == 3 * plan.lines[0].runs
 
@@ -108,8 +96,8 @@ def test_twins_are_in_the_total(prompts, tmp_path, monkeypatch):
 def test_candidates_of_pairs_that_may_come_on_top_are_counted(tmp_path):
     """Two sides of one pair and those of its control; at most 60 candidates of two sides, and 7 more noises."""
     config = entries()["swap"].config(tasks=("maze",), items=1, pair_kinds=("prompt",), num_inference_steps=4)
-    recordings = plan_of("swap", config, tmp_path).lines[0]
+    recordings = planned("swap", config, tmp_path).lines[0]
     one = 4 * 8  # steps, and the organism's blocks
     assert (recordings.runs, recordings.blocks, recordings.further) == (4, 4 * one, (2 * 60 - 2 + 7) * one)
     own = entries()["steering"].config(pairs=2, check_pairs=1, solved=False, num_inference_steps=4)
-    assert plan_of("steering", own, tmp_path).lines[0].further == 0
+    assert planned("steering", own, tmp_path).lines[0].further == 0

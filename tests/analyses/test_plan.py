@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from planned import counted, planned
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
@@ -16,7 +17,7 @@ from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig
 from cos_interp.analyses.dossier import DossierConfig, foresee
 from cos_interp.analyses.dossier.run import PILOT, chosen, configured
 from cos_interp.analyses.driver import ahead
-from cos_interp.analyses.driver.experiment import loaded, run
+from cos_interp.analyses.driver.experiment import loaded
 from cos_interp.analyses.driver.planning import forecast
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.patching import PatchingConfig
@@ -34,18 +35,6 @@ from tests.a14b import folder
 
 MODELS = ("organism", "tiny:wan2.2", "tiny:cogvideox")
 GUIDED = {"num_inference_steps": 3, "guidance_scale": 3.0}
-
-
-def counted(name, config, at):
-    """Block calls of a run, in one process."""
-    config, model = loaded(config)
-    before = model.block_calls
-    result = run(load(name), config, at, model=model, workers=1)
-    return model.block_calls - before, result
-
-
-def planned(name, config, at):
-    return forecast(name, config, at, workers=1, timed=False).plan
 
 
 @pytest.fixture
@@ -215,6 +204,9 @@ def test_a_plan_of_the_dossier_is_that_of_its_experiments_at_their_first_sizes(t
     assert [part.found.plan.blocks for part in found] == [plan.blocks for plan in plans]
     assert sum(part.allowed for part in found) == pytest.approx(3600) and all(2 <= part.most <= 125 for part in found)
     said = "\n".join(foresee.lines(asked, found))
+    whole = asked.model_copy(update={"budget": "none", "only": ("perception-before-action",)})
+    (own,) = foresee.parts(whole, tmp_path, workers=1)  # the size that its run has, which no time decides
+    assert own.fixed and own.most is None and own.items == load("perception-before-action").config().items
     assert f"in all {sum(plan.blocks for plan in plans):,} block calls" in said and "share of --budget 1h" in said
 
 
