@@ -6,7 +6,6 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,8 +14,7 @@ from cos_interp.analyses.driver.settings import AnalysisConfig
 from cos_interp.analyses.kit import pair_file
 from cos_interp.analyses.kit.grid import EVERYWHERE
 from cos_interp.analyses.kit.groups import of_boxes
-from cos_interp.analyses.kit.pairs import NOISES, TRIES
-from cos_interp.analyses.kit.seeds import seed_for
+from cos_interp.analyses.kit.pairs import NOISES, TRIES, candidate_numbers, two_items
 from cos_interp.analyses.kit.split_pairs import Pairs
 from cos_interp.interp.cache import ActivationCache
 from cos_interp.interp.patches import Row
@@ -71,8 +69,7 @@ def candidates(
 ) -> Iterator[tuple[Item, Item]]:
     """The candidate items of a pair, in the order in which :func:`kit.pairs.find_pair` tries them, before anything is solved."""
     made = get_task(task)
-    for attempt in range(TRIES):
-        number = seed_for("pair item", *config.about, task, kind, index, attempt)
+    for number in candidate_numbers(config, task, kind, index):
         if kind == "seed":
             item = made.sample(number, unique=False, split="test")
             sides = [made.with_answer(item, answer) for answer in list(item.answers)[:2]]
@@ -80,10 +77,8 @@ def candidates(
             if first is not None and second is not None:
                 yield first, second
             continue
-        item = made.sample(number, unique=True if unique else None, split="test")
-        other = made.counterfactual(item, kind, np.random.default_rng([number, 1]))
-        if other is not None and not set(other.answers) & set(item.answers) and (other.unique or not unique):
-            yield item, other
+        if (found := two_items(made, kind, number, unique)) is not None:
+            yield found
 
 
 def groups(

@@ -100,8 +100,7 @@ def find_pair(
     if kind == "seed" and not made.several_answers:
         raise NoPair(f"task {task!r} has one right answer an item, so it has no seed pairs; use maze or place")
     solver = Solver(recorder)
-    for attempt in range(TRIES):
-        number = seed_for("pair item", *recorder.config.about, task, kind, index, attempt)
+    for attempt, number in enumerate(candidate_numbers(recorder.config, task, kind, index)):
         if kind == "seed":
             sides = _seed_sides(solver, made, number, problem)
         else:
@@ -114,6 +113,20 @@ def find_pair(
         f"no {kind} pair of task {task!r} in {TRIES} candidate items: the model must solve both sides"
         + (", with two different right answers from two noises" if kind == "seed" else "")
     )
+
+
+def candidate_numbers(config: AnalysisConfig, task: str, kind: str, index: int) -> list[int]:
+    """The seeds of the items that pair ``index`` is looked for among, in their order."""
+    return [seed_for("pair item", *config.about, task, kind, index, attempt) for attempt in range(TRIES)]
+
+
+def two_items(task: Task, kind: PairKind, number: int, unique: bool) -> tuple[Item, Item] | None:
+    """The items of a prompt or image pair by the seed of the first; None where it has no other with answers of its own."""
+    item = task.sample(number, unique=True if unique else None, split="test")
+    other = task.counterfactual(item, kind, np.random.default_rng([number, 1]))
+    if other is None or set(other.answers) & set(item.answers) or (unique and not other.unique):
+        return None
+    return item, other
 
 
 def _problem(name: str, index: int, item: Item, seed: int) -> Problem:
@@ -143,11 +156,10 @@ class Solver:
 def _sides(
     solver: Solver, task: Task, kind: PairKind, number: int, problem: Made, unique: bool, solved: bool
 ) -> tuple[Side, Side] | None:
-    item = task.sample(number, unique=True if unique else None, split="test")
-    other = task.counterfactual(item, kind, np.random.default_rng([number, 1]))
-    if other is None or set(other.answers) & set(item.answers) or (unique and not other.unique):
+    found = two_items(task, kind, number, unique)
+    if found is None:
         return None
-    noise = seed_for("pair noise", number)
+    (item, other), noise = found, seed_for("pair noise", number)
     if not solved:
         return solver.recorder(problem(item, noise)), solver.recorder(problem(other, noise))
     corrupt = solver(problem(item, noise))
