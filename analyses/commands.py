@@ -278,22 +278,31 @@ def report_draw(
 
 @report_app.command("findings")
 def report_findings(
-    dossiers: Annotated[list[Path], typer.Argument(help="Run folders of dossiers: other models, other items.")],
+    dossiers: Annotated[list[Path] | None, typer.Argument(help="Run folders of dossiers: other models, other items.")] = None,
     out: Annotated[Path, typer.Option(help="Markdown file; figures go to media beside it.")] = Path("findings.md"),
     opening: Annotated[Path | None, typer.Option(help="A text file that stands before the claims.")] = None,
+    numbers: Annotated[Path | None, typer.Option(help="JSON of all numbers; what it holds of other runs stays.")] = None,
 ) -> None:
     """What several dossiers say together: a page with every claim, its numbers in each, and the verdict that all have.
 
-    Example: cos report findings runs/findings/seen runs/findings/unseen --out docs/findings.md
+    Examples: cos report findings runs/findings/seen runs/findings/unseen --out docs/findings.md; cos report findings runs/noise
+    --numbers docs/findings.json --out docs/findings.md
     """
+    from cos_interp.analyses.dossier import numbers as file
+    from cos_interp.analyses.dossier.page import figures_of
     from cos_interp.analyses.dossier.text import markdown
-    from cos_interp.analyses.dossier.together import told
-    from cos_interp.analyses.driver.store import RunStore
+    from cos_interp.analyses.dossier.together import joined, told
 
-    runs = [load(folder) for folder in dossiers]
-    text = markdown([told(run) for run in runs], opening.read_text(encoding="utf-8") if opening else "")
-    for path in sorted((dossiers[0] / "media").glob("*.svg")):
-        write_file(out.parent / "media" / path.name, RunStore(dossiers[0]).read(f"media/{path.name}"))
+    runs = [load(folder) for folder in dossiers or ()]
+    found = [told(run) for run in runs]
+    made = joined(found) if numbers is None else file.added(file.read(numbers), found)
+    if not made:
+        raise Failure("there are no findings: give a dossier, or --numbers with a file that holds some")
+    text = markdown(made, opening.read_text(encoding="utf-8") if opening else "")
+    for name, figure in figures_of(dossiers or ()).items():
+        write_file(out.parent / "media" / name, figure)
+    if numbers is not None:
+        write_file(numbers, file.written(made))
     write_file(out, text.encode())
     typer.echo(f"Findings: {out.resolve()}")
 

@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,23 @@ def load_pipeline(name: str | Path, kwargs: Mapping[str, Any]) -> tuple[Any, dic
     Raises InterpError when there is no pipeline of that name, when it cannot be loaded, and when a component's files lack a
     weight or hold one that it does not have.
     """
+    with laid_out(name) as folder:
+        return _loaded(name, folder, kwargs)
+
+
+@contextmanager
+def laid_out(name: str | Path) -> Iterator[Path | None]:
+    """The folder of :func:`folder_of` with all files of the pipeline in it, for as long as it is read. The weights that came with
+    this package are held against their cards."""
     folder = folder_of(name)
-    if str(name).startswith(variants.PREFIX) and folder is not None:
+    if folder is not None and str(name).startswith(variants.PREFIX):
         check_organism(folder, variants.digest)
-        with variants.whole(folder) as laid:
-            return _loaded(name, laid, kwargs)
-    if str(name) == "organism":
-        check_organism(folder or ORGANISM)
-    return _loaded(name, folder, kwargs)
+        with variants.whole(folder) as whole:
+            yield whole
+        return
+    if folder is not None and str(name) == "organism":
+        check_organism(folder)
+    yield folder
 
 
 def _loaded(name: str | Path, folder: Path | None, kwargs: Mapping[str, Any]) -> tuple[Any, dict[str, Any] | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -21,7 +21,7 @@ from cos_interp.analyses.driver.identity import begun_with
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.reports.html import drawing, render
 
-Figures = Mapping[str, bytes]  # SVG by experiment
+Figures = Mapping[str, bytes]  # SVG by experiment, or file name
 
 
 def concluded(result: AnalysisResult) -> AnalysisResult:
@@ -34,6 +34,14 @@ def figures(folder: Path, units: Mapping[str, ExperimentFacts]) -> Figures:
     """One figure of each experiment that has one small enough, from its own run."""
     shown = {name: unit.figure for name, unit in units.items() if unit.figure}
     return {name: RunStore(folder / name).read(f"media/{figure}") for name, figure in shown.items()}
+
+
+def figures_of(dossiers: Sequence[Path]) -> Figures:
+    """The figures in the pages of several dossiers, by file name: of each experiment that of the first one that has it."""
+    found: dict[str, bytes] = {}
+    for folder in reversed(dossiers):
+        found |= {path.name: RunStore(folder).read(f"media/{path.name}") for path in sorted((folder / "media").glob("*.svg"))}
+    return found
 
 
 def files(report: Report, drawn: Figures) -> dict[str, bytes]:
@@ -83,7 +91,7 @@ def _shown(number: dict[str, Any]) -> str:
 
 def _told(result: AnalysisResult) -> Told:
     config, units = result.config, result.units_of(ExperimentFacts)
-    return Told(label(result.facts["model"], config.confirm), result.facts["command"], config.confirm, units)
+    return Told(label(result.facts["model"], config.confirm, config.seed), (result.facts["command"],), config.confirm, units)
 
 
 def _verdict(claim: Mapping[str, Any]) -> str:

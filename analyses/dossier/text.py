@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import get_args
 
-from cos_interp.analyses.dossier.together import Told, claims, verdict
+from cos_interp.analyses.dossier.together import Told, claims, held, verdict
 from cos_interp.analyses.driver.findings import Finding, Verdict
 from cos_interp.analyses.driver.markdown import row
 
@@ -24,18 +24,40 @@ SEVERAL = (
 
 def markdown(dossiers: Sequence[Told], opening: str = "") -> str:
     """The page. ``opening``: what stands before the claims, in the writer's own words."""
+    dossiers = held(dossiers)
     out = ["# Findings", "", *([opening.strip(), ""] if opening else []), summary(dossiers) + ".", ""]
     out += [PREFACE + (f" {SEVERAL}" if len(dossiers) > 1 else ""), ""]
-    out += [f"- {one.label}: `{one.command}`" for one in dossiers] + [""]
-    for experiment in dict.fromkeys(name for one in dossiers for name in one.units):
+    out += [f"- {one.label}: {_commands(one)}" for one in dossiers] + [*_rules(dossiers), ""]
+    for experiment in _experiments(dossiers):
         out += _experiment(dossiers, experiment)
     return "\n".join(out)
+
+
+def _experiments(dossiers: Sequence[Told]) -> list[str]:
+    return list(dict.fromkeys(name for one in dossiers for name in one.units))
+
+
+def _commands(one: Told) -> str:
+    if len(one.commands) == 1:
+        return f"`{one.commands[0]}`"
+    return f"{len(one.units)} experiments in {len(one.commands)} dossiers; the command of each is with its claims"
+
+
+def _rules(dossiers: Sequence[Told]) -> list[str]:
+    """Which rules judged what, where they are not the same for all."""
+    under: dict[str, list[str]] = {}
+    for one in dossiers:
+        for name, digest in one.rules.items():
+            under.setdefault(digest, []).append(name)
+    if len(under) < 2:
+        return []
+    return [f"- rules {digest}: {', '.join(dict.fromkeys(names))}" for digest, names in under.items()]
 
 
 def summary(dossiers: Sequence[Told]) -> str:
     """How many primary claims have which verdict."""
     count: Counter[str] = Counter()
-    for experiment in dict.fromkeys(name for one in dossiers for name in one.units):
+    for experiment in _experiments(dossiers):
         for place in claims(dossiers, experiment):
             found = [one.finding(experiment, place) for one in dossiers]
             if any(finding is not None and finding.primary for finding in found):

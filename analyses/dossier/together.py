@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from cos_interp.analyses.dossier import DossierConfig, ExperimentFacts
@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Told:
-    """What one dossier says. ``confirms``: its items and noises are such as no rule has seen."""
+    """What is said of one model and one set of items, by a dossier or by several with other experiments. ``confirms``: its items
+    and noises are such as no rule has seen. ``rules``: the digest of the rules, by experiment."""
 
     label: str
-    command: str
+    commands: tuple[str, ...]
     confirms: bool
     units: Mapping[str, ExperimentFacts]
+    rules: Mapping[str, str] = field(default_factory=dict)
 
     def finding(self, experiment: str, place: tuple[str, int]) -> Finding | None:
         """Its finding of a claim, None where it has none."""
@@ -31,17 +33,39 @@ class Told:
 
 
 def told(run: LoadedRun) -> Told:
-    """What a finished dossier says, with the false discovery rate held over its claims. RunError for a run of something else."""
+    """What a finished dossier says. RunError for a run of something else."""
     if not isinstance(run.config, DossierConfig):
         raise RunError(f"{run.folder} is a run of {run.name}, not a dossier: give one that cos analyze all made")
     units = {unit: facts for unit in run.units if isinstance(facts := run.facts_of(unit), ExperimentFacts)}
-    of = label(run.facts["model"], run.config.confirm)
-    return Told(of, run.facts["command"], run.config.confirm, corrected(units))
+    of = label(run.facts["model"], run.config.confirm, run.config.seed)
+    return Told(of, (run.facts["command"],), run.config.confirm, units, dict.fromkeys(units, run.facts["versions"]["rules"]))
 
 
-def label(model: Mapping[str, Any], confirms: bool) -> str:
-    """A dossier in a few words: the model, as ``run.json`` has it, and which items."""
-    return f"{shown_name(model['name'])}, weights {(model['digest'] or 'hub')[:8]}{', unseen items' * confirms}"
+def joined(dossiers: Iterable[Told]) -> list[Told]:
+    """Those of one model and the same items as one, where they hold different experiments."""
+    made: list[Told] = []
+    for one in dossiers:
+        place = next((i for i, other in enumerate(made) if other.label == one.label and not other.units.keys() & one.units), None)
+        if place is None:
+            made.append(one)
+        else:
+            first = made[place]
+            commands = tuple(dict.fromkeys(first.commands + one.commands))
+            made[place] = replace(
+                first, commands=commands, units={**first.units, **one.units}, rules={**first.rules, **one.rules}
+            )
+    return made
+
+
+def held(dossiers: Iterable[Told]) -> list[Told]:
+    """With the false discovery rate held over the claims of each."""
+    return [replace(one, units=corrected(one.units)) for one in dossiers]
+
+
+def label(model: Mapping[str, Any], confirms: bool, seed: int) -> str:
+    """A dossier in a few words: the model, as ``run.json`` has it, which items, and other noises than the usual ones."""
+    noises = f", seed {seed}" if seed else ""
+    return f"{shown_name(model['name'])}, weights {(model['digest'] or 'hub')[:8]}{', unseen items' * confirms}{noises}"
 
 
 def claims(dossiers: Sequence[Told], experiment: str) -> Iterator[tuple[str, int]]:

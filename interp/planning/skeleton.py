@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from cos_interp.interp.errors import InterpError
-from cos_interp.interp.loading import call_defaults, folder_of
+from cos_interp.interp.loading import call_defaults, laid_out
 from cos_interp.interp.model import HookedVideoPipeline
 
 CONFIGS = ["*.json", "*.txt", "*.model"]  # of a hub id, what is downloaded
@@ -26,7 +26,11 @@ def skeleton(name: str, dtype: torch.dtype, revision: str | None = None) -> Hook
     """
     if name.startswith("tiny:"):
         return HookedVideoPipeline.from_pretrained(name, dtype=dtype)
-    folder = folder_of(name) or _configurations(name, revision)
+    with laid_out(name) as there:
+        return _bare(name, there or _configurations(name, revision), dtype)
+
+
+def _bare(name: str, folder: Path, dtype: torch.dtype) -> HookedVideoPipeline:
     index = json.loads((folder / "model_index.json").read_text())
     kind = _class("diffusers", index["_class_name"])
     parts: dict[str, Any] = {}

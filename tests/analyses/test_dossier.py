@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
-from cos_interp.analyses.dossier import DossierConfig, ExperimentFacts, together
+from cos_interp.analyses.dossier import DossierConfig, ExperimentFacts, numbers, together
 from cos_interp.analyses.dossier import run as dossier
 from cos_interp.analyses.dossier.text import markdown
 from cos_interp.analyses.dossier.together import Told
@@ -194,7 +196,7 @@ def told(label: str, confirms: bool, **found: Finding) -> Told:
     facts = ExperimentFacts(
         about="Counts.", command=f"cos analyze count --out {label}", seconds=1, findings=tuple(found.values())
     )
-    return Told(label, f"cos analyze all --out {label}", confirms, {"count": facts})
+    return Told(label, (f"cos analyze all --out {label}",), confirms, {"count": facts}, {"count": "rules1"})
 
 
 def test_several_dossiers_have_a_verdict_only_where_they_agree():
@@ -214,6 +216,40 @@ def test_several_dossiers_have_a_verdict_only_where_they_agree():
     assert "Variant, without a verdict" in variant and "0 reproduced" in variant
 
 
+def test_dossiers_of_one_model_with_other_experiments_are_one_and_their_claims_are_corrected_together():
+    several = [told("a", False, x=finding(0.04)), *(replace(told("a", False, x=finding(0.9)), rules={}) for _ in range(3))]
+    parts = [replace(one, units={f"count{i}": one.units["count"]}) for i, one in enumerate(several)]
+    (one,) = together.joined(parts)
+    assert list(one.units) == ["count0", "count1", "count2", "count3"]
+    page = markdown([one])
+    assert "multiplicity: q = 0.16 among 4 claims" in page and "4 experiments in" not in page  # they have one command
+    assert len(together.joined([several[0], told("b", False), several[0]])) == 3  # the same experiment twice stays apart
+    assert "multiplicity" not in markdown([parts[0]])
+
+
+def test_numbers_are_kept_where_runs_are_gone(tmp_path):
+    path = tmp_path / "numbers.json"
+    path.write_bytes(numbers.written([told("a", True, x=finding(0.001), y=finding(math.nan)), told("b", False, x=finding(0.5))]))
+    kept = numbers.read(path)
+    assert numbers.written(kept) == path.read_bytes() and [one.label for one in kept] == ["a", "b"]
+    assert math.isnan(kept[0].units["count"].findings[1].p) and kept[0].confirms
+    other = replace(told("b", False, x=finding(0.2)), rules={"more": "rules2"}, units={"more": kept[1].units["count"]})
+    found = numbers.added(kept, [other, told("a", True, x=finding(0.3))])
+    assert [(one.label, list(one.units)) for one in found] == [("a", ["count"]), ("b", ["count", "more"])]
+    assert found[0].units["count"].findings[0].p == 0.3 and len(found[0].units["count"].findings) == 1
+    page = markdown(found)
+    assert "- rules rules1: count" in page and "- rules rules2: more" in page and "2 experiments in" not in page
+    path.write_text("[{}]")
+    with pytest.raises(RunError, match=r"numbers\.json holds no numbers of findings"):
+        numbers.read(path)
+
+
+def test_a_bound_without_end_is_kept(tmp_path):
+    open_sided = replace(finding(0.5), number=Number(0.5, 0.2, math.inf, 5))
+    (tmp_path / "n.json").write_bytes(numbers.written([told("a", False, x=open_sided)]))
+    assert numbers.read(tmp_path / "n.json")[0].units["count"].findings[0].number.high == math.inf
+
+
 def test_the_page_of_several_dossiers_is_written(counted, organism, tmp_path):
     for name, seed in (("seen", 0), ("other", 1)):
         config = DossierConfig(budget="1s", twins=0, seed=seed)
@@ -222,7 +258,19 @@ def test_the_page_of_several_dossiers_is_written(counted, organism, tmp_path):
     arguments = [str(tmp_path / "seen"), str(tmp_path / "other"), "--out", str(out)]
     assert CliRunner().invoke(app, ["report", "findings", *arguments], catch_exceptions=False).exit_code == 0
     page = out.read_text()
-    assert page.count("| organism, weights ") == 2 and "**Reproduced.**" in page and str(tmp_path) not in page
+    assert (
+        page.count("| organism, weights ") == 2
+        and page.count(", seed 1 |") == 1
+        and "**Reproduced.**" in page
+        and str(tmp_path) not in page
+    )
+    kept = ["--numbers", str(tmp_path / "docs" / "findings.json"), "--out", str(out)]
+    for given in ([arguments[0]], [arguments[1]], []):  # one after the other, and then of the file alone
+        assert CliRunner().invoke(app, ["report", "findings", *given, *kept], catch_exceptions=False).exit_code == 0
+        assert given != [arguments[0]] or out.read_text().count("| organism, weights ") == 1
+    assert out.read_text() == page
+    with pytest.raises(Failure, match="there are no findings"):
+        CliRunner().invoke(app, ["report", "findings", "--out", str(out)], catch_exceptions=False)
     with pytest.raises(RunError, match="is a run of noise, not a dossier"):
         together.told(SimpleNamespace(config=CountConfig(), folder="runs/noise", name="noise"))
 

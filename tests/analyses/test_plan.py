@@ -138,6 +138,13 @@ def test_a_model_without_weights_is_the_model(name, tmp_path):
     assert shape.weights == {n: sum(p.numel() * 4 for p in part.parameters()) for n, part in parts.items()}
 
 
+@pytest.mark.parametrize("name", ["organism", "organism:seed1", "organism:joint"])
+def test_a_model_that_came_with_the_package_has_its_own_size_without_weights(name):
+    real, bare = HookedVideoPipeline.from_pretrained(name), skeleton(name, torch.float32)
+    assert bare.defaults == real.defaults and bare.defaults["height"] == 80
+    assert bare.hook_names == real.hook_names
+
+
 def test_a_plan_of_wan_a14b_without_a_weight(tmp_path, prompts, pair_file):
     """The real shapes: 832x480, 81 frames, 50 steps."""
     said = {"model": str(folder(tmp_path / "model")), "device": "cuda", "memory": "80GB", "host_memory": "128GB"}
