@@ -39,5 +39,5 @@ def added(kept: Sequence[Told], now: Sequence[Told]) -> list[Told]:
 
 
 def _only(one: Told, names: Sequence[str]) -> Told:
-    units, rules = ({name: held[name] for name in names if name in held} for held in (one.units, one.rules))
-    return replace(one, units=units, rules=rules)
+    rules = {name: digest for name, digest in one.rules.items() if name in names}
+    return replace(one, units={name: one.units[name] for name in names}, rules=rules)
