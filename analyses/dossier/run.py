@@ -152,8 +152,8 @@ def _one(
             if spent / (1 + config.twins) * fitting / PILOT < SHORT and config.twins == USUAL_TWINS:
                 asked = asked.model_copy(update={"twins": MORE_TWINS})
             _, report = experiment.run_and_report(made, asked, folder, **ways)
-        size = getattr(asked, size_field(entry)) if config.prompts is None else len(made.pieces(asked))
-        said |= {"command": command_line(entry.name, asked), "items": size}
+        size = None if config.prompts is not None else getattr(asked, size_field(entry))
+        said |= {"command": command_line(entry.name, asked), "items": len(made.pieces(asked)) if size is None else size}
         said |= {"lines": tuple(report.lines), "findings": tuple(map(Finding.of, report.data.get("findings", [])))}
         said |= {"figure": _small_figure(report)}
     except (ValueError, RuntimeError, OSError) as error:  # one experiment that cannot run does not end the dossier

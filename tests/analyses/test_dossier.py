@@ -33,6 +33,12 @@ class CountConfig(SuiteConfig):
     """Counts its runs."""
 
 
+class OpenConfig(CountConfig):
+    """Says no number of items: three by default."""
+
+    items: int | None = None  # type: ignore[assignment]
+
+
 CALLS: list[int] = []
 
 
@@ -190,6 +196,14 @@ def test_what_holds_alone_need_not_hold_among_many():
         finding(0.001), finding(0.9, "refuted"), finding(0.9, primary=False), finding(float("nan"), "not testable")
     )
     assert [verdict for verdict, _ in refuted] == ["reproduced", "refuted", "reproduced", "not testable"]
+
+
+def test_an_experiment_whose_own_size_is_no_number_has_that_of_its_pieces(counted, organism, tmp_path, monkeypatch):
+    made = replace(EXPERIMENT, config=OpenConfig, pieces=lambda c: [(i, [f"u{i}"]) for i in range(c.items or 3)])
+    monkeypatch.setattr(dossier, "load", lambda name: made)
+    monkeypatch.setattr(dossier, "known", lambda: {"count": Entry("count", OpenConfig, "Counts.", ())})
+    result, _ = dossier.run_and_report(DossierConfig(budget="none", twins=0), tmp_path / "run", model=organism, workers=1)
+    assert result.units["count"].items == 3 and not result.units["count"].error
 
 
 def told(label: str, confirms: bool, **found: Finding) -> Told:
