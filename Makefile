@@ -40,7 +40,7 @@ kernels: $(VENV)/installed-test
 	OPENBLAS_CORETYPE=Nehalem ATEN_CPU_CAPABILITY=avx2 DNNL_MAX_CPU_ISA=AVX $(BIN)/python -m pytest -n 2 -m "not slow"
 
 bench: $(VENV)/installed
-	$(BIN)/python benchmarks/hooks.py
+	$(BIN)/python -W ignore -m benchmarks
 
 bench-gpu: $(VENV)/installed
 	$(BIN)/python benchmarks/gpu.py 14B 1.3B --tokens 32760 7800

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Annotated
+from functools import cache
+from importlib import import_module
+from typing import Annotated, Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # parallelism is by processes; a thread pool would not survive the fork
 for quiet in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
@@ -15,26 +17,51 @@ for talkative in ("torchao", "torch.utils._pytree"):  # diffusers imports torcha
     logging.getLogger(talkative).setLevel(logging.ERROR)
 
 import typer
+from typer.core import TyperGroup
 
-from cos_interp.analyses.commands import analyze, report_app, runs_app
-from cos_interp.analyses.exporting.commands import export_app
-from cos_interp.analyses.probing.commands import probe_app
-from cos_interp.interp.check.commands import models_app
 from cos_interp.interp.terminal import Failure, plain_warnings
-from cos_interp.organism.commands import organism_app
-from cos_interp.tasks.commands import tasks_app
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
     help="Find out at which denoising step, in which layer and in which tokens a video diffusion transformer computes its "
     "answer, and prove it causally. Add --debug anywhere for a traceback.",
 )  # fmt: skip
-GROUPS = {
-    "analyze": analyze, "probe": probe_app, "models": models_app, "tasks": tasks_app, "organism": organism_app, "runs": runs_app,
-    "report": report_app, "export": export_app,
-}  # fmt: skip
-for name, group in GROUPS.items():
-    app.add_typer(group, name=name)
+GROUPS = {  # name: where its commands are, and what they are about
+    "analyze": ("analyses.commands:analyze", "Experiments. Each writes a run folder with an HTML report."),
+    "probe": ("analyses.probing.commands:probe_app", "Linear probes that are kept: train, test, look at, apply."),
+    "models": ("interp.check.commands:models_app", "The families of video models, and the proof of their hook names."),
+    "tasks": ("tasks.commands:tasks_app", "The controlled video-reasoning tasks and their verifiers."),
+    "organism": ("organism.commands:organism_app", "The small trained model that ships with the tool."),
+    "runs": ("analyses.commands:runs_app", "Finished and interrupted runs."),
+    "report": ("analyses.commands:report_app", "Pages of finished runs."),
+    "export": ("analyses.exporting.commands:export_app", "What is made here, for other programs."),
+}
+
+
+def _lazy(where: str) -> type[TyperGroup]:
+    """A group whose commands are imported when one of them is asked for, so that ``cos --help`` answers at once."""
+
+    @cache
+    def found() -> TyperGroup:
+        module, _, name = where.partition(":")
+        room = getattr(import_module(f"cos_interp.{module}"), name)
+        room.rich_markup_mode = app.rich_markup_mode
+        return typer.main.get_group(room)
+
+    class Lazy(TyperGroup):
+        def list_commands(self, ctx: Any) -> list[str]:
+            self.commands = found().commands
+            return super().list_commands(ctx)
+
+        def get_command(self, ctx: Any, cmd_name: str) -> Any:
+            self.commands = found().commands
+            return super().get_command(ctx, cmd_name)
+
+    return Lazy
+
+
+for name, (where, about) in GROUPS.items():
+    app.add_typer(typer.Typer(cls=_lazy(where), no_args_is_help=True, help=about), name=name)
 
 
 @app.callback(invoke_without_command=True)

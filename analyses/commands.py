@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from cos_interp.analyses.driver.findings import Finding
     from cos_interp.analyses.driver.settings import AnalysisConfig
 
-analyze = typer.Typer(no_args_is_help=True, help="Experiments. Each writes a run folder with an HTML report.")
-report_app = typer.Typer(no_args_is_help=True, help="Pages of finished runs.")
-runs_app = typer.Typer(no_args_is_help=True, help="Finished and interrupted runs.")
+analyze = typer.Typer()
+report_app = typer.Typer()
+runs_app = typer.Typer()
 
 
 SHARE: dict[str, Any] = {

@@ -14,7 +14,7 @@ from cos_interp.interp.terminal import Failure, Json, check_writable, print_json
 if TYPE_CHECKING:
     from cos_interp.organism.kinds import Attention
 
-organism_app = typer.Typer(no_args_is_help=True, help="The small trained model that ships with the tool.")
+organism_app = typer.Typer()
 
 
 @organism_app.command("train")

@@ -10,7 +10,7 @@ import typer
 from cos_interp.interp.terminal import Failure, Json, print_json, progress_bar, refuse_other_content, write_file, writing
 from cos_interp.tasks import NAMES
 
-tasks_app = typer.Typer(no_args_is_help=True, help="The controlled video-reasoning tasks and their verifiers.")
+tasks_app = typer.Typer()
 
 
 @tasks_app.command("list")

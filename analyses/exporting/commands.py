@@ -13,7 +13,7 @@ from cos_interp.interp.files import whole_folder
 from cos_interp.interp.terminal import Failure, check_writable, print_json, progress_bar, refuse_other_content, resumable, writing
 from cos_interp.tasks.steps import WRITTEN
 
-export_app = typer.Typer(no_args_is_help=True, help="What is made here, for other programs.")
+export_app = typer.Typer()
 
 
 @export_app.command("steps")

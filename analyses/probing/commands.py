@@ -13,7 +13,7 @@ from cos_interp.analyses.driver.options import configured, with_options
 from cos_interp.analyses.probing import ApplyConfig, EvalConfig, FollowConfig, TrainConfig
 from cos_interp.interp.terminal import Failure, Json, check_writable, print_json, progress_bar
 
-probe_app = typer.Typer(no_args_is_help=True, help="Linear probes that are kept: train, test, look at, apply.")
+probe_app = typer.Typer()
 
 Probes = Annotated[Path, typer.Argument(help="Folder of saved probes.")]
 FOLDER = {"folder": (Path, ..., typer.Argument(help="Folder of saved probes."))}

@@ -8,7 +8,7 @@ import typer
 
 from cos_interp.interp.terminal import Json, print_json
 
-models_app = typer.Typer(no_args_is_help=True, help="The families of video models, and the proof of their hook names.")
+models_app = typer.Typer()
 
 
 @models_app.command("list")

@@ -8,7 +8,6 @@ and :mod:`cos_interp.organism`.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from cos_interp import interp
@@ -25,7 +24,7 @@ __all__ += interp.__all__  # a form that type checkers follow
 def __getattr__(name: str) -> Any:
     """Rooms and the instrument's names, imported on first use: the command line answers before torch is loaded."""
     if name == "__version__":
-        return version("cos-interp")
+        return import_module("importlib.metadata").version("cos-interp")
     if name in ROOMS:
         return import_module(f"cos_interp.{name}")
     if name not in __all__:

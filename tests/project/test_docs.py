@@ -92,9 +92,9 @@ def refused(line: str) -> str | None:
         name = words.pop(0)
         if name.isupper() or name in ("...", "--help"):
             return None
-        if name not in command.commands:
+        command = command.get_command(None, name)
+        if command is None:
             return f"no command {name}"
-        command = command.commands[name]
     known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)} | {"--help"}
     return next((f"no option {word}" for word in words if word.startswith("--") and word.split("=")[0] not in known), None)
 

@@ -1,0 +1,1 @@
+"""What the tool costs, beside the same by hand: ``make bench``."""
