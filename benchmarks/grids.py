@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmarks import by_hand
 from benchmarks.shapes import ORGANISM, model
-from benchmarks.timing import Timed, paired
+from benchmarks.timing import paired
 from cos_interp.interp import Patch, record, sweep
 from cos_interp.interp.sharing import Shared
 from cos_interp.interp.sweeping import finished
@@ -26,11 +26,8 @@ def measure() -> dict[str, Any]:
     with torch.no_grad():
         target, donor = (record(hooked, seed=seed, **call) for seed in (0, 1))
         times = paired(_ways(hooked, call, target, donor), ROUNDS)
-        return {
-            "16 cells": times,
-            "batch of 8, largest difference": _apart(hooked, target, donor),
-            "from": _blocks(hooked, target, donor),
-        }
+        apart, blocks = _apart(hooked, target, donor), _blocks(hooked, target, donor)
+    return {"16 cells": times, "batch of 8, largest difference": apart, "from": blocks}
 
 
 def _ways(hooked: Any, call: dict[str, Any], target: Any, donor: Any) -> dict[str, Callable[[], list[Tensor]]]:

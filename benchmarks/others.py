@@ -30,7 +30,7 @@ def decoding() -> dict[str, Timed]:
 
 
 def probes() -> dict[str, Timed]:
-    """CPU time of a logistic probe at 16 places, its strength chosen on three splits by clip: scikit-learn in a loop, and ours."""
+    """CPU time of a logistic probe at 16 places, its strength chosen on three splits: by scikit-learn, and ours."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV, GroupKFold
     from sklearn.pipeline import make_pipeline
@@ -71,10 +71,12 @@ def gradients() -> dict[str, Any]:
         exact = np.array([float(metric(replay(hooked, target, [patch]))) for patch in patches])
     tenth = max(1, len(exact) // 10)
     top = lambda values: set(np.argsort(-np.abs(values), kind="stable")[:tenth])
-    return {
-        "cells": len(patches), "generations": generations, "spearman": float(spearmanr(guessed, exact).statistic),
-        "same sign": float(np.mean(np.sign(guessed) == np.sign(exact))), "largest tenth found": len(top(guessed) & top(exact)) / tenth,
-    }  # fmt: skip
+    agreement = {
+        "spearman": float(spearmanr(guessed, exact).statistic),
+        "same sign": float(np.mean(np.sign(guessed) == np.sign(exact))),
+        "largest tenth found": len(top(guessed) & top(exact)) / tenth,
+    }
+    return {"cells": len(patches), "generations": generations, **agreement}
 
 
 def _by_frame(hooked: Any, donor: Any, layer: int) -> list[Patch]:

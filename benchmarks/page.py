@@ -42,7 +42,8 @@ def _targets(found: Mapping[str, Any]) -> Iterator[str]:
     if "reading" in found:
         for shape, most in (("organism", "1.13"), ("12x384x320", "1.05")):
             yield f"| block outputs, {shape}, over plain | {_ratio(found['reading'][shape]['block outputs'])} | {most} |"
-        yield f"| norms of all sites, 12x384x320, over plain | {_ratio(found['reading']['12x384x320']['all sites but patterns, norms'])} | 1.08 |"
+        norms = found["reading"]["12x384x320"]["all sites but patterns, norms"]
+        yield f"| norms of all sites, 12x384x320, over plain | {_ratio(norms)} | 1.08 |"
     if "grids" in found:
         cells = found["grids"]["16 cells"]
         yield f"| 16 cells of the exact grid over a replay by hand, 1 row a forward | {_ratio(cells['this tool'])} | 1.05 |"
@@ -71,7 +72,8 @@ def _rest(found: Mapping[str, Any]) -> Iterator[str]:
         for name, told in (found.get(part, {}) if kind is None else found.get(part, {}).get(kind, {})).items():
             yield f"| {kind or part}: {name} | {_ratio(told)} | {told['ms']:.0f} ms |"
     if "grids" in found:
-        yield f"| 8 rows a forward: largest difference of latents, relative | {found['grids']['batch of 8, largest difference']:.1e} | |"
+        apart = found["grids"]["batch of 8, largest difference"]
+        yield f"| 8 rows a forward: largest difference of latents, relative | {apart:.1e} | |"
     for name, value in found.get("growth", {}).items():
         yield f"| twice as many {name} | {value:.2f} | 2 is linear |"
     if told := found.get("gradients"):

@@ -58,8 +58,8 @@ def default_patching() -> dict[str, float]:
     """CPU and wall seconds of ``cos analyze patching`` as it is, on an organism and two processes."""
     with tempfile.TemporaryDirectory() as folder:
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-        subprocess.run(
-            [*COS, "analyze", "patching", "--out", f"{folder}/run"], check=True, capture_output=True, env=_environment()
+        asked = [*COS, "analyze", "patching", "--out", f"{folder}/run"]
+        subprocess.run(asked, check=True, capture_output=True, env=_environment())
         )
         after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic() - began
         size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
