@@ -60,7 +60,6 @@ def default_patching() -> dict[str, float]:
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
         asked = [*COS, "analyze", "patching", "--out", f"{folder}/run"]
         subprocess.run(asked, check=True, capture_output=True, env=_environment())
-        )
         after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic() - began
         size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -22,7 +22,7 @@ MODULES = {module(path): file for path, file in FILES.items()} | {"cli": ROOT / 
 
 
 def targets(node: ast.AST) -> set[str]:
-    """The modules of the project that an import statement or a string like ``room.module:name`` names, without ``cos_interp.``."""
+    """The modules of the project that an import statement or a string like ``room.module:name`` names, without the package."""
     if isinstance(node, ast.Constant) and re.fullmatch(r"[\w.]+:\w+", str(node.value)):
         return {str(node.value).partition(":")[0]} & set(MODULES)
     if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("cos_interp"):
