@@ -47,7 +47,7 @@ bench-gpu: $(VENV)/installed
 
 # three seeds of one recipe on items that no rule has seen, at the experiments' own sizes. Each run continues where it was stopped, and is not repeated while
 # model, rules and settings are the same; twins are the same for all three seeds and run once
-FINDINGS = $(BIN)/cos analyze all --confirm --budget none --model organism:$(1) --out runs/findings/$(1)
+FINDINGS = $(BIN)/cos analyze all --confirm --model organism:$(1) --out runs/findings/$(1)
 findings: $(VENV)/installed
 	$(call FINDINGS,seed1)
 	$(call FINDINGS,seed2) --like runs/findings/seed1

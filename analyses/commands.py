@@ -65,6 +65,8 @@ def _analysis(entry: Entry) -> Callable[..., None]:
             asked = {"shard": shard, "submit": submit, "shards": shards, "job": job, "fresh": fresh}
             shared(entry, config, out, asked, as_json, workers=workers, accept_versions=accept_versions)
             return
+        if entry is DOSSIER:
+            _dossier_expected(config)
         ways = {"fresh": fresh, "workers": workers, "accept_versions": accept_versions}
         with resumable() as move:
             _, report = runner(entry.name)(config, out, progress=move, **ways, **_ahead(entry, out, workers))
@@ -77,7 +79,7 @@ def _analysis(entry: Entry) -> Callable[..., None]:
 
 
 def _ahead(entry: Entry, out: Path, workers: int | None) -> dict[str, Any]:
-    """What says before a long run what it takes; a dossier has its budget instead."""
+    """What says before a long run what it takes; that of a dossier is said by :func:`_dossier_expected`."""
     if entry is DOSSIER:
         return {}
     from cos_interp.analyses.driver.ahead import announce
@@ -101,6 +103,14 @@ def _foreseen(name: str, config: AnalysisConfig, out: Path, workers: int | None,
             typer.echo(line, err=not only)
     if found.plan.problems:
         raise typer.Exit(1)
+
+
+def _dossier_expected(config: Any) -> None:
+    """How long a dossier takes, on stderr, before it begins."""
+    from cos_interp.analyses.dossier.run import expected
+
+    if said := expected(config):
+        typer.echo(said, err=True)
 
 
 def _dossier_foreseen(config: Any, out: Path, workers: int | None, as_json: bool) -> None:

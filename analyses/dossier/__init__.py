@@ -1,4 +1,4 @@
-"""The dossier: every experiment at a size that fits a time budget, with the verdict on each claim."""
+"""The dossier: every experiment, and one page with the verdict on each claim."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from cos_interp.analyses.driver.settings import ScoredConfig
 
 
 class DossierConfig(ScoredConfig):
-    """Every experiment at a size that fits a time budget."""
+    """Every experiment, at its own size or one that fits a time budget."""
 
     FILES = ("prompts",)
 
-    budget: str = Field("20m", description="Time for all together: 90s, 20m, 1h; sizes are chosen to fit. none: own sizes.")
+    budget: str = Field("none", description="Time for all together: 90s, 20m, 1h; sizes are chosen to fit. none: own sizes.")
     only: tuple[str, ...] | None = Field(None, description="These experiments only, with commas.")
     twins: int = Field(2, ge=0, le=8, description="Models of random weights beside it; 4 where a run takes under a minute.")
     like: str | None = Field(None, description="A dossier of another model: its sizes, and its twins where they are the same.")
@@ -38,10 +38,11 @@ class ExperimentFacts(Facts):
 ENTRY = Entry(
     "all",
     DossierConfig,
-    "The dossier: every experiment at a size that fits a time budget, with the verdict on each claim.",
+    "The dossier: every experiment, and one page with the verdict on each claim.",
     (
         "cos analyze all",
-        "cos analyze all --budget none --confirm --model organism:seed1 --out runs/seed1",
+        "cos analyze all --twins 0",
+        "cos analyze all --confirm --model organism:seed1 --out runs/seed1",
         "cos analyze all --model organism:seed2 --like runs/seed1 --out runs/seed2",
         "cos analyze all --budget 2h --model path/to/model --only chain-of-steps,commitment --out runs/mine",
     ),

@@ -9,7 +9,7 @@ from typing import Any
 
 from cos_interp.analyses.dossier import DossierConfig
 from cos_interp.analyses.dossier.alike import Like
-from cos_interp.analyses.dossier.run import PILOT, chosen, configured, fitting_items, seconds, settled_size, size_field
+from cos_interp.analyses.dossier.run import PILOT, chosen, configured, fitting_items, seconds, settled_size, size_of
 from cos_interp.analyses.driver.planning import Forecast, bare, of_model
 from cos_interp.interp.errors import InterpError
 
@@ -53,7 +53,7 @@ def parts(config: DossierConfig, out: Path, workers: int | None = None) -> Itera
         allowed = seconds(config.budget) * entry.seconds / sum(e.seconds for e in entries)
         sized = settled_size(entry, config, allowed, other)
         asked = sized or configured(entry, config, PILOT)
-        part = Part(entry.name, getattr(asked, size_field(entry)) or 0, allowed, None, fixed=sized is not None)
+        part = Part(entry.name, size_of(entry, config, asked), allowed, None, fixed=sized is not None)
         try:
             found = of_model(entry.name, asked, model, out, workers, timed=pace is None)
         except ValueError as error:  # as the dossier goes on without it

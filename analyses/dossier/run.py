@@ -1,4 +1,4 @@
-"""``cos analyze all``: every experiment at a size that fits a time budget, and one page with the verdict on each claim."""
+"""``cos analyze all``: every experiment, and one page with the verdict on each claim."""
 
 from __future__ import annotations
 
@@ -67,6 +67,24 @@ def settled_size(entry: Entry, config: DossierConfig, allowed: float, other: ali
     """The settings of an experiment whose size no time decides: another dossier's, or its own where there is no limit."""
     given = other and other.sized(entry)
     return given or (configured(entry, config) if math.isinf(allowed) else None)
+
+
+def size_of(entry: Entry, config: DossierConfig, asked: AnalysisConfig) -> int:
+    """How many items an experiment has with some settings: as they say it, or of own prompts all that there are."""
+    size = None if config.prompts is not None else getattr(asked, size_field(entry))
+    return len(load(entry.name).pieces(asked)) if size is None else int(size)
+
+
+def expected(config: DossierConfig) -> str:
+    """What a dossier of own sizes takes, in words, for who waits for it; "" for one whose budget says it."""
+    if not math.isinf(seconds(config.budget)):
+        return ""
+    entries, beside = chosen(config), f", each beside {config.twins} twins" if config.twins else ""
+    minutes = sum(entry.seconds for entry in entries) * (1 + config.twins) / 60
+    return (
+        f"{len(entries)} experiments{beside}: about {minutes:.0f} minutes for the shipped organisms on two cores; interrupt it and "
+        "run the same command again: it continues"
+    )
 
 
 def fitting_items(allowed: float, pilot_seconds: float) -> int:
@@ -152,8 +170,7 @@ def _one(
             if spent / (1 + config.twins) * fitting / PILOT < SHORT and config.twins == USUAL_TWINS:
                 asked = asked.model_copy(update={"twins": MORE_TWINS})
             _, report = experiment.run_and_report(made, asked, folder, **ways)
-        size = None if config.prompts is not None else getattr(asked, size_field(entry))
-        said |= {"command": command_line(entry.name, asked), "items": len(made.pieces(asked)) if size is None else size}
+        said |= {"command": command_line(entry.name, asked), "items": size_of(entry, config, asked)}
         said |= {"lines": tuple(report.lines), "findings": tuple(map(Finding.of, report.data.get("findings", [])))}
         said |= {"figure": _small_figure(report)}
     except (ValueError, RuntimeError, OSError) as error:  # one experiment that cannot run does not end the dossier
