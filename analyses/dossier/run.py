@@ -81,10 +81,8 @@ def expected(config: DossierConfig) -> str:
         return ""
     entries, beside = chosen(config), f", each beside {config.twins} twins" if config.twins else ""
     minutes = sum(entry.seconds for entry in entries) * (1 + config.twins) / 60
-    return (
-        f"{len(entries)} experiments{beside}: about {minutes:.0f} minutes for the shipped organisms on two cores; interrupt it and "
-        "run the same command again: it continues"
-    )
+    what = f"{len(entries)} experiments{beside}: about {minutes:.0f} minutes for the shipped organisms on two cores"
+    return f"{what}; interrupt it and run the same command again: it continues"
 
 
 def fitting_items(allowed: float, pilot_seconds: float) -> int:

@@ -148,9 +148,9 @@ def test_a_failure_that_may_pass_is_not_kept(counted, organism, tmp_path, monkey
     with monkeypatch.context() as broken:
         broken.setattr(experiment, "run_and_report", lost)
         with pytest.raises(RunError, match="count failed and may succeed next time"):
-            dossier.run_and_report(DossierConfig(), tmp_path / "run", model=organism, workers=1)
+            dossier.run_and_report(DossierConfig(budget="1h"), tmp_path / "run", model=organism, workers=1)
     assert "a worker process died" in (tmp_path / "run/report.html").read_text()
-    result, _ = dossier.run_and_report(DossierConfig(), tmp_path / "run", model=organism, workers=1)
+    result, _ = dossier.run_and_report(DossierConfig(budget="1h"), tmp_path / "run", model=organism, workers=1)
     assert result.units["count"].items == dossier.LARGEST and RunStore(tmp_path / "run").verify() == []
 
 
