@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from cos_interp.reports.style import drawn_on
 
 BASELINES = ("x_t", "first frame", "position", "shuffled", "majority")
 
@@ -16,7 +18,8 @@ def grid_figure(scores: pd.DataFrame) -> Figure:
     table = scores.pivot(index="name", columns="step", values="score")
     table = table.loc[list(dict.fromkeys(scores.sort_values("layer", kind="stable")["name"]))]
     sigmas = scores.drop_duplicates("step").set_index("step").sigma
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 3.6), layout="constrained")
+    figure = drawn_on((12, 3.6))
+    left, right = figure.subplots(1, 2)
     metric = "R2" if (scores.kind == "ridge").all() else "balanced accuracy"
     sns.heatmap(table, ax=left, cmap="viridis", cbar_kws={"label": metric}, xticklabels=False)
     left.invert_yaxis()
@@ -34,7 +37,7 @@ def grid_figure(scores: pd.DataFrame) -> Figure:
     return figure
 
 
-def _step_axis(axis: plt.Axes, steps: list[int], sigmas: pd.Series, shift: float) -> None:
+def _step_axis(axis: Axes, steps: list[int], sigmas: pd.Series, shift: float) -> None:
     shown = steps[:: max(1, len(steps) // 10)]
     places = [steps.index(s) + shift if shift else s for s in shown]
     axis.set_xticks(np.array(places, float))

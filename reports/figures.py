@@ -6,30 +6,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib
-
-matplotlib.use("agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cos_interp.reports.drawing import STOPS, Curves, Drawing, Maps, Numbers
-from cos_interp.reports.style import PALETTE, style, svg, widest
+from cos_interp.reports.style import PALETTE, drawn_on, style, svg, widest
 
 
-def subplots(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[plt.Axes]]:
+def subplots(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
     """A figure with ``count`` axes of a size in inches, filled row by row, no wider than it may be; call it within the style."""
     width = min(width, widest())
     columns = int(min(columns, count, max(1, widest() // width)))
     rows = -(-count // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False, layout="constrained")
-    for axis in axes.flat[count:]:
+    figure = drawn_on((width * columns, height * rows))
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axis in axes[count:]:
         axis.remove()
-    return figure, list(axes.flat[:count])
+    return figure, axes[:count]
 
 
-def _is_left(axis: plt.Axes) -> bool:
+def _is_left(axis: Axes) -> bool:
     """Whether an axis of a grid stands at its left side."""
     spec = axis.get_subplotspec()
     return spec is not None and spec.is_first_col()
@@ -74,7 +73,8 @@ def heat_maps(
 def profiles(curves: Sequence[tuple[str, pd.DataFrame]], expected: dict[str, list[float]], steps: list[int]) -> Drawing:
     """Effect by step against sigma with 95 % bands; the trivial expectations dashed."""
     with matplotlib.rc_context(style()):
-        figure, axis = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
+        figure = drawn_on((6.4, 3.2))
+        axis = figure.subplots()
         sigmas: list[float] = []
         for (name, table), colour in zip(curves, sns.color_palette(PALETTE), strict=False):
             axis.plot(table.step, table["mean"], marker="o", ms=3, label=f"{name} (n = {table.n.max()})", color=colour)
@@ -145,7 +145,7 @@ def _shown(made: Sequence[Panel]) -> Curves | Numbers:
     return Curves(points, along[0]) if len(along) == 1 else Numbers(points)
 
 
-def _draw(axis: plt.Axes, panel: Panel) -> None:
+def _draw(axis: Axes, panel: Panel) -> None:
     palette = sns.color_palette(PALETTE if len(panel.curves) <= 10 else "husl", max(10, len(panel.curves)))
     for place, (curve, colour) in enumerate(zip(panel.curves, palette, strict=False)):
         table = curve.table
@@ -199,7 +199,8 @@ def matrix_maps(
 def bars(groups: pd.DataFrame, ylabel: str, reference: float | None = None) -> Drawing:
     """Means with 95 % whiskers; ``groups`` has the columns ``name, mean, low, high``."""
     with matplotlib.rc_context(style()):
-        figure, axis = plt.subplots(figsize=(max(4.0, 0.55 * len(groups) + 1.5), 3.2), layout="constrained")
+        figure = drawn_on((max(4.0, 0.55 * len(groups) + 1.5), 3.2))
+        axis = figure.subplots()
         mean = groups["mean"].astype(float)
         low, high = groups.low.astype(float).fillna(mean), groups.high.astype(float).fillna(mean)
         axis.bar(range(len(groups)), mean, color=sns.color_palette(PALETTE)[0], alpha=0.75)

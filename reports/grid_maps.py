@@ -8,11 +8,8 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-matplotlib.use("agg")
-import matplotlib.pyplot as plt
-
 from cos_interp.reports.drawing import Drawing, Numbers
-from cos_interp.reports.style import style, svg
+from cos_interp.reports.style import drawn_on, style, svg
 
 
 def grid_maps(
@@ -29,7 +26,8 @@ def grid_maps(
     extra = picture is not None
     height, width = 0.95 * len(rows) + 0.5, 0.95 * (frames + extra) + 1.6
     with matplotlib.rc_context(style()):
-        figure, axes = plt.subplots(len(rows), frames + extra, figsize=(width, height), squeeze=False, layout="constrained")
+        figure = drawn_on((width, height))
+        axes = figure.subplots(len(rows), frames + extra, squeeze=False)
         for axis in axes.flat:
             axis.set(xticks=[], yticks=[])
         for line, (name, values) in enumerate(rows):

@@ -5,10 +5,8 @@ from __future__ import annotations
 import matplotlib
 import numpy as np
 import pandas as pd
-
-matplotlib.use("agg")
-import matplotlib.pyplot as plt
 import seaborn as sns
+from matplotlib.axes import Axes
 
 from cos_interp.reports.drawing import Drawing, Numbers
 from cos_interp.reports.figures import subplots
@@ -28,7 +26,7 @@ def grouped_points(made: list[tuple[str, pd.DataFrame]], reference: str | None =
     return Drawing(svg(figure), Numbers(pd.concat([table.assign(of=label) for label, table in made])))
 
 
-def _draw(axis: plt.Axes, table: pd.DataFrame, label: str, reference: str | None) -> None:
+def _draw(axis: Axes, table: pd.DataFrame, label: str, reference: str | None) -> None:
     places = list(dict.fromkeys(table[table.series != reference].place))
     series = [name for name in dict.fromkeys(table.series) if name != reference]
     shift = np.linspace(-0.28, 0.28, len(series)) if len(series) > 1 else [0.0]

@@ -9,10 +9,8 @@ from contextvars import ContextVar
 from typing import Any
 
 import matplotlib
-
-matplotlib.use("agg")
-import matplotlib.pyplot as plt
 import seaborn as sns
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 PAGE: dict[Any, Any] = {
@@ -27,6 +25,13 @@ WIDEST, WIDEST_OF_A_PAGE = 7.0, 100.0  # inches of a figure: two columns of a pa
 Printed = MutableMapping[str, bytes]  # the PDF of a figure by its SVG text
 
 _printed: ContextVar[Printed | None] = ContextVar("printed", default=None)
+
+
+def drawn_on(figsize: tuple[float, float]) -> Figure:
+    """A figure of a size in inches to draw on, which is not pyplot's: no window, and a notebook's backend stays as it is."""
+    figure = Figure(figsize=figsize, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def style() -> dict[Any, Any]:
@@ -58,7 +63,7 @@ def _paper() -> dict[Any, Any]:
 
 
 def svg(figure: Figure) -> str:
-    """The figure as an ``<svg>`` element without a document header or a date; closes it."""
+    """The figure as an ``<svg>`` element without a document header or a date."""
     buffer, printed = io.StringIO(), _printed.get()
     with matplotlib.rc_context(style()):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight")
@@ -66,7 +71,6 @@ def svg(figure: Figure) -> str:
         text = text[text.index("<svg") :]
         if printed is not None:
             printed[text] = _pdf(figure)
-    plt.close(figure)
     return text
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import matplotlib
 import numpy as np
 import pandas as pd
-
-matplotlib.use("agg")
-import matplotlib.pyplot as plt
 import seaborn as sns
+from matplotlib.axes import Axes
 
 from cos_interp.reports.drawing import Drawing, Numbers
 from cos_interp.reports.figures import subplots
@@ -36,7 +34,7 @@ def _numbers(rows: pd.DataFrame) -> pd.DataFrame:
     return shown.groupby(place, dropna=False, sort=False).effect.agg(["mean", "count"]).reset_index()
 
 
-def _parts(axis: plt.Axes, rows: pd.DataFrame) -> None:
+def _parts(axis: Axes, rows: pd.DataFrame) -> None:
     for part, colour in zip(NAMES, sns.color_palette(PALETTE), strict=False):
         if len(mine := rows[rows.part == part]):
             _line(axis, mine, "layer", NAMES[part], colour)
@@ -44,7 +42,7 @@ def _parts(axis: plt.Axes, rows: pd.DataFrame) -> None:
     _dressed(axis)
 
 
-def _heads(axis: plt.Axes, rows: pd.DataFrame) -> None:
+def _heads(axis: Axes, rows: pd.DataFrame) -> None:
     axis.set(title="2. By which head? One at a time")
     if rows.empty:
         axis.text(0.5, 0.5, "no part with heads", ha="center", transform=axis.transAxes)
@@ -55,13 +53,13 @@ def _heads(axis: plt.Axes, rows: pd.DataFrame) -> None:
     axis.set(xlabel="head", ylabel="")
 
 
-def _tokens(axis: plt.Axes, rows: pd.DataFrame) -> None:
+def _tokens(axis: Axes, rows: pd.DataFrame) -> None:
     table = rows.pivot_table(index="group", columns="layer", values="effect")
     _map(axis, table.loc[list(dict.fromkeys(rows.group))].rename(index=lambda name: name.replace("_", " ")))
     axis.set(title="3. In which tokens does it sit, block after block?", xlabel="residual stream after layer", ylabel="")
 
 
-def _steps(axis: plt.Axes, rows: pd.DataFrame, sigmas: list[float]) -> None:
+def _steps(axis: Axes, rows: pd.DataFrame, sigmas: list[float]) -> None:
     axis.set(title="4. When? Patched from a step on", xlabel="first step, sigma", ylabel="effect")
     places = list(dict.fromkeys(zip(rows.part, rows.layer, strict=True)))
     for (part, layer), colour in zip(places, sns.color_palette(PALETTE), strict=False):
@@ -72,14 +70,14 @@ def _steps(axis: plt.Axes, rows: pd.DataFrame, sigmas: list[float]) -> None:
     _dressed(axis)
 
 
-def _line(axis: plt.Axes, rows: pd.DataFrame, along: str, label: str, colour: tuple[float, float, float]) -> None:
+def _line(axis: Axes, rows: pd.DataFrame, along: str, label: str, colour: tuple[float, float, float]) -> None:
     """The mean over pairs, and each pair as a point."""
     mean = rows.groupby(along).effect.mean()
     axis.plot(mean.index.astype(float), mean, marker="o", ms=3, lw=1.4, label=label, color=colour)
     axis.plot(rows[along].astype(float), rows.effect, ".", ms=2, color=colour, alpha=0.5)
 
 
-def _dressed(axis: plt.Axes) -> None:
+def _dressed(axis: Axes) -> None:
     axis.axhline(0, color="0.8", lw=0.7, zorder=0)
     axis.axhline(1, color="0.8", lw=0.7, ls="--", zorder=0)
     if axis.lines and axis.get_legend_handles_labels()[0]:
@@ -87,7 +85,7 @@ def _dressed(axis: plt.Axes) -> None:
     sns.despine(ax=axis)
 
 
-def _map(axis: plt.Axes, table: pd.DataFrame) -> None:
+def _map(axis: Axes, table: pd.DataFrame) -> None:
     marks = np.vectorize(lambda value: f"{value:.2f}".replace("0.", "."))(table.to_numpy(float)) if table.size else None
     sns.heatmap(
         table.astype(float), ax=axis, cbar=False, vmin=-1, vmax=1, cmap="RdBu_r", annot=marks, fmt="", annot_kws={"size": 6},

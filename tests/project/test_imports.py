@@ -43,3 +43,27 @@ def test_help_loads_no_heavy_library():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_first_help_loads_no_experiment():
+    code = (
+        "import sys\nfrom cos_interp import cli\nfrom typer.testing import CliRunner\n"
+        "said = CliRunner().invoke(cli.app, ['--help']).output\n"
+        "assert all(name in said for name in cli.GROUPS), said\n"
+        "assert not {'cos_interp.analyses', 'pydantic'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_drawing_leaves_pyplot_as_it_is():
+    """A notebook's backend is not changed, and no figure stays open."""
+    code = (
+        "import matplotlib\nmatplotlib.use('svg')\n"
+        "import pandas as pd\nfrom cos_interp.reports.figures import bars, matrix_maps\n"
+        "table = pd.DataFrame([[0.0, 1.0], [1.0, 0.5]])\n"
+        "assert '<svg' in bars(pd.DataFrame({'name': ['a'], 'mean': [1.0], 'low': [0.5], 'high': [1.5]}), 'y')\n"
+        "assert '<svg' in matrix_maps([('one', table)], 'x', 'y', 'effect')\n"
+        "import matplotlib.pyplot as plt\n"
+        "assert matplotlib.get_backend() == 'svg' and not plt.get_fignums()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
