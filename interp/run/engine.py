@@ -85,7 +85,8 @@ class ExpertEngine:
     """One transformer, wrapped once. Not for concurrent use."""
 
     def __init__(self, name: str, transformer: nn.Module):
-        refuse_untraceable(name, transformer)
+        self.modules = list(transformer.named_modules())  # as they were wrapped
+        refuse_untraceable(name, transformer, self.modules)
         self.name, self.adapter = name, adapter_for(transformer)
         self.module: Any = transformer  # with what diffusers adds to a module: config, dtype, cache_context
         reason = self.adapter.refuses(transformer.config)
@@ -102,15 +103,16 @@ class ExpertEngine:
 
     def ready(self) -> None:
         """Before a run: what was loaded, hooked or replaced in the transformer since the last one is wrapped, or refused."""
-        refuse_untraceable(self.name, self.module)
+        modules = list(self.module.named_modules())
+        refuse_untraceable(self.name, self.module, modules)
         blocks = [path for path, _ in self.adapter.blocks(self.module)]
         if blocks != self.blocks:
             raise InterpError(
                 f"{self.name} has {len(blocks)} blocks now, and had {len(self.blocks)} when this model was made: make another "
                 "with from_pipeline(pipe)"
             )
-        if not wrapped(self.env, self.module):
-            self.env = wrap(self.module)
+        if not wrapped(self.modules, modules):
+            self.env, self.modules = wrap(self.module), modules
 
     def envoy(self, path: str) -> nnsight.Envoy:
         found = self.env
@@ -126,7 +128,7 @@ class ExpertEngine:
         self.block_calls += hidden.shape[0] * (self.layers - (skip.layer if skip else 0))
         if not visits and skip is None:
             read = self.env.interleaver.interleaving  # by the block of trace_call
-            with only_reading(self.name, self.module) if read else contextlib.nullcontext():
+            with only_reading(self.name, self.modules) if read else contextlib.nullcontext():
                 return self.module(*args, **kwargs)
         call = {"hidden_states": hidden, **kwargs}
         dims, grid = self.adapter.dims(call), self.adapter.call_grid(self.module, call)
@@ -136,7 +138,7 @@ class ExpertEngine:
                 self._source(point)  # installed before the forward, else the first trace misses it
         outer = [(p, visits[p.name]) for p in ordered if p.key not in sdpa.INNER]
         serving = self._serving([(p, visits[p.name]) for p in ordered if p.key in sdpa.INNER], grid)
-        with serving, only_reading(self.name, self.module):
+        with only_reading(self.name, self.modules), serving:  # whose own hooks need no watching
             if not outer and skip is None:
                 out = self.module(*args, **kwargs)
             else:

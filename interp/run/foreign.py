@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from typing import Any
 
 import torch
@@ -21,10 +21,11 @@ PLACES = ("_forward_hooks", "_forward_pre_hooks")  # hooks by number, in every m
 
 
 @contextlib.contextmanager
-def only_reading(name: str, transformer: nn.Module) -> Iterator[None]:
-    """For the length of a block a forward hook that returns something else, or writes into what it gets, raises InterpError."""
+def only_reading(name: str, modules: Iterable[tuple[str, nn.Module]]) -> Iterator[None]:
+    """For the length of a block a forward hook of a transformer's modules that returns something else, or writes into what it
+    gets, raises InterpError."""
     with contextlib.ExitStack() as stack:
-        for path, module in transformer.named_modules():
+        for path, module in modules:
             for place in PLACES:
                 if hooks := getattr(module, place):
                     stack.enter_context(_watched(hooks, f"{name}.{path}".rstrip(".")))

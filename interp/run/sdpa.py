@@ -26,8 +26,9 @@ def attention_pattern(query: Tensor, key: Tensor, mask: Tensor | None, scale: fl
     scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
     if causal:
         scores = scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), float("-inf"))
-    if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
+    if mask is None:
+        return scores.softmax(-1)
+    scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
     nothing = (scores == float("-inf")).all(-1, keepdim=True)  # a query that may look at nothing, as padding
     return scores.masked_fill(nothing, 0.0).softmax(-1).masked_fill(nothing, 0.0) if nothing.any() else scores.softmax(-1)
 
@@ -50,18 +51,28 @@ class ServeAttention(TorchFunctionMode):
     def __enter__(self) -> ServeAttention:
         for module in self.servers:
             self.handles += [
-                module.register_forward_pre_hook(lambda m, *_: self.running.append([m, 0])),
-                module.register_forward_hook(lambda *_: self.running.pop() and None, always_call=True),
+                module.register_forward_pre_hook(self._begins),
+                module.register_forward_hook(self._ends, always_call=True),
             ]
-        if self.servers:  # each of a forward's many functions would go through it for nothing
-            super().__enter__()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for handle in self.handles:
             handle.remove()
-        if self.servers:
+        if self.running:  # left without its hook
+            self.running.clear()
             super().__exit__(kind, error, trace)
+
+    def _begins(self, module: nn.Module, *_: Any) -> None:
+        """An attention runs. Outside of one, each of a forward's many functions would go through the mode for nothing."""
+        if not self.running:
+            super().__enter__()
+        self.running.append([module, 0])
+
+    def _ends(self, *_: Any) -> None:
+        self.running.pop()
+        if not self.running:
+            super().__exit__(None, None, None)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -56,7 +57,7 @@ class Stage:
         check_output(engine.module, out, engine.adapter.output_item)
         where = f"{engine.name}'s output at step {calls[0].step} ({'/'.join(call.branch for call in calls)})"
         for stream in streams(out):
-            check_finite(stream, where, [engine.module, *_modules(self.pipe)])
+            check_finite(stream, where, itertools.chain([engine.module], _modules(self.pipe)))
         parts = zip(*(stream.chunk(len(calls)) for stream in streams(out)), strict=True)
         self.run.outputs.extend(tuple(stream.clone() for stream in branch) for branch in parts)
         self.noise.leave()
@@ -258,6 +259,6 @@ class Stage:
             engine.ready()
 
 
-def _modules(pipe: Any) -> list[nn.Module]:
-    """The components that compute, without the experts, whose places our stand-ins hold."""
-    return [part for part in pipe.components.values() if isinstance(part, nn.Module) and not isinstance(part, Proxy)]
+def _modules(pipe: Any) -> Iterator[nn.Module]:
+    """The components that compute, without the experts, whose places our stand-ins hold. Looked up when they are asked for."""
+    yield from (part for part in pipe.components.values() if isinstance(part, nn.Module) and not isinstance(part, Proxy))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import nnsight
@@ -35,15 +35,15 @@ class Traced(nnsight.NNsight):
         return None
 
 
-def refuse_untraceable(name: str, transformer: nn.Module) -> None:
+def refuse_untraceable(name: str, transformer: nn.Module, modules: Sequence[tuple[str, nn.Module]]) -> None:
     """Raise InterpError for what runs around or instead of the hooks: compiled code, block caches, parallel layouts."""
     if getattr(transformer, "is_cache_enabled", False):
         raise InterpError(f"{name} has a block cache, which skips layers: call {name}.disable_cache() first")
     if getattr(transformer, "_parallel_config", None) is not None:
         raise InterpError(f"{name} is split over processes, each of which sees a part of it: load it without parallel_config")
-    for path, module in transformer.named_modules():
+    for path, module in modules:
         where = f"{name}.{path}".rstrip(".")
-        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
+        if "_orig_mod" in module._modules or module._compiled_call_impl is not None:
             raise InterpError(f"{where} is compiled; hooks do not fire in compiled code: load the pipeline without torch.compile")
         for hook in _registry_hooks(module):
             if hook not in HARMLESS:
@@ -53,12 +53,10 @@ def refuse_untraceable(name: str, transformer: nn.Module) -> None:
                 )
 
 
-def wrapped(env: Traced | None, transformer: nn.Module) -> bool:
-    """Whether ``env`` sees every module of the transformer as it is now."""
-    if env is None:
-        return False
-    modules, known = list(transformer.modules()), [envoy._module for envoy in env.modules()]
-    return {id(m) for m in modules} == {id(m) for m in known} and all(isinstance(_innermost(m), Controller) for m in modules)
+def wrapped(known: Sequence[tuple[str, nn.Module]], modules: Sequence[tuple[str, nn.Module]]) -> bool:
+    """Whether a wrapping made when a transformer had the modules ``known`` sees every one that it has now."""
+    same = len(known) == len(modules) and all(one is other for (_, one), (_, other) in zip(known, modules, strict=True))
+    return same and all(isinstance(_innermost(module), Controller) for _, module in modules)
 
 
 def wrap(transformer: nn.Module) -> Traced:
