@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, KeysView, Sequence, ValuesView
+from collections.abc import ItemsView, Iterator, KeysView, MutableMapping, Sequence, ValuesView
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
@@ -15,6 +15,7 @@ from cos_interp.interp import cache_file
 from cos_interp.interp.address import BRANCHES, AddressError, parse_index
 from cos_interp.interp.cache_plan import CachePlan
 from cos_interp.interp.errors import InterpError
+from cos_interp.interp.places import Place
 from cos_interp.interp.selecting import spread, whole
 from cos_interp.interp.views import GRID, axes_of
 
@@ -81,10 +82,11 @@ class ActivationCache:
     Shapes are those of the name's kind: ``[batch, frame, row, col, d_model]`` for the residual stream, with ``head, d_head`` at
     the end for ``attn.hook_z``; ``[batch, head, frame, row, col, key]`` for a pattern, ``[batch, channel, frame, row, col]`` for
     latents. With chosen ``tokens`` one axis ``token`` stands for frame, row and col, in row-major order. Values are copies in the
-    model's own dtype, on its device. Raises KeyError, which says what the cache holds, for what was not kept.
+    model's own dtype, on its device; ``store`` may keep them elsewhere, see
+    :mod:`cos_interp.interp.places`. Raises KeyError, which says what the cache holds, for what was not kept.
     """
 
-    store: dict[tuple[str, int, str | None], Tensor] = field(default_factory=dict)
+    store: MutableMapping[tuple[str, int, str | None], Tensor] = field(default_factory=dict)
     axes: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @overload
@@ -152,7 +154,7 @@ class ActivationCache:
     @property
     def nbytes(self) -> int:
         """Bytes of all activations."""
-        return sum(t.numel() * t.element_size() for t in self.store.values())
+        return self.store.nbytes if isinstance(self.store, Place) else sum(act.nbytes for act in self.store.values())
 
     def stack(self, name: str, steps: Steps = slice(None), branch: str | None = "cond") -> OverSteps:
         """One name at all kept steps, those of a range of step numbers, or several that must all be there, ``[step, ...]``
@@ -218,13 +220,18 @@ class ActivationCache:
         """Read what :meth:`save` wrote, onto the CPU. InterpError for a file that is damaged, or is no cache."""
         return cls(*cache_file.read(Path(path)))
 
-    def keep(self, name: str, kind: str, step: int, branch: str | None, act: Tensor, plan: CachePlan) -> int:
-        """Select, reduce, copy; returns the bytes of what was added."""
+    def keep(self, name: str, kind: str, step: int, branch: str | None, act: Tensor, plan: CachePlan, kept: int = 0) -> int:
+        """Select, reduce, copy; returns the bytes of what was added to those that were ``kept``. BudgetExceeded for more than the
+        plan's, before it is added."""
         act, axes = selected(act, axes_of(kind, act), plan, name)
+        plan.check_kept(kept + act.nbytes, name, step)
         key, act = (name, step, branch), act.detach()
-        self.store[key] = joined_rows(self.store[key], act) if key in self.store else act.clone()
+        if key in self.store:
+            self.store[key] = joined_rows(self.store[key], act)
+        else:
+            self.store[key] = act if isinstance(self.store, Place) else act.clone()
         self.axes[name] = axes
-        return act.numel() * act.element_size()
+        return act.nbytes
 
 
 def selected(act: Tensor, axes: tuple[str, ...], plan: CachePlan, name: str) -> tuple[Tensor, tuple[str, ...]]:

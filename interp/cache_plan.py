@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from cos_interp.interp.address import BRANCHES
 from cos_interp.interp.errors import BudgetExceeded, InterpError
 from cos_interp.interp.limits import shown_size
+from cos_interp.interp.places import Place
 from cos_interp.interp.run.finite import check_finite
 from cos_interp.interp.scalars import has_numbers
-from cos_interp.interp.selecting import numbers, token_mask
+from cos_interp.interp.selecting import numbers, token_mask, words
 from cos_interp.interp.views import GRID
 
 DEFAULT_BUDGET = 4 << 30  # bytes
@@ -85,12 +87,12 @@ class CachePlan:
             )
 
     def check_kept(self, kept: int, name: str, step: int) -> None:
-        """BudgetExceeded for a run that has kept more than its budget: what a function makes of an activation, or how long a text
-        is, was not known before."""
+        """BudgetExceeded for a run that would keep more than its budget: what a function makes of an activation, or how long a
+        text is, was not known before."""
         if kept > self.budget:
             raise BudgetExceeded(
-                f"the cache holds {shown_size(kept)} at {name}, step {step}, the budget is {shown_size(self.budget)}: ask for "
-                "fewer steps, names or tokens, reduce to less, or pass a larger max_bytes"
+                f"the cache would hold {shown_size(kept)} at {name}, step {step}, the budget is {shown_size(self.budget)}: ask "
+                "for fewer steps, names or tokens, reduce to less, or pass a larger max_bytes"
             )
 
 
@@ -104,6 +106,7 @@ class CacheRequest:
     tokens: Tokens
     reduce: Callable[[Tensor, tuple[str, ...], str], Reduced] | None
     budget: int
+    place: Place | None = None
 
     def known_steps(self, steps: int) -> frozenset[int]:
         """The steps asked for, in a run of so many. InterpError where it lacks one of them."""
@@ -113,6 +116,15 @@ class CacheRequest:
         """The plan for a run of so many steps over a token grid. InterpError for steps or tokens that it does not have."""
         mask = token_mask(self.tokens, grid)
         return CachePlan(self.names, self.known_steps(steps), self.branches, mask, self.reduce, self.budget)
+
+
+def requested(
+    names: Sequence[str], steps: Steps, branches: Any, tokens: Tokens, reduce: str | Reduce | None, max_bytes: int,
+    place: Place | None = None,
+) -> CacheRequest:  # fmt: skip
+    """A request in the words of ``run_with_cache``. InterpError for a branch, reduction or budget that is none."""
+    in_branches = None if branches is None else words(branches, "branches", BRANCHES)
+    return CacheRequest(tuple(names), steps, in_branches, tokens, as_reduce(reduce), checked_budget(max_bytes), place)
 
 
 def as_reduce(reduce: str | Reduce | None) -> Callable[[Tensor, tuple[str, ...], str], Reduced] | None:

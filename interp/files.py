@@ -66,8 +66,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def is_leftover(path: Path) -> bool:
-    """Whether a file is what a write that was killed left behind."""
-    return path.match(TEMPORARY.format("*"))
+    """Whether a file is what a write that was killed left behind, or lies in a folder that is."""
+    return any(part.match(TEMPORARY.format("*")) for part in map(Path, path.parts))
 
 
 def read_regular(path: Path) -> bytes:

@@ -13,6 +13,7 @@ from cos_interp.interp.cache import ActivationCache
 from cos_interp.interp.cache_plan import CachePlan, CacheRequest
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.families.adapter import Point
+from cos_interp.interp.places import Place
 from cos_interp.interp.replacing import replacement
 from cos_interp.interp.run.clock import Call, Hook, Step
 from cos_interp.interp.run.director import Director
@@ -40,7 +41,8 @@ class Hooked(Director):
         self, pipe: Any, engines: Mapping[str, ExpertEngine], edits: Edits, steps: int, request: CacheRequest | None = None
     ):
         self.pipe, self.engines, self.edits, self.steps = pipe, engines, tuple(edits), steps
-        self.request, self.cache, self.kept = request, ActivationCache(), 0  # bytes
+        self.request, self.kept = request, 0  # bytes
+        self.cache = ActivationCache() if request is None else in_place(request.place)
         self.acted: list[set[int]] = [set() for _ in self.edits]  # the steps at which each did
         self.plan: CachePlan | None = None  # where something was requested, from the prepared latents on
         if request is not None:
@@ -147,9 +149,19 @@ class Hooked(Director):
             new = apply_edit(current, address, function, hook, axes_of(kind, act))
             changed = changed if new is None else new
         if plan is not None:
-            self.kept += self.cache.keep(hook.name, kind, hook.step, hook.branch, act if changed is None else changed, plan)
-            plan.check_kept(self.kept, hook.name, hook.step)
+            at, left = (hook.name, kind, hook.step, hook.branch), act if changed is None else changed
+            self.kept += self.cache.keep(*at, left, plan, self.kept)
         return changed
+
+
+def in_place(place: Place | None) -> ActivationCache:
+    """An empty cache that keeps in a place; None: where activations are computed. InterpError for a place that is in use."""
+    if place is None:
+        return ActivationCache()
+    if not isinstance(place, Place) or len(place):
+        given = "holds another cache's activations" if isinstance(place, Place) else f"is {type(place).__name__}"
+        raise InterpError(f"place {given}: give a new HostMemory() or Disk() of cos_interp.interp.places to each run")
+    return ActivationCache(place)
 
 
 def checked_hooks(fwd_hooks: Any) -> list[FwdHook]:

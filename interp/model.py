@@ -20,7 +20,7 @@ from cos_interp.interp import batch
 from cos_interp.interp.address import BRANCHES, Address
 from cos_interp.interp.batch import described
 from cos_interp.interp.cache import ActivationCache
-from cos_interp.interp.cache_plan import DEFAULT_BUDGET, CachePlan, CacheRequest, Reduce, Steps, Tokens, as_reduce, checked_budget
+from cos_interp.interp.cache_plan import DEFAULT_BUDGET, CachePlan, CacheRequest, Reduce, Steps, Tokens, requested
 from cos_interp.interp.call import check_call, checked_output_type
 from cos_interp.interp.errors import InterpError, unknown_hook
 from cos_interp.interp.families import decoding
@@ -34,6 +34,7 @@ from cos_interp.interp.gradient.taking import Gradients, taken
 from cos_interp.interp.gradient.target import Metric, Target, target_of
 from cos_interp.interp.hooking import TRAJECTORY, EditFn, FwdHook, Hooked, checked_hooks, kind_of
 from cos_interp.interp.loading import load_pipeline
+from cos_interp.interp.places import Place
 from cos_interp.interp.run.director import Director, Prepared
 from cos_interp.interp.run.door import CallTracer, TracedCall
 from cos_interp.interp.run.engine import ExpertEngine
@@ -239,26 +240,21 @@ class HookedVideoPipeline:
         tokens: Tokens = None,
         reduce: str | Reduce | None = None,
         max_bytes: int = DEFAULT_BUDGET,
+        place: Place | None = None,
         **kwargs: Any,
     ) -> tuple[Run, ActivationCache]:
         """Generate and keep activations. Edits that are active are seen by the cache.
 
         ``names`` are hook names, which may hold ``*``; ``steps`` a number, several, a range, a slice, or ``"all"``. ``tokens`` is
         a bool mask ``[frame, row, col]`` over the token grid or ``{"frame": [...], ...}``. ``reduce`` is ``"norm"`` (L2 over
-        channels), ``"mean"`` (over tokens) or a function of an activation, which gets a tensor and gives one. See
-        :class:`~cos_interp.interp.cache.ActivationCache` for what is kept, in which shapes.
+        channels), ``"mean"`` (over tokens) or a function of an activation, which gets a tensor and gives one. ``place``: a
+        :mod:`place <cos_interp.interp.places>` of its own in host memory or on disk; without one activations stay where they are
+        computed. See :class:`~cos_interp.interp.cache.ActivationCache` for what is kept, in which shapes.
 
         Raises UnknownHook for a name that the model does not have, InterpError for steps, branches or tokens that the run does
         not have, and BudgetExceeded before the first transformer call when more than ``max_bytes`` would be kept.
         """
-        return self._hooked(kwargs, self._request(names, steps, branches, tokens, reduce, max_bytes))
-
-    def _request(
-        self, names: str | Sequence[str], steps: Steps, branches: Any, tokens: Tokens, reduce: str | Reduce | None, max_bytes: int
-    ) -> CacheRequest:
-        in_branches = None if branches is None else words(branches, "branches", BRANCHES)
-        budget = checked_budget(max_bytes)
-        return CacheRequest(tuple(self.matching(names)), steps, in_branches, tokens, as_reduce(reduce), budget)
+        return self._hooked(kwargs, requested(self.matching(names), steps, branches, tokens, reduce, max_bytes, place))
 
     def gradients(
         self,
@@ -287,7 +283,7 @@ class HookedVideoPipeline:
         Raises InterpError for a metric that autograd does not see through, for hooks that are on, for a run of several videos
         or of another model, and for a loop that does not move as its gradient says, which is measured in every sweep.
         """
-        request = self._request(names, steps, branches, tokens, reduce, max_bytes)
+        request = requested(self.matching(names), steps, branches, tokens, reduce, max_bytes)
         address = None if of is None else self._known(of if isinstance(of, Address) else Address.parse(of))
         if run is not None and kwargs:
             raise InterpError(f"run= was given, and {', '.join(kwargs)} as well: keywords of the pipeline make another run")

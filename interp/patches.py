@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from cos_interp.interp.cache import ActivationCache
 from cos_interp.interp.errors import InterpError, unknown_hook
 from cos_interp.interp.hooking import kind_of, unfit
+from cos_interp.interp.keeping import widened
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.replacing import replacement
 from cos_interp.interp.run.clock import Call
@@ -26,14 +27,33 @@ Donor = Callable[[int, str], Tensor]  # (step, branch) -> activation [1, ...] wi
 
 @dataclass(frozen=True, eq=False)
 class Recorded:
-    """A recording's own activation at a site, as a donor to a run of the same model at the same noise levels."""
+    """A recording's own activation at a site, as a donor to a run of the same model at the same noise levels.
+
+    ``passing``: names of which the cache holds one step at a time; ``tokens``: bool over the token grid, those that were kept.
+    """
 
     run: Run
     cache: ActivationCache
     site: str
+    passing: Collection[str] = ()
+    tokens: Tensor | None = None
 
     def __call__(self, step: int, branch: str) -> Tensor:
-        return self.run.x_t[step] if self.site == "hook_x_t" else self.cache[self.site, step, branch]
+        if self.site == "hook_x_t":
+            return self.run.x_t[step]
+        kept = self.cache[self.site, step, branch]
+        return kept if self.tokens is None else widened(kept, self.cache.axes[self.site], self.tokens)
+
+    def check_tokens(self, asked: Tensor | None) -> None:
+        """InterpError where tokens are asked for, bool over the token grid or None for all, that were not kept."""
+        if self.tokens is None or self.site == "hook_x_t":
+            return
+        lacking = self.tokens.numel() - int(self.tokens.sum()) if asked is None else int((asked & ~self.tokens).sum())
+        if lacking:
+            raise InterpError(
+                f"{self.site} was recorded at {int(self.tokens.sum())} of {self.tokens.numel()} tokens, and {lacking} others are "
+                "asked for: record the donor with these, or with all"
+            )
 
     def check_fits(self, target: Run, steps: Sequence[int]) -> None:
         """InterpError where the target's run is another model's, or meets other noise in these steps."""
@@ -161,7 +181,10 @@ def resolved(model: HookedVideoPipeline, run: Run, patch: Patch) -> Patch:
     steps = numbers(patch.steps, run.steps, "step")
     if isinstance(patch.donor, Recorded):
         patch.donor.check_fits(run, steps)
-    return replace(patch, steps=steps, branches=branches, tokens=_tokens(model, run, patch, axes))
+    tokens = _tokens(model, run, patch, axes)
+    if isinstance(patch.donor, Recorded):
+        patch.donor.check_tokens(tokens)
+    return replace(patch, steps=steps, branches=branches, tokens=tokens)
 
 
 def _tokens(model: HookedVideoPipeline, run: Run, patch: Patch, axes: tuple[str, ...]) -> Tensor | None:

@@ -20,13 +20,14 @@ from torch import Tensor
 from cos_interp.interp.cache import ActivationCache
 from cos_interp.interp.errors import BudgetExceeded, InterpError
 from cos_interp.interp.identity import glance
+from cos_interp.interp.keeping import Keeping
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.patches import Donor, Patch, Recorded, Row, first_step, of_row, resolved
-from cos_interp.interp.recomputing import hold, recorded_lean
+from cos_interp.interp.recomputing import OF_THE_CACHE, hold, recorded_lean
 from cos_interp.interp.rows import Fed, batch_rows, put_rows, replay_arguments, returned, stacked
 from cos_interp.interp.run.clock import Call, Step
 from cos_interp.interp.run.engine import ExpertEngine, Skip, Visitor
-from cos_interp.interp.selecting import numbers
+from cos_interp.interp.selecting import numbers, token_mask
 from cos_interp.interp.sharing import Shared, conditions, is_all
 from cos_interp.interp.trajectory import Run
 from cos_interp.interp.views import AXES, axes_of
@@ -34,11 +35,12 @@ from cos_interp.interp.views import AXES, axes_of
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """A run of one video with the residual stream after every block, from which patched runs start: see :func:`record`."""
+    """A run of one video with residual streams, from which patched runs start, and sites that it gives: see :func:`record`."""
 
     run: Run
     cache: ActivationCache
-    passing: frozenset[str] = frozenset()  # residual streams of which the cache holds one step at a time
+    passing: frozenset[str] = frozenset()  # names of which the cache holds one step at a time
+    tokens: Tensor | None = None  # bool over the token grid: those that were kept; None: all
 
     def __repr__(self) -> str:
         return f"Recording({self.run}, {self.cache})"
@@ -59,46 +61,66 @@ class Recording:
     def donor(self, site: str) -> Recorded:
         """This recording's own activation at a site (a whole hook name), as a donor, to the same site or another of its shape.
 
-        InterpError where it was not recorded.
+        Of what is kept one step at a time a replay has the step that its patch acts in made again. InterpError where the site was
+        not recorded.
         """
-        if site != "hook_x_t" and (site not in self.cache.axes or site in self.passing):
+        if site != "hook_x_t" and site not in self.cache.axes and site not in self.passing:
             pattern = re.sub(r"^blocks\.\d+\.", "blocks.*.", site)
             raise InterpError(f"{site} was not recorded: record it with record(model, names=[{pattern!r}], ...)")
-        return Recorded(self.run, self.cache, site)
+        return Recorded(self.run, self.cache, site, self.passing, self.tokens)
 
 
-def record(model: HookedVideoPipeline, names: str | Sequence[str] = (), recompute: bool = False, **kwargs: Any) -> Recording:
+def record(
+    model: HookedVideoPipeline,
+    names: str | Sequence[str] = (),
+    recompute: bool = False,
+    keeping: Keeping | None = None,
+    **kwargs: Any,
+) -> Recording:
     """Run one video and keep what patching needs: the residual streams at every step, and the sites ``names``.
 
     ``names`` may hold ``*``. Other keywords are those of the pipeline (``prompt``, ``seed``, ...), ``max_bytes`` for the memory,
-    and ``steps``, in which alone replays can start then. ``recompute``: where the residual streams of all steps do not fit, those
-    of one step are kept at a time, and run again where a replay starts; as a donor the recording then gives ``names`` alone.
+    and ``steps``, in which alone replays can start then. ``keeping`` says what the recording is for, and so which streams and
+    tokens it keeps, and where. ``recompute``: where what is to be kept of all steps does not fit, the residual streams (and of
+    ``Keeping(single=True)`` the sites) of one step are kept at a time, and run again where a replay starts.
     Raises UnknownHook for a name that the model does not have, InterpError for keywords that would cut what replays start from,
     and BudgetExceeded before the first transformer call when more would be kept than ``max_bytes``.
     """
-    names = [names] if isinstance(names, str) else names
-    _check_record(model, recompute, kwargs)
-    residuals = {name for name in model.hook_names if ".hook_resid_post" in name}
+    names, keeping = [names] if isinstance(names, str) else names, Keeping() if keeping is None else keeping
+    _check_record(model, recompute, keeping, kwargs)
+    streams = keeping.streams(model.hook_names)
     asked, passing = set(model.matching(names) if names else ()) - {"hook_x_t"}, frozenset[str]()
+    place = {"tokens": keeping.tokens, "place": keeping.place}
     try:
-        run, cache = model.run_with_cache(names=sorted(asked | residuals), **kwargs)
+        run, cache = _kept(model, sorted(asked | streams), {**kwargs, **place})
     except BudgetExceeded:
-        if not recompute:
+        passing = frozenset(asked | streams if keeping.single else streams - asked)
+        if not recompute or not passing:
             raise
-        passing = frozenset(residuals - asked)
-        run, cache = recorded_lean(model, asked, passing, kwargs)
+        run, cache = recorded_lean(model, asked - passing, passing, keeping, kwargs)
     run.maker = maker_of(model)
-    return Recording(run, cache, passing)
+    mask = None if keeping.tokens is None else token_mask(keeping.tokens, model.token_grid(run.x_t[0]).shape)
+    return Recording(run, cache, passing, mask)
 
 
-def _check_record(model: Any, recompute: Any, kwargs: Mapping[str, Any]) -> None:
+def _kept(model: HookedVideoPipeline, names: Sequence[str], kwargs: Mapping[str, Any]) -> tuple[Run, ActivationCache]:
+    if names:
+        return model.run_with_cache(names=names, **kwargs)
+    return model.run(**{key: value for key, value in kwargs.items() if key not in OF_THE_CACHE}), ActivationCache()
+
+
+def _check_record(model: Any, recompute: Any, keeping: Any, kwargs: Mapping[str, Any]) -> None:
     if not isinstance(model, HookedVideoPipeline):
         raise InterpError(f"record takes a HookedVideoPipeline, got {type(model).__name__}: wrap it with from_pipeline(pipe)")
     if not isinstance(recompute, bool):
         raise InterpError(f"recompute={recompute!r}: give True or False")
-    if cut := [key for key in ("branches", "tokens", "reduce") if kwargs.get(key) is not None]:
+    if not isinstance(keeping, Keeping):
+        raise InterpError(f"keeping={keeping!r}: give a Keeping(layers=..., tokens=..., place=...)")
+    keeping.check(model.layers)
+    if cut := [key for key in ("branches", "tokens", "reduce", "place") if kwargs.get(key) is not None]:
         raise InterpError(
-            f"{cut[0]}: a recording keeps whole activations, from which replays start: leave it out, or say it in a Patch"
+            f"{cut[0]}: a recording keeps whole activations, from which replays start: leave it out, say it in a Patch, or say "
+            "what the recording is for, with keeping="
         )
 
 
@@ -253,6 +275,7 @@ def replay_run(
         return stacked([replay_run(model, target, [row], shared, compared=True) for row in rows])
     first = firsts.pop()
     hold_step(model, target, first)
+    _hold_donors(model, target, [patch for row in rows for patch in row])
     director = _Replay(model, target, rows, first, shared)
     return model.play(director, **replay_arguments(target.run, len(rows)))
 
@@ -260,7 +283,26 @@ def replay_run(
 def hold_step(model: HookedVideoPipeline, target: Recording, step: int) -> None:
     """Have the residual streams of a step in a recording that keeps one step at a time, running them where they are not there."""
     if target.passing:
-        hold(model, target.run, target.cache, target.passing, step)
+        hold(model, target.run, target.cache, target.passing, step, target.tokens)
+
+
+def _hold_donors(model: HookedVideoPipeline, target: Recording, patches: Sequence[Patch]) -> None:
+    """Have what donors give that keep one step at a time. InterpError where several steps are wanted of one."""
+    wanted: dict[int, set[int]] = {id(target.cache): set()}
+    givers: dict[int, Recorded] = {}
+    for patch in patches:
+        if isinstance(patch.donor, Recorded) and patch.donor.site in patch.donor.passing:
+            givers[id(patch.donor.cache)] = patch.donor
+            wanted.setdefault(id(patch.donor.cache), set()).update(patch.steps)
+    if target.passing and wanted[id(target.cache)]:
+        wanted[id(target.cache)].add(min(patch.first_step for patch in patches))
+    for cache, giver in givers.items():
+        if len(wanted[cache]) > 1:
+            raise InterpError(
+                f"{giver.site} is wanted at the steps {sorted(wanted[cache])} of a recording that keeps one step at a time: "
+                f"record it with names=[{giver.site!r}] and without Keeping(single=True), or give it more max_bytes"
+            )
+        hold(model, giver.run, giver.cache, giver.passing, wanted[cache].pop(), giver.tokens)
 
 
 def check_made(model: HookedVideoPipeline, run: Run) -> None:

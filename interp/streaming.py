@@ -82,7 +82,7 @@ class _Heard(ActivationCache):
     take: Take = field(default=lambda rows: None)
     model: Any = None
 
-    def keep(self, name: str, kind: str, step: int, branch: str | None, act: Tensor, plan: CachePlan) -> int:
+    def keep(self, name: str, kind: str, step: int, branch: str | None, act: Tensor, plan: CachePlan, kept: int = 0) -> int:
         if len(act) != 1:
             raise InterpError(f"{len(act)} videos in one run: stream one at a time, with one prompt and one seed")
         self.take(by_token(self.model, name, kind, step, branch, act.detach(), plan))

@@ -289,6 +289,7 @@ def begin(experiment: Experiment, config: AnalysisConfig, folder: Path, ways: Wa
         ) as store:  # fmt: skip
             store.before_unit = watch.check
             store.made = {"processor": processor.kind_of(model), "threads": str(count)}
+            store.processes = max(1, min(workers, len(pieces)))
             store.refuse_others(unit for _, units in pieces for unit in units)
             yield Begun(experiment, config, ways, model, store, order, workers)
 

@@ -20,14 +20,25 @@ def recording_budget(config: AnalysisConfig) -> int:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """Bytes of the recordings that are there at once, each of all its steps, and where one step at a time is enough, of one.
+    ``again``: block calls that it takes in all to make the steps again, one at a time."""
+
+    whole: tuple[int, ...]
+    lean: tuple[int, ...]
+    again: int = 0
+
+
+@dataclass(frozen=True)
 class Use:
     """One kind of work of an experiment.
 
     ``runs``: whole generations, of ``steps`` steps (None: the run's own number). ``blocks``: block calls beside these, each row
     of a batch counted, as ``model.block_calls`` counts them. ``rows``: videos in one forward. ``held``: bytes of activations that
-    are kept at once, ``recording`` those of one run. ``decoded``: latents that become pixels at once. ``disk``: bytes that are
-    stored. Where the model's own answers decide: ``bound``, whether the block calls are the most that it may take;
-    ``further``, how many may come on top at most; ``more``, what these are, in words.
+    are kept at once, ``recording`` those of one run; ``kept`` those of recordings whose place is chosen, see
+    :mod:`driver.placed`. ``decoded``: latents that become pixels at once. ``disk``: bytes that are stored; ``finished``: of
+    results in host memory until they are. Where the model's own answers decide: ``bound``, whether the block calls are the most
+    that it may take; ``further``, how many may come on top at most; ``more``, what these are, in words.
     """
 
     what: str
@@ -37,8 +48,10 @@ class Use:
     rows: int = 1
     held: int = 0
     recording: int = 0
+    kept: Kept | None = None
     decoded: int = 0
     disk: int = 0
+    finished: int = 0
     bound: bool = False
     further: int = 0
     more: str = ""

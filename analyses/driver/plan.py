@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cos_interp.analyses.driver.outlook import Outlook, Use, recording_budget
+from cos_interp.analyses.driver.outlook import Kept, Outlook, Use, recording_budget
+from cos_interp.analyses.driver.placed import Placed, placed
 from cos_interp.analyses.driver.settings import AnalysisConfig
+from cos_interp.interp.cache_plan import DEFAULT_BUDGET
 from cos_interp.interp.families.decoding import MOST
 from cos_interp.interp.limits import shown_size
 
@@ -34,13 +36,14 @@ class Line:
 class Plan:
     """``places``: bytes by purpose on ``device``, ``host`` and ``disk``; on the CPU the device is the host. ``limits``: bytes
     that there are, for the places where that is known. ``recording``: bytes that one recorded run takes,
-    ``budget`` what it may."""
+    ``budget`` what it may. ``placed``: where recordings are kept for which that is chosen."""
 
     lines: tuple[Line, ...]
     places: Mapping[str, Mapping[str, int]]
     limits: Mapping[str, int]
     recording: int
     budget: int
+    placed: Placed | None = None
 
     @property
     def runs(self) -> int:
@@ -86,7 +89,22 @@ def planned(foresee: Foresee, outlook: Outlook, device: str, limits: Mapping[str
     recording = max((use.recording for use in uses), default=0)
     lines = [_line(use, outlook) for use in uses]
     lines += [_again(lines, outlook.config.twins)] if outlook.config.twins else []
-    return Plan(tuple(lines), _places(uses, outlook, device, workers), limits, recording, recording_budget(outlook.config))
+    places = _places(uses, outlook, device, workers)
+    kept = next((use.kept for use in uses if use.kept is not None), None)
+    chosen = None if kept is None else _put(kept, places, limits, outlook.config, workers)
+    if kept is not None and chosen is not None and chosen.lean:
+        lines.append(_line(Use("recorded steps, one at a time again", blocks=kept.again * (1 + outlook.config.twins)), outlook))
+    return Plan(tuple(lines), places, limits, recording, recording_budget(outlook.config), chosen)
+
+
+def _put(
+    kept: Kept, places: dict[str, dict[str, int]], limits: Mapping[str, int], config: AnalysisConfig, workers: int
+) -> Placed:  # fmt: skip
+    """Choose the place of recordings in what is left of each, and count them there."""
+    room = {place: (limits[place] - sum(held.values())) // workers for place, held in places.items() if place in limits}
+    chosen = placed(kept, room, None if config.limits() else DEFAULT_BUDGET)
+    places[chosen.place]["recordings"] = sum(chosen.sizes) * workers
+    return chosen
 
 
 def _line(use: Use, outlook: Outlook) -> Line:
@@ -107,12 +125,13 @@ def _places(uses: Sequence[Use], outlook: Outlook, device: str, workers: int) ->
     weights = sum(shape.weights.values())
     there = {"none": weights, "model": max(shape.weights.values(), default=0)}.get(config.offload, 2 * shape.block_weights)
     rows, decoded = max((use.rows for use in uses), default=1), max((use.decoded for use in uses), default=0)
+    branches, recorded = len(outlook.run().branches), max((len(use.kept.whole) for use in uses if use.kept), default=0)
     run = {
         "activations of a forward": shape.forward(rows), "kept of runs": max((use.held for use in uses), default=0),
-        "latents of runs": 3 * (outlook.steps + 1) * shape.latent_bytes * rows,
+        "latents of runs": (2 + branches) * (outlook.steps + 1) * shape.latent_bytes * (rows + recorded),
     }  # fmt: skip
     pixels = min(MOST, decoded) * shape.clip_bytes * FLOAT
-    host = {"pixels": decoded * shape.clip_bytes * (FLOAT + BYTE)}
+    host = {"pixels": decoded * shape.clip_bytes * (FLOAT + BYTE), "finished": max((use.finished for use in uses), default=0)}
     disk = {"run folder": (1 + config.twins) * sum(use.disk for use in uses)}
     if device == "cpu":
         each = {name: size * workers for name, size in (run | host).items()}

@@ -149,7 +149,7 @@ def prepared(
     """As :func:`of_model`, of settings that are settled and checked. ``remedied``: look for what would make it fit."""
     outlook = Outlook.of(model, config)
     count = (default_workers() if workers is None else workers) if device == "cpu" else 1
-    limits = _limits(config, device, out)
+    limits = limits_of(config, device, out)
     plan = planned(foresee, outlook, device, limits, count)
     remedies = tuple(_remedies(foresee, outlook, plan, device, count)) if plan.problems and remedied else ()
     return Forecast(outlook, plan, device, count, pace(outlook, device) if timed else None, remedies)
@@ -165,7 +165,7 @@ def _type(config: AnalysisConfig, device: str) -> torch.dtype:
     return getattr(torch, NAMES[name])
 
 
-def _limits(config: AnalysisConfig, device: str, out: Path) -> dict[str, int]:
+def limits_of(config: AnalysisConfig, device: str, out: Path) -> dict[str, int]:
     """Bytes by place: what was said, else what this machine has."""
     said = config.limits()
     host = said.get("host_memory", host_memory())
@@ -190,7 +190,10 @@ def _remedies(foresee: Callable[..., Any], outlook: Outlook, plan: Plan, device:
                 update |= change
             if len(update) < count or (again := _with(outlook, update)) is None:  # two words for one setting
                 continue
-            other = planned(foresee, again, device, plan.limits, workers)
+            try:
+                other = planned(foresee, again, device, plan.limits, workers)
+            except InterpError:  # boxes that lie outside of a smaller video
+                continue
             if not other.problems:
                 taken = max(other.places, key=other.total)
                 yield f"{' '.join(word for word, _ in some)} ({taken} {shown_size(other.total(taken))})"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from cos_interp.analyses.driver.lock import Writer, is_lock
 from cos_interp.analyses.driver.shard import Shard
 from cos_interp.interp.files import (
     BLANK,
+    TEMPORARY,
     is_intact,
     is_leftover,
     read_regular,
@@ -54,6 +56,7 @@ class RunStore:
         self._written: dict[str, Any] | None = None  # run.json as its writer wrote it
         self.before_unit: Callable[[], None] = lambda: None  # RunError where a unit must not be stored
         self.made: Mapping[str, str] = {}  # on what kind of processor, with how many threads: kept in every unit
+        self.processes = 1  # that compute units here, and have this machine's memory between them
 
     @classmethod
     @contextlib.contextmanager
@@ -85,6 +88,21 @@ class RunStore:
                 raise
             finally:
                 store._written = None
+                shutil.rmtree(store._scratch, ignore_errors=True)
+
+    @property
+    def _scratch(self) -> Path:
+        shard = None if self.writer is None else self.writer.shard
+        return self.folder / TEMPORARY.format(f"scratch-{'run' if shard is None else shard.tag}")
+
+    def scratch(self) -> Path:
+        """A folder for what does not outlive the writer: it is gone when the run, or this shard, has ended, or when it begins
+        again. RunError where the disk refuses."""
+        try:
+            self._scratch.mkdir(exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot write to {self.folder}: {error.strerror}") from error
+        return self._scratch
 
     def _begin(
         self, asked: Mapping[str, Any], fresh: bool, accept_versions: bool, derived: Iterable[str], alone: bool
@@ -114,6 +132,7 @@ class RunStore:
             if (self.folder / name).is_symlink():
                 raise RunError(f"{self.folder / name} is a link: a run writes into folders of its own, put the folder there")
             (self.folder / name).mkdir(exist_ok=True)
+        self._drop_folders(TEMPORARY.format("*") if alone else self._scratch.name)
         for name in manifest.entries(self.folder) if alone else ():
             if is_leftover(Path(name)):
                 (self.folder / name).unlink()
@@ -122,6 +141,12 @@ class RunStore:
         told = {**asked, **_earlier(held, asked), "parts": list(self.parts), **self._state(held)}
         if not same and told != held:
             self._write_facts(told)
+
+    def _drop_folders(self, pattern: str) -> None:
+        """Take away temporary folders of writers that are no more."""
+        for left in self.folder.glob(pattern):
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left, ignore_errors=True)
 
     def _state(self, held: Mapping[str, Any] | None) -> dict[str, Any]:
         """A new writer's status. Of shards, what one has met holds until all is there: the others do not know of it."""
@@ -164,6 +189,7 @@ class RunStore:
             with contextlib.suppress(RunError):  # damaged: what it had inside stays
                 self.parts = (self.facts() or {}).get("parts", ())
             self._refuse_strangers(fresh=False)
+            self._drop_folders(TEMPORARY.format("*"))
             self._clear()
         parts = [f"{part}/{name}" for part in self.parts for name in (manifest.UNITS, manifest.MEDIA, "")]
         for name in (*parts, manifest.UNITS, manifest.MEDIA, ""):

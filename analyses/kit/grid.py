@@ -20,7 +20,7 @@ from cos_interp.analyses.kit.pairs import Side
 from cos_interp.analyses.kit.problems import whose
 from cos_interp.interp.batch import chunks
 from cos_interp.interp.errors import InterpError
-from cos_interp.interp.families.decoding import MOST
+from cos_interp.interp.families import decoding
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.patches import Donor, Patch
 from cos_interp.interp.patching import Recording, check_made, hold_step, minimal_blocks, replay
@@ -166,31 +166,46 @@ class Grid:
         return interpolate(mask[None, None].float(), tuple(latents.shape[2:]))[0, 0].bool()  # a token is several latent cells
 
     def begin(self, step: int) -> None:
-        """Have in memory what patches of a step start from; where it was not kept, it runs again."""
-        target = self.target.recording
-        hold_step(self.model, target, min(spanned(step, target.run.steps, self.span)))
+        """Have in memory what patches of a step start from, and what is put there; where it was not kept, it runs again."""
+        first = min(spanned(step, self.target.recording.run.steps, self.span))
+        for side in self.donors.values():  # of which the target is one
+            hold_step(self.model, side.recording, first)
 
     def latents(self, cells: Sequence[Cell]) -> Tensor:
         """Final latents ``[cells, channel, frame, row, col]``. All cells must start at one step."""
+        made = {cell: row for part, rows in self._finished(cells) for cell, row in zip(part, rows.split(1), strict=True)}
+        return torch.cat([made[cell] for cell in cells])
+
+    def _finished(self, cells: Sequence[Cell]) -> Iterator[tuple[list[Cell], Tensor]]:
+        """The cells that share forwards, with their final latents, as they are finished."""
         check_made(self.model, self.target.recording.run)
-        made: dict[Cell, Tensor] = {}
-        alone, together = [[c] for c in cells if c.known], [c for c in cells if not c.known]
+        alone, together = [[cell] for cell in cells if cell.known], [cell for cell in cells if not cell.known]
         for part in [*alone, *chunks(together, self.batch)]:
             asked = [self.patch(cell) for cell in part]
-            rows = replay(self.model, self.target.recording, asked, self.shared, compared=True)
-            made |= dict(zip(part, rows.split(1), strict=True))
-        return torch.cat([made[cell] for cell in cells])
+            yield list(part), replay(self.model, self.target.recording, asked, self.shared, compared=True)
 
     def measure(self, cells: Sequence[Cell]) -> list[Patched]:
         """Finish and read every cell, in order; they must start at one step."""
-        return list(self.each(cells))
+        found = {patched.cell: patched for patched in self.each(cells)}
+        return [found[cell] for cell in cells]
 
     def each(self, cells: Sequence[Cell]) -> Iterator[Patched]:
-        """As :meth:`measure`, a cell at a time: only the videos of a few are in memory."""
-        latents = self.latents(cells)
-        for part, some in zip(chunks(cells, MOST), latents.split(MOST), strict=True):
-            clips = self.frames(some) if self.judged else [None] * len(part)
-            yield from (self.read(*each) for each in zip(part, some.split(1), clips, strict=True))
+        """As :meth:`measure`, a cell at a time as it is finished: only the videos of those decoded together are in memory, and on
+        a GPU only the latents of these."""
+        waiting: list[tuple[Cell, Tensor]] = []
+        for part, rows in self._finished(cells):
+            waiting += zip(part, rows.split(1), strict=True)
+            at_once = decoding.at_a_time(self.model.pipe, rows)
+            while len(waiting) >= at_once:
+                yield from self._read(waiting[:at_once])
+                del waiting[:at_once]
+        if waiting:
+            yield from self._read(waiting)
+
+    def _read(self, some: Sequence[tuple[Cell, Tensor]]) -> Iterator[Patched]:
+        clips = self.frames(torch.cat([latent for _, latent in some])) if self.judged else [None] * len(some)
+        for (cell, latent), clip in zip(some, clips, strict=True):
+            yield self.read(cell, latent, clip)
 
     def frames(self, latents: Tensor) -> np.ndarray:
         """Videos of final latents, uint8 ``[cell, pixel frame, height, width, 3]``."""
@@ -209,8 +224,8 @@ class Grid:
         if cell is None:
             return None
         one = next(patched for patched in found if patched.cell is cell)
-        alone = replay(self.model, self.target.recording, self.patch(cell)).double()
-        return float((one.latent - alone).norm() / alone.norm())
+        alone = replay(self.model, self.target.recording, self.patch(cell)).cpu().double()
+        return float((one.latent.cpu() - alone).norm() / alone.norm())
 
     def minimal_blocks(self, cells: Sequence[Cell], before: Sequence[Cell] = ()) -> int:
         """Transformer blocks that the cells cannot avoid, where those ``before`` were finished in the same run."""

@@ -62,7 +62,7 @@ def _pair(where: str, given: dict[str, Any], folder: Path, place: int, config: A
 
 def recorded(recorder: Recorder, sides: Sides) -> Pair:
     """A pair of a file, recorded. NoPair where the model makes one video of both sides."""
-    clean, corrupt = map(recorder, sides)
+    clean, corrupt = (recorder(side, name) for side, name in zip(sides, SIDES, strict=True))
     for name, side in zip(SIDES, (clean, corrupt), strict=True):
         verdict = judge(side.problem, side.recording.run.decode()[0]) if side.problem.judged else None
         if verdict is not None and not verdict.solved:

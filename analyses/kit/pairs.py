@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -13,13 +13,16 @@ from cos_interp.analyses.driver.outlook import recording_budget
 from cos_interp.analyses.driver.settings import AnalysisConfig
 from cos_interp.analyses.kit.problems import Problem, arguments, item_call
 from cos_interp.analyses.kit.seeds import seed_for
+from cos_interp.interp.keeping import Keeping
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.patching import Recording, record
+from cos_interp.interp.places import Place
 from cos_interp.tasks import Item, Task, Verdict, get_task
 from cos_interp.tasks.base import PairKind
 
 TRIES = 60  # candidate items a pair
 NOISES = 4  # noises tried a seed pair
+BESIDE = "beside"  # what is recorded beside the two sides of a pair
 HOPELESS = 20  # first runs of a search, none solved, that end it; one model in 1,250 that solves 3 in 10 has such
 Made = Callable[[Item, int], Problem]  # of an item and a noise
 
@@ -47,23 +50,36 @@ class Side:
 
 
 @dataclass(frozen=True)
+class SideKept:
+    """What is kept of one side: the sites that it gives, in which steps (None: all), what else it is for, and bytes at most."""
+
+    sites: Sequence[str]
+    steps: Sequence[int] | None
+    keeping: Keeping
+    budget: int
+
+
+@dataclass(frozen=True)
 class Recorder:
     """How the runs of a pair are made: the settings of every run, and what of it is kept (sites, steps; None: all steps).
 
-    ``recompute``: where the residual streams do not fit, those of one step at a time; no other donor is then had than the sites.
+    ``kept``: what of a side, "corrupt", "clean" or BESIDE them, where that is not the same for all; it is then kept one step at a
+    time where that is enough and all do not fit. ``place``: makes the place of each recording; None: where it is computed.
     """
 
     model: HookedVideoPipeline
     config: AnalysisConfig
     sites: Sequence[str] = ()
     steps: Sequence[int] | None = None
-    recompute: bool = False
+    kept: Mapping[str, SideKept] = field(default_factory=dict)
+    place: Callable[[], Place | None] = lambda: None
 
-    def __call__(self, problem: Problem) -> Side:
-        kept = None if self.steps is None else list(self.steps)
-        budget = recording_budget(self.config)
+    def __call__(self, problem: Problem, side: str = BESIDE) -> Side:
+        kept = self.kept.get(side, SideKept(self.sites, self.steps, Keeping(), recording_budget(self.config)))
+        steps = None if kept.steps is None else list(kept.steps)
+        keeping = replace(kept.keeping, place=self.place())
         call = arguments(self.model, self.config, problem)
-        made = record(self.model, self.sites, self.recompute, steps=kept, max_bytes=budget, **call)
+        made = record(self.model, kept.sites, bool(self.kept), keeping, steps=steps, max_bytes=kept.budget, **call)
         return Side(problem, made)
 
 
@@ -141,9 +157,9 @@ class Solver:
     runs: int = 0
     right: int = 0
 
-    def __call__(self, problem: Problem) -> Side | None:
+    def __call__(self, problem: Problem, which: str) -> Side | None:
         """The run's side with the answer that the model gave as its item's own; None when that is not a right one."""
-        side = self.recorder(problem)
+        side = self.recorder(problem, which)
         verdict, task = side.verdict(), get_task(side.item.task)
         self.runs += 1
         if not verdict.solved:
@@ -161,9 +177,9 @@ def _sides(
         return None
     (item, other), noise = found, seed_for("pair noise", number)
     if not solved:
-        return solver.recorder(problem(item, noise)), solver.recorder(problem(other, noise))
-    corrupt = solver(problem(item, noise))
-    clean = None if corrupt is None else solver(problem(other, noise))
+        return solver.recorder(problem(item, noise), "corrupt"), solver.recorder(problem(other, noise), "clean")
+    corrupt = solver(problem(item, noise), "corrupt")
+    clean = None if corrupt is None else solver(problem(other, noise), "clean")
     return None if corrupt is None or clean is None else (corrupt, clean)
 
 
@@ -171,9 +187,10 @@ def _seed_sides(solver: Solver, task: Task, number: int, problem: Made) -> tuple
     item = task.sample(number, unique=False, split="test")
     found: dict[str, Side] = {}
     for draw in range(NOISES):
-        side = solver(problem(item, seed_for("pair noise", number, draw)))
+        side = solver(problem(item, seed_for("pair noise", number, draw)), "clean" if found else "corrupt")
         if side is not None:
             found.setdefault(side.item.answer, side)
+        del side  # a recording that is not needed is gone before the next one is made
         if len(found) == 2:
             corrupt, clean = found.values()
             return corrupt, clean
@@ -187,6 +204,7 @@ def same_answer(recorder: Recorder, side: Side) -> Side | None:
         verdict = again.verdict()
         if verdict.solved and verdict.answer == side.item.answer:
             return again
+        del again
     return None
 
 

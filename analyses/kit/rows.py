@@ -6,15 +6,18 @@ on another, has the rows that it began with, so that it ends with the same bytes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from cos_interp.analyses.driver.settings import AnalysisConfig
 from cos_interp.analyses.driver.workers import default_workers
 from cos_interp.interp.limits import host_memory
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.planning.first import first_latents
+from cos_interp.interp.run.engine import ExpertEngine
 
 Rows = Literal["auto"] | Annotated[int, Field(ge=1)]
 MOST = 12  # more gain little: of the time of single rows 8 take .62, 16 take .57 (organism, one core)
@@ -22,26 +25,41 @@ LIVE = 16  # numbers of a token, in widths of the model, that a block holds at o
 SHARE = 0.25  # of the memory; the rest is for weights, recordings and decoding
 
 
-def settled(asked: int | Literal["auto"], held: Mapping[str, Any], model: HookedVideoPipeline, call: Mapping[str, Any]) -> int:
+def settled(
+    asked: int | Literal["auto"], held: Mapping[str, Any], model: HookedVideoPipeline, call: Mapping[str, Any],
+    memory: float = math.inf,
+) -> int:  # fmt: skip
     """The rows of a run: those asked for; else those of the run that is continued; else as many as fit, at most MOST.
 
-    ``held``: the settings of the run that is continued. ``call``: the pipeline's keywords of the largest video.
+    ``held``: the settings of the run that is continued. ``call``: the pipeline's keywords of the largest video. ``memory``: bytes
+    that there may be, see :func:`stated`.
     """
     if asked != "auto":
         return asked
     before = held.get("batch")
-    return before if isinstance(before, int) else rows_that_fit(model, call, _memory(model))
+    return before if isinstance(before, int) else rows_that_fit(model, call, min(_memory(model), memory))
 
 
 def rows_that_fit(model: HookedVideoPipeline, call: Mapping[str, Any], memory: float) -> int:
     """Rows of one forward that take at most a share of so many bytes, from 1 to MOST."""
     if model.adapter.one_video(model.pipe, call):
         return 1
-    engine = next(iter(model.engines.values()))
+    return fitting(next(iter(model.engines.values())), model.token_grid(first_latents(model, **call)).tokens, memory)
+
+
+def fitting(engine: ExpertEngine, tokens: int, memory: float) -> int:
+    """As :func:`rows_that_fit`, of so many tokens."""
     width, _ = engine.adapter.width(engine.module)
     both = 2  # branches in one forward
-    each = both * model.token_grid(first_latents(model, **call)).tokens * width * LIVE * engine.module.dtype.itemsize
-    return max(1, min(MOST, int(SHARE * memory / each)))
+    each = both * tokens * width * LIVE * engine.module.dtype.itemsize
+    return int(max(1, min(MOST, SHARE * memory // each)))
+
+
+def stated(config: AnalysisConfig) -> float:
+    """Bytes that a run may have where it computes; infinite where nobody said."""
+    said = config.limits()
+    on_host = said.get("host_memory", math.inf) / default_workers() if config.device in ("auto", "cpu") else math.inf
+    return min(said.get("memory", math.inf), on_host)
 
 
 def _memory(model: HookedVideoPipeline) -> float:

@@ -24,6 +24,16 @@ def sites_of(config: PatchingConfig, model: HookedVideoPipeline) -> tuple[str, .
     return config.sites or tuple(site for site in DEFAULT_SITES if has(site))
 
 
+def asked_layers(config: PatchingConfig, layers: int) -> list[int]:
+    """The patched layers of a model with so many."""
+    return list(config.layers if config.layers is not None else range(layers))
+
+
+def rotated(layers: Sequence[int], step: int) -> int:
+    """The one of the patched layers that has at a step what is not done in all: the middle one at step 0."""
+    return layers[(step + len(layers) // 2) % len(layers)]
+
+
 def cells(
     config: PatchingConfig, sites: Sequence[str], step: int, layers: int, groups: list[str], whole_state: bool, flat: bool = False
 ) -> Iterator[Cell]:
@@ -33,8 +43,8 @@ def cells(
     ``whole_state``: with the control that all of x_t of the clean run turns the target into it. ``flat``: without all tokens of
     the residual stream together, whose effect is the same in every layer.
     """
-    chosen_layers = list(config.layers if config.layers is not None else range(layers))
-    rotated = chosen_layers[(step + len(chosen_layers) // 2) % len(chosen_layers)]  # the middle layer at step 0
+    chosen_layers = asked_layers(config, layers)
+    turned = rotated(chosen_layers, step)
     for site in sites:
         told = [group for group in groups if not (flat and group == EVERYWHERE and site in STATES and len(groups) > 1)]
         for layer in [None] if site == X_T else chosen_layers:
@@ -44,10 +54,10 @@ def cells(
                     for frame in config.frames or (None,):
                         yield Cell("clean", site, step, layer, head, group, frame)
             for group in told if config.controls else ():
-                for donor in _controls(group, layer in (None, rotated)):
+                for donor in _controls(group, layer in (None, turned)):
                     yield Cell(donor, site, step, layer, group=group)
     if config.controls:
-        yield Cell(SELF, sites[0], step, None if sites[0] == X_T else rotated)
+        yield Cell(SELF, sites[0], step, None if sites[0] == X_T else turned)
         if whole_state and X_T not in sites:
             yield Cell("clean", X_T, step)
 

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from functools import cache
 
 from cos_interp.analyses.driver.outlook import Outlook, Use
+from cos_interp.analyses.driver.planning import kind_of_device
+from cos_interp.analyses.driver.workers import default_workers
 from cos_interp.analyses.kit.foreseen import AGAIN, OTHERS, SOME, Nothing, blocks_of_rows, groups, tried
-from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, X_T, Cell, checked_alone
-from cos_interp.analyses.kit.rows import MOST
+from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, Cell, checked_alone
+from cos_interp.analyses.kit.groups import of_boxes
+from cos_interp.analyses.kit.rows import fitting, stated
 from cos_interp.analyses.patching import PatchingConfig
-from cos_interp.analyses.patching.cells import cells, is_euler, sites_of
+from cos_interp.analyses.patching.cells import asked_layers, cells, is_euler, sites_of
 from cos_interp.analyses.patching.pieces import OWN, Piece, pieces, span_of, steps_of
+from cos_interp.analyses.patching.recordings import foreseen
+from cos_interp.interp.cache_plan import DEFAULT_BUDGET
+from cos_interp.interp.families.decoding import MOST as VIDEOS
+from cos_interp.interp.families.decoding import PIXELS
+from cos_interp.interp.limits import host_memory
 from cos_interp.interp.patches import Donor, Patch
+from cos_interp.interp.planning.costs import Shape
 from cos_interp.interp.sweeping import spanned
 
+FILE = 4  # times that the latents of a unit are in memory at most while its file is written: alone, joined, packed, sealed
 MORE = f"{OTHERS}, other noises where it does not give the same answer"
 
 
@@ -23,30 +35,47 @@ def foresee(config: PatchingConfig, outlook: Outlook) -> list[Use]:
     if config.method == "gradient":
         return _foresee_maps(config, outlook)
     asked = [piece for piece, _ in pieces(config)]
-    sides = [2 + len(donors_of(config, piece)) for piece in asked]
-    sites = [site for site in sites_of(config, outlook.model) if site != X_T]
-    one = outlook.recording(sites)
-    found = [cell for piece in asked for step in steps_of(config, piece) for cell in cells_of(config, outlook, piece, step)]
+    sides = sum(2 + len(donors_of(config, piece)) for piece in asked)
     blocks = [blocks_of(config, outlook, piece, steps_of(config, piece)) for piece in asked]
     judged = config.pair_file is None or config.scored
-    at_once = max((len(cells_of(config, outlook, p, s)) for p in asked[:1] for s in steps_of(config, p)), default=0)
-    units = sum(1 + len(steps_of(config, piece)) for piece in asked)
-    disk = (len(found) + 2 * len(asked)) * outlook.shape.latent_bytes + (units + len(asked)) * outlook.shape.clip_bytes
-    held = max(sides, default=2) * one
-    decoded, rows = at_once if judged else 0, rows_of(config)
     together, alone = (sum(part) for part in zip(*blocks, strict=True)) if blocks else (0, 0)
     return [
-        Use("recordings", sum(sides), held=held, recording=one, decoded=1, further=further_of(config, outlook, asked),
-            more=MORE if judged else ""),
-        Use(f"patched runs, {len(found)} rows", blocks=together, rows=rows, held=held, decoded=decoded, disk=disk),
-        Use("a row a step alone, for the rounding", blocks=alone, held=held),
-    ]  # fmt: skip
+        Use("recordings", sides, decoded=1, further=further_of(config, outlook, asked), more=MORE if judged else ""),
+        replace(use_of(config, outlook, asked), blocks=together),
+        Use("a row a step alone, for the rounding", blocks=alone),
+    ]
+
+
+def use_of(config: PatchingConfig, outlook: Outlook, asked: Sequence[Piece]) -> Use:
+    """What the patched runs of some pairs take beside blocks: recordings of one pair at a time, rows, pixels, files."""
+    steps = [len(cells_of(config, outlook, piece, step)) for piece in asked for step in steps_of(config, piece)]
+    count, most, units = sum(steps), max(steps, default=0), len(steps) + len(asked)
+    shape = outlook.shape
+    disk = (count + 2 * len(asked)) * shape.latent_bytes + (units + len(asked)) * shape.clip_bytes
+    judged = config.pair_file is None or config.scored
+    every = [foreseen(config, outlook, piece, len(donors_of(config, piece))) for piece in asked]
+    kept = max(every, key=lambda one: (sum(one.whole), sum(one.lean)), default=None)
+    kept = None if kept is None else replace(kept, again=sum(one.again for one in every))
+    return Use(
+        f"patched runs, {count} rows", rows=rows_of(config, outlook), held=_shared(outlook, config), kept=kept,
+        decoded=min(at_once(shape), most) if judged else 1, disk=disk, finished=FILE * most * shape.latent_bytes,
+    )  # fmt: skip
+
+
+def at_once(shape: Shape) -> int:
+    """Videos that are decoded together, see :func:`interp.families.decoding.at_a_time`."""
+    return max(1, min(VIDEOS, PIXELS // math.prod(shape.pixels)))
+
+
+def _shared(outlook: Outlook, config: PatchingConfig) -> int:
+    """Bytes of what the calls that several cells have in common return: at most one of each step and layer."""
+    calls = len(outlook.run().calls) * len(asked_layers(config, outlook.model.layers))
+    return min(DEFAULT_BUDGET, calls * outlook.shape.latent_bytes)
 
 
 def _foresee_maps(config: PatchingConfig, outlook: Outlook) -> list[Use]:
     """The recordings of every pair, one sweep back a pair, and as many exact cells as its map is held against."""
     asked = [piece for piece, _ in pieces(config)]
-    one = outlook.recording([site for site in sites_of(config, outlook.model) if site != X_T])
     sweeps = blocks = rows = 0
     for piece in asked:
         steps = steps_of(config, piece)
@@ -60,11 +89,10 @@ def _foresee_maps(config: PatchingConfig, outlook: Outlook) -> list[Use]:
     disk = (rows + 2 * len(asked)) * outlook.shape.latent_bytes + rows * outlook.shape.clip_bytes
     back = "the way back, which takes 1.3 times the time of the forwards, and memory for the graph of one of them"
     return [
-        Use("recordings", 2 * len(asked), held=2 * one, recording=one, decoded=1, further=further_of(config, outlook, asked),
-            more=MORE if judged else ""),
-        Use("gradient maps", blocks=sweeps, held=2 * one, more=back),
-        Use(f"exact cells, about {rows}", blocks=blocks, rows=rows_of(config), held=2 * one, decoded=int(judged), disk=disk),
-    ]  # fmt: skip
+        Use("recordings", 2 * len(asked), decoded=1, further=further_of(config, outlook, asked), more=MORE if judged else ""),
+        Use("gradient maps", blocks=sweeps, more=back),
+        replace(use_of(config, outlook, asked), what=f"exact cells, about {rows}", blocks=blocks, disk=disk),
+    ]
 
 
 def further_of(config: PatchingConfig, outlook: Outlook, asked: Sequence[Piece]) -> int:
@@ -112,7 +140,7 @@ def blocks_of(config: PatchingConfig, outlook: Outlook, piece: Piece, steps: tup
         made = cells_of(config, outlook, piece, step)
         patches = {cell: _patch(config, outlook, piece, cell, donor) for cell in made}
         together += blocks_of_rows(outlook, patches.values(), done)
-        if (one := checked_alone(made, rows_of(config))) is not None:
+        if (one := checked_alone(made, rows_of(config, outlook))) is not None:
             alone += blocks_of_rows(outlook, [patches[one]])
     return together, alone
 
@@ -125,14 +153,21 @@ def _patch(config: PatchingConfig, outlook: Outlook, piece: Piece, cell: Cell, d
     return Patch(cell.hook, steps, given, branches, None if cell.group == EVERYWHERE else SOME)
 
 
-def rows_of(config: PatchingConfig) -> int:
-    """Rows of a forward, as many as there are at most where the memory decides."""
-    return MOST if config.batch == "auto" else config.batch
+def rows_of(config: PatchingConfig, outlook: Outlook) -> int:
+    """Rows of a forward; where the memory decides and is known, as many as it holds."""
+    if config.batch != "auto":
+        return config.batch
+    engine, memory = outlook.shape.engine, stated(config)
+    on_cpu = kind_of_device(config) == "cpu"
+    memory = min(memory, host_memory() / default_workers()) if on_cpu else memory
+    return fitting(engine, outlook.shape.grid.tokens, memory)
 
 
 def groups_of(config: PatchingConfig, outlook: Outlook, piece: Piece) -> list[str]:
     """The token groups of a pair: of a task's, those of its first candidate, which is the pair where the model solves it."""
     if piece.kind == OWN:
-        return [EVERYWHERE]
+        shape = outlook.shape
+        boxes = of_boxes(piece.boxes, shape.grid.shape, shape.pixels, "--pair-file") if piece.boxes else {}
+        return [EVERYWHERE, *boxes]
     masks = groups(outlook, config, config.task, piece.kind, piece.index, config.unique)
     return [EVERYWHERE, *(name for name in masks if name != EVERYWHERE)]

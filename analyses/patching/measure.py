@@ -19,17 +19,18 @@ from cos_interp.analyses.driver.experiment import Unit
 from cos_interp.analyses.driver.facts import Facts, LeftOut
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit import pair_file
-from cos_interp.analyses.kit.grid import EVERYWHERE, X_T
+from cos_interp.analyses.kit.grid import EVERYWHERE
 from cos_interp.analyses.kit.pairs import NoPair, Pair, Recorder, find_pair
 from cos_interp.analyses.kit.problems import Problem, arguments, fits_tasks, item_call
-from cos_interp.analyses.kit.rows import settled
+from cos_interp.analyses.kit.rows import settled, stated
 from cos_interp.analyses.patching import HEAD_SITES, PatchingConfig, StepFacts, gradient_map
 from cos_interp.analyses.patching.cells import REST, sites_of
+from cos_interp.analyses.patching.foresee import use_of
 from cos_interp.analyses.patching.pair_grid import PairGrid
-from cos_interp.analyses.patching.pieces import OWN, Piece, pieces, span_of, steps_of
+from cos_interp.analyses.patching.pieces import OWN, Piece, pieces, steps_of
+from cos_interp.analyses.patching.recordings import recorder
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.interp.sweeping import spanned
 from cos_interp.tasks import TASKS
 from cos_interp.tasks.grid import LATENT_FRAMES
 
@@ -47,11 +48,11 @@ def find(recorder: Recorder, config: PatchingConfig, piece: Piece) -> Pair:
 def work(model: HookedVideoPipeline, config: PatchingConfig, store: RunStore, piece: Piece) -> Iterator[str]:
     """Do what is missing of one pair; yields the name of each unit as it is on disk."""
     if config.method == "gradient":
-        yield from gradient_map.work(config, store, piece, partial(_prepared, model, config, piece))
+        yield from gradient_map.work(config, store, piece, partial(_prepared, model, config, store, piece))
         return
     steps = (None, *steps_of(config, piece))
     missing = {step for step in steps if store.unit(piece.unit(step)) is None}
-    made = _prepared(model, config, piece) if missing else ""
+    made = _prepared(model, config, store, piece) if missing else ""
     for step in steps:
         if step in missing:
             unit = _unit(made, step)
@@ -59,18 +60,14 @@ def work(model: HookedVideoPipeline, config: PatchingConfig, store: RunStore, pi
         yield piece.unit(step)
 
 
-def _prepared(model: HookedVideoPipeline, config: PatchingConfig, piece: Piece) -> PairGrid | str:
+def _prepared(model: HookedVideoPipeline, config: PatchingConfig, store: RunStore, piece: Piece) -> PairGrid | str:
     """A pair's grid, or the reason why there is none."""
-    span, total = span_of(config, piece.one_noise), config.num_inference_steps
-    steps = sorted({k for step in steps_of(config, piece) for k in spanned(step, total, span)})
-    layers = ("*",) if config.layers is None else config.layers
-    sites = [f"blocks.{layer}.{site}" for site in sites_of(config, model) if site != X_T for layer in layers]
-    recorder = Recorder(model, config, sites, steps, recompute=True)
+    made = recorder(model, config, store, piece, lambda outlook: use_of(config, outlook, [piece]))
     try:
-        pair = find(recorder, config, piece)
+        pair = find(made, config, piece)
     except NoPair as error:
         return str(error)
-    return PairGrid.of(recorder, config, piece, pair)
+    return PairGrid.of(made, config, piece, pair)
 
 
 def _unit(made: PairGrid | str, step: int | None) -> Unit:
@@ -117,7 +114,7 @@ def settle(config: PatchingConfig, model: HookedVideoPipeline, held: Mapping[str
         call = arguments(model, config, Problem("size", item_call(item), 0, 0, item))
     else:
         call = arguments(model, config, pair_file.read(Path(config.pair_file), config)[0][0])
-    return config.model_copy(update={"batch": settled(config.batch, held, model, call)})
+    return config.model_copy(update={"batch": settled(config.batch, held, model, call, stated(config))})
 
 
 def _known_groups(config: PatchingConfig) -> None:

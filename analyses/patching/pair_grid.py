@@ -96,10 +96,10 @@ class PairGrid:
             return Unit([], facts=StepFacts(block_calls=0, block_calls_minimum=0))
         self.grid.begin(step)
         before = model.block_calls + shared.saved
-        rows, found = [], []
-        for patched in self.grid.each(asked):
-            rows.append(self._row(patched))
-            found.append(replace(patched, frames=None))  # of the videos one is kept, decoded again
+        made: dict[Cell, tuple[Row, Patched]] = {}
+        for patched in self.grid.each(asked):  # of the videos one is kept, decoded again
+            made[patched.cell] = self._row(patched), replace(patched, frames=None, latent=patched.latent.cpu())
+        rows, found = [list(part) for part in zip(*(made[cell] for cell in asked), strict=True)]
         alone = model.block_calls + shared.saved - before
         kept = strongest(pd.DataFrame(rows), self.grid.noising)
         tensors = {"latents": torch.cat([cell.latent for cell in found])}

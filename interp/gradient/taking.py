@@ -42,8 +42,7 @@ def taken(
     cache, kept = ActivationCache(), [0]
 
     def keep(name: str, kind: str, step: int, branch: str | None, _: Tensor, gradient: Tensor) -> None:
-        kept[0] += cache.keep(name, kind, step, branch, gradient, plan)
-        plan.check_kept(kept[0], name, step)
+        kept[0] += cache.keep(name, kind, step, branch, gradient, plan, kept[0])
 
     value = back(run, metric, target, plan, keep)
     order = {name: place for place, name in enumerate(plan.names)}  # as a run keeps them

@@ -132,7 +132,7 @@ def test_a_saved_cache_comes_back_bit_for_bit(kept, tmp_path, dtype):
 
 
 def test_what_is_kept_is_a_copy():
-    plan, act = CachePlan(("hook_x_t",), frozenset({0}), None, None, None, 0), torch.ones(1, 2, 3, 4, 4)
+    plan, act = CachePlan(("hook_x_t",), frozenset({0}), None, None, None, 384), torch.ones(1, 2, 3, 4, 4)
     cache = ActivationCache()
     cache.keep("hook_x_t", "latent", 0, None, act, plan)
     act.zero_()

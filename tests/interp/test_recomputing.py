@@ -67,5 +67,10 @@ def test_what_does_not_fit_is_refused_before_the_first_call():
     assert model.block_calls == before
     lean = record(model, recompute=True, max_bytes=step, seed=0, **call)
     replay(model, lean, Patch("hook_x_t", (1,), whole.donor("hook_x_t")))
-    with pytest.raises(InterpError, match=r"blocks.1.hook_resid_post was not recorded: record it with record\(model, names="):
-        lean.donor("blocks.1.hook_resid_post")
+    with pytest.raises(InterpError, match=r"blocks.1.hook_mlp_out was not recorded: record it with record\(model, names="):
+        lean.donor("blocks.1.hook_mlp_out")
+    given = lean.donor("blocks.1.hook_resid_post")  # of one step at a time
+    one, all_on = (Patch(given.site, steps, given, lean.run.branches) for steps in ((1,), (1, 2)))
+    assert torch.equal(replay(model, lean, one), lean.run.latents)
+    with pytest.raises(InterpError, match=r"wanted at the steps \[1, 2\] of a recording that keeps one step at a time"):
+        replay(model, lean, all_on)
