@@ -94,6 +94,12 @@ def test_planned_block_calls_of_items_are_those_that_run(name, tmp_path):
     assert ran == plan.blocks if plan.most == plan.blocks else ran <= plan.most
 
 
+def test_planned_block_calls_of_own_pairs_are_those_that_run(pair_file, tmp_path):
+    config = entries()["swap"].config(pair_file=pair_file, items=2, layers=(0, 2), **SMALL)
+    plan = planned("swap", config, tmp_path)
+    assert plan.blocks == plan.most == counted("swap", config, tmp_path / "run")[0] > 0
+
+
 def test_what_steering_takes_is_no_more_than_planned(pair_file, tmp_path):
     """Exactly so much where nothing is left to be chosen but the ranks, of which two pairs have enough."""
     small = {"pair_file": pair_file, "pairs": 2, "check_pairs": 1, "ranks": (1,), **SMALL}
