@@ -31,6 +31,7 @@ EXACT = {
     "seeds": {"noises": 2, "steps": (0, 1), "scorer": "motion"},
     "seed-choice": {"noises": 2, "steps": (2,), "doses": (-1.0, 1.0)},
     "self-correction": {},
+    "step-budget": {"draws": 1, "finer": 2},
     "swap": {"layers": (0, 2), "tokens": ("all",)},
     "trajectory": {"noises": 2},
 }  # by experiment, of own prompts
