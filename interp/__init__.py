@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cos_interp.interp.families.adapter import Adapter, NoAdapter, Site, Stack
     from cos_interp.interp.gradient.attribution import attribute
     from cos_interp.interp.inverting import Inversion, invert
+    from cos_interp.interp.levels import at_sigmas
     from cos_interp.interp.model import HookedVideoPipeline
     from cos_interp.interp.patches import Patch
     from cos_interp.interp.patching import Recording, record, replay, restart
@@ -38,6 +39,7 @@ _HOME = {
     "families.adapter": ("Adapter", "NoAdapter", "Site", "Stack"),
     "gradient.attribution": ("attribute",),
     "inverting": ("Inversion", "invert"),
+    "levels": ("at_sigmas",),
     "model": ("HookedVideoPipeline",),
     "patches": ("Patch",),
     "patching": ("Recording", "record", "replay", "restart"),
@@ -72,6 +74,7 @@ __all__ = [
     "Stack",
     "Steer",
     "UnknownHook",
+    "at_sigmas",
     "attribute",
     "check_adapter",
     "choose_seed",

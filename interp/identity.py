@@ -119,7 +119,8 @@ def _update(update: Callable[[Any], None], name: str, weight: Any) -> None:
 def glance(pipe: Any, modules: Mapping[str, nn.Module]) -> str:
     """A digest of what a pipeline denoises with, of its ``modules`` by checksums of their weights: what a replay must have in
     common with its recording. Some 10 ms for 2 M parameters; it reads every weight once."""
-    total = hashlib.sha256(_text([settings_of(pipe), type(pipe.scheduler).__name__, _configuration(pipe.scheduler)]))
+    levels = getattr(vars(pipe.scheduler).get("set_timesteps"), "levels", None)  # of at_sigmas
+    total = hashlib.sha256(_text([settings_of(pipe), type(pipe.scheduler).__name__, _configuration(pipe.scheduler), levels]))
     for name, module in modules.items():
         total.update(_text([name, type(module).__name__, constants_of(module)]))
         for kind in (module.named_parameters(), module.named_buffers()):

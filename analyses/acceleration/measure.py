@@ -77,13 +77,14 @@ def _made(model: HookedVideoPipeline, config: AccelerationConfig, store: RunStor
     return (_mapped if mapped else _tested)(model, config, store, piece.problem)
 
 
-def _cells(model: HookedVideoPipeline, config: AccelerationConfig, branches: Sequence[str]) -> list[Cell]:
-    return cells(config.num_inference_steps, model.layers, branches, config.bands, config.interval)
+def cells_of(config: AccelerationConfig, layers: int, branches: Sequence[str]) -> list[Cell]:
+    """All cells of the map."""
+    return cells(config.num_inference_steps, layers, branches, config.bands, config.interval)
 
 
 def _mapped(model: HookedVideoPipeline, config: AccelerationConfig, store: RunStore, problem: Problem) -> Unit:
     run = model.run(**arguments(model, config, problem))
-    found = [(m, cell) for m in config.methods for cell in _cells(model, config, run.branches)]
+    found = [(m, cell) for m in config.methods for cell in cells_of(config, model.layers, run.branches)]
     plans = [Plan(m, frozenset(cell.calls(interval_of(config, m))), config.bits) for m, cell in found]
     columns: list[Row] = [
         {"stage": "map", "method": m, "first": cell.first, "last": cell.last, "band": cell.band, "layer": cell.layer,
@@ -100,7 +101,7 @@ def _chosen(model: HookedVideoPipeline, config: AccelerationConfig, store: RunSt
     rows = [row for row in rows if row["method"] == config.by]
     branches = tuple(dict.fromkeys(str(row["branch"]) for row in rows))
     damage: dict[Cell, tuple[float, float]] = {}
-    for cell in _cells(model, config, branches):
+    for cell in cells_of(config, model.layers, branches):
         here = [row for row in rows if (row["first"], row["layer"], row["branch"]) == (cell.first, cell.layer, cell.branch)]
         lost = [1 - row["kept"] for row in here if row["kept"] is not None]
         damage[cell] = (sum(lost) / max(1, len(lost)), sum(row["distance"] for row in here) / max(1, len(here)))
@@ -114,7 +115,7 @@ def _chosen(model: HookedVideoPipeline, config: AccelerationConfig, store: RunSt
 def _tested(model: HookedVideoPipeline, config: AccelerationConfig, store: RunStore, problem: Problem) -> Unit:
     facts = store.finished(SCHEDULE)[1]
     assert isinstance(facts, ScheduleFacts)
-    pool, interval = _cells(model, config, facts.branches), interval_of(config, config.by)
+    pool, interval = cells_of(config, facts.layers, facts.branches), interval_of(config, config.by)
     plans: list[Plan] = []
     columns: list[Row] = []
     for saving, calls in facts.chosen.items():

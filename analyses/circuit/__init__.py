@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.facts import Facts
-from cos_interp.analyses.driver.settings import AnalysisConfig, known_task
+from cos_interp.analyses.driver.settings import ScoredConfig, known_task
 from cos_interp.interp.limits import MOST_STEPS
 from cos_interp.tasks import NAMES
 
@@ -18,10 +18,11 @@ HEADS: dict[str, str] = {"cross": "cross_attn.hook_z", "attn": "attn.hook_z"}
 CHECKED = 20  # unseen pairs, where no number was asked for
 
 
-class CircuitConfig(AnalysisConfig):
+class CircuitConfig(ScoredConfig):
     """From pairs to a verified circuit: the fewest components that carry the answer."""
 
     FILES = ("pair_file", "check")
+    INSTEAD = ("pair_file",)
 
     task: str = Field("maze", description=f"One of {', '.join(NAMES)}.")
     pairs: int = Field(4, ge=1, description="Pairs that the circuit is looked for on.")

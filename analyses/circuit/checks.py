@@ -9,7 +9,7 @@ from cos_interp.analyses.circuit.bench import Bench, recorder
 from cos_interp.analyses.driver.statistics import projection
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.pairs import Side, stranger
-from cos_interp.analyses.kit.shown import read_pair
+from cos_interp.analyses.kit.shown import read_sides
 
 DRAWS = 3  # random sets a pair
 ALONE, LEFT, LESS, NARROW, WHOLE, FOREIGN = "circuit", "all but it", "one less", "narrowed", "everything", "random item"
@@ -17,7 +17,7 @@ RANDOM, RANDOM_LEFT = "random set", "all but a random set"
 
 
 def checked(bench: Bench, config: CircuitConfig, circuit: Circuit, index: int) -> list[Row]:
-    """One row a way: its effect, and of a task's pair what the verifier reads and how much of either answer is shown."""
+    """One row a way: its effect, whose answer the verifier or scorer reads, and of a task's pair how much of either is shown."""
     alone, narrow, less = bench.rows([circuit.components, circuit.narrow, circuit.smaller])
     rows = {ALONE: alone, NARROW: narrow, LESS: less, LEFT: bench.without(circuit.components), WHOLE: bench.without(())}
     for draw in range(DRAWS):
@@ -40,7 +40,6 @@ def _foreign(bench: Bench, config: CircuitConfig, index: int) -> Side:
 def _read(bench: Bench, latent: Tensor) -> Row:
     run, target, donor = bench.target.recording.run, bench.target, bench.donor
     row: Row = {"effect": projection(latent, run.latents, donor.recording.run.latents)}
-    if target.problem.item is None or donor.problem.item is None:
+    if not (target.problem.judged and donor.problem.judged):
         return row
-    frames = bench.model.decode(run.shown(latent))[0]
-    return row | read_pair(target.item, donor.item, frames)
+    return row | read_sides(target.problem, donor.problem, bench.model.decode(run.shown(latent))[0])

@@ -7,7 +7,7 @@ import pandas as pd
 from cos_interp.analyses.circuit import SearchFacts
 from cos_interp.analyses.circuit.checks import ALONE, FOREIGN, LEFT, LESS, RANDOM, RANDOM_LEFT, WHOLE
 from cos_interp.analyses.driver.base import AnalysisResult
-from cos_interp.analyses.driver.estimates import Mean
+from cos_interp.analyses.driver.estimates import DIFFERENCE, Mean
 from cos_interp.analyses.driver.findings import Finding
 
 COMPLETE = 0.9  # of the way that all components together must go, else they are not all there is
@@ -21,7 +21,7 @@ def by_pair(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def findings(result: AnalysisResult) -> list[Finding]:
-    """The three, on the pairs that the search has not seen."""
+    """The three, on the pairs that the search has not seen; of own pairs with a scorer also whose answer is given."""
     at, unfit = by_pair(result.rows), _unfit(result)
     control = at[RANDOM] if FOREIGN not in at else at[[RANDOM, FOREIGN]].max(axis=1)
     lost, lost_by_random = at[WHOLE] - at[LEFT], at[WHOLE] - at[RANDOM_LEFT]
@@ -31,10 +31,26 @@ def findings(result: AnalysisResult) -> list[Finding]:
         ("necessary", lost - lost_by_random, lost_by_random, "without them more effect is lost than without random ones, by"),
         ("smallest", at[ALONE] - at[LESS], at[LESS], "they go further than the best set with one component less by"),
     )  # fmt: skip
-    return [
+    found = [
         result.judge(f"circuit.{name}", number(values), text, number(beside).number(), unfit)
         for name, values, beside, text in said
     ]
+    return [*found, _answers(result, unfit)] if result.config.scored else found
+
+
+def _answers(result: AnalysisResult, unfit: str | None) -> Finding:
+    at = by_pair(result.rows.assign(effect=_given(result.rows)))
+    gain = Mean(at[ALONE] - at[RANDOM], bounds=DIFFERENCE)
+    alone = Mean(at[ALONE], bounds=(0, 1)).number()
+    said = f"the scorer reads the other run's answer in {alone} with the found components; more than with random ones by"
+    return result.judge("circuit.answers", gain, said, Mean(at[RANDOM], bounds=(0, 1)).number(), unfit)
+
+
+def _given(rows: pd.DataFrame) -> pd.Series:
+    """1 where a video gives the donor's answer, 0 where it does not; missing where nobody judged."""
+    if "outcome" not in rows:
+        return pd.Series(float("nan"), rows.index)
+    return (rows.outcome == "donor").astype(float).where(rows.outcome.notna())
 
 
 def _unfit(result: AnalysisResult) -> str | None:

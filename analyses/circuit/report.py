@@ -150,6 +150,7 @@ def _way(name: str, at: pd.DataFrame) -> dict[str, Any]:
     if "outcome" in at and at.outcome.notna().all():
         counts = at.outcome.value_counts()
         row |= {f"reads: {who}": int(counts.get(who, 0)) for who in ("donor", "target", "other", "undecided")}
+    if "donor_shown" in at and at.donor_shown.notna().any():
         row |= {"donor's answer shown": over("donor_shown"), "own answer shown": over("target_shown")}
     return row
 

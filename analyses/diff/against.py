@@ -12,6 +12,7 @@ from cos_interp.interp import identity
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.placing import Placing
+from cos_interp.interp.planning.skeleton import skeleton
 
 
 def other_model(model: HookedVideoPipeline, config: DiffConfig) -> HookedVideoPipeline:
@@ -25,7 +26,9 @@ def other_model(model: HookedVideoPipeline, config: DiffConfig) -> HookedVideoPi
         )
     name = config.model if config.against is None else config.against
     placing = Placing(config.device, config.against_dtype, config.offload, config.vae_tiling, config.against_lora)
-    other = _loaded(name, placing, config.revision if config.against is None else None)
+    revision = config.revision if config.against is None else None
+    bare = without_weights(model)  # of a plan, for which the shapes of the other one do, too
+    other = skeleton(name, placing.type(), revision) if bare else _loaded(name, placing, revision)
     other.defaults = dict(model.defaults)
     told(other, config)
     return other
@@ -40,6 +43,11 @@ def _loaded(name: str, placing: Placing, revision: str | None) -> HookedVideoPip
         model.pipe.fuse_lora(components=list(model.engines))
         model.pipe.unload_lora_weights()
     return model
+
+
+def without_weights(model: HookedVideoPipeline) -> bool:
+    """Whether a model has shapes alone. One whose weights wait elsewhere has them where it computes."""
+    return model.pipe._execution_device.type == "meta"
 
 
 def content(model: HookedVideoPipeline) -> str:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cos_interp.analyses.diff import DiffConfig, DiffFacts
-from cos_interp.analyses.diff.against import check_build, content, kept_apart, other_model
+from cos_interp.analyses.diff.against import check_build, content, kept_apart, other_model, without_weights
 from cos_interp.analyses.diff.apart import Updates, apart_rows
 from cos_interp.analyses.diff.regions import Region, regions, stretches, transplanted, weight_rows
 from cos_interp.analyses.driver.experiment import Unit, each_unit
@@ -34,8 +34,9 @@ def check(config: DiffConfig, model: HookedVideoPipeline) -> None:
     chosen_steps(config)
     other = other_model(model, config)
     check_build(model, other)
-    if config.against_digest is not None and not content(other).startswith(config.against_digest):
-        raise InterpError(f"{other.name} has the digest {content(other)[:12]}, --against-digest asks for {config.against_digest}")
+    asked = None if without_weights(other) else config.against_digest
+    if asked is not None and not content(other).startswith(asked):
+        raise InterpError(f"{other.name} has the digest {content(other)[:12]}, --against-digest asks for {asked}")
 
 
 def settle(config: DiffConfig, model: HookedVideoPipeline, held: Mapping[str, Any]) -> DiffConfig:

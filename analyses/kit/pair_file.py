@@ -7,6 +7,8 @@ have ``expected`` and ``reference``, which a scorer is told and the model is not
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,17 +62,36 @@ def _pair(where: str, given: dict[str, Any], folder: Path, place: int, config: A
     return clean, corrupt
 
 
-def recorded(recorder: Recorder, sides: Sides) -> Pair:
-    """A pair of a file, recorded. NoPair where the model makes one video of both sides."""
+def recorded(recorder: Recorder, sides: Sides, solved: bool = True) -> Pair:
+    """A pair of a file, recorded. NoPair where the model makes one video of both sides, or, unless ``solved`` is False, one that
+    the scorer does not accept."""
     clean, corrupt = (recorder(side, name) for side, name in zip(sides, SIDES, strict=True))
     for name, side in zip(SIDES, (clean, corrupt), strict=True):
-        verdict = judge(side.problem, side.recording.run.decode()[0]) if side.problem.judged else None
+        verdict = judge(side.problem, side.recording.run.decode()[0]) if side.problem.judged and solved else None
         if verdict is not None and not verdict.solved:
             why = verdict.error or verdict.status
             raise NoPair(f"the scorer does not accept the model's own video of the {name} side: {why}")
     if torch.equal(clean.recording.run.latents, corrupt.recording.run.latents):
         raise NoPair("the model makes the same video of both sides, so there is no difference to move along")
     return Pair("own", corrupt, clean)
+
+
+def of_one_noise(sides: Sides) -> Sides:
+    """The sides. InterpError where they have two noises."""
+    if sides[0].seed != sides[1].seed:
+        raise InterpError(f"{sides[1].source}: both sides must start from one noise: give them the same seed, or none")
+    return sides
+
+
+def stranger(found: Sequence[Sides], index: int) -> Problem | None:
+    """The donor of a pair's control: the clean side of the next pair of a file that is on neither side of this one, from the
+    noise of this one's. None where there is no such pair."""
+    clean, corrupt = found[index]
+    for other, _ in [*found[index + 1 :], *found[:index]]:
+        sizes = [{k: v for k, v in side.call.items() if k not in OWN} for side in (clean, other)]
+        if other.call not in (clean.call, corrupt.call) and sizes[0] == sizes[1]:
+            return replace(other, seed=clean.seed)
+    return None
 
 
 def check_model(path: Path, config: AnalysisConfig, model: HookedVideoPipeline) -> None:

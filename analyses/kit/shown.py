@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from cos_interp.analyses.driver.store import Row
+from cos_interp.analyses.kit.problems import Problem, whose
 from cos_interp.tasks import Item, get_task, reader
 from cos_interp.tasks.base import outcome
 from cos_interp.tasks.grid import TRAIL
@@ -26,6 +27,13 @@ def read_pair(target: Item, donor: Item, frames: np.ndarray) -> Row:
     """What a patched run's video shows: whose answer, strictly, and how much of either one's. ``frames`` as in :func:`shown`."""
     said = outcome(get_task(target.task), target, donor, frames)
     return {"outcome": said, "donor_shown": shown(donor, target, frames), "target_shown": shown(target, donor, frames)}
+
+
+def read_sides(target: Problem, donor: Problem, frames: np.ndarray) -> Row:
+    """As :func:`read_pair`, of sides that may be the user's own: then whose answer the scorer says, and nothing graded."""
+    if target.item is not None and donor.item is not None:
+        return read_pair(target.item, donor.item, frames)
+    return {"outcome": whose(target, donor, frames)}
 
 
 def shown(item: Item, other: Item, frames: np.ndarray) -> float:

@@ -9,7 +9,6 @@ from cos_interp.analyses.driver.settings import AnalysisConfig
 from cos_interp.analyses.kit import pair_file
 from cos_interp.analyses.kit.pairs import Pair, Recorder, find_pair
 from cos_interp.analyses.kit.problems import fits_tasks
-from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
 
 FIRST_UNSEEN = 1000  # number of the first pair that is only tested on, however many are looked at
@@ -48,10 +47,8 @@ def pair_of(recorder: Recorder, config: Pairs, index: int, looking: bool = True)
         return find_pair(recorder, config.task, "prompt", index, config.unique, config.solved), {}
     path = Path(config.pair_file)
     place = index - FIRST_UNSEEN + counts(config, looking)[0] if index >= FIRST_UNSEEN else index
-    sides = pair_file.read(path, recorder.config)[place]
-    if sides[0].seed != sides[1].seed:
-        raise InterpError(f"{sides[1].source}: both sides must start from one noise: give them the same seed, or none")
-    return pair_file.recorded(recorder, sides), pair_file.boxes(path)[place]
+    sides = pair_file.of_one_noise(pair_file.read(path, recorder.config)[place])
+    return pair_file.recorded(recorder, sides, config.solved), pair_file.boxes(path)[place]
 
 
 def fits(config: Pairs, settings: AnalysisConfig, model: HookedVideoPipeline) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
@@ -70,7 +70,7 @@ def pieces(config: PatchingConfig) -> list[tuple[Piece, list[str]]]:
     else:
         found = pair_file.read(Path(config.pair_file), config)
         boxes = pair_file.boxes(Path(config.pair_file))
-        made = [Piece(OWN, i, sides, _stranger(found, i), boxes[i]) for i, sides in enumerate(found[: config.pairs])]
+        made = [Piece(OWN, i, sides, pair_file.stranger(found, i), boxes[i]) for i, sides in enumerate(found[: config.pairs])]
     return [(piece, units_of(config, piece)) for piece in made]
 
 
@@ -78,13 +78,3 @@ def units_of(config: PatchingConfig, piece: Piece) -> list[str]:
     """The names of a pair's units, in the order in which they are made."""
     maps = [piece.map_unit] if config.method == "gradient" else []
     return [piece.unit(), *maps, *(piece.unit(step) for step in steps_of(config, piece))]
-
-
-def _stranger(found: list[pair_file.Sides], index: int) -> Problem | None:
-    """The clean side of the next pair of a file that is on neither side of this one, from the noise of this one's."""
-    clean, corrupt = found[index]
-    for other, _ in [*found[index + 1 :], *found[:index]]:
-        sizes = [{k: v for k, v in side.call.items() if k not in pair_file.OWN} for side in (clean, other)]
-        if other.call not in (clean.call, corrupt.call) and sizes[0] == sizes[1]:
-            return replace(other, seed=clean.seed)
-    return None

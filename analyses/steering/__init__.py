@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.facts import Facts
-from cos_interp.analyses.driver.settings import AnalysisConfig, known_task
+from cos_interp.analyses.driver.settings import ScoredConfig, known_task
 from cos_interp.interp.limits import MOST_STEPS
 from cos_interp.tasks import NAMES
 
@@ -16,10 +16,11 @@ VECTOR: Final = "vector"  # the unit that holds the directions
 PLACED = 4  # pairs on which the place is chosen
 
 
-class SteeringConfig(AnalysisConfig):
+class SteeringConfig(ScoredConfig):
     """Low-rank carriers of the answer, and one vector that steers without a donor."""
 
     FILES = ("pair_file",)
+    INSTEAD = ("pair_file",)
 
     task: str = Field("maze", description=f"One of {', '.join(NAMES)}.")
     pairs: int = Field(12, ge=2, description="Pairs that the directions are made of.")

@@ -27,7 +27,7 @@ def foresee(config: SteeringConfig, outlook: Outlook) -> list[Use]:
     recorded = recordings(outlook, len(placed) + seen + unseen, sought=sought)
     patches = [patch for index in placed for patch in _map(config, outlook, split_masks(outlook, config, index))]
     tested = unseen * blocks_of_rows(outlook, _tested(config, outlook))
-    decoded = 0 if config.pair_file else 1
+    decoded = int(config.pair_file is None or config.scored)
     return [
         recorded,
         Use(f"map of places, {len(patches):,} rows", blocks=blocks_of_rows(outlook, patches), rows=config.batch,

@@ -12,7 +12,7 @@ import pandas as pd
 
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
-from cos_interp.analyses.driver.estimates import Mean
+from cos_interp.analyses.driver.estimates import Mean, PairedShares, Share
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.findings import Finding
@@ -83,10 +83,20 @@ def findings(result: AnalysisResult[SteeringConfig], at: pd.DataFrame) -> list[F
     )  # fmt: skip
     number = lambda values: Mean(values.astype(float))
     unfit = _unfit(effect)
-    return [
+    found = [
         result.judge(f"steering.{name}", number(own - beside), text, number(beside).number(), unfit)
         for name, own, beside, text in said
     ]
+    return [*found, _answers(result, at, unfit)] if result.config.scored else found
+
+
+def _answers(result: AnalysisResult[SteeringConfig], at: pd.DataFrame, unfit: str | None) -> Finding:
+    """Of own pairs with a scorer: whose answer is given."""
+    judged = at[at.outcome.notna()] if "outcome" in at else at.iloc[:0]
+    given = wide(judged.assign(given=(judged.outcome == "donor").astype(float)), "given") if len(judged) else pd.DataFrame()
+    own, beside = (given.get((way, 1.0), pd.Series(dtype=float)) for way in ("steer", "random direction"))
+    said = f"the scorer reads the other run's answer in {Share(own).number()} with the vector; more than with a random one by"
+    return result.judge("steering.answers", PairedShares(own, beside), said, Share(beside).number(), unfit)
 
 
 CARRIED = 0.25  # of the way that the donor's own tokens must go at the place
@@ -202,10 +212,11 @@ def _table(at: pd.DataFrame) -> list[pages.Section]:
 
 def _line(name: str, part: pd.DataFrame) -> dict[str, Any]:
     over = lambda column: str(Mean(part[column].to_numpy(float)).number())
+    count = lambda column, who: int((part[column] == who).sum())
     row: dict[str, Any] = {"way": name, "effect": over("effect")}
     if "outcome" in part and part.outcome.notna().all():
-        count = lambda column, who: int((part[column] == who).sum())
         row |= {f"reads {who}": count("outcome", who) for who in ("donor", "target")}
+    if "outcome_elsewhere" in part and part.outcome_elsewhere.notna().all():
         row |= {f"elsewhere {who}": count("outcome_elsewhere", who) for who in ("donor", "target")}
         row |= {"donor's shown": over("donor_shown"), "damage there": over("damage_there"), "damage elsewhere": over("damage")}
     return row

@@ -12,7 +12,7 @@ from cos_interp.analyses.driver.statistics import projection
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.pairs import Side
 from cos_interp.analyses.kit.seeds import seed_for
-from cos_interp.analyses.kit.shown import read_pair
+from cos_interp.analyses.kit.shown import read_sides
 from cos_interp.analyses.steering.directions import exchanged, exchanged_as_far, random_basis, roles
 from cos_interp.interp.editing import Edit
 from cos_interp.interp.model import HookedVideoPipeline
@@ -99,16 +99,20 @@ class Trial:
         return {name: found[place] for place, name in enumerate(rows)}
 
     def read(self, latent: Tensor) -> tuple[Row, np.ndarray | None]:
-        """How far a latent moved; of a task's pair also what its video shows, and the video."""
+        """How far a latent moved; where somebody judges whose answer its video gives, and the video; of a task's pair what it
+        shows and damages."""
         run = self.target.recording.run
         row: Row = {"effect": projection(latent, run.latents, self.donor.recording.run.latents)}
-        if self.target.problem.item is None or self.donor.problem.item is None:
+        if not (self.target.problem.judged and self.donor.problem.judged):
             return row, None
         frames = self.model.decode(run.shown(latent))[0]
+        row |= read_sides(self.target.problem, self.donor.problem, frames)
+        if self.target.problem.item is None or self.donor.problem.item is None:
+            return row, frames
         target, donor, cells = self.target.item, self.donor.item, self.place.mask.any(0).numpy()
         unread = reader.read(frames) == grid.UNREADABLE
         return row | {
-            **read_pair(target, donor, frames), "outcome_elsewhere": without_cells(target, donor, frames, cells),
+            "outcome_elsewhere": without_cells(target, donor, frames, cells),
             "damage": float(unread[:, ~cells].sum()), "damage_there": float(unread[:, cells].sum()),
         }, frames  # fmt: skip
 

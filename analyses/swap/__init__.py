@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.facts import RunFacts
@@ -21,10 +21,15 @@ Lasting = Literal["single", "from", "all"]
 class SwapConfig(SuiteConfig):
     """Swap the visual tokens of two runs at one step, from it on or throughout, layer by layer."""
 
+    FILES = ("prompts", "pair_file")
+    INSTEAD = ("prompts", "pair_file")
     OF_ITEMS = ("tasks", "pair_kinds")
 
     tasks: tuple[str, ...] = Field(("maze", "occlusion", "place"), min_length=1, description="Tasks, with commas.")
-    items: int = Field(4, ge=1, le=125, description="Pairs of each task and kind, or of the prompts.")
+    items: int = Field(4, ge=1, le=125, description="Pairs of each task and kind, of the prompts, or of the pair file.")
+    pair_file: str | None = Field(
+        None, description="Own pairs: a line {'clean': {...}, 'corrupt': {...}, 'boxes': {'ball': [left, top, right, bottom]}}."
+    )
     num_inference_steps: int = Field(10, ge=2, le=MOST_STEPS, description="Denoising steps of every run.")
     pair_kinds: tuple[SwapKind, ...] = Field(("prompt", "image"), description="What differs in a pair: prompt, image.")
     steps: tuple[int, ...] | None = Field(None, description="Swapped steps. The first and the middle by default.")
@@ -37,6 +42,20 @@ class SwapConfig(SuiteConfig):
     )
     tokens: tuple[TokenSet, ...] = Field(("all", "object", "random"), description="all, object, random (as many others).")
     batch: int = Field(8, ge=1, description="Swapped rows in one forward; 1 is exact to the bit.")
+
+    @model_validator(mode="after")
+    def _one_file(self) -> SwapConfig:
+        """Own pairs say which two runs are held together; of prompts each meets the next one."""
+        set_too = [n for n in self.OF_ITEMS if getattr(self, n) != type(self).model_fields[n].default]
+        if self.pair_file is not None and (self.prompts is not None or set_too):
+            other = " and ".join(["prompts"] if self.prompts is not None else set_too)
+            raise ValueError(f"own pairs stand in the place of {other}: leave out {other}, or pair_file")
+        return self
+
+    @property
+    def own(self) -> bool:
+        """Whether the runs are the user's own, of a pair file or of prompts."""
+        return self.pair_file is not None or self.prompts is not None
 
 
 class SwapFacts(RunFacts):
@@ -53,6 +72,7 @@ ENTRY = Entry(
     (
         "cos analyze swap",
         "cos analyze swap --tasks place --pair-kind image --steps 0,4,8 --variants block,cross --out runs/swap-place",
+        "cos analyze swap --model ./my-model --pair-file pairs.jsonl --scorer my.py:judge --items 40 --out runs/own-swap",
     ),
     seconds=200,
     facts=(SwapFacts,),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 from functools import cache
+from pathlib import Path
 
 from cos_interp.analyses.driver.outlook import Outlook, Use
+from cos_interp.analyses.kit import pair_file
 from cos_interp.analyses.kit.foreseen import SOME, Nothing, blocks_of_rows, groups, recordings
 from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, Cell
 from cos_interp.analyses.kit.problems import problems
@@ -18,31 +20,41 @@ from cos_interp.interp.sweeping import spanned
 
 def foresee(config: SwapConfig, outlook: Outlook) -> list[Use]:
     """The recordings of every pair and of the donors of its controls, and the swaps."""
-    asked, own = [piece for piece, _ in pieces(config)], config.prompts is not None
-    donors = _donors(config)
+    asked, own = [piece for piece, _ in pieces(config)], config.own
+    donors = {piece: _donors(config, piece) for piece in asked}
+    most_donors = max(map(len, donors.values()), default=2)
     sides = recordings(
-        outlook, len(asked), recorded_sites(config), kind="prompt", beside=len(donors) - 2 - (not own),
+        outlook, len(asked), recorded_sites(config), kind="prompt", beside=most_donors - 2 - (not own),
         again=0 if own else len(asked), sought=not own, steps=recorded_steps(config),
     )  # fmt: skip
-    blocks = sum(_blocks(config, outlook, piece, donors) for piece in asked)
-    most = max((len(made) for piece in asked[:1] for _, made in _cells(config, outlook, piece, donors)), default=0)
+    blocks = sum(_blocks(config, outlook, piece, donors[piece]) for piece in asked)
+    most = max((len(made) for piece in asked[:1] for _, made in _cells(config, outlook, piece, donors[piece])), default=0)
     shown = sum(piece[2] == 0 for piece in asked) * 4 * outlook.shape.clip_bytes
-    more = "none of the same answer where no noise gives it" if not own else ""
-    return [sides, Use("swaps", blocks=blocks, rows=min(config.batch, most), held=sides.held, decoded=0 if own else most,
-                       disk=shown, bound=not own, more=more)]  # fmt: skip
+    more = "none of pairs that the scorer does not accept" if own else "none of the same answer where no noise gives it"
+    judged = not own or config.scored
+    return [sides, Use("swaps", blocks=blocks, rows=min(config.batch, most), held=sides.held, decoded=most if judged else 0,
+                       disk=shown, bound=judged, more=more if judged else "")]  # fmt: skip
 
 
-def _donors(config: SwapConfig) -> list[str]:
+def _donors(config: SwapConfig, piece: Piece) -> list[str]:
     """The donors of a pair, the run itself among them."""
-    if config.prompts is None:
+    if not config.own:
         return ["pair", SELF, "random item", "same answer"]
-    return ["pair", SELF, *(["random item"] if len(problems(config)) > 2 else []), "same prompt"]
+    if config.pair_file is not None:
+        beside = pair_file.stranger(pair_file.read(Path(config.pair_file), config), piece[2]) is not None
+    else:
+        beside = len(problems(config)) > 2
+    return ["pair", SELF, *(["random item"] if beside else []), "same prompt"]
 
 
 def _groups(config: SwapConfig, outlook: Outlook, piece: Piece) -> list[str]:
     """The token sets of a pair."""
     task, kind, index = piece
-    named = ["object", "random"] if kind != "own" and groups(outlook, config, task, kind, index) else []
+    if kind == "own":
+        there = config.pair_file is not None and bool(pair_file.boxes(Path(config.pair_file))[index])
+    else:
+        there = bool(groups(outlook, config, task, kind, index))
+    named = ["object", "random"] if there else []
     return [EVERYWHERE, *(name for name in config.tokens if name in named)]
 
 

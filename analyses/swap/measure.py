@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,7 +19,9 @@ from cos_interp.analyses.driver.experiment import Unit, each_unit
 from cos_interp.analyses.driver.facts import PIXELS, LeftOut
 from cos_interp.analyses.driver.statistics import remaining_share
 from cos_interp.analyses.driver.store import Row
+from cos_interp.analyses.kit import pair_file
 from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, Cell, Grid, Patched, token_shape
+from cos_interp.analyses.kit.groups import of_pair
 from cos_interp.analyses.kit.pairs import NoPair, Recorder
 from cos_interp.analyses.kit.problems import chosen_steps, fits, problems
 from cos_interp.analyses.swap import Lasting, SwapConfig, SwapFacts, Swapped
@@ -49,11 +52,14 @@ def variant_of(cell: Cell) -> str:
 def pieces(config: SwapConfig) -> list[tuple[Piece, list[str]]]:
     """A piece a pair. Own prompts: each is the target once, the next one of the file is its donor."""
     steps_of(config)
-    if config.prompts is not None:
+    made: list[Piece]
+    if config.pair_file is not None:
+        made = [("pairs", "own", i) for i in range(min(config.items, len(pair_file.boxes(Path(config.pair_file)))))]
+    elif config.prompts is not None:
         count = len(problems(config))
         if count < 2:
             raise InterpError(f"a swap is between two prompts; {config.prompts} has {count}: give at least two lines")
-        made: list[Piece] = [("prompts", "own", i) for i in range(min(config.items, count))]
+        made = [("prompts", "own", i) for i in range(min(config.items, count))]
     else:
         made = [(task, kind, i) for task in config.task_names for kind in config.pair_kinds for i in range(config.items)]
     return [(piece, [unit_name(piece)]) for piece in made]
@@ -67,6 +73,12 @@ def object_mask(target: Item, donor: Item) -> Tensor:
     groups = get_task(target.task).groups(target, donor)
     found = [groups[name] for name in get_task(target.task).objects if name in groups]
     return torch.from_numpy(np.any(found, 0))
+
+
+def boxed(model: HookedVideoPipeline, sides: Sides) -> Tensor:
+    """Tokens in any box that the pair's line draws, bool ``[frame, row, col]``."""
+    groups = of_pair(model, sides.target, sides.donors["pair"], sides.boxes)
+    return torch.stack([groups[name] for name in sides.boxes]).any(0)
 
 
 def random_mask(mask: Tensor, seed: int) -> Tensor:
@@ -136,7 +148,7 @@ def recorded_steps(config: SwapConfig) -> tuple[int, ...] | None:
 def grid_of(model: HookedVideoPipeline, config: SwapConfig, sides: Sides) -> Grid:
     """All that can be swapped between the recordings of a pair."""
     others = {name: side for name, side in sides.donors.items() if name != "pair"}
-    masks = _masks(config, sides, token_shape(model, sides.target))
+    masks = _masks(model, config, sides)
     return Grid(model, sides.target, sides.donors["pair"], others, masks, donor_name="pair", batch=config.batch)
 
 
@@ -159,14 +171,15 @@ def depth(layer: int, layers: int) -> float:
     return layer / layers
 
 
-def _masks(config: SwapConfig, sides: Sides, shape: tuple[int, ...]) -> dict[str, Tensor | None]:
-    """Token sets by name. Only all tokens without a scene, or where the model's tokens are not the scene's cells."""
+def _masks(model: HookedVideoPipeline, config: SwapConfig, sides: Sides) -> dict[str, Tensor | None]:
+    """Token sets by name. Only all tokens without a scene and boxes, or where the model's tokens are not the scene's cells."""
     target, donor = sides.target.problem, sides.donors["pair"].problem
     made: dict[str, Tensor | None] = {EVERYWHERE: None}
+    mask = boxed(model, sides) if sides.boxes else None
     if target.item is not None and donor.item is not None:
         mask = object_mask(target.item, donor.item)
-        if mask.shape == shape:
-            made |= {"object": mask, "random": random_mask(mask, target.seed)}
+    if mask is not None and mask.shape == token_shape(model, sides.target):
+        made |= {"object": mask, "random": random_mask(mask, target.seed)}
     return {EVERYWHERE: None} | {name: made[name] for name in config.tokens if name in made}
 
 
@@ -181,7 +194,10 @@ def layers_of(model: HookedVideoPipeline, config: SwapConfig) -> tuple[int, ...]
 
 
 def check(config: SwapConfig, model: HookedVideoPipeline) -> None:
-    fits(config, model)
+    if config.pair_file is None:
+        fits(config, model)
+    else:
+        pair_file.check_model(Path(config.pair_file), config, model)
     known_layers(layers_of(model, config), model.layers)
 
 

@@ -85,7 +85,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     single = rows[rows.span == "single"]
     notes = [self_note(rows), *([share_note(single, sigmas)] if len(single) else []), *notes]
     if rows.flipped.isna().all():
-        notes.append("These prompts have no verifier: there is an effect on the final latent but no flip rate.")
+        notes.append("Nobody judges these videos (--scorer): there is an effect on the final latent but no flip rate.")
     by_step = [part for _, part in single.groupby("step", sort=False)]
     sections = [
         _spans(rows), *[section for part in by_step for section in (*_flips(part), _effects(part, sigmas), _controls(part))],

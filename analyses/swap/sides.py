@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
+from cos_interp.analyses.kit import pair_file
 from cos_interp.analyses.kit.kinds import PairKind
+from cos_interp.analyses.kit.pair_file import Boxes
 from cos_interp.analyses.kit.pairs import Recorder, Side, find_pair, other_noises, same_answer, stranger
 from cos_interp.analyses.kit.problems import problems
 from cos_interp.analyses.swap import SwapConfig
 
-Piece = tuple[str, PairKind | Literal["own"], int]  # task ("prompts": the user's own), kind of pair, index
+Piece = tuple[str, PairKind | Literal["own"], int]  # task ("prompts", "pairs": the user's own), kind of pair, index
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Sides:
     target: Side
     donors: dict[str, Side]
     tried: int = 1
+    boxes: Boxes = field(default_factory=dict)
 
 
 def unit_name(piece: Piece) -> str:
@@ -51,6 +55,20 @@ def _own_sides(recorder: Recorder, config: SwapConfig, piece: Piece) -> Sides:
     return Sides(unit_name(piece), "own", recorder(target), {name: recorder(problem) for name, problem in donors.items()})
 
 
+def _file_sides(recorder: Recorder, config: SwapConfig, piece: Piece) -> Sides:
+    """A pair of a file: its clean side gives, the clean side of another pair is the random item, from the same noise."""
+    path, index = Path(str(config.pair_file)), piece[2]
+    found = pair_file.read(path, config)
+    pair = pair_file.recorded(recorder, pair_file.of_one_noise(found[index]))
+    target, other = pair.corrupt.problem, pair_file.stranger(found, index)
+    beside = {} if other is None else {"random item": other}
+    beside["same prompt"] = replace(target, seed=other_noises(target.seed)[0])
+    donors = {"pair": pair.clean} | {name: recorder(problem) for name, problem in beside.items()}
+    return Sides(unit_name(piece), "own", pair.corrupt, donors, boxes=pair_file.boxes(path)[index])
+
+
 def sides_of(recorder: Recorder, config: SwapConfig, piece: Piece) -> Sides:
     """Raises NoPair when the model does not solve both sides of any candidate."""
+    if config.pair_file is not None:
+        return _file_sides(recorder, config, piece)
     return _own_sides(recorder, config, piece) if config.prompts is not None else _task_sides(recorder, piece)

@@ -79,6 +79,8 @@ def swapped(
 ) -> Iterator[None]:
     """The pipeline with other experts and with what is made of its methods and its scheduler's; everything back at the end."""
     kept = {name: getattr(pipe, name) for name in experts}
+    owners = ((pipe.scheduler, of_scheduler), (pipe, (*methods, "maybe_free_model_hooks")))
+    before = [{name: vars(owner)[name] for name in names if name in vars(owner)} for owner, names in owners]  # as at_sigmas puts
     ended: list[None] = []  # the pipeline offloads its modules at the end, when the experts must be themselves again
     try:
         pipe.maybe_free_model_hooks = lambda: ended.append(None)
@@ -92,9 +94,10 @@ def swapped(
     finally:
         for name, module in kept.items():
             object.__setattr__(pipe, name, module)
-        for owner, names in ((pipe.scheduler, of_scheduler), (pipe, (*methods, "maybe_free_model_hooks"))):
+        for (owner, names), held in zip(owners, before, strict=True):
             for name in names:
                 owner.__dict__.pop(name, None)
+            owner.__dict__.update(held)
         if ended:
             pipe.maybe_free_model_hooks()
 

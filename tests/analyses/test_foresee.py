@@ -7,13 +7,17 @@ import json
 import pytest
 from planned import counted, planned
 
+from cos_interp.analyses.diff.against import other_model, without_weights
 from cos_interp.analyses.driver import twins
 from cos_interp.analyses.driver.experiment import loaded, run_and_report
-from cos_interp.analyses.driver.registry import entries, load
+from cos_interp.analyses.driver.planning import bare
+from cos_interp.analyses.driver.registry import entries, foresight, load
 from cos_interp.interp import HookedVideoPipeline
+from cos_interp.interp.planning.costs import Shape
 
 SMALL = {"model": "tiny:wan2.2", "num_inference_steps": 3, "guidance_scale": 3.0}
 EXACT = {
+    "acceleration": {"num_inference_steps": 4, "bands": 2, "methods": ("cache", "skip"), "draws": 1, "batch": 4},
     "attention": {},
     "commitment": {"noises": 2, "steps": (0, 2)},
     "ensemble": {"seeds": 2, "steps": (1,)},
@@ -24,8 +28,10 @@ EXACT = {
     "posterior": {"noises": 3},
     "propagation": {"batch": 2},
     "recovery": {"steps": (1,), "batch": 2},
+    "seeds": {"noises": 2, "steps": (0, 1), "scorer": "motion"},
     "seed-choice": {"noises": 2, "steps": (2,), "doses": (-1.0, 1.0)},
     "self-correction": {},
+    "step-budget": {"draws": 1, "finer": 2},
     "swap": {"layers": (0, 2), "tokens": ("all",)},
     "trajectory": {"noises": 2},
 }  # by experiment, of own prompts
@@ -54,12 +60,45 @@ def test_planned_block_calls_are_those_that_run(name, prompts, tmp_path):
     assert plan.blocks == plan.most == counted(name, config, tmp_path / "run")[0] > 0
 
 
+def test_every_experiment_says_what_it_takes():
+    assert [name for name in entries() if foresight(name) is None] == []
+
+
+def test_planned_block_calls_of_two_models_are_those_of_both(prompts, tmp_path):
+    config = entries()["diff"].config(prompts=prompts, against="tiny:wan2.2", **SMALL)
+    plan = planned("diff", config, tmp_path)
+    ran = counted("diff", config, tmp_path / "run")[0]
+    other = other_model(loaded(config)[1], config)
+    assert plan.blocks == ran + other.block_calls and other.block_calls > 0
+
+
+def test_the_second_model_is_planned_without_its_weights_and_counted_with_them(tmp_path):
+    config = entries()["diff"].config(against="organism:young", against_digest="a run fills it in", items=1)
+    model = bare(config)
+    assert without_weights(model) and without_weights(other_model(model, config))
+    places, weights = planned("diff", config, tmp_path).places["host"], sum(Shape.of(model, config.call()).weights.values())
+    assert places["weights"] == weights < places["kept of runs"]
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_planned_block_calls_of_losses_are_those_that_run(guidance, tmp_path):
+    config = entries()["plausibility"].config(tasks=("occlusion",), items=2, num_inference_steps=4, guidance_scale=guidance)
+    plan = planned("plausibility", config, tmp_path)
+    assert plan.blocks == plan.most == counted("plausibility", config, tmp_path / "run")[0] > 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ITEMS)
 def test_planned_block_calls_of_items_are_those_that_run(name, tmp_path):
     config = entries()[name].config(tasks=("maze",), num_inference_steps=4, **ITEMS[name])
     plan, ran = planned(name, config, tmp_path), counted(name, config, tmp_path / "run")[0]
     assert ran == plan.blocks if plan.most == plan.blocks else ran <= plan.most
+
+
+def test_planned_block_calls_of_own_pairs_are_those_that_run(pair_file, tmp_path):
+    config = entries()["swap"].config(pair_file=pair_file, items=2, layers=(0, 2), **SMALL)
+    plan = planned("swap", config, tmp_path)
+    assert plan.blocks == plan.most == counted("swap", config, tmp_path / "run")[0] > 0
 
 
 def test_what_steering_takes_is_no_more_than_planned(pair_file, tmp_path):

@@ -223,6 +223,81 @@ def test_boxes_and_a_scorer_on_own_pairs(tmp_path):
     assert any("does not accept the model's own video of the clean side: shade" in text for text in report.lines)
 
 
+BALLS = ("red", "blue", "green")
+
+
+def judged_pairs(folder: Path, model: HookedVideoPipeline, steps: int) -> dict[str, str]:
+    """Options of a file of three pairs, each with a box, whose expected answers are the shades of the model's own videos."""
+    lines = []
+    for color in BALLS:
+        whats = zip(pair_file.SIDES, ("ball", "box"), strict=True)
+        sides = {side: {"prompt": f"a {color} {what}", "seed": 0} | SIZE for side, what in whats}
+        config = PatchingConfig(pair_file=written(folder, sides), num_inference_steps=steps)
+        runs = [model.run(**arguments(model, config, side)) for side in pair_file.read(Path(config.pair_file), config)[0]]
+        shades = dict(zip(pair_file.SIDES, (float(run.decode()[0][-1].mean()) for run in runs), strict=True))
+        within = abs(shades["clean"] - shades["corrupt"]) / 3
+        told = {side: sides[side] | {"expected": {"shade": shades[side], "within": within}} for side in sides}
+        lines.append(told | {"boxes": {"corner": [0, 0, 16, 16]}})
+    (folder / "judge.py").write_text(JUDGE)
+    return {"pair_file": written(folder, *lines), "scorer": f"{folder}/judge.py:judge"}
+
+
+def test_swaps_of_own_pairs_have_boxes_and_answers(tmp_path):
+    """The last block at every step gives the other side's video: its answer, by the scorer."""
+    model = HookedVideoPipeline.from_pretrained("tiny:wan2.1")
+    given = judged_pairs(tmp_path, model, 2)
+    config = load("swap").config(**given, num_inference_steps=2, layers=(1, 2), steps=(0,), variants=("block",), items=2)
+    result, report = experiment.run_and_report(load("swap"), config, tmp_path / "run", model=model, workers=1)
+    rows = result.rows
+    assert set(rows.problem) == {"pairs-own-000", "pairs-own-001"} and set(rows.group) == {"all", "object", "random"}
+    assert set(rows.donor) == {"pair", "random item", "same prompt", "self"}
+    last = rows[(rows.span == "all") & (rows.layer == 2) & (rows.group == "all")]
+    assert (last[last.donor == "pair"].flipped == 1).all() and (last[last.donor == "pair"].effect == 1).all()
+    assert (rows[rows.donor == "self"].outcome == "target").all()
+    assert "swap.flip-all" in {f["key"] for f in report.data["findings"]}
+
+
+def test_circuits_of_own_pairs_have_answers(tmp_path):
+    model = HookedVideoPipeline.from_pretrained("tiny:wan2.1")
+    config = load("circuit").config(**judged_pairs(tmp_path, model, 2), pairs=1, check_pairs=2, num_inference_steps=2, most=2,
+                                    keep=0.05, refine=0.001)  # fmt: skip
+    result, report = experiment.run_and_report(load("circuit"), config, tmp_path / "run", model=model, workers=1)
+    tested = result.rows[result.rows.table == "check"]
+    assert tested.pair.nunique() == 2 and (tested[tested.way == "everything"].outcome == "donor").all()
+    found = {f["key"]: f for f in report.data["findings"]}
+    ways = tested.assign(given=tested.outcome == "donor").groupby("way").given.mean()
+    assert found["circuit.answers"]["number"]["value"] == pytest.approx(ways["circuit"] - ways["random set"])
+
+
+def test_steering_on_own_pairs_has_answers(tmp_path):
+    model = HookedVideoPipeline.from_pretrained("tiny:wan2.1")
+    config = load("steering").config(**judged_pairs(tmp_path, model, 2), pairs=2, check_pairs=1, num_inference_steps=2, layer=2,
+                                     tokens=("corner", "rest"), ranks=(1,))  # fmt: skip
+    result, report = experiment.run_and_report(load("steering"), config, tmp_path / "run", model=model, workers=1)
+    tested = result.rows[result.rows.table == "check"]
+    assert set(tested[tested.way == "donor"].outcome) == {"donor"} and tested.outcome.notna().all()
+    assert "steering.answers" in {f["key"] for f in report.data["findings"]}
+
+
+def test_pairs_that_a_scorer_does_not_accept_are_taken_where_that_is_asked(tmp_path):
+    model = HookedVideoPipeline.from_pretrained("tiny:wan2.1")
+    given = judged_pairs(tmp_path, model, 2)
+    (tmp_path / "judge.py").write_text(JUDGE.replace('["shade"])', '["shade"] - 999)'))
+    small = {"pairs": 1, "check_pairs": 0, "num_inference_steps": 2, "most": 1}
+    told = lambda **more: experiment.run_and_report(
+        load("circuit"), load("circuit").config(**given, **small, **more), tmp_path / str(len(more)), model=model, workers=1
+    )
+    assert any("does not accept" in line for line in told()[1].lines)
+    assert (told(solved=False)[0].rows.table == "part").any()
+
+
+def test_own_pairs_beside_prompts_are_refused(prompts):
+    with pytest.raises(ValueError, match="own pairs stand in the place of prompts: leave out prompts, or pair_file"):
+        load("swap").config(prompts=prompts, pair_file="pairs.jsonl")
+    with pytest.raises(ValueError, match="own pairs stand in the place of tasks"):
+        load("swap").config(tasks=("maze",), pair_file="pairs.jsonl")
+
+
 def test_a_scorer_needs_pairs_to_judge():
     with pytest.raises(ValueError, match="a scorer judges own pair_file; the tasks' items have their verifier: add pair_file"):
         PatchingConfig(scorer="motion")

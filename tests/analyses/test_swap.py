@@ -274,7 +274,7 @@ def test_own_prompts_on_another_pipeline(tmp_path):
     rows = result.rows
     assert set(rows.group) == {"all"} and rows.flipped.isna().all()
     assert set(rows.donor) == {"pair", "random item", "same prompt", "self"} and (rows[rows.donor == "self"].effect == 0).all()
-    assert any("no verifier" in line for line in report.lines) and len(report.data["findings"]) == 2
+    assert any("Nobody judges" in line for line in report.lines) and len(report.data["findings"]) == 2
     file.write_text(json.dumps({"prompt": "one"}))
     with pytest.raises(InterpError, match="at least two lines"):
         swap.pieces(config)

@@ -32,6 +32,7 @@ SETTINGS = {
     "seed-choice": {"items": 24, "num_inference_steps": 4, "doses": (-2.0, 2.0), "steps": (2,)},
     "seeds": {"items": 6, "num_inference_steps": 3, "noises": 2},
     "self-correction": {"items": 25, "num_inference_steps": 8},
+    "step-budget": {"items": 6, "draws": 1, "bands": 2, "finer": 2},
     "steering": {"solved": False, "pairs": 4, "check_pairs": 12, "num_inference_steps": 2},
     "swap": {"items": 1, "num_inference_steps": 2},
     "trajectory": {"items": 24, "noises": 2, "num_inference_steps": 4, "steps": (0, 2, 3), "layers": (0,)},

@@ -22,7 +22,7 @@ INSTRUMENT = {
     "HookedVideoPipeline", "Run", "ActivationCache", "Address", "Hook", "record", "replay", "restart", "Patch", "Recording",
     "EnsembleSampler", "check_adapter", "Adapter", "Site", "Stack", "register", "tiny", "InterpError", "UnknownHook",
     "BudgetExceeded", "NoAdapter", "AddressError", "sweep", "pixel_to_latent", "choose_seed", "ChosenSeed", "Steer", "steer",
-    "attribute", "ActivationRows", "invert", "Inversion", "SeedScreen",
+    "attribute", "ActivationRows", "invert", "Inversion", "SeedScreen", "at_sigmas",
 }  # fmt: skip
 
 

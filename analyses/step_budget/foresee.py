@@ -1,0 +1,22 @@
+"""What the search for an allocation takes."""
+
+from __future__ import annotations
+
+from cos_interp.analyses.driver.outlook import Outlook, Use
+from cos_interp.analyses.step_budget import StepBudgetConfig
+from cos_interp.analyses.step_budget.measure import pieces, randoms, searched
+
+
+def foresee(config: StepBudgetConfig, outlook: Outlook) -> list[Use]:
+    """Of every item a run of each allocation, and a fine one; none for the chosen one where that is the scheduler's own."""
+    asked = [piece for piece, _ in pieces(config) if piece.problem is not None]
+    search, test = (sum(piece.stage == stage for piece in asked) for stage in ("search", "test"))
+    judged = int(any(piece.problem.judged for piece in asked if piece.problem is not None))
+    beside = 1 + len(randoms(config))
+    return [
+        Use("runs of the search", search * len(searched(config)), decoded=judged),
+        Use("runs of the test, without the chosen allocation", test * beside, decoded=judged),
+        Use("runs with the chosen allocation", test, decoded=judged, bound=True,
+            more="none where the scheduler's own levels are the best"),
+        Use("fine runs", len(asked), config.finer * config.num_inference_steps),
+    ]  # fmt: skip

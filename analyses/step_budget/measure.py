@@ -1,0 +1,128 @@
+"""Which allocation of a fixed number of steps over the noise levels solves most?
+
+On every second item each allocation that favours some part of the way is tried, and the scheduler's own; on the others the best
+stands against the scheduler's own and random allocations. All cost the same calls of the model. How near the final latent is to
+that of a run of many more steps stands beside the verdicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cos_interp.analyses.driver.experiment import Unit, from_others
+from cos_interp.analyses.driver.statistics import distance
+from cos_interp.analyses.driver.store import Row, RunStore
+from cos_interp.analyses.kit.problems import Problem, arguments, judge_latents, needs_flow, problems
+from cos_interp.analyses.kit.seeds import seed_for
+from cos_interp.analyses.step_budget import ScheduleFacts, StepBudgetConfig, WayFacts
+from cos_interp.analyses.step_budget.allocations import OWN, best, candidates, drawn, levels
+from cos_interp.analyses.step_budget.exported import given_to
+from cos_interp.interp.errors import InterpError
+from cos_interp.interp.levels import at_sigmas
+from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.tasks.scorer import is_graded
+
+SCHEDULE = "schedule"  # the unit of the choice
+Allocations = Mapping[str, Sequence[float] | None]  # positions by name; None: the scheduler's own levels
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A problem, of the search or of the test; or, without one, the choice."""
+
+    stage: str
+    problem: Problem | None = None
+
+    @property
+    def name(self) -> str:
+        return SCHEDULE if self.problem is None else f"{self.stage}-{self.problem.name}"
+
+
+def chooses(problem: Problem) -> bool:
+    """Every second problem of its task, from the first on."""
+    return problem.index % 2 == 0
+
+
+def pieces(config: StepBudgetConfig) -> list[tuple[Piece, list[str]]]:
+    found = problems(config)
+    searched, tested = ([p for p in found if chooses(p) == half] for half in (True, False))
+    made = [*(Piece("search", p) for p in searched), Piece(SCHEDULE), *(Piece("test", p) for p in tested)]
+    return [(piece, [piece.name]) for piece in made]
+
+
+def needs(config: StepBudgetConfig, piece: Piece) -> Sequence[str]:
+    """The whole search comes before the choice, and the choice before its tests."""
+    if piece.stage == "test":
+        return [SCHEDULE]
+    return [] if piece.stage == "search" else [Piece("search", p).name for p in problems(config) if chooses(p)]
+
+
+def check(config: StepBudgetConfig, model: HookedVideoPipeline) -> None:
+    needs_flow(config, model)
+    if len(problems(config)) < 2:
+        raise InterpError(
+            "one problem: an allocation is chosen on one half of the problems and tested on the other; give two or more"
+        )
+
+
+def searched(config: StepBudgetConfig) -> Allocations:
+    """What is tried: the scheduler's own levels, and each candidate."""
+    return {OWN: None, **candidates(config.num_inference_steps, config.bands, config.density)}
+
+
+def randoms(config: StepBudgetConfig) -> Allocations:
+    """Random allocations, the same for all items."""
+    seeds = [seed_for("random allocation", *config.about, draw) for draw in range(config.draws)]
+    return {f"random {draw}": drawn(config.num_inference_steps, seed) for draw, seed in enumerate(seeds)}
+
+
+def _made(model: HookedVideoPipeline, config: StepBudgetConfig, store: RunStore, piece: Piece) -> Unit:
+    if piece.problem is None:
+        return Unit([], facts=_chosen(model, config, store))
+    if piece.stage == "search":
+        return measure(model, config, piece.problem, "search", searched(config))
+    facts = store.finished(SCHEDULE)[1]
+    assert isinstance(facts, ScheduleFacts)
+    return measure(model, config, piece.problem, "test", {OWN: None, "chosen": facts.positions, **randoms(config)})
+
+
+def measure(model: HookedVideoPipeline, config: StepBudgetConfig, problem: Problem, stage: str, tried: Allocations) -> Unit:
+    """A row an allocation: the distance of the final latent from the fine run's, and whether its video is right."""
+    call = arguments(model, config, problem)
+    plain = model.run(**call)
+    fine = model.run(**call | {"num_inference_steps": config.finer * config.num_inference_steps})
+    rows: list[Row] = []
+    for name, positions in tried.items():
+        run = plain
+        if positions is not None:
+            with at_sigmas(model, levels(positions, fine.sigmas)):
+                run = model.run(**call)
+        verdict = judge_latents(model, problem, run.latents)
+        solved = None if verdict is None or is_graded(verdict) else float(verdict.solved)
+        row = {"stage": stage, "allocation": name, "distance": distance(run.latents, fine.latents), "calls": len(run.calls)}
+        rows.append({**problem.facts, **row, "solved": solved})
+    return Unit(rows, facts=WayFacts(sigmas=tuple(plain.sigmas), fine=tuple(fine.sigmas), prompt=problem.call["prompt"]))
+
+
+def _chosen(model: HookedVideoPipeline, config: StepBudgetConfig, store: RunStore) -> ScheduleFacts:
+    """The best allocation over all problems that choose."""
+    units = [store.finished(Piece("search", p).name) for p in problems(config) if chooses(p)]
+    rows, tried = [row for found, _ in units for row in found], searched(config)
+    means = {name: _means([row for row in rows if row["allocation"] == name]) for name in tried}
+    name, way = best(means), units[0][1]
+    assert isinstance(way, WayFacts)
+    positions = tried[name]
+    found = way.sigmas if positions is None else tuple(levels(positions, way.fine))
+    given, why = given_to(model.pipe.scheduler.config, found)
+    told = None if positions is None else tuple(positions)
+    return ScheduleFacts(name=name, positions=told, levels=found, own=way.sigmas, given=given, why=why)
+
+
+def _means(rows: Sequence[Row]) -> tuple[float, float]:
+    """Share solved of those that were judged, and mean distance."""
+    solved = [row["solved"] for row in rows if row["solved"] is not None]
+    return sum(solved) / max(1, len(solved)), sum(row["distance"] for row in rows) / max(1, len(rows))
+
+
+work = from_others(_made)

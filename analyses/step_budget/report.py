@@ -1,0 +1,69 @@
+"""Where the steps should lie, on a page: the search, the test, the levels."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pandas as pd
+
+from cos_interp.analyses.driver import pages
+from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.estimates import Mean
+from cos_interp.analyses.driver.experiment import Report
+from cos_interp.analyses.driver.statistics import by_item
+from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.step_budget import ScheduleFacts, StepBudgetConfig
+from cos_interp.analyses.step_budget.allocations import OWN
+from cos_interp.analyses.step_budget.exported import as_json
+from cos_interp.analyses.step_budget.findings import findings
+from cos_interp.reports.figures import Curve, Panel, panels
+
+QUESTION = (
+    "At which noise levels does a fixed number of steps solve most? On every second item steps are laid closer in some parts of "
+    "the way from noise to video; on the other items the best of these allocations stands against the scheduler's own levels and "
+    "random ones. All take the same calls of the model. Distance: of the final latent from that of a run of many more steps."
+)
+SOURCE = "the paper's future work; this project"
+VALUES = {"solved": "share solved", "distance": "distance from a fine run"}
+
+
+def report(result: AnalysisResult[StepBudgetConfig], store: RunStore) -> Report:
+    rows, facts = result.rows, result.first(ScheduleFacts)
+    schedule = as_json(facts)
+    notes = [f"The allocation (media/schedule.json): {json.dumps(schedule)}"]
+    if facts.positions is None:
+        notes.append("On the items that choose nothing is better than the scheduler's own levels.")
+    sections = [_levels(facts), _table(rows, "test"), _table(rows, "search")]
+    made = pages.build(result, "Step budget", QUESTION, SOURCE, findings(result), sections, notes, ("cause",))
+    media = {**made.media, "schedule.json": (json.dumps(schedule, indent=1) + "\n").encode()}
+    return replace(made, data={**made.data, "schedule": schedule}, media=media)
+
+
+def _levels(facts: ScheduleFacts) -> pages.Section:
+    drawn = {"scheduler's own": facts.own, f"chosen ({facts.name})": facts.levels}
+    curve = lambda sigmas: pd.DataFrame([
+        {"step": step, "mean": sigma, "low": sigma, "high": sigma, "n": 1} for step, sigma in enumerate([*sigmas, 0.0])
+    ])  # fmt: skip
+    panel = Panel("noise level", [Curve(name, curve(sigmas)) for name, sigmas in drawn.items()], "step", "step", "sigma")
+    return pages.Section("Where the steps lie", panels([panel], columns=1), "Before each step, and after the last one.", key=True)
+
+
+def _table(rows: pd.DataFrame, stage: str) -> pages.Section:
+    part = rows[rows.stage == stage]
+    shown = {value: name for value, name in VALUES.items() if part[value].notna().any()}
+    table = pd.DataFrame([
+        {"allocation": "scheduler's own" if name == OWN else name, "calls": int(some.calls.iloc[0])}
+        | {title: _number(some, value) for value, title in shown.items()}
+        for name, some in part.groupby("allocation", sort=False)
+    ])  # fmt: skip
+    caption = {
+        "test": "Items that did not choose.",
+        "search": "Items that choose. Even: steps evenly along the way; dense: closer in these parts of it, from noise on.",
+    }[stage]
+    return pages.Section("On other items" if stage == "test" else "The search", "", caption + " 95 % intervals.", table)
+
+
+def _number(rows: pd.DataFrame, value: str) -> str:
+    known = rows[rows[value].notna()]
+    return str(by_item(known, value) if value == "solved" else Mean(known[value].astype(float), normal=True).number())
