@@ -390,10 +390,10 @@ def test_readers_learn_from_tasks_that_hide_nothing():
 
 def test_items_with_two_objects_are_cut():
     found = [piece for piece, _ in pieces(MemoryConfig(tasks=("occlusion", "place"), items=9, knocked=2))]
-    assert [problem.task for problem, cut in found if cut] == ["occlusion"] * 2 + ["place"] * 2
+    assert [problem.task for problem, cut in found if cut is not None] == ["occlusion"] * 2 + ["place"] * 2
     for task in ("occlusion", "place"):
         two = [problem.name for problem, _ in found if problem.task == task and pair_of(problem.item)[1] is not None]
-        assert two[:2] == [problem.name for problem, cut in found if cut and problem.task == task]
+        assert two[:2] == [problem.name for problem, cut in found if cut is not None and problem.task == task]
 
 
 def _check_points(item) -> list[decoding.Point]:
