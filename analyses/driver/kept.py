@@ -17,7 +17,8 @@ from cos_interp.analyses.driver.parts import Link, Reel, Shown
 from cos_interp.analyses.driver.store import Row, RunStore
 
 FRAMES = "frames"  # the tensor of the clips
-READ = {"outcome": "gives the answer of", "whose": "gives the answer of", "status": "reads"}  # columns of verdicts, in words
+READ = {"outcome": "answer", "whose": "answer", "status": "reads"}  # columns of verdicts, in words
+ANSWERS = {"target": "its own", "donor": "the donor's", "other": "another one", "undecided": "none that can be read"}
 KEPT, SMALL = 3, 4_000_000  # items of a task whose clips are kept where a clip has at most so many bytes; else the first
 Clip = tuple[str, int | None, np.ndarray]  # what it is, the place of its row in the unit, [pixel frame, height, width, 3]
 Where = Mapping[str, str | int]
@@ -73,7 +74,8 @@ def reads(row: Row) -> tuple[str, str] | None:
     for column in READ:
         if (verdict := row.get(column)) is not None and verdict == verdict:
             error = row.get("error") if column == "status" and verdict != "solved" else None
-            return column, f"{verdict} ({error})" if error and error == error else str(verdict)
+            words = str(verdict) if column == "status" else ANSWERS.get(verdict, str(verdict))
+            return column, f"{words} ({error})" if error and error == error else words
     return None
 
 

@@ -17,7 +17,7 @@ from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.kept import Kept, kept_clips
 from cos_interp.analyses.driver.statistics import by_item, curve, mean_number
 from cos_interp.analyses.driver.store import Row, RunStore
-from cos_interp.analyses.recovery import RecoveryFacts, label
+from cos_interp.analyses.recovery import RecoveryFacts
 from cos_interp.reports.drawing import REELS, VALUE
 from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
 
@@ -272,15 +272,22 @@ def _reels(result: AnalysisResult, store: RunStore) -> list[pages.Reel]:
         final = [k for k, row in enumerate(one.rows) if not row or row["step"] == last]
         for donor in dict.fromkeys(row["donor"] for row in one.rows if row.get("donor")):
             only = [k for k in final if one.rows[k]["donor"] in (None, donor)]
-            out.append(one.reel(f"{one.unit}, {DONORS[donor]}", at=_place, only=only))
-            out += _followed(one, donor, last)
-    return out
+            named = replace(one, names=[_named(name, row) for name, row in zip(one.names, one.rows, strict=True)])
+            out.append((donor, [named.reel(f"{one.unit}, {DONORS[donor]}", at=_place, only=only), *_followed(one, donor, last)]))
+    return [reel for _, reels in sorted(out, key=lambda made: made[0] == "noise") for reel in reels]  # which has no answer
+
+
+def _named(name: str, row: Row) -> str:
+    """What a final video is, in words."""
+    if row.get("injected") is not None:
+        return f"put in at step {row['injected']}"
+    return "the donor's own video" if row.get("donor") else name
 
 
 def _followed(one: Kept, donor: str, last: int) -> list[pages.Reel]:
     """The clean estimates after the first injection of a donor whose answer was read where it was put in, along the steps."""
     there = [row["injected"] for row in one.rows if row["donor"] == donor and row["step"] < last and row["kind"] == "injected"]
-    if not there:
+    if len(there) < 2:
         return []
     only = [k for k, row in enumerate(one.rows) if row["donor"] == donor and row["injected"] == there[0]]
     only.sort(key=lambda k: one.rows[k]["step"])
@@ -294,4 +301,4 @@ def _place(name: str, row: Row) -> dict[str, str | int]:
     if row.get("injected") is None:
         return {}
     at: dict[str, str | int] = {"injected": DONORS[row["donor"]], "injection step": int(row["injected"])}
-    return at | ({} if name == label(row) else {"later step": int(row["step"])})
+    return at | ({"later step": int(row["step"])} if name.startswith(("step", "final")) else {})

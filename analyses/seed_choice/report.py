@@ -154,5 +154,5 @@ def _told(facts: SeedChoiceFacts) -> str:
 def _given(row: Row) -> str:
     """Which answer a run gives: its own one's, the other, a third or none."""
     if row["kind"] == "noise":
-        return "own" if row["eligible"] else "none"
-    return "other" if row["is_target"] else "own" if row["is_own"] else "neither"
+        return "its own" if row["eligible"] else "none"
+    return "the other one" if row["is_target"] else "its own" if row["is_own"] else "neither"

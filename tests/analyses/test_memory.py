@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from players import players, read_in
 from support import build_tiny
 
 from cos_interp.analyses.driver.base import AnalysisResult
@@ -420,6 +421,10 @@ def test_a_run_on_the_organism(organism, tmp_path):
     keys = ["returned", "kept", "answer", "hidden", "tracking", "tracking-back", "attended"]
     assert [f["key"] for f in report.data["findings"]] == [f"memory.{key}" for key in keys]
     assert {f["verdict"] for f in report.data["findings"]} == {"not testable"} and "Query-key tracking" in report.html
+    (shown,) = players(report.html).values()
+    problem = next(problem for (problem, cut), _ in pieces(config) if cut is not None)
+    assert [row["name"] for row in shown["rows"]] == ["untouched", *(f"cut from: {tokens}" for tokens in SETS)]
+    assert [row["told"]["reads"] for row in shown["rows"]] == read_in(tmp_path / "run", problem)
 
 
 def test_own_prompts_on_a_tiny_wan(tmp_path):
