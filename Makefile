@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-slow docs notebooks mutants check kernels bench bench-gpu models findings clean
+.PHONY: demo test test-slow docs notebooks looks mutants check kernels bench bench-gpu models findings clean
 
 demo: $(VENV)/installed
 	$(BIN)/cos analyze patching --out runs/demo
@@ -23,6 +23,10 @@ docs: $(VENV)/installed-docs
 # what the notebooks of examples/ show, made again
 notebooks: $(VENV)/installed-test
 	$(BIN)/python tests/notebooks.py
+
+# small pictures of a page by which the tests see that its looks are as they were: after a change of its style that is meant
+looks: $(VENV)/installed-test
+	$(BIN)/python tests/looks.py
 
 # mistakes made on purpose in a copy of the tree, each with the test that must catch it
 mutants: $(VENV)/installed-test

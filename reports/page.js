@@ -421,7 +421,7 @@
   }
   for (const figure of document.querySelectorAll("figure.reel")) {
     if (!figure.querySelector("script")) continue;
-    figure.prepend(player(...contents(figure)));
+    figure.querySelector("figcaption").after(player(...contents(figure)));
     figure.querySelector("details.all").open = false;
   }
   for (const table of document.querySelectorAll("table.rows")) {

@@ -24,6 +24,14 @@ class RunFacts(Facts):
     prompt: str
 
 
+class Showing(Facts):
+    """Of a unit that may keep clips for its page. ``shown``: what each is; ``of_rows``: the place of its row in the unit, None
+    for one that has none."""
+
+    shown: tuple[str, ...] = ()
+    of_rows: tuple[int | None, ...] = ()
+
+
 class LeftOut(Facts):
     """Of a unit that could not be measured: why."""
 

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from cos_interp.analyses.driver import inputs, prompt_lists, saying
+from cos_interp.analyses.driver.kept import keeps
 from cos_interp.analyses.driver.settings import AnalysisConfig, ScoredConfig, SuiteConfig, TasksConfig
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.interp.call import unfit
@@ -51,6 +52,10 @@ class Problem:
     def shown(self) -> bool:
         """Whether it is shown where two of a task are: the first, and the first that could end in several ways."""
         return self.first or self.several
+
+    def kept(self, clip_bytes: int) -> bool:
+        """Whether its clips, of so many bytes each, are kept for the page."""
+        return keeps(self.index, clip_bytes)
 
     @property
     def first(self) -> bool:

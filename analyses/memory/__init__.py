@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import Field, field_validator
 
 from cos_interp.analyses.driver.entry import Entry
-from cos_interp.analyses.driver.facts import RunFacts
+from cos_interp.analyses.driver.facts import RunFacts, Showing
 from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import SuiteConfig
 
@@ -28,7 +31,14 @@ class MemoryConfig(SuiteConfig):
         return value
 
 
-class MemoryFacts(RunFacts):
+def label(row: Mapping[str, Any]) -> str | None:
+    """What the video of a row is, of those that are shown: untouched, and cut from some tokens everywhere. None for others."""
+    if row["kind"] != "knockout" or (row["step_part"], row["layer_part"]) != ("all", "all"):
+        return None
+    return "untouched" if row["tokens"] == "none" else f"cut from: {row['tokens']}"
+
+
+class MemoryFacts(RunFacts, Showing):
     """``steps``: those that were read."""
 
     steps: tuple[int, ...]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from cos_interp.analyses.driver.kept import keeps
 from cos_interp.analyses.driver.outlook import Outlook, Use
 from cos_interp.analyses.kit.problems import Problem, chosen_steps
 from cos_interp.analyses.memory import MemoryConfig
-from cos_interp.analyses.memory.knockout import compared_keys, cuts
+from cos_interp.analyses.memory.knockout import SETS, compared_keys, cuts
 from cos_interp.analyses.memory.measure import pieces
 from cos_interp.analyses.memory.reading import own_cell
 
@@ -17,7 +18,8 @@ READ = 2  # runs of an item: as it is, and once more to be read
 def foresee(config: MemoryConfig, outlook: Outlook) -> list[Use]:
     """Two generations an item, and one a cut of those whose attention is cut."""
     asked = [piece for piece, _ in pieces(config)]
-    cut = sum(_cuts(config, outlook, problem) for problem, knocked in asked if knocked)
+    cut = sum(_cuts(config, outlook, problem) for problem, knocked in asked if knocked is not None)
+    shown = sum(knocked is not None and keeps(knocked, outlook.shape.clip_bytes) for _, knocked in asked) * (1 + len(SETS))
     steps = len({0, *chosen_steps(config, 5)})
     shape, width = outlook.shape, outlook.model.adapter.width(outlook.shape.engine.module)[0]
     pattern = shape.activation("blocks.0.attn.hook_pattern") if "blocks.0.attn.hook_pattern" in outlook.model.hook_names else 0
@@ -25,7 +27,14 @@ def foresee(config: MemoryConfig, outlook: Outlook) -> list[Use]:
     rows = config.batch if cut else 1
     return [
         Use("runs, as they are and read", READ * len(asked), held=centred, decoded=1, disk=len(asked) * steps * centred // 8),
-        Use("runs with attention cut", cut, rows=rows, held=rows * pattern if cut else 0, decoded=rows if cut else 0),
+        Use(
+            "runs with attention cut",
+            cut,
+            rows=rows,
+            held=rows * pattern if cut else 0,
+            decoded=rows if cut else 0,
+            disk=shown * outlook.shape.clip_bytes,
+        ),
     ]
 
 

@@ -122,9 +122,10 @@ def kept_columns(item: Item, clip: np.ndarray) -> Row:
 
 def knocked_rows(
     model: HookedVideoPipeline, config: MemoryConfig, problem: Problem, run: Run, keys: Tensor, shape: Grid
-) -> list[Row]:
+) -> list[tuple[Row, np.ndarray | None]]:
     """One row for the untouched run and one for every cut: verdict, objects kept, and the change of the final latent relative to
-    its norm. ``keys``: the tokens that are followed, bool ``[token]``, for a problem without known objects."""
+    its norm; beside it the video, where it is judged or the problem the first. ``keys``: the tokens that are followed, bool
+    ``[token]``, for a problem without known objects."""
     rng = np.random.default_rng([problem.seed, 7])
     made = cuts(compared_keys(problem, keys, shape, rng), shape, rng)
     finals = [run.latents]
@@ -133,15 +134,15 @@ def knocked_rows(
         edit = knocking(part, shape, run.steps, model.layers)
         finals.append(model.run_with_hooks(fwd_hooks=[("blocks.*.attn.hook_pattern", edit)], **call).latents)
     latents = torch.cat(finals)
-    clips = model.decode(latents) if problem.judged else [None] * len(latents)
-    rows = []
+    clips = model.decode(latents) if problem.judged or problem.first else [None] * len(latents)
+    rows: list[tuple[Row, np.ndarray | None]] = []
     for cut, latent, clip in zip([Cut("none", keys, "all", "all"), *made], latents, clips, strict=True):
         verdict = None if clip is None else judge(problem, clip)
         kept = dict.fromkeys(KEPT) if clip is None or problem.item is None else kept_columns(item_of(problem), clip)
         solved = None if verdict is None or is_graded(verdict) else float(verdict.solved)
-        rows.append({
+        rows.append(({
             "kind": "knockout", "tokens": cut.tokens, "step_part": cut.step_part, "layer_part": cut.layer_part,
             "change": distance(latent, run.latents[0]),
             "solved": solved, **kept, **verdict_columns(verdict),
-        })  # fmt: skip
+        }, clip))  # fmt: skip
     return rows

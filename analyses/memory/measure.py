@@ -7,10 +7,12 @@ query-key tracking. Caused: attention to an object's is knocked out, against ano
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 
 from cos_interp.analyses.driver.experiment import Unit, each_unit
+from cos_interp.analyses.driver.kept import Clip, keeps, kept
 from cos_interp.analyses.kit.problems import Problem, fits, generate, problems, verdict_of
-from cos_interp.analyses.memory import MemoryConfig, MemoryFacts
+from cos_interp.analyses.memory import MemoryConfig, MemoryFacts, label
 from cos_interp.analyses.memory.knockout import knocked_rows
 from cos_interp.analyses.memory.objects import pair_of
 from cos_interp.analyses.memory.reading import read_run, token_shape
@@ -18,19 +20,18 @@ from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.trajectory import Run
 from cos_interp.tasks import get_task
 
-Piece = tuple[Problem, bool]  # a problem, and whether it gets the knock-out
+Piece = tuple[Problem, int | None]  # a problem, and which one of its task it is whose attention is cut; None where it is not
 
 
 def pieces(config: MemoryConfig) -> list[tuple[Piece, list[str]]]:
     """The first so many problems of each task are cut that have two objects to compare."""
-    left: dict[str, int] = {}
-    out = []
+    cut: Counter[str] = Counter()
+    out: list[tuple[Piece, list[str]]] = []
     for problem in problems(config):
         compared = problem.item is None or pair_of(problem.item)[1] is not None
-        cut = compared and left.setdefault(problem.task, config.knocked) > 0
-        if cut:
-            left[problem.task] -= 1
-        out.append(((problem, cut), [problem.name]))
+        knocked = cut[problem.task] if compared and cut[problem.task] < config.knocked else None
+        cut[problem.task] += knocked is not None
+        out.append(((problem, knocked), [problem.name]))
     return out
 
 
@@ -56,15 +57,20 @@ def measure(model: HookedVideoPipeline, config: MemoryConfig, piece: Piece) -> U
     problem, status = settled(problem, plain)
     run, reading, tensors = read_run(model, config, problem, token_shape(model, plain.latents))
     rows = [{**row, "run_status": status} for row in reading.rows]
-    if knocked:
-        rows += knocked_rows(model, config, problem, run, reading.keys, reading.shape)
+    shown: list[Clip] = []
+    if knocked is not None:
+        for row, clip in knocked_rows(model, config, problem, run, reading.keys, reading.shape):
+            if clip is not None and (name := label(row)) is not None and keeps(knocked, clip.nbytes):
+                shown.append((name, len(rows), clip))
+            rows.append(row)
+    clips, about = kept(shown)
     axes = {"residual": ("step", "layer", "point", "d_model"), "x_t": ("step", "point", "feature")}
     axes |= {"label": ("point",), "kind": ("point",)}
     facts = MemoryFacts(
-        axes={name: axes[name] for name in tensors}, sigmas=tuple(run.sigmas), prompt=problem.call["prompt"],
-        steps=tuple(sorted({row["step"] for row in reading.rows})),
+        sigmas=tuple(run.sigmas), prompt=problem.call["prompt"], steps=tuple(sorted({row["step"] for row in reading.rows})),
+        **about | {"axes": {name: axes[name] for name in tensors} | about.get("axes", {})},
     )  # fmt: skip
-    return Unit([{**problem.facts, **row} for row in rows], tensors, facts)
+    return Unit([{**problem.facts, **row} for row in rows], tensors | clips, facts)
 
 
 work = each_unit(measure, _name)

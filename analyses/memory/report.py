@@ -9,9 +9,10 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Number
+from cos_interp.analyses.driver.kept import kept_clips, videos
 from cos_interp.analyses.driver.statistics import by_item, curve
 from cos_interp.analyses.driver.store import RunStore
-from cos_interp.analyses.memory import conclusions, tracking
+from cos_interp.analyses.memory import conclusions, label, tracking
 from cos_interp.analyses.memory.decoding import KINDS
 from cos_interp.analyses.memory.knockout import CUTS, SETS
 from cos_interp.analyses.memory.reader import has_points, reader_table
@@ -49,6 +50,11 @@ READINGS = {
     "kept_other": "frames with another object right",
     "solved": "solved",
 }
+SAID = {"frames with the object right": "kept", "with another object right": "kept_other", "change of the latent": "change"}
+VIDEOS = (
+    "Final videos with attention to some tokens cut in all steps and layers, beside the untouched one. Table: what is read in "
+    "them, of every item that was cut; those with a link have their videos here."
+)
 STAYS = {"stays put": "static", "chance": "chance"}
 CHANGE = "change of the final latent / its norm"
 CUT = (
@@ -70,7 +76,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     found += [conclusions.decodable(result, decoded)] if has_points(result) else []
     found += [*tracking.findings(result, tracked), conclusions.attended(result, parts["attention"])] if len(tracked) else []
     sections = [
-        *([knockout_section(cut)] if len(cut) else []),
+        *([knockout_section(cut), videos_section(result, cut, store)] if len(cut) else []),
         attention_section(parts["attention"], sigmas),
         similarity_section(parts["similarity"], sigmas),
         *([decoded_section(decoded, sigmas)] if len(decoded) else []),
@@ -95,6 +101,12 @@ def knockout_section(cut: pd.DataFrame) -> pages.Section:
     readings = {value: text for value, text in readings.items() if cut[value].notna().any()}
     figure = grouped_points([(text, cut_points(cut, value)) for value, text in readings.items()], "untouched")
     return pages.Section("Attention cut", figure, CUT, knockout_table(cut, readings))
+
+
+def videos_section(result: AnalysisResult, cut: pd.DataFrame, store: RunStore) -> pages.Section:
+    """The cut runs' videos beside the untouched one, and what is read in those of every item."""
+    reels = [one.reel(say=SAID) for one in kept_clips(result, store)]
+    return pages.Section("Videos", caption=VIDEOS, reels=reels, table=videos(cut, label, reels))
 
 
 def cut_points(cut: pd.DataFrame, value: str) -> pd.DataFrame:

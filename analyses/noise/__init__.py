@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import Field, model_validator
 
 from cos_interp.analyses.driver.entry import Entry
-from cos_interp.analyses.driver.facts import RunFacts
+from cos_interp.analyses.driver.facts import RunFacts, Showing
 from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import SuiteConfig
 from cos_interp.analyses.kit.kinds import Mode, known_dose
@@ -31,11 +34,18 @@ class NoiseConfig(SuiteConfig):
         return self
 
 
-class NoiseFacts(RunFacts):
-    """``shown``: what each of the kept clips is; ``scheduler``: the name of its class; ``few``: the steps at which a frame is
+def label(row: Mapping[str, Any]) -> str | None:
+    """What the video of a row is: undisturbed, or with noise in all frames at a step, or in one frame at every step; None for the
+    kinds that are not shown."""
+    if row["kind"] == "none":
+        return "undisturbed"
+    return f"{row['mode']}: {row['kind']} {row[row['kind']]:.0f}" if row["kind"] in ("step", "frame") else None
+
+
+class NoiseFacts(RunFacts, Showing):
+    """``scheduler``: the name of its class; ``few``: the steps at which a frame is
     disturbed so that it has the noise of one step."""
 
-    shown: tuple[str, ...]
     scheduler: str
     few: tuple[int, ...] = ()
 

@@ -13,7 +13,7 @@ def foresee(config: NoiseConfig, outlook: Outlook) -> list[Use]:
     found, frames = problems(config), outlook.shape.latent[1]
     steps, whole = at_steps(config, frames, 0), at_frames(config, frames)
     left = sum(outlook.left(one.steps[0]) for one in steps)
-    shown = sum(problem.first for problem in found) * (1 + 2 * len(config.modes))
+    shown = sum(problem.kept(outlook.shape.clip_bytes) for problem in found) * (1 + 2 * len(config.modes))
     rows = min(config.batch, max(len(steps), len(whole)))
     return [
         Use("undisturbed runs", len(found), decoded=1, disk=shown * outlook.shape.clip_bytes),

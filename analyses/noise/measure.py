@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cos_interp.analyses.driver.experiment import Unit, each_unit
-from cos_interp.analyses.driver.facts import PIXELS
+from cos_interp.analyses.driver.kept import kept
 from cos_interp.analyses.driver.statistics import distance
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit import perturb
@@ -31,7 +31,7 @@ from cos_interp.analyses.kit.problems import (
     needs_flow,
     verdict_columns,
 )
-from cos_interp.analyses.noise import NoiseConfig, NoiseFacts
+from cos_interp.analyses.noise import NoiseConfig, NoiseFacts, label
 from cos_interp.interp.batch import chunks, joined
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
@@ -183,41 +183,36 @@ def measure(model: HookedVideoPipeline, config: NoiseConfig, problem: Problem) -
     """A row for the undisturbed run and one for every disturbed one."""
     run = generate(model, config, problem)
     clip = model.decode(run.latents)[0]
-    base = verdict_columns(judge(problem, clip))
+    base, keeps = verdict_columns(judge(problem, clip)), problem.kept(clip.nbytes)
     nowhere = {"kind": "none", "mode": None, "dose": 0.0, "step": None, "frame": None}
     rows: list[Row] = [
         {**problem.facts, **nowhere, "sigma": None, "energy": 0.0, "distance": 0.0, "distance_elsewhere": None, **base}
     ]
-    shown = [("none", clip)]
+    shown = [("undisturbed", 0, clip)]
     for what, final, energy in [*run_steps(model, config, problem, run), *run_frames(model, config, problem, run)]:
         row = {**problem.facts, **what.facts, "energy": energy, "distance": distance(final, run.latents)}
         row["distance_elsewhere"] = elsewhere(final, run.latents, what.frames)
         row["sigma"] = run.sigmas[row["step"]] if row["step"] is not None else None
-        kept = _shown(config, problem, what, run.latents.shape[2])
-        clip = model.decode(final)[0] if problem.judged or kept else None
+        shows = keeps and _shown(config, what, run.latents.shape[2])
+        clip = model.decode(final)[0] if problem.judged or shows else None
+        if shows:
+            shown.append((str(label(row)), len(rows), clip))
         rows.append(row | verdict_columns(None if clip is None else judge(problem, clip)))
-        if kept:
-            shown.append((f"{what.mode}: {_place(what)}", clip))
-    tensors = {"frames": torch.from_numpy(np.stack([c for _, c in shown]))} if problem.first else {}
+    tensors, about = kept(shown if keeps else [])
     facts = NoiseFacts(
-        axes=dict.fromkeys(tensors, ("clip", *PIXELS)), sigmas=tuple(run.sigmas), prompt=problem.call["prompt"],
-        shown=tuple(name for name, _ in shown), scheduler=type(model.pipe.scheduler).__name__,
-        few=between(run.steps, run.latents.shape[2]),
+        sigmas=tuple(run.sigmas), prompt=problem.call["prompt"], scheduler=type(model.pipe.scheduler).__name__,
+        few=between(run.steps, run.latents.shape[2]), **about,
     )  # fmt: skip
     return Unit(rows, tensors, facts)
 
 
-def _shown(config: NoiseConfig, problem: Problem, what: Disturbance, frames: int) -> bool:
-    """Videos of the first item of a task: the middle step and the middle frame of each mode, at the first dose."""
-    if not problem.first or what.nominal != config.doses[0]:
+def _shown(config: NoiseConfig, what: Disturbance, frames: int) -> bool:
+    """Whether the video is shown: the middle step and the middle frame of each mode, at the first dose."""
+    if what.nominal != config.doses[0]:
         return False
     steps, chosen = steps_of(config, frames), config.frames or tuple(range(frames))
     middle = what.kind == "step" and what.steps[0] == steps[len(steps) // 2]
     return middle or (what.kind == "frame" and what.frames[0] == chosen[len(chosen) // 2])
-
-
-def _place(what: Disturbance) -> str:
-    return f"step {what.steps[0]}" if what.kind == "step" else f"frame {what.frames[0]}"
 
 
 pieces = each_problem

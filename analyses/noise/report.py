@@ -11,10 +11,11 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean, PairedShares, Share
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding, Number
+from cos_interp.analyses.driver.kept import kept_clips, videos
 from cos_interp.analyses.driver.rules import rules
 from cos_interp.analyses.driver.statistics import curve
-from cos_interp.analyses.driver.store import RunStore
-from cos_interp.analyses.noise import NoiseFacts
+from cos_interp.analyses.driver.store import Row, RunStore
+from cos_interp.analyses.noise import NoiseFacts, label
 from cos_interp.reports.figures import Curve, Panel, panels
 
 NAMES = {
@@ -41,6 +42,12 @@ LAST = (
     "Noise at a frame at every step includes the last step, after which nothing can remove it: except with renoise, that frame "
     "stays noisy in the video whatever the model does. The table below has the distance of the other frames: what reached them."
 )
+
+VIDEOS = (
+    "Final videos with noise in all frames at one step, and in one latent frame at every step, beside the undisturbed one. "
+    "Table: what is read in them, of every item; those with a link have their videos here."
+)
+SAID = {"distance to the undisturbed latent": "distance"}
 
 
 def scored(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
@@ -153,7 +160,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         _by_frame(rows, modes, doses, label),
         pages.Section("Doses", caption="Energy: summed square of all displacements, per element.", table=dose_table(rows)),
         _by_step(rows, modes, doses, "distance", "|final - undisturbed| / |undisturbed|", facts.sigmas),
-        pages.Section("Videos", caption="Rows: disturbances. Columns: pixel frames.", clips=_clips(result, store)),
+        _videos(result, rows, store),
     ]
     title, source = "Noise at a step, noise at a frame", "CoS section 3.2, figures 3a and 3b"
     said = notes(label, facts) + ([] if found else ["The rules are about replace and renoise: other modes have no verdict."])
@@ -253,10 +260,13 @@ def _mean(rows: pd.DataFrame, value: str) -> Number:
     return Mean(rows.groupby("problem")[value].mean()).number()
 
 
-def _clips(result: AnalysisResult, store: RunStore) -> list[pages.Clip]:
-    clips = []
-    for unit, facts in result.units_of(NoiseFacts).items():
-        if facts.axes:
-            text = f"“{facts.prompt}”. From above: {'; '.join(facts.shown)}"
-            clips.append(pages.Clip(unit, text, pages.strip(store.tensors(unit)["frames"].numpy())))
-    return clips
+def _videos(result: AnalysisResult, rows: pd.DataFrame, store: RunStore) -> pages.Section:
+    """The disturbed videos beside the undisturbed one, and what is read in those of every item."""
+    reels = [one.reel(say=SAID, at=_place) for one in kept_clips(result, store)]
+    first = rows[(rows.kind == "none") | (rows.dose == result.config.doses[0])]
+    return pages.Section("Videos", caption=VIDEOS, reels=reels, table=videos(first, label, reels))
+
+
+def _place(name: str, row: Row) -> dict[str, str | int]:
+    kind = row.get("kind")
+    return {kind: int(row[kind])} if kind in ("step", "frame") else {}

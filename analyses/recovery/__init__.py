@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from cos_interp.analyses.driver.entry import Entry
-from cos_interp.analyses.driver.facts import RunFacts
+from cos_interp.analyses.driver.facts import RunFacts, Showing
 from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import SuiteConfig
 
@@ -34,10 +34,9 @@ class RecoveryConfig(SuiteConfig):
         return tuple(dict.fromkeys(value))
 
 
-class RecoveryFacts(RunFacts):
-    """``shown``: what each of the kept clips is; ``donor_prompts``: by donor; ``scheduler``: the name of its class."""
+class RecoveryFacts(RunFacts, Showing):
+    """``donor_prompts``: by donor; ``scheduler``: the name of its class."""
 
-    shown: tuple[str, ...]
     donor_prompts: dict[str, str]
     scheduler: str
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cos_interp.analyses.driver.outlook import Outlook, Use
+from cos_interp.analyses.kit.problems import spread
 from cos_interp.analyses.recovery import RecoveryConfig
 from cos_interp.analyses.recovery.measure import givers, pieces, steps_of
 
@@ -15,8 +16,8 @@ def foresee(config: RecoveryConfig, outlook: Outlook) -> list[Use]:
     rows = len(config.doses) * sum(map(len, donors))
     left = sum(map(outlook.left, steps_of(config)))
     together = min(config.batch, len(config.doses) * max(map(len, donors), default=0))
-    shown = sum(problem.first and problem.item is not None for problem, _ in asked)
-    clips = 1 + max(map(len, donors), default=0) * (1 + len(steps_of(config)))
+    shown = sum(problem.item is not None and problem.kept(outlook.shape.clip_bytes) for problem, _ in asked)
+    clips = 1 + max(map(len, donors), default=0) * (1 + len(steps_of(config)) + len(spread(outlook.steps)))
     return [
         Use("undisturbed runs", len(asked), decoded=1),
         Use("runs of the donors", runs, decoded=1),

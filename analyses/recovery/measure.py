@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cos_interp.analyses.driver.experiment import Unit, each_unit
-from cos_interp.analyses.driver.facts import PIXELS
+from cos_interp.analyses.driver.kept import kept
 from cos_interp.analyses.driver.statistics import distance, projection
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit import perturb
@@ -26,6 +26,7 @@ from cos_interp.interp.patching import restart
 from cos_interp.interp.trajectory import Run
 from cos_interp.tasks import get_task, suite
 
+Injected = tuple[str, float]  # a donor and a dose
 Piece = tuple[Problem, Problem | None]  # a problem, and the other item whose latents are injected
 
 
@@ -117,10 +118,12 @@ def read(problem: Problem, donor: Donor, base: Run, estimate: Tensor, clip: np.n
 
 
 def inject(
-    model: HookedVideoPipeline, problem: Problem, run: Run, batch: Sequence[Injection]
+    model: HookedVideoPipeline, problem: Problem, run: Run, batch: Sequence[Injection], followed: dict[Injected, int]
 ) -> Iterator[tuple[Row, np.ndarray | None]]:
-    """Rows of injections at one step: what every later clean estimate shows, then the final video (with its clip)."""
+    """Rows of injections at one step: what every later clean estimate shows, then the final video; with the clips of that, and
+    of some estimates of the first injection of each donor whose answer is read there. ``followed``: the step of that."""
     step = batch[0].step
+    seen = {step + k for k in spread(run.steps - step)}
     later = restart(model, run, step, torch.cat([injected(i, run, problem.seed) for i in batch]))
     for j in range(step, run.steps + 1):
         last = j == run.steps
@@ -130,7 +133,10 @@ def inject(
             at = {"kind": "injected", "donor": injection.donor.name, "dose": injection.dose, "injected": step, "step": j}
             at["sigma"] = 0.0 if last else run.sigmas[j]
             found = read(problem, injection.donor, run, estimates[row : row + 1], clips[row])
-            yield {**at, **found}, clips[row] if last else None
+            if j == step and found["whose"] == "donor":
+                followed.setdefault((injection.donor.name, injection.dose), step)
+            follows = j in seen and followed.get((injection.donor.name, injection.dose)) == step
+            yield {**at, **found}, clips[row] if last or follows else None
 
 
 def baselines(
@@ -152,24 +158,28 @@ def baselines(
 
 
 def measure(model: HookedVideoPipeline, config: RecoveryConfig, piece: Piece) -> Unit:
-    """Rows of the baselines and of all injections; the first item of a task keeps its final videos."""
+    """Rows of the baselines and of all injections; the first items of a task keep clips."""
     problem, other = piece
     run = generate(model, config, problem)
     found = donors(model, config, problem, other)
-    made = list(baselines(model, problem, run, found))
+    made, followed = list(_held(problem, baselines(model, problem, run, found))), dict[Injected, int]()
     for step in steps_of(config):
         asked = [Injection(donor, dose, step) for donor in found for dose in config.doses]
         for batch in chunks(asked, config.batch):
-            made += inject(model, problem, run, batch)
-    kept = problem.first and problem.item is not None
-    shown = [(label(row), clip) for row, clip in made if clip is not None and row["dose"] in (None, config.doses[0])]
-    tensors = {"frames": torch.from_numpy(np.stack([clip for _, clip in shown]))} if kept else {}
+            made += _held(problem, inject(model, problem, run, batch, followed))
+    shown = [(label(row), k, clip) for k, (row, clip) in enumerate(made) if clip is not None]
+    tensors, about = kept([one for one in shown if made[one[1]][0]["dose"] in (None, config.doses[0])])
     facts = RecoveryFacts(
-        axes=dict.fromkeys(tensors, ("clip", *PIXELS)), sigmas=tuple(run.sigmas), prompt=problem.call["prompt"],
-        shown=tuple(name for name, _ in shown), scheduler=type(model.pipe.scheduler).__name__,
-        donor_prompts={d.name: d.problem.call["prompt"] for d in found if d.problem is not None},
+        sigmas=tuple(run.sigmas), prompt=problem.call["prompt"], scheduler=type(model.pipe.scheduler).__name__,
+        donor_prompts={d.name: d.problem.call["prompt"] for d in found if d.problem is not None}, **about,
     )  # fmt: skip
     return Unit([{**problem.facts, **row} for row, _ in made], tensors, facts)
+
+
+def _held(problem: Problem, found: Iterator[tuple[Row, np.ndarray | None]]) -> Iterator[tuple[Row, np.ndarray | None]]:
+    """The rows without the clips of a problem that keeps none."""
+    for row, clip in found:
+        yield row, clip if clip is not None and problem.kept(clip.nbytes) else None
 
 
 def pieces(config: RecoveryConfig) -> list[tuple[Piece, list[str]]]:

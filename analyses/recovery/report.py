@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Share
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding
+from cos_interp.analyses.driver.kept import Kept, kept_clips
 from cos_interp.analyses.driver.statistics import by_item, curve, mean_number
 from cos_interp.analyses.driver.store import Row, RunStore
-from cos_interp.analyses.recovery import RecoveryFacts, label
+from cos_interp.analyses.recovery import RecoveryFacts
 from cos_interp.reports.drawing import REELS, VALUE
 from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
 
@@ -26,6 +28,10 @@ QUESTION = (
     "often is the right answer back in the final video, and from which step on is it read in the clean estimate to stay?"
 )
 INJECTIONS = "Every injected run. Of the items with a link the final videos were kept."
+VIDEOS = (
+    "Final videos of an item by what was injected, beside the undisturbed one and the donor's own; and, along the steps, what "
+    "becomes of the first injection whose answer is read where it was put in."
+)
 METHOD = (
     "Injected: x_t at the same sigma of another item of the task, of the same scene under another prompt (the cleanest wrong "
     "answer), or noise (sigma x noise: no content). Donors run from the same noise as the receiver, so a dose below 1 mixes "
@@ -148,7 +154,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
             table=back_table(found[found.eligible & (found.dose == config.doses[0])], sigmas),
         ),
         pages.Section("The injections", caption=INJECTIONS, table=injections(found, reels)),
-        pages.Section("Videos", caption="Final videos of one item, by what was injected.", reels=reels),
+        pages.Section("Videos", caption=VIDEOS, reels=reels),
     ]
     concluded = findings(result, rows, sigmas, config.doses[0])
     return pages.build(result, title, QUESTION, source, concluded, sections, notes(judged, facts), ("cause",))
@@ -259,26 +265,40 @@ def back_table(found: pd.DataFrame, sigmas: list[float]) -> pd.DataFrame:
 
 
 def _reels(result: AnalysisResult, store: RunStore) -> list[pages.Reel]:
-    """The kept final videos of an item, a reel for each thing that was injected."""
+    """Of every thing that was injected into an item the final videos beside each other, and of one injection the steps."""
     out = []
-    for unit, facts in result.units_of(RecoveryFacts).items():
-        if not facts.axes:
-            continue
-        frames, read = store.tensors(unit)["frames"].numpy(), _read(store.finished(unit)[0])
-        for donor, name in DONORS.items():
-            rows = {i: _shown(text, donor, read) for i, text in enumerate(facts.shown) if text == "undisturbed" or donor in text}
-            if len(rows) > 1:
-                out.append(pages.Reel(f"{unit}, {name}", f"“{facts.prompt}”", frames[list(rows)], list(rows.values())))
-    return out
+    for one in kept_clips(result, store):
+        last = max((row["step"] for row in one.rows if row), default=0)
+        final = [k for k, row in enumerate(one.rows) if not row or row["step"] == last]
+        for donor in dict.fromkeys(row["donor"] for row in one.rows if row.get("donor")):
+            only = [k for k in final if one.rows[k]["donor"] in (None, donor)]
+            named = replace(one, names=[_named(name, row) for name, row in zip(one.names, one.rows, strict=True)])
+            out.append((donor, [named.reel(f"{one.unit}, {DONORS[donor]}", at=_place, only=only), *_followed(one, donor, last)]))
+    return [reel for _, reels in sorted(out, key=lambda made: made[0] == "noise") for reel in reels]  # which has no answer
 
 
-def _read(rows: list[Row]) -> dict[str, str]:
-    """Whose answer each final video gives, by what it is."""
-    last = max(row["step"] for row in rows)
-    return {label(row): row["whose"] for row in rows if row["step"] == last and row["whose"] is not None}
+def _named(name: str, row: Row) -> str:
+    """What a final video is, in words."""
+    if row.get("injected") is not None:
+        return f"put in at step {row['injected']}"
+    return "the donor's own video" if row.get("donor") else name
 
 
-def _shown(text: str, donor: str, read: dict[str, str]) -> pages.Shown:
-    _, injected, step = text.partition(" at step ")
-    at: dict[str, str | int] = {"injected": DONORS[donor], "injection step": int(step)} if injected else {}
-    return pages.Shown(text, {"gives the answer of": read[text]} if text in read else {}, at)
+def _followed(one: Kept, donor: str, last: int) -> list[pages.Reel]:
+    """The clean estimates after the first injection of a donor whose answer was read where it was put in, along the steps."""
+    there = [row["injected"] for row in one.rows if row["donor"] == donor and row["step"] < last and row["kind"] == "injected"]
+    if len(there) < 2:
+        return []
+    only = [k for k, row in enumerate(one.rows) if row["donor"] == donor and row["injected"] == there[0]]
+    only.sort(key=lambda k: one.rows[k]["step"])
+    named = replace(one, names=["final video" if row and row["step"] == last else f"step {row.get('step')}" for row in one.rows])
+    name = f"{one.unit}, {DONORS[donor]} at step {there[0]}, along the steps"
+    return [named.reel(name, {"sigma": "sigma", "as undisturbed": "effect"}, _place, only, along="later step")]
+
+
+def _place(name: str, row: Row) -> dict[str, str | int]:
+    """The place of an injected video in the maps; that of an estimate along the steps has the later step, too."""
+    if row.get("injected") is None:
+        return {}
+    at: dict[str, str | int] = {"injected": DONORS[row["donor"]], "injection step": int(row["injected"])}
+    return at | ({"later step": int(row["step"])} if name.startswith(("step", "final")) else {})

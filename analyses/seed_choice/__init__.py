@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import Field, field_validator
 
 from cos_interp.analyses.driver.entry import Entry
-from cos_interp.analyses.driver.facts import RunFacts
+from cos_interp.analyses.driver.facts import RunFacts, Showing
 from cos_interp.analyses.driver.settings import ChoiceConfig
+
+CLAIM_AT = 2.0  # standard deviations on the other answer's side
+# the directions: towards the other answer, and those of the controls
+WAYS = {"toward": "toward the other answer", "random": "random direction", "shifted": "shifted direction"}
 
 
 class SeedChoiceConfig(ChoiceConfig):
@@ -29,12 +36,18 @@ class SeedChoiceConfig(ChoiceConfig):
         return tuple(sorted(set(value)))
 
 
-class SeedChoiceFacts(RunFacts):
-    """``own``: the untouched run's answer; ``target``: the one that its noise is moved to; ``shown``: what the kept clips are."""
+def label(row: Mapping[str, Any]) -> str | None:
+    """What the video of a row is, of those that are shown: untouched, and moved as far as the claim is about. None for others."""
+    if row["kind"] == "noise":
+        return "untouched"
+    return WAYS[row["way"]] if row["kind"] == "dose" and row["dose"] == CLAIM_AT else None
+
+
+class SeedChoiceFacts(RunFacts, Showing):
+    """``own``: the untouched run's answer; ``target``: the one that its noise is moved to."""
 
     own: str
     target: str
-    shown: tuple[str, ...] = ()
 
 
 ENTRY = Entry(

@@ -8,7 +8,8 @@ import pandas as pd
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean, PairedShares, Share
 from cos_interp.analyses.driver.findings import Finding
-from cos_interp.analyses.seed_choice.measure import CLAIM_AT, middle
+from cos_interp.analyses.seed_choice import CLAIM_AT
+from cos_interp.analyses.seed_choice.measure import middle
 
 CONTROLS = ["random", "shifted"]
 LARGEST = 0.5  # standard deviations from 0, within which a threshold is the ideal observer's

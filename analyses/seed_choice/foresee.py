@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from cos_interp.analyses.driver.outlook import Outlook, Use
 from cos_interp.analyses.kit.choices import each_choice, noises_of
-from cos_interp.analyses.seed_choice import SeedChoiceConfig
-from cos_interp.analyses.seed_choice.measure import CLAIM_AT, SHOWN, WAYS, steps_of
+from cos_interp.analyses.seed_choice import CLAIM_AT, WAYS, SeedChoiceConfig
+from cos_interp.analyses.seed_choice.measure import steps_of
 
 
 def foresee(config: SeedChoiceConfig, outlook: Outlook) -> list[Use]:
@@ -15,7 +15,7 @@ def foresee(config: SeedChoiceConfig, outlook: Outlook) -> list[Use]:
     left = doses * outlook.left(0) + len(WAYS) * sum(map(outlook.left, steps_of(config)))
     rows = len(found) * (doses + len(WAYS) * len(steps_of(config)))
     noises = sum(noises_of(config, problem) for problem in found)
-    shown = sum(problem.index < SHOWN for problem in found) * (1 + len(WAYS))
+    shown = sum(problem.kept(outlook.shape.clip_bytes) for problem in found) * (1 + len(WAYS))
     decided = noises > len(found)  # the candidates are what the model makes of some noises
     return [
         Use("runs", noises, decoded=1),

@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from cos_interp.analyses.driver.experiment import Unit, each_unit
-from cos_interp.analyses.driver.facts import PIXELS, LeftOut
+from cos_interp.analyses.driver.facts import LeftOut
+from cos_interp.analyses.driver.kept import kept
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit import belief
 from cos_interp.analyses.kit.choices import Choices, NoChoice, check_choices, choices, each_choice, runs_of
 from cos_interp.analyses.kit.problems import Problem, chosen_steps
 from cos_interp.analyses.kit.seeds import seed_for
-from cos_interp.analyses.seed_choice import SeedChoiceConfig, SeedChoiceFacts
+from cos_interp.analyses.seed_choice import CLAIM_AT, WAYS, SeedChoiceConfig, SeedChoiceFacts, label
 from cos_interp.interp.batch import chunks
 from cos_interp.interp.choosing import along, direction, moved
 from cos_interp.interp.model import HookedVideoPipeline
@@ -29,10 +30,7 @@ from cos_interp.interp.patching import restart
 from cos_interp.interp.run.prediction import signal
 from cos_interp.interp.trajectory import Run
 
-CLAIM_AT = 2.0  # standard deviations on the other answer's side
-WAYS = ("toward", "random", "shifted")  # the directions: towards the other answer, and those of the controls
 SHIFT = (1, 2)  # rows and columns by which the direction is shifted for the control
-SHOWN = 4  # items of each task, whose clips are kept where they have several answers
 OTHERS = 64  # noises that do not know of the run, for the chance level
 
 
@@ -160,11 +158,12 @@ def measure(model: HookedVideoPipeline, config: SeedChoiceConfig, problem: Probl
     about = {**problem.facts, "eligible": given is not None, "candidates": len(plan.among.names)}
     rows = [{**about, "status": status, **noise_row(plan, seed_for("direction", problem.seed, 1))}]
     rows += [{**about, **row} for row, _ in made]
-    kept = [clip for row, clip in made if row["kind"] == "dose" and row["dose"] == CLAIM_AT] if problem.index < SHOWN else []
-    tensors = {"frames": torch.from_numpy(np.stack([plan.run.decode()[0], *kept]))} if kept else {}
+    clips = [plan.run.decode()[0], *(clip for _, clip in made)] if problem.kept(made[0][1].nbytes) else []
+    named = [(label(row), place, clip) for place, (row, clip) in enumerate(zip(rows, clips, strict=False))]
+    tensors, kept_of = kept([(name, place, clip) for name, place, clip in named if name is not None])
     facts = SeedChoiceFacts(
-        axes=dict.fromkeys(tensors, ("clip", *PIXELS)), sigmas=tuple(plan.sigmas), prompt=problem.call["prompt"],
-        own=plan.among.names[plan.own], target=plan.among.names[plan.target], shown=("untouched", *plan.ways) if kept else (),
+        sigmas=tuple(plan.sigmas), prompt=problem.call["prompt"], own=plan.among.names[plan.own],
+        target=plan.among.names[plan.target], **kept_of,
     )  # fmt: skip
     return Unit(rows, tensors, facts)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -11,11 +11,11 @@ from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import LeftOut
+from cos_interp.analyses.driver.kept import kept_clips, videos
 from cos_interp.analyses.driver.statistics import by_item, curve
-from cos_interp.analyses.driver.store import RunStore
-from cos_interp.analyses.seed_choice import SeedChoiceConfig, SeedChoiceFacts
+from cos_interp.analyses.driver.store import Row, RunStore
+from cos_interp.analyses.seed_choice import CLAIM_AT, WAYS, SeedChoiceConfig, SeedChoiceFacts, label
 from cos_interp.analyses.seed_choice.findings import findings, moved_to, reflected, thresholds
-from cos_interp.analyses.seed_choice.measure import CLAIM_AT
 from cos_interp.reports.figures import Curve, Panel, panels, step_ticks
 
 QUESTION = (
@@ -23,7 +23,10 @@ QUESTION = (
     "along one direction alone, the difference of two answers' latents; everything across it stays."
 )
 SOURCE = "Early plan commitment (2603.30043); the direction and its boundary are this project's own reading"
-NAMES = {"toward": "toward the other answer", "random": "random direction", "shifted": "shifted direction"}
+VIDEOS = (
+    f"The untouched run, and its noise moved to +{CLAIM_AT:g} SD on the other answer's side, with the controls moved as far. "
+    "Table: which answer each gives, of every item; those with a link have their videos here."
+)
 SHARES = (-0.03, 1.03)
 
 
@@ -38,7 +41,7 @@ def report(result: AnalysisResult[SeedChoiceConfig], store: RunStore) -> Report:
     sigmas, fit = result.sigmas, rows[rows.eligible.astype(bool)]
     # a model that gives no answer has only weights to show
     shown = fit if len(fit) else rows
-    sections = [_psychometric(shown), _noise(shown), _turned(shown, sigmas), *_clips(result, store)]
+    sections = [_psychometric(shown), _noise(shown), _turned(shown, sigmas), _videos(result, store)]
     return pages.build(result, "Seed choice", QUESTION, SOURCE, findings(result, rows, len(sigmas)), sections, notes)
 
 
@@ -46,7 +49,7 @@ def _psychometric(rows: pd.DataFrame) -> pages.Section:
     along, controls = rows[(rows.kind == "dose") & (rows.way == "toward")], moved_to(rows)
     curves = lambda value: [
         *(Curve(str(task), curve(part, value, "dose")) for task, part in along.groupby("task", sort=False)),
-        *(Curve(NAMES[way], curve(controls[controls.way == way], value, "dose"), "x") for way in ("random", "shifted")),
+        *(Curve(WAYS[way], curve(controls[controls.way == way], value, "dose"), "x") for way in ("random", "shifted")),
     ]
     axis: dict[str, Any] = {
         "along": "dose",
@@ -70,7 +73,7 @@ def _doses(rows: pd.DataFrame) -> pd.DataFrame:
     out = []
     for (task, dose, way), part in found.groupby(["task", "dose", "way"], sort=False):
         out.append({
-            "task": task, "noise at, SD": dose, "direction": NAMES[str(way)], "moved by, SD": float(part.by.mean()),
+            "task": task, "noise at, SD": dose, "direction": WAYS[str(way)], "moved by, SD": float(part.by.mean()),
             "share of its norm": f"{part.share.mean():.1%}", "other answer": str(by_item(part, "is_target")),
             "own answer": str(by_item(part, "is_own")), "weight of the other": str(by_item(part, "weight")),
         })  # fmt: skip
@@ -102,7 +105,7 @@ def _turned(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
     kept = pd.concat([reflected(rows, int(step)) for step in sorted(rows[rows.kind == "reflected"].step.unique())])
     if kept.empty:
         return pages.Section("Reflected states", caption="No state lies on the side of its own answer.")
-    turned = [Curve(NAMES[str(way)], curve(part, "is_target")) for way, part in kept.groupby("way", sort=False)]
+    turned = [Curve(WAYS[str(way)], curve(part, "is_target")) for way, part in kept.groupby("way", sort=False)]
     far = kept[kept.way == "toward"].assign(far=-kept.position)
     ticks = {k: label for k, label in step_ticks(sigmas).items() if k in set(kept.step)}
     axis: dict[str, Any] = {"along": "step", "xlabel": "step, sigma", "ticks": ticks}
@@ -125,18 +128,31 @@ def _turned(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
 
 def _reflections(kept: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame([
-        {"step": step, "sigma": float(part.sigma.iloc[0]), "direction": NAMES[str(way)], "moved by, SD": float(part.by.mean()),
+        {"step": step, "sigma": float(part.sigma.iloc[0]), "direction": WAYS[str(way)], "moved by, SD": float(part.by.mean()),
          "other answer": str(by_item(part, "is_target")), "own answer": str(by_item(part, "is_own")),
          "weight of the other": str(by_item(part, "weight"))}
         for (step, way), part in kept.groupby(["step", "way"], sort=False)
     ])  # fmt: skip
 
 
-def _clips(result: AnalysisResult[SeedChoiceConfig], store: RunStore) -> Iterator[pages.Section]:
-    for unit, facts in result.units_of(SeedChoiceFacts).items():
-        if not facts.shown:
-            continue
-        frames = store.tensors(unit)["frames"].numpy()
-        titles = {"untouched": f"untouched: {facts.own}", **NAMES, "toward": f"toward {facts.target}"}
-        clips = [pages.Clip(name, titles[name], clip) for name, clip in zip(facts.shown, frames, strict=True)]
-        yield pages.Section(f"{unit}, noise at +{CLAIM_AT:g} SD", caption=f"“{facts.prompt}”", clips=clips)
+def _videos(result: AnalysisResult[SeedChoiceConfig], store: RunStore) -> pages.Section:
+    """The untouched run beside the moved ones, and which answer they give, of every item."""
+    about = result.units_of(SeedChoiceFacts)
+    say = {"reads": "status", "weight of the other answer": "weight"}
+    reels = [
+        replace(one, rows=[{**row, "outcome": _given(row)} for row in one.rows]).reel(say=say, text=_told(about[one.unit]))
+        for one in kept_clips(result, store)
+    ]
+    judged = result.rows.assign(outcome=[_given(row) for row in result.rows.to_dict("records")])
+    return pages.Section("Videos", caption=VIDEOS, reels=reels, table=videos(judged, label, reels))
+
+
+def _told(facts: SeedChoiceFacts) -> str:
+    return f"“{facts.prompt}”; own answer: {facts.own}; the other: {facts.target}"
+
+
+def _given(row: Row) -> str:
+    """Which answer a run gives: its own one's, the other, a third or none."""
+    if row["kind"] == "noise":
+        return "its own" if row["eligible"] else "none"
+    return "the other one" if row["is_target"] else "its own" if row["is_own"] else "neither"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from cos_interp.analyses.driver.entry import Entry
-from cos_interp.analyses.driver.facts import RunFacts
+from cos_interp.analyses.driver.facts import RunFacts, Showing
 from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import SuiteConfig
 
@@ -16,7 +16,7 @@ class SelfCorrectionConfig(SuiteConfig):
     items: int = Field(100, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
 
 
-class CorrectionFacts(RunFacts):
+class CorrectionFacts(RunFacts, Showing):
     """``wrong``: the steps that read as a wrong answer; ``corrected``: whether there are some and the final video is right."""
 
     wrong: tuple[int, ...]

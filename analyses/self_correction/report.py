@@ -12,14 +12,21 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean, Share
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding, Number
-from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.driver.kept import kept_clips
+from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.self_correction import CorrectionFacts
-from cos_interp.analyses.self_correction.measure import EXAMPLES, mistaken
+from cos_interp.analyses.self_correction.measure import mistaken
 from cos_interp.reports.figures import Curve, Panel, panels, step_ticks
 
 PLACES = {"held": 0.3, "early": 0.15, "half": 0.5, "late": 0.7}  # share of the steps at which a rule reads, fixed beforehand
 FLICKER = 0.5  # a wrong answer that is read again at the next step less often than this was never held
 STATUSES = ("wrong", "undecided", "solved")
+EXAMPLES = 4  # shown runs of a kind, the first ones in the suite's order
+CORRECTED, STAYED, NEVER = "wrong, then right", "wrong, and not right at the end", "no wrong answer"
+EXAMPLES_CAPTION = (
+    "Clean estimates along some steps, the final video beside them, and what the verifier reads; marked: the last step with a "
+    f"wrong answer. The first {EXAMPLES} of those that were corrected, of those that were not, and of the others that were kept."
+)
 QUESTION = (
     "Does the model change its mind by itself? The clean estimate of every step is read. A wrong answer (wrong goal, wrong side, "
     "wrong path; not a video that is broken or unfinished) is held at a step where it is read there and at the step before, the "
@@ -136,7 +143,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     if rows.empty:
         note = "These problems have no verifier, and without one no answer can be called right or wrong."
         return pages.build(result, "Self-correction", QUESTION, "CoS section 4", [], [], [note])
-    sections = [_figures(rows, [*result.sigmas, 0.0]), _examples(result, store)]
+    sections = [_figures(rows, [*result.sigmas, 0.0]), *_examples(result, store)]
     notes = [
         "Wrong readings less right ones, counted as flips along the steps, telescope to the last reading minus the first: they "
         "say nothing of a correction, and none is counted here.",
@@ -174,14 +181,30 @@ def _table(rows: pd.DataFrame, step: int) -> pd.DataFrame:
     return pd.DataFrame(out)
 
 
-def _examples(result: AnalysisResult, store: RunStore) -> pages.Section:
-    corrected = [(name, facts) for name, facts in result.units_of(CorrectionFacts).items() if facts.corrected]
-    clips = []
-    for name, facts in corrected[:EXAMPLES]:
-        text = f"“{facts.prompt}”: last wrong step {facts.wrong[-1]}, the step after it, the final video"
-        clips.append(pages.Clip(name, text, pages.strip(store.tensors(name)["frames"].numpy())))
-    caption = (
-        f"The first {EXAMPLES} items in the suite's order that read as a wrong answer at some step and end right; rows as named, "
-        "columns: pixel frames."
-    )
-    return pages.Section("Examples", caption=caption if clips else "No item was corrected.", clips=clips)
+def _examples(result: AnalysisResult, store: RunStore) -> list[pages.Section]:
+    """Runs along their steps: those that corrected themselves, those that stayed wrong, others; and every item with a link."""
+    about = result.units_of(CorrectionFacts)
+    kinds: dict[str, list[pages.Reel]] = {_kind(facts): [] for facts in about.values()}
+    for one in kept_clips(result, store):
+        facts = about[one.unit]
+        if len(kinds[_kind(facts)]) < EXAMPLES:
+            last = facts.wrong[-1] if facts.wrong else None
+            mark = one.names.index(f"step {last}") if f"step {last}" in one.names else None
+            kinds[_kind(facts)].append(one.reel(say={"sigma": "sigma"}, at=_place, along="step", mark=mark))
+    reels = [reel for kind in (CORRECTED, STAYED, NEVER) for reel in kinds.get(kind, [])]
+    caption = EXAMPLES_CAPTION if any(f.corrected for f in about.values()) else f"No item was corrected. {EXAMPLES_CAPTION}"
+    there = {reel.name for reel in reels}
+    table = pd.DataFrame([
+        {"item": pages.Link(name, name) if name in there else name, "what became of it": _kind(facts),
+         "wrong at steps": ", ".join(map(str, facts.wrong))}
+        for name, facts in about.items()
+    ])  # fmt: skip
+    return [pages.Section("Examples", caption=caption, reels=reels, table=table)]
+
+
+def _kind(facts: CorrectionFacts) -> str:
+    return CORRECTED if facts.corrected else STAYED if facts.wrong else NEVER
+
+
+def _place(name: str, row: Row) -> dict[str, str | int]:
+    return {"step": int(row["step"])}

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from pydantic import Field, field_validator
 
 from cos_interp.analyses.driver.entry import Entry
-from cos_interp.analyses.driver.facts import Facts
+from cos_interp.analyses.driver.facts import Facts, Showing
 from cos_interp.analyses.driver.settings import ScoredConfig, known_task
 from cos_interp.interp.limits import MOST_STEPS
 from cos_interp.tasks import NAMES
 
 VECTOR: Final = "vector"  # the unit that holds the directions
+SHOWN = (("steer", 1.0), ("random direction", 1.0))  # ways whose videos are shown
 PLACED = 4  # pairs on which the place is chosen
 
 
@@ -60,7 +62,12 @@ class VectorFacts(Facts):
     shares: tuple[float, ...]
 
 
-class CheckFacts(Facts):
+def label(row: Mapping[str, Any]) -> str | None:
+    """What the video of a way is, of those that are shown; None for the others."""
+    return f"{row['way']} {row['size']:g}" if (row["way"], row["size"]) in SHOWN else None
+
+
+class CheckFacts(Showing):
     """Of a tested pair. ``tokens``: how many were steered."""
 
     prompts: tuple[str, str]

@@ -7,13 +7,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from cos_interp.analyses.driver.kept import keeps
 from cos_interp.analyses.driver.outlook import Outlook, Use
 from cos_interp.analyses.kit.foreseen import SOME, Nothing, blocks_of_rows, recordings, split_masks
 from cos_interp.analyses.kit.split_pairs import counts
-from cos_interp.analyses.steering import SteeringConfig
+from cos_interp.analyses.steering import SHOWN, SteeringConfig
 from cos_interp.analyses.steering.measure import groupings, pieces
 from cos_interp.interp.patches import Patch
 
+CLIPS = 2 + len(SHOWN)  # of a tested pair: both runs, and some ways
 BESIDE = 4  # tested rows beside doses, ranks and the halves of the steps: two random directions, a wrong place, the donor
 KINDS = 3  # rows of a rank: exchanged, along random directions, all but it
 FEWER = "fewer ranks where the differences of the pairs have fewer, and later blocks alone where the place lies late"
@@ -28,12 +30,13 @@ def foresee(config: SteeringConfig, outlook: Outlook) -> list[Use]:
     patches = [patch for index in placed for patch in _map(config, outlook, split_masks(outlook, config, index))]
     tested = unseen * blocks_of_rows(outlook, _tested(config, outlook))
     decoded = int(config.pair_file is None or config.scored)
+    kept = sum(keeps(index, outlook.shape.clip_bytes) for index in range(unseen))
     return [
         recorded,
         Use(f"map of places, {len(patches):,} rows", blocks=blocks_of_rows(outlook, patches), rows=config.batch,
             held=recorded.held),
         Use("tests on unseen pairs", blocks=tested, rows=config.batch, held=recorded.held, decoded=decoded,
-            disk=6 * outlook.shape.clip_bytes * decoded, bound=True, more=FEWER),
+            disk=CLIPS * kept * outlook.shape.clip_bytes * decoded, bound=True, more=FEWER),
     ]  # fmt: skip
 
 

@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from cos_interp.analyses.driver.experiment import Unit, from_others
-from cos_interp.analyses.driver.facts import PIXELS, LeftOut
+from cos_interp.analyses.driver.facts import LeftOut
+from cos_interp.analyses.driver.kept import Clip, keeps, kept
 from cos_interp.analyses.driver.statistics import projection
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit.groups import REST, of_pair
 from cos_interp.analyses.kit.pairs import NoPair, Recorder, Side
 from cos_interp.analyses.kit.split_pairs import FIRST_UNSEEN, counts, fits, pair_of
-from cos_interp.analyses.steering import PLACED, VECTOR, CheckFacts, SteeringConfig, VectorFacts
+from cos_interp.analyses.steering import PLACED, VECTOR, CheckFacts, SteeringConfig, VectorFacts, label
 from cos_interp.analyses.steering.directions import mean_direction, subspace
 from cos_interp.analyses.steering.tried import Trial, place_of
 from cos_interp.interp.errors import InterpError
@@ -181,32 +181,26 @@ def differences(target: Side, donor: Side, site: str, mask: Tensor) -> Tensor:
 
 
 def tested(recorder: Recorder, config: SteeringConfig, piece: Piece, facts: VectorFacts, tensors: dict[str, Tensor]) -> Unit:
-    """All ways on one unseen pair; of the first one the videos are kept."""
+    """All ways on one unseen pair; of the first ones some videos are kept."""
     target, donor, masks = _pair(recorder, config, piece.index)
     where = place_of(f"blocks.{facts.layer}.hook_resid_post", _mask(masks, facts.tokens), target, donor)
     if not (where.weights != 0).any():
         raise NoPair("the two answers change none of the steered tokens")
     trial = Trial(recorder.model, target, donor, where, tensors["vector"], tensors["basis"])
-    rows, clips = [], {}
+    rows: list[Row] = []
+    shown: list[Clip] = []
     for way, latent in trial.latents(trial.rows(config.doses, config.ranks), config.batch).items():
         row, frames = trial.read(latent)
         name, _, size = way.rpartition(" ")
         numbered = size.replace("-", "").replace(".", "").isdigit()
-        rows.append(
-            {"table": "check", "pair": piece.name, "way": name if numbered else way, "size": float(size) if numbered else None}
-            | row
-        )
-        if frames is not None and way in ("steer 1", "random direction 1"):
-            clips[way.replace(" ", "_")] = frames
-    shown = _clips(target, donor, clips) if piece.index == FIRST_UNSEEN and clips else {}
+        about = {"way": name if numbered else way, "size": float(size) if numbered else None}
+        if frames is not None and keeps(piece.index - FIRST_UNSEEN, frames.nbytes) and (called := label(about)) is not None:
+            shown.append((called, len(rows), frames))
+        rows.append({"table": "check", "pair": piece.name, **about, **row})
+    ends = [(name, None, side.recording.run.decode()[0]) for name, side in (("own", target), ("donor", donor)) if shown]
+    tensors, kept_of = kept([*ends, *shown])
     prompts = (target.problem.call["prompt"], donor.problem.call["prompt"])
-    steered = int((where.weights != 0).sum())
-    return Unit(rows, shown, CheckFacts(axes=dict.fromkeys(shown, PIXELS), prompts=prompts, tokens=steered))
-
-
-def _clips(target: Side, donor: Side, steered: dict[str, np.ndarray]) -> dict[str, Tensor]:
-    ends = {name: side.recording.run.decode()[0] for name, side in (("own", target), ("donor", donor))}
-    return {name: torch.from_numpy(frames) for name, frames in {**ends, **steered}.items()}
+    return Unit(rows, tensors, CheckFacts(prompts=prompts, tokens=int((where.weights != 0).sum()), **kept_of))
 
 
 work = from_others(_made)

@@ -16,9 +16,9 @@ from cos_interp.analyses.driver.estimates import Mean, PairedShares, Share
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.findings import Finding
-from cos_interp.analyses.driver.store import RunStore
-from cos_interp.analyses.kit.split_pairs import FIRST_UNSEEN
-from cos_interp.analyses.steering import VECTOR, CheckFacts, SteeringConfig, VectorFacts
+from cos_interp.analyses.driver.kept import kept_clips, videos
+from cos_interp.analyses.driver.store import Row, RunStore
+from cos_interp.analyses.steering import VECTOR, CheckFacts, SteeringConfig, VectorFacts, label
 from cos_interp.interp.steering import Steer
 from cos_interp.reports.figures import Curve, Panel, panels
 
@@ -41,6 +41,10 @@ WAYS = (
     "n unseen pairs, 95 % intervals over pairs. Reads: strictly, every cell of every frame; elsewhere: with the steered cells "
     "left out of the verdict, because adding a vector may damage them. Shown: how much of an answer the last frame shows."
 )
+VIDEOS = (
+    "The run that receives, the other answer's run, and the first one steered with the vector and with a random direction of its "
+    "length. Table: whose answer is read, of every unseen pair; those with a link have their videos here."
+)
 FILE = (
     "The vector is in media/steering.safetensors: Steer.load(path) of cos_interp gives it, with a card that says what it is of."
 )
@@ -52,7 +56,7 @@ def report(result: AnalysisResult[SteeringConfig], store: RunStore) -> Report:
     at = rows[rows.table == "check"] if "way" in rows else rows.iloc[:0].assign(way=[], size=[])
     facts = next(iter(result.units_of(VectorFacts).values()), None)
     found, notes = findings(result, at), _notes(result, facts)
-    sections = [*_map(rows), *_doses(at), *_ranks(at), *_table(at), _pairs(result, store)]
+    sections = [*_map(rows), *_doses(at), *_ranks(at), *_table(at), *_pairs(result, at, store)]
     title = f"Steering: {result.config.task if result.config.pair_file is None else 'own pairs'}"
     made = pages.build(result, title, QUESTION, SOURCE, found, sections, notes)
     if facts is None:
@@ -222,14 +226,22 @@ def _line(name: str, part: pd.DataFrame) -> dict[str, Any]:
     return row
 
 
-def _pairs(result: AnalysisResult, store: RunStore) -> pages.Section:
+def _pairs(result: AnalysisResult, at: pd.DataFrame, store: RunStore) -> list[pages.Section]:
     tested = result.units_of(CheckFacts)
-    table = pd.DataFrame([
-        {"pair": name, "receives": f"“{f.prompts[0]}”", "other answer": f"“{f.prompts[1]}”", "steered tokens": f.tokens}
+    say = {"effect": "effect", "donor's answer": "donor_shown", "its own": "target_shown", "damage elsewhere": "damage"}
+    reels = [
+        one.reel(say=say, at=_place, text="; ".join(f"“{prompt}”" for prompt in tested[one.unit].prompts))
+        for one in kept_clips(result, store, CheckFacts)
+    ]  # fmt: skip
+    told = videos(at, label, reels, "pair")
+    pairs = pd.DataFrame([
+        {"item": name, "receives": f"“{f.prompts[0]}”", "other answer": f"“{f.prompts[1]}”", "steered tokens": f.tokens}
         for name, f in tested.items()
     ])  # fmt: skip
-    first = f"check-{FIRST_UNSEEN:04d}"
-    clips = [] if first not in tested or not tested[first].axes else [
-        pages.Clip(name.replace("_", " "), "", frames.numpy()) for name, frames in store.tensors(first).items()
+    return [
+        pages.Section("Videos", caption=VIDEOS, reels=reels, table=told), pages.Section("The tested pairs", table=pairs),
     ]  # fmt: skip
-    return pages.Section("The tested pairs", table=table, clips=clips)
+
+
+def _place(name: str, row: Row) -> dict[str, str | int]:
+    return {"size": row["size"]} if row else {}

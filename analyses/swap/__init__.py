@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from cos_interp.analyses.driver.entry import Entry
-from cos_interp.analyses.driver.facts import RunFacts
+from cos_interp.analyses.driver.facts import RunFacts, Showing
 from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import SuiteConfig
 from cos_interp.interp.limits import MOST_STEPS
@@ -58,7 +59,18 @@ class SwapConfig(SuiteConfig):
         return self.pair_file is not None or self.prompts is not None
 
 
-class SwapFacts(RunFacts):
+WHEN: Mapping[str, str] = {"single": "at step {step} alone", "from": "from step {step} on", "all": "at every step"}
+GIVES = {"pair": "swapped", "random item": "a random item's tokens"}
+
+
+def label(row: Mapping[str, Any]) -> str | None:
+    """What the video of a swap is, of all tokens at one step or at every step; None for the swaps that are not shown."""
+    if row["group"] != "all" or row["donor"] not in GIVES or row["span"] == "from":
+        return None
+    return f"{GIVES[row['donor']]} {WHEN[row['span']].format(step=row['step'])}"
+
+
+class SwapFacts(RunFacts, Showing):
     """Of one pair; sigmas and prompt are the target's. ``tried``: how many candidates it took to find the pair."""
 
     donor_prompt: str

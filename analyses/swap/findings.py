@@ -10,11 +10,11 @@ import pandas as pd
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean, PairedShares, Share
 from cos_interp.analyses.driver.findings import Finding
+from cos_interp.analyses.swap import WHEN
 
 MIDDLE = 0.5  # relative depth of the paper's layer 20 of 40
 NEAR = 0.1  # a layer within this of the middle stands for it
 PAIR, RANDOM = "pair", "random item"
-WHEN = {"single": "at step {step} alone", "from": "from step {step} on", "all": "at every step"}
 LASTING = {"single": "swap.flip", "from": "swap.flip-from", "all": "swap.flip-all"}
 OBJECT = {"single": "swap.object", "all": "swap.object-all"}
 DEPTH = {"delta": "swap.depth", "block": "swap.depth-block"}

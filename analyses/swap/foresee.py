@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterator
 from functools import cache
 from pathlib import Path
 
+from cos_interp.analyses.driver.kept import keeps
 from cos_interp.analyses.driver.outlook import Outlook, Use
 from cos_interp.analyses.kit import pair_file
 from cos_interp.analyses.kit.foreseen import SOME, Nothing, blocks_of_rows, groups, recordings
@@ -16,6 +17,8 @@ from cos_interp.analyses.swap.measure import cells, layers_of, pieces, places, r
 from cos_interp.analyses.swap.sides import Piece
 from cos_interp.interp.patches import Patch
 from cos_interp.interp.sweeping import spanned
+
+CLIPS = 6  # of a pair: both sides, and the pair's and a random item's tokens at one step and at every step
 
 
 def foresee(config: SwapConfig, outlook: Outlook) -> list[Use]:
@@ -29,7 +32,7 @@ def foresee(config: SwapConfig, outlook: Outlook) -> list[Use]:
     )  # fmt: skip
     blocks = sum(_blocks(config, outlook, piece, donors[piece]) for piece in asked)
     most = max((len(made) for piece in asked[:1] for _, made in _cells(config, outlook, piece, donors[piece])), default=0)
-    shown = sum(piece[2] == 0 for piece in asked) * 4 * outlook.shape.clip_bytes
+    shown = sum(keeps(piece[2], outlook.shape.clip_bytes) for piece in asked) * CLIPS * outlook.shape.clip_bytes
     more = "none of pairs that the scorer does not accept" if own else "none of the same answer where no noise gives it"
     judged = not own or config.scored
     return [sides, Use("swaps", blocks=blocks, rows=min(config.batch, most), held=sides.held, decoded=most if judged else 0,

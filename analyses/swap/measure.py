@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from cos_interp.analyses.driver.experiment import Unit, each_unit
-from cos_interp.analyses.driver.facts import PIXELS, LeftOut
+from cos_interp.analyses.driver.facts import LeftOut
+from cos_interp.analyses.driver.kept import Clip, keeps, kept
 from cos_interp.analyses.driver.statistics import remaining_share
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit import pair_file
@@ -24,7 +25,7 @@ from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, Cell, Grid, Patched, 
 from cos_interp.analyses.kit.groups import of_pair
 from cos_interp.analyses.kit.pairs import NoPair, Recorder
 from cos_interp.analyses.kit.problems import chosen_steps, fits, problems
-from cos_interp.analyses.swap import Lasting, SwapConfig, SwapFacts, Swapped
+from cos_interp.analyses.swap import Lasting, SwapConfig, SwapFacts, Swapped, label
 from cos_interp.analyses.swap.sides import Piece, Sides, sides_of, unit_name
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
@@ -209,28 +210,40 @@ def measure(model: HookedVideoPipeline, config: SwapConfig, piece: Piece) -> Uni
     grid, layers = grid_of(model, config, sides), layers_of(model, config)
     sigmas = [*sides.target.recording.run.sigmas, 0.0]
     rows: list[Row] = []
-    frames: dict[str, Tensor] = {}
+    shown = _sides_shown(grid, piece[2])
     for step, span in places(config):
         lasting = grid if span == "single" else replace(grid, span="from")
         found = lasting.measure(list(cells(config, (step, span), layers, list(grid.masks), list(grid.donors))))
-        rows += [row_of(sides, patched, sigmas, model.layers, span) for patched in found]
-        if piece[2] == 0 and (step, span) in ((steps_of(config)[0], "single"), (0, "all")):
-            middle = min(layers, key=lambda at: abs(depth(at, model.layers) - 0.5))
-            shown = cell("pair", main_variant(config), middle, EVERYWHERE, step)
-            latent = next(patched.latent for patched in found if patched.cell == shown)
-            frames |= _examples(grid, "swapped" if span == "single" else "swapped throughout", latent)
+        made = [row_of(sides, patched, sigmas, model.layers, span) for patched in found]
+        if shown and (step, span) in ((steps_of(config)[0], "single"), (0, "all")):
+            own = main_variant(config), middle_of(layers, model.layers)
+            shown += [
+                (name, len(rows) + k, _decoded(grid, found[k].latent))
+                for k, row in enumerate(made) if (row["variant"], row["layer"]) == own and (name := label(row)) is not None
+            ]  # fmt: skip
+        rows += made
+    tensors, about = kept(shown)
     facts = SwapFacts(
-        axes=dict.fromkeys(frames, PIXELS), sigmas=tuple(sigmas[:-1]), prompt=sides.target.problem.call["prompt"],
-        donor_prompt=sides.donors["pair"].problem.call["prompt"], tried=sides.tried,
+        sigmas=tuple(sigmas[:-1]), prompt=sides.target.problem.call["prompt"],
+        donor_prompt=sides.donors["pair"].problem.call["prompt"], tried=sides.tried, **about,
     )  # fmt: skip
-    return Unit(rows, frames, facts)
+    return Unit(rows, tensors, facts)
 
 
-def _examples(grid: Grid, name: str, swapped: Tensor) -> dict[str, Tensor]:
-    """Videos of the target, the donor, and a swap."""
-    runs = {"target": grid.target.recording.run, "donor": grid.donor.recording.run}
-    latents = {side: run.latents for side, run in runs.items()} | {name: swapped}
-    return {side: torch.from_numpy(grid.model.decode(runs["target"].shown(made))[0]) for side, made in latents.items()}
+def middle_of(layers: tuple[int, ...], count: int) -> int:
+    """The swapped layer that is nearest to the middle of a model of ``count`` layers: whose videos are shown."""
+    return min(layers, key=lambda at: abs(depth(at, count) - 0.5))
+
+
+def _sides_shown(grid: Grid, index: int) -> list[Clip]:
+    """The videos of the run that receives and of the one that gives; none of a pair whose clips are not kept."""
+    sides = {"receives": grid.target, "gives": grid.donor}
+    made: list[Clip] = [(name, None, _decoded(grid, side.recording.run.latents)) for name, side in sides.items()]
+    return made if keeps(index, made[0][2].nbytes) else []
+
+
+def _decoded(grid: Grid, latent: Tensor) -> np.ndarray:
+    return grid.model.decode(grid.target.recording.run.shown(latent))[0]
 
 
 work = each_unit(measure, unit_name)

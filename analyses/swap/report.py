@@ -11,10 +11,11 @@ from cos_interp.analyses.driver.estimates import Mean, Share
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.findings import Number
+from cos_interp.analyses.driver.kept import kept_clips, videos
 from cos_interp.analyses.driver.statistics import curve, remaining_share
-from cos_interp.analyses.driver.store import RunStore
-from cos_interp.analyses.swap import SwapFacts
-from cos_interp.analyses.swap.findings import WHEN, findings
+from cos_interp.analyses.driver.store import Row, RunStore
+from cos_interp.analyses.swap import WHEN, label
+from cos_interp.analyses.swap.findings import findings, middle_layer
 from cos_interp.interp.errors import InterpError
 from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
 
@@ -25,6 +26,10 @@ QUESTION = (
     "frame. The visual tokens of one (the donor) are put into the other (the target) in one layer, at one step, from it on or at "
     "all steps, and the target is finished. Flipped: the video then gives the donor's answer. Effect: how far the final latent "
     "moved to the donor's, 0 not at all, 1 all the way."
+)
+VIDEOS = (
+    "The run that receives, the one that gives, and the swap of all tokens in the middle layer, with a random item's tokens "
+    "beside it. Table: whose answer each gives, of every pair; those with a link have their videos here."
 )
 GROUPS = {"all": "all tokens", "object": "object's tokens", "random": "as many other tokens"}
 
@@ -89,7 +94,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     by_step = [part for _, part in single.groupby("step", sort=False)]
     sections = [
         _spans(rows), *[section for part in by_step for section in (*_flips(part), _effects(part, sigmas), _controls(part))],
-        *_steps(single), _table(rows), *_clips(result, store),
+        *_steps(single), _table(rows), *_videos(result, store),
     ]  # fmt: skip
     return pages.build(result, TITLE, QUESTION, SOURCE, findings(result, rows), sections, notes, ("cause",))
 
@@ -216,14 +221,13 @@ def _flipped(part: pd.DataFrame) -> float:
     return float(part.flipped.astype(float).mean()) if part.flipped.notna().any() else np.nan
 
 
-def _clips(result: AnalysisResult, store: RunStore) -> list[pages.Section]:
-    clips = []
-    for unit, facts in result.units_of(SwapFacts).items():
-        if facts.axes:
-            frames = store.tensors(unit)
-            names = [name for name in ("target", "donor", "swapped", "swapped throughout") if name in frames]
-            rows = np.stack([frames[name].numpy() for name in names])
-            text = f"target “{facts.prompt}”, donor “{facts.donor_prompt}”. From above: {', '.join(names)}"
-            clips.append(pages.Clip(unit, text, pages.strip(rows)))
-    caption = "Swapped: the target with the donor's tokens in the middle layer at the first step. Columns: pixel frames."
-    return [pages.Section("Examples", caption=caption, clips=clips)] if clips else []
+def _videos(result: AnalysisResult, store: RunStore) -> list[pages.Section]:
+    """Both runs of a pair and the swaps of the middle layer, and what is read in those of every pair."""
+    rows, reels = result.rows, [one.reel(say={"effect": "effect"}, at=_place) for one in kept_clips(result, store)]
+    main = _main_variant(rows)
+    table = videos(main[main.layer == middle_layer(main)], label, reels)
+    return [pages.Section("Videos", caption=VIDEOS, reels=reels, table=table)] if reels or table is not None else []
+
+
+def _place(name: str, row: Row) -> dict[str, str | int]:
+    return {"layer": int(row["layer"]), "step": int(row["step"])} if row else {}

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from players import players, read_in
 from support import build_tiny
 
 from cos_interp.analyses.driver.base import AnalysisResult
@@ -390,10 +391,10 @@ def test_readers_learn_from_tasks_that_hide_nothing():
 
 def test_items_with_two_objects_are_cut():
     found = [piece for piece, _ in pieces(MemoryConfig(tasks=("occlusion", "place"), items=9, knocked=2))]
-    assert [problem.task for problem, cut in found if cut] == ["occlusion"] * 2 + ["place"] * 2
+    assert [problem.task for problem, cut in found if cut is not None] == ["occlusion"] * 2 + ["place"] * 2
     for task in ("occlusion", "place"):
         two = [problem.name for problem, _ in found if problem.task == task and pair_of(problem.item)[1] is not None]
-        assert two[:2] == [problem.name for problem, cut in found if cut and problem.task == task]
+        assert two[:2] == [problem.name for problem, cut in found if cut is not None and problem.task == task]
 
 
 def _check_points(item) -> list[decoding.Point]:
@@ -420,6 +421,10 @@ def test_a_run_on_the_organism(organism, tmp_path):
     keys = ["returned", "kept", "answer", "hidden", "tracking", "tracking-back", "attended"]
     assert [f["key"] for f in report.data["findings"]] == [f"memory.{key}" for key in keys]
     assert {f["verdict"] for f in report.data["findings"]} == {"not testable"} and "Query-key tracking" in report.html
+    (shown,) = players(report.html).values()
+    problem = next(problem for (problem, cut), _ in pieces(config) if cut is not None)
+    assert [row["name"] for row in shown["rows"]] == ["untouched", *(f"cut from: {tokens}" for tokens in SETS)]
+    assert [row["told"]["reads"] for row in shown["rows"]] == read_in(tmp_path / "run", problem)
 
 
 def test_own_prompts_on_a_tiny_wan(tmp_path):

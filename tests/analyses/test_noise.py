@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from players import players, read_in
 from support import hooked_tiny
 
 from cos_interp.analyses.driver import twins
@@ -25,6 +26,7 @@ from cos_interp.analyses.noise.report import findings, loss_table, lost, scored
 from cos_interp.interp import InterpError
 
 SHAPE = (1, 4, 3, 2, 2)
+MODES = ("replace", "renoise")
 SMALL = {"items": 1, "num_inference_steps": 4, "steps": (0, 2), "frames": (1, 4)}
 
 
@@ -298,6 +300,9 @@ def test_a_run_on_the_organism(organism, tmp_path):
     fresh = result.rows[(result.rows.kind == "step") & (result.rows["mode"] == "renoise") & (result.rows.step == 0)].iloc[0]
     assert fresh.energy == pytest.approx(2, rel=0.15)  # at sigma 1 the noise is simply another one
     assert len(report.data["findings"]) == 5 and "<svg" in report.html and "sigma" in report.html
+    (shown,) = players(report.html).values()
+    assert [row["name"] for row in shown["rows"]] == ["undisturbed", *(f"{m}: {w}" for w in ("step 2", "frame 4") for m in MODES)]
+    assert [row["told"]["reads"] for row in shown["rows"]] == read_in(tmp_path / "run", problems(config)[0])
 
 
 def test_rows_of_a_batch_do_not_depend_on_each_other(organism):

@@ -6,11 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from players import players
 from support import hooked_tiny
 
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import run_and_report
 from cos_interp.analyses.driver.findings import Number
+from cos_interp.analyses.driver.kept import ANSWERS
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.problems import Problem, generate, problems
@@ -169,6 +171,13 @@ def test_a_run_on_the_organism(organism, tmp_path):
     first = rows[(rows.injected == 0) & (rows.donor == "prompt") & (rows.step == 4)]
     assert (first.distance < 1e-5).all()  # nothing was injected
     assert {f["verdict"] for f in report.data["findings"]} <= {"reproduced", "undecided", "refuted", "not testable"}
+    shown = players(report.html)
+    for donor in ("another item", "noise"):  # each final video with whose answer it gives, at its place in the maps
+        one = shown[f"maze-000, {donor}"]["rows"]
+        put_in = rows[(rows.donor == ("noise" if donor == "noise" else "other")) & (rows.problem == "maze-000")]
+        put_in = put_in[(put_in.kind == "injected") & (put_in.step == rows.step.max())]
+        assert [row["at"]["injection step"] for row in one if row["at"]] == put_in.injected.tolist()
+        assert [row["told"]["answer"] for row in one if row["at"]] == put_in.whose.map(ANSWERS).tolist()
 
 
 def test_the_untrained_twin_has_nothing_to_recover(tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from players import players
 
 from cos_interp.analyses.driver import experiment
 from cos_interp.analyses.driver.base import AnalysisResult
@@ -18,7 +19,7 @@ from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.driver.twins import twin_of
 from cos_interp.analyses.kit import belief
 from cos_interp.analyses.kit.choices import Choices
-from cos_interp.analyses.seed_choice import SeedChoiceConfig
+from cos_interp.analyses.seed_choice import WAYS, SeedChoiceConfig
 from cos_interp.analyses.seed_choice import measure as seed_choice
 from cos_interp.analyses.seed_choice.findings import findings, threshold, thresholds
 from cos_interp.interp import HookedVideoPipeline, InterpError
@@ -165,6 +166,11 @@ def test_a_run_on_the_organism(organism, tmp_path):
     assert (each["dose"] == 4).all() and (each["reflected"] == 3).all() and (each["noise"] == 1).all()
     assert rows.dropna(subset=["share"]).share.between(0, 1).all()
     assert len(report.data["findings"]) == 5 and "Reflected states" in report.html and "untouched" in report.html
+    for name, one in players(report.html).items():
+        far = rows[(rows.problem == name) & (rows.dose == 2)].set_index("way")
+        assert [row["name"] for row in one["rows"]] == ["untouched", *WAYS.values()]
+        assert [row["told"]["answer"] == "the other one" for row in one["rows"][1:]] == far.is_target.loc[list(WAYS)].tolist()
+    assert players(report.html)
 
 
 @pytest.mark.slow

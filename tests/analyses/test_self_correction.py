@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from players import players, read_in
 from support import build_tiny, tiny_call
 
 from cos_interp.analyses.driver import twins
@@ -16,6 +17,7 @@ from cos_interp.analyses.driver.experiment import run, run_and_report
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.kit.problems import problems
 from cos_interp.analyses.self_correction import SelfCorrectionConfig
 from cos_interp.analyses.self_correction.report import alike, final_given, findings, lag_to_right, place, readings
 from cos_interp.interp import HookedVideoPipeline
@@ -132,6 +134,12 @@ def test_a_small_real_run_with_its_report(organism, tmp_path):
     assert "cos analyze self-correction" in report.html and "<svg" in report.html and len(result.rows) == 4 * 5
     pd.testing.assert_frame_equal(result.rows, run(load("self-correction"), config, tmp_path / "run", model=organism).rows)
     assert {f["verdict"] for f in json.loads(json.dumps(report.data))["findings"]} == {"not testable"}
+    shown = players(report.html)
+    assert len(shown) == 4
+    for problem in problems(config):
+        told = shown[problem.name]["rows"]
+        assert [row["name"] for row in told] == [*(f"step {k}" for k in range(4)), "final video"]
+        assert [row["told"]["reads"] for row in told] == read_in(tmp_path / "run", problem)
 
 
 def test_own_prompts_run_without_a_verifier(tmp_path):

@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from players import players
 from support import build_tiny, tiny_call
 
 from cos_interp.analyses.driver import experiment, twins
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.facts import LeftOut
+from cos_interp.analyses.driver.kept import ANSWERS
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit import pairs
@@ -262,6 +264,14 @@ def test_a_run_on_the_organism(organism, tmp_path):
         "flip", "flip-from", "flip-all", "depth", "depth-block", "object", "object-all",
     )} and "reproduced" not in {f["verdict"] for f in report.data["findings"]}  # fmt: skip
     assert "By step" in report.html and "reads the prompt and the first frame again" in report.html
+    (shown,) = players(report.html).values()
+    swapped = rows[
+        (rows.layer == 7) & (rows.group == "all") & (rows.variant == "block") & rows.donor.isin(["pair", "random item"])
+    ]
+    asked = pd.concat([swapped[(swapped.span == "single") & (swapped.step == 0)], swapped[swapped.span == "all"]])
+    assert [row["name"] for row in shown["rows"][:2]] == ["receives", "gives"] and len(asked) == 4
+    assert [row["told"]["answer"] for row in shown["rows"][2:]] == asked.outcome.map(ANSWERS).tolist()
+    assert [row["told"]["effect"] for row in shown["rows"][2:]] == pytest.approx(asked.effect.tolist())
 
 
 def test_own_prompts_on_another_pipeline(tmp_path):

@@ -1,0 +1,25 @@
+"""The players of a page, as its script gets them, and what a verifier says of the clips that they show."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.kit.problems import Problem, judge
+
+PLAYER = re.compile(r'<figure class="reel".*?<script type="application/json">(.*?)</script>', re.DOTALL)
+
+
+def players(html: str) -> dict[str, dict[str, Any]]:
+    """By name."""
+    found = [json.loads(text) for text in PLAYER.findall(html)]
+    return {one["name"]: one for one in found}
+
+
+def read_in(folder: Path, problem: Problem) -> list[str]:
+    """The verifier's words on each clip that a unit kept, judged again."""
+    verdicts = [judge(problem, clip) for clip in RunStore(folder).tensors(problem.name)["frames"].numpy()]
+    return [v.status if v.solved or not v.error else f"{v.status} ({v.error})" for v in verdicts if v is not None]
