@@ -34,6 +34,9 @@ class SteeringConfig(ScoredConfig):
     )
     layer: int | None = Field(None, ge=0, description="Block after which is steered. Chosen on the first pairs by default.")
     tokens: tuple[str, ...] | None = Field(None, min_length=1, description="Token groups, together. Chosen likewise.")
+    frames: tuple[int, ...] | None = Field(
+        None, min_length=1, description="Latent frames of these tokens. One, where it does as much as all, by default."
+    )
     num_inference_steps: int = Field(8, ge=2, le=MOST_STEPS, description="Denoising steps of every run.")
     ranks: tuple[int, ...] = Field((1, 2, 4, 8), min_length=1, description="Ranks of the exchanged subspaces.")
     doses: tuple[float, ...] = Field((-1.0, 0.5, 1.0, 2.0), description="Doses of the vector beside 1.")
@@ -53,10 +56,12 @@ class SteeringConfig(ScoredConfig):
 
 
 class VectorFacts(Facts):
-    """Of the directions: where, of how many pairs, and how much of their differences each of the first ones has."""
+    """Of the directions: where, of how many pairs, and how much of their differences each of the first ones has. ``frames``:
+    latent frames of the tokens, () for all."""
 
     layer: int
     tokens: tuple[str, ...]
+    frames: tuple[int, ...] = ()
     pairs: int
     norm: float
     shares: tuple[float, ...]

@@ -11,8 +11,9 @@ from cos_interp.analyses.driver.kept import keeps
 from cos_interp.analyses.driver.outlook import Outlook, Use
 from cos_interp.analyses.kit.foreseen import SOME, Nothing, blocks_of_rows, recordings, split_masks
 from cos_interp.analyses.kit.split_pairs import counts
-from cos_interp.analyses.steering import SHOWN, SteeringConfig
-from cos_interp.analyses.steering.measure import groupings, pieces
+from cos_interp.analyses.steering import PLACED, SHOWN, SteeringConfig
+from cos_interp.analyses.steering.measure import pieces
+from cos_interp.analyses.steering.placing import groupings
 from cos_interp.interp.patches import Patch
 
 CLIPS = 2 + len(SHOWN)  # of a tested pair: both runs, and some ways
@@ -29,12 +30,14 @@ def foresee(config: SteeringConfig, outlook: Outlook) -> list[Use]:
     recorded = recordings(outlook, len(placed) + seen + unseen, sought=sought)
     patches = [patch for index in placed for patch in _map(config, outlook, split_masks(outlook, config, index))]
     tested = unseen * blocks_of_rows(outlook, _tested(config, outlook))
+    framed = 0 if config.frames else min(PLACED, seen) * blocks_of_rows(outlook, _framed(config, outlook))
     decoded = int(config.pair_file is None or config.scored)
     kept = sum(keeps(index, outlook.shape.clip_bytes) for index in range(unseen))
     return [
         recorded,
         Use(f"map of places, {len(patches):,} rows", blocks=blocks_of_rows(outlook, patches), rows=config.batch,
             held=recorded.held),
+        Use("map of frames, at most", blocks=framed, rows=config.batch, held=recorded.held, bound=True, more=FEWER),
         Use("tests on unseen pairs", blocks=tested, rows=config.batch, held=recorded.held, decoded=decoded,
             disk=CLIPS * kept * outlook.shape.clip_bytes * decoded, bound=True, more=FEWER),
     ]  # fmt: skip
@@ -48,6 +51,12 @@ def _map(config: SteeringConfig, outlook: Outlook, masks: Mapping[str, Tensor]) 
         Patch(f"blocks.{layer}.hook_resid_post", range(run.steps), Nothing(), run.branches, None if whole else SOME)
         for layer in (range(outlook.model.layers) if config.layer is None else [config.layer]) for whole in wholes
     ]  # fmt: skip
+
+
+def _framed(config: SteeringConfig, outlook: Outlook) -> list[Patch]:
+    """The patches of a pair's latent frames, each alone and all together."""
+    run, site = outlook.run(), f"blocks.{config.layer or 0}.hook_resid_post"
+    return [Patch(site, range(run.steps), Nothing(), run.branches, SOME)] * (1 + outlook.shape.grid.shape[0])
 
 
 def _tested(config: SteeringConfig, outlook: Outlook) -> list[Patch]:

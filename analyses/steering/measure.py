@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,21 +13,15 @@ from torch import Tensor
 from cos_interp.analyses.driver.experiment import Unit, from_others
 from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.kept import Clip, keeps, kept
-from cos_interp.analyses.driver.statistics import projection
 from cos_interp.analyses.driver.store import Row, RunStore
-from cos_interp.analyses.kit.groups import REST, of_pair
 from cos_interp.analyses.kit.pairs import NoPair, Recorder, Side
-from cos_interp.analyses.kit.split_pairs import FIRST_UNSEEN, counts, fits, pair_of
+from cos_interp.analyses.kit.split_pairs import FIRST_UNSEEN, counts, fits
 from cos_interp.analyses.steering import PLACED, VECTOR, CheckFacts, SteeringConfig, VectorFacts, label
 from cos_interp.analyses.steering.directions import mean_direction, subspace
+from cos_interp.analyses.steering.placing import by_frame, frames_of, in_frames, pair, place, placed
 from cos_interp.analyses.steering.tried import Trial, place_of
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.interp.patches import Patch
-from cos_interp.interp.sweeping import finished
-
-SMALL = 0.1  # a group of more than this share of the tokens is no place where others do
-GAIN = 0.1  # what a second group must add
 
 
 @dataclass(frozen=True)
@@ -83,98 +76,60 @@ def _unit(recorder: Recorder, config: SteeringConfig, store: RunStore, piece: Pi
     return tested(recorder, config, piece, facts, store.tensors(VECTOR))
 
 
-# --- the place ---------------------------------------------------------------------------------------------------------
-
-
-def _pair(recorder: Recorder, config: SteeringConfig, index: int) -> tuple[Side, Side, dict[str, Tensor]]:
-    pair, boxes = pair_of(recorder, config, index)
-    return pair.corrupt, pair.clean, of_pair(recorder.model, pair.corrupt, pair.clean, boxes)
-
-
-def placed(recorder: Recorder, config: SteeringConfig, index: int) -> list[Row]:
-    """The effect of the donor's residual stream after each block at each group, and at two small groups together."""
-    target, donor, masks = _pair(recorder, config, index)
-    chosen = {" + ".join(some): torch.stack([masks[name] for name in some]).any(0) for some in groupings(masks)}
-    run, named, patches = target.recording.run, [], []
-    for layer in range(recorder.model.layers) if config.layer is None else [config.layer]:
-        site = f"blocks.{layer}.hook_resid_post"
-        given = donor.recording.donor(site)
-        named += [{"table": "place", "layer": layer, "group": name} for name in chosen]
-        patches += [Patch(site, range(run.steps), given, run.branches, None if m.all() else m) for m in chosen.values()]
-    ends = (run.latents, donor.recording.run.latents)
-    found = finished(recorder.model, target.recording, patches, config.batch)
-    return [{**named[place], "effect": projection(latent, *ends)} for place, latent in found]
-
-
-def groupings(masks: dict[str, Tensor]) -> list[tuple[str, ...]]:
-    """The groups that may be a place, alone and two together: the small ones, or all named ones where none is small."""
-    named = {name: mask for name, mask in masks.items() if name != REST} or masks
-    small = [name for name, mask in named.items() if mask.float().mean() <= SMALL] or list(named)
-    return [(name,) for name in small] + list(itertools.combinations(small, 2))
-
-
-def place(config: SteeringConfig, maps: pd.DataFrame) -> tuple[int, tuple[str, ...]]:
-    """Layer and groups: those that were asked for, else with the largest mean effect, two groups only where both are needed."""
-    if config.layer is not None and config.tokens is not None:
-        return config.layer, config.tokens
-    if maps.empty:
-        raise NoPair("no pair was there to choose a place on")
-    means = maps.groupby(["layer", "group"]).effect.agg(["mean", "count"])
-    means = means[means["count"] >= means["count"].max() / 2]["mean"].sort_values(ascending=False, kind="stable")
-    if config.tokens is not None:
-        wanted = " + ".join(config.tokens)
-        means = means[means.index.get_level_values("group") == wanted]
-        if means.empty:
-            raise InterpError(
-                f"--tokens {','.join(config.tokens)}: give --layer too, or one or two of the small groups of the pairs"
-            )
-    alone = means[~means.index.get_level_values("group").str.contains(" + ", regex=False)]
-    best = means if alone.empty or means.iloc[0] > alone.iloc[0] + GAIN else alone
-    layer, groups = best.index[0]
-    return int(layer), tuple(groups.split(" + "))
-
-
 # --- the directions ----------------------------------------------------------------------------------------------------
 
 
-def _mask(masks: dict[str, Tensor], tokens: Sequence[str]) -> Tensor:
+def _mask(masks: dict[str, Tensor], tokens: Sequence[str], frames: Sequence[int] = ()) -> Tensor:
     there = [masks[name] for name in tokens if name in masks]
     if not there:
         raise NoPair(f"the pair has no tokens of {', '.join(tokens)}; it has {', '.join(masks)}")
-    return torch.stack(there).any(0)
+    mask = in_frames(torch.stack(there).any(0), frames)
+    if not mask.any():
+        raise NoPair(f"the tokens of {', '.join(tokens)} are in none of the latent frames {', '.join(map(str, frames))}")
+    return mask
 
 
 def learnt(recorder: Recorder, config: SteeringConfig, layer: int, tokens: tuple[str, ...]) -> Unit:
-    """Mean and subspace of the signed differences at the place, over pairs, steps and tokens."""
-    site, kept = f"blocks.{layer}.hook_resid_post", []
+    """Latent frames of the place, on the first pairs; then mean and subspace of the signed differences there, over pairs, steps
+    and tokens."""
+    site, kept, maps = f"blocks.{layer}.hook_resid_post", list[tuple[Tensor, Tensor]](), list[Row]()
     for index in range(counts(config)[0]):
         try:
-            target, donor, masks = _pair(recorder, config, index)
-            mask = _mask(masks, tokens)
+            target, donor, masks = pair(recorder, config, index)
+            mask = _mask(masks, tokens, config.frames or ())
         except NoPair:
             continue
+        if config.frames is None and len(kept) < PLACED:
+            maps += [{"pair": f"pair-{index:04d}", **row} for row in by_frame(recorder, config, (target, donor), site, mask)]
         kept.append(differences(target, donor, site, mask))
     if len(kept) < 2:
         raise NoPair(f"{len(kept)} of {counts(config)[0]} pairs could be used: directions are made of two at least")
-    found = torch.cat(kept)
+    frames = config.frames if config.frames is not None else frames_of(pd.DataFrame(maps))
+    found = torch.cat([made[:, _within(at, frames)].flatten(0, 1) for made, at in kept])
+    if not len(found):
+        raise NoPair("the two answers change none of the steered tokens")
     vector, (basis, shares) = mean_direction(found), subspace(found, max(config.ranks))
     facts = VectorFacts(
-        axes={"vector": ("d_model",), "basis": ("d_model", "rank")}, layer=layer, tokens=tokens, pairs=len(kept),
+        axes={"vector": ("d_model",), "basis": ("d_model", "rank")}, layer=layer, tokens=tokens, frames=frames, pairs=len(kept),
         norm=float(vector.norm()), shares=tuple(map(float, shares)),
     )  # fmt: skip
-    return Unit([], {"vector": vector, "basis": basis.contiguous()}, facts)
+    return Unit(maps, {"vector": vector, "basis": basis.contiguous()}, facts)
 
 
-def differences(target: Side, donor: Side, site: str, mask: Tensor) -> Tensor:
-    """Donor minus target ``[n, d_model]`` in all steps and the conditional branch, at the tokens that the answers change, turned
-    so that all point to the donor's answer."""
+def _within(at: Tensor, frames: Sequence[int]) -> Tensor:
+    return torch.isin(at, torch.tensor(frames)) if frames else torch.ones_like(at, dtype=torch.bool)
+
+
+def differences(target: Side, donor: Side, site: str, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Donor minus target ``[step, token, d_model]`` in the conditional branch, at the tokens that the answers change, turned so
+    that all point to the donor's answer; and the latent frame of each token."""
     weights = place_of(site, mask, target, donor).weights
     at = weights != 0
     sides = [
         [side.recording.cache[site, step, "cond"][0][at] for step in range(side.recording.run.steps)] for side in (target, donor)
     ]
     own, theirs = (torch.stack(side).float() for side in sides)
-    return ((theirs - own) * weights[at][:, None]).flatten(0, 1)
+    return (theirs - own) * weights[at][:, None], at.nonzero()[:, 0]
 
 
 # --- the test ----------------------------------------------------------------------------------------------------------
@@ -182,8 +137,8 @@ def differences(target: Side, donor: Side, site: str, mask: Tensor) -> Tensor:
 
 def tested(recorder: Recorder, config: SteeringConfig, piece: Piece, facts: VectorFacts, tensors: dict[str, Tensor]) -> Unit:
     """All ways on one unseen pair; of the first ones some videos are kept."""
-    target, donor, masks = _pair(recorder, config, piece.index)
-    where = place_of(f"blocks.{facts.layer}.hook_resid_post", _mask(masks, facts.tokens), target, donor)
+    target, donor, masks = pair(recorder, config, piece.index)
+    where = place_of(f"blocks.{facts.layer}.hook_resid_post", _mask(masks, facts.tokens, facts.frames), target, donor)
     if not (where.weights != 0).any():
         raise NoPair("the two answers change none of the steered tokens")
     trial = Trial(recorder.model, target, donor, where, tensors["vector"], tensors["basis"])

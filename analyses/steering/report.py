@@ -121,7 +121,7 @@ def vector_file(result: AnalysisResult[SteeringConfig], store: RunStore, facts: 
     model = {key: result.facts["model"].get(key) for key in ("name", "digest")}
     card = {
         "model": model, "task": result.config.task if result.config.pair_file is None else None, "pairs": facts.pairs,
-        "tokens": list(facts.tokens),
+        "tokens": list(facts.tokens), "latent frames": list(facts.frames) or "all",
         "weights": "1 where only the wanted answer changes a cell, -1 where only the run's own does",
         "steps": f"all {result.config.num_inference_steps}", "tests": {f.key: f"{f.verdict}: {f.number}" for f in found},
     }  # fmt: skip
@@ -135,7 +135,8 @@ def vector_file(result: AnalysisResult[SteeringConfig], store: RunStore, facts: 
 def _notes(result: AnalysisResult, facts: VectorFacts | None) -> list[str]:
     notes = []
     if facts is not None:
-        where = f"{' and '.join(name.replace('_', ' ') for name in facts.tokens)} after block {facts.layer}"
+        frames = f" in latent frame {' and '.join(map(str, facts.frames))}" if facts.frames else ""
+        where = f"{' and '.join(name.replace('_', ' ') for name in facts.tokens)}{frames} after block {facts.layer}"
         shares = ", ".join(f"{share:.2f}" for share in facts.shares[:4])
         notes = [
             f"The place: tokens {where}. Of {facts.pairs} pairs; the first directions have {shares} of their differences.",
@@ -148,16 +149,26 @@ def _notes(result: AnalysisResult, facts: VectorFacts | None) -> list[str]:
 
 
 def _map(rows: pd.DataFrame) -> list[pages.Section]:
-    at = rows[rows.table == "place"]
+    at, sections = rows[rows.table == "place"], []
+    if len(at):
+        table = at.pivot_table(index="group", columns="layer", values="effect").reset_index()
+        table.columns = [name if isinstance(name, str) else str(int(name)) for name in table.columns]
+        caption = (
+            f"Mean effect over {at.pair.nunique()} pairs of the donor's residual stream after a block (column) at some tokens "
+            "(row), in all steps."
+        )
+        table = table.sort_values(table.columns[-1], ascending=False)
+        sections = [pages.Section("Where it sits", caption=caption, table=table)]
+    return [*sections, *_frames(rows[rows.table == "frame"])]
+
+
+def _frames(at: pd.DataFrame) -> list[pages.Section]:
     if at.empty:
         return []
-    table = at.pivot_table(index="group", columns="layer", values="effect").reset_index()
-    table.columns = [name if isinstance(name, str) else str(int(name)) for name in table.columns]
-    caption = (
-        f"Mean effect over {at.pair.nunique()} pairs of the donor's residual stream after a block (column) at some tokens (row), "
-        "in all steps."
-    )
-    return [pages.Section("Where it sits", caption=caption, table=table.sort_values(table.columns[-1], ascending=False))]
+    means = at.groupby("frame", dropna=False).effect.mean()
+    table = pd.DataFrame({"latent frame": ["all" if n != n else str(int(n)) for n in means.index], "effect": means.to_numpy()})
+    caption = f"Mean effect over {at.pair.nunique()} pairs of the donor's residual stream at these tokens in one frame alone."
+    return [pages.Section("In which frame", caption=caption, table=table)]
 
 
 def _over(at: pd.DataFrame, value: str) -> pd.DataFrame:

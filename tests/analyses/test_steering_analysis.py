@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -17,7 +18,7 @@ from cos_interp.analyses.kit.pairs import Recorder
 from cos_interp.analyses.kit.problems import Problem
 from cos_interp.analyses.steering import SteeringConfig
 from cos_interp.analyses.steering.directions import exchanged, exchanged_as_far, mean_direction, random_basis, roles, subspace
-from cos_interp.analyses.steering.measure import place
+from cos_interp.analyses.steering.placing import by_frame, frames_of, in_frames, place
 from cos_interp.analyses.steering.report import findings
 from cos_interp.analyses.steering.tried import Trial, elsewhere, place_of, without_cells
 from cos_interp.interp import HookedVideoPipeline, InterpError, Steer, tiny
@@ -78,6 +79,17 @@ def test_the_place_is_the_best_alone_unless_two_are_needed():
         place(SteeringConfig(tokens=("x",)), rows((0, "a", 0.2)))
 
 
+def test_one_frame_is_the_place_where_it_does_as_much_as_all():
+    maps = lambda whole, *alone: pd.DataFrame(
+        [{"frame": None, "effect": whole}, *({"frame": n, "effect": e} for n, e in enumerate(alone))]
+    )
+    assert frames_of(maps(1.0, 0.95, 0.2, 0.0)) == (0,)
+    assert frames_of(maps(1.0, 0.5, 0.6, 0.2)) == ()  # they do it together
+    assert frames_of(maps(1.0, 1.0)) == ()  # there is but one
+    mask = torch.ones(3, 1, 2, dtype=torch.bool)
+    assert in_frames(mask, (1,)).sum((1, 2)).tolist() == [0, 2, 0] and in_frames(mask, ()).all()
+
+
 @pytest.fixture(scope="module")
 def trial():
     """One pair on a tiny pipeline, with directions drawn at random; rows are finished one by one."""
@@ -115,6 +127,22 @@ def test_two_ways_against_plain_hooks(trial):
     assert torch.equal(found["donor"], by_hand(trial, lambda value, step: given(step)))
     late = by_hand(trial, lambda value, step: value + trial.vector if step == 1 else value)
     assert torch.equal(found["second half of the steps"], late)
+
+
+def test_the_map_of_frames_is_that_of_plain_hooks(trial):
+    asked = SteeringConfig(num_inference_steps=2, batch=1)
+    record = Recorder(trial.model, asked)
+    rows = by_frame(record, asked, (trial.target, trial.donor), trial.place.site, trial.place.mask)
+    assert [row["frame"] for row in rows] == [None, 0, 1, 2]
+    own, theirs = (side.recording.run.latents.double() for side in (trial.target, trial.donor))
+    given = lambda step: trial.donor.recording.cache["blocks.1.hook_resid_post", step, "cond"].flatten(1, 3)
+    for row in rows:
+        part = trial.place.mask if row["frame"] is None else in_frames(trial.place.mask, [row["frame"]])
+        latent = by_hand(
+            dataclasses.replace(trial, place=dataclasses.replace(trial.place, mask=part)), lambda value, step: given(step)
+        )
+        along = float(((latent.double() - own) * (theirs - own)).sum() / (theirs - own).square().sum())
+        assert row["effect"] == pytest.approx(along, abs=1e-9)
 
 
 def judged(steer, random, elsewhere_too=0.0):

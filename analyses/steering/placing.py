@@ -1,0 +1,98 @@
+"""Where a pair is steered: the block and the tokens at which the donor's residual stream does most, and their latent frames."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cos_interp.analyses.driver.statistics import projection
+from cos_interp.analyses.driver.store import Row
+from cos_interp.analyses.kit.groups import REST, of_pair
+from cos_interp.analyses.kit.pairs import NoPair, Recorder, Side
+from cos_interp.analyses.kit.split_pairs import pair_of
+from cos_interp.analyses.steering import SteeringConfig
+from cos_interp.interp.errors import InterpError
+from cos_interp.interp.patches import Patch
+from cos_interp.interp.sweeping import finished
+
+SMALL = 0.1  # a group of more than this share of the tokens is no place where others do
+GAIN = 0.1  # what a second group must add, and all frames to one of them
+
+
+def pair(recorder: Recorder, config: SteeringConfig, index: int) -> tuple[Side, Side, dict[str, Tensor]]:
+    """The receiving side, the donor's, and the groups of tokens that they have."""
+    found, boxes = pair_of(recorder, config, index)
+    return found.corrupt, found.clean, of_pair(recorder.model, found.corrupt, found.clean, boxes)
+
+
+def placed(recorder: Recorder, config: SteeringConfig, index: int) -> list[Row]:
+    """The effect of the donor's residual stream after each block at each group, and at two small groups together."""
+    target, donor, masks = pair(recorder, config, index)
+    chosen = {" + ".join(some): torch.stack([masks[name] for name in some]).any(0) for some in groupings(masks)}
+    run, named, patches = target.recording.run, [], []
+    for layer in range(recorder.model.layers) if config.layer is None else [config.layer]:
+        site = f"blocks.{layer}.hook_resid_post"
+        given = donor.recording.donor(site)
+        named += [{"table": "place", "layer": layer, "group": name} for name in chosen]
+        patches += [Patch(site, range(run.steps), given, run.branches, None if m.all() else m) for m in chosen.values()]
+    ends = (run.latents, donor.recording.run.latents)
+    found = finished(recorder.model, target.recording, patches, config.batch)
+    return [{**named[place], "effect": projection(latent, *ends)} for place, latent in found]
+
+
+def groupings(masks: dict[str, Tensor]) -> list[tuple[str, ...]]:
+    """The groups that may be a place, alone and two together: the small ones, or all named ones where none is small."""
+    named = {name: mask for name, mask in masks.items() if name != REST} or masks
+    small = [name for name, mask in named.items() if mask.float().mean() <= SMALL] or list(named)
+    return [(name,) for name in small] + list(itertools.combinations(small, 2))
+
+
+def place(config: SteeringConfig, maps: pd.DataFrame) -> tuple[int, tuple[str, ...]]:
+    """Layer and groups: those that were asked for, else with the largest mean effect, two groups only where both are needed."""
+    if config.layer is not None and config.tokens is not None:
+        return config.layer, config.tokens
+    if maps.empty:
+        raise NoPair("no pair was there to choose a place on")
+    means = maps.groupby(["layer", "group"]).effect.agg(["mean", "count"])
+    means = means[means["count"] >= means["count"].max() / 2]["mean"].sort_values(ascending=False, kind="stable")
+    if config.tokens is not None:
+        wanted = " + ".join(config.tokens)
+        means = means[means.index.get_level_values("group") == wanted]
+        if means.empty:
+            raise InterpError(
+                f"--tokens {','.join(config.tokens)}: give --layer too, or one or two of the small groups of the pairs"
+            )
+    alone = means[~means.index.get_level_values("group").str.contains(" + ", regex=False)]
+    best = means if alone.empty or means.iloc[0] > alone.iloc[0] + GAIN else alone
+    layer, groups = best.index[0]
+    return int(layer), tuple(groups.split(" + "))
+
+
+def by_frame(recorder: Recorder, config: SteeringConfig, sides: tuple[Side, Side], site: str, mask: Tensor) -> list[Row]:
+    """The effect of the donor's residual stream at a mask ``[frame, row, col]``, and at each of its latent frames alone."""
+    target, donor = sides
+    run, given = target.recording.run, donor.recording.donor(site)
+    frames = [None, *(n for n in range(len(mask)) if mask[n].any())]
+    patches = [Patch(site, range(run.steps), given, run.branches, mask if n is None else in_frames(mask, [n])) for n in frames]
+    ends = (run.latents, donor.recording.run.latents)
+    found = finished(recorder.model, target.recording, patches, config.batch)
+    return [{"table": "frame", "frame": frames[place], "effect": projection(latent, *ends)} for place, latent in found]
+
+
+def frames_of(maps: pd.DataFrame) -> tuple[int, ...]:
+    """The latent frame that alone does as much as all, within ``GAIN``, the strongest of several; () for all of them."""
+    means = maps.groupby("frame", dropna=False).effect.mean()
+    alone = means[means.index.notna()]
+    whole = float(means[means.index.isna()].iloc[0])
+    return (int(alone.idxmax()),) if len(alone) > 1 and alone.max() >= whole - GAIN else ()
+
+
+def in_frames(mask: Tensor, frames: Sequence[int]) -> Tensor:
+    """A mask ``[frame, row, col]`` in some latent frames alone; () is all of them."""
+    kept = torch.zeros(len(mask), dtype=torch.bool)
+    kept[[n for n in frames if n < len(mask)]] = True
+    return mask & kept[:, None, None] if frames else mask
