@@ -25,8 +25,16 @@ def read(path: Path) -> list[Told]:
 
 
 def written(dossiers: Sequence[Told]) -> bytes:
-    """The file: a list of dossiers, each with its experiments and their findings."""
-    return FILE.dump_json(list(dossiers), indent=1) + b"\n"
+    """The file: a list of dossiers, each with its experiments and their findings, without the numbers of single items."""
+    return FILE.dump_json([_whole(one) for one in dossiers], indent=1) + b"\n"
+
+
+def _whole(one: Told) -> Told:
+    short = {
+        name: unit.model_copy(update={"findings": tuple(replace(found, items=()) for found in unit.findings)})
+        for name, unit in one.units.items()
+    }
+    return replace(one, units=short)
 
 
 def added(kept: Sequence[Told], now: Sequence[Told]) -> list[Told]:

@@ -28,9 +28,23 @@ def markdown(dossiers: Sequence[Told], opening: str = "") -> str:
     out = ["# Findings", "", *([opening.strip(), ""] if opening else []), summary(dossiers) + ".", ""]
     out += [PREFACE + (f" {SEVERAL}" if len(dossiers) > 1 else ""), ""]
     out += [f"- {one.label}: {_commands(one)}" for one in dossiers] + [*_rules(dossiers), ""]
+    out += [*_overview(dossiers), ""]
     for experiment in _experiments(dossiers):
         out += _experiment(dossiers, experiment)
     return "\n".join(out)
+
+
+def _overview(dossiers: Sequence[Told]) -> Iterator[str]:
+    """A line for each primary claim: its number in every dossier, and its verdict."""
+    yield row("experiment", "claim", *(one.label.split(",")[0] for one in dossiers), "verdict")
+    yield "|---" * (len(dossiers) + 3) + "|"
+    for experiment in _experiments(dossiers):
+        for place in claims(dossiers, experiment):
+            found = [one.finding(experiment, place) for one in dossiers]
+            first = next(finding for finding in found if finding is not None)
+            if first.primary:
+                numbers = (str(finding.number) if finding else "" for finding in found)
+                yield row(f"[{experiment}](#{experiment})", first.claim, *numbers, verdict(dossiers, found))
 
 
 def _experiments(dossiers: Sequence[Told]) -> list[str]:

@@ -227,7 +227,10 @@ def test_several_dossiers_have_a_verdict_only_where_they_agree():
         page = markdown(dossiers, "What is known.")
         assert f"**{right[:1].upper()}{right[1:]}.**" in page and "## count" in page and "What is known." in page
         assert f"1 {right.partition(':')[0]}" in page.split("Reproduced:")[0]
-        rows = [line for line in page.splitlines() if line.startswith("| ") and "0.50 [0.40, 0.60]" in line]
+        shown = [line for line in page.splitlines() if line.startswith("| ") and "0.50 [0.40, 0.60]" in line]
+        rows = [line for line in shown if not line.startswith("| [count](#count) |")]
+        (overview,) = set(shown) - set(rows)  # one line for the claim, with the number of each
+        assert overview.count("0.50 [0.40, 0.60]") == len(rows) and overview.endswith(f"| {right} |")
         assert len(rows) == sum(bool(one.units["count"].findings) for one in dossiers)
     variant = markdown([told("a", False, x=finding(0.001, primary=False))])
     assert "Variant, without a verdict" in variant and "0 reproduced" in variant
