@@ -56,7 +56,8 @@ findings: $(VENV)/installed
 	$(call FINDINGS,seed1)
 	$(call FINDINGS,seed2) --like runs/findings/seed1
 	$(call FINDINGS,seed3) --like runs/findings/seed1
-	$(BIN)/cos report findings runs/findings/seed1 runs/findings/seed2 runs/findings/seed3 --out docs/findings.md
+	$(BIN)/cos report findings runs/findings/seed1 runs/findings/seed2 runs/findings/seed3 --opening docs/findings.txt \
+		--numbers docs/findings.json --out docs/findings.md
 
 models: $(VENV)/installed-test
 	$(BIN)/python -m cos_interp.interp.check.matrix docs/models.md

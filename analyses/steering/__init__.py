@@ -26,7 +26,7 @@ class SteeringConfig(ScoredConfig):
 
     task: str = Field("maze", description=f"One of {', '.join(NAMES)}.")
     pairs: int = Field(12, ge=2, description="Pairs that the directions are made of.")
-    check_pairs: int = Field(16, ge=0, description="Further pairs that they are tested on; of --pair-file, at most so many.")
+    check_pairs: int = Field(24, ge=0, description="Further pairs that they are tested on; of --pair-file, at most so many.")
     unique: bool = Field(True, description="Pairs have one right answer on either side.")
     solved: bool = Field(True, description="Pairs are such as the model solves; without, whatever it makes of them.")
     pair_file: str | None = Field(
