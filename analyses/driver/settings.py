@@ -40,7 +40,9 @@ class Loading(BaseModel):
     set: tuple[Assignment, ...] = Field((), description="key=value for any argument of the pipeline's call; several with commas.")
     memory: str | None = Field(None, description="Of the device, like 60GB: a run that takes more is refused. All by default.")
     host_memory: str | None = Field(None, description="Of the machine, like 100GB. All by default.")
-    disk: str | None = Field(None, description="For the run folder and what waits there, like 200GB. All that is free by default.")
+    disk: str | None = Field(
+        None, description="For the run folder and what waits there, like 200GB. All that is free by default."
+    )
 
     @field_validator("set", mode="before")
     @classmethod
