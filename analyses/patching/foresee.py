@@ -16,7 +16,7 @@ from cos_interp.analyses.kit.groups import of_boxes
 from cos_interp.analyses.kit.rows import fitting, stated
 from cos_interp.analyses.patching import PatchingConfig
 from cos_interp.analyses.patching.cells import asked_layers, cells, is_euler, sites_of
-from cos_interp.analyses.patching.pieces import OWN, Piece, pieces, span_of, steps_of
+from cos_interp.analyses.patching.pieces import OWN, Piece, pairs_of, span_of, steps_of
 from cos_interp.analyses.patching.recordings import foreseen
 from cos_interp.interp.cache_plan import DEFAULT_BUDGET
 from cos_interp.interp.families.decoding import MOST as VIDEOS
@@ -34,7 +34,7 @@ def foresee(config: PatchingConfig, outlook: Outlook) -> list[Use]:
     """The recordings of every pair and of the donors of its controls, and the patched runs."""
     if config.method == "gradient":
         return _foresee_maps(config, outlook)
-    asked = [piece for piece, _ in pieces(config)]
+    asked = pairs_of(config)
     sides = sum(2 + len(donors_of(config, piece)) for piece in asked)
     blocks = [blocks_of(config, outlook, piece, steps_of(config, piece)) for piece in asked]
     judged = config.pair_file is None or config.scored
@@ -75,7 +75,7 @@ def _shared(outlook: Outlook, config: PatchingConfig) -> int:
 
 def _foresee_maps(config: PatchingConfig, outlook: Outlook) -> list[Use]:
     """The recordings of every pair, one sweep back a pair, and as many exact cells as its map is held against."""
-    asked = [piece for piece, _ in pieces(config)]
+    asked = pairs_of(config)
     sweeps = blocks = rows = 0
     for piece in asked:
         steps = steps_of(config, piece)

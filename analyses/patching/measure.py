@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from cos_interp.analyses.patching import HEAD_SITES, PatchingConfig, StepFacts, 
 from cos_interp.analyses.patching.cells import REST, sites_of
 from cos_interp.analyses.patching.foresee import use_of
 from cos_interp.analyses.patching.pair_grid import PairGrid
-from cos_interp.analyses.patching.pieces import OWN, Piece, pieces, steps_of
+from cos_interp.analyses.patching.pieces import OWN, Part, Piece, pieces, steps_of, units_of
 from cos_interp.analyses.patching.recordings import recorder
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
@@ -45,23 +46,34 @@ def find(recorder: Recorder, config: PatchingConfig, piece: Piece) -> Pair:
     return pair_file.recorded(recorder, piece.sides)
 
 
-def work(model: HookedVideoPipeline, config: PatchingConfig, store: RunStore, piece: Piece) -> Iterator[str]:
-    """Do what is missing of one pair; yields the name of each unit as it is on disk."""
+def work(model: HookedVideoPipeline, config: PatchingConfig, store: RunStore, part: Part) -> Iterator[str]:
+    """Do what is missing of one piece; yields the name of each unit as it is on disk."""
+    piece, prepared = part.pair, partial(_prepared, model, config, store, part.pair)
     if config.method == "gradient":
-        yield from gradient_map.work(config, store, piece, partial(_prepared, model, config, store, piece))
-        return
-    steps = (None, *steps_of(config, piece))
-    missing = {step for step in steps if store.unit(piece.unit(step)) is None}
-    made = _prepared(model, config, store, piece) if missing else ""
-    for step in steps:
-        if step in missing:
-            unit = _unit(made, step)
-            store.add_unit(piece.unit(step), unit.rows, unit.tensors, unit.facts)
-        yield piece.unit(step)
+        yield from gradient_map.work(config, store, piece, prepared)
+    else:
+        for step in ((None,) if part.step == steps_of(config, piece)[0] else ()) + (part.step,):
+            if store.unit(piece.unit(step)) is None:
+                unit = _unit(prepared(), step)
+                store.add_unit(piece.unit(step), unit.rows, unit.tensors, unit.facts)
+            yield piece.unit(step)
+    if all(store.unit_path(name).is_file() for name in units_of(config, piece)):
+        _AT_WORK.pop(store, None)
+
+
+# the pair that a process works at, with its recordings: its steps are pieces of their own
+_AT_WORK: WeakKeyDictionary[RunStore, tuple[str, PairGrid | str]] = WeakKeyDictionary()
 
 
 def _prepared(model: HookedVideoPipeline, config: PatchingConfig, store: RunStore, piece: Piece) -> PairGrid | str:
-    """A pair's grid, or the reason why there is none."""
+    """A pair's grid, or the reason why there is none; recorded once as long as a process stays with the pair."""
+    if _AT_WORK.get(store, ("",))[0] != piece.name:
+        _AT_WORK.pop(store, None)  # gone before the next one is recorded
+        _AT_WORK[store] = piece.name, _recorded(model, config, store, piece)
+    return _AT_WORK[store][1]
+
+
+def _recorded(model: HookedVideoPipeline, config: PatchingConfig, store: RunStore, piece: Piece) -> PairGrid | str:
     made = recorder(model, config, store, piece, lambda outlook: use_of(config, outlook, [piece]))
     try:
         pair = find(made, config, piece)

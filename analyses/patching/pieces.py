@@ -63,15 +63,38 @@ def steps_of(config: PatchingConfig, piece: Piece) -> tuple[int, ...]:
     return {"single": every, "from": every[:1], "until": every[-1:]}[span_of(config, piece.one_noise)]
 
 
-def pieces(config: PatchingConfig) -> list[tuple[Piece, list[str]]]:
-    """A piece a pair; its units are the pair, its gradient map where one is asked for, and its steps."""
+@dataclass(frozen=True)
+class Part:
+    """A piece of work: one step of a pair; without a step all of the pair."""
+
+    pair: Piece
+    step: int | None = None
+
+
+def pieces(config: PatchingConfig) -> list[tuple[Part, list[str]]]:
+    """A piece a step of a pair, of which the first says what the pair is, so that one pair keeps all cores at work. A pair with a
+    gradient map is one piece: which of its cells are exact follows from the map."""
+    made: list[tuple[Part, list[str]]] = []
+    for piece in pairs_of(config):
+        if config.method == "gradient":
+            made.append((Part(piece), units_of(config, piece)))
+            continue
+        first = [piece.unit()]
+        for step in steps_of(config, piece):
+            made.append((Part(piece, step), [*first, piece.unit(step)]))
+            first = []
+    return made
+
+
+def pairs_of(config: PatchingConfig) -> list[Piece]:
+    """The pairs of a run."""
     if config.pair_file is None:
         made = [Piece(kind, index) for kind in config.pair_kinds for index in range(config.pairs or PAIRS)]
     else:
         found = pair_file.read(Path(config.pair_file), config)
         boxes = pair_file.boxes(Path(config.pair_file))
         made = [Piece(OWN, i, sides, pair_file.stranger(found, i), boxes[i]) for i, sides in enumerate(found[: config.pairs])]
-    return [(piece, units_of(config, piece)) for piece in made]
+    return made
 
 
 def units_of(config: PatchingConfig, piece: Piece) -> list[str]:

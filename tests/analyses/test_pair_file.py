@@ -56,11 +56,11 @@ def test_own_pairs_on_another_pipeline_from_its_folder(tmp_path):
 
 
 def test_the_number_of_pairs_is_the_files_or_what_was_asked(tmp_path):
-    from cos_interp.analyses.patching.measure import pieces
+    from cos_interp.analyses.patching.pieces import pairs_of
 
     file = written(tmp_path, *[{"clean": RED, "corrupt": BLUE | {"seed": n}} for n in range(5)])
-    assert len(pieces(PatchingConfig(pair_file=file))) == 5 and len(pieces(PatchingConfig(pair_file=file, pairs=2))) == 2
-    assert len(pieces(PatchingConfig())) == 12
+    assert len(pairs_of(PatchingConfig(pair_file=file))) == 5 and len(pairs_of(PatchingConfig(pair_file=file, pairs=2))) == 2
+    assert len(pairs_of(PatchingConfig())) == 12
 
 
 def test_images_are_found_beside_the_file_and_noises_are_shared(tmp_path):

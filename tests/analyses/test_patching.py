@@ -429,7 +429,8 @@ def test_the_default_grid_is_of_named_tokens_in_one_range_of_steps():
     config = PatchingConfig()
     made = pieces(config)
     assert len(made) == 12 and made[0][1] == ["prompt-000-pair", "prompt-000-step-000"]
-    assert len(pieces(PatchingConfig(pair_kinds=("seed",), pairs=1))[0][1]) == 9  # single steps, and the pair
+    seed = [units for _, units in pieces(PatchingConfig(pair_kinds=("seed",), pairs=1))]  # single steps, the pair with the first
+    assert seed == [["seed-000-pair", "seed-000-step-000"], *[[f"seed-000-step-00{step}"] for step in range(1, 8)]]
     assert pieces(PatchingConfig(pairs=1, span="until"))[0][1][1] == "prompt-000-step-007"
     found = list(cells_of(config, DEFAULT_SITES, 0, 8, ["all", "goals", "rest"], False, flat=True))
     assert not [cell for cell in found if cell.site == "hook_resid_post" and cell.group == "all" and cell.donor != "self"]

@@ -22,7 +22,7 @@ from cos_interp.analyses.driver.planning import forecast
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.patching import PatchingConfig
 from cos_interp.analyses.patching.foresee import donors_of
-from cos_interp.analyses.patching.pieces import pieces
+from cos_interp.analyses.patching.pieces import pairs_of
 from cos_interp.analyses.probing import ProbesConfig
 from cos_interp.cli import app
 from cos_interp.interp import HookedVideoPipeline
@@ -95,7 +95,7 @@ def test_planned_block_calls_of_probes_are_those_that_run(prompts, tmp_path):
 
 
 def test_the_controls_of_a_plan_are_those_of_a_run(pair_file):
-    made = [piece for piece, _ in pieces(PatchingConfig(pair_file=pair_file))]
+    made = pairs_of(PatchingConfig(pair_file=pair_file))
     assert donors_of(PatchingConfig(pair_file=pair_file), made[0]) == ("random", "same_prompt")
     assert donors_of(PatchingConfig(pair_file=pair_file, controls=False), made[0]) == ()
 

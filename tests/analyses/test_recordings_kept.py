@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 from planned import counted, planned
 
+from cos_interp.analyses.driver.experiment import run
 from cos_interp.analyses.driver.outlook import Kept
 from cos_interp.analyses.driver.placed import placed
+from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit import pairs
-from cos_interp.analyses.patching import PatchingConfig
+from cos_interp.analyses.patching import PatchingConfig, measure
+from cos_interp.interp import HookedVideoPipeline
 from cos_interp.interp.patching import record
 from cos_interp.interp.places import Disk
 
@@ -92,3 +97,36 @@ def test_the_first_place_with_room_is_taken():
     assert of(device=18, host=18, disk=99).place == "disk" and of(device=18, host=18, disk=18).place == "host"
     assert of(device=100, usual=89).lean and of(host=100, usual=89).lean and not of(device=5, host=100, usual=9).lean
     assert placed(kept, {"device": 120}).most(0) == 100 and placed(kept, {"device": 500}, usual=90).most(1) == 50
+
+
+def test_the_steps_of_one_pair_keep_all_processes_at_work(pair_file, tmp_path, monkeypatch):
+    """Each step is a piece of work: two processes share one pair, which a process records once, and end with the same bytes as
+    one, which does so too."""
+    model, notes = HookedVideoPipeline.from_pretrained("tiny:wan2.1"), tmp_path / "notes"
+    recorded = pairs.record
+
+    def noted(*args, **kwargs):
+        with notes.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        return recorded(*args, **kwargs)
+
+    monkeypatch.setattr(pairs, "record", noted)
+    config = PatchingConfig(pair_file=pair_file, num_inference_steps=4, steps=(0, 1, 2, 3), layers=(1,), batch=2)
+    units = {}
+    for workers in (1, 2):
+        notes.write_text("")
+        run(load("patching"), config, tmp_path / str(workers), model=model, workers=workers)
+        units[workers] = {path.name: path.read_bytes() for path in (tmp_path / str(workers) / "shards").iterdir()}
+        by = Counter(notes.read_text().split())
+        assert set(by.values()) == {3} and len(by) == workers  # both sides and another noise
+        assert (str(os.getpid()) in by) is (workers == 1)
+    assert len(units[1]) == 5 and units[1] == units[2]
+
+
+def test_a_recorded_pair_is_gone_when_all_of_it_is_there(pair_file, tmp_path):
+    made, model = [], HookedVideoPipeline.from_pretrained("tiny:wan2.1")
+    config = PatchingConfig(pair_file=pair_file, num_inference_steps=2, steps=(0, 1), layers=(1,))
+    result = run(load("patching"), config, tmp_path / "run", model=model, workers=1,
+                 progress=lambda done, total, what: made.append((what, len(measure._AT_WORK))))  # fmt: skip
+    held = dict(made)
+    assert held["own-000-step-000"] == 1 and len(measure._AT_WORK) == 0 and len(result.units) == 3

@@ -1,0 +1,70 @@
+"""One patching run in a process of its own, under a limit: prints what its memory was and what its plan said, as JSON.
+
+``within.py FOLDER BYTES|none LIMIT|none``: the budget that is stated, and the bytes of address space beyond those of the process
+before the run.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import re
+import resource
+import sys
+from pathlib import Path
+
+from cos_interp.analyses.driver import experiment
+from cos_interp.analyses.driver.planning import of_model
+from cos_interp.analyses.driver.registry import load
+from cos_interp.analyses.patching import PatchingConfig
+from cos_interp.interp import HookedVideoPipeline
+from cos_interp.interp.families.tiny import wan
+
+SIZE, FRAMES, LAYERS, STEPS = 256, 13, 6, 40  # 1024 tokens
+CALL = {"height": SIZE, "width": SIZE, "num_frames": FRAMES, "max_sequence_length": 12}
+
+
+def middle_sized() -> HookedVideoPipeline:
+    """Random weights, small beside what a run of it holds: a residual stream of half a megabyte."""
+    from diffusers import WanPipeline
+
+    made = wan.transformer("WanTransformer3DModel", num_attention_heads=2, attention_head_dim=64, ffn_dim=256, num_layers=LAYERS)
+    pipe = WanPipeline(transformer=made, **wan.parts(wan.flow()))
+    pipe.set_progress_bar_config(disable=True)
+    return HookedVideoPipeline(pipe, "middle", dict(CALL))
+
+
+def of_process(field: str) -> int:
+    return int(re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+
+
+def settings(folder: Path, steps: int, budget: str) -> PatchingConfig:
+    """Every block's stream at all tokens from the first step on: the donor's are kept of all steps."""
+    path = folder / "pairs.jsonl"
+    path.write_text(json.dumps({"clean": {"prompt": "a red ball"}, "corrupt": {"prompt": "a blue ball"}}))
+    said = {} if budget == "none" else {"host_memory": f"{budget}B"}
+    return PatchingConfig(pair_file=str(path), num_inference_steps=steps, steps=(0,), span="from", batch=1, controls=False,
+                          sites=("hook_resid_post",), **said)  # fmt: skip
+
+
+def main(folder: Path, budget: str, limit: str) -> None:
+    model = middle_sized()
+    for name in ("first", "second"):  # first all is imported and its room is taken, then it is what it takes to run and decode
+        experiment.run(load("patching"), settings(folder, 2, "none"), folder / name, model=model, workers=1)
+    config = settings(folder, STEPS, budget)
+    plan = of_model("patching", config, model, folder, workers=1, timed=False).plan
+    gc.collect()
+    baseline = of_process("VmHWM")  # with what the autoencoder takes to decode a video, which no plan counts
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is that of what follows
+    if limit != "none":
+        most = of_process("VmPeak") + int(limit)
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    result = experiment.run(load("patching"), config, folder / "run", model=model, workers=1)
+    told = {"baseline": baseline, "peak": of_process("VmHWM"), "plan": {place: plan.total(place) for place in plan.places},
+            "recordings": {place: held["recordings"] for place, held in plan.places.items() if "recordings" in held},
+            "effects": list(map(float, result.rows.effect)), "problems": plan.problems}  # fmt: skip
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *sys.argv[2:])
