@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cos_interp.analyses.diff import DiffConfig, DiffFacts
-from cos_interp.analyses.diff.against import check_build, content, kept_apart, other_model, without_weights
+from cos_interp.analyses.diff.against import other_model
 from cos_interp.analyses.diff.apart import Updates, apart_rows
 from cos_interp.analyses.diff.regions import Region, regions, stretches, transplanted, weight_rows
 from cos_interp.analyses.driver.experiment import Unit, each_unit
@@ -22,8 +22,8 @@ from cos_interp.analyses.driver.facts import PIXELS
 from cos_interp.analyses.driver.outlook import recording_budget
 from cos_interp.analyses.driver.statistics import distance, projection
 from cos_interp.analyses.driver.store import Row
+from cos_interp.analyses.kit.other_models import check_build, check_content, content, kept_apart
 from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps, each_problem, fits, judge_latents, verdict_columns
-from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.trajectory import Run
 
@@ -34,9 +34,7 @@ def check(config: DiffConfig, model: HookedVideoPipeline) -> None:
     chosen_steps(config)
     other = other_model(model, config)
     check_build(model, other)
-    asked = None if without_weights(other) else config.against_digest
-    if asked is not None and not content(other).startswith(asked):
-        raise InterpError(f"{other.name} has the digest {content(other)[:12]}, --against-digest asks for {asked}")
+    check_content(other, config.against_digest, "--against-digest")
 
 
 def settle(config: DiffConfig, model: HookedVideoPipeline, held: Mapping[str, Any]) -> DiffConfig:

@@ -11,8 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cos_interp.analyses.diff.against import weights
 from cos_interp.analyses.driver.store import Row
+from cos_interp.analyses.kit.other_models import weights
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.run.engine import ExpertEngine
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from cos_interp.analyses.diff import DiffConfig
-from cos_interp.analyses.diff.against import check_build, kept_apart, other_model, weights
+from cos_interp.analyses.diff.against import other_model
 from cos_interp.analyses.diff.apart import apart, apart_rows
 from cos_interp.analyses.diff.findings import chosen, findings, same, stretches
 from cos_interp.analyses.diff.regions import Region, places, regions, relative, transplanted, weight_rows, windows
@@ -23,6 +23,7 @@ from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.experiment import run_and_report
 from cos_interp.analyses.driver.findings import Number
 from cos_interp.analyses.driver.registry import load
+from cos_interp.analyses.kit.other_models import check_build, kept_apart, weights
 from cos_interp.interp import HookedVideoPipeline
 from cos_interp.interp.errors import InterpError
 from tests.support import build_tiny, hooked_tiny, tiny_call

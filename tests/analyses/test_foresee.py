@@ -7,11 +7,12 @@ import json
 import pytest
 from planned import counted, planned
 
-from cos_interp.analyses.diff.against import other_model, without_weights
+from cos_interp.analyses.diff.against import other_model
 from cos_interp.analyses.driver import twins
 from cos_interp.analyses.driver.experiment import loaded, run_and_report
 from cos_interp.analyses.driver.planning import bare
 from cos_interp.analyses.driver.registry import entries, foresight, load
+from cos_interp.analyses.kit.other_models import without_weights
 from cos_interp.interp import HookedVideoPipeline
 from cos_interp.interp.planning.costs import Shape
 
@@ -70,6 +71,13 @@ def test_planned_block_calls_of_two_models_are_those_of_both(prompts, tmp_path):
     ran = counted("diff", config, tmp_path / "run")[0]
     other = other_model(loaded(config)[1], config)
     assert plan.blocks == ran + other.block_calls and other.block_calls > 0
+
+
+def test_planned_block_calls_of_checkpoints_are_those_that_run(prompts, tmp_path):
+    """All run in the first model's place."""
+    config = entries()["averaging"].config(prompts=prompts, checkpoints=("tiny:wan2.2", "tiny:wan2.2"), **SMALL)
+    plan = planned("averaging", config, tmp_path)
+    assert plan.blocks == plan.most == counted("averaging", config, tmp_path / "run")[0] > 0
 
 
 def test_the_second_model_is_planned_without_its_weights_and_counted_with_them(tmp_path):

@@ -14,6 +14,7 @@ from cos_interp.analyses.driver.registry import entries, load
 SETTINGS = {
     "acceleration": {"items": 6, "num_inference_steps": 4, "bands": 1, "methods": ("cache",), "draws": 1},
     "attention": {"items": 6, "num_inference_steps": 4, "steps": (0, 3)},
+    "averaging": {"items": 8, "num_inference_steps": 2, "checkpoints": ("organism:young",)},
     "chain-of-steps": {"items": 12, "num_inference_steps": 4, "sweep_items": 0},
     "circuit": {"solved": False, "pairs": 1, "check_pairs": 12, "num_inference_steps": 2},
     "commitment": {"items": 24, "noises": 2, "pairs": 0, "num_inference_steps": 4, "steps": (0, 1, 3)},
