@@ -17,7 +17,7 @@ from cos_interp.analyses.driver.kept import Clip, keeps, kept
 from cos_interp.analyses.driver.statistics import projection
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit.groups import REST, of_pair
-from cos_interp.analyses.kit.pairs import NoPair, Recorder, Side
+from cos_interp.analyses.kit.pairs import NoPair, Pair, Recorder, Side
 from cos_interp.analyses.kit.split_pairs import FIRST_UNSEEN, counts, fits, pair_of
 from cos_interp.analyses.steering import PLACED, VECTOR, CheckFacts, SteeringConfig, VectorFacts, label
 from cos_interp.analyses.steering.directions import mean_direction, subspace
@@ -86,14 +86,15 @@ def _unit(recorder: Recorder, config: SteeringConfig, store: RunStore, piece: Pi
 # --- the place ---------------------------------------------------------------------------------------------------------
 
 
-def _pair(recorder: Recorder, config: SteeringConfig, index: int) -> tuple[Side, Side, dict[str, Tensor]]:
+def _pair(recorder: Recorder, config: SteeringConfig, index: int) -> tuple[Pair, dict[str, Tensor]]:
     pair, boxes = pair_of(recorder, config, index)
-    return pair.corrupt, pair.clean, of_pair(recorder.model, pair.corrupt, pair.clean, boxes)
+    return pair, of_pair(recorder.model, pair.corrupt, pair.clean, boxes)
 
 
 def placed(recorder: Recorder, config: SteeringConfig, index: int) -> list[Row]:
     """The effect of the donor's residual stream after each block at each group, and at two small groups together."""
-    target, donor, masks = _pair(recorder, config, index)
+    pair, masks = _pair(recorder, config, index)
+    target, donor = pair.corrupt, pair.clean
     chosen = {" + ".join(some): torch.stack([masks[name] for name in some]).any(0) for some in groupings(masks)}
     run, named, patches = target.recording.run, [], []
     for layer in range(recorder.model.layers) if config.layer is None else [config.layer]:
@@ -149,11 +150,11 @@ def learnt(recorder: Recorder, config: SteeringConfig, layer: int, tokens: tuple
     site, kept = f"blocks.{layer}.hook_resid_post", []
     for index in range(counts(config)[0]):
         try:
-            target, donor, masks = _pair(recorder, config, index)
+            pair, masks = _pair(recorder, config, index)
             mask = _mask(masks, tokens)
         except NoPair:
             continue
-        kept.append(differences(target, donor, site, mask))
+        kept.append(differences(pair.corrupt, pair.clean, site, mask))
     if len(kept) < 2:
         raise NoPair(f"{len(kept)} of {counts(config)[0]} pairs could be used: directions are made of two at least")
     found = torch.cat(kept)
@@ -182,7 +183,8 @@ def differences(target: Side, donor: Side, site: str, mask: Tensor) -> Tensor:
 
 def tested(recorder: Recorder, config: SteeringConfig, piece: Piece, facts: VectorFacts, tensors: dict[str, Tensor]) -> Unit:
     """All ways on one unseen pair; of the first ones some videos are kept."""
-    target, donor, masks = _pair(recorder, config, piece.index)
+    pair, masks = _pair(recorder, config, piece.index)
+    target, donor = pair.corrupt, pair.clean
     where = place_of(f"blocks.{facts.layer}.hook_resid_post", _mask(masks, facts.tokens), target, donor)
     if not (where.weights != 0).any():
         raise NoPair("the two answers change none of the steered tokens")
@@ -200,7 +202,8 @@ def tested(recorder: Recorder, config: SteeringConfig, piece: Piece, facts: Vect
     ends = [(name, None, side.recording.run.decode()[0]) for name, side in (("own", target), ("donor", donor)) if shown]
     tensors, kept_of = kept([*ends, *shown])
     prompts = (target.problem.call["prompt"], donor.problem.call["prompt"])
-    return Unit(rows, tensors, CheckFacts(prompts=prompts, tokens=int((where.weights != 0).sum()), **kept_of))
+    steered = int((where.weights != 0).sum())
+    return Unit(rows, tensors, CheckFacts(prompts=prompts, tokens=steered, tried=pair.tried, **kept_of))
 
 
 work = from_others(_made)
