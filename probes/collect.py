@@ -109,16 +109,16 @@ def collect_clips(
 
 def collect_clip(
     model: HookedVideoPipeline, source: Source, names: str | Sequence[str], steps: Any, targets: Sequence[Target], tokens: Tokens,
-    seed: int,
+    seed: int, seen: Callable[[Clip], None] = lambda clip: None,
 ) -> ClipData:  # fmt: skip
-    """Run one clip and keep its part."""
+    """Run one clip and keep its part. ``seen`` is shown the whole of it."""
     found = token_names(model, names)
-    seen: dict[str, Shape] = {}
+    shapes: dict[str, Shape] = {}
 
     def keep(act: Tensor) -> Tensor:
         frames, rows, cols = act.shape[1:4]
-        seen["grid"] = (frames, rows, cols)
-        picked = chosen_tokens(tokens, seen["grid"], seed)
+        shapes["grid"] = (frames, rows, cols)
+        picked = chosen_tokens(tokens, shapes["grid"], seed)
         return act.flatten(4).flatten(1, 3)[0, picked]
 
     run, cache = model.run_with_cache(names=found, steps=steps, branches="cond", reduce=keep, **source.call)
@@ -126,17 +126,19 @@ def collect_clip(
         raise ProbeError("one clip a run: give one prompt, not a list")
     kept = sorted({step for _, step, _ in cache})
     activations = {n: np.stack([cache[n, k].float().cpu().numpy() for k in kept]) for n in found}
-    return _clip_data(source, run, activations, targets, chosen_tokens(tokens, seen["grid"], seed), seen["grid"], kept)
+    grid = shapes["grid"]
+    clip = Clip(source.name, run, source.item, grid)
+    seen(clip)
+    return _clip_data(clip, activations, targets, chosen_tokens(tokens, grid, seed), kept)
 
 
 def _clip_data(
-    source: Source, run: Run, activations: dict[str, np.ndarray], targets: Sequence[Target], picked: np.ndarray, grid: Shape,
-    kept: list[int],
-) -> ClipData:  # fmt: skip
+    clip: Clip, activations: dict[str, np.ndarray], targets: Sequence[Target], picked: np.ndarray, kept: list[int]
+) -> ClipData:
+    run, grid = clip.run, clip.grid
     for name, values in activations.items():
         if not np.isfinite(values).all():
-            raise ProbeError(f"clip {source.name}: {name} holds NaN or inf; run the model in a wider dtype or leave the clip out")
-    clip = Clip(source.name, run, source.item, grid)
+            raise ProbeError(f"clip {clip.name}: {name} holds NaN or inf; run the model in a wider dtype or leave the clip out")
     labels = {}
     for target in targets:
         found = target.read(clip)
@@ -144,7 +146,7 @@ def _clip_data(
     x_t = np.stack([_flat(as_tokens(run.x_t[k][0], grid))[picked] for k in kept])
     first = first_frame(run, grid)
     return ClipData(
-        source.name, getattr(source.item, "task", "prompts"), activations, labels, x_t,
+        clip.name, getattr(clip.item, "task", "prompts"), activations, labels, x_t,
         None if first is None else _flat(first)[picked], np.stack(np.unravel_index(picked, grid), 1), tuple(kept),
         tuple(run.sigmas[k] for k in kept), grid,
     )  # fmt: skip

@@ -69,6 +69,14 @@ def _threads_kept() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def shown_rows(data: ProbeDataset, target: str, points: int = POINTS) -> np.ndarray:
+    """The tokens of a view, rows of the data set: those that have a label, at most ``points`` of them, the same in every view."""
+    rows, points = data.rows(target), count(points, "points", 1)
+    if len(rows) > points:
+        rows = np.sort(np.random.default_rng(SEED).choice(rows, points, replace=False))
+    return rows
+
+
 def view(
     data: ProbeDataset,
     target: str,
@@ -80,9 +88,7 @@ def view(
     """Columns ``x, y, label`` of at most ``points`` tokens that have a label; activations are standardised by unit before."""
     if method not in METHODS:
         raise ProbeError(f"unknown view {method!r}; there are {', '.join(METHODS)}")
-    rows, points = data.rows(target), count(points, "points", 1)
-    if len(rows) > points:
-        rows = np.sort(np.random.default_rng(SEED).choice(rows, points, replace=False))
+    rows = shown_rows(data, target, points)
     X = data.storage.read(data.name_of(name=name), data.at(step), rows)
     mean, scale = standard(X, scale=True)
     flat = pca((X - mean) / scale)[0] if method == "pca" else umap((X - mean) / scale)

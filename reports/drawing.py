@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
+import numpy as np
 import pandas as pd
 
 VALUE = "value"
@@ -87,6 +88,55 @@ class Curves:
 
 
 @dataclass(frozen=True)
+class Points:
+    """The same points in several maps. ``places [map, point, 2]``; ``about``: a row a point, what is said of it (REELS: as of
+    cells); ``address``: the columns by which a point is chosen, the first of which says what belongs together (``joined``: by a
+    line, in the order of the rows). ``paint``: the colour of each point, a place in ``colours``, below 0 for none; ``legend``:
+    names of colours, or the ends of a scale."""
+
+    maps: Sequence[str]
+    places: np.ndarray
+    about: pd.DataFrame
+    address: Sequence[str]
+    label: str
+    paint: Sequence[int]
+    colours: Sequence[str]
+    legend: Sequence[str]
+    joined: bool = False
+
+    def data(self, reels: Mapping[str, str]) -> dict[str, Any]:
+        """For the page's script: places in thousandths of a map, columns as their values and the place of each row's value."""
+        low, high = self.places.min(1, keepdims=True), self.places.max(1, keepdims=True)
+        places = np.round(1000 * (self.places - low) / np.where(high > low, high - low, 1)).astype(int)
+        seen = [[reels[name] for name in names if name in reels] for names in self.about.get(REELS, [()] * len(self.about))]
+        columns = {name: _coded(self.about[name].map(_plain)) for name in self.about if name != REELS}
+        return {
+            "kind": "points", "maps": list(self.maps), "x": places[..., 0].tolist(), "y": places[..., 1].tolist(),
+            "label": self.label, "columns": columns, "address": list(self.address), "paint": list(self.paint),
+            "colours": list(self.colours), "legend": list(self.legend), "joined": self.joined,
+            "scale": len(self.legend) != len(self.colours),
+            "reels": _coded(pd.Series(map(tuple, seen), dtype=object)),
+        }  # fmt: skip
+
+    def table(self) -> pd.DataFrame:
+        """A row a point and map."""
+        about = self.about.drop(columns=REELS, errors="ignore")
+        return pd.concat(
+            [about.assign(map=name, x=at[:, 0], y=at[:, 1]) for name, at in zip(self.maps, self.places, strict=True)]
+        )
+
+    def words(self) -> str:
+        """How many points, coloured by what."""
+        return f"{len(self.about)} points in {len(self.maps)} maps, coloured by {self.label}: {', '.join(self.legend)}"
+
+
+def _coded(values: pd.Series) -> dict[str, Any]:
+    """The different values of a column in order, and the place of each row's."""
+    codes, known = pd.factorize(values, use_na_sentinel=False)
+    return {"values": [_plain(v) if not isinstance(v, tuple) else list(v) for v in known], "at": codes.tolist()}
+
+
+@dataclass(frozen=True)
 class Numbers:
     """The numbers of any other figure, a row a mark."""
 
@@ -101,9 +151,9 @@ class Numbers:
 class Drawing(str):
     """SVG text that knows what it shows."""
 
-    shown: Maps | Curves | Numbers
+    shown: Maps | Curves | Points | Numbers
 
-    def __new__(cls, svg: str, shown: Maps | Curves | Numbers) -> Self:
+    def __new__(cls, svg: str, shown: Maps | Curves | Points | Numbers) -> Self:
         made = super().__new__(cls, svg)
         made.shown = shown
         return made
@@ -118,6 +168,8 @@ class Drawing(str):
         """A row a mark."""
         if isinstance(self.shown, Maps):
             return self.shown.cells.drop(columns=REELS, errors="ignore").rename(columns={VALUE: self.shown.label or VALUE})
+        if isinstance(self.shown, Points):
+            return self.shown.table()
         return self.shown.points if isinstance(self.shown, Curves) else self.shown.table
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -12,7 +13,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cos_interp.reports.drawing import STOPS, Curves, Drawing, Maps, Numbers
+from cos_interp.reports.drawing import STOPS, Curves, Drawing, Maps, Numbers, Points
 from cos_interp.reports.style import PALETTE, drawn_on, style, svg, widest
 
 
@@ -215,18 +216,37 @@ def bars(groups: pd.DataFrame, ylabel: str, reference: float | None = None) -> D
 
 
 def scatters(
-    made: Sequence[tuple[str, pd.DataFrame]], colour: str, label: str, categorical: bool = True, columns: int = 3
-) -> Drawing:
-    """Points ``x, y`` coloured by a column, one panel a table."""
+    made: Sequence[tuple[str, pd.DataFrame]], colour: str, label: str, about: pd.DataFrame, address: Sequence[str],
+    categorical: bool = True, columns: int = 3, joined: bool = False,
+) -> Drawing:  # fmt: skip
+    """The same points ``x, y`` in several maps, a table each, coloured by a column of ``about``, which has a row a point (see
+    :class:`~cos_interp.reports.drawing.Points`)."""
+    values = about[colour]
+    order = list(dict.fromkeys(values.dropna())) if categorical else None
     with matplotlib.rc_context(style()):
         figure, axes = subplots(len(made), columns, 3.7, 3.2)
         for place, (axis, (title, table)) in enumerate(zip(axes, made, strict=True)):
-            palette = "deep" if categorical else "viridis"
+            drawn = {"hue": values.to_numpy(), "hue_order": order, "palette": "deep" if categorical else "viridis"}
             sns.scatterplot(
-                table, x="x", y="y", hue=colour, palette=palette, s=9, lw=0, ax=axis, legend=place == 0, rasterized=True
+                x=table.x.to_numpy(), y=table.y.to_numpy(), **drawn, s=9, lw=0, ax=axis, legend=place == 0, rasterized=True
             )
             axis.set(title=title, xlabel="", ylabel="", xticks=[], yticks=[])
             if place == 0:
                 axis.legend(title=label, fontsize=6, title_fontsize=6, frameon=False)
-    points = pd.concat([table[[colour, "x", "y"]].assign(panel=title) for title, table in made])
-    return Drawing(svg(figure), Numbers(points[["panel", colour, "x", "y"]]))
+    places = np.stack([table[["x", "y"]].to_numpy(float) for _, table in made])
+    painted = _painted_by_name(values, order) if order is not None else _painted_by_size(values)
+    return Drawing(svg(figure), Points([title for title, _ in made], places, about, address, label, *painted, joined))
+
+
+def _painted_by_name(values: pd.Series, order: Sequence[Any]) -> tuple[list[int], list[str], list[str]]:
+    """The colour of each point, the colours, their names."""
+    palette = [matplotlib.colors.to_hex(c) for c in sns.color_palette("deep", len(order))]
+    return [order.index(v) if v == v and v is not None else -1 for v in values], palette, [str(v) for v in order]
+
+
+def _painted_by_size(values: pd.Series) -> tuple[list[int], list[str], list[str]]:
+    """The same along a scale, whose ends are named."""
+    numbers = values.to_numpy(float)
+    low, high = float(np.nanmin(numbers)), float(np.nanmax(numbers))
+    share = np.nan_to_num((numbers - low) / (high - low or 1), nan=-1)
+    return [round(s * (STOPS - 1)) if s >= 0 else -1 for s in share], colours("viridis"), [f"{low:.4g}", f"{high:.4g}"]

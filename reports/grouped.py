@@ -12,6 +12,8 @@ from cos_interp.reports.drawing import Drawing, Numbers
 from cos_interp.reports.figures import subplots
 from cos_interp.reports.style import PALETTE, style, svg
 
+LINE = 90  # letters of names that stand beside each other below a panel
+
 
 def grouped_points(made: list[tuple[str, pd.DataFrame]], reference: str | None = None, columns: int = 1) -> Drawing:
     """One panel a table (columns ``place, series, mean, low, high``), named by its axis label.
@@ -40,6 +42,7 @@ def _draw(axis: Axes, table: pd.DataFrame, label: str, reference: str | None) ->
     for edge in range(1, len(places)):
         axis.axvline(edge - 0.5, color="0.92", lw=0.8, zorder=0)
     axis.set_xticks(range(len(places)))
-    axis.set_xticklabels(places, fontsize=7)
+    long = sum(map(len, map(str, places))) > LINE
+    axis.set_xticklabels(places, fontsize=7, rotation=35 if long else 0, ha="right" if long else "center")
     axis.set_ylabel(label)
     axis.legend(fontsize=6.5, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

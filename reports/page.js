@@ -226,16 +226,139 @@
     figure.querySelector("details.twin").after(make("div", { class: "controls" }, control), told);
   }
 
+  // --- points --------------------------------------------------------------------------------------------------------
+
+  function points(figure, data) {
+    const side = 250;
+    const count = data.paint.length;
+    const value = (name, at) => data.columns[name].values[data.columns[name].at[at]];
+    const address = (at) => Object.fromEntries(data.address.map((name) => [name, value(name, at)]));
+    const belongs = (at, to) => value(data.address[0], at) === value(data.address[0], to);
+    for (const name of data.address) axes.add(name);
+    const told = make("div", { class: "told", "aria-live": "polite", text: "Point at a point, or move with the arrow keys; click or press Enter to choose it." });
+    const [preview, theatre] = [make("div", { class: "preview" }), make("div")];
+    const clips = data.reels.values.map((ids) => ids.map((id) => document.getElementById(id)).filter((from) => from?.querySelector("script")).map(contents));
+    const clipsOf = (point) => clips[data.reels.at[point]];
+    let [at, picked] = [0, -1];
+
+    const panels = data.maps.map((name, map) => {
+      const canvas = make("canvas", {
+        role: "img", tabindex: 0, width: 2 * side, height: 2 * side, class: "points", "aria-label": `${name}: ${count} points`,
+        mousemove: (event) => look(nearest(map, event)),
+        click: (event) => choose(address(nearest(map, event))), focus: () => look(at),
+        keydown: (event) => move(event),
+      });
+      return { map, canvas, whole: make("figure", {}, make("figcaption", { text: name }), canvas), pen: canvas.getContext("2d") };
+    });
+    const place = (map, point) => [20 + (data.x[map][point] / 1000) * (2 * side - 40), 2 * side - 20 - (data.y[map][point] / 1000) * (2 * side - 40)];
+
+    function nearest(map, event) {
+      const { left, top, width } = event.target.getBoundingClientRect();
+      const [x, y] = [(event.clientX - left) * ((2 * side) / width), (event.clientY - top) * ((2 * side) / width)];
+      let [best, least] = [0, Infinity];
+      for (let point = 0; point < count; point++) {
+        const [px, py] = place(map, point);
+        const apart = (px - x) ** 2 + (py - y) ** 2;
+        if (apart < least) [best, least] = [point, apart];
+      }
+      return best;
+    }
+
+    function dot(pen, map, point, radius, colour) {
+      pen.fillStyle = colour;
+      pen.beginPath();
+      pen.arc(...place(map, point), radius, 0, 7);
+      pen.fill();
+    }
+
+    const colourOf = (point) => (data.paint[point] < 0 ? "#8a8c96" : data.colours[data.paint[point]]);
+    function draw() {
+      const mark = getComputedStyle(document.body).getPropertyValue("--sel");
+      for (const { map, pen } of panels) {
+        pen.clearRect(0, 0, 2 * side, 2 * side);
+        for (let point = 0; point < count; point++) dot(pen, map, point, 4, colourOf(point));
+        for (const shown of picked >= 0 && picked !== at ? [picked, at] : [at]) {
+          pen.strokeStyle = mark;
+          pen.lineWidth = 2;
+          pen.beginPath();
+          const together = data.paint.map((_, point) => point).filter((point) => belongs(point, shown));
+          if (data.joined) for (const point of together) pen.lineTo(...place(map, point));
+          pen.stroke();
+          for (const point of together) {
+            dot(pen, map, point, 7, mark);
+            dot(pen, map, point, 5, colourOf(point));
+          }
+          dot(pen, map, shown, 10, mark);
+          dot(pen, map, shown, 6, colourOf(shown));
+        }
+      }
+    }
+
+    function look(point) {
+      at = point;
+      const words = Object.keys(data.columns).filter((name) => value(name, at) !== null).map((name) => `${name} ${shown(value(name, at))}`);
+      told.replaceChildren(...words.map((text) => make("span", { text })));
+      for (const { map, canvas } of panels) canvas.setAttribute("aria-label", `${data.maps[map]}: ${words.join(", ")}`);
+      const glimpses = clipsOf(at).flatMap(([content, sheet]) => glimpse(content, sheet, address(at)));
+      preview.replaceChildren(...(glimpses.length ? glimpses : [make("span", { class: "muted", text: "No clip of this point is kept." })]));
+      draw();
+    }
+
+    function move(event) {
+      const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+      if (event.key === "Enter" || event.key === " ") choose(address(at));
+      else if (event.key === "Home" || event.key === "End") look(event.key === "Home" ? 0 : count - 1);
+      else if (by) look((at + by + count) % count);
+      else return;
+      event.preventDefault();
+    }
+
+    listeners.push(() => {
+      const whole = (point) => data.address.every((name) => chosen.get(name) === String(value(name, point)));
+      const now = data.paint.findIndex((_, point) => whole(point));
+      if (now === picked) return;
+      picked = now;
+      theatre.replaceChildren(...(now < 0 ? [] : clipsOf(now).map(([content, sheet]) => player(content, sheet, address(now)))));
+      if (now >= 0) look(now);
+      else draw();
+    });
+    const names = data.legend.map((text, k) => {
+      const key = make("span", { class: "key" });
+      key.style.background = data.colours[k];
+      return make("span", {}, key, text);
+    });
+    const legend = data.scale ? scaleOf({ colours: data.colours, label: data.label, low: Number(data.legend[0]), high: Number(data.legend[1]) }) : make("div", { class: "scale" }, `${data.label}: `, ...names);
+    figure.prepend(make("div", { class: "maps" }, ...panels.map(({ whole }) => whole)), legend, told, preview, theatre);
+    figure.querySelector("details.twin").open = false;
+    draw();
+  }
+
   // --- players -------------------------------------------------------------------------------------------------------
 
   const contents = (figure) => [JSON.parse(figure.querySelector("script").textContent), figure.querySelector("img.sheet")];
   const APART = 48; // of 255, in any colour, from which on a pixel counts as different
 
+  function fitting(data, only) {
+    const fits = (row) => !row.at || !only || Object.entries(row.at).every(([name, value]) => String(only[name] ?? value) === String(value));
+    return data.rows.map((_, at) => at).filter((at) => fits(data.rows[at]));
+  }
+
+  // The last frame of the first clip of a place, and what is said of it.
+  function glimpse(data, sheet, only) {
+    const row = fitting(data, only)[0];
+    if (row === undefined) return [];
+    const canvas = make("canvas", { role: "img", width: data.width, height: data.height, "aria-label": data.rows[row].name });
+    canvas.style.width = "144px";
+    canvas.getContext("2d").drawImage(sheet, (data.frames.length - 1) * data.width, row * data.height, data.width, data.height, 0, 0, data.width, data.height);
+    return [make("figure", {}, canvas, make("figcaption", { text: said(data.rows[row]).join(", ") }))];
+  }
+
+  const said = (row) => [row.name, ...Object.entries(row.told ?? {}).map(([name, value]) => `${name}: ${shown(value)}`)];
+
   // One row beside the last one, along steps; or all rows that are no cell's, and those of the cell in ``only``.
   function player(data, sheet, only) {
-    const fits = (row) => !row.at || !only || Object.entries(row.at).every(([name, value]) => String(only[name] ?? value) === String(value));
     const last = data.rows.length - 1;
-    const rows = data.along ? [Math.max(0, data.mark ?? 0), last] : data.rows.map((_, at) => at).filter((at) => fits(data.rows[at]));
+    const rows = data.along ? [Math.max(0, data.mark ?? 0), last] : fitting(data, only);
     let frame = data.frames.length - 1;
     let marking = false;
     let clock = 0;
@@ -268,7 +391,7 @@
         const row = data.rows[rows[place]];
         if (sheet.naturalWidth) marking ? mark(pen, rows[place]) : pixels(pen, rows[place]);
         over?.paint(pen, frame);
-        const words = [row.name, ...Object.entries(row.told ?? {}).map(([name, value]) => `${name}: ${shown(value)}`)];
+        const words = said(row);
         caption.replaceChildren(make("b", { text: words[0] }), ...words.slice(1).flatMap((text) => [make("br"), text]), ...bars(row.bars));
         canvas.setAttribute("aria-label", `${words.join(", ")}, pixel frame ${data.frames[frame]}`);
         whole.classList.toggle("best", Boolean(data.along) && place === 0 && rows[0] === data.mark);
@@ -417,11 +540,11 @@
   for (const figure of document.querySelectorAll("figure.drawn")) {
     const held = figure.querySelector("script");
     const data = held && JSON.parse(held.textContent);
-    if (data) (data.kind === "maps" ? maps : curves)(figure, data);
+    if (data) ({ maps, curves, points })[data.kind](figure, data);
   }
   for (const figure of document.querySelectorAll("figure.reel")) {
     if (!figure.querySelector("script")) continue;
-    figure.querySelector("figcaption").after(player(...contents(figure)));
+    if (!contents(figure)[0].looked) figure.querySelector("figcaption").after(player(...contents(figure)));
     figure.querySelector("details.all").open = false;
   }
   for (const table of document.querySelectorAll("table.rows")) {

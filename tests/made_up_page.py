@@ -7,11 +7,15 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
+from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.facts import Facts, LeftOut
+from cos_interp.analyses.driver.kept import looked_into, thumbnails
 from cos_interp.analyses.driver.pages import Overlay, Reel, Shown
 from cos_interp.analyses.patching import PairFacts, PatchingConfig, SideFacts
 from cos_interp.analyses.patching.report import page
+from cos_interp.reports.drawing import REELS
+from cos_interp.reports.figures import scatters
 
 SITE = "hook_resid_post"
 HOSTILE = '"><script>alert(1)</script></script><img src=x onerror=alert(2)>{{7*7}}</svg>&amp;\u2028\u202e<svg onload=alert(3)>'
@@ -72,3 +76,19 @@ def build(text: str) -> str:
 
 
 cached = cache(build)
+
+
+def made_up_points(text: str) -> str:
+    """A page with two maps of six points: three steps of two runs, of which the first has clips, of one grey each: 50 and 100 at
+    steps 0 and 1, 200 at the end. In the first map a run is a row, in the second a column."""
+    runs, steps = np.repeat([0, 1], 3), np.tile([0, 1, 2], 2)
+    about = pd.DataFrame({"run": [f"{text} {run}" for run in runs], "step": steps, "told": text})
+    clips = [(pages.Shown(text, {}, {"run": f"{text} 0", "step": step}), grey) for step, grey in ((0, 50), (1, 100))]
+    clips.append((pages.Shown("end", {"reads": text}, {"run": f"{text} 0"}), 200))
+    reels = thumbnails([(shown, np.full((2, 16, 16, 3), grey, np.uint8)) for shown, grey in clips])
+    seen = looked_into(reels, "run")
+    about[REELS] = [seen.get(run, ()) for run in about.run]
+    tables = [("rows", pd.DataFrame({"x": steps, "y": runs})), ("columns", pd.DataFrame({"x": runs, "y": steps}))]
+    figure = scatters(tables, "run", text, about, ("run", "step"), joined=True)
+    sections = [pages.Section(text, figure, text), pages.Section("Small clips", reels=reels)]
+    return pages.build(made_up_result(text), text, text, text, [], sections).html

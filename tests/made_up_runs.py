@@ -11,6 +11,7 @@ from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.loaded import LoadedRun
 from cos_interp.analyses.driver.rules import judge
 from cos_interp.analyses.layers import LayersConfig
+from cos_interp.analyses.steering import SteeringConfig
 
 MORE = 0.25  # of the second run, at every point and item
 
@@ -41,3 +42,26 @@ def layers_run(name: str, steps: int, layers: int, more: float = 0.0, text: str 
     command = f"cos analyze layers --model {text}"
     facts = {"model": model, "inputs": {}, "code": {}, "versions": {"torch": text}, "command": command}
     return LoadedRun(Path("/runs") / name, "layers", config, pd.DataFrame(energy + skipped), (finding,), facts, (), ())
+
+
+def steering_run(name: str, more: float = 0.0, pairs: int = 14) -> LoadedRun:
+    """A run of the steering experiment: at a place by layer, ``surface(0.5, depth)``; on unseen pairs the vector at two doses,
+    dose and ``more`` of it, a random direction 0, and a way that has no dose 1."""
+    names = [f"check-{1000 + i}" for i in range(pairs)]
+    checks = [
+        {"table": "check", "pair": pair, "way": way, "size": size, "effect": value + i / 100, "outcome": outcome}
+        for i, pair in enumerate(names)
+        for way, size, value, outcome in (
+            ("steer", 1.0, 1 + more, "donor"), ("steer", 2.0, 2 + 2 * more, "donor"), ("random direction", 1.0, 0.0, "target"),
+            ("donor", None, 1.0, "donor"),
+        )
+    ]  # fmt: skip
+    places = [
+        {"table": "place", "pair": f"place-{i:04d}", "layer": layer, "group": "goals", "effect": surface(0.5, layer / 4)}
+        for i in range(4) for layer in range(4)
+    ]  # fmt: skip
+    rows = pd.DataFrame(checks + places)
+    model = {"name": "m", "digest": "0" * 64, "layers": 4, "computed": "fp32"}
+    facts = {"model": model, "inputs": {"pair_file": {}}, "code": {}, "versions": {}, "command": "cos analyze steering"}
+    config = SteeringConfig(pair_file="pairs.jsonl")  # whose pairs are the same in every run
+    return LoadedRun(Path("/runs") / name, "steering", config, rows, (), facts, (), ())

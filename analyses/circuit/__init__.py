@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.facts import Facts
+from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import ScoredConfig, known_task
 from cos_interp.interp.limits import MOST_STEPS
 from cos_interp.tasks import NAMES
@@ -91,12 +92,14 @@ class Circuit(BaseModel):
 
 
 class PairFacts(Facts):
-    """Of a pair. ``sigmas``: with the final 0; ``tokens``: how many tokens each group has."""
+    """Of a pair. ``sigmas``: with the final 0; ``tokens``: how many tokens each group has; ``tried``: how many candidates it took
+    to find it."""
 
     pair: str
     prompts: tuple[str, str]
     sigmas: tuple[float, ...]
     tokens: dict[str, int]
+    tried: int | None = None
 
 
 class SearchFacts(Facts):
@@ -120,4 +123,10 @@ ENTRY = Entry(
     ),
     seconds=240,
     facts=(PairFacts, SearchFacts),
+    compared=(
+        Measured("Effect on unseen pairs", "effect", (), {"table": "check"}, ("way",)),
+        Measured("The donor's answer on unseen pairs", "outcome", (), {"table": "check"}, ("way",), "donor"),
+        Measured("Effect of a part of a block, all tokens and steps", "effect", ("layer",), {"table": "part"}, ("part",)),
+        Measured("Effect of the residual stream at some tokens, all steps", "effect", ("layer",), {"table": "flow"}, ("group",)),
+    ),
 )

@@ -45,10 +45,11 @@ def _made(model: HookedVideoPipeline, config: CircuitConfig, store: RunStore, pi
         return Unit([], facts=store.finished(Piece("coarse", piece.index).name)[1])
     try:
         made = recorder(model, config)
-        bench = Bench.of(made, config, *pair_of(made, config, piece.index, not config.check))
+        pair, boxes = pair_of(made, config, piece.index, not config.check)
+        bench = Bench.of(made, config, pair, boxes)
     except NoPair as error:
         return Unit([], facts=LeftOut(reason=str(error)))
-    facts = about(piece, bench)
+    facts = about(piece, bench, pair.tried)
     if piece.stage == "coarse":
         rows = coarse(bench)
     elif piece.stage == "fine":
@@ -62,11 +63,11 @@ def _made(model: HookedVideoPipeline, config: CircuitConfig, store: RunStore, pi
     return Unit([{"stage": piece.stage, "pair": piece.name, **row} for row in rows], facts=facts)
 
 
-def about(piece: Piece, bench: Bench) -> PairFacts:
+def about(piece: Piece, bench: Bench, tried: int) -> PairFacts:
     run = bench.target.recording.run
     prompts = (bench.target.problem.call["prompt"], bench.donor.problem.call["prompt"])
     tokens = {name: int(mask.sum()) for name, mask in bench.masks.items()}
-    return PairFacts(pair=piece.name, prompts=prompts, sigmas=(*run.sigmas, 0.0), tokens=tokens)
+    return PairFacts(pair=piece.name, prompts=prompts, sigmas=(*run.sigmas, 0.0), tokens=tokens, tried=tried)
 
 
 def recorded(store: RunStore, config: CircuitConfig) -> list[int]:

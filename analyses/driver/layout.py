@@ -11,13 +11,14 @@ from typing import Any
 import pandas as pd
 
 from cos_interp.analyses.driver.parts import Clip, Link, Overlay, Reel, Section
-from cos_interp.reports.drawing import Curves, Drawing, Maps
+from cos_interp.reports.drawing import Curves, Drawing, Maps, Points
 from cos_interp.reports.html import data_uri, drawing, embedded, number
 from cos_interp.tasks.video import played_at
 
 LARGEST = 8_000_000  # bytes of a page
 AROUND = 200_000  # of them for style, script and words
 MOST_ROWS = 500  # of a table on the page
+MOST_NAMED = 32  # clips in the alternative text of a picture
 MOST_SHADES = 1_000_000  # of maps that are laid over a video, a byte each
 
 
@@ -56,7 +57,7 @@ def laid_out(sections: Sequence[Section], rate: float | None = None) -> dict[str
             shown["uri"] = uri if budget.takes(len(uri)) else ""
     drawn = [out for s, out in zip(sections, made, strict=True) if s.figure]
     key = next((out for s, out in zip(sections, made, strict=True) if s.key and s.figure), drawn[0] if drawn else None)
-    example = held[0][1] if held else None
+    example = next((out for reel, out in held if not reel.looked_up), None)
     for part in (key, example):
         if part is not None:
             part["above"] = True
@@ -83,9 +84,9 @@ def _plain(place: int, section: Section, rate: float | None) -> dict[str, Any]:
 
 def _explorable(section: Section, reels: dict[str, str], budget: Budget) -> Any:
     shown = section.figure.shown if isinstance(section.figure, Drawing) else None
-    if not isinstance(shown, Maps | Curves):
+    if not isinstance(shown, Maps | Curves | Points):
         return None
-    data = embedded(shown.data(reels) if isinstance(shown, Maps) else shown.data())
+    data = embedded(shown.data() if isinstance(shown, Curves) else shown.data(reels))
     return data if budget.takes(len(data.encode())) else None
 
 
@@ -98,13 +99,15 @@ def _reel(name: str, section: Section, reel: Reel, rate: float | None) -> dict[s
     made = reel.clips.shape[1]  # of which a sheet may show some
     fps = played_at(made, rate) * len(sheet.frames) / made
     data = {
-        "kind": "reel", "name": reel.name, "along": reel.along, "mark": reel.mark, "fps": fps, "height": sheet.height,
-        "width": sheet.width, "frames": list(sheet.frames), "rows": rows, "over": _over(reel.over, sheet.frames),
+        "kind": "reel", "name": reel.name, "along": reel.along, "looked": reel.looked_up, "mark": reel.mark, "fps": fps,
+        "height": sheet.height, "width": sheet.width, "frames": list(sheet.frames), "rows": rows,
+        "over": _over(reel.over, sheet.frames),
     }  # fmt: skip
-    words = "; ".join(", ".join([row.name, *(f"{k} {_cell(v)}" for k, v in row.told.items())]) for row in reel.rows)
+    words = "; ".join(", ".join([row.name, *(f"{k} {_cell(v)}" for k, v in row.told.items())]) for row in reel.rows[:MOST_NAMED])
     return {
         "id": name, "name": reel.name, "text": reel.text, "data": embedded(data), "file": media_name(section, reel),
         "width": sheet.width * len(sheet.frames), "height": sheet.height * sheet.rows, "above": False,
+        "looked_up": reel.looked_up,
         "alt": f"rows from above: {words}; columns: pixel frames {', '.join(map(str, sheet.frames))}",
     }  # fmt: skip
 

@@ -11,8 +11,9 @@ class Measured:
     """A column by which runs are compared, item by item.
 
     ``value``: the column; with ``counts`` the share of rows that have this reading in it. ``along``: columns of steps
-    (aligned by their noise level) and ``layer`` (by relative depth). ``where``: what the rows that count have in other columns,
-    None for nothing; ``final``: only those of the last step. ``by``: columns that are kept apart.
+    (aligned by their noise level) and ``layer`` (by relative depth); none where there is one number a part. ``where``: what the
+    rows that count have in other columns, None for nothing; ``final``: only those of the last step. ``by``: columns that are
+    kept apart.
     """
 
     title: str

@@ -76,7 +76,7 @@ class Overlay:
 class Reel:
     """Clips ``[row, pixel frame, height, width, 3]``, uint8, that are looked at together: beside each other, or one after the
     other ``along`` an axis with the last one beside. ``mark``: a row that matters. Differences are shown to the first row (of
-    those along an axis, to the last)."""
+    those along an axis, to the last). ``looked_up``: no player of its own, its clips are shown where a figure names them."""
 
     name: str
     text: str
@@ -85,6 +85,7 @@ class Reel:
     along: str = ""
     mark: int | None = None
     over: Overlay | None = None
+    looked_up: bool = False
 
     @cached_property
     def sheet(self) -> Sheet:

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import SuiteConfig
 
 
@@ -35,4 +36,8 @@ ENTRY = Entry(
         "cos analyze ensemble --items 125 --num-steps 4 --repeats 2 --tensors x_t --out runs/ensemble-with-room",
     ),
     seconds=140,
+    compared=(
+        Measured("Solved", "solved", (), by=("method",)),
+        Measured("Change of the final latent by merging", "distance", (), by=("method",)),
+    ),
 )

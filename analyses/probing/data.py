@@ -6,9 +6,12 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from cos_interp.analyses.driver.experiment import Unit
+from cos_interp.analyses.driver.facts import PIXELS
+from cos_interp.analyses.driver.kept import thumbnail
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps
 from cos_interp.analyses.probing import ENTRY, ClipFacts, ProbesConfig
@@ -19,6 +22,8 @@ from cos_interp.probes.collect import collect_clip
 from cos_interp.probes.dataset import ProbeDataset, assemble
 from cos_interp.probes.estimator import LinearProbe
 from cos_interp.probes.targets import REGRESS, Target, resolve
+
+SMALL_CLIP = "small clip"  # the tensor of a clip's video, as the page shows it
 
 
 def targets_of(config: ProbesConfig) -> list[Target]:
@@ -48,13 +53,18 @@ def collect_unit(model: HookedVideoPipeline, config: ProbesConfig, problem: Prob
     source = Source(problem.name, arguments(model, config, problem), problem.item)
     names, steps = hook_names(config, model.layers), list(steps_of(config))
     tokens = config.probe_tokens if config.prompts is None else "all"
-    clip = collect_clip(model, source, names, steps, targets_of(config), tokens, problem.seed)
+    small: list[np.ndarray] = []
+    see = lambda made: small.append(thumbnail(made.frames))
+    clip = collect_clip(model, source, names, steps, targets_of(config), tokens, problem.seed, see)
     tensors = {f"act.{n}": torch.from_numpy(a) for n, a in clip.activations.items()}
     tensors |= {f"label.{n}": torch.from_numpy(a.copy()) for n, a in clip.labels.items()}
     tensors |= {"x_t": torch.from_numpy(clip.x_t), "position": torch.from_numpy(clip.position)}
     if clip.first is not None:
         tensors["first"] = torch.from_numpy(clip.first.copy())
-    axes = {k: ("step", "token", "unit") if k.startswith("act.") or k == "x_t" else ("token",) for k in tensors}
+    axes: dict[str, tuple[str, ...]] = {
+        k: ("step", "token", "unit") if k.startswith("act.") or k == "x_t" else ("token",) for k in tensors
+    }
+    tensors[SMALL_CLIP], axes[SMALL_CLIP] = torch.from_numpy(small[0]), PIXELS
     facts = ClipFacts(axes=axes, task=clip.task, grid=clip.grid, steps=clip.steps, sigmas=clip.sigmas)
     return Unit([{"table": "clip", **problem.facts, "tokens": len(clip.position)}], tensors, facts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cos_interp.analyses.driver.kept import thumbnail_bytes
 from cos_interp.analyses.driver.outlook import Outlook, Use
 from cos_interp.analyses.kit.problems import problems
 from cos_interp.analyses.probing import ProbesConfig
@@ -20,8 +21,9 @@ def foresee(config: ProbesConfig, outlook: Outlook) -> list[Use]:
     clips = len(problems(config))
     tokens = config.probe_tokens if config.prompts is None else outlook.shape.grid.tokens
     stored = clips * len(names) * len(steps) * min(tokens, outlook.shape.grid.tokens) * width * 4
+    small = clips * thumbnail_bytes(*outlook.shape.pixels)
     of_a_clip = outlook.kept(names, steps)
-    found = [Use("clips that are probed", clips, held=of_a_clip, recording=of_a_clip, decoded=1, disk=stored)]
+    found = [Use("clips that are probed", clips, held=of_a_clip, recording=of_a_clip, decoded=1, disk=stored + small)]
     if config.prompts is not None or not config.used_items:
         return found
     asked = [(target, task) for target in targets_of(config) if target.form == CLASSIFY for task in config.tasks

@@ -11,14 +11,16 @@ from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
+from cos_interp.analyses.driver.kept import looked_into, thumbnails
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.probing import TransferFacts
-from cos_interp.analyses.probing.data import dataset
+from cos_interp.analyses.probing.data import SMALL_CLIP, dataset
 from cos_interp.analyses.probing.findings import Depth, eligible, order_findings, selectivity, use_findings
 from cos_interp.probes.crossval import ask
 from cos_interp.probes.dataset import ProbeDataset, layer_of
 from cos_interp.probes.roles import BASELINES, OWN, centre, role
-from cos_interp.probes.views import view
+from cos_interp.probes.views import shown_rows, view
+from cos_interp.reports.drawing import REELS
 from cos_interp.reports.figures import Curve, Panel, bars, matrix_maps, panels, scatters
 from cos_interp.tasks.labels import FAMILIES
 
@@ -26,6 +28,7 @@ QUESTION = (
     "Which layer, at which step, knows what? A linear probe is trained at every layer and step on whole clips and tested on "
     "others. Scores are balanced accuracy (chance is 1 / classes) or R2."
 )
+VIEWS = "Probed tokens in two dimensions, coloured by the target. Marked with a token: the others of its clip."
 SOURCE = "CoS section 5.1; Hewitt & Liang 2019 (control task); Geiger et al. 2021 (interchange)"
 
 
@@ -51,7 +54,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         _balance(found, data),
         *_transfer(result, store, data, scores),
         *_used(use),
-        *(_views(scores, data) if config.views else []),
+        *(_views(scores, data, small_clips(store, clips)) if config.views else []),
     ]
     return pages.build(result, "Probes", QUESTION, SOURCE, findings, sections, notes, ("cause", "correlation"))
 
@@ -206,7 +209,18 @@ def _used(use: pd.DataFrame) -> list[pages.Section]:
     return [pages.Section("Is it used?", bars(pd.DataFrame(rows), "other run's answer shown"), caption, pd.DataFrame(table))]
 
 
-def _views(scores: pd.DataFrame, data: ProbeDataset) -> list[pages.Section]:
+def _clip(unit: str) -> str:
+    """The problem of a unit that holds a clip."""
+    return unit.removeprefix("clip-")
+
+
+def small_clips(store: RunStore, units: Sequence[str]) -> list[pages.Reel]:
+    """The final video of every clip that was probed."""
+    held = [(_clip(unit), store.tensors(unit).get(SMALL_CLIP)) for unit in units]
+    return thumbnails([(pages.Shown(name, {}, {"clip": name}), video.numpy()) for name, video in held if video is not None])
+
+
+def _views(scores: pd.DataFrame, data: ProbeDataset, reels: Sequence[pages.Reel]) -> list[pages.Section]:
     sections = []
     for target, part in scores.groupby("target", sort=False):
         best = part.loc[part.score.idxmax()]
@@ -221,6 +235,17 @@ def _views(scores: pd.DataFrame, data: ProbeDataset) -> list[pages.Section]:
             flat = view(data, str(target), str(best["name"]), int(best.step), "umap")
             made.append((f"UMAP, layer {int(best.layer)}, step {int(best.step)} (peak)", flat))
         values = data.targets[str(target)].form == "values"
-        figure = scatters(made, "label", "norm" if values else str(target), categorical=not values)
-        sections.append(pages.Section(f"Views: {target}", figure, "Probed tokens in two dimensions, coloured by the target."))
-    return sections
+        about = _told(data, str(target), made[0][1].label, reels)
+        label = "norm" if values else str(target)
+        figure = scatters(made, "label", label, about, ("clip", "token"), categorical=not values)
+        sections.append(pages.Section(f"Views: {target}", figure, VIEWS))
+    clips = pages.Section("Small clips", caption="What the points of the views are of.", reels=reels)
+    return [*sections, clips] if reels else sections
+
+
+def _told(data: ProbeDataset, target: str, labels: pd.Series, reels: Sequence[pages.Reel]) -> pd.DataFrame:
+    """What is said of each token of a view: the clip that it is of, where it is, its label, and where the clip is to be seen."""
+    rows, seen = shown_rows(data, target), looked_into(reels, "clip")
+    clips = [_clip(data.clips[place]) for place in data.clip[rows]]
+    tokens = [f"frame {frame}, row {row}, column {column}" for frame, row, column in data.position[rows]]
+    return pd.DataFrame({"clip": clips, "token": tokens, "label": labels, REELS: [seen.get(clip, ()) for clip in clips]})

@@ -78,13 +78,13 @@ def last_point(columns: Sequence[Laid], held: Sequence[Side]) -> str:
         return ""
     group = column.groups[0]
     point = group.points[-1]
-    where = [f"sigma {point.sigma:.2f}"] * (column.measured.along != (LAYER,)) + [f"depth {point.depth:.2f}"] * (
-        LAYER in column.measured.along
-    )
+    along = column.measured.along
+    where = [f"sigma {point.sigma:.2f}"] * (along not in ((), (LAYER,))) + [f"depth {point.depth:.2f}"] * (LAYER in along)
     numbers = [f"{side.name} has {in_words(number)}" for side, number in zip(held, point.numbers, strict=True)]
     apart = [f"{side.name} less {held[0].name}: {more}" for side, more in zip(held[1:], point.differences, strict=True)]
     of = f" ({group.name})" if group.name else ""
-    return f"{column.measured.title}{of}, at {' and '.join(where)}: {'; '.join([*numbers, *apart])}."
+    at = f", at {' and '.join(where)}" if where else ""
+    return f"{column.measured.title}{of}{at}: {'; '.join([*numbers, *apart])}."
 
 
 def agreement(found: Sequence[Claim]) -> str:

@@ -70,6 +70,8 @@ def sections_of(found: Laid, held: Sequence[Side]) -> Iterator[Section]:
     title, said = found.measured.title, caption(found, held)
     if len(found.measured.along) == 2:
         yield from _maps(found, held, title, said)
+    elif not found.measured.along:
+        yield Section(title, _parts(found, held), said, parts_table(found, held))
     else:
         yield Section(title, panels([p for group in found.groups for p in _panels(group, found, held)]), said)
 
@@ -82,9 +84,35 @@ def caption(found: Laid, held: Sequence[Side]) -> str:
     taken = "paired where items are the same, else unpaired"
     if len(how) == 1:
         taken = "paired item by item" if True in how else "unpaired, since the runs do not have the same items"
+    if not found.measured.along:
+        return f"95 % intervals over items (n: {numbers}). Differences to {held[0].name}: {taken}."
     exact = all(group.exact for group in found.groups)
     points = "points that all runs have" if exact else f"the points of {held[0].name}, where others are interpolated"
     return f"95 % intervals over items (n: {numbers}). Differences to {held[0].name}: {taken}. All at {points}."
+
+
+def _parts(found: Laid, held: Sequence[Side]) -> Drawing:
+    """The parts of a column that has no axis, side by side: each run's number, and what each has more than the first."""
+    numbers = [
+        {"place": group.name, "series": side.name, **_bounds(number)}
+        for group in found.groups for side, number in zip(held, group.points[0].numbers, strict=True)
+    ]  # fmt: skip
+    apart = [
+        {"place": group.name, "series": _less(side, held[0]), **_bounds(more.number)}
+        for group in found.groups for side, more in zip(held[1:], group.points[0].differences, strict=True)
+    ]  # fmt: skip
+    none = {"place": found.groups[0].name, "series": "none", "mean": 0.0, "low": math.nan, "high": math.nan, "n": 0}
+    return grouped_points([("each run", pd.DataFrame(numbers)), ("difference", pd.DataFrame([*apart, none]))], reference="none")
+
+
+def parts_table(found: Laid, held: Sequence[Side]) -> pd.DataFrame:
+    """A row a part: each run's number, and what each has more than the first."""
+    out = []
+    for group in found.groups:
+        point, row = group.points[0], {"part": group.name or "all"}
+        row |= {side.name: str(number) for side, number in zip(held, point.numbers, strict=True)}
+        out.append(row | {_less(s, held[0]): str(more) for s, more in zip(held[1:], point.differences, strict=True)})
+    return pd.DataFrame(out)
 
 
 def _panels(group: Group, found: Laid, held: Sequence[Side]) -> Iterator[Panel]:

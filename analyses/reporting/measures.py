@@ -89,9 +89,16 @@ def _named(rows: pd.DataFrame, measured: Measured) -> pd.Series:
     columns = [name for name in measured.by if rows[name].nunique(dropna=False) > 1]
     words = pd.Series("", rows.index)
     for name in columns:
-        value = rows[name].map(lambda one: f"{one:g}" if isinstance(one, float) else str(one))
-        words = words + (", " if name != columns[0] else "") + f"{name.replace('_', ' ')} " + value
+        told = [_of_part(name, one) for one in rows[name]]
+        words = words.where(words == "", words + ", ").where([bool(one) for one in told], words) + told
     return words
+
+
+def _of_part(name: str, value: object) -> str:
+    """A value of a column in words; nothing where there is none."""
+    if value is None or value is pd.NA or value != value:
+        return ""
+    return f"{name.replace('_', ' ')} {value:g}" if isinstance(value, float) else f"{name.replace('_', ' ')} {value}"
 
 
 def _sigma(side: Side, rows: pd.DataFrame, measured: Measured) -> pd.Series | float:

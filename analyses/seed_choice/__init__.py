@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.facts import RunFacts, Showing
+from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import ChoiceConfig
 
 CLAIM_AT = 2.0  # standard deviations on the other answer's side
@@ -60,4 +61,10 @@ ENTRY = Entry(
     ),
     seconds=200,
     facts=(SeedChoiceFacts,),
+    compared=(
+        Measured("The other answer, its noise moved", "is_target", (), {"kind": "dose"}, ("way", "dose")),
+        Measured("Weight of the other answer, its noise moved", "weight", (), {"kind": "dose"}, ("way", "dose")),
+        Measured("The other answer, its state reflected", "is_target", where={"kind": "reflected"}, by=("way",)),
+        Measured("An ideal observer of x_t names the run's answer", "named", where={"kind": "reflected", "way": "toward"}),
+    ),
 )

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.facts import Facts, Showing
+from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import ScoredConfig, known_task
 from cos_interp.interp.limits import MOST_STEPS
 from cos_interp.tasks import NAMES
@@ -73,10 +74,11 @@ def label(row: Mapping[str, Any]) -> str | None:
 
 
 class CheckFacts(Showing):
-    """Of a tested pair. ``tokens``: how many were steered."""
+    """Of a tested pair. ``tokens``: how many were steered; ``tried``: how many candidates it took to find it."""
 
     prompts: tuple[str, str]
     tokens: int
+    tried: int | None = None
 
 
 ENTRY = Entry(
@@ -90,4 +92,10 @@ ENTRY = Entry(
     ),
     seconds=200,
     facts=(VectorFacts, CheckFacts),
+    compared=(
+        Measured("Effect on unseen pairs", "effect", (), {"table": "check"}, ("way", "size")),
+        Measured("The donor's answer on unseen pairs", "outcome", (), {"table": "check"}, ("way", "size"), "donor"),
+        Measured("How much of the donor's answer is shown", "donor_shown", (), {"table": "check"}, ("way", "size")),
+        Measured("Effect of the residual stream at some tokens, all steps", "effect", ("layer",), {"table": "place"}, ("group",)),
+    ),
 )

@@ -18,7 +18,7 @@ from cos_interp.analyses.kit.pairs import NoPair, Recorder, Side
 from cos_interp.analyses.kit.split_pairs import FIRST_UNSEEN, counts, fits
 from cos_interp.analyses.steering import PLACED, VECTOR, CheckFacts, SteeringConfig, VectorFacts, label
 from cos_interp.analyses.steering.directions import mean_direction, subspace
-from cos_interp.analyses.steering.placing import by_frame, frames_of, in_frames, pair, place, placed
+from cos_interp.analyses.steering.placing import by_frame, frames_of, grouped, in_frames, place, placed
 from cos_interp.analyses.steering.tried import Trial, place_of
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
@@ -95,13 +95,15 @@ def learnt(recorder: Recorder, config: SteeringConfig, layer: int, tokens: tuple
     site, kept, maps = f"blocks.{layer}.hook_resid_post", list[tuple[Tensor, Tensor]](), list[Row]()
     for index in range(counts(config)[0]):
         try:
-            target, donor, masks = pair(recorder, config, index)
+            pair, masks = grouped(recorder, config, index)
             mask = _mask(masks, tokens, config.frames or ())
         except NoPair:
             continue
         if config.frames is None and len(kept) < PLACED:
-            maps += [{"pair": f"pair-{index:04d}", **row} for row in by_frame(recorder, config, (target, donor), site, mask)]
-        kept.append(differences(target, donor, site, mask))
+            maps += [
+                {"pair": f"pair-{index:04d}", **row} for row in by_frame(recorder, config, pair.corrupt, pair.clean, site, mask)
+            ]
+        kept.append(differences(pair.corrupt, pair.clean, site, mask))
     if len(kept) < 2:
         raise NoPair(f"{len(kept)} of {counts(config)[0]} pairs could be used: directions are made of two at least")
     frames = config.frames if config.frames is not None else frames_of(pd.DataFrame(maps))
@@ -137,7 +139,8 @@ def differences(target: Side, donor: Side, site: str, mask: Tensor) -> tuple[Ten
 
 def tested(recorder: Recorder, config: SteeringConfig, piece: Piece, facts: VectorFacts, tensors: dict[str, Tensor]) -> Unit:
     """All ways on one unseen pair; of the first ones some videos are kept."""
-    target, donor, masks = pair(recorder, config, piece.index)
+    pair, masks = grouped(recorder, config, piece.index)
+    target, donor = pair.corrupt, pair.clean
     where = place_of(f"blocks.{facts.layer}.hook_resid_post", _mask(masks, facts.tokens, facts.frames), target, donor)
     if not (where.weights != 0).any():
         raise NoPair("the two answers change none of the steered tokens")
@@ -155,7 +158,8 @@ def tested(recorder: Recorder, config: SteeringConfig, piece: Piece, facts: Vect
     ends = [(name, None, side.recording.run.decode()[0]) for name, side in (("own", target), ("donor", donor)) if shown]
     tensors, kept_of = kept([*ends, *shown])
     prompts = (target.problem.call["prompt"], donor.problem.call["prompt"])
-    return Unit(rows, tensors, CheckFacts(prompts=prompts, tokens=int((where.weights != 0).sum()), **kept_of))
+    steered = int((where.weights != 0).sum())
+    return Unit(rows, tensors, CheckFacts(prompts=prompts, tokens=steered, tried=pair.tried, **kept_of))
 
 
 work = from_others(_made)

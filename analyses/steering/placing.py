@@ -12,7 +12,7 @@ from torch import Tensor
 from cos_interp.analyses.driver.statistics import projection
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.groups import REST, of_pair
-from cos_interp.analyses.kit.pairs import NoPair, Recorder, Side
+from cos_interp.analyses.kit.pairs import NoPair, Pair, Recorder, Side
 from cos_interp.analyses.kit.split_pairs import pair_of
 from cos_interp.analyses.steering import SteeringConfig
 from cos_interp.interp.errors import InterpError
@@ -23,15 +23,16 @@ SMALL = 0.1  # a group of more than this share of the tokens is no place where o
 GAIN = 0.1  # what a second group must add, and all frames to one of them
 
 
-def pair(recorder: Recorder, config: SteeringConfig, index: int) -> tuple[Side, Side, dict[str, Tensor]]:
-    """The receiving side, the donor's, and the groups of tokens that they have."""
-    found, boxes = pair_of(recorder, config, index)
-    return found.corrupt, found.clean, of_pair(recorder.model, found.corrupt, found.clean, boxes)
+def grouped(recorder: Recorder, config: SteeringConfig, index: int) -> tuple[Pair, dict[str, Tensor]]:
+    """A pair, and the groups of tokens that it has."""
+    pair, boxes = pair_of(recorder, config, index)
+    return pair, of_pair(recorder.model, pair.corrupt, pair.clean, boxes)
 
 
 def placed(recorder: Recorder, config: SteeringConfig, index: int) -> list[Row]:
     """The effect of the donor's residual stream after each block at each group, and at two small groups together."""
-    target, donor, masks = pair(recorder, config, index)
+    pair, masks = grouped(recorder, config, index)
+    target, donor = pair.corrupt, pair.clean
     chosen = {" + ".join(some): torch.stack([masks[name] for name in some]).any(0) for some in groupings(masks)}
     run, named, patches = target.recording.run, [], []
     for layer in range(recorder.model.layers) if config.layer is None else [config.layer]:
@@ -72,9 +73,8 @@ def place(config: SteeringConfig, maps: pd.DataFrame) -> tuple[int, tuple[str, .
     return int(layer), tuple(groups.split(" + "))
 
 
-def by_frame(recorder: Recorder, config: SteeringConfig, sides: tuple[Side, Side], site: str, mask: Tensor) -> list[Row]:
+def by_frame(recorder: Recorder, config: SteeringConfig, target: Side, donor: Side, site: str, mask: Tensor) -> list[Row]:
     """The effect of the donor's residual stream at a mask ``[frame, row, col]``, and at each of its latent frames alone."""
-    target, donor = sides
     run, given = target.recording.run, donor.recording.donor(site)
     frames = [None, *(n for n in range(len(mask)) if mask[n].any())]
     patches = [Patch(site, range(run.steps), given, run.branches, mask if n is None else in_frames(mask, [n])) for n in frames]

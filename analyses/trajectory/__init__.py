@@ -11,6 +11,9 @@ from cos_interp.analyses.driver.facts import RunFacts
 from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import SuiteConfig
 
+STATES = ("noise", "step", "feature")  # axes of the states of a space
+FINALS, ESTIMATES = "finals", "estimates"  # tensors of small clips: final videos, clean estimates
+
 
 class TrajectoryConfig(SuiteConfig):
     """UMAP of latents and layer states along the steps."""

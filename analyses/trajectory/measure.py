@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cos_interp.analyses.driver.experiment import Unit, each_unit
+from cos_interp.analyses.driver.facts import PIXELS
+from cos_interp.analyses.driver.kept import thumbnail
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit import belief
 from cos_interp.analyses.kit.candidates import Candidates, candidates
 from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps, each_problem, fits, judge, verdict_columns
-from cos_interp.analyses.trajectory import TrajectoryConfig, TrajectoryFacts
+from cos_interp.analyses.trajectory import ESTIMATES, FINALS, STATES, TrajectoryConfig, TrajectoryFacts
 from cos_interp.analyses.trajectory.separation import relation, relative_distance, same_answer
 from cos_interp.analyses.trajectory.told import NOISE, told_rows
 from cos_interp.interp.model import HookedVideoPipeline
@@ -119,18 +122,26 @@ def measure(model: HookedVideoPipeline, config: TrajectoryConfig, problem: Probl
     steps = chosen_steps(config)
     traced = [trace(model, config, problem, noise) for noise in range(config.noises)]
     sigmas = traced[0][0].sigmas
-    runs = []
+    runs, finals, along = [], list[np.ndarray](), list[np.ndarray]()
     for noise, (run, _) in enumerate(traced):
-        verdict = judge(problem, run.decode()[0]) if problem.judged else None
-        runs.append({"noise": noise, **verdict_columns(verdict)})
+        clip = run.decode()[0]
+        runs.append({"noise": noise, **verdict_columns(judge(problem, clip))})
+        finals.append(thumbnail(clip))
+        if problem.kept(clip.nbytes):
+            along.append(np.stack([thumbnail(model.decode(run.x0hat[k])[0]) for k in steps]))
     states = [found for _, found in traced]
     rows = distance_rows(runs, states, steps) + _told(model, problem, [run for run, _ in traced], runs, steps)
     rows = [{**problem.facts, "sigma": sigmas[row["step"]], **row} for row in rows]
     tensors = {
         space: torch.stack([torch.stack([sketch(v, KEPT) for v in found[space]]) for found in states]) for space in states[0]
     }
+    axes: dict[str, tuple[str, ...]] = dict.fromkeys(tensors, STATES)
+    for name, small in ((FINALS, finals), (ESTIMATES, along)):
+        if small:
+            tensors[name] = torch.from_numpy(np.stack(small))
+            axes[name] = ("noise", *(["step"] if name == ESTIMATES else []), *PIXELS)
     facts = TrajectoryFacts(
-        axes=dict.fromkeys(tensors, ("noise", "step", "feature")), sigmas=tuple(sigmas), prompt=problem.call["prompt"],
+        axes=axes, sigmas=tuple(sigmas), prompt=problem.call["prompt"],
         task=problem.task, runs=tuple(runs), steps=steps,
     )  # fmt: skip
     return Unit(rows, tensors, facts)

@@ -14,12 +14,14 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding
+from cos_interp.analyses.driver.kept import looked_into, thumbnails
 from cos_interp.analyses.driver.statistics import curve, mean_number
 from cos_interp.analyses.driver.store import RunStore
-from cos_interp.analyses.trajectory import TrajectoryFacts
+from cos_interp.analyses.trajectory import ESTIMATES, FINALS, STATES, TrajectoryFacts
 from cos_interp.analyses.trajectory.separation import chance_separation, separation
 from cos_interp.analyses.trajectory.told import NOISE, by_item
 from cos_interp.probes import pca, umap
+from cos_interp.reports.drawing import REELS
 from cos_interp.reports.figures import Curve, Panel, panels, scatters, step_ticks
 
 Runs = Mapping[str, Sequence[Mapping[str, Any]]]  # of each unit its runs, as facts say them
@@ -30,6 +32,11 @@ QUESTION = (
     "Where do runs go, and when do those with different answers part? Each item is generated from several noises. Distances are "
     "between runs of one item, so that neither the picture nor the prompt makes the difference: 0 is equal, 1.41 unrelated."
 )
+MAPS = (
+    "Every point is one run at one step; a line joins the steps of a run. UMAP keeps neighbours and not distances: how far apart "
+    "two clusters are means nothing. All coordinates: media/maps.csv."
+)
+SMALL_CLIPS = "What the points of the maps show: final videos of all runs, and the clean estimates of some before them."
 MAPPED = 3  # spaces drawn as maps: x_t, x0hat and one layer
 READINGS = ["x0hat", "x_t", NOISE]
 
@@ -84,7 +91,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     if judged:
         sections += _answers(result.rows[result.rows.kind == "told"], sigmas)
         sections += [_separations(rows, runs, by, sigmas) for by in ("same_answer", "relation")]
-    sections += _maps(points, titles, judged)
+    sections += _maps(points, titles, judged, small_clips(result, store))
     found = findings(result, result.rows, sigmas) if judged else []
     page = pages.build(result, TITLE, QUESTION, SOURCE, found, sections, notes, ("correlation",))
     return replace(page, media={**page.media, "maps.csv": points.to_csv(index=False, float_format="%.4f").encode()})
@@ -165,7 +172,7 @@ def mapped(result: AnalysisResult, store: RunStore) -> tuple[pd.DataFrame, dict[
     about: list[pd.DataFrame] = []
     for unit, facts in result.units_of(TrajectoryFacts).items():
         tensors = store.tensors(unit)
-        spaces = list(facts.axes)
+        spaces = [space for space, axes in facts.axes.items() if axes == STATES]
         for space in ("x_t", "x0hat", middle_space(sorted(spaces, key=_order))):
             if space is not None:
                 states.setdefault(space, []).append(tensors[space].flatten(0, 1).numpy())
@@ -193,22 +200,43 @@ def _labels(unit: str, facts: TrajectoryFacts) -> pd.DataFrame:
     for run in facts.runs:
         answer = run["answer"] if run["answer"] and run["status"] != "undecided" else None
         ends = f"row {answer[-2]}" if answer and answer[-2:].isdigit() else "unreadable"
-        common = {"problem": unit, "task": facts.task, "noise": run["noise"], "outcome": run["status"], "answer": answer}
+        common = {"run": _run(unit, run["noise"]), "problem": unit, "task": facts.task, "noise": run["noise"]}
+        common |= {"outcome": run["status"], "answer": answer}
         rows += [{**common, "ends": ends, "step": k, "sigma": facts.sigmas[k]} for k in facts.steps]
     return pd.DataFrame(rows)
 
 
-def _maps(points: pd.DataFrame, titles: dict[str, str], judged: bool) -> list[pages.Section]:
+def _run(unit: str, noise: int) -> str:
+    return f"{unit}, noise {noise}"
+
+
+def small_clips(result: AnalysisResult, store: RunStore) -> list[pages.Reel]:
+    """Of every run its final video, of some their clean estimates before it."""
+    made = []
+    for unit, facts in result.units_of(TrajectoryFacts).items():
+        tensors = store.tensors(unit)
+        finals, along = (tensors[name].numpy() if name in tensors else () for name in (FINALS, ESTIMATES))
+        for place, final in enumerate(finals):
+            run = facts.runs[place]
+            name = _run(unit, run["noise"])
+            estimates = zip(facts.steps, along[place], strict=True) if len(along) else ()
+            made += [(pages.Shown(f"{name}, step {k}", {}, {"run": name, "step": k}), clip) for k, clip in estimates]
+            reads = {"reads": run["status"]} if run["status"] else {}
+            made.append((pages.Shown(f"{name}, final video", reads, {"run": name}), final))
+    return thumbnails(made)
+
+
+def _maps(points: pd.DataFrame, titles: dict[str, str], judged: bool, reels: Sequence[pages.Reel]) -> list[pages.Section]:
     order = sorted(titles, key=lambda name: not name.startswith("PCA"))
     tables = [(titles[name], points[points["map"] == name]) for name in order]
-    columns = min(MAPPED, len(order) // 2)
-    caption = (
-        "Every point is one run at one step. UMAP keeps neighbours and not distances: how far apart two clusters are means "
-        "nothing. All coordinates: media/maps.csv."
-    )
+    columns, seen = min(MAPPED, len(order) // 2), looked_into(reels, "run")
+    told = ["run", "step", "sigma", "task", "outcome", "answer"]
     kinds = [("step", "step", False), ("task", "task", True)]
     kinds += [("outcome", "final verdict", True), ("ends", "final answer ends in", True)] if judged else []
-    return [
-        pages.Section(f"Maps by {label}", scatters(tables, colour, label, categorical, columns), caption if n == 0 else "")
-        for n, (colour, label, categorical) in enumerate(kinds)
-    ]
+    sections = []
+    for n, (colour, label, categorical) in enumerate(kinds):
+        about = tables[0][1][list(dict.fromkeys([*told, colour]))].reset_index(drop=True)
+        about = about.dropna(axis=1, how="all").assign(**{REELS: [seen.get(run, ()) for run in about.run]})
+        figure = scatters(tables, colour, label, about, ("run", "step"), categorical, columns, joined=True)
+        sections.append(pages.Section(f"Maps by {label}", figure, MAPS if n == 0 else ""))
+    return [*sections, pages.Section("Small clips", caption=SMALL_CLIPS, reels=reels)] if reels else sections

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from made_up_runs import MORE, layers_run, surface
+from made_up_runs import MORE, layers_run, steering_run, surface
 
 from cos_interp import analyses
 from cos_interp.analyses.driver.errors import RunError
@@ -16,11 +16,13 @@ from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.reporting.aligned import cube, onto
 from cos_interp.analyses.reporting.claims import claims
 from cos_interp.analyses.reporting.compare import compared, differing, sentence
+from cos_interp.analyses.reporting.drawn import sections_of
 from cos_interp.analyses.reporting.measures import laid
 from cos_interp.analyses.reporting.sides import names, sides
 from cos_interp.interp.files import plain
 
 ENTRY = analyses.EXPERIMENTS["layers"]
+STEERING = analyses.EXPERIMENTS["steering"]
 ENERGY = next(one for one in ENTRY.compared if one.value == "energy_own_contrast")
 SKIPPED = next(one for one in ENTRY.compared if one.value == "distance")
 
@@ -85,6 +87,40 @@ def test_without_claims_the_last_point_answers():
     assert sentence([], [], held) == "No claim has a number in two of these runs."
 
 
+def test_parts_without_an_axis_are_compared_one_by_one():
+    """Doses of a vector are neither steps nor layers: each has its number and its difference, item by item."""
+    held = sides([steering_run("a"), steering_run("b", MORE)])
+    effects, reads, shown, places = (laid(measured, held) for measured in STEERING.compared)
+    found = {group.name: group.points for group in effects.groups}
+    assert list(found) == ["way steer, size 1", "way steer, size 2", "way random direction, size 1", "way donor"]
+    for name, times in (("way steer, size 1", 1), ("way steer, size 2", 2), ("way donor", 0)):
+        (point,) = found[name]
+        assert point.differences[0].number.value == pytest.approx(times * MORE) and point.differences[0].pairs == 14
+        assert point.numbers[0].n == 14
+    assert [point.numbers[0].value for (point,) in (group.points for group in reads.groups)] == [1, 1, 0, 1]
+    assert shown.lacking[0] == "a: it has no column donor_shown"
+    (where,) = places.groups
+    assert [point.depth for point in where.points] == [0, 0.25, 0.5, 0.75] and where.exact
+    said = sentence([], [effects], held)
+    assert "Effect on unseen pairs (way steer, size 1): a has 1.06" in said and "sigma" not in said
+
+
+def test_parts_are_drawn_and_tabled():
+    held = sides([steering_run("a"), steering_run("b", MORE)])
+    (section,) = sections_of(laid(STEERING.compared[0], held), held)
+    assert section.table["part"].tolist() == [
+        "way steer, size 1",
+        "way steer, size 2",
+        "way random direction, size 1",
+        "way donor",
+    ]
+    assert section.table["b less a"][0] == "+0.25 (paired over 14 items)" and section.table["a"][2].startswith("0.07 [")
+    assert "sigma" not in section.caption and "paired item by item" in section.caption
+    points = section.figure.table
+    apart = points[(points["of"] == "difference") & (points["series"] == "b less a")]
+    assert apart["mean"].tolist() == pytest.approx([MORE, 2 * MORE, 0, 0])
+
+
 def test_what_a_run_does_not_have_is_said():
     held = sides([layers_run("a", 4, 3), layers_run("b", 9, 5)])
     assert laid(Measured("x", "nothing"), held).lacking == ("a: it has no column nothing", "b: it has no column nothing")
@@ -117,7 +153,9 @@ def test_every_experiments_measures_say_what_they_are_along():
     for entry in analyses.EXPERIMENTS.values():
         assert len({one.title for one in entry.compared}) == len(entry.compared)
         for one in entry.compared:
-            assert 1 <= len(one.along) <= 2 and (len(one.along) == 1 or one.along[1] == "layer"), one
+            assert len(one.along) < 2 or (len(one.along) == 2 and one.along[1] == "layer"), one
+    for name in ("circuit", "steering", "ensemble", "seed-choice"):
+        assert analyses.EXPERIMENTS[name].compared, name
 
 
 def test_pairs_that_were_looked_for_are_the_same_only_where_their_runs_say_so():

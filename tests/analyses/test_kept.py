@@ -13,7 +13,20 @@ from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import Unit
 from cos_interp.analyses.driver.facts import RunFacts, Showing
-from cos_interp.analyses.driver.kept import KEPT, SMALL, keeps, kept, kept_clips, reads, videos
+from cos_interp.analyses.driver.kept import (
+    KEPT,
+    OF_A_REEL,
+    SMALL,
+    keeps,
+    kept,
+    kept_clips,
+    looked_into,
+    reads,
+    thumbnail,
+    thumbnail_bytes,
+    thumbnails,
+    videos,
+)
 from cos_interp.analyses.noise import NoiseConfig, label
 from cos_interp.analyses.self_correction.measure import shown_steps
 
@@ -110,3 +123,21 @@ def test_small_clips_are_kept_of_more_items():
 def test_the_steps_about_the_last_wrong_answer_are_kept():
     assert shown_steps(20, []) == [0, 4, 8, 11, 15, 19, 20] and shown_steps(20, [2, 17]) == [0, 4, 8, 11, 15, 17, 18, 19, 20]
     assert shown_steps(2, [1]) == [0, 1, 2]
+
+
+def test_small_clips_are_sharp_and_bounded():
+    blocks = np.random.default_rng(0).integers(0, 255, (9, 40, 40, 3), np.uint8)
+    whole = blocks.repeat(2, 1).repeat(2, 2)
+    assert (thumbnail(whole) == blocks[[0, 2, 4, 6, 8]]).all() and thumbnail(blocks).shape == (5, 40, 40, 3)
+    large = np.zeros((81, 480, 832, 3), np.uint8)
+    assert thumbnail(large).shape == (5, 48, 83, 3) and thumbnail_bytes(81, 480, 832) == thumbnail(large).nbytes
+    assert thumbnail_bytes(2, 80, 80) == thumbnail(whole[:2]).nbytes
+
+
+def test_small_clips_lie_in_reels_of_one_size_each():
+    shown = [pages.Shown(f"clip {k}", {}, {"run": k}) for k in range(OF_A_REEL + 2)]
+    small = np.zeros((2, 4, 4, 3), np.uint8)
+    reels = thumbnails([(one, small if k else small[:, :2]) for k, one in enumerate(shown)])
+    assert [len(reel.rows) for reel in reels] == [1, OF_A_REEL, 1] and all(reel.looked_up for reel in reels)
+    seen = looked_into(reels, "run")
+    assert seen[0] == ("small clips 1",) and seen[1] == ("small clips 2",) and seen[OF_A_REEL + 1] == ("small clips 3",)

@@ -132,7 +132,7 @@ def test_two_ways_against_plain_hooks(trial):
 def test_the_map_of_frames_is_that_of_plain_hooks(trial):
     asked = SteeringConfig(num_inference_steps=2, batch=1)
     record = Recorder(trial.model, asked)
-    rows = by_frame(record, asked, (trial.target, trial.donor), trial.place.site, trial.place.mask)
+    rows = by_frame(record, asked, trial.target, trial.donor, trial.place.site, trial.place.mask)
     assert [row["frame"] for row in rows] == [None, 0, 1, 2]
     own, theirs = (side.recording.run.latents.double() for side in (trial.target, trial.donor))
     given = lambda step: trial.donor.recording.cache["blocks.1.hook_resid_post", step, "cond"].flatten(1, 3)

@@ -7,7 +7,7 @@ import shutil
 from collections import Counter
 
 import pytest
-from made_up_page import HOSTILE, cached
+from made_up_page import HOSTILE, cached, made_up_points
 from overheard import overheard
 
 pytest.importorskip("playwright", reason="playwright is not installed: pip install 'cos-interp[test]'")
@@ -32,8 +32,8 @@ def opened(browser: Browser, tmp_path):
     """Opens a page; afterwards it must have said nothing and asked for nothing but itself."""
     heard, contexts = [], []
 
-    def go(text: str = "word", address: str = "", **ways) -> Page:
-        (tmp_path / "report.html").write_text(cached(text), encoding="utf-8")
+    def go(text: str = "word", address: str = "", page_of=cached, **ways) -> Page:
+        (tmp_path / "report.html").write_text(page_of(text), encoding="utf-8")
         contexts.append(browser.new_context(**ways))
         page = overheard(contexts[-1].new_page(), heard)
         page.goto((tmp_path / "report.html").as_uri() + address, timeout=120_000)
@@ -121,6 +121,47 @@ def test_maps_lie_over_the_frames_and_follow_what_is_chosen(opened):
     assert red(13, 13) == pytest.approx(0, abs=6)
 
 
+def test_points_show_their_clips_by_mouse(opened):
+    page = opened(page_of=made_up_points)
+    figure = page.locator("#answer figure.drawn")
+    rows, columns = (figure.locator("canvas.points").nth(n) for n in (0, 1))
+    assert figure.locator("canvas.points").count() == 2 and page.locator("figure.reel .player").count() == 0
+    rows.hover(position={"x": 125, "y": 240})  # below, in the middle: step 1 of the first run
+    assert "run word 0" in figure.locator(".told").inner_text() and "step 1" in figure.locator(".told").inner_text()
+    assert abs(figure.locator(".preview canvas").evaluate(GREY) - 100) <= 6
+    columns.click(position={"x": 10, "y": 240})  # left, below: step 0 of the first run
+    page.wait_for_url(re.compile("#run=word%200&step=0$"))
+    shown = figure.locator(".player canvas")
+    assert [abs(shown.nth(n).evaluate(GREY) - grey) <= 6 for n, grey in enumerate((50, 200))] == [True, True]  # and the end
+    rows.click(position={"x": 240, "y": 10})  # right, above: step 2 of the other run
+    assert shown.count() == 0 and "No clip of this point" in figure.locator(".preview").inner_text()
+
+
+def test_points_show_their_clips_by_keyboard(opened):
+    page = opened(page_of=made_up_points)
+    figure = page.locator("#answer figure.drawn")
+    canvas = figure.locator("canvas.points").first
+    canvas.focus()
+    page.keyboard.press("ArrowRight")
+    assert "step 1" in canvas.get_attribute("aria-label") and abs(figure.locator(".preview canvas").evaluate(GREY) - 100) <= 6
+    page.keyboard.press("Home")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile("#run=word%200&step=0$"))
+    assert figure.locator(".player canvas").count() == 2
+    page.keyboard.press("Escape")
+    assert figure.locator(".player").count() == 0
+
+
+def test_points_are_drawn_without_scripts_and_take_no_text_for_markup(opened):
+    page = opened(page_of=made_up_points, java_script_enabled=False)
+    assert page.locator("#answer figure.drawn svg").is_visible() and page.locator("canvas").count() == 0
+    page.locator("details.all summary").first.click()
+    assert page.locator("img.sheet").first.is_visible()
+    plain, hostile = (Counter(opened(text, page_of=made_up_points).evaluate(TAGS)) for text in ("word", HOSTILE))
+    drawn = ("path", "g", "use", "defs")
+    assert {t: n for t, n in plain.items() if t not in drawn} == {t: n for t, n in hostile.items() if t not in drawn}
+
+
 def test_tables_sort_and_filter(opened):
     page = opened()
     table = page.locator("table.rows").filter(has_text="its noise").first
@@ -164,10 +205,11 @@ def test_in_print_the_drawn_figures_are_there_and_the_players_are_not(opened):
     assert not page.locator(".player").first.is_visible()
 
 
+@pytest.mark.parametrize("page_of", [cached, made_up_points])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(opened, scheme):
+def test_axe_finds_nothing_serious(opened, scheme, page_of):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-    page = opened(color_scheme=scheme)
+    page = opened(page_of=page_of, color_scheme=scheme)
     found = page.evaluate("1 + 1") == 2 and axe.Axe().run(page).response["violations"]
     serious = [(v["id"], [n["html"][:120] for n in v["nodes"][:3]]) for v in found if v["impact"] in ("serious", "critical")]
     assert serious == []

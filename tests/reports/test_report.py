@@ -21,7 +21,8 @@ from cos_interp.analyses.driver.findings import Finding, Number
 from cos_interp.analyses.driver.layout import LARGEST, laid_out
 from cos_interp.analyses.driver.pages import Clip, Reel, Section, Shown
 from cos_interp.reports import figures
-from cos_interp.reports.drawing import Drawing, Maps
+from cos_interp.reports.drawing import REELS, Drawing, Maps
+from cos_interp.reports.figures import scatters
 from cos_interp.reports.html import embedded
 from cos_interp.reports.sheets import LONGEST, MOST_PIXELS, plan
 
@@ -178,3 +179,20 @@ def test_caveats_follow_what_was_run():
 def test_the_largest_cell_is_found_among_rows_of_one_index():
     parts = [pd.DataFrame({"m": name, "y": [0, 1], "x": [3, 4], "value": [0.1, top]}) for name, top in (("a", 0.2), ("b", 0.9))]
     assert Maps(pd.concat(parts), "x", "y", "m", "share", 0, 1).words().endswith("0.90; the largest at m b, y 1, x 4")
+
+
+def test_points_know_their_places_clips_and_colours():
+    about = pd.DataFrame({"run": ["a", "a", "b"], "kind": ["x", None, "y"], REELS: [("r",), ("r", "gone"), ()]})
+    table = pd.DataFrame({"x": [-2.0, 0.0, 2.0], "y": [5.0, 5.0, 5.0]})
+    drawn = scatters([("one", table), ("two", table[["y", "x"]].set_axis(["x", "y"], axis=1))], "kind", "kind", about, ("run",))
+    data = drawn.shown.data({"r": "reel-0"})
+    assert data["x"] == [[0, 500, 1000], [0, 0, 0]] and data["y"] == [[0, 0, 0], [0, 500, 1000]]
+    assert data["paint"] == [0, -1, 1] and data["legend"] == ["x", "y"] and not data["scale"]
+    named = lambda column: [column["values"][at] for at in column["at"]]
+    assert named(data["reels"]) == [["reel-0"], ["reel-0"], []] and named(data["columns"]["kind"]) == ["x", None, "y"]
+    assert drawn.shown.words() == "3 points in 2 maps, coloured by kind: x, y"
+    assert drawn.table[drawn.table["map"] == "two"].y.tolist() == [-2, 0, 2] and REELS not in drawn.table
+    scaled = scatters(
+        [("one", table)], "size", "size", about.assign(size=[1.0, 3.0, 2.0]), ("run",), categorical=False
+    ).shown.data({})
+    assert scaled["paint"] == [0, 32, 16] and scaled["legend"] == ["1", "3"] and scaled["scale"]
