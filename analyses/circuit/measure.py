@@ -21,6 +21,7 @@ from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit.grid import EVERYWHERE
 from cos_interp.analyses.kit.pairs import NoPair
+from cos_interp.analyses.kit.refining import above
 from cos_interp.analyses.kit.split_pairs import counts, fits, pair_of
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
@@ -104,8 +105,8 @@ def places(rows: pd.DataFrame, least: float) -> list[tuple[str, int]]:
     """Parts of blocks whose mean effect over the pairs exceeds ``least``, the largest first."""
     if rows.empty:
         return []
-    means = rows[rows.table == "part"].groupby(["part", "layer"]).effect.mean().sort_values(ascending=False, kind="stable")
-    return [(str(part), int(layer)) for (part, layer), effect in means.items() if effect > least]
+    found = above(rows[rows.table == "part"].sort_values(["part", "layer"], kind="stable"), ["part", "layer"], least)
+    return [(str(part), int(layer)) for part, layer in found]
 
 
 def fine(bench: Bench, found: Sequence[tuple[str, int]]) -> list[Row]:

@@ -52,6 +52,12 @@ class PatchingConfig(ScoredConfig):
     )
     branch: Literal["cond", "uncond", "both"] = Field("both", description="Guidance branches that are patched.")
     controls: bool = Field(True, description="Random donor, same-answer donor, self, whole x_t; a gradient map has self alone.")
+    coarse: int | None = Field(
+        None,
+        ge=2,
+        description="First blocks of so many steps and layers; cells where a block moves some pair more than --refine.",
+    )
+    refine: float = Field(0.1, gt=0, lt=1, description="With --coarse: the effect of a block above which its cells are finished.")
     method: Literal["exact", "gradient"] = Field(
         "exact", description="exact: each cell finished; gradient: all at first order by one sweep, held against some exact ones."
     )
@@ -69,6 +75,15 @@ class PatchingConfig(ScoredConfig):
     def _branch_exists(self) -> PatchingConfig:
         if self.branch == "uncond" and self.guidance_scale == 1:
             raise ValueError("branch 'uncond' exists with guidance only: give a guidance scale above 1")
+        return self
+
+    @model_validator(mode="after")
+    def _of_blocks(self) -> PatchingConfig:
+        """Blocks are of exact grids, and what refines them is nothing without them."""
+        if self.coarse is not None and self.method == "gradient":
+            raise ValueError("a gradient map has every cell at once: leave out coarse, or the method")
+        if self.coarse is None and self.refine != type(self).model_fields["refine"].default:
+            raise ValueError("refine says which blocks are looked at closely: add coarse")
         return self
 
     @model_validator(mode="after")
@@ -138,6 +153,13 @@ class StepFacts(Facts):
     rounding: float | None = None
 
 
+class BlockFacts(Facts):
+    """Of the blocks of a pair: how many there are, and the transformer blocks that ran for them."""
+
+    blocks: int
+    block_calls: int
+
+
 class MapFacts(Facts):
     """Of the gradient map of a pair: its cells, and the transformer blocks that ran for all of them."""
 
@@ -154,11 +176,12 @@ ENTRY = Entry(
         "cos analyze patching --task place --pair-kind prompt --pairs 8 --out runs/place",
         "cos analyze patching --sites attn.hook_z --heads 0,1,2,3 --steps 0:10:3 --tokens goals,donor_route",
         "cos analyze patching --range single --direction noising --out runs/single",
+        "cos analyze patching --pair-kind seed --coarse 4 --out runs/coarse",
         "cos analyze patching --method gradient --pair-kind seed --out runs/map",
         "cos analyze patching --model ./my-model --pair-file pairs.jsonl --num-steps 20 --steps 0:20:5 --out runs/own",
     ),
     seconds=200,
-    facts=(PairFacts, StepFacts, MapFacts),
+    facts=(PairFacts, StepFacts, BlockFacts, MapFacts),
     compared=(
         Measured(
             "Effect of patching all tokens",

@@ -19,6 +19,7 @@ from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.kit.grid import EVERYWHERE, SELF
 from cos_interp.analyses.kit.halves import halves
+from cos_interp.analyses.patching import DEFAULT_SITES
 from cos_interp.analyses.patching.cells import REST
 from cos_interp.analyses.patching.pieces import OWN
 from cos_interp.analyses.patching.summary import main_rows
@@ -76,7 +77,10 @@ def findings(result: AnalysisResult) -> list[Finding]:
     out = []
     for kind in kinds:
         mine = rows[rows.pair_kind == kind] if len(rows) else rows
-        sites = list(main_rows(mine).site.unique()) if len(mine) else [""]
+        sites = list(main_rows(mine).site.unique()) if len(mine) else []
+        if config.coarse is not None:  # of whose first site perhaps no cell was finished
+            sites = list(dict.fromkeys([*(config.sites or DEFAULT_SITES)[:1], *sites]))
+        sites = sites or [""]
         out.append(_finding(result, f"patching.{kind}", kind, mine, sites[0]))
         if kind == "prompt" and READ in sites[1:]:
             out.append(_finding(result, "patching.read", kind, mine, READ))

@@ -15,6 +15,7 @@ from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, Cell, checked_alone
 from cos_interp.analyses.kit.groups import of_boxes
 from cos_interp.analyses.kit.rows import fitting, stated
 from cos_interp.analyses.patching import PatchingConfig
+from cos_interp.analyses.patching.blocks import always, blocks
 from cos_interp.analyses.patching.cells import asked_layers, cells, is_euler, sites_of
 from cos_interp.analyses.patching.pieces import OWN, Piece, pairs_of, span_of, steps_of
 from cos_interp.analyses.patching.recordings import foreseen
@@ -26,6 +27,7 @@ from cos_interp.interp.patches import Donor, Patch
 from cos_interp.interp.planning.costs import Shape
 from cos_interp.interp.sweeping import spanned
 
+UNFOUND = "fewer where blocks show no effect"
 FILE = 4  # times that the latents of a unit are in memory at most while its file is written: alone, joined, packed, sealed
 MORE = f"{OTHERS}, other noises where it does not give the same answer"
 
@@ -39,11 +41,32 @@ def foresee(config: PatchingConfig, outlook: Outlook) -> list[Use]:
     blocks = [blocks_of(config, outlook, piece, steps_of(config, piece)) for piece in asked]
     judged = config.pair_file is None or config.scored
     together, alone = (sum(part) for part in zip(*blocks, strict=True)) if blocks else (0, 0)
-    return [
-        Use("recordings", sides, decoded=1, further=further_of(config, outlook, asked), more=MORE if judged else ""),
-        replace(use_of(config, outlook, asked), blocks=together),
-        Use("a row a step alone, for the rounding", blocks=alone),
-    ]
+    bound, looks = config.coarse is not None, 1 if config.coarse is None else 2  # of all pairs first, then at each again
+    found = [
+        Use("recordings", sides * looks, decoded=1, further=looks * further_of(config, outlook, asked), bound=bound,
+            more=MORE if judged else ""),
+        replace(use_of(config, outlook, asked), blocks=together, bound=bound, more=UNFOUND if bound else ""),
+        Use("a row a step alone, for the rounding", blocks=alone, bound=bound),
+    ]  # fmt: skip
+    if bound:
+        found.insert(1, Use("blocks of steps and layers", blocks=sum(blocks_first(config, outlook, piece) for piece in asked)))
+    return found
+
+
+def blocks_first(config: PatchingConfig, outlook: Outlook, piece: Piece) -> int:
+    """Transformer blocks that the rows of a pair's blocks take."""
+    steps, model, sites = steps_of(config, piece), outlook.model, sites_of(config, outlook.model)
+    layers, size = asked_layers(config, model.layers), int(config.coarse or 1)
+    cells = [c for k in steps for c in cells_of(config, outlook, piece, k) if c.donor == "clean" and not always(c, sites)]
+    donor, rows = cache(lambda *_: Nothing()), []
+    for block in blocks(cells, steps, layers, size):
+        spans = [spanned(step, outlook.steps, span_of(config, piece.one_noise)) for step in block.steps]
+        at = [Cell("clean", block.site, block.steps[0], layer, group=block.group) for layer in block.layers or (None,)]
+        acting = tuple(sorted(set().union(*spans)))
+        tokens = SOME if config.frames is not None or block.group != EVERYWHERE else None
+        made = [_patch(config, outlook, piece, cell, donor) for cell in at]
+        rows.append([replace(patch, steps=acting, tokens=tokens) for patch in made])
+    return blocks_of_rows(outlook, rows, set())
 
 
 def use_of(config: PatchingConfig, outlook: Outlook, asked: Sequence[Piece]) -> Use:

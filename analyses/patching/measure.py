@@ -6,7 +6,7 @@ and the run is finished. Effect 0: nothing changed; 1: the clean run's final lat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,18 +24,18 @@ from cos_interp.analyses.kit.grid import EVERYWHERE
 from cos_interp.analyses.kit.pairs import NoPair, Pair, Recorder, find_pair
 from cos_interp.analyses.kit.problems import Problem, arguments, fits_tasks, item_call
 from cos_interp.analyses.kit.rows import settled, stated
-from cos_interp.analyses.patching import HEAD_SITES, PatchingConfig, StepFacts, gradient_map
+from cos_interp.analyses.patching import HEAD_SITES, PatchingConfig, StepFacts, blocks, gradient_map
 from cos_interp.analyses.patching.cells import REST, sites_of
 from cos_interp.analyses.patching.foresee import use_of
 from cos_interp.analyses.patching.pair_grid import PairGrid
-from cos_interp.analyses.patching.pieces import OWN, Part, Piece, pieces, steps_of, units_of
+from cos_interp.analyses.patching.pieces import OWN, Part, Piece, needs, pieces, steps_of, units_of
 from cos_interp.analyses.patching.recordings import recorder
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.tasks import TASKS
 from cos_interp.tasks.grid import LATENT_FRAMES
 
-__all__ = ["check", "finish", "pieces", "settle", "work"]
+__all__ = ["check", "finish", "needs", "pieces", "settle", "work"]
 
 
 def find(recorder: Recorder, config: PatchingConfig, piece: Piece) -> Pair:
@@ -52,13 +52,32 @@ def work(model: HookedVideoPipeline, config: PatchingConfig, store: RunStore, pa
     if config.method == "gradient":
         yield from gradient_map.work(config, store, piece, prepared)
     else:
-        for step in ((None,) if part.step == steps_of(config, piece)[0] else ()) + (part.step,):
-            if store.unit(piece.unit(step)) is None:
-                unit = _unit(prepared(), step)
-                store.add_unit(piece.unit(step), unit.rows, unit.tensors, unit.facts)
-            yield piece.unit(step)
+        for name, make in _units(config, store, part):
+            if store.unit(name) is None:
+                made = prepared()
+                unit = make(made) if not isinstance(made, str) else _lacking(made, name == piece.unit())
+                store.add_unit(name, unit.rows, unit.tensors, unit.facts)
+            yield name
     if all(store.unit_path(name).is_file() for name in units_of(config, piece)):
         _AT_WORK.pop(store, None)
+
+
+def _units(config: PatchingConfig, store: RunStore, part: Part) -> Iterator[tuple[str, Callable[[PairGrid], Unit]]]:
+    """The units of a piece by name, and how each is made of the pair's grid."""
+    piece, step = part.pair, part.step
+    if step is None or (config.coarse is None and step == steps_of(config, piece)[0]):
+        yield piece.unit(), PairGrid.about
+    if step is None:
+        yield piece.blocks_unit, blocks.measured
+    elif config.coarse is not None:
+        yield piece.unit(step), lambda made: blocks.refined(made, store).at(step)
+    else:
+        yield piece.unit(step), lambda made: made.at(step)
+
+
+def _lacking(reason: str, pair: bool) -> Unit:
+    """A unit of a pair that is not there, the one of the pair itself with the reason."""
+    return Unit([], facts=LeftOut(reason=reason) if pair else Facts())
 
 
 # the pair that a process works at, with its recordings: its steps are pieces of their own
@@ -80,12 +99,6 @@ def _recorded(model: HookedVideoPipeline, config: PatchingConfig, store: RunStor
     except NoPair as error:
         return str(error)
     return PairGrid.of(made, config, piece, pair)
-
-
-def _unit(made: PairGrid | str, step: int | None) -> Unit:
-    if isinstance(made, str):
-        return Unit([], facts=LeftOut(reason=made) if step is None else Facts())
-    return made.about() if step is None else made.at(step)
 
 
 def possible_groups(task: str) -> list[str]:
@@ -150,5 +163,7 @@ def finish(result: AnalysisResult) -> AnalysisResult:
     steps = result.units_of(StepFacts).values()
     counts: dict[str, Any] = {key: sum(getattr(step, key) for step in steps) for key in ("block_calls", "block_calls_minimum")}
     counts["rounding"] = max((step.rounding for step in steps if step.rounding is not None), default=None)
-    rows = result.rows if result.rows.empty else result.rows.astype({"layer": "Int64", "head": "Int64", "frame": "Int64"})
+    whole = ("layer", "head", "frame", "last_step", "last_layer")
+    rows = blocks.told(result.rows, result.config)
+    rows = rows if rows.empty else rows.astype({name: "Int64" for name in whole if name in rows.columns})
     return replace(result, rows=rows, facts={**result.facts, **counts})

@@ -39,6 +39,11 @@ class Piece:
         """The name of the unit of its gradient map."""
         return f"{self.name}-map"
 
+    @property
+    def blocks_unit(self) -> str:
+        """The name of the unit of its blocks, of a coarse grid."""
+        return f"{self.name}-blocks"
+
     def unit(self, step: int | None = None) -> str:
         """The name of the unit of a step, or of the pair itself."""
         return f"{self.name}-pair" if step is None else f"{self.name}-step-{step:03d}"
@@ -65,25 +70,33 @@ def steps_of(config: PatchingConfig, piece: Piece) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of work: one step of a pair; without a step all of the pair."""
+    """A piece of work: one step of a pair; without a step its blocks (``--coarse``), or all of the pair."""
 
     pair: Piece
     step: int | None = None
 
 
 def pieces(config: PatchingConfig) -> list[tuple[Part, list[str]]]:
-    """A piece a step of a pair, of which the first says what the pair is, so that one pair keeps all cores at work. A pair with a
-    gradient map is one piece: which of its cells are exact follows from the map."""
+    """A piece a step of a pair, of which the first says what the pair is, so that one pair keeps all cores at work; of a coarse
+    grid its blocks do that. A pair with a gradient map is one piece: which of its cells are exact follows from the map."""
     made: list[tuple[Part, list[str]]] = []
     for piece in pairs_of(config):
         if config.method == "gradient":
             made.append((Part(piece), units_of(config, piece)))
             continue
         first = [piece.unit()]
+        if config.coarse is not None:
+            made.append((Part(piece), [*first, piece.blocks_unit]))
+            first = []
         for step in steps_of(config, piece):
             made.append((Part(piece, step), [*first, piece.unit(step)]))
             first = []
     return made
+
+
+def needs(config: PatchingConfig, part: Part) -> list[str]:
+    """Which cells of a coarse grid are finished follows from the blocks of all pairs."""
+    return [piece.blocks_unit for piece in pairs_of(config)] if config.coarse is not None and part.step is not None else []
 
 
 def pairs_of(config: PatchingConfig) -> list[Piece]:
@@ -100,4 +113,5 @@ def pairs_of(config: PatchingConfig) -> list[Piece]:
 def units_of(config: PatchingConfig, piece: Piece) -> list[str]:
     """The names of a pair's units, in the order in which they are made."""
     maps = [piece.map_unit] if config.method == "gradient" else []
+    maps += [piece.blocks_unit] if config.coarse is not None else []
     return [piece.unit(), *maps, *(piece.unit(step) for step in steps_of(config, piece))]

@@ -60,7 +60,7 @@ def kept_of(config: PatchingConfig, model: HookedVideoPipeline, piece: Piece, to
     itself = {f"blocks.{rotated(layers, step)}.{own[0]}": None for step in steps_of(config, piece)} if own else {}
     if not config.controls or sites_of(config, model)[0] == X_T:
         itself = {}
-    single = span_of(config, piece.one_noise) == "single" and config.method == "exact"
+    single = span_of(config, piece.one_noise) == "single" and config.method == "exact" and config.coarse is None
     every = acting(config, piece)
     starts, steps = sorted(set(map(min, every))), sorted(set().union(*every))
     receives = Gives(tuple(itself), steps if itself else starts, Keeping(layers, single=single))

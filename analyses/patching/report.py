@@ -15,7 +15,8 @@ from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, X_T
-from cos_interp.analyses.patching import PairFacts, map_page, summary
+from cos_interp.analyses.patching import PairFacts, PatchingConfig, map_page, summary
+from cos_interp.analyses.patching.blocks import PLACE, change, split
 from cos_interp.analyses.patching.explore import OWN, RANDOM, by_donor, cells
 from cos_interp.analyses.patching.findings import findings
 from cos_interp.analyses.patching.media import reels
@@ -79,7 +80,8 @@ PAIRS = (
 def report(result: AnalysisResult, store: RunStore) -> Report:
     if result.config.method == "gradient":
         return map_page.page(result)
-    return page(result, reels(result, store, pairs_of(result)))
+    cells, of_blocks = split(result.rows)
+    return page(replace(result, rows=cells), reels(replace(result, rows=cells), store, pairs_of(result)), of_blocks)
 
 
 def pairs_of(result: AnalysisResult) -> list[PairFacts]:
@@ -87,18 +89,19 @@ def pairs_of(result: AnalysisResult) -> list[PairFacts]:
     return list(result.units_of(PairFacts).values())
 
 
-def page(result: AnalysisResult, shown: Sequence[pages.Reel]) -> Report:
+def page(result: AnalysisResult, shown: Sequence[pages.Reel], of_blocks: pd.DataFrame | None = None) -> Report:
     config, rows, pairs = result.config, result.rows, pairs_of(result)
     title = f"Activation patching: {config.task if config.pair_file is None else 'own pairs'}"
     found = findings(result)
     if rows.empty:
         return pages.build(result, title, QUESTION, SOURCE, found, [], missing_notes(result))
-    notes = [*summary.headline(rows), *missing_notes(result), cost_note(result.facts)]
+    coarse = [] if of_blocks is None or of_blocks.empty else [_blocks(of_blocks, config)]
+    notes = [*summary.headline(rows), *missing_notes(result), cost_note(result.facts), *(one.caption for one in coarse)]
     if rows.outcome.isna().all():
         notes.append(NO_VERIFIER)
     whole = [pair.pair for pair in pairs if pair.whole_state]
     sections = [
-        *_maps(rows, pairs, shown), _exact(exact_controls(rows, config.direction, whole)), _best(rows), *_against(rows),
+        *_maps(rows, pairs, shown), *coarse, _exact(exact_controls(rows, config.direction, whole)), _best(rows), *_against(rows),
         _numbers(rows),
         pages.Section("The pairs", caption=PAIRS if config.pair_file is None else "", table=_pairs(pairs, shown), reels=shown),
     ]  # fmt: skip
@@ -222,6 +225,27 @@ def exact_controls(rows: pd.DataFrame, direction: str, whole: Collection[str]) -
             ok = low == high == must
             out.append({"name": name, "must": f"exactly {must:g}", "low": low, "high": high, "n": len(at), "ok": ok})
     return out
+
+
+def _blocks(rows: pd.DataFrame, config: PatchingConfig) -> pages.Section:
+    """What was looked at in blocks, and of which the cells were not finished."""
+    rows = rows.assign(size=change(rows, config).abs())
+    table = []
+    for (kind, site, group, step, layer), at in rows.groupby(PLACE, sort=False, dropna=False):
+        first, layers = at.iloc[0], "" if pd.isna(layer) else f"{layer} to {at.iloc[0].last_layer}"
+        effect = summary.over_pairs(at, "effect")
+        table.append({
+            "pairs": kind, "site": site, "tokens": group, "steps": f"{step} to {first.last_step}", "layers": layers,
+            "n pairs": at.pair.nunique(), "mean effect": str(effect), "largest": f"{at['size'].max():.3f}",
+            "its cells": "finished" if bool(first.refined) else "not finished",
+        })  # fmt: skip
+    left = sum(row["its cells"] != "finished" for row in table)
+    caption = (
+        f"Coarse to fine: {len(table)} blocks of steps and layers were patched as one, and the cells of {len(table) - left} were "
+        f"finished, in which some pair moved by more than {config.refine:g}. The cells of the other {left} are not on this page: "
+        "as blocks they moved no pair more than that. Effects that cancel inside a block do not show."
+    )
+    return pages.Section("What was looked at in blocks", caption=caption, table=pd.DataFrame(table))
 
 
 def _exact(found: list[dict[str, Any]]) -> pages.Section:
