@@ -101,12 +101,12 @@ class Task(ABC):
         )
 
     def verify(self, item: Item, frames: np.ndarray) -> Verdict:
-        """Read decoded frames (uint8 or float in [0, 1], ``[FRAMES, height, width, 3]``) and judge them.
+        """Read decoded frames (uint8 or float in [0, 1], as many as the item has, ``[frame, height, width, 3]``) and judge them.
 
         Every cell of every frame must be readable, else the verdict is *undecided*: an average of two answers is
         neither. Raises ValueError for a video of another length or a picture that is no multiple of the grid.
         """
-        read = reader.read(frames)
+        read = reader.read(frames, len(item.cells))
         readings = self.readings(item, frames) | {"unreadable_cells": float((read == grid.UNREADABLE).sum())}
         if (read == grid.UNREADABLE).any():
             return Verdict("undecided", readings=readings)

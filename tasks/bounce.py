@@ -36,10 +36,10 @@ def reflect(first: np.ndarray, at: Cell, velocity: Cell) -> Cell:
     return down, right
 
 
-def roll(first: np.ndarray, at: Cell, velocity: Cell) -> tuple[list[Cell], list[Cell], int] | None:
+def roll(first: np.ndarray, at: Cell, velocity: Cell, frames: int = FRAMES) -> tuple[list[Cell], list[Cell], int] | None:
     """Positions and velocities of all pixel frames and the number of reflections; None when the ball is stuck."""
     path, velocities, bounces = [at], [velocity], 0
-    for _ in range(FRAMES - 1):
+    for _ in range(frames - 1):
         turned = reflect(first, at, velocity)
         bounces += turned != velocity
         velocity = turned
@@ -53,7 +53,7 @@ def roll(first: np.ndarray, at: Cell, velocity: Cell) -> tuple[list[Cell], list[
 
 def draw(first: np.ndarray, path: list[Cell], velocities: list[Cell], sign: int) -> np.ndarray:
     """Classes of the video; the ball's nose points along ``sign * velocity``."""
-    cells = np.repeat(np.where(np.isin(first, list(BALLS)), FLOOR, first)[None], FRAMES, 0)
+    cells = np.repeat(np.where(np.isin(first, list(BALLS)), FLOOR, first)[None], len(path), 0)
     for frame, (at, velocity) in enumerate(zip(path, velocities, strict=True)):
         cells[frame][at] = BALL_OF[sign * velocity[0], sign * velocity[1]]
     return cells
@@ -79,6 +79,7 @@ class Bounce(Task):
     name = "bounce"
     about = "a ball rolls diagonally, one cell a pixel frame, and reflects off walls and the border"
     difficulties = range(1, 9)
+    frames = FRAMES
     difficulty_unit = "number of reflections"
     strata = tuple((difficulty, None) for difficulty in range(2, 9))
     objects = ("ball",)
@@ -110,7 +111,7 @@ class Bounce(Task):
         """The item of a first frame and a manner of rolling, or None when the ball cannot roll on."""
         at, sign = find(first, list(BALLS))[0], 1 if manner == "forward" else -1
         heading = BALLS[int(first[at])]
-        rolled = roll(first, at, (sign * heading[0], sign * heading[1]))
+        rolled = roll(first, at, (sign * heading[0], sign * heading[1]), self.frames)
         if rolled is None or rolled[2] not in self.difficulties:
             return None
         path, velocities, bounces = rolled

@@ -45,10 +45,10 @@ def shortest_routes(first: np.ndarray, start: Cell, goal: Cell, blocked: Cell | 
     return routes
 
 
-def draw(first: np.ndarray, route: tuple[Cell, ...]) -> np.ndarray:
-    """Classes of the video in which the agent walks the route, one cell a pixel frame, then rests."""
-    cells = np.repeat(first[None], FRAMES, 0)
-    for frame in range(1, FRAMES):
+def draw(first: np.ndarray, route: tuple[Cell, ...], frames: int = FRAMES) -> np.ndarray:
+    """Classes of the video of so many pixel frames in which the agent walks the route, one cell a frame, then rests."""
+    cells = np.repeat(first[None], frames, 0)
+    for frame in range(1, frames):
         at = min(frame, len(route) - 1)
         for cell in route[:at]:
             cells[frame][cell] = TRAIL
@@ -79,6 +79,7 @@ class Maze(Task):
     name = "maze"
     about = "walk to the named goal over free cells, by any shortest route, leaving a trail"
     difficulties = range(2, 9)
+    frames = FRAMES
     difficulty_unit = "length of the shortest route, cells"
     strata = (
         *((2, True), (3, True), (3, False), (4, True), (4, False), (5, True), (5, False), (6, True), (6, False), (7, False)),
@@ -124,7 +125,7 @@ class Maze(Task):
             return None
         route = routes[rng.integers(len(routes))]
         return Item(
-            self.name, 0, f"go to the {colour} goal", draw(first, route), len(route) - 1, route_name(route),
+            self.name, 0, f"go to the {colour} goal", draw(first, route, self.frames), len(route) - 1, route_name(route),
             tuple(map(route_name, routes)), {"colour": colour, "routes": len(routes)},
         )  # fmt: skip
 
@@ -150,7 +151,7 @@ class Maze(Task):
             return "wrong goal" if first[walk[-1]] in GOALS.values() else "not arrived"
         if route_name(walk) not in item.answers:
             return "late"
-        expected = draw(first, tuple(walk))
+        expected = draw(first, tuple(walk), len(cells))
         if not np.array_equal(cells == AGENT, expected == AGENT):
             return "late"
         if not np.array_equal(cells == TRAIL, expected == TRAIL):
@@ -194,7 +195,7 @@ class Maze(Task):
         )
 
     def show(self, item: Item, answer: str) -> np.ndarray:
-        return draw(item.cells[0], tuple(parse_route(answer)))
+        return draw(item.cells[0], tuple(parse_route(answer)), len(item.cells))
 
 
 def _pick(rng: np.random.Generator, cells: list[Cell]) -> Cell:

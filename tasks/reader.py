@@ -51,15 +51,14 @@ def share(cells: np.ndarray, base: int, other: int) -> np.ndarray:
     return (cells - flat[base]) @ (flat[other] - flat[base]) / between[base, other]
 
 
-def read(frames: np.ndarray) -> np.ndarray:
-    """Cell classes ``[FRAMES, ROWS, COLS]`` of a video, ``UNREADABLE`` where no single sprite is seen.
+def read(frames: np.ndarray, count: int = grid.FRAMES) -> np.ndarray:
+    """Cell classes ``[count, ROWS, COLS]`` of a video of so many frames, ``UNREADABLE`` where no single sprite is seen.
 
     Raises ValueError when the number of frames or the picture size does not fit the tasks.
     """
-    if np.asarray(frames).ndim != 4 or len(frames) != grid.FRAMES:
+    if np.asarray(frames).ndim != 4 or len(frames) != count:
         raise ValueError(
-            f"a video of shape {np.asarray(frames).shape} was given; the tasks need {grid.FRAMES} frames "
-            "[frame, height, width, 3]"
+            f"a video of shape {np.asarray(frames).shape} was given; the tasks need {count} frames [frame, height, width, 3]"
         )
     flat, between = _templates()
     cells = tiles(as_float(frames))

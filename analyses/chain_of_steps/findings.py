@@ -129,10 +129,15 @@ def _frames(result: AnalysisResult, rows: pd.DataFrame) -> Finding:
     unique = items["unique"].astype(bool)
     one, several = items[unique], items[~unique]
     slopes = one.set_index("problem").slope.astype(float)
+    unfit = None
+    if result.config.num_frames == 1:
+        unfit = "a picture has one frame, along which nothing can form"
+    elif len(rows) and "frame_1" not in rows:
+        unfit = "a scorer judges a video as a whole, and no frame of it"
     return result.judge(
         "chain-of-steps.frames", Mean(within_bound(slopes)),
         "of the items with one right answer that form between step 0 and the end, a latent frame is right to the end later than "
         f"the one before it by {Mean(slopes).number()} steps of 20 (with several answers: {Mean(several.slope).number()}); the "
         "bound minus that slope's size is",
-        Mean(one.dealt).number(),
+        Mean(one.dealt).number(), unfit,
     )  # fmt: skip

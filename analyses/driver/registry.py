@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 FOLDERS = (
     "patching", "chain_of_steps", "commitment", "self_correction", "ensemble", "noise", "propagation", "recovery", "layers",
     "posterior", "seed_choice", "swap", "trajectory", "memory", "attention", "perception", "probing",
-    "circuit", "steering", "plausibility", "diff", "acceleration", "seeds", "step_budget", "averaging",
+    "circuit", "steering", "plausibility", "diff", "acceleration", "seeds", "step_budget", "averaging", "lengths",
 )  # fmt: skip
 # of measure.py; all but the first two where an experiment has them
 _PARTS = ("pieces", "work", "check", "settle", "needs", "finish", "modelless")

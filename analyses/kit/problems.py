@@ -200,8 +200,13 @@ def fits(config: SuiteConfig, model: HookedVideoPipeline) -> None:
 
 
 def fits_tasks(model: HookedVideoPipeline, instead: str) -> None:
-    """InterpError for a model whose own size is none that the tasks are drawn in; ``instead``: what to give in their place."""
+    """InterpError for a model whose own size or number of frames is none that the tasks are drawn in; ``instead``: what to give
+    in their place."""
     asked = SIZE | own_size(model.pipe, model.defaults)
+    if (frames := asked["num_frames"]) != (own := grid.FRAMES):
+        raise InterpError(
+            f"{model.name} makes {frames} frames, and the tasks' videos have {own}: give --num-frames {own}, {instead}"
+        )
     height, width = grid.ROWS * grid.DOTS, grid.COLS * grid.DOTS
     if asked["height"] % height or asked["width"] % width:
         times = max(1, min(asked["height"] // height, asked["width"] // width))

@@ -31,6 +31,7 @@ PURPOSES = {
     "shuffled labels": 22,  # of runs, for a read-out that learns nothing: about --seed, a step, a half of the items
     "exact cells": 15,  # that a gradient map is held against: about --seed, the pair
     "random allocation": 24,  # of steps over noise levels: about --seed, a draw
+    "long item": 25,  # an item longer than trained, with one that is not: about --seed, task, index, attempt
     "surprise": 23,  # how a clip is broken, and noises at which clips are denoised: about the problem's noise, a number
 }
 BITS = 48  # with the purpose 52: exact in a float64 column, too

@@ -80,6 +80,12 @@ def test_planned_block_calls_of_checkpoints_are_those_that_run(prompts, tmp_path
     assert plan.blocks == plan.most == counted("averaging", config, tmp_path / "run")[0] > 0
 
 
+def test_planned_block_calls_of_longer_items_are_those_that_run(tmp_path):
+    config = entries()["lengths"].config(items=1, num_inference_steps=2)
+    plan = planned("lengths", config, tmp_path)
+    assert plan.blocks == plan.most == counted("lengths", config, tmp_path / "run")[0] == 5 * 2 * 8
+
+
 def test_the_second_model_is_planned_without_its_weights_and_counted_with_them(tmp_path):
     config = entries()["diff"].config(against="organism:young", against_digest="a run fills it in", items=1)
     model = bare(config)

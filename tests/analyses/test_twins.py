@@ -21,6 +21,7 @@ SETTINGS = {
     "diff": {"items": 6, "num_inference_steps": 2, "against": "organism", "what": ("weights",), "steps": (1,)},
     "ensemble": {"items": 10, "num_inference_steps": 4, "tensors": ("x_t",)},
     "layers": {"items": 4, "num_inference_steps": 3, "spans": ("all",), "ablations": ("skip", "random")},
+    "lengths": {"items": 15, "num_inference_steps": 2, "frames": 13},
     "memory": {"items": 10, "knocked": 10, "num_inference_steps": 4, "steps": (0, 3), "batch": 14},
     "noise": {"items": 8, "num_inference_steps": 4, "modes": ("renoise",)},
     "patching": {"pairs": 12, "num_inference_steps": 2},

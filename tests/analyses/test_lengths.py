@@ -1,0 +1,78 @@
+"""Lengths: verdicts of made-up shares, and a run in which the videos are what plain calls make."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from pydantic import ValidationError
+
+from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.experiment import run_and_report
+from cos_interp.analyses.driver.findings import Number
+from cos_interp.analyses.driver.registry import load
+from cos_interp.analyses.kit.problems import item_call
+from cos_interp.analyses.kit.seeds import seed_for
+from cos_interp.analyses.lengths import LengthsConfig
+from cos_interp.analyses.lengths.findings import findings
+from cos_interp.analyses.lengths.measure import Piece, begun, measure, pair_of
+from cos_interp.tasks import get_task
+
+
+def made_up(trained: float, within: float, beyond: float, items: int = 100, seed: int = 0) -> pd.DataFrame:
+    rng, rows = np.random.default_rng(seed), []
+    for i in range(items):
+        hard = rng.random()
+        for video, share in (("trained", trained), ("within", within), ("beyond", beyond)):
+            rows.append({"problem": f"p{i:03}", "task": "maze", "video": video, "solved": float(hard < share)})
+    return pd.DataFrame(rows)
+
+
+def judged(rows: pd.DataFrame, twins=()):
+    return findings(AnalysisResult("lengths", LengthsConfig(), rows, twins=twins))
+
+
+def test_a_fall_is_reproduced_and_told_apart_from_what_longer_videos_cost():
+    rows = made_up(0.95, 0.9, 0.4)
+    items, videos = judged(rows)
+    table = rows.pivot_table("solved", "problem", "video")
+    assert items.verdict == "reproduced" and items.number.value == pytest.approx((table.within - table.beyond).mean())
+    assert videos.verdict == "refuted" and items.primary and not videos.primary
+    assert judged(rows, [{"lengths.items": Number(0.6, 0.5, 0.7, 100)}])[0].verdict == "undecided"
+    items, videos = judged(made_up(0.95, 0.4, 0.38))
+    assert items.verdict == "refuted" and videos.verdict == "reproduced"
+
+
+def test_what_is_not_solved_within_the_trained_lengths_cannot_fall():
+    assert judged(made_up(0.9, 0.1, 0.0))[0].verdict == "not testable"
+    assert {one.verdict for one in judged(made_up(0.0, 0.0, 0.0))} == {"not testable"}
+
+
+@pytest.mark.parametrize("asked, said", [({"tasks": ("place",)}, "maze, bounce"), ({"frames": 15}, "13, 17, 21")])
+def test_settings_that_do_not_go_are_refused(asked, said):
+    with pytest.raises(ValidationError, match=said):
+        LengthsConfig(**asked)
+
+
+@pytest.mark.parametrize("task", ["maze", "bounce"])
+def test_rows_are_the_verdicts_on_plain_runs(task, organism):
+    config = LengthsConfig(tasks=(task,), items=1, num_inference_steps=2)
+    piece = Piece(task, 0)
+    unit = measure(organism, config, piece)
+    pair, seed = pair_of(config, piece), seed_for("noise", 0, task, 0)
+    run = lambda item: organism.run(**item_call(item), seed=seed, num_inference_steps=2, num_frames=len(item.cells)).decode()[0]
+    long, trained = run(pair.beyond), run(pair.trained)
+    within = (long[:9], pair.trained) if task == "bounce" else (run(pair.within), pair.within)
+    for row, (frames, item) in zip(unit.rows, ((long, pair.beyond), within, (trained, pair.trained)), strict=True):
+        verdict = get_task(task).verify(item, frames)
+        assert (row["solved"], row["error"], row["frames"]) == (float(verdict.solved), verdict.error, len(frames))
+        assert 0 <= row["right"] <= len(frames) and (row["right"] == len(frames)) == verdict.solved
+    assert [row["video"] for row in unit.rows] == ["beyond", "within", "trained"]
+    assert begun(pair.beyond.cells, pair.beyond.cells) == config.frames
+
+
+def test_a_run_to_the_page(organism, tmp_path):
+    config = LengthsConfig(items=1, num_inference_steps=2)
+    result, report = run_and_report(load("lengths"), config, tmp_path / "run", model=organism, workers=1)
+    assert len(result.rows) == 6 and {f["verdict"] for f in report.data["findings"]} == {"not testable"}
+    assert [f["key"] for f in report.data["findings"]] == ["lengths.items", "lengths.videos"]
