@@ -64,15 +64,19 @@ class Maps:
 
 @dataclass(frozen=True)
 class Curves:
-    """Curves with bands. ``points``: columns panel, curve, ``along``, mean, low, high, n, as far as there are such."""
+    """Curves with bands. ``points``: columns panel, curve, ``along``, mean, low, high, n, as far as there are such. ``label``:
+    what is along the curves, where that is not the column, and ``names`` of its places."""
 
     points: pd.DataFrame
     along: str
+    label: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)
 
     def data(self) -> dict[str, Any]:
         """For the page's script."""
         columns = {name: [_plain(v) for v in self.points[name]] for name in self.points}
-        return {"kind": "curves", "along": self.along, "columns": columns}
+        said = {"label": self.label or self.along, "names": dict(self.names)}
+        return {"kind": "curves", "along": self.along, "columns": columns, **said}
 
     def words(self) -> str:
         """First and last value of the first curves, in words."""

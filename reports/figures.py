@@ -143,7 +143,11 @@ def _shown(made: Sequence[Panel]) -> Curves | Numbers:
     points = pd.concat(tables) if tables else pd.DataFrame(columns=["panel", "curve"])
     along = list(dict.fromkeys(p.along for p in made))
     points = points[["panel", "curve", *along, *(k for k in known if k in points)]]
-    return Curves(points, along[0]) if len(along) == 1 else Numbers(points)
+    if len(along) != 1:
+        return Numbers(points)
+    ticks = {str(place): text for place, text in (made[0].ticks or {}).items()}
+    named = {place: text for place, text in ticks.items() if text.split("\n")[0] not in (place, "")}  # places that stand for it
+    return Curves(points, along[0], made[0].xlabel if named else "", named)
 
 
 def _draw(axis: Axes, panel: Panel) -> None:

@@ -201,13 +201,14 @@
     const places = distinct(columns[along]).filter((place) => place !== null).sort((a, b) => a - b);
     if (places.length < 2) return;
     axes.add(along);
-    const told = make("div", { class: "told", "aria-live": "polite" });
+    const told = make("div", { class: "told of-curves", "aria-live": "polite" });
     const name = make("output");
-    const slider = make("input", { type: "range", min: 0, max: places.length - 1, step: 1, "aria-label": `${along}: numbers of all curves`, input: () => choose({ [along]: places[slider.value] }) });
+    const named = (place) => data.names[place] ?? shown(place); // of places that stand for something
+    const slider = make("input", { type: "range", min: 0, max: places.length - 1, step: 1, "aria-label": `${data.label}: numbers of all curves`, input: () => choose({ [along]: places[slider.value] }) });
     function explain() {
       const here = places[slider.value];
-      name.textContent = shown(here);
-      slider.setAttribute("aria-valuetext", `${along} ${shown(here)}`);
+      name.textContent = named(here);
+      slider.setAttribute("aria-valuetext", `${data.label} ${named(here)}`);
       const rows = columns[along].flatMap((place, at) => (place === here ? [at] : []));
       told.replaceChildren(...rows.map((at) => {
         const of = [columns.panel[at], columns.curve[at]].filter((text) => text).join(", ");
@@ -222,7 +223,7 @@
     });
     slider.value = 0;
     explain();
-    const control = make("label", {}, `${along} `, slider, name);
+    const control = make("label", {}, `${data.label} `, slider, name);
     figure.querySelector("details.twin").after(make("div", { class: "controls" }, control), told);
   }
 

@@ -247,7 +247,7 @@ def _readable(run: pd.DataFrame) -> list[str | None]:
 def items(rows: pd.DataFrame, reels: Sequence[pages.Reel]) -> pd.DataFrame:
     """One row a run; those whose frames were kept lead to them."""
     found, kept = commitments(rows), {reel.name for reel in reels}
-    names = [f"{problem}-noise-{noise}" for problem, noise in zip(found.problem, found.noise, strict=True)]
+    names = [f"{problem}-noise-{int(noise)}" for problem, noise in zip(found.problem, found.noise, strict=True)]
     return pd.DataFrame({
         "run": [pages.Link(name, name) if name in kept else name for name in names], "task": found.task,
         "right answers": np.where(found["unique"].astype(bool), "one", "several"), "difficulty": found.difficulty,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from cos_interp.tasks.video import played_at
 
 LARGEST = 8_000_000  # bytes of a page
 AROUND = 200_000  # of them for style, script and words
+WIDE = 620  # points of a figure, from which on it stands alone on the first screen
 MOST_ROWS = 500  # of a table on the page
 MOST_NAMED = 32  # clips in the alternative text of a picture
 MOST_SHADES = 1_000_000  # of maps that are laid over a video, a byte each
@@ -36,7 +38,8 @@ class Budget:
 
 
 def laid_out(sections: Sequence[Section], rate: float | None = None) -> dict[str, Any]:
-    """``sections`` for the template, ``key``, the section whose figure is on the first screen, and ``example``, its reel.
+    """``sections`` for the template, ``key``, the section whose figure is on the first screen, ``example``, its reel,
+    and ``listed``, the section with a table whose rows lead to videos.
 
     Figures and tables come first, then the data by which figures are explored, the example, the other reels, the clips.
     """
@@ -61,7 +64,19 @@ def laid_out(sections: Sequence[Section], rate: float | None = None) -> dict[str
     for part in (key, example):
         if part is not None:
             part["above"] = True
-    return {"sections": made, "key": key, "example": example}
+    listed = next((out["id"] for out in made if _leads(out["table"])), None)
+    return {"sections": made, "key": key, "example": example, "listed": listed}
+
+
+def _leads(table: dict[str, Any] | None) -> bool:
+    """Whether a row of a table leads to its videos."""
+    return table is not None and any(value["link"] for row in table["rows"] for value in row)
+
+
+def _is_wide(svg: str) -> bool:
+    """Whether a drawing would be too small to be read beside something."""
+    found = re.match(r'<svg [^>]*?width="([0-9.]+)pt"', svg)
+    return found is not None and float(found[1]) > WIDE
 
 
 def _plain(place: int, section: Section, rate: float | None) -> dict[str, Any]:
@@ -70,7 +85,7 @@ def _plain(place: int, section: Section, rate: float | None) -> dict[str, Any]:
     known = figure if isinstance(figure, Drawing) else None
     return {
         "id": f"part-{place}", "title": section.title, "caption": section.caption, "above": False,
-        "figure": drawing(figure) if figure else "", "data": None,
+        "figure": drawing(figure) if figure else "", "wide": _is_wide(figure), "data": None,
         "alt": f"{section.title}: {known.shown.words()}" if known else section.title,
         "numbers": _table(known.table) if known else None,
         "reels": [_reel(f"reel-{place}-{j}", section, reel, rate) for j, reel in enumerate(section.reels)],

@@ -17,7 +17,7 @@ from cos_interp.analyses.chain_of_steps import report as chain_of_steps_report
 from cos_interp.analyses.commitment import CommitmentConfig
 from cos_interp.analyses.commitment import measure as commitment
 from cos_interp.analyses.commitment import report as commitment_report
-from cos_interp.analyses.driver import experiment
+from cos_interp.analyses.driver import experiment, pages
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.ensemble import EnsembleConfig
@@ -63,6 +63,15 @@ def test_commit_step_and_changes():
     assert readings.commit_step(["a", "a"]) == 0
     assert readings.commit_step(["a", None]) is None and readings.commit_step([]) is None
     assert readings.answer_changes([None, "b", "a", None, "a", "b"]) == 2
+
+
+def test_items_lead_to_their_videos_beside_rows_that_have_no_noise():
+    """The rows of the sweep name none, which makes the column one of broken numbers."""
+    rows = [{"problem": p, "noise": 0, "step": k, "status": "solved", "answer": "a"} for p in ("m-000", "m-001") for k in (0, 1)]
+    held = pd.DataFrame([*rows, {"problem": "m-000", "noise": None}]).assign(task="maze", unique=True, difficulty=1)
+    reel = pages.Reel("m-000-noise-0", "", np.zeros((1, 1, 1, 1, 3), np.uint8), [pages.Shown("final video")])
+    listed = chain_of_steps_report.items(held[held.noise.notna()], [reel])["run"].tolist()
+    assert listed == [pages.Link("m-000-noise-0", "m-000-noise-0"), "m-001-noise-0"]
 
 
 def test_a_planted_trajectory_is_read_as_it_was_made(ambiguous):

@@ -19,10 +19,10 @@ from cos_interp.analyses.driver.caveats import CAVEATS, caveats
 from cos_interp.analyses.driver.estimates import Mean, Share
 from cos_interp.analyses.driver.findings import Finding, Number
 from cos_interp.analyses.driver.layout import LARGEST, laid_out
-from cos_interp.analyses.driver.pages import Clip, Reel, Section, Shown
+from cos_interp.analyses.driver.pages import Clip, Link, Reel, Section, Shown
 from cos_interp.reports import figures
 from cos_interp.reports.drawing import REELS, Drawing, Maps
-from cos_interp.reports.figures import scatters
+from cos_interp.reports.figures import Curve, Panel, panels, scatters
 from cos_interp.reports.html import embedded
 from cos_interp.reports.sheets import LONGEST, MOST_PIXELS, plan
 
@@ -139,6 +139,20 @@ def test_a_page_stays_within_its_size_and_says_where_the_rest_is():
     sizes = [len(clip["uri"]) for clip in made["sections"][0]["clips"]]
     assert sizes[0] > 3_000_000 and sizes[1] and sizes[2] == 0 and sum(sizes) < LARGEST
     assert made["sections"][0]["clips"][2]["file"] == "stills-still-2.png" and made["example"]["uri"]
+
+
+def test_a_wide_figure_stands_alone_and_items_are_found():
+    lines = [Curve("a", pd.DataFrame({"place": [0, 1], "mean": [0.1, 0.2]}))]
+    one = Panel("p", lines, "place", "number of steps", "solved", {0: "4", 1: "50"})
+    parts = [Section("narrow", panels([one])), Section("wide", panels([one, one]), key=True)]
+    listed = Section("items", table=pd.DataFrame({"item": [Link("a", "r"), "b"]}), reels=large()[0].reels)
+    made = laid_out([*parts, listed])
+    assert made["key"]["wide"] and not made["sections"][0]["wide"] and made["listed"] == made["sections"][2]["id"]
+    assert laid_out(parts)["listed"] is None
+    assert parts[0].figure.shown.data()["names"] == {"0": "4", "1": "50"}
+    assert parts[0].figure.shown.data()["label"] == "number of steps"
+    steps = panels([Panel("p", lines, "place", "step, sigma", "solved", {0: "0\n1.00", 1: "1\n0.50"})]).shown.data()
+    assert steps["names"] == {} and steps["label"] == "place"
 
 
 @pytest.mark.parametrize("shape", [(1, 9, 80, 80), (51, 81, 480, 832), (400, 3, 2000, 20), (2, 1, 8000, 8000)])
