@@ -418,5 +418,21 @@ MUTANTS = [Mutant(*line) for line in (
      "identity.versions() |", 'held["versions"] |', f"{SHARDS} of_other_versions"),
     ("analyses/driver/processor.py", "a run of several kinds of processor does not say so",
      "return found if len(found) > 1 else {}", "return {}", f"{SHARDS} two_kinds"),
+    # --- steps, checkpoints, lengths ---
+    ("analyses/step_budget/allocations.py", "steps are as close everywhere, whatever part is favoured",
+     "weights = np.where(dense, density, 1.0)", "weights = np.ones(len(dense))", f"{ANALYSES}/test_step_budget.py so_many_times"),
+    ("analyses/step_budget/allocations.py", "the allocation that solves least is chosen",
+     "(-found[name][0], found[name][1])", "(found[name][0], found[name][1])", f"{ANALYSES}/test_step_budget.py before_distances"),
+    ("analyses/step_budget/exported.py", "printed levels are not those before the shift",
+     "(shift - (shift - 1) * sigma)", "(shift + (shift - 1) * sigma)", f"{ANALYSES}/test_step_budget.py printed_levels"),
+    ("interp/levels.py", "a run at given levels has the timesteps of the scheduler's own",
+     "(most * given).to(times)", "(most * own).to(times)", f"{INTERP}/test_levels.py plain_diffusers"),
+    ("analyses/averaging/merged.py", "checkpoints weigh more than the last one in their mean",
+     "first[expert][name].detach().double()) / (count + 1)", "first[expert][name].detach().double()) / count",
+     f"{ANALYSES}/test_averaging.py mean_is_that"),
+    ("tasks/longer.py", "the agent of a short maze has as long a way as that of the long one",
+     "first[route[-1 - left]] = FLOOR, AGENT", "first[route[1]] = FLOOR, AGENT", f"{TASKS}/test_longer.py end_of_the_long"),
+    ("analyses/lengths/measure.py", "frames are right that come after a wrong one",
+     "int(same.argmin()) if", "int(same.sum()) if", f"{ANALYSES}/test_lengths.py from_the_first_on"),
 )]
 # fmt: on

@@ -11,6 +11,7 @@ from cos_interp.analyses.driver.settings import SuiteConfig
 from cos_interp.interp.limits import MOST_STEPS
 
 LAST, AVERAGE = "last", "average"
+WEIGHTS = "weights"  # the unit, and the kind of rows, of how far the weights are apart
 
 
 class AveragingConfig(SuiteConfig):
@@ -22,6 +23,11 @@ class AveragingConfig(SuiteConfig):
         (), description="Earlier ones, named as --model is, with commas; their weights are averaged with --model's, the last."
     )  # fmt: skip
     checkpoint_digests: tuple[str, ...] | None = Field(None, description="Content that they must have; a run fills it in.")
+
+    @property
+    def variants(self) -> list[str]:
+        """Whose weights there are: the last one's, the average's, and the other checkpoints', numbered from 1."""
+        return [LAST, AVERAGE, *(f"checkpoint {n}" for n in range(1, len(self.checkpoints) + 1))]
 
 
 class AveragingFacts(RunFacts):

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from cos_interp.analyses.averaging import AVERAGE, LAST, AveragingConfig, AveragingFacts
+from cos_interp.analyses.averaging import AVERAGE, LAST, WEIGHTS, AveragingConfig, AveragingFacts
 from cos_interp.analyses.averaging.merged import Weights, apart, averaged, weights_of, with_weights
 from cos_interp.analyses.driver.experiment import Unit, from_others
 from cos_interp.analyses.driver.facts import PIXELS
@@ -26,8 +26,6 @@ from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.placing import Placing
 from cos_interp.tasks.scorer import is_graded
-
-WEIGHTS = "weights"  # the unit of how far the weights are apart
 
 
 @dataclass(frozen=True)
@@ -42,14 +40,9 @@ class Piece:
         return WEIGHTS if self.problem is None else f"{self.variant.replace(' ', '-')}-{self.problem.name}"
 
 
-def variants(config: AveragingConfig) -> list[str]:
-    """Whose weights there are: the last one's, the average's, and the other checkpoints', numbered from 1."""
-    return [LAST, AVERAGE, *(f"checkpoint {n}" for n in range(1, len(config.checkpoints) + 1))]
-
-
 def pieces(config: AveragingConfig) -> list[tuple[Piece, list[str]]]:
     found = problems(config)
-    made = [Piece(WEIGHTS), *(Piece(variant, problem) for variant in variants(config) for problem in found)]
+    made = [Piece(WEIGHTS), *(Piece(variant, problem) for variant in config.variants for problem in found)]
     return [(piece, [piece.name]) for piece in made]
 
 
@@ -104,7 +97,7 @@ def weights_for(model: HookedVideoPipeline, config: AveragingConfig, variant: st
 
 def _made(model: HookedVideoPipeline, config: AveragingConfig, store: RunStore, piece: Piece) -> Unit:
     if piece.problem is None:
-        others = variants(config)[1:]
+        others = config.variants[1:]
         deltas = [apart(weights_of(model), weights_for(model, config, variant)) for variant in others]
         return Unit([{"kind": WEIGHTS, "variant": v, "delta": delta} for v, delta in zip(others, deltas, strict=True)])
     problem, last = piece.problem, piece.variant == LAST

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import torch
 
-from cos_interp.analyses.averaging import AVERAGE, LAST, AveragingConfig, AveragingFacts
+from cos_interp.analyses.averaging import AVERAGE, LAST, WEIGHTS, AveragingConfig, AveragingFacts
 from cos_interp.analyses.averaging.findings import by_variant, findings, same
-from cos_interp.analyses.averaging.measure import WEIGHTS, variants
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean, Share
@@ -24,7 +23,7 @@ SOURCE = "the paper's future work; weight averaging (1803.05407, 2203.05482)"
 
 def report(result: AnalysisResult[AveragingConfig], store: RunStore) -> Report:
     rows, config = result.rows, result.config
-    names = {LAST: config.model, AVERAGE: "the mean of all", **dict(zip(variants(config)[2:], config.checkpoints, strict=True))}
+    names = {LAST: config.model, AVERAGE: "the mean of all", **dict(zip(config.variants[2:], config.checkpoints, strict=True))}
     notes = [f"{variant}: {name}" for variant, name in names.items()]
     if same(rows):
         notes.append("The average makes the same videos as the last checkpoint, bit for bit: the weights are the same.")

@@ -28,7 +28,7 @@ def foresee(config: DiffConfig, outlook: Outlook) -> list[Use]:
     if "activations" in config.what:
         kept = outlook.kept([name for name in model.hook_names if name.endswith(ENDS)])
         uses.append(
-            Use("runs with the other's updates, and hers", (1 + len(stretches(model.engines))) * count, decoded=1,
+            Use("runs with the other's updates, and its own run", (1 + len(stretches(model.engines))) * count, decoded=1,
                 held=other + kept, recording=kept)
         )  # fmt: skip
     return uses

@@ -11,7 +11,8 @@ from cos_interp.analyses.driver.settings import TasksConfig
 from cos_interp.interp.limits import MOST_STEPS
 
 TASKS = ("maze", "bounce")  # of which there are longer items
-TRAINED = 9  # pixel frames of the videos that the organism was trained on
+BEYOND, WITHIN, TRAINED = "beyond", "within", "trained"  # the videos of a scene
+TRAINED_FRAMES = 9  # pixel frames of the videos that the organism was trained on
 
 
 class LengthsConfig(TasksConfig):
@@ -20,7 +21,7 @@ class LengthsConfig(TasksConfig):
     tasks: tuple[str, ...] = Field(TASKS, min_length=1, description=f"Of {', '.join(TASKS)}.")
     items: int = Field(30, ge=1, le=500, description="Scenes of each task.")
     num_inference_steps: int = Field(10, ge=2, le=MOST_STEPS, description="Denoising steps of every run.")
-    frames: int = Field(13, ge=TRAINED + 4, le=33, description="Pixel frames of the longer videos: 13, 17, 21, ...")
+    frames: int = Field(13, ge=TRAINED_FRAMES + 4, le=33, description="Pixel frames of the longer videos: 13, 17, 21, ...")
 
     @model_validator(mode="after")
     def _known(self) -> LengthsConfig:

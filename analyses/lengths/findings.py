@@ -8,7 +8,7 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import PairedShares, Share
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.rules import rules
-from cos_interp.analyses.lengths.measure import BEYOND, TRAINED, WITHIN
+from cos_interp.analyses.lengths import BEYOND, TRAINED, WITHIN
 
 
 def by_video(rows: pd.DataFrame) -> pd.DataFrame:

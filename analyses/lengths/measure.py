@@ -19,13 +19,11 @@ from cos_interp.analyses.driver.facts import PIXELS
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.problems import call_for, fits_tasks
 from cos_interp.analyses.kit.seeds import seed_for
-from cos_interp.analyses.lengths import LengthsConfig, PairFacts
+from cos_interp.analyses.lengths import BEYOND, TRAINED, WITHIN, LengthsConfig, PairFacts
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.trajectory import Run
 from cos_interp.tasks import Item, get_task, reader
 from cos_interp.tasks.longer import LongPair, long_pair
-
-BEYOND, WITHIN, TRAINED = "beyond", "within", "trained"
 
 
 @dataclass(frozen=True)

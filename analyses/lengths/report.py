@@ -9,9 +9,8 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean, Share
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.store import RunStore
-from cos_interp.analyses.lengths import LengthsConfig, PairFacts
+from cos_interp.analyses.lengths import BEYOND, TRAINED, WITHIN, LengthsConfig, PairFacts
 from cos_interp.analyses.lengths.findings import findings
-from cos_interp.analyses.lengths.measure import BEYOND, TRAINED, WITHIN
 from cos_interp.reports.figures import Curve, Panel, panels
 
 QUESTION = (

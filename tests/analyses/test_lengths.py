@@ -48,6 +48,11 @@ def test_what_is_not_solved_within_the_trained_lengths_cannot_fall():
     assert {one.verdict for one in judged(made_up(0.0, 0.0, 0.0))} == {"not testable"}
 
 
+def test_frames_are_right_from_the_first_on():
+    true = np.arange(4).reshape(4, 1, 1)
+    assert begun(true, true) == 4 and begun(np.where(true == 1, 9, true), true) == 1 and begun(true + 1, true) == 0
+
+
 @pytest.mark.parametrize("asked, said", [({"tasks": ("place",)}, "maze, bounce"), ({"frames": 15}, "13, 17, 21")])
 def test_settings_that_do_not_go_are_refused(asked, said):
     with pytest.raises(ValidationError, match=said):
