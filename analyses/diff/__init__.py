@@ -19,7 +19,7 @@ What = Literal["weights", "activations"]
 class DiffConfig(SuiteConfig):
     """Two models on the same inputs, and parts of the one put into the other."""
 
-    items: int = Field(6, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
+    items: int = Field(8, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
     num_inference_steps: int = Field(10, ge=2, le=MOST_STEPS, description="Denoising steps of every run.")
     against: str | None = Field(None, description="The other model, named as --model is; the same one with --against-lora alone.")
     against_lora: tuple[str, ...] = Field((), description="LoRA weights of the other model, PATH or PATH:scale, with commas.")

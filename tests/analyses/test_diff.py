@@ -254,7 +254,7 @@ def test_a_lora_in_one_layer_is_named(lines, tmp_path):
 def test_a_planted_layer_of_the_organism_is_named(organism, tmp_path):
     """And a twin, in whose place nothing is known, shows no region."""
     planted(organism, 5, 0.1).pipe.save_pretrained(tmp_path / "planted")
-    config = DiffConfig(against=str(tmp_path / "planted"), items=6, num_inference_steps=2, what=("weights",), steps=(1,))
+    config = DiffConfig(against=str(tmp_path / "planted"), items=8, num_inference_steps=2, what=("weights",), steps=(1,))
     _, report = run_of(config.model_copy(update={"twins": 1}), tmp_path / "run", organism)
     found = report.data["findings"][0]
-    assert found["verdict"] == "reproduced" and "layer 5" in found["statement"] and found["number"]["n"] == 12
+    assert found["verdict"] == "reproduced" and "layer 5" in found["statement"] and found["number"]["n"] == 16
