@@ -363,7 +363,12 @@ class HookedVideoPipeline:
 
         ``batch`` videos are decoded at a time, for the memory; by default large ones alone, and small ones up to 16.
         """
-        return np.concatenate([to_uint8(part) for part in self._decoded(latents, "np", batch)])
+        out, done = np.empty((0,), np.uint8), 0
+        for part in self._decoded(latents, "np", batch):  # all of them are there once, and in floats those of a part alone
+            clips = to_uint8(part)
+            out = np.empty((len(latents), *clips.shape[1:]), np.uint8) if done == 0 else out
+            out[done : done + len(clips)], done = clips, done + len(clips)
+        return out
 
     def frames(self, latents: Tensor, output_type: str = "np", batch: int | None = None) -> Any:
         """The video of latents ``[batch, channel, frame, row, col]`` as the pipeline returns it with an ``output_type``.

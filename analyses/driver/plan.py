@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +11,14 @@ from cos_interp.analyses.driver.outlook import Kept, Outlook, Use, recording_bud
 from cos_interp.analyses.driver.placed import Placed, placed
 from cos_interp.analyses.driver.settings import AnalysisConfig
 from cos_interp.interp.cache_plan import DEFAULT_BUDGET
-from cos_interp.interp.families.decoding import MOST
+from cos_interp.interp.families.decoding import MOST, PIXELS
 from cos_interp.interp.limits import shown_size
+from cos_interp.interp.planning.costs import Shape
 
 Foresee = Callable[[Any, Outlook], list[Use]]
 TWINS = "what comes on top above, too: a twin solves nothing, so that every candidate is tried and few pairs are patched"
 FLOAT, BYTE = 4, 1  # bytes of a value of a decoded video, on the way and at the end
+ROUNDED = 3  # times that a decoded video is there in floats before it is bytes: as it came, scaled, rounded
 
 
 @dataclass(frozen=True)
@@ -130,14 +133,23 @@ def _places(uses: Sequence[Use], outlook: Outlook, device: str, workers: int) ->
         "activations of a forward": shape.forward(rows), "kept of runs": max((use.held for use in uses), default=0),
         "latents of runs": (2 + branches) * (outlook.steps + 1) * shape.latent_bytes * (rows + recorded),
     }  # fmt: skip
-    pixels = min(MOST, decoded) * shape.clip_bytes * FLOAT
-    host = {"pixels": decoded * shape.clip_bytes * (FLOAT + BYTE), "finished": max((use.finished for use in uses), default=0)}
+    together = min(at_once(shape), decoded) * shape.clip_bytes
+    pixels = together * FLOAT
+    host = {
+        "pixels": decoded * shape.clip_bytes * BYTE + together * ROUNDED * FLOAT,
+        "finished": max((use.finished for use in uses), default=0),
+    }
     disk = {"run folder": (1 + config.twins) * sum(use.disk for use in uses)}
     if device == "cpu":
         each = {name: size * workers for name, size in (run | host).items()}
         return {"host": {"weights": weights, **each}, "disk": disk}
     waiting = {} if config.offload == "none" else {"weights that wait": weights}
     return {"device": {"weights": there, **run, "pixels": pixels}, "host": waiting | host, "disk": disk}
+
+
+def at_once(shape: Shape) -> int:
+    """Videos that are decoded together, see :func:`interp.families.decoding.at_a_time`."""
+    return max(1, min(MOST, PIXELS // math.prod(shape.pixels)))
 
 
 def fewer(config: AnalysisConfig, pixels: tuple[int, int, int], device: str) -> list[tuple[str, dict[str, Any]]]:

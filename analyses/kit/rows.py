@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from cos_interp.analyses.driver.planning import kind_of_device
 from cos_interp.analyses.driver.settings import AnalysisConfig
 from cos_interp.analyses.driver.workers import default_workers
 from cos_interp.interp.limits import host_memory
@@ -58,7 +59,7 @@ def fitting(engine: ExpertEngine, tokens: int, memory: float) -> int:
 def stated(config: AnalysisConfig) -> float:
     """Bytes that a run may have where it computes; infinite where nobody said."""
     said = config.limits()
-    on_host = said.get("host_memory", math.inf) / default_workers() if config.device in ("auto", "cpu") else math.inf
+    on_host = said.get("host_memory", math.inf) / default_workers() if kind_of_device(config) == "cpu" else math.inf
     return min(said.get("memory", math.inf), on_host)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from functools import cache
 
 from cos_interp.analyses.driver.outlook import Outlook, Use
+from cos_interp.analyses.driver.plan import at_once
 from cos_interp.analyses.driver.planning import kind_of_device
 from cos_interp.analyses.driver.workers import default_workers
 from cos_interp.analyses.kit.foreseen import AGAIN, OTHERS, SOME, Nothing, blocks_of_rows, groups, tried
@@ -20,11 +20,8 @@ from cos_interp.analyses.patching.cells import asked_layers, cells, is_euler, si
 from cos_interp.analyses.patching.pieces import OWN, Piece, pairs_of, span_of, steps_of
 from cos_interp.analyses.patching.recordings import foreseen
 from cos_interp.interp.cache_plan import DEFAULT_BUDGET
-from cos_interp.interp.families.decoding import MOST as VIDEOS
-from cos_interp.interp.families.decoding import PIXELS
 from cos_interp.interp.limits import host_memory
 from cos_interp.interp.patches import Donor, Patch
-from cos_interp.interp.planning.costs import Shape
 from cos_interp.interp.sweeping import spanned
 
 UNFOUND = "fewer where blocks show no effect"
@@ -83,11 +80,6 @@ def use_of(config: PatchingConfig, outlook: Outlook, asked: Sequence[Piece]) -> 
         f"patched runs, {count} rows", rows=rows_of(config, outlook), held=_shared(outlook, config), kept=kept,
         decoded=min(at_once(shape), most) if judged else 1, disk=disk, finished=FILE * most * shape.latent_bytes,
     )  # fmt: skip
-
-
-def at_once(shape: Shape) -> int:
-    """Videos that are decoded together, see :func:`interp.families.decoding.at_a_time`."""
-    return max(1, min(VIDEOS, PIXELS // math.prod(shape.pixels)))
 
 
 def _shared(outlook: Outlook, config: PatchingConfig) -> int:

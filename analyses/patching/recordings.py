@@ -125,12 +125,12 @@ def _chosen(
     model: HookedVideoPipeline, config: PatchingConfig, store: RunStore, kept: Mapping[str, Gives], use: Callable[[Outlook], Use]
 ) -> Placed:  # fmt: skip
     """As the plan of the run has it; where they are small, or nothing tells how the loop runs, where they are computed."""
-    near = Placed("device", (recording_budget(config),), 0)
-    outlook, device = Outlook.of(model, config), kind_of_device(config)
+    near, device = Placed("device", (recording_budget(config),), 0), kind_of_device(config)
     workers = store.processes if device == "cpu" else 1
-    if not config.limits() and workers * RUNS * max(map(partial(_at_most, outlook), kept.values())) <= SMALL:
-        return near
     try:
+        outlook = Outlook.of(model, config)
+        if not config.limits() and workers * RUNS * max(map(partial(_at_most, outlook), kept.values())) <= SMALL:
+            return near
         plan = planned(lambda _, given: [use(given)], outlook, device, limits_of(config, device, store.folder), workers)
     except InterpError:
         return near
