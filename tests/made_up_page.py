@@ -10,8 +10,8 @@ import pandas as pd
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.facts import Facts, LeftOut
-from cos_interp.analyses.driver.kept import looked_into, thumbnails
 from cos_interp.analyses.driver.pages import Overlay, Reel, Shown
+from cos_interp.analyses.driver.thumbnails import looked_into, thumbnails
 from cos_interp.analyses.patching import PairFacts, PatchingConfig, SideFacts
 from cos_interp.analyses.patching.report import page
 from cos_interp.reports.drawing import REELS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 from torch import Tensor
 
 from cos_interp.analyses.driver.base import AnalysisResult
@@ -22,50 +20,8 @@ FRAMES = "frames"  # the tensor of the clips
 READ = {"outcome": "answer", "whose": "answer", "status": "reads"}  # columns of verdicts, in words
 ANSWERS = {"target": "its own", "donor": "the donor's", "other": "another one", "undecided": "none that can be read"}
 KEPT, SMALL = 3, 4_000_000  # items of a task whose clips are kept where a clip has at most so many bytes; else the first
-THUMB, THUMB_FRAMES, OF_A_REEL = 48, 5, 128  # pixels, frames, and clips of a picture
 Clip = tuple[str, int | None, np.ndarray]  # what it is, the place of its row in the unit, [pixel frame, height, width, 3]
 Where = Mapping[str, str | int]
-
-
-def small_size(height: int, width: int) -> tuple[int, int]:
-    """Height and width of a small clip: a whole part of the clip's own, so that what is drawn in blocks stays sharp."""
-    part = -(-min(height, width) // THUMB)
-    return max(1, height // part), max(1, width // part)
-
-
-def thumbnail(clip: np.ndarray) -> np.ndarray:
-    """A clip ``[pixel frame, height, width, 3]``, small enough to be kept of every run: some of its frames, the shorter side of
-    at most THUMB pixels."""
-    frames, height, width, _ = clip.shape
-    picked = sorted({round(k) for k in np.linspace(0, frames - 1, min(THUMB_FRAMES, frames))})
-    size = small_size(height, width)[::-1]
-    return np.stack([np.asarray(Image.fromarray(clip[k]).resize(size, Image.Resampling.BOX)) for k in picked])
-
-
-def thumbnail_bytes(frames: int, height: int, width: int) -> int:
-    """What a :func:`thumbnail` of a video of this size takes."""
-    return min(THUMB_FRAMES, frames) * math.prod(small_size(height, width)) * 3
-
-
-def thumbnails(made: Sequence[tuple[Shown, np.ndarray]]) -> list[Reel]:
-    """Many small clips as reels that figures look into, by their size and so many a reel."""
-    of_size: dict[tuple[int, ...], list[tuple[Shown, np.ndarray]]] = {}
-    for shown, clip in made:
-        of_size.setdefault(clip.shape, []).append((shown, clip))
-    parts = [same[k : k + OF_A_REEL] for same in of_size.values() for k in range(0, len(same), OF_A_REEL)]
-    return [
-        Reel(f"small clips {n}", "", np.stack([clip for _, clip in part]), [shown for shown, _ in part], looked_up=True)
-        for n, part in enumerate(parts, 1)
-    ]
-
-
-def looked_into(reels: Sequence[Reel], axis: str) -> dict[str | int, tuple[str, ...]]:
-    """The reels in which each value of an axis is to be seen."""
-    found: dict[str | int, dict[str, None]] = {}
-    for reel in reels:
-        for row in reel.rows:
-            found.setdefault(row.at[axis], {})[reel.name] = None
-    return {value: tuple(names) for value, names in found.items()}
 
 
 def keeps(index: int, clip_bytes: int) -> bool:
@@ -124,7 +80,7 @@ def reads(row: Row) -> tuple[str, str] | None:
 
 
 def kept_clips(result: AnalysisResult, store: RunStore, kind: type[Showing] = Showing) -> Iterator[Kept]:
-    """Of every unit that kept clips; those of runs from before 0.2, which do not say of which rows they are, have none."""
+    """Of every unit that kept clips. Those of a run that does not yet say of which rows they are have no rows."""
     for unit, facts in result.units_of(kind).items():
         if not facts.shown or FRAMES not in facts.axes:
             continue

@@ -18,7 +18,7 @@ from cos_interp.tasks.video import played_at
 
 LARGEST = 8_000_000  # bytes of a page
 AROUND = 200_000  # of them for style, script and words
-WIDE = 620  # points of a figure, from which on it stands alone on the first screen
+WIDE = 700  # points of a figure, from which on it stands alone on the first screen
 MOST_ROWS = 500  # of a table on the page
 MOST_NAMED = 32  # clips in the alternative text of a picture
 MOST_SHADES = 1_000_000  # of maps that are laid over a video, a byte each

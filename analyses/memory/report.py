@@ -50,7 +50,7 @@ READINGS = {
     "kept_other": "frames with another object right",
     "solved": "solved",
 }
-SAID = {"frames with the object right": "kept", "with another object right": "kept_other", "change of the latent": "change"}
+SAID = {"object kept": "kept", "other object kept": "kept_other", "latent changed by": "change"}
 VIDEOS = (
     "Final videos with attention to some tokens cut in all steps and layers, beside the untouched one. Table: what is read in "
     "them, of every item that was cut; those with a link have their videos here."

@@ -47,7 +47,7 @@ VIDEOS = (
     "Final videos with noise in all frames at one step, and in one latent frame at every step, beside the undisturbed one. "
     "Table: what is read in them, of every item; those with a link have their videos here."
 )
-SAID = {"distance to the undisturbed latent": "distance"}
+SAID = {"distance to undisturbed": "distance"}
 
 
 def scored(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:

@@ -11,8 +11,8 @@ import torch
 
 from cos_interp.analyses.driver.experiment import Unit
 from cos_interp.analyses.driver.facts import PIXELS
-from cos_interp.analyses.driver.kept import thumbnail
 from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.driver.thumbnails import thumbnail
 from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps
 from cos_interp.analyses.probing import ENTRY, ClipFacts, ProbesConfig
 from cos_interp.interp.model import HookedVideoPipeline

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cos_interp.analyses.driver.kept import thumbnail_bytes
 from cos_interp.analyses.driver.outlook import Outlook, Use
+from cos_interp.analyses.driver.thumbnails import thumbnail_bytes
 from cos_interp.analyses.kit.problems import problems
 from cos_interp.analyses.probing import ProbesConfig
 from cos_interp.analyses.probing.data import hook_names, steps_of, targets_of

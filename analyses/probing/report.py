@@ -11,8 +11,8 @@ from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
-from cos_interp.analyses.driver.kept import looked_into, thumbnails
 from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.driver.thumbnails import looked_into, thumbnails
 from cos_interp.analyses.probing import TransferFacts
 from cos_interp.analyses.probing.data import SMALL_CLIP, dataset
 from cos_interp.analyses.probing.findings import Depth, eligible, order_findings, selectivity, use_findings

@@ -237,9 +237,10 @@ def middle_of(layers: tuple[int, ...], count: int) -> int:
 
 def _sides_shown(grid: Grid, index: int) -> list[Clip]:
     """The videos of the run that receives and of the one that gives; none of a pair whose clips are not kept."""
-    sides = {"receives": grid.target, "gives": grid.donor}
-    made: list[Clip] = [(name, None, _decoded(grid, side.recording.run.latents)) for name, side in sides.items()]
-    return made if keeps(index, made[0][2].nbytes) else []
+    own = _decoded(grid, grid.target.recording.run.latents)
+    if not keeps(index, own.nbytes):
+        return []
+    return [("receives", None, own), ("gives", None, _decoded(grid, grid.donor.recording.run.latents))]
 
 
 def _decoded(grid: Grid, latent: Tensor) -> np.ndarray:

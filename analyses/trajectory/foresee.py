@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cos_interp.analyses.driver.kept import thumbnail_bytes
 from cos_interp.analyses.driver.outlook import Outlook, Use
+from cos_interp.analyses.driver.thumbnails import thumbnail_bytes
 from cos_interp.analyses.kit.problems import chosen_steps, problems
 from cos_interp.analyses.trajectory import TrajectoryConfig
 from cos_interp.analyses.trajectory.measure import EXACT, KEPT, layers_of

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from cos_interp.analyses.driver.experiment import Unit, each_unit
 from cos_interp.analyses.driver.facts import PIXELS
-from cos_interp.analyses.driver.kept import thumbnail
 from cos_interp.analyses.driver.store import Row
+from cos_interp.analyses.driver.thumbnails import thumbnail
 from cos_interp.analyses.kit import belief
 from cos_interp.analyses.kit.candidates import Candidates, candidates
 from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps, each_problem, fits, judge, verdict_columns

@@ -14,9 +14,9 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding
-from cos_interp.analyses.driver.kept import looked_into, thumbnails
 from cos_interp.analyses.driver.statistics import curve, mean_number
 from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.driver.thumbnails import looked_into, thumbnails
 from cos_interp.analyses.trajectory import ESTIMATES, FINALS, STATES, TrajectoryFacts
 from cos_interp.analyses.trajectory.separation import chance_separation, separation
 from cos_interp.analyses.trajectory.told import NOISE, by_item

@@ -13,20 +13,8 @@ from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import Unit
 from cos_interp.analyses.driver.facts import RunFacts, Showing
-from cos_interp.analyses.driver.kept import (
-    KEPT,
-    OF_A_REEL,
-    SMALL,
-    keeps,
-    kept,
-    kept_clips,
-    looked_into,
-    reads,
-    thumbnail,
-    thumbnail_bytes,
-    thumbnails,
-    videos,
-)
+from cos_interp.analyses.driver.kept import KEPT, SMALL, keeps, kept, kept_clips, reads, videos
+from cos_interp.analyses.driver.thumbnails import OF_A_REEL, looked_into, thumbnail, thumbnail_bytes, thumbnails
 from cos_interp.analyses.noise import NoiseConfig, label
 from cos_interp.analyses.self_correction.measure import shown_steps
 

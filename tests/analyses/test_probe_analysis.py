@@ -22,6 +22,7 @@ from cos_interp.analyses.kit.pairs import Pair, Recorder, find_pair
 from cos_interp.analyses.probing import ProbesConfig
 from cos_interp.analyses.probing.findings import Depth, decided_at, order_findings, selectivity, use_findings
 from cos_interp.analyses.probing.following import followed
+from cos_interp.analyses.probing.report import small_clips
 from cos_interp.analyses.probing.use import Reader, changed, edited, exchanged, kind_of, steps_of_span, told
 from cos_interp.interp import HookedVideoPipeline
 from cos_interp.interp.errors import InterpError
@@ -57,6 +58,9 @@ def test_the_experiment_on_the_organism(organism, tmp_path):
         "probes.use-reasoning",
     }
     assert any("hidden_identity" in note for note in report.data["notes"])
+    (small,) = small_clips(RunStore(tmp_path / "run"), [unit for unit in result.units if unit.startswith("clip-")])
+    assert sorted(row.at["clip"] for row in small.rows) == sorted(rows[rows.table == "clip"].problem) and small.looked_up
+    assert small.clips.shape == (16, 5, 40, 40, 3) and small.clips.std((1, 2, 3, 4)).min() > 0
     assert result.units["transfer-on_path"].axes["matrix"] == ("train cell", "test cell")
     assert RunStore(tmp_path / "run").verify() == []
     page = (tmp_path / "run/report.html").read_text()

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from players import players
 from support import build_tiny, tiny_call
 
 from cos_interp.analyses.driver import experiment
@@ -19,6 +20,7 @@ from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.driver.twins import twin_of
 from cos_interp.analyses.kit import belief
 from cos_interp.analyses.kit.candidates import Candidates
+from cos_interp.analyses.kit.problems import arguments, problems
 from cos_interp.analyses.trajectory import TrajectoryConfig
 from cos_interp.analyses.trajectory import measure as trajectory_map
 from cos_interp.analyses.trajectory import report as trajectory_report
@@ -214,6 +216,16 @@ def test_a_run_on_the_organism(organism, tmp_path):
     assert len(points) == 3 * 2 * 3 * 3 and points[["x", "y"]].notna().all(axis=None)  # spaces, methods, runs, steps
     kept = RunStore(tmp_path / "run").tensors("maze-000")
     assert kept["x_t"].shape == (3, 3, trajectory_map.KEPT)
+    (small,) = players(report.html).values()  # what the points show: three estimates and the final video of each run
+    assert [row["at"]["run"] for row in small["rows"]] == [f"maze-000, noise {n}" for n in range(3) for _ in range(4)]
+    assert [row["at"].get("step") for row in small["rows"]] == [0, 2, 5, None] * 3
+    assert [row["told"]["reads"] for row in small["rows"][3::4]] == [run["status"] for run in result.units["maze-000"].runs]
+    problem = problems(config)[0]
+    again = organism.run(**arguments(organism, config, problem, problem.noise(1)))
+    for clip, latent in ((kept["finals"][1], again.latents), (kept["estimates"][1, 1], again.x0hat[2])):
+        whole = organism.decode(latent)[0][[0, 2, 4, 6, 8]].astype(float)
+        halved = whole.reshape(5, 40, 2, 40, 2, 3).mean((2, 4))
+        assert np.abs(clip.numpy() - halved).max() <= 1
 
 
 def test_own_prompts_on_another_pipeline(tmp_path):
