@@ -321,6 +321,7 @@ def report_findings(
 def report_account(
     runs: Annotated[list[Path], typer.Argument(help="Runs of posterior, seed-choice, circuit or steering, or dossiers.")],
     out: Annotated[Path, typer.Option(help="Markdown file; figures go to media beside it.")] = Path("plan.md"),
+    opening: Annotated[Path | None, typer.Option(help="A text file that stands before the chapters.")] = None,
 ) -> None:
     """Where a plan comes from, as several runs find it: an article with their figures, numbers and commands.
 
@@ -332,7 +333,7 @@ def report_account(
     for chapter in made:
         if chapter.figure is not None:
             write_file(out.parent / "media" / chapter.figure[0], chapter.figure[1].encode())
-    write_file(out, account.article(made).encode())
+    write_file(out, account.article(made, opening.read_text(encoding="utf-8") if opening else "").encode())
     typer.echo(f"Account: {out.resolve()}")
 
 

@@ -67,9 +67,9 @@ def chapters(runs: Sequence[LoadedRun], known: Mapping[str, Entry]) -> list[Chap
     return [Chapter(name, held, report_of(held[0].folder, known)) for name, held in of.items() if held]
 
 
-def article(made: Sequence[Chapter]) -> str:
-    """The account in Markdown; figures lie in ``media`` beside it."""
-    out = ["# Where does a plan come from?", "", PREFACE, ""]
+def article(made: Sequence[Chapter], opening: str = "") -> str:
+    """The account in Markdown; figures lie in ``media`` beside it. ``opening``: what stands before it, in the writer's own words."""
+    out = ["# Where does a plan come from?", "", *([opening.strip(), ""] if opening else []), PREFACE, ""]
     for number, chapter in enumerate(made, 1):
         out += [f"## {number}. {CHAPTERS[chapter.name]}", "", *_body(chapter)]
     return "\n".join(out).rstrip() + "\n"
