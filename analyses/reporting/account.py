@@ -68,7 +68,7 @@ def chapters(runs: Sequence[LoadedRun], known: Mapping[str, Entry]) -> list[Chap
 
 
 def article(made: Sequence[Chapter], opening: str = "") -> str:
-    """The account in Markdown; figures lie in ``media`` beside it. ``opening``: what stands before it, in the writer's own words."""
+    """The account in Markdown; figures lie in ``media`` beside it. ``opening``: what stands before the chapters."""
     out = ["# Where does a plan come from?", "", *([opening.strip(), ""] if opening else []), PREFACE, ""]
     for number, chapter in enumerate(made, 1):
         out += [f"## {number}. {CHAPTERS[chapter.name]}", "", *_body(chapter)]
