@@ -27,6 +27,7 @@ CHAPTERS = {
     "circuit": "Which parts read and carry it",
     "steering": "One vector, without a donor",
 }
+FOUND = ("The circuit:", "The place:")  # how a line of a report begins that says what was found
 PREFACE = (
     "How a video diffusion transformer comes to its answer, from the noise to the video, as the runs below found it. Effects are "
     "of the final latent: 0, nothing moved; 1, the other run's. Intervals are 95 %, over items or pairs that no rule and no "
@@ -36,16 +37,16 @@ PREFACE = (
 
 @dataclass(frozen=True)
 class Chapter:
-    """The runs of one experiment, and the report of the first, which its figure is of."""
+    """The runs of one experiment, and what each reports. Its figure is of the first."""
 
     name: str
     runs: Sequence[LoadedRun]
-    first: Report
+    reports: Sequence[Report]
 
     @property
     def figure(self) -> tuple[str, str] | None:
         """File name and drawing of its first figure."""
-        found = next(iter(self.first.figures.items()), None)
+        found = next(iter(self.reports[0].figures.items()), None)
         return None if found is None else (f"plan-{self.name}.svg", found[1])
 
 
@@ -64,7 +65,7 @@ def chapters(runs: Sequence[LoadedRun], known: Mapping[str, Entry]) -> list[Chap
     if not runs:
         raise RunError("no run was given: give run folders of " + ", ".join(CHAPTERS))
     of = {name: [run for run in runs if run.name == name] for name in CHAPTERS}
-    return [Chapter(name, held, report_of(held[0].folder, known)) for name, held in of.items() if held]
+    return [Chapter(name, held, [report_of(run.folder, known) for run in held]) for name, held in of.items() if held]
 
 
 def article(made: Sequence[Chapter], opening: str = "") -> str:
@@ -77,12 +78,12 @@ def article(made: Sequence[Chapter], opening: str = "") -> str:
 
 def _body(chapter: Chapter) -> Iterator[str]:
     first = chapter.runs[0]
-    yield from (chapter.first.told.get("question", ""), "")
+    yield from (chapter.reports[0].told.get("question", ""), "")
     if (said := answer(first.findings)) is not None:
         yield from (f"**{_of(first)}: {said.sentence()}**", "")
-    for note in chapter.first.lines:
-        if note.startswith("The circuit:"):
-            yield from (note, "")
+    for run, made in zip(chapter.runs, chapter.reports, strict=True):
+        yield from (f"- {_of(run)}: {line[0].lower()}{line[1:]}" for line in made.lines if line.startswith(FOUND))
+    yield ""
     if chapter.figure is not None:
         yield from (f"![{CHAPTERS[chapter.name]}, {_of(first)}](media/{chapter.figure[0]})", "")
     for key in dict.fromkeys(finding.key for run in chapter.runs for finding in run.findings):
