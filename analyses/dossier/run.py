@@ -111,7 +111,7 @@ def run_and_report(
     with experiment.threads(1 if workers != 1 else None) as count:
         asked = identity.of(NAME, config, model, count, given)
         with RunStore.open(folder, asked, fresh, ENTRY.facts, accept_versions, parts=names) as store:
-            ways = {"model": model, "workers": workers, "accept_versions": accept_versions}
+            ways = {"model": model, "loaded": not given, "workers": workers, "accept_versions": accept_versions}
             failed = _each(entries, budget, config, store, ways, progress)
             units = {entry.name: store.finished(entry.name)[1] for entry in entries if entry.name not in failed} | failed
             result = AnalysisResult(NAME, config, pd.DataFrame(), store.facts() or {}, units)

@@ -172,11 +172,12 @@ def ordered(experiment: Experiment, config: Any, pieces: Pieces) -> list[Pieces]
 
 @dataclass(frozen=True)
 class Ways:
-    """How a run is computed, which changes no number. ``model``: a loaded one instead of the settings' own. ``ahead``: told the
-    settings and the model of a run before it begins; not of one that goes on, nor of its twins. ``shard``: the share of the work
-    that is done."""
+    """How a run is computed, which changes no number. ``model``: a loaded one instead of the settings' own; ``loaded``: whether
+    it is that of the settings all the same. ``ahead``: told the settings and the model of a run before it begins; not of one that
+    goes on, nor of its twins. ``shard``: the share of the work that is done."""
 
     model: HookedVideoPipeline | None = None
+    loaded: bool = False
     fresh: bool = False
     workers: int | None = None
     progress: Progress = lambda done, total, what: None
@@ -282,7 +283,7 @@ def begin(experiment: Experiment, config: AnalysisConfig, folder: Path, ways: Wa
     workers = default_workers() if ways.workers is None else ways.workers
     derived = [unit for piece, units in pieces if experiment.needs(config, piece) for unit in units]
     with threads(1 if workers > 1 else None) as count:
-        asked = identity.of(experiment.name, config, model, count, ways.model is not None, watch.held)
+        asked = identity.of(experiment.name, config, model, count, ways.model is not None and not ways.loaded, watch.held)
         parts = twins.names(config.twins)
         with RunStore.open(
             folder, asked, ways.fresh, experiment.facts, ways.accept_versions, derived, parts, ways.shard
