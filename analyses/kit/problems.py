@@ -203,16 +203,20 @@ def fits_tasks(model: HookedVideoPipeline, instead: str) -> None:
     """InterpError for a model whose own size or number of frames is none that the tasks are drawn in; ``instead``: what to give
     in their place."""
     asked = SIZE | own_size(model.pipe, model.defaults)
-    if (frames := asked["num_frames"]) != (own := grid.FRAMES):
-        raise InterpError(
-            f"{model.name} makes {frames} frames, and the tasks' videos have {own}: give --num-frames {own}, {instead}"
-        )
-    height, width = grid.ROWS * grid.DOTS, grid.COLS * grid.DOTS
+    height, width, own = grid.ROWS * grid.DOTS, grid.COLS * grid.DOTS, grid.FRAMES
+    times = max(1, min(asked["height"] // height, asked["width"] // width))
+    makes, wants, give = [], [], []
     if asked["height"] % height or asked["width"] % width:
-        times = max(1, min(asked["height"] // height, asked["width"] // width))
+        makes.append(f"{asked['width']}x{asked['height']} pixels")
+        wants.append(f"drawn on {width}x{height} or a whole multiple of it")
+        give.append(f"--size {times * width}x{times * height}")
+    if (frames := asked["num_frames"]) != own:
+        makes.append(f"{frames} frames")
+        wants.append(f"videos of {own} frames")
+        give.append(f"--num-frames {own}")
+    if makes:
         raise InterpError(
-            f"{model.name} makes {asked['width']}x{asked['height']} pixels, and the tasks are drawn on {width}x{height} or a "
-            f"whole multiple of it: give --size {times * width}x{times * height}, {instead}"
+            f"{model.name} makes {' and '.join(makes)}, and the tasks are {' and '.join(wants)}: give {' '.join(give)}, {instead}"
         )
 
 

@@ -68,5 +68,7 @@ def test_a_picture_that_is_there_at_step_0_does_not_form(tmp_path):
 @pytest.mark.parametrize("frames", [1, 13])
 def test_the_tasks_items_in_videos_of_other_lengths_are_refused_before_a_run(frames, organism, monkeypatch):
     monkeypatch.setitem(organism.defaults, "num_frames", frames)
-    with pytest.raises(InterpError, match=f"makes {frames} frames, and the tasks' videos have 9: give --num-frames 9, --prompts"):
+    with pytest.raises(
+        InterpError, match=f"makes {frames} frames, and the tasks are videos of 9 frames: give --num-frames 9, --prompts"
+    ):
         load("chain-of-steps").check(ChainOfStepsConfig(num_frames=frames), organism)

@@ -119,7 +119,9 @@ def test_the_size_is_the_pipelines_own():
 
 def test_tasks_are_not_drawn_at_an_own_size_that_does_not_fit(tmp_path):
     model = HookedVideoPipeline.from_pipeline(tiny.build("wan2.1"))
-    with pytest.raises(InterpError, match=r"makes 832x480 pixels.*give --size 480x480, --prompts FILE"):
+    with pytest.raises(
+        InterpError, match=r"makes 832x480 pixels and 81 frames, .* give --size 480x480 --num-frames 9, --prompts F"
+    ):
         analyses.run("chain-of-steps", model=model, out=tmp_path / "run", workers=1)
 
 
