@@ -47,7 +47,7 @@ class Chapter:
     def figure(self) -> tuple[str, str] | None:
         """File name and drawing of its first figure."""
         found = next(iter(self.reports[0].figures.items()), None)
-        return None if found is None else (f"plan-{self.name}.svg", found[1])
+        return None if found is None else (f"{self.name}.svg", found[1])
 
 
 def folders(given: Sequence[Path]) -> Iterator[Path]:
