@@ -94,8 +94,9 @@ def _screening(result: AnalysisResult, looks: pd.DataFrame, sigmas: Sequence[flo
     where = (
         "nowhere" if found.empty else f"at step {int(found.step.iloc[0])}, which costs {found.compute.iloc[0]:.2f} whole runs,"
     )
+    solves = Mean(found.screened, bounds=(0, 1)).number()
     return result.judge(
-        f"commitment.{key}", Mean(found.gain),
-        f"finishing only the seed that looks best {where} solves {Mean(found.screened).number()}, more than the control by",
-        Mean(found.control).number(), unfit,
+        f"commitment.{key}", Mean(found.gain, bounds=(-1, 1)),
+        f"finishing only the seed that looks best {where} solves {solves}, more than the control by",
+        Mean(found.control, bounds=(0, 1)).number(), unfit,
     )  # fmt: skip

@@ -14,7 +14,8 @@ PREFACE = (
     "Reproduced: the interval (95 %, over n items) of the number that decides lies above the smallest effect of interest, and "
     "beyond what models of random weights (twins) show; refuted: wholly below it; undecided: neither; not testable: too few "
     "items, or the experiment did not do what it says. Over the primary claims of a model the false discovery rate is held at "
-    "5 % (Benjamini-Hochberg)."
+    "5 % (Benjamini-Hochberg). A twin without a value (n = 0) has no item of which the question can be asked, since it solves "
+    "none: it neither supports nor opposes a claim."
 )
 SEVERAL = (
     "With several models or runs, a claim has the verdict that all of them have, of those on items that no rule has seen where "

@@ -228,9 +228,14 @@ class Mean(Estimate):
             return math.nan, math.nan
         if self.normal or self.n < self.least:
             low, high = stats.t.interval(level, self.n - 1, self.value, self._error)
-            return float(low), float(high)
+            return self._within(low, high)
         below, above = np.quantile(self._studentized, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
-        return float(self.value - above * self._error), float(self.value - below * self._error)
+        return self._within(self.value - above * self._error, self.value - below * self._error)
+
+    def _within(self, low: float, high: float) -> tuple[float, float]:
+        """An interval, no end of which lies where the quantity cannot."""
+        least, most = self.bounds or (-math.inf, math.inf)
+        return max(float(low), least), min(float(high), most)
 
 
 class Statistic(Estimate):

@@ -82,11 +82,12 @@ def _weight(result: AnalysisResult, rows: pd.DataFrame) -> Finding:
     found = by_way(moved_to(rows), "weight")
     untouched = rows[rows.kind == "noise"].set_index("problem").weight.astype(float).reindex(found.index)
     best = found[CONTROLS].assign(untouched=untouched).max(axis=1)
+    shown = Mean(found.toward, bounds=(0, 1)).number()
     return result.judge(
-        "seed-choice.weight", Mean(found.toward - best),
-        f"the other video's weight in the final latent is {Mean(found.toward).number()} with the noise at +{CLAIM_AT:g} SD; more "
-        "than with any control by",
-        Mean(best).number(),
+        "seed-choice.weight", Mean(found.toward - best, bounds=(-1, 1)),
+        f"the other video's weight in the final latent is {shown} with the noise at +{CLAIM_AT:g} SD; more than with any control "
+        "by",
+        Mean(best, bounds=(0, 1)).number(),
     )  # fmt: skip
 
 
@@ -94,10 +95,10 @@ def _noise(result: AnalysisResult, fit: pd.DataFrame) -> Finding:
     found = fit[fit.kind == "noise"]
     named, chance = (found.set_index("problem")[name].astype(float) for name in ("named", "chance"))
     return result.judge(
-        "seed-choice.noise", Mean(named - chance),
+        "seed-choice.noise", Mean(named - chance, bounds=(-1, 1)),
         f"an ideal observer of the first state names the run's answer in {Share(named).number()}; more often than from "
         "other noises by",
-        Mean(chance).number(),
+        Mean(chance, bounds=(0, 1)).number(),
     )  # fmt: skip
 
 

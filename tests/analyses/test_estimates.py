@@ -226,3 +226,12 @@ def test_so_many_items_as_are_needed_decide_four_times_in_five():
     assert needed == pytest.approx((2.8 / 0.5) ** 2 * pilot.items.var(), abs=2)
     found = np.mean([Mean(chance.normal(0.5, pilot.items.std(), needed), normal=True).interval()[0] > 0 for _ in range(800)])
     assert found == pytest.approx(0.8, abs=0.04)
+
+
+def test_no_end_of_an_interval_lies_where_the_quantity_cannot():
+    """Nearly constant weights and one outlier, of which resamples say little: the bootstrap's end is far outside."""
+    values = [*(1e-4 * n for n in range(23)), 0.95]
+    assert Mean(values).interval()[1] > 1
+    low, high = Mean(values, bounds=(0, 1)).interval()
+    assert low == 0 and high == 1
+    assert Mean(np.linspace(0.9, 1, 9), normal=True, bounds=(0, 1)).interval()[1] <= 1
