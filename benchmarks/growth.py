@@ -25,7 +25,7 @@ def measure() -> dict[str, float]:
         "layers": _twice(lambda: kept(shallow), lambda: kept(deep)),
         "tokens": _twice(lambda: kept(shallow, width=128), lambda: kept(shallow, width=256)),
         "names, given one by one": _twice(lambda: kept(deep, names[::2]), lambda: kept(deep, names)),
-        "matching of names": _twice(lambda: deep.matching(names[::2] * 4), lambda: deep.matching(names * 4)),
+        "names to match": _twice(lambda: deep.matching(names[::2] * 4), lambda: deep.matching(names * 4)),
         "rows": _twice(*(lambda n=n: kept(shallow, prompt=["go"] * n, seed=list(range(n))) for n in (4, 8))),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ def probes() -> dict[str, Timed]:
 
 
 def gradients() -> dict[str, Any]:
-    """A gradient map of a seed pair, every layer and step by token frames: its cost in generations and its agreement with exact
+    """A gradient map of a seed pair, every layer and step by token frames: its CPU time in generations and its agreement with exact
     cells, all of them (Spearman, sign, share of the largest tenth that is the map's largest tenth)."""
     from scipy.stats import spearmanr
 
@@ -64,9 +65,11 @@ def gradients() -> dict[str, Any]:
     along = along / along.square().sum()
     metric = lambda latents: ((latents.double() - target.run.latents.double()) * along).sum()
     patches = [patch for layer in range(hooked.layers) for patch in _by_frame(hooked, donor, layer)]
-    before = hooked.block_calls
+    began = time.process_time()
     guessed = np.array(attribute(hooked, target, patches, metric))
-    generations = (hooked.block_calls - before) / (STEPS * hooked.layers)
+    between = time.process_time()
+    hooked.run(seed=0, **call)
+    generations = (between - began) / (time.process_time() - between)
     with torch.no_grad():
         exact = np.array([float(metric(replay(hooked, target, [patch]))) for patch in patches])
     tenth = max(1, len(exact) // 10)
