@@ -55,7 +55,7 @@ def probes() -> dict[str, Timed]:
 
 
 def gradients() -> dict[str, Any]:
-    """A gradient map of a seed pair, every layer and step by token frames: its CPU time in generations and its agreement with exact
+    """A gradient map of a seed pair, every layer and step by token frames: CPU time in generations, and agreement with the exact
     cells, all of them (Spearman, sign, share of the largest tenth that is the map's largest tenth)."""
     from scipy.stats import spearmanr
 
