@@ -7,7 +7,7 @@ run itself. From it a schedule; on the other items it stands against one that sa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 
 from cos_interp.analyses.acceleration import AccelerationConfig, Method, ScheduleFacts
 from cos_interp.analyses.acceleration.saving import Plan, saved_runs
@@ -16,43 +16,15 @@ from cos_interp.analyses.driver.experiment import Unit, from_others
 from cos_interp.analyses.driver.facts import RunFacts
 from cos_interp.analyses.driver.statistics import distance
 from cos_interp.analyses.driver.store import Row, RunStore
+from cos_interp.analyses.kit import choice
+from cos_interp.analyses.kit.choice import SCHEDULE, Piece, choosing
 from cos_interp.analyses.kit.problems import Problem, arguments, fits, judge_latents, problems
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
 
-SCHEDULE = "schedule"  # the unit in which the maps are put together
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A problem, mapped or tested; or, without one, the choice."""
-
-    stage: str
-    problem: Problem | None = None
-
-    @property
-    def name(self) -> str:
-        return SCHEDULE if self.problem is None else f"{self.stage}-{self.problem.name}"
-
-
-def chooses(problem: Problem) -> bool:
-    """Every second problem of its task, from the first on."""
-    return problem.index % 2 == 0
-
-
-def pieces(config: AccelerationConfig) -> list[tuple[Piece, list[str]]]:
-    found = problems(config)
-    maps, tests = ([p for p in found if chooses(p) == half] for half in (True, False))
-    made = [*(Piece("map", p) for p in maps), Piece(SCHEDULE), *(Piece("test", p) for p in tests)]
-    return [(piece, [piece.name]) for piece in made]
-
-
-def needs(config: AccelerationConfig, piece: Piece) -> Sequence[str]:
-    """All maps come before the choice, and the choice before its tests."""
-    if piece.stage == "test":
-        return [SCHEDULE]
-    return [] if piece.stage == "map" else [Piece("map", p).name for p in problems(config) if chooses(p)]
+STAGE = "map"  # of the problems that choose
+pieces, needs = partial(choice.pieces, stage=STAGE), partial(choice.needs, stage=STAGE)
 
 
 def check(config: AccelerationConfig, model: HookedVideoPipeline) -> None:
@@ -73,7 +45,7 @@ def interval_of(config: AccelerationConfig, method: Method) -> int | None:
 def _made(model: HookedVideoPipeline, config: AccelerationConfig, store: RunStore, piece: Piece) -> Unit:
     if piece.problem is None:
         return Unit([], facts=_chosen(model, config, store))
-    mapped = piece.stage == "map"
+    mapped = piece.stage == STAGE
     return (_mapped if mapped else _tested)(model, config, store, piece.problem)
 
 
@@ -97,7 +69,7 @@ def _mapped(model: HookedVideoPipeline, config: AccelerationConfig, store: RunSt
 
 def _chosen(model: HookedVideoPipeline, config: AccelerationConfig, store: RunStore) -> ScheduleFacts:
     """The schedules from the maps of all problems that choose."""
-    rows = [row for p in problems(config) if chooses(p) for row in store.finished(Piece("map", p).name)[0]]
+    rows = [row for piece in choosing(config, STAGE) for row in store.finished(piece.name)[0]]
     rows = [row for row in rows if row["method"] == config.by]
     branches = tuple(dict.fromkeys(str(row["branch"]) for row in rows))
     damage: dict[Cell, tuple[float, float]] = {}

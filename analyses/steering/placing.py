@@ -40,9 +40,16 @@ def placed(recorder: Recorder, config: SteeringConfig, index: int) -> list[Row]:
         given = donor.recording.donor(site)
         named += [{"table": "place", "layer": layer, "group": name} for name in chosen]
         patches += [Patch(site, range(run.steps), given, run.branches, None if m.all() else m) for m in chosen.values()]
-    ends = (run.latents, donor.recording.run.latents)
-    found = finished(recorder.model, target.recording, patches, config.batch)
-    return [{**named[place], "effect": projection(latent, *ends)} for place, latent in found]
+    return _effects(recorder, config, target, donor, list(zip(named, patches, strict=True)))
+
+
+def _effects(
+    recorder: Recorder, config: SteeringConfig, target: Side, donor: Side, asked: Sequence[tuple[Row, Patch]]
+) -> list[Row]:
+    """The effect of each patch of the target's run, beside what is said of it."""
+    ends = (target.recording.run.latents, donor.recording.run.latents)
+    found = finished(recorder.model, target.recording, [patch for _, patch in asked], config.batch)
+    return [{**asked[place][0], "effect": projection(latent, *ends)} for place, latent in found]
 
 
 def groupings(masks: dict[str, Tensor]) -> list[tuple[str, ...]]:
@@ -77,10 +84,8 @@ def by_frame(recorder: Recorder, config: SteeringConfig, target: Side, donor: Si
     """The effect of the donor's residual stream at a mask ``[frame, row, col]``, and at each of its latent frames alone."""
     run, given = target.recording.run, donor.recording.donor(site)
     frames = [None, *(n for n in range(len(mask)) if mask[n].any())]
-    patches = [Patch(site, range(run.steps), given, run.branches, mask if n is None else in_frames(mask, [n])) for n in frames]
-    ends = (run.latents, donor.recording.run.latents)
-    found = finished(recorder.model, target.recording, patches, config.batch)
-    return [{"table": "frame", "frame": frames[place], "effect": projection(latent, *ends)} for place, latent in found]
+    at = lambda n: Patch(site, range(run.steps), given, run.branches, mask if n is None else in_frames(mask, [n]))
+    return _effects(recorder, config, target, donor, [({"table": "frame", "frame": n}, at(n)) for n in frames])
 
 
 def frames_of(maps: pd.DataFrame) -> tuple[int, ...]:

@@ -8,11 +8,13 @@ that of a run of many more steps stands beside the verdicts.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 
 from cos_interp.analyses.driver.experiment import Unit, from_others
 from cos_interp.analyses.driver.statistics import distance
 from cos_interp.analyses.driver.store import Row, RunStore
+from cos_interp.analyses.kit import choice
+from cos_interp.analyses.kit.choice import SCHEDULE, Piece, choosing
 from cos_interp.analyses.kit.problems import Problem, arguments, judge_latents, needs_flow, problems
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.analyses.step_budget import ScheduleFacts, StepBudgetConfig, WayFacts
@@ -23,39 +25,11 @@ from cos_interp.interp.levels import at_sigmas
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.tasks.scorer import is_graded
 
-SCHEDULE = "schedule"  # the unit of the choice
 Allocations = Mapping[str, Sequence[float] | None]  # positions by name; None: the scheduler's own levels
 
 
-@dataclass(frozen=True)
-class Piece:
-    """A problem, of the search or of the test; or, without one, the choice."""
-
-    stage: str
-    problem: Problem | None = None
-
-    @property
-    def name(self) -> str:
-        return SCHEDULE if self.problem is None else f"{self.stage}-{self.problem.name}"
-
-
-def chooses(problem: Problem) -> bool:
-    """Every second problem of its task, from the first on."""
-    return problem.index % 2 == 0
-
-
-def pieces(config: StepBudgetConfig) -> list[tuple[Piece, list[str]]]:
-    found = problems(config)
-    searched, tested = ([p for p in found if chooses(p) == half] for half in (True, False))
-    made = [*(Piece("search", p) for p in searched), Piece(SCHEDULE), *(Piece("test", p) for p in tested)]
-    return [(piece, [piece.name]) for piece in made]
-
-
-def needs(config: StepBudgetConfig, piece: Piece) -> Sequence[str]:
-    """The whole search comes before the choice, and the choice before its tests."""
-    if piece.stage == "test":
-        return [SCHEDULE]
-    return [] if piece.stage == "search" else [Piece("search", p).name for p in problems(config) if chooses(p)]
+STAGE = "search"  # of the problems that choose
+pieces, needs = partial(choice.pieces, stage=STAGE), partial(choice.needs, stage=STAGE)
 
 
 def check(config: StepBudgetConfig, model: HookedVideoPipeline) -> None:
@@ -80,8 +54,8 @@ def randoms(config: StepBudgetConfig) -> Allocations:
 def _made(model: HookedVideoPipeline, config: StepBudgetConfig, store: RunStore, piece: Piece) -> Unit:
     if piece.problem is None:
         return Unit([], facts=_chosen(model, config, store))
-    if piece.stage == "search":
-        return measure(model, config, piece.problem, "search", searched(config))
+    if piece.stage == STAGE:
+        return measure(model, config, piece.problem, STAGE, searched(config))
     facts = store.finished(SCHEDULE)[1]
     assert isinstance(facts, ScheduleFacts)
     return measure(model, config, piece.problem, "test", {OWN: None, "chosen": facts.positions, **randoms(config)})
@@ -107,7 +81,7 @@ def measure(model: HookedVideoPipeline, config: StepBudgetConfig, problem: Probl
 
 def _chosen(model: HookedVideoPipeline, config: StepBudgetConfig, store: RunStore) -> ScheduleFacts:
     """The best allocation over all problems that choose."""
-    units = [store.finished(Piece("search", p).name) for p in problems(config) if chooses(p)]
+    units = [store.finished(piece.name) for piece in choosing(config, STAGE)]
     rows, tried = [row for found, _ in units for row in found], searched(config)
     means = {name: _means([row for row in rows if row["allocation"] == name]) for name in tried}
     name, way = best(means), units[0][1]
