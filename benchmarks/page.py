@@ -34,7 +34,10 @@ def tables(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _ratio(told: Mapping[str, float]) -> str:
-    return f"{told['ratio']:.2f} [{told['low']:.2f}, {told['high']:.2f}]"
+    """The ratio with its quartiles; of what others are held against there are none."""
+    if told["low"] == told["high"]:
+        return f"{told['ratio']:.2f}"
+    return f"{told['ratio']:.3f} [{told['low']:.3f}, {told['high']:.3f}]"
 
 
 def _targets(found: Mapping[str, Any]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from cos_interp.analyses.dossier import DossierConfig, ExperimentFacts
 from cos_interp.analyses.dossier.multiplicity import corrected
 from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.findings import Finding
-from cos_interp.analyses.driver.identity import shown_name
+from cos_interp.analyses.driver.identity import shown_command, shown_name
 
 if TYPE_CHECKING:
     from cos_interp.analyses.driver.loaded import LoadedRun
@@ -36,9 +36,15 @@ def told(run: LoadedRun) -> Told:
     """What a finished dossier says. RunError for a run of something else."""
     if not isinstance(run.config, DossierConfig):
         raise RunError(f"{run.folder} is a run of {run.name}, not a dossier: give one that cos analyze all made")
-    units = {unit: facts for unit in run.units if isinstance(facts := run.facts_of(unit), ExperimentFacts)}
+    units = {unit: _shown(facts) for unit in run.units if isinstance(facts := run.facts_of(unit), ExperimentFacts)}
+    commands, rules = (shown_command(run.facts["command"]),), run.facts["versions"]["rules"]
     of = label(run.facts["model"], run.config.confirm, run.config.seed)
-    return Told(of, (run.facts["command"],), run.config.confirm, units, dict.fromkeys(units, run.facts["versions"]["rules"]))
+    return Told(of, commands, run.config.confirm, units, dict.fromkeys(units, rules))
+
+
+def _shown(unit: ExperimentFacts) -> ExperimentFacts:
+    """An experiment as others may read of it."""
+    return unit.model_copy(update={"command": shown_command(unit.command)})
 
 
 def joined(dossiers: Iterable[Told]) -> list[Told]:

@@ -63,7 +63,8 @@ def in_words(number: Number) -> str:
         return f"{number.value:.2f} (n = {number.n}, too few for an interval)"
     if number.kind == "share" and number.value in (0, 1):
         return f"{str(number).replace('; ', ' (')})"
-    return f"{number.value:.2f} (95 % interval {number.low:.2f} to {number.high:.2f}, n = {number.n})"
+    digits = number.digits()
+    return f"{number.value:.{digits}f} (95 % interval {number.low:.{digits}f} to {number.high:.{digits}f}, n = {number.n})"
 
 
 def split_question(text: str) -> tuple[str, str]:

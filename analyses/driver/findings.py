@@ -35,8 +35,17 @@ class Number:
         if self.kind == "constant":
             return f"{self.value:.2f} in all {self.n}{self._open_sides()}"
         bounded = math.isfinite(self.low) and math.isfinite(self.high)
-        interval = f" [{self.low:.2f}, {self.high:.2f}]" if bounded else ""
-        return f"{self.value:.2f}{interval} (n = {self.n})"
+        digits = self.digits()
+        interval = f" [{self.low:.{digits}f}, {self.high:.{digits}f}]" if bounded else ""
+        return f"{self.value:.{digits}f}{interval} (n = {self.n})"
+
+    def digits(self) -> int:
+        """Decimal places that tell the ends of the interval apart, two at least.
+
+        >>> Number(0.5, 0.2, 0.8, 9).digits(), Number(0.001, -0.0004, 0.002, 24).digits()
+        (2, 3)
+        """
+        return next((n for n in (2, 3, 4, 5) if round(self.low, n) != round(self.high, n)), 2)
 
     def _open_sides(self) -> str:
         """How far the mean of all may lie from a value without variation, where its quantity has bounds."""

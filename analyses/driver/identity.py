@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Set
@@ -54,6 +55,15 @@ def shown_name(name: object) -> str:
     """
     named = Path(str(name))
     return named.name if named.is_absolute() else str(named)
+
+
+def shown_command(command: str) -> str:
+    """A command as others may read it: of a path on this machine its last part.
+
+    >>> shown_command("cos analyze all --like /home/me/runs/seed1 --lora '/my disk/a.safetensors:0.5'  # given")
+    "cos analyze all --like seed1 --lora 'a.safetensors:0.5'  # given"
+    """
+    return re.sub(r"(?<=')/[^']*|(?<=[\s,=])/[^\s,']+", lambda path: shown_name(path[0]), command)
 
 
 def _known(model: HookedVideoPipeline, config: AnalysisConfig, given: bool) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding
-from cos_interp.analyses.driver.identity import shown_name
+from cos_interp.analyses.driver.identity import shown_command, shown_name
 from cos_interp.analyses.driver.loaded import LoadedRun
 from cos_interp.analyses.driver.markdown import row
 
@@ -88,7 +88,7 @@ def _body(chapter: Chapter) -> Iterator[str]:
         yield from (f"![{CHAPTERS[chapter.name]}, {_of(first)}](media/{chapter.figure[0]})", "")
     for key in dict.fromkeys(finding.key for run in chapter.runs for finding in run.findings):
         yield from _claim(key, chapter.runs)
-    yield from (*(f"- {_of(run)}: `{run.facts['command']}`" for run in chapter.runs), "")
+    yield from (*(f"- {_of(run)}: `{shown_command(run.facts['command'])}`" for run in chapter.runs), "")
 
 
 def _claim(key: str, runs: Sequence[LoadedRun]) -> Iterator[str]:

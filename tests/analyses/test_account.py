@@ -38,6 +38,7 @@ def test_chapters_come_in_the_order_of_the_story_and_differences_are_said():
     text = account.article(made, "In plain words.")
     assert text.index("In plain words.") < text.index(account.PREFACE)
     assert text.index("## 1. What the model believes") < text.index("## 2. One vector, without a donor")
+    assert "/home/me" not in text  # what is published shows no folder of this machine
     assert "/home/me" not in text.replace("--model /home/me/mine", "") and "**mine: It goes further by 0.25 (95 %" in text
     assert "(1 reproduced, 1 refuted)" in text and "(1 reproduced)" in text
     assert "| organism:seed2, place, unseen items | 0.15 (95 % interval" in text
