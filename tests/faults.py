@@ -105,20 +105,29 @@ def at_change(number: int, folder: Path, act: Act = kill) -> Boundaries:
     return boundaries
 
 
-def in_a_child(work: Callable[[], Any]) -> int:
-    """Run ``work`` in a fork of this process; its wait status, with exit code 1 for an error. Starting Python anew would take
-    seconds each time."""
+def child(work: Callable[[], Any]) -> int:
+    """Run ``work`` in a fork of this process; its process id. It ends with exit code 1 for an error. Starting Python anew would
+    take seconds each time. An interrupt waits until the fork's own ``try`` has begun: before that it would rise out of the copy
+    of whatever runs the tests."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             work()
             code = 0
         except BaseException:
             traceback.print_exc()
         finally:
             os._exit(code)
-    return os.waitpid(pid, 0)[1]
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    return pid
+
+
+def in_a_child(work: Callable[[], Any]) -> int:
+    """:func:`child`, waited for; its wait status."""
+    return os.waitpid(child(work), 0)[1]
 
 
 def content(folder: Path) -> dict[str, bytes]:

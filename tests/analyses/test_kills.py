@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from faults import at_boundary, content, in_a_child, refuse
+from faults import at_boundary, child, content, in_a_child, refuse
 
 from cos_interp import analyses
 from cos_interp.analyses.driver.errors import RunError
@@ -53,6 +53,14 @@ class Asked:
 @pytest.fixture(scope="module", params=SETTINGS)
 def asked(request, model, tmp_path_factory):
     return Asked(request.param, model, tmp_path_factory.mktemp(request.param))
+
+
+def test_an_interrupt_at_once_ends_the_child_alone():
+    """Not the copy of the process that runs the tests, from where it would end the whole session."""
+    for _ in range(20):
+        pid = child(partial(time.sleep, 60))
+        os.kill(pid, signal.SIGINT)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
 
 
 @pytest.mark.slow
@@ -97,18 +105,17 @@ def test_a_folder_that_vanishes_is_one_clear_error(asked):
 @pytest.mark.slow
 def test_kills_at_random_times_also_while_continuing(asked):
     chance, folder = random.Random(asked.name), asked.home / "random"
+
+    def apart():
+        os.setsid()
+        asked.run(folder, workers=2)
+
     began = time.monotonic()
     asked.run(asked.home / "timed", workers=2)
     whole = time.monotonic() - began
     for _ in range(4):
         for signum in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
-            pid = os.fork()
-            if pid == 0:
-                os.setsid()
-                try:
-                    asked.run(folder, workers=2)
-                finally:
-                    os._exit(0)
+            pid = child(apart)
             time.sleep(chance.uniform(0, 1.2 * whole))
             os.kill(pid, signum)
             os.waitpid(pid, 0)
