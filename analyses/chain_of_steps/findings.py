@@ -39,6 +39,18 @@ def more(first: pd.Series, second: pd.Series) -> Estimate:
     return PairedShares(first, second) if yes_or_no else Mean(first - second, bounds=DIFFERENCE)
 
 
+def by_task(items: pd.Series, rows: pd.DataFrame) -> str:
+    """The mean of each task, where there are several: one of them may make all of a number.
+
+    >>> of = pd.DataFrame({"problem": ["a", "b", "c"], "task": ["maze", "maze", "place"]})
+    >>> by_task(pd.Series({"a": 0.0, "b": 1.0, "c": -0.25}), of)
+    'maze 0.50 (n = 2), place -0.25 (n = 1)'
+    """
+    tasks = rows.drop_duplicates("problem").set_index("problem").task
+    parts = items.groupby(tasks.reindex(items.index), sort=False)
+    return ", ".join(f"{task} {part.mean():.2f} (n = {len(part)})" for task, part in parts)
+
+
 def level(items: pd.Series) -> Number:
     """A share of items; their mean where an item has several noises."""
     return (Share(items) if np.isin(items, (0, 1)).all() else Mean(items)).number()
@@ -50,11 +62,13 @@ def level(items: pd.Series) -> Number:
 def _rise(result: AnalysisResult, unique: pd.DataFrame, several: pd.DataFrame, last: int) -> Finding:
     table, beside = solved(unique), solved(several)
     at = lambda found, step: found[step] if len(found) else pd.Series(dtype=float)
+    risen = at(table, last) - at(table, 0)
     others = f"with several right answers: {level(at(beside, 0))} and {level(at(beside, last))}"
     return result.judge(
         "chain-of-steps.rise", more(at(table, last), at(table, 0)),
         f"items with one right answer are solved at the end for {level(at(table, last))} ({others}, at step 0 and the end, "
-        "where a blend of two answers is unreadable); that is more than at step 0 by",
+        f"where a blend of two answers is unreadable; the rise by task: {by_task(risen, unique)}); that is more than at "
+        "step 0 by",
         level(at(table, 0)),
         short=f"items with one right answer are solved in the final video for {in_words(level(at(table, last)))}; that is more "
         "than from the clean estimate of step 0 by",
@@ -68,24 +82,27 @@ def timed_step(key: str, sigmas: Sequence[float]) -> int:
     return int(np.abs(np.array(sigmas) - TIMED_SIGMA).argmin())
 
 
-def reached(table: pd.DataFrame, step: int) -> pd.Series:
-    """Of the items solved at the end, which are at a step."""
+def reached(table: pd.DataFrame, step: int, stays: bool = True) -> pd.Series:
+    """Of the items solved at the end, which are at a step, and, where it ``stays``, at every later one."""
     ended = table[table[max(table)] == 1] if len(table) else table
-    return ended[step] if len(ended) else pd.Series(dtype=float)
+    if ended.empty:
+        return pd.Series(dtype=float)
+    return ended.loc[:, step:].min(axis=1) if stays else ended[step]
 
 
 def _timing(result: AnalysisResult, unique: pd.DataFrame, several: pd.DataFrame, key: str, sigmas: Sequence[float]) -> Finding:
     """One noise an item: a share of shares would be another number than the accuracy's."""
     step, table, beside = timed_step(key, sigmas), solved(unique), solved(several)
-    start, unfit = Share(reached(table, 0)), None
+    start, there, unfit = Share(reached(table, 0, stays=False)), Share(reached(table, step, stays=False)), None
     if start.n and start.value >= LEVEL:
         unfit = f"{start.number()} of them are right at step 0 already, before anything could form"
     if key == "sigma" and abs(sigmas[step] - TIMED_SIGMA) > NEAR:
         unfit = f"the run has no step near sigma {TIMED_SIGMA}: {sigmas[step]:.3f} is the nearest"
     return result.judge(
         f"chain-of-steps.timing-{key}", Share(reached(table, step)),
-        f"of the items with one right answer that are solved at the end (with several: {Share(reached(beside, step)).number()}), "
-        f"solved at step {step} of {len(sigmas)} (sigma {sigmas[step]:.3f}) are",
+        f"of the items with one right answer that are solved at the end, solved at step {step} of {len(sigmas)} (sigma "
+        f"{sigmas[step]:.3f}) are {there.number()}; there and at every later step (with several right answers: "
+        f"{Share(reached(beside, step)).number()})",
         start.number(), unfit,
     )  # fmt: skip
 
@@ -137,7 +154,7 @@ def _frames(result: AnalysisResult, rows: pd.DataFrame) -> Finding:
     return result.judge(
         "chain-of-steps.frames", Mean(within_bound(slopes)),
         "of the items with one right answer that form between step 0 and the end, a latent frame is right to the end later than "
-        f"the one before it by {Mean(slopes).number()} steps of 20 (with several answers: {Mean(several.slope).number()}); the "
-        "bound minus that slope's size is",
+        f"the one before it by {Mean(slopes).number()} steps of 20 (by task: {by_task(slopes, rows)}; with several answers: "
+        f"{Mean(several.slope).number()}); the bound minus that slope's size is",
         Mean(one.dealt).number(), unfit,
     )  # fmt: skip

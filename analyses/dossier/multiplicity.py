@@ -34,6 +34,8 @@ def _counts(finding: Finding) -> bool:
 
 
 def _held(finding: Finding, q: float | None, claims: int) -> Finding:
-    if q is None or q <= RATE or finding.verdict != "reproduced":
+    if q is None:
         return finding
-    return replace(finding, verdict="undecided", why=f"multiplicity: q = {q:.2f} among {claims} claims")
+    if q <= RATE or finding.verdict != "reproduced":
+        return replace(finding, q=q)
+    return replace(finding, q=q, verdict="undecided", why=f"multiplicity: q = {q:.2f} among {claims} claims")

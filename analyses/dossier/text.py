@@ -14,8 +14,8 @@ PREFACE = (
     "Reproduced: the interval (95 %, over n items) of the number that decides lies above the smallest effect of interest, and "
     "beyond what models of random weights (twins) show; refuted: wholly below it; undecided: neither; not testable: too few "
     "items, or the experiment did not do what it says. Over the primary claims of a model the false discovery rate is held at "
-    "5 % (Benjamini-Hochberg). A twin without a value (n = 0) has no item of which the question can be asked, since it solves "
-    "none: it neither supports nor opposes a claim."
+    "5 % (Benjamini-Hochberg); q is the rate at which a claim would just be told still. A twin without a value (n = 0) has no "
+    "item of which the question can be asked, since it solves none: it neither supports nor opposes a claim."
 )
 SEVERAL = (
     "With several models or runs, a claim has the verdict that all of them have, of those on items that no rule has seen where "
@@ -106,7 +106,15 @@ def _claim(dossiers: Sequence[Told], found: Sequence[Finding | None]) -> Iterato
             yield row(one.label, "no finding", "", "", "", "")
             continue
         twins = "; ".join(map(str, finding.twins)) or "none ran"
-        why = f" ({finding.why})" if finding.why else ""
-        told = f"{finding.verdict}{why}" if finding.primary else "variant"
-        yield row(one.label, finding.statement, str(finding.number), str(finding.control), twins, told)
+        yield row(one.label, finding.statement, str(finding.number), str(finding.control), twins, _told(finding))
     yield ""
+
+
+def _told(finding: Finding) -> str:
+    """The verdict, why it is none and how sure it is; of a variant what keeps it from having one."""
+    said = [finding.why] * bool(finding.why)
+    if not finding.primary:
+        return "variant" + (f" (not testable: {finding.why})" if finding.verdict == "not testable" else "")
+    if finding.verdict == "reproduced" and finding.q == finding.q:
+        said.append("q < 0.001" if finding.q < 0.001 else f"q = {finding.q:.3f}")
+    return finding.verdict + (f" ({', '.join(said)})" if said else "")

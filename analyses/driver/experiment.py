@@ -243,7 +243,7 @@ def beside(begun: Begun, play: Callable[..., Any]) -> None:
     which it cannot run shows nothing."""
     if begun.model is None:
         return
-    alone, ways = begun.config.model_copy(update={"twins": 0}), begun.ways
+    alone, ways = begun.config.beside(), begun.ways
     for number, name in enumerate(twins.names(begun.config.twins)):
         progress = partial(_named, ways.progress, name)
         told = replace(ways, model=twins.twin_of(begun.model, number), progress=progress, ahead=Ways.ahead)

@@ -63,6 +63,7 @@ class Finding:
     decides; ``smallest`` is the smallest effect of interest that it is held against, ``p`` the one-sided test of that by
     inverting the interval; ``control`` stands beside it. ``twins``: the number on models that know nothing. ``why``: what is
     lacking for a decision, and what would change it. ``primary``: the one variant of a claim that has a verdict in a dossier.
+    ``q``: the false discovery rate at which it is still told among all claims of a dossier, where it stands in one.
     ``short``: the statement for the first screen, where it is a long one. ``items``: the deciding number of each item, by name,
     where the estimate knows them.
     """
@@ -82,6 +83,7 @@ class Finding:
     primary: bool = True
     short: str = ""
     items: tuple[tuple[str, float], ...] = ()
+    q: Measured = math.nan
 
     def line(self) -> str:
         """One plain sentence for the terminal."""

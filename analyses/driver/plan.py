@@ -16,7 +16,7 @@ from cos_interp.interp.limits import shown_size
 from cos_interp.interp.planning.costs import Shape
 
 Foresee = Callable[[Any, Outlook], list[Use]]
-TWINS = "what comes on top above, too: a twin solves nothing, so that every candidate is tried and few pairs are patched"
+TWINS = "what comes on top above, too: a twin solves nothing, so that pairs with two right answers are sought in vain"
 FLOAT, BYTE = 4, 1  # bytes of a value of a decoded video, on the way and at the end
 ROUNDED = 3  # times that a decoded video is there in floats before it is bytes: as it came, scaled, rounded
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, ClassVar, get_args, get_origin
+from typing import Any, ClassVar, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -101,6 +101,12 @@ class AnalysisConfig(Loading):
     def about(self) -> tuple[int | str, ...]:
         """What every noise and drawn item of a run is about: its seed, and whether it confirms what another run found."""
         return (self.seed, "confirm") if self.confirm else (self.seed,)
+
+    def beside(self) -> Self:
+        """The settings of a twin's run inside this one. It solves nothing, so that pairs which the model must solve are taken as
+        they come: their effects can be asked for all the same."""
+        taken = {"solved": False} if "solved" in type(self).model_fields else {}
+        return self.model_copy(update={"twins": 0, **taken})
 
 
 def known_task(value: str) -> str:

@@ -32,6 +32,9 @@ class PatchingConfig(ScoredConfig):
     pair_kinds: tuple[PairKind, ...] = Field(("prompt",), min_length=1, description="Kinds of pairs: prompt, image, seed.")
     pairs: int | None = Field(None, ge=1, description=f"Pairs of each kind. {PAIRS}, or all of --pair-file, by default.")
     unique: bool = Field(True, description="Prompt and image pairs have one right answer on either side.")
+    solved: bool = Field(
+        True, description="Pairs are such as the model solves; without, prompt and image pairs whatever it makes of them."
+    )
     pair_file: str | None = Field(
         None, description="Own pairs: a line {'clean': {'prompt', 'image', 'seed'}, 'corrupt': {...}, 'boxes': {...}}."
     )

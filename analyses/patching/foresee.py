@@ -115,7 +115,7 @@ def further_of(config: PatchingConfig, outlook: Outlook, asked: Sequence[Piece])
     if config.pair_file is not None:
         return 0
     again = sum("same_answer" in donors_of(config, piece) for piece in asked)
-    kinds = [piece.kind for piece in asked if piece.kind != OWN]
+    kinds = [piece.kind for piece in asked if piece.kind != OWN and (config.solved or piece.kind == "seed")]
     return (sum(map(tried, kinds)) + again * AGAIN) * outlook.blocks()
 
 

@@ -41,9 +41,9 @@ __all__ = ["check", "finish", "needs", "pieces", "settle", "work"]
 def find(recorder: Recorder, config: PatchingConfig, piece: Piece) -> Pair:
     """The recorded pair of a piece; NoPair when the model does not solve one, or makes one video of both sides of a file's."""
     if piece.kind != OWN:
-        return find_pair(recorder, config.task, piece.kind, piece.index, config.unique)
+        return find_pair(recorder, config.task, piece.kind, piece.index, config.unique, config.solved)
     assert piece.sides is not None  # a pair of a file has them
-    return pair_file.recorded(recorder, piece.sides)
+    return pair_file.recorded(recorder, piece.sides, config.solved)
 
 
 def work(model: HookedVideoPipeline, config: PatchingConfig, store: RunStore, part: Part) -> Iterator[str]:

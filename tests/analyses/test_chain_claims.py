@@ -97,6 +97,21 @@ def test_the_timing_is_of_a_level_that_was_not_there_at_step_0(starts, by_steps,
         assert found["timing-steps"].number.value == pytest.approx(np.mean([s <= 6 for s in ended]))
 
 
+def test_what_is_right_in_time_and_lost_again_does_not_stay():
+    flickers = [k in (6, 7) or k >= 10 for k in range(STEPS + 1)]
+    rows = items([5] * 20) + [row for i in range(20) for row in run_rows(f"lost-{i}", flickers)]
+    found = judged(rows)["timing-steps"]
+    assert found.verdict == "refuted" and found.number.value == 0.5 and "40 of 40" in found.statement
+
+
+def test_a_rise_is_told_by_task():
+    rows = items([0] * 20) + [row | {"task": "bounce"} for i in range(20) for row in run_rows(f"b{i}", since(5))]
+    assert "the rise by task: maze 0.00 (n = 20), bounce 1.00 (n = 20)" in judged(rows)["rise"].statement
+    frames = [[k >= 3 + f // 2 for f in range(FRAMES)] for k in range(STEPS + 1)]
+    rows = [row | {"task": task} for task in ("maze", "bounce") for row in run_rows(task, since(8), frames=frames)]
+    assert "by task: bounce 1.00 (n = 1), maze 1.00 (n = 1)" in judged(rows)["frames"].statement
+
+
 def test_without_a_step_at_that_noise_level_nothing_is_timed():
     found = judged(items([3] * 40), [1 - k / STEPS for k in range(2)] + [0.8 - k / 40 for k in range(18)])
     assert found["timing-sigma"].verdict == "refuted" and "step 1 of 20 (sigma 0.950)" in found["timing-sigma"].statement

@@ -234,6 +234,12 @@ def test_several_dossiers_have_a_verdict_only_where_they_agree():
         assert len(rows) == sum(bool(one.units["count"].findings) for one in dossiers)
     variant = markdown([told("a", False, x=finding(0.001, primary=False))])
     assert "Variant, without a verdict" in variant and "0 reproduced" in variant
+    lacking = replace(finding(float("nan"), "not testable", primary=False), why="3 of at least 12 items")
+    assert "| variant (not testable: 3 of at least 12 items) |" in markdown([told("a", False, x=lacking)])
+    page = markdown([told("a", False, x=finding(0.001), y=finding(0.0204), z=finding(0.9, "refuted"))])
+    cells = [line.rsplit("|", 2)[1].strip() for line in page.split("### c")[1].splitlines() if line.startswith("| a |")]
+    assert cells == ["reproduced (q = 0.003)"]  # three times .001; the next one 3 / 2 times .0204
+    assert "reproduced (q = 0.031)" in page and "| refuted |" in page
 
 
 def test_dossiers_of_one_model_with_other_experiments_are_one_and_their_claims_are_corrected_together():

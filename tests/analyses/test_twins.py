@@ -9,6 +9,7 @@ import pytest
 from cos_interp import analyses
 from cos_interp.analyses.driver import experiment, rules, twins
 from cos_interp.analyses.driver.registry import entries, load
+from cos_interp.analyses.patching.findings import READ
 
 # sizes that reach the least number of items of every claim, at few steps
 SETTINGS = {
@@ -24,7 +25,7 @@ SETTINGS = {
     "lengths": {"items": 15, "num_inference_steps": 2, "frames": 13},
     "memory": {"items": 10, "knocked": 10, "num_inference_steps": 4, "steps": (0, 3), "batch": 14},
     "noise": {"items": 8, "num_inference_steps": 4, "modes": ("renoise",)},
-    "patching": {"pairs": 12, "num_inference_steps": 2},
+    "patching": {"solved": False, "pairs": 12, "num_inference_steps": 2},
     "perception-before-action": {"items": 15, "num_inference_steps": 4},
     "plausibility": {"items": 20, "num_inference_steps": 4, "noises": 1},
     "posterior": {"items": 24, "num_inference_steps": 4},
@@ -43,6 +44,16 @@ SETTINGS = {
 
 def test_every_experiment_has_its_size():
     assert set(SETTINGS) == set(entries())
+
+
+def test_pairs_of_a_twin_are_taken_as_they_come(organism, tmp_path):
+    """It solves none, and an effect can be asked for in any."""
+    config = analyses.EXPERIMENTS["patching"].config(pairs=1, num_inference_steps=2, layers=(1,), sites=(READ,), twins=1)
+    experiment.run_and_report(load("patching"), config, tmp_path, model=organism, workers=1)
+    (run,) = [analyses.load(tmp_path / name) for name in twins.names(1)]
+    assert run.config.twins == 0 and not run.config.solved and analyses.load(tmp_path).config.solved
+    effects = run.rows[(run.rows.donor == "clean") & (run.rows.group != "all")].effect
+    assert len(effects) >= 2 and effects.notna().all()
 
 
 @pytest.mark.slow
