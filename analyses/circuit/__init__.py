@@ -16,7 +16,7 @@ from cos_interp.tasks import NAMES
 Part = Literal["cross", "attn", "mlp"]
 SITES: dict[str, str] = {"cross": "hook_cross_attn_out", "attn": "hook_attn_out", "mlp": "hook_mlp_out"}
 HEADS: dict[str, str] = {"cross": "cross_attn.hook_z", "attn": "attn.hook_z"}
-CHECKED = 24  # unseen pairs, where no number was asked for
+CHECKED = 64  # unseen pairs, where no number was asked for: 24 left every set of the organisms undecided
 
 
 class CircuitConfig(ScoredConfig):
