@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -144,6 +144,20 @@ def checked_seeds(seeds: Sequence[Any], said: str) -> list[int]:
         raise InterpError(f"{said}: give a whole number of 64 bits, or a list with one a video")
     if len({seed % NOISES for seed in found}) < len(set(found)):
         raise InterpError(f"{said}: two of these draw one noise, for PyTorch's generator reads their lower 32 bits: give others")
+    return found
+
+
+def several_seeds(seeds: Any, who: str) -> list[int]:
+    """Two seeds at least, each another one, of how many there are or of a list. InterpError, for ``who`` needs them, else."""
+    if (count := whole(seeds)) is not None:
+        found = list(range(count))
+    elif isinstance(seeds, Iterable) and not isinstance(seeds, (str, bytes, Mapping)):
+        given = list(seeds)
+        found = checked_seeds(given, f"seeds={given!r}")
+    else:
+        raise InterpError(f"seeds={seeds!r}: give their number, or a list of them, as whole numbers")
+    if len(set(found)) < max(2, len(found)):
+        raise InterpError(f"{who} needs two seeds or more, each another one, got {found}")
     return found
 
 

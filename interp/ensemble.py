@@ -6,7 +6,7 @@ The paper does not print its recipe: which tensor, which steps, which layers and
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -14,7 +14,7 @@ import torch
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
-from cos_interp.interp.batch import checked_seeds, joined
+from cos_interp.interp.batch import joined, several_seeds
 from cos_interp.interp.call import checked_output_type
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.hooking import FwdHook
@@ -23,7 +23,7 @@ from cos_interp.interp.rows import batch_rows, returned
 from cos_interp.interp.run.clock import Call, Hook
 from cos_interp.interp.run.director import Around, Director
 from cos_interp.interp.run.engine import ExpertEngine, streams
-from cos_interp.interp.selecting import known_layers, numbers, whole
+from cos_interp.interp.selecting import known_layers, numbers
 from cos_interp.interp.trajectory import Run
 
 Merged = Literal["hidden", "v", "x0hat", "x_t"]
@@ -113,14 +113,6 @@ class EnsembleOutput(BaseOutput):
     frames: Any
 
 
-def _listed(seeds: Any) -> list[int]:
-    """Several seeds, each a whole number that draws a noise of its own. InterpError for anything else."""
-    several = list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, (str, bytes, Mapping)) else [None]
-    if None in [whole(seed) for seed in several]:
-        raise InterpError(f"seeds={seeds!r}: give the number of members, or their seeds, as whole numbers")
-    return checked_seeds(several, f"seeds={seeds!r}")
-
-
 def _drawn(generator: Any, count: int) -> list[int]:
     """Seeds from a generator of the caller's. InterpError for a list of them, or anything else."""
     if not isinstance(generator, torch.Generator):
@@ -146,9 +138,7 @@ class EnsembleSampler:
 
     def __init__(self, pipe: Any, seeds: int | Sequence[int] = 3, **recipe: Any):
         self.model = HookedVideoPipeline.from_pipeline(pipe)
-        self.seeds = list(range(count)) if (count := whole(seeds)) is not None else _listed(seeds)
-        if len(set(self.seeds)) < max(2, len(self.seeds)):
-            raise InterpError(f"an ensemble needs two seeds or more, each another one, got {self.seeds}")
+        self.seeds = several_seeds(seeds, "an ensemble")
         known = [field.name for field in dataclasses.fields(EnsembleRecipe)]
         if unknown := [name for name in recipe if name not in known]:
             raise InterpError(f"an ensemble has no {unknown[0]!r}: its recipe has {', '.join(known)}")

@@ -12,7 +12,7 @@ import numpy as np
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
-from cos_interp.interp.batch import checked_seeds
+from cos_interp.interp.batch import several_seeds
 from cos_interp.interp.call import checked_output_type
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
@@ -95,10 +95,7 @@ class SeedScreen:
 
     def __init__(self, pipe: Any, look: Callable[[Look], float], step: int, seeds: int | Sequence[int] = 4, keep: int = 1):
         self.model = HookedVideoPipeline.from_pipeline(pipe)
-        count = whole(seeds)
-        self.seeds = list(range(count)) if count is not None else checked_seeds(_several(seeds), f"seeds={seeds!r}")
-        if len(set(self.seeds)) < max(2, len(self.seeds)):
-            raise InterpError(f"a screen needs two seeds or more, each another one, got {self.seeds}")
+        self.seeds = several_seeds(seeds, "a screen")
         if not callable(look):
             raise InterpError(f"look is {type(look).__name__}: give a function of a Look that returns a number")
         if whole(keep) is None or not 1 <= keep <= len(self.seeds):
@@ -132,12 +129,6 @@ class SeedScreen:
         if score is None:
             raise InterpError(f"the look at seed {look.seed} gave no finite number: return one, larger for what promises more")
         return score
-
-
-def _several(seeds: Any) -> list[Any]:
-    if isinstance(seeds, str | bytes) or not isinstance(seeds, Sequence):
-        raise InterpError(f"seeds={seeds!r}: give their number, or a list of them")
-    return list(seeds)
 
 
 def _one(found: Any, asked: Any) -> tuple[int]:
