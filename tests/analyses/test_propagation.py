@@ -105,6 +105,8 @@ def test_numbers_by_hand():
     curve = per_displacement(rows, "x0hat")
     assert curve.loc["0"].tolist() == pytest.approx([0.1, 0.1, 0.8, *[0.1] * 7])
     assert above_the_rest(curve, SIGMA).iloc[::3].to_numpy() == pytest.approx([0.875] * 6)
+    there = above_the_rest(per_displacement(made_up(0.5, {2: 0.0001, 4: 0.8}), "x0hat"), SIGMA)
+    assert there.iloc[::3].to_numpy() == pytest.approx([0.0001 / 0.8 - 1] * 6)  # it has a bound
     final = pd.DataFrame({0: [0.2, 0.5], 1: [0.1, 0.5]}, index=["a", "b"])
     carried = pd.DataFrame({0: [0.4, 2.0], 1: [0.2, 2.0]}, index=["a", "b"])
     assert left_shares(final, carried).tolist() == pytest.approx([0.5, 0.25])
@@ -113,6 +115,8 @@ def test_numbers_by_hand():
 @pytest.mark.parametrize(
     ("final", "height", "verdicts"),
     [
+        (0.9, {2: 0.8, 8: 0.9, 9: 1.0}, ["reproduced", "reproduced"]),  # near sigma 0 all is seen, by definition
+        (0.1, {4: 0.8}, ["refuted", "refuted"]),
         (0.9, {2: 0.8}, ["reproduced", "reproduced"]),
         (0.1, {7: 0.8}, ["refuted", "refuted"]),
         (0.1, {1: 0.85, 2: 0.8}, ["refuted"] * 2),
