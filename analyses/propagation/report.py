@@ -9,7 +9,7 @@ import pandas as pd
 
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
-from cos_interp.analyses.driver.estimates import Mean
+from cos_interp.analyses.driver.estimates import DIFFERENCE, Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.statistics import curve
@@ -54,7 +54,7 @@ def per_displacement(rows: pd.DataFrame, tensor: str, layer: int | None = None) 
 
 def above_the_rest(table: pd.DataFrame, sigmas: dict[int, float]) -> pd.Series:
     """Per item: the curve's highest value within PEAK_SIGMA minus its highest one elsewhere from NOISY on, over the larger."""
-    low, high = PEAK_SIGMA
+    (low, high), table = PEAK_SIGMA, table.clip(lower=0)  # a debiased dissimilarity may lie a little below 0, which is none
     at = np.array([sigmas[int(k)] for k in table])
     within = (low <= at) & (at <= high)
     inside, elsewhere = table.loc[:, within].max(axis=1), table.loc[:, ~within & (at >= NOISY)].max(axis=1)
@@ -73,7 +73,7 @@ def findings(result: AnalysisResult, rows: pd.DataFrame, steps: int) -> list[Fin
     early, late = [k for k in final if k < EARLY * steps], [k for k in final if k >= (1 - EARLY) * steps]
     curve_of = per_displacement(rows, "x0hat")
     peak = result.judge(
-        "propagation.peak", Mean(above_the_rest(curve_of, sigmas)),
+        "propagation.peak", Mean(above_the_rest(curve_of, sigmas), bounds=DIFFERENCE),
         f"per unit of what was put in, the clean estimate reacts the most at sigma {_top(curve_of, sigmas)} (of those from "
         f"{NOISY:g} on); within sigma {PEAK_SIGMA[0]:.2f} to {PEAK_SIGMA[1]:.2f} its highest value is above the highest "
         "elsewhere by a share of",
