@@ -103,8 +103,10 @@ def _foresee_maps(config: PatchingConfig, outlook: Outlook) -> list[Use]:
     judged = config.pair_file is None or config.scored
     disk = (rows + 2 * len(asked)) * outlook.shape.latent_bytes + rows * outlook.shape.clip_bytes
     back = "the way back, which takes 1.3 times the time of the forwards, and memory for the graph of one of them"
+    looks = 1 if len(asked) == 1 else 2  # the maps of all pairs first, then the exact cells of each
     return [
-        Use("recordings", 2 * len(asked), decoded=1, further=further_of(config, outlook, asked), more=MORE if judged else ""),
+        Use("recordings", 2 * len(asked) * looks, decoded=1, further=looks * further_of(config, outlook, asked),
+            more=MORE if judged else ""),
         Use("gradient maps", blocks=sweeps, more=back),
         replace(use_of(config, outlook, asked), what=f"exact cells, about {rows}", blocks=blocks, disk=disk),
     ]
