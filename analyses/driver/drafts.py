@@ -1,7 +1,7 @@
 """What is finished of a unit before all of it is: a kill then loses the forward that it met, and not what came before it.
 
-A unit is written whole or not at all. One that takes hours keeps what its forwards gave beside it, in the order in which they come, and
-takes it from there when the run is continued, with the same bytes in the end. The files are gone with the unit.
+A unit is written whole or not at all. One that takes long keeps what its forwards gave in files of their own, and takes it from
+there when the run is continued, with the same bytes in the end. These files are gone with the unit.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cos_interp.analyses.driver import manifest
 from cos_interp.interp.files import BLANK, TEMPORARY, is_intact, read_regular, sealed
 
 if TYPE_CHECKING:  # a run is listed without waiting for torch

@@ -17,10 +17,10 @@ from cos_interp.analyses.driver.experiment import Unit
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, Cell
 from cos_interp.analyses.kit.seeds import seed_for
-from cos_interp.analyses.patching import MapFacts, PatchingConfig
+from cos_interp.analyses.patching import MapFacts
 from cos_interp.analyses.patching.cells import sites_of
 from cos_interp.analyses.patching.pair_grid import PairGrid
-from cos_interp.analyses.patching.pieces import Piece, steps_of
+from cos_interp.analyses.patching.pieces import Piece
 from cos_interp.interp.gradient.attribution import attribute
 from cos_interp.interp.gradient.target import Metric
 
