@@ -11,6 +11,7 @@ from cos_interp.interp.errors import InterpError
 
 Dtype = Literal["auto", "bf16", "fp16", "fp32"]
 Offload = Literal["none", "model", "group", "sequential"]
+TOGETHER = "decoded_together"  # of a pipeline: videos that are decoded together
 NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
@@ -20,7 +21,7 @@ class Placing:
 
     ``device``: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``. ``dtype``: ``auto`` is fp32 on the
     CPU and bf16 on a GPU, whatever the files store. ``offload``: what lies in host memory until it is needed. ``lora``: files or
-    folders, ``PATH`` or ``PATH:scale``.
+    folders, ``PATH`` or ``PATH:scale``. ``decode_steps``: videos that are decoded together (None: as :func:`decoding.at_a_time`).
     """
 
     device: str = "auto"
@@ -28,6 +29,7 @@ class Placing:
     offload: Offload = "none"
     vae_tiling: bool = False
     lora: tuple[str, ...] = ()
+    decode_steps: int | None = None
 
     def where(self) -> Any:
         """The torch device. InterpError for one that this machine does not have."""
@@ -58,6 +60,8 @@ class Placing:
             if not hasattr(pipe.vae, "enable_tiling"):
                 raise InterpError(f"--vae-tiling: {type(pipe.vae).__name__} cannot decode in tiles")
             pipe.vae.enable_tiling()
+        if self.decode_steps is not None:
+            setattr(pipe, TOGETHER, self.decode_steps)
         if self.offload == "none":
             pipe.to(device)
             return

@@ -20,10 +20,9 @@ def read_labels(path: Path, option: str) -> dict[str, Verdict]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
-            lines = list(reader)
+            lines, held = list(reader), reader.fieldnames or []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InterpError(f"{option} {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    held = reader.fieldnames or []
     if not {"video", "status"} <= set(held):
         raise InterpError(f"{option} {path} has the columns {', '.join(held) or 'of an empty file'}: write video,status,answer")
     found: dict[str, Verdict] = {}

@@ -15,6 +15,7 @@ from cos_interp.interp.errors import InterpError
 from cos_interp.tasks.item import Item, Status, Verdict
 from cos_interp.tasks.video import read_mp4
 
+FAILED = "scorer failed: "  # how the error of a verdict begins whose scorer raised, or gave nothing that could be taken
 GRADED = "graded only"  # the error of a verdict whose scorer gives numbers and no status
 KEYS = ("status", "answer", "error", "readings")
 STATUSES: tuple[str, ...] = get_args(Status)
@@ -119,9 +120,9 @@ def score(scorer: Scorer, video: np.ndarray, case: Case) -> Verdict:
     """
     try:
         return as_verdict(scorer(np.array(video), case))
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # of a judge that is a script
         told = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        return Verdict("undecided", f"scorer failed: {told}"[:400])
+        return Verdict("undecided", f"{FAILED}{told}"[:400])
 
 
 def is_graded(verdict: Verdict) -> bool:

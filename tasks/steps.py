@@ -38,16 +38,37 @@ class Step:
 @dataclass(frozen=True)
 class Sample:
     """One generated video. ``key``: its relative path without ending, as the benchmark names it; ``final``: None where only
-    steps are there, as with checkpoints, whose last is the final video. Without steps there is a final video alone."""
+    steps are there, as with checkpoints, whose last is the final video. Without steps there is a final video alone.
+    ``scheduled``: the steps that its noise schedule lists."""
 
     key: str
     steps: tuple[Step, ...]
     final: Path | None = None
+    scheduled: tuple[int, ...] = ()
 
     @property
     def task(self) -> str:
         """The folder that it lies in: the benchmark's task."""
         return Path(self.key).parent.name or "videos"
+
+
+def lacking(sample: Sample) -> str:
+    """What of a sample's steps is not there, in words; nothing where all is. Checkpoints may have any numbers.
+
+    >>> at = lambda k: Step(k, Path(f"step_{k:03d}.mp4"))
+    >>> lacking(Sample("a", (at(0), at(1), at(3)))), lacking(Sample("a", (at(0),), None, (0, 1)))
+    ('step 2 is missing', 'step 1 of its noise schedule is missing')
+    """
+    numbers = {step.step for step in sample.steps if STEP.fullmatch(step.path.stem)}
+    if not numbers:
+        return ""
+    gaps = {
+        "": set(range(max(numbers))) - numbers,
+        " of its noise schedule": {k for k in sample.scheduled if k > max(numbers)},
+    }
+    said = [f"step {', '.join(map(str, sorted(found)))}{of} is missing" for of, found in gaps.items() if found]
+    unknown = sorted(numbers - set(sample.scheduled)) if sample.scheduled else []
+    return "; ".join([*said, *([f"its noise schedule has no step {', '.join(map(str, unknown))}"] if unknown else [])])
 
 
 def find(folder: Path) -> tuple[Sample, ...]:
@@ -71,7 +92,7 @@ def _videos(folder: Path) -> list[Sample]:
 
 def _steps(folder: Path) -> list[Sample]:
     made = []
-    for place in sorted({path.parent for path in folder.rglob("step*.mp4") if STEP.fullmatch(path.stem)}):
+    for place in sorted({path.parent for path in folder.rglob("*.mp4")}):
         inside = place.name == "steps"
         if not inside and not place.name.endswith("_steps"):
             continue
@@ -80,12 +101,18 @@ def _steps(folder: Path) -> list[Sample]:
         schedule = stem / "noise_schedule.json" if inside else stem.with_name(f"{stem.name}_noise_schedule.json")
         within = stem.is_relative_to(folder) and stem != folder  # else the folder itself was given
         key = stem.relative_to(folder).as_posix() if within else stem.resolve().name
-        made.append(Sample(key, _of_folder(place, _schedule(schedule)), final if final.is_file() else None))
+        listed = _schedule(schedule)
+        made.append(Sample(key, _of_folder(place, listed), final if final.is_file() else None, tuple(listed)))
     return made
 
 
 def _of_folder(place: Path, schedule: dict[int, dict[str, Any]]) -> tuple[Step, ...]:
-    numbered = {int(m[1]): path for path in sorted(place.glob("step*.mp4")) if (m := STEP.fullmatch(path.stem))}
+    numbered: dict[int, Path] = {}
+    for path in sorted(place.glob("*.mp4")):
+        if (found := STEP.fullmatch(path.stem)) is None:
+            raise InterpError(f"{path} lies among steps and is called otherwise: name it step_000.mp4, or move it away")
+        if (other := numbered.setdefault(int(found[1]), path)) is not path:
+            raise InterpError(f"{place} has step {found[1]} twice, as {other.name} and {path.name}: take one of them away")
     return tuple(Step(k, path, **schedule.get(k, {})) for k, path in sorted(numbered.items()))
 
 
@@ -98,6 +125,8 @@ def _schedule(path: Path) -> dict[int, dict[str, Any]]:
         found = {int(entry["step"]): {k: float(entry[k]) for k in ("sigma", "timestep") if k in entry} for entry in listed}
     except (ValueError, KeyError, TypeError) as error:
         raise InterpError(f"{path} is no noise schedule ({error}): it must be a list of {{step, timestep, sigma}}") from error
+    if not found:
+        raise InterpError(f"{path} lists no step: take it away where the noise levels are not known")
     if not all(math.isfinite(value) for entry in found.values() for value in entry.values()):
         raise InterpError(f"{path} holds a number that is not finite")
     return found

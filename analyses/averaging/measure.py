@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -24,7 +24,6 @@ from cos_interp.analyses.kit.other_models import beside, check_build, check_cont
 from cos_interp.analyses.kit.problems import Problem, arguments, fits, judge_latents, problems, verdict_columns
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.interp.placing import Placing
 from cos_interp.tasks.scorer import is_graded
 
 
@@ -56,8 +55,7 @@ def needs(config: AveragingConfig, piece: Piece) -> Sequence[str]:
 
 def checkpoint(model: HookedVideoPipeline, config: AveragingConfig, place: int) -> HookedVideoPipeline:
     """One of the further checkpoints, as the last one is loaded."""
-    placing = Placing(config.device, config.dtype, config.offload, config.vae_tiling)
-    return beside(model, config, config.checkpoints[place], placing)
+    return beside(model, config, config.checkpoints[place], replace(config.placing(), lora=()))
 
 
 def check(config: AveragingConfig, model: HookedVideoPipeline) -> None:

@@ -46,6 +46,12 @@ class StepsFacts(RunFacts):
     answers: tuple[str, ...] = ()
 
 
+class SampleFacts(RunFacts):
+    """Of decoded steps that another program left. ``lacking``: what of them is not there, in words."""
+
+    lacking: str = ""
+
+
 ENTRY = Entry(
     "chain-of-steps",
     ChainOfStepsConfig,
@@ -56,7 +62,7 @@ ENTRY = Entry(
         "cos analyze chain-of-steps --items 125 --noises 1 --out runs/full",
     ),
     seconds=130,
-    facts=(StepsFacts,),
+    facts=(StepsFacts, SampleFacts),
     compared=(
         Measured("Solved, read from the clean estimate", "status", where={"kind": "steps"}, by=("unique",), counts="solved"),
         Measured("Distance of the clean estimate from the final latent", "distance", where={"kind": "steps"}),

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig
+from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig, SampleFacts
 from cos_interp.analyses.driver.experiment import Unit
-from cos_interp.analyses.driver.facts import PIXELS, RunFacts
+from cos_interp.analyses.driver.facts import PIXELS
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.problems import reading_columns, scorer_of, spread, verdict_columns
 from cos_interp.interp.errors import InterpError
@@ -25,7 +25,7 @@ from cos_interp.tasks.impostors import SHORTCUTS
 from cos_interp.tasks.people import read_labels
 from cos_interp.tasks.scorer import case_of, score
 from cos_interp.tasks.scorers.vbvr import category
-from cos_interp.tasks.steps import Sample, find
+from cos_interp.tasks.steps import Sample, find, lacking
 from cos_interp.tasks.video import read_mp4
 
 SHOWN = 1  # samples of a task whose decoded steps are kept for the page
@@ -142,7 +142,8 @@ def measure(config: ChainOfStepsConfig, place: Place) -> Unit:
     kept = _kept(clips) if place.within < SHOWN else {}
     axes = dict.fromkeys(kept, ("step", *PIXELS))
     sigmas = tuple(float("nan") if step.sigma is None else step.sigma for step in sample.steps)
-    return Unit(rows, kept, RunFacts(axes=axes, sigmas=sigmas, prompt=case.prompt or sample.key))
+    facts = SampleFacts(axes=axes, sigmas=sigmas, prompt=case.prompt or sample.key, lacking=lacking(sample))
+    return Unit(rows, kept, facts)
 
 
 def _along(sample: Sample) -> Iterator[tuple[Row, Path]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pandas as pd
 
+from cos_interp.analyses.chain_of_steps import SampleFacts
 from cos_interp.analyses.chain_of_steps.files import TRUTH
 from cos_interp.analyses.chain_of_steps.findings import more
 from cos_interp.analyses.driver import pages
@@ -18,6 +20,7 @@ from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.problems import READING
 from cos_interp.reports.figures import Curve, Panel, panels
 from cos_interp.tasks.impostors import SHORTCUTS
+from cos_interp.tasks.scorer import FAILED
 
 SOLVED = "solved"  # the score of a strict judge
 SCORE = f"{READING}score"  # that of one who grades only
@@ -38,7 +41,8 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     steps, beside = rows[rows.kind == "steps"], rows[rows.kind == "beside"]
     measures = measured(steps)
     found = [_beyond(result, steps, beside)] if measures and len(beside) else []
-    notes = ([] if measures else [NO_JUDGE]) + ([] if len(beside) or not measures else [NO_TRUTH]) + _unread(steps)
+    notes = ([] if measures else [NO_JUDGE]) + ([] if len(beside) or not measures else [NO_TRUTH])
+    notes += _lacking(result) + _unread(steps)
     sections = [
         *(_scores(steps, beside, measures) if measures else []),
         _distance(steps),
@@ -143,9 +147,16 @@ def _told(values: pd.Series) -> str:
 
 
 def _unread(steps: pd.DataFrame) -> list[str]:
-    """Why videos are undecided, most frequent first."""
-    errors = steps[steps.status.ne("wrong") & steps.error.fillna("").ne("")].error.value_counts()
+    """Why videos are undecided, most frequent first; of those on which a scorer failed every page tells."""
+    told = steps[steps.status.ne("wrong") & steps.error.fillna("").ne("")].error
+    errors = told[~told.astype(str).str.startswith(FAILED)].value_counts()
     return [f"Undecided, {count} videos: {error}" for error, count in errors.head(5).items()]
+
+
+def _lacking(result: AnalysisResult) -> list[str]:
+    """What is not there of the samples' steps, most frequent first."""
+    told = Counter(facts.lacking for facts in result.units_of(SampleFacts).values() if facts.lacking)
+    return [f"Of {count} of {len(result.units)} samples: {what}." for what, count in told.most_common(5)]
 
 
 def _distance(steps: pd.DataFrame) -> pages.Section:

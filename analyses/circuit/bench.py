@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 from torch import Tensor
 
-from cos_interp.analyses.circuit import HEADS, SITES, CircuitConfig, Component
-from cos_interp.analyses.circuit.components import Masks, drawn, everything_but, has_heads, patches, spots
+from cos_interp.analyses.circuit import CircuitConfig, Component
+from cos_interp.analyses.circuit.components import Masks, drawn, everything_but, patches, spots
 from cos_interp.analyses.driver.statistics import projection
 from cos_interp.analyses.kit.groups import of_pair
 from cos_interp.analyses.kit.pair_file import Boxes
@@ -21,27 +21,22 @@ from cos_interp.interp.patches import Patch
 from cos_interp.interp.sweeping import finished
 
 
-def recorder(model: HookedVideoPipeline, config: CircuitConfig) -> Recorder:
-    """Runs with all that components write kept."""
-    parts = list(dict.fromkeys(part for part, _ in spots(model)))
-    names = [SITES[part] for part in parts] + [HEADS[part] for part in parts if has_heads(model, part)]
-    return Recorder(model, config, [f"blocks.*.{name}" for name in names])
-
-
 @dataclass(frozen=True)
 class Bench:
-    """A pair: its corrupt side receives, its clean side gives. ``masks``: disjoint token groups that cover the grid."""
+    """A pair: its corrupt side receives, its clean side gives. ``masks``: disjoint token groups that cover the grid.
+    ``recorder``: makes further runs."""
 
     model: HookedVideoPipeline
     target: Side
     donor: Side
     masks: Masks
+    recorder: Recorder
     batch: int = 1
 
     @classmethod
     def of(cls, recorder: Recorder, config: CircuitConfig, pair: Pair, boxes: Boxes) -> Bench:
         masks = of_pair(recorder.model, pair.corrupt, pair.clean, boxes)
-        return cls(recorder.model, pair.corrupt, pair.clean, masks, config.batch)
+        return cls(recorder.model, pair.corrupt, pair.clean, masks, recorder, config.batch)
 
     @property
     def branches(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from cos_interp.analyses.circuit import Circuit, CircuitConfig
-from cos_interp.analyses.circuit.bench import Bench, recorder
+from cos_interp.analyses.circuit.bench import Bench
 from cos_interp.analyses.driver.statistics import projection
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.pairs import Side, stranger
@@ -34,7 +34,7 @@ def checked(bench: Bench, config: CircuitConfig, circuit: Circuit, index: int) -
 def _foreign(bench: Bench, config: CircuitConfig, index: int) -> Side:
     """A random other item's run, whose prompt is none of the pair's."""
     prompts = [side.problem.call["prompt"] for side in (bench.target, bench.donor)]
-    return recorder(bench.model, config)(stranger(config.task, config, index, unlike=prompts))
+    return bench.recorder(stranger(config.task, config, index, unlike=prompts))
 
 
 def _read(bench: Bench, latent: Tensor) -> Row:

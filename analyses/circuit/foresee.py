@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from math import comb
 
-from cos_interp.analyses.circuit import HEADS, SITES, CircuitConfig
+from cos_interp.analyses.circuit import SITES, CircuitConfig
 from cos_interp.analyses.circuit.checks import DRAWS
 from cos_interp.analyses.circuit.components import Spot, has_heads, spots
 from cos_interp.analyses.circuit.measure import CLOSER
 from cos_interp.analyses.circuit.paths import MOST, ROADS
 from cos_interp.analyses.circuit.pieces import pieces
+from cos_interp.analyses.circuit.recordings import use_of
 from cos_interp.analyses.circuit.search import NEXT
 from cos_interp.analyses.driver.outlook import Outlook, Use
 from cos_interp.analyses.kit.foreseen import Nothing, blocks_of_rows, recordings, split_masks
@@ -31,7 +33,7 @@ def foresee(config: CircuitConfig, outlook: Outlook) -> list[Use]:
     coarse = seen * blocks_of_rows(outlook, _coarse(outlook)) if seen else 0
     recorded = _recordings(config, outlook, stage("coarse") + stage("fine") + stage("paths") + seen * stage("search"), unseen)
     one = outlook.blocks()
-    made = [Use("maps of whole blocks", blocks=coarse, rows=config.batch, held=recorded.held)]
+    made = [Use("maps of whole blocks", blocks=coarse, rows=config.batch)]
     if seen:
         made += [
             Use("maps of places", blocks=seen * rows["fine"] * one, bound=True, more=UNFOUND),
@@ -45,13 +47,12 @@ def foresee(config: CircuitConfig, outlook: Outlook) -> list[Use]:
 
 def _recordings(config: CircuitConfig, outlook: Outlook, looked: int, unseen: int) -> Use:
     """The recorded pairs, those of a stage again; a foreign run with each test of a task's pair."""
-    parts = list(dict.fromkeys(part for part, _ in spots(outlook.model)))
-    sites = [SITES[part] for part in parts] + [HEADS[part] for part in parts if has_heads(outlook.model, part)]
+    stages = list(dict.fromkeys(piece.stage for piece, _ in pieces(config)))
+    every = [use_of(config, outlook, stage, looked + unseen).kept for stage in stages]
+    kept = max((one for one in every if one is not None), key=lambda one: sum(one.whole))
+    made = recordings(outlook, looked + unseen, kept, sought=config.solved and config.pair_file is None)
     foreign = unseen if config.pair_file is None else 0
-    made = recordings(outlook, looked + unseen, sites, sought=config.solved and config.pair_file is None)
-    held = made.recording * 2 * (counts(config)[0] if not config.check else 1)
-    return Use(made.what, made.runs + foreign, held=max(held, made.held), recording=made.recording, decoded=1, bound=True,
-               further=made.further, more=made.more)  # fmt: skip
+    return replace(made, runs=made.runs + foreign, bound=True)
 
 
 def _coarse(outlook: Outlook) -> list[list[Patch]]:

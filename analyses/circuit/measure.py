@@ -10,11 +10,12 @@ import pandas as pd
 from pydantic import ValidationError
 
 from cos_interp.analyses.circuit import SITES, Circuit, CircuitConfig, Component, PairFacts, SearchFacts
-from cos_interp.analyses.circuit.bench import Bench, recorder
+from cos_interp.analyses.circuit.bench import Bench
 from cos_interp.analyses.circuit.checks import checked
 from cos_interp.analyses.circuit.components import has_heads, spots
 from cos_interp.analyses.circuit.paths import measured as paths
 from cos_interp.analyses.circuit.pieces import SEARCH, Piece, Stage, needs, pieces
+from cos_interp.analyses.circuit.recordings import recorder
 from cos_interp.analyses.circuit.search import narrowed, smallest
 from cos_interp.analyses.driver.experiment import Unit, from_others
 from cos_interp.analyses.driver.facts import LeftOut
@@ -34,7 +35,7 @@ WHOLE = "whole"  # the table with the effect of all components together
 
 def _made(model: HookedVideoPipeline, config: CircuitConfig, store: RunStore, piece: Piece) -> Unit:
     if piece.stage == SEARCH:
-        return searched(model, config, earlier(store, config, ("coarse", "fine")), recorded(store, config))
+        return searched(model, config, store, recorded(store, config))
     known = read(config) if config.check else None
     if piece.stage in ("check", "paths") and known is None:
         found = store.finished(SEARCH)[1]
@@ -45,7 +46,7 @@ def _made(model: HookedVideoPipeline, config: CircuitConfig, store: RunStore, pi
     if piece.stage in ("fine", "paths") and piece.index not in recorded(store, config):
         return Unit([], facts=store.finished(Piece("coarse", piece.index).name)[1])
     try:
-        made = recorder(model, config)
+        made = recorder(model, config, store, piece.stage)
         pair, boxes = pair_of(made, config, piece.index, not config.check)
         bench = Bench.of(made, config, pair, boxes)
     except NoPair as error:
@@ -157,14 +158,15 @@ def between(circuit: Circuit, found: Sequence[tuple[str, int]], steps: tuple[int
     return [*circuit.components, *everywhere]
 
 
-def searched(model: HookedVideoPipeline, config: CircuitConfig, rows: pd.DataFrame, pairs: Sequence[int]) -> Unit:
+def searched(model: HookedVideoPipeline, config: CircuitConfig, store: RunStore, pairs: Sequence[int]) -> Unit:
     """The smallest set on the pairs of the search, and the same at the steps and heads that it needs."""
+    rows = earlier(store, config, ("coarse", "fine"))
     steps = tuple(range(config.num_inference_steps))
     candidates = nodes(rows, steps)
     if not candidates:
         none = "no pair was there to search on" if rows.empty else f"no part of a block has an effect above {config.refine}"
         return Unit([], facts=SearchFacts(circuit=None, why=none))
-    made = recorder(model, config)
+    made = recorder(model, config, store, SEARCH)
     benches = [Bench.of(made, config, *pair_of(made, config, index)) for index in pairs]
     value = lambda sets: np.mean([bench.effects(bench.rows(sets)) for bench in benches], 0).tolist() if sets else []
     whole = float(rows[rows.table == WHOLE].effect.mean())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from cos_interp.analyses.commitment import CommitmentConfig
-from cos_interp.analyses.commitment.measure import DRAWS, pieces, steps_of, transplants
+from cos_interp.analyses.commitment.measure import DRAWS, pieces, steps_of
+from cos_interp.analyses.commitment.transplants import transplants, use_of
 from cos_interp.analyses.driver.outlook import Outlook, Use
 from cos_interp.analyses.kit.foreseen import SOME, Nothing, blocks_of_rows, groups, recordings
 from cos_interp.analyses.kit.grid import EVERYWHERE
@@ -28,7 +29,10 @@ def foresee(config: CommitmentConfig, outlook: Outlook) -> list[Use]:
         return uses
     moved = sum(_moved(config, outlook, *pair) for pair in pairs)
     groups_of = "for two other answers than the first ones, other token groups"
-    return [*uses, recordings(outlook, len(pairs), kind="seed"), Use("transplants", blocks=moved, decoded=1, more=groups_of)]
+    use = use_of(config, outlook, len(pairs))
+    assert use.kept is not None
+    found = recordings(outlook, len(pairs), use.kept, kind="seed")
+    return [*uses, found, Use("transplants", blocks=moved, decoded=use.decoded, more=groups_of)]
 
 
 def _moved(config: CommitmentConfig, outlook: Outlook, task: str, index: int) -> int:

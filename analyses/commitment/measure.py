@@ -14,14 +14,15 @@ import torch
 from torch import Tensor
 
 from cos_interp.analyses.commitment import CommitmentConfig
-from cos_interp.analyses.driver.experiment import Unit, each_unit
+from cos_interp.analyses.commitment.transplants import recorder, transplants
+from cos_interp.analyses.driver.experiment import Unit, from_others
 from cos_interp.analyses.driver.facts import LeftOut, RunFacts
 from cos_interp.analyses.driver.statistics import distance
-from cos_interp.analyses.driver.store import Row
+from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit import belief
 from cos_interp.analyses.kit.candidates import Candidates, candidates
-from cos_interp.analyses.kit.grid import EVERYWHERE, X_T, Cell, Grid
-from cos_interp.analyses.kit.pairs import NoPair, Recorder, find_pair
+from cos_interp.analyses.kit.grid import EVERYWHERE, Grid
+from cos_interp.analyses.kit.pairs import NoPair, find_pair
 from cos_interp.analyses.kit.problems import Problem, chosen_steps, generate, judge, needs_flow, problems, spread, verdict_of
 from cos_interp.analyses.kit.screening import look_score
 from cos_interp.analyses.kit.seeds import seed_for
@@ -73,9 +74,9 @@ def _name(piece: Piece) -> str:
     return what.name if isinstance(what, Problem) else f"pair-{what[0]}-{what[1]:02d}"
 
 
-def measure(model: HookedVideoPipeline, config: CommitmentConfig, piece: Piece) -> Unit:
+def measure(model: HookedVideoPipeline, config: CommitmentConfig, store: RunStore, piece: Piece) -> Unit:
     what = piece[1]
-    return _problem(model, config, what) if isinstance(what, Problem) else _transplants(model, config, *what)
+    return _problem(model, config, what) if isinstance(what, Problem) else _transplants(model, config, store, *what)
 
 
 def _problem(model: HookedVideoPipeline, config: CommitmentConfig, problem: Problem) -> Unit:
@@ -145,10 +146,10 @@ def settled(run: Run, step: int) -> float:
     return -distance(run.x0hat[step - 1], run.x0hat[step]) if step else 0.0
 
 
-def _transplants(model: HookedVideoPipeline, config: CommitmentConfig, task: str, index: int) -> Unit:
+def _transplants(model: HookedVideoPipeline, config: CommitmentConfig, store: RunStore, task: str, index: int) -> Unit:
     """x_t of token groups, all of x_t, and layer states of a run with another right answer, put in at one step."""
     try:
-        pair = find_pair(Recorder(model, config), task, "seed", index)
+        pair = find_pair(recorder(model, config, store), task, "seed", index)
     except NoPair as error:
         return Unit([], facts=LeftOut(reason=str(error)))
     item, sigmas = pair.corrupt.item, tuple(pair.corrupt.recording.run.sigmas)
@@ -167,14 +168,5 @@ def _transplants(model: HookedVideoPipeline, config: CommitmentConfig, task: str
     return Unit(rows, facts=RunFacts(sigmas=sigmas, prompt=pair.corrupt.problem.call["prompt"]))
 
 
-def transplants(steps: int, layers: int, groups: Sequence[str]) -> list[list[Cell]]:
-    """The cells of every step: x_t of each group, and three layers' states."""
-    return [
-        [Cell("clean", X_T, step, group=group) for group in groups]
-        + [Cell("clean", "hook_resid_post", step, layer) for layer in sorted({0, layers // 2, layers - 1})]
-        for step in spread(steps, 5)
-    ]
-
-
-work = each_unit(measure, _name)
+work = from_others(measure, _name)
 check = needs_flow

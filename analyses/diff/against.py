@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cos_interp.analyses.diff import DiffConfig
 from cos_interp.analyses.kit.other_models import beside
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.interp.placing import Placing
 
 
 def other_model(model: HookedVideoPipeline, config: DiffConfig) -> HookedVideoPipeline:
@@ -19,5 +20,5 @@ def other_model(model: HookedVideoPipeline, config: DiffConfig) -> HookedVideoPi
             "diff holds one model against another: give --against MODEL, or --against-lora FILE for --model with it"
         )
     name = config.model if config.against is None else config.against
-    placing = Placing(config.device, config.against_dtype, config.offload, config.vae_tiling, config.against_lora)
+    placing = replace(config.placing(), dtype=config.against_dtype, lora=config.against_lora)
     return beside(model, config, name, placing, config.revision if config.against is None else None)

@@ -19,7 +19,7 @@ from cos_interp.analyses.driver.store import RunStore
 from cos_interp.interp import identity as content
 from cos_interp.interp.model import HookedVideoPipeline
 
-OF_THE_MODEL = (*identity.ELSEWHERE, "vae_tiling")
+OF_THE_MODEL = (*identity.ELSEWHERE, "vae_tiling", "decode_steps")
 ITS_OWN = {*OF_THE_MODEL, "budget", "only", "twins", "like"}
 
 

@@ -64,7 +64,7 @@ def own(folder: Path, parts: Collection[str] = ()) -> list[str]:
 def strangers(folder: Path, parts: Collection[str] = ()) -> list[str]:
     """What lies below a folder and is not of the run."""
     inner = [f"{part}/{name}" for part in parts for name in strangers(folder / part)]
-    there = {name for name in entries(folder) if name not in {f"{part}/{RUN}" for part in parts}}
+    there = {name for name in entries(folder) if name not in {f"{part}/{RUN}" for part in parts} and not is_leftover(Path(name))}
     return sorted((there - set(own(folder))) | set(inner))
 
 

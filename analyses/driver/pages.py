@@ -10,6 +10,7 @@ from cos_interp.analyses.driver.answer import answer, deciding, in_words, split_
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.caveats import caveats
 from cos_interp.analyses.driver.experiment import Report
+from cos_interp.analyses.driver.failing import failing_note
 from cos_interp.analyses.driver.findings import VERDICT_STYLE, Finding
 from cos_interp.analyses.driver.identity import begun_with
 from cos_interp.analyses.driver.layout import file_name, laid_out, media_name
@@ -31,7 +32,8 @@ def build(
     figures = {f"{file_name(s.title)}.svg": s.figure for s in sections if s.figure}
     media |= {name: figure.encode() for name, figure in figures.items()}
     asked, method = split_question(question)
-    first, notes = deciding(findings), [*(notes or []), *mixed_note(result.facts.get("processors", {}))]
+    first, mixed = deciding(findings), mixed_note(result.facts.get("processors", {}))
+    notes = [*(notes or []), *failing_note(result.rows), *mixed]
     html = render(
         "experiment.html",
         title=title, question=asked, method=method, source=source, findings=findings, notes=notes, verdicts=VERDICT_STYLE,

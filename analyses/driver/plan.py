@@ -13,11 +13,11 @@ from cos_interp.analyses.driver.settings import AnalysisConfig
 from cos_interp.interp.cache_plan import DEFAULT_BUDGET
 from cos_interp.interp.families.decoding import MOST, PIXELS
 from cos_interp.interp.limits import shown_size
-from cos_interp.interp.planning.costs import Shape
 
 Foresee = Callable[[Any, Outlook], list[Use]]
 TWINS = "what comes on top above, too: a twin solves nothing, so that pairs with two right answers are sought in vain"
 FLOAT, BYTE = 4, 1  # bytes of a value of a decoded video, on the way and at the end
+SITES, COARSER = ("hook_resid_post", "others"), 4  # the first of several sites, and of how many layers one, where less would fit
 ROUNDED = 3  # times that a decoded video is there in floats before it is bytes: as it came, scaled, rounded
 
 
@@ -93,7 +93,7 @@ def planned(foresee: Foresee, outlook: Outlook, device: str, limits: Mapping[str
     lines = [_line(use, outlook) for use in uses]
     lines += [_again(lines, outlook.config.twins)] if outlook.config.twins else []
     places = _places(uses, outlook, device, workers)
-    kept = next((use.kept for use in uses if use.kept is not None), None)
+    kept = max((use.kept for use in uses if use.kept is not None), key=lambda one: sum(one.whole), default=None)
     chosen = None if kept is None else _put(kept, places, limits, outlook.config, workers)
     if kept is not None and chosen is not None and chosen.lean:
         lines.append(_line(Use("recorded steps, one at a time again", blocks=kept.again * (1 + outlook.config.twins)), outlook))
@@ -133,7 +133,7 @@ def _places(uses: Sequence[Use], outlook: Outlook, device: str, workers: int) ->
         "activations of a forward": shape.forward(rows), "kept of runs": max((use.held for use in uses), default=0),
         "latents of runs": (2 + branches) * (outlook.steps + 1) * shape.latent_bytes * (rows + recorded),
     }  # fmt: skip
-    together = min(at_once(shape), decoded) * shape.clip_bytes
+    together = min(at_once(outlook), decoded) * shape.clip_bytes
     pixels = together * FLOAT
     host = {
         "pixels": decoded * shape.clip_bytes * BYTE + together * ROUNDED * FLOAT,
@@ -147,14 +147,14 @@ def _places(uses: Sequence[Use], outlook: Outlook, device: str, workers: int) ->
     return {"device": {"weights": there, **run, "pixels": pixels}, "host": waiting | host, "disk": disk}
 
 
-def at_once(shape: Shape) -> int:
+def at_once(outlook: Outlook) -> int:
     """Videos that are decoded together, see :func:`interp.families.decoding.at_a_time`."""
-    return max(1, min(MOST, PIXELS // math.prod(shape.pixels)))
+    return outlook.config.decode_steps or max(1, min(MOST, PIXELS // math.prod(outlook.shape.pixels)))
 
 
-def fewer(config: AnalysisConfig, pixels: tuple[int, int, int], device: str) -> list[tuple[str, dict[str, Any]]]:
+def fewer(config: AnalysisConfig, pixels: tuple[int, int, int], layers: int, device: str) -> list[tuple[str, dict[str, Any]]]:
     """What may be asked for instead, as the option says it and as settings: other places first, then less. ``pixels``: frames,
-    height and width as they are."""
+    height and width as they are; ``layers``: of the model."""
     ways = ("model", "group") if device != "cpu" and config.offload == "none" else ()
     found: list[tuple[str, dict[str, Any]]] = [(f"--offload {way}", {"offload": way}) for way in ways]
     fields = type(config).model_fields
@@ -162,6 +162,11 @@ def fewer(config: AnalysisConfig, pixels: tuple[int, int, int], device: str) -> 
         found.append(("--no-controls", {"controls": False}))
     if "batch" in fields:
         found.append(("--batch 1", {"batch": 1}))
+    for name in ("sites", "variants"):
+        if name in fields and len(several := getattr(config, name) or SITES) > 1:
+            found.append((f"--{name} {several[0]}", {name: several[:1]}))
+    if "layers" in fields and layers > COARSER and config.model_dump(include={"layers"})["layers"] is None:
+        found.append((f"--layers 0:{layers}:{COARSER}", {"layers": tuple(range(0, layers, COARSER))}))
     counts = {name: getattr(config, name, None) for name in ("items", "pairs")}
     found += [(f"--{name} {n // 4}", {name: n // 4}) for name, n in counts.items() if n and n >= 8]
     steps = config.num_inference_steps

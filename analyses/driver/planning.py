@@ -180,7 +180,7 @@ def limits_of(config: AnalysisConfig, device: str, out: Path) -> dict[str, int]:
 
 def _remedies(foresee: Callable[..., Any], outlook: Outlook, plan: Plan, device: str, workers: int) -> Iterator[str]:
     """The first options, alone or two together, with which everything fits."""
-    options = fewer(outlook.config, outlook.shape.pixels, device)
+    options = fewer(outlook.config, outlook.shape.pixels, outlook.model.layers, device)
     named = 0
     least = list({tuple(change): (word, change) for word, change in options}.values())  # the last, smallest of each setting
     for count in (1, 2, 3):

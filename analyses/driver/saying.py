@@ -16,6 +16,16 @@ OPTIONS = {
 }  # fmt: skip
 
 
+ITSELF = (
+    "prompt",
+    "image",
+    "latents",
+    "output_type",
+    "return_dict",
+    "callback_on_step_end",
+)  # which an experiment says of each run
+
+
 def size(text: str) -> dict[str, int]:
     """``832x480`` as width and height. ValueError for anything else.
 
@@ -47,7 +57,7 @@ def assignments(text: str) -> tuple[Assignment, ...]:
 
 def keywords(said: Sequence[str]) -> dict[str, Any]:
     """The arguments that assignments say: JSON where the value is JSON, else text. ValueError for what is no assignment, for a
-    key that stands there twice, and for one that has an option of its own.
+    key that stands there twice, for one that has an option of its own, and for one that each run has of its own.
 
     >>> keywords(["max_sequence_length=64", "prompt_2=a red ball", "sigmas=[1.0, 0.5]"])
     {'max_sequence_length': 64, 'prompt_2': 'a red ball', 'sigmas': [1.0, 0.5]}
@@ -59,6 +69,8 @@ def keywords(said: Sequence[str]) -> dict[str, Any]:
             raise ValueError(f"{one!r}: give key=value, the key an argument of the pipeline's call")
         if key in OPTIONS:
             raise ValueError(f"{one!r}: say it with {OPTIONS[key]}")
+        if key in ITSELF:
+            raise ValueError(f"{one!r}: an experiment says itself what {key} is in each of its runs: leave it out")
         if key in found:
             raise ValueError(f"{key} stands there twice")
         found[key] = _value(value)

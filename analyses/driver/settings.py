@@ -23,7 +23,7 @@ class Loading(BaseModel):
     memory there is. See docs/loading.md."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    PLACING: ClassVar[tuple[str, ...]] = ("device", "dtype", "offload", "vae_tiling", "lora")
+    PLACING: ClassVar[tuple[str, ...]] = ("device", "dtype", "offload", "vae_tiling", "decode_steps", "lora")
     CALL: ClassVar[tuple[str, ...]] = ("size", "num_frames", "negative_prompt", "set")
     LIMITS: ClassVar[tuple[str, ...]] = ("memory", "host_memory", "disk")
 
@@ -33,6 +33,9 @@ class Loading(BaseModel):
     dtype: Dtype = Field("auto", description="auto (fp32 on the CPU, bf16 on a GPU), bf16, fp16 or fp32.")
     offload: Offload = Field("none", description="What waits in host memory: none, model, group or sequential.")
     vae_tiling: bool = Field(False, description="Decode in tiles, for the memory.")
+    decode_steps: int | None = Field(
+        None, ge=1, description="Clean estimates decoded together. One by one by default, small ones up to 16."
+    )
     lora: tuple[str, ...] = Field((), description="LoRA weights, PATH or PATH:scale, with commas.")
     size: str | None = Field(None, description="WIDTHxHEIGHT in pixels, like 832x480. The model's own by default.")
     num_frames: int | None = Field(None, ge=1, description="Frames of a video. The model's own number by default.")

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from cos_interp.analyses.driver import identity, manifest, older
 from cos_interp.analyses.driver.command import flag
+from cos_interp.analyses.driver.drafts import FOLDER, Drafts, dropped
 from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.facts import COMMON, Facts
 from cos_interp.analyses.driver.lock import Writer, is_lock
@@ -134,7 +135,7 @@ class RunStore:
             (self.folder / name).mkdir(exist_ok=True)
         self._drop_folders(TEMPORARY.format("*") if alone else self._scratch.name)
         for name in manifest.entries(self.folder) if alone else ():
-            if is_leftover(Path(name)):
+            if is_leftover(Path(name)) and not self._is_draft(name):
                 (self.folder / name).unlink()
         same = held is not None and held.get("status") == "complete" and {**held, **asked} == held
         self._written = held
@@ -143,10 +144,13 @@ class RunStore:
             self._write_facts(told)
 
     def _drop_folders(self, pattern: str) -> None:
-        """Take away temporary folders of writers that are no more."""
+        """Take away temporary folders of writers that are no more, but for the drafts, with which a run goes on."""
         for left in self.folder.glob(pattern):
-            if left.is_dir() and not left.is_symlink():
+            if left.is_dir() and not left.is_symlink() and left.name != FOLDER:
                 shutil.rmtree(left, ignore_errors=True)
+
+    def _is_draft(self, name: str) -> bool:
+        return Path(name).parts[0] == FOLDER and not (self.folder / FOLDER).is_symlink()
 
     def _state(self, held: Mapping[str, Any] | None) -> dict[str, Any]:
         """A new writer's status. Of shards, what one has met holds until all is there: the others do not know of it."""
@@ -174,6 +178,8 @@ class RunStore:
             raise RunError(f"--fresh would delete {foreign[0]} in {self.folder}, which is not of the run: move it away")
 
     def _clear(self) -> None:
+        self._drop_folders(TEMPORARY.format("*"))
+        dropped(self.folder)
         for name in manifest.own(self.folder, self.parts):
             if not is_lock(name):  # which is held
                 (self.folder / name).unlink()
@@ -189,7 +195,6 @@ class RunStore:
             with contextlib.suppress(RunError):  # damaged: what it had inside stays
                 self.parts = (self.facts() or {}).get("parts", ())
             self._refuse_strangers(fresh=False)
-            self._drop_folders(TEMPORARY.format("*"))
             self._clear()
         parts = [f"{part}/{name}" for part in self.parts for name in (manifest.UNITS, manifest.MEDIA, "")]
         for name in (*parts, manifest.UNITS, manifest.MEDIA, ""):
@@ -259,6 +264,29 @@ class RunStore:
         header = {"unit": json.dumps(said)}  # one key: the order of several is not fixed
         packed = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         self.write(f"{manifest.UNITS}/{unit}.safetensors", sealed(save(packed, metadata=header)))
+        dropped(self.folder, unit)
+
+    def drafts(self, unit: str) -> Drafts:
+        """What is finished of a unit that is not whole."""
+        return Drafts(self, unit)
+
+    def write_draft(self, unit: str, name: str, data: bytes) -> None:
+        """Write a file of a unit's drafts. RunError where the disk refuses."""
+        there = self.folder / FOLDER
+        try:
+            if self.writer is not None:
+                self.writer.check()
+            if there.is_symlink():
+                raise RunError(f"{there} is a link: a run writes into folders of its own, take it away")
+            for folder in (there, there / unit):  # not their parents: a run folder that is gone stays so
+                folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot write to {there}: {error.strerror}; the run can be continued") from error
+        self.write(f"{FOLDER}/{unit}/{name}", data)
+
+    def making(self) -> dict[str, Any]:
+        """What decides the bytes of a unit, as JSON holds it: the run, the versions, the kind of processor and the threads."""
+        return {"run": self._run(), "made": dict(self.made), "versions": dict((self.facts() or {}).get("versions", {}))}
 
     def refuse_others(self, units: Iterable[str]) -> None:
         """RunError where a unit lies in the folder that is none of these: the manifest would sign it."""
@@ -372,6 +400,7 @@ class RunStore:
         """List units and results with their digests, then mark the run complete, in this order."""
         lines = manifest.made(self.folder, self.parts)
         self.write(manifest.MANIFEST, lines)
+        dropped(self.folder)
         self.set_status("complete", root=manifest.root(lines), **more)
 
     def read(self, name: str) -> bytes:

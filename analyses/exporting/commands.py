@@ -10,6 +10,7 @@ import typer
 from cos_interp.analyses.driver.options import configured, with_options
 from cos_interp.analyses.exporting import ActivationsConfig
 from cos_interp.interp.files import whole_folder
+from cos_interp.interp.placing import Offload
 from cos_interp.interp.terminal import Failure, check_writable, print_json, progress_bar, refuse_other_content, resumable, writing
 from cos_interp.tasks.steps import WRITTEN
 
@@ -21,6 +22,8 @@ def export_steps(
     run: Annotated[Path, typer.Argument(help="Run folder whose problems are generated again, by its model.")],
     out: Annotated[Path, typer.Argument(help="Where to write.")],
     layout: Annotated[str, typer.Option(help=f"One of {', '.join(WRITTEN)}.")] = WRITTEN[0],
+    device: Annotated[str | None, typer.Option(help="Where to compute. Where the run did by default.")] = None,
+    offload: Annotated[Offload | None, typer.Option(help="What waits in host memory. As in the run by default.")] = None,
     execute: Annotated[bool, typer.Option("--execute", help="Execute the run's own code, if it is unchanged.")] = False,
 ) -> None:
     """Every decoded step as a video, with the noise schedule, and labels.csv for people.
@@ -36,7 +39,8 @@ def export_steps(
 
     bar, move = progress_bar()
     with bar, writing(out), whole_folder(out) as made:
-        written = export(load(run), made, layout, execute=execute, progress=move)
+        elsewhere = {name: said for name, said in (("device", device), ("offload", offload)) if said is not None}
+        written = export(load(run), made, layout, elsewhere=elsewhere, execute=execute, progress=move)
     typer.echo(f"{len(written)} videos written to {out}")
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,17 +32,18 @@ OWN = "own"  # the split of what is not of the suite
 
 def export(
     run: LoadedRun, folder: Path, layout: str, model: HookedVideoPipeline | None = None, execute: bool = False,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None, elsewhere: Mapping[str, Any] | None = None,
 ) -> list[Path]:  # fmt: skip
     """Generate the problems of a run again, from their own noise, and write every decoded clean estimate and the final video.
 
     Written below ``folder``: the layout's files (see :mod:`cos_interp.tasks.steps`) and ``labels.csv``, a line a video for people
-    to fill in. Returns the videos. RunError for a run without problems to generate, and for a model that is not the run's.
+    to fill in. ``elsewhere``: settings of the loading in place of the run's. Returns the videos. RunError for a run without
+    problems to generate, and for a model that is not the run's.
     """
     if not isinstance(run.config, SuiteConfig) or run.facts["model"]["digest"] == "":  # decoded steps of others have no model
         raise RunError(f"{run.folder} holds a run of {run.name}, which has no items to generate: give one of chain-of-steps")
     _same_code(run, execute)
-    model = model or load_model(run.config)
+    model = model or load_model(run.config.model_copy(update=elsewhere))
     _the_same(run, model)
     fits(run.config, model)
     asked, written = problems(run.config), list[Path]()

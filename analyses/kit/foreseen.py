@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cos_interp.analyses.driver.outlook import Outlook, Use
+from cos_interp.analyses.driver.outlook import Kept, Outlook, Use
 from cos_interp.analyses.driver.settings import AnalysisConfig
 from cos_interp.analyses.kit import pair_file
 from cos_interp.analyses.kit.grid import EVERYWHERE
@@ -47,16 +47,14 @@ def blocks_of_rows(outlook: Outlook, rows: Iterable[Row], done: set[Hashable] | 
 
 
 def recordings(
-    outlook: Outlook, pairs: int, sites: Iterable[str] = (), *, kind: PairKind = "prompt", beside: int = 0, again: int = 0,
-    sought: bool = True, steps: Iterable[int] | None = None,
+    outlook: Outlook, pairs: int, kept: Kept, *, kind: PairKind = "prompt", beside: int = 0, again: int = 0, sought: bool = True
 ) -> Use:  # fmt: skip
     """The recorded runs of so many pairs: both sides, ``beside`` others a pair, and one with the same answer in ``again`` of the
-    pairs. ``sought``: both sides must be solved, so that candidates are tried; without, they are what they are."""
+    pairs. ``kept``: those that are there at once. ``sought``: both sides must be solved, so that candidates are tried; without,
+    they are what they are."""
     further = (pairs * tried(kind) if sought else 0) + again * AGAIN
-    one = outlook.recording(list(sites), steps)
-    sides = 2 + beside + bool(again)
-    return Use("recordings", pairs * (2 + beside) + again, held=sides * one, recording=one, decoded=1,
-               further=further * outlook.blocks(), more=OTHERS if further else "")  # fmt: skip
+    return Use("recordings", pairs * (2 + beside) + again, kept=kept, decoded=1, further=further * outlook.blocks(),
+               more=OTHERS if further else "")  # fmt: skip
 
 
 def tried(kind: PairKind) -> int:

@@ -7,14 +7,17 @@ runs of the pair, and whose answer the video gives.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from cos_interp.analyses.driver.drafts import Drafts
 from cos_interp.analyses.driver.statistics import projection
 from cos_interp.analyses.kit.pairs import Side
 from cos_interp.analyses.kit.problems import whose
@@ -103,6 +106,11 @@ def checked_alone(cells: Sequence[Cell], batch: int) -> Cell | None:
     return next((cell for cell in together if cell.group != EVERYWHERE), together[0])
 
 
+def _key(cells: Sequence[Cell]) -> str:
+    """By which the drafts know what some cells gave."""
+    return hashlib.sha256(repr(list(cells)).encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True)
 class Grid:
     """The target of a pair and all that may be put into it.
@@ -122,6 +130,7 @@ class Grid:
     branches: tuple[str, ...] | None = None
     noising: bool = False
     batch: int = 1
+    drafts: Drafts | None = None  # where what forwards give is kept until all of a unit is there
     shared: Shared = field(default_factory=Shared, repr=False)  # calls that several cells have in common
     _given: dict[tuple[str, str, int | None, bool], Donor] = field(default_factory=dict, repr=False)
 
@@ -181,8 +190,20 @@ class Grid:
         check_made(self.model, self.target.recording.run)
         alone, together = [[cell] for cell in cells if cell.known], [cell for cell in cells if not cell.known]
         for part in [*alone, *chunks(together, self.batch)]:
-            asked = [self.patch(cell) for cell in part]
-            yield list(part), replay(self.model, self.target.recording, asked, self.shared, compared=True)
+            make = partial(self._made, part)
+            latents = make()[0] if self.drafts is None else self.drafts(_key(part), make)
+            yield list(part), latents.to(self.target.recording.run.latents.device)
+
+    def _made(self, part: Sequence[Cell]) -> tuple[Tensor, int]:
+        """The latents of cells that share a forward, and the transformer blocks that these are."""
+        before = self.ran
+        latents = replay(self.model, self.target.recording, [self.patch(cell) for cell in part], self.shared, compared=True)
+        return latents, self.ran - before
+
+    @property
+    def ran(self) -> int:
+        """Transformer blocks until now, those that calls have in common as often as they are needed."""
+        return self.model.block_calls + self.shared.saved
 
     def measure(self, cells: Sequence[Cell]) -> list[Patched]:
         """Finish and read every cell, in order; they must start at one step."""

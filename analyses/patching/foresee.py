@@ -78,7 +78,7 @@ def use_of(config: PatchingConfig, outlook: Outlook, asked: Sequence[Piece]) -> 
     kept = None if kept is None else replace(kept, again=sum(one.again for one in every))
     return Use(
         f"patched runs, {count} rows", rows=rows_of(config, outlook), held=_shared(outlook, config), kept=kept,
-        decoded=min(at_once(shape), most) if judged else 1, disk=disk, finished=FILE * most * shape.latent_bytes,
+        decoded=min(at_once(outlook), most) if judged else 1, disk=disk, finished=FILE * most * shape.latent_bytes,
     )  # fmt: skip
 
 
@@ -103,8 +103,15 @@ def _foresee_maps(config: PatchingConfig, outlook: Outlook) -> list[Use]:
     judged = config.pair_file is None or config.scored
     disk = (rows + 2 * len(asked)) * outlook.shape.latent_bytes + rows * outlook.shape.clip_bytes
     back = "the way back, which takes 1.3 times the time of the forwards, and memory for the graph of one of them"
+    looks = 1 if len(asked) == 1 else 2  # the maps of all pairs first, then the exact cells of each
     return [
-        Use("recordings", 2 * len(asked), decoded=1, further=further_of(config, outlook, asked), more=MORE if judged else ""),
+        Use(
+            "recordings",
+            2 * len(asked) * looks,
+            decoded=1,
+            further=looks * further_of(config, outlook, asked),
+            more=MORE if judged else "",
+        ),
         Use("gradient maps", blocks=sweeps, more=back),
         replace(use_of(config, outlook, asked), what=f"exact cells, about {rows}", blocks=blocks, disk=disk),
     ]

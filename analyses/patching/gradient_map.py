@@ -6,7 +6,6 @@ They are chosen when the map is there, and kept with it, so that a run that is c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,52 +14,26 @@ import pandas as pd
 from torch import Tensor
 
 from cos_interp.analyses.driver.experiment import Unit
-from cos_interp.analyses.driver.facts import Facts, LeftOut
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, Cell
 from cos_interp.analyses.kit.seeds import seed_for
-from cos_interp.analyses.patching import MapFacts, PatchingConfig
+from cos_interp.analyses.patching import MapFacts
 from cos_interp.analyses.patching.cells import sites_of
 from cos_interp.analyses.patching.pair_grid import PairGrid
-from cos_interp.analyses.patching.pieces import Piece, steps_of
+from cos_interp.analyses.patching.pieces import Piece
 from cos_interp.interp.gradient.attribution import attribute
 from cos_interp.interp.gradient.target import Metric
 
-Prepared = Callable[[], PairGrid | str]  # a pair's grid, or the reason why there is none
 PLACE = ["site", "step", "layer", "head", "group", "frame"]
 SAMPLE, TOP, BOTH = "sample", "top", "both"  # why a cell was finished exactly
 
 
-def work(config: PatchingConfig, store: RunStore, piece: Piece, prepared: Prepared) -> Iterator[str]:
-    """Do what is missing of one pair; yields the name of each unit as it is on disk."""
-    steps = steps_of(config, piece)
-    units = [piece.unit(), piece.map_unit, *(piece.unit(step) for step in steps)]
-    missing = {name for name in units if store.unit(name) is None}
-    made = prepared() if missing else ""
-    if piece.unit() in missing:
-        _add(store, piece.unit(), Unit([], facts=LeftOut(reason=made)) if isinstance(made, str) else made.about())
-    yield piece.unit()
-    if piece.map_unit in missing:
-        seed = seed_for("exact cells", *config.about, piece.name)
-        _add(store, piece.map_unit, _nothing() if isinstance(made, str) else mapped(made, seed))
-    yield piece.map_unit
-    if not isinstance(made, str):
-        made = replace(made, only=exact_cells(store.finished(piece.map_unit)[0]))
-    for step in steps:
-        if piece.unit(step) in missing:
-            _add(store, piece.unit(step), _nothing() if isinstance(made, str) else made.at(step))
-        yield piece.unit(step)
+def held(made: PairGrid, store: RunStore, piece: Piece) -> PairGrid:
+    """The grid of a pair with the cells alone that its map is held against."""
+    return replace(made, only=exact_cells(store.finished(piece.map_unit)[0]))
 
 
-def _add(store: RunStore, name: str, unit: Unit) -> None:
-    store.add_unit(name, unit.rows, unit.tensors, unit.facts)
-
-
-def _nothing() -> Unit:
-    return Unit([], facts=Facts())
-
-
-def mapped(made: PairGrid, seed: int) -> Unit:
+def mapped(made: PairGrid) -> Unit:
     """The map of a pair: a row a cell with its first-order change of the effect, and which cells are to be finished."""
     grid, config = made.grid, made.config
     sites = sites_of(config, grid.model)  # without the control of an exact grid that puts in the whole x_t
@@ -71,6 +44,7 @@ def mapped(made: PairGrid, seed: int) -> Unit:
     changes = attribute(grid.model, grid.target.recording, [grid.patch(cell) for cell in [*cells, *own]], effect(made))
     ran = grid.model.block_calls - before
     rows = [_row(made, cell, change) for cell, change in zip([*cells, *own], changes, strict=True)]
+    seed = seed_for("exact cells", *config.about, made.name)
     picked = chosen(pd.DataFrame(rows), seed, config.exact_cells, config.top_cells)
     facts = MapFacts(cells=len(cells), block_calls=ran)
     return Unit([row | {"chosen": why} for row, why in zip(rows, picked, strict=True)], facts=facts)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -48,16 +47,13 @@ def find(recorder: Recorder, config: PatchingConfig, piece: Piece) -> Pair:
 
 def work(model: HookedVideoPipeline, config: PatchingConfig, store: RunStore, part: Part) -> Iterator[str]:
     """Do what is missing of one piece; yields the name of each unit as it is on disk."""
-    piece, prepared = part.pair, partial(_prepared, model, config, store, part.pair)
-    if config.method == "gradient":
-        yield from gradient_map.work(config, store, piece, prepared)
-    else:
-        for name, make in _units(config, store, part):
-            if store.unit(name) is None:
-                made = prepared()
-                unit = make(made) if not isinstance(made, str) else _lacking(made, name == piece.unit())
-                store.add_unit(name, unit.rows, unit.tensors, unit.facts)
-            yield name
+    piece = part.pair
+    for name, make in _units(config, store, part):
+        if store.unit(name) is None:
+            made = _prepared(model, config, store, piece)
+            unit = make(made) if not isinstance(made, str) else _lacking(made, name == piece.unit())
+            store.add_unit(name, unit.rows, unit.tensors, unit.facts)
+        yield name
     if all(store.unit_path(name).is_file() for name in units_of(config, piece)):
         _AT_WORK.pop(store, None)
 
@@ -65,14 +61,19 @@ def work(model: HookedVideoPipeline, config: PatchingConfig, store: RunStore, pa
 def _units(config: PatchingConfig, store: RunStore, part: Part) -> Iterator[tuple[str, Callable[[PairGrid], Unit]]]:
     """The units of a piece by name, and how each is made of the pair's grid."""
     piece, step = part.pair, part.step
-    if step is None or (config.coarse is None and step == steps_of(config, piece)[0]):
+    gradient, coarse = config.method == "gradient", config.coarse is not None
+    if step is None or not (gradient or coarse or step != steps_of(config, piece)[0]):
         yield piece.unit(), PairGrid.about
     if step is None:
-        yield piece.blocks_unit, blocks.measured
-    elif config.coarse is not None:
-        yield piece.unit(step), lambda made: blocks.refined(made, store).at(step)
-    else:
-        yield piece.unit(step), lambda made: made.at(step)
+        yield (piece.map_unit, gradient_map.mapped) if gradient else (piece.blocks_unit, blocks.measured)
+        return
+
+    def of_step(made: PairGrid) -> Unit:
+        if gradient or coarse:
+            made = gradient_map.held(made, store, piece) if gradient else blocks.refined(made, store)
+        return made.at(step, store.drafts(piece.unit(step)))
+
+    yield piece.unit(step), of_step
 
 
 def _lacking(reason: str, pair: bool) -> Unit:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from cos_interp.analyses.driver.drafts import Drafts
 from cos_interp.analyses.driver.experiment import Unit
 from cos_interp.analyses.driver.facts import PIXELS
 from cos_interp.analyses.driver.statistics import distance
@@ -86,21 +87,22 @@ class PairGrid:
         )  # fmt: skip
         return Unit([], tensors, facts)
 
-    def at(self, step: int) -> Unit:
-        """All cells of one step: rows, final latents, and the count of block calls against the minimum.
+    def at(self, step: int, drafts: Drafts | None = None) -> Unit:
+        """All cells of one step: rows, final latents, and the count of block calls against the minimum. ``drafts``: keeps what is
+        finished of them, for a run that is continued.
 
         Calls shared with a step before count there, also where a run that is continued must run them again.
         """
-        asked, model, shared = self.cells(step), self.grid.model, self.grid.shared
+        asked = self.cells(step)
         if not asked:
             return Unit([], facts=StepFacts(block_calls=0, block_calls_minimum=0))
         self.grid.begin(step)
-        before = model.block_calls + shared.saved
+        before = self.grid.ran
         made: dict[Cell, tuple[Row, Patched]] = {}
-        for patched in self.grid.each(asked):  # of the videos one is kept, decoded again
+        for patched in replace(self.grid, drafts=drafts).each(asked):  # of the videos one is kept, decoded again
             made[patched.cell] = self._row(patched), replace(patched, frames=None, latent=patched.latent.cpu())
         rows, found = [list(part) for part in zip(*(made[cell] for cell in asked), strict=True)]
-        alone = model.block_calls + shared.saved - before
+        alone = self.grid.ran - before + (0 if drafts is None else drafts.taken)
         kept = strongest(pd.DataFrame(rows), self.grid.noising)
         tensors = {"latents": torch.cat([cell.latent for cell in found])}
         if kept is not None and self.grid.judged:

@@ -70,7 +70,8 @@ def steps_of(config: PatchingConfig, piece: Piece) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of work: one step of a pair; without a step its blocks (``--coarse``), or all of the pair."""
+    """A piece of work: one step of a pair; without a step what decides which of its cells are finished: its blocks (``--coarse``)
+    or its gradient map."""
 
     pair: Piece
     step: int | None = None
@@ -78,15 +79,12 @@ class Part:
 
 def pieces(config: PatchingConfig) -> list[tuple[Part, list[str]]]:
     """A piece a step of a pair, of which the first says what the pair is, so that one pair keeps all cores at work; of a coarse
-    grid its blocks do that. A pair with a gradient map is one piece: which of its cells are exact follows from the map."""
+    grid its blocks do that, with a gradient map the map."""
     made: list[tuple[Part, list[str]]] = []
     for piece in pairs_of(config):
-        if config.method == "gradient":
-            made.append((Part(piece), units_of(config, piece)))
-            continue
         first = [piece.unit()]
-        if config.coarse is not None:
-            made.append((Part(piece), [*first, piece.blocks_unit]))
+        if ahead := _ahead(config, piece):
+            made.append((Part(piece), [*first, *ahead]))
             first = []
         for step in steps_of(config, piece):
             made.append((Part(piece, step), [*first, piece.unit(step)]))
@@ -95,8 +93,17 @@ def pieces(config: PatchingConfig) -> list[tuple[Part, list[str]]]:
 
 
 def needs(config: PatchingConfig, part: Part) -> list[str]:
-    """Which cells of a coarse grid are finished follows from the blocks of all pairs."""
-    return [piece.blocks_unit for piece in pairs_of(config)] if config.coarse is not None and part.step is not None else []
+    """Which cells of a coarse grid are finished follows from the blocks of all pairs, which exact cells a gradient map is held
+    against from the map."""
+    if part.step is None:
+        return []
+    return [unit for piece in (pairs_of(config) if config.coarse is not None else [part.pair]) for unit in _ahead(config, piece)]
+
+
+def _ahead(config: PatchingConfig, piece: Piece) -> list[str]:
+    """The units of a pair that say which of its cells are finished."""
+    maps = [piece.map_unit] if config.method == "gradient" else []
+    return maps + ([piece.blocks_unit] if config.coarse is not None else [])
 
 
 def pairs_of(config: PatchingConfig) -> list[Piece]:
@@ -112,6 +119,4 @@ def pairs_of(config: PatchingConfig) -> list[Piece]:
 
 def units_of(config: PatchingConfig, piece: Piece) -> list[str]:
     """The names of a pair's units, in the order in which they are made."""
-    maps = [piece.map_unit] if config.method == "gradient" else []
-    maps += [piece.blocks_unit] if config.coarse is not None else []
-    return [piece.unit(), *maps, *(piece.unit(step) for step in steps_of(config, piece))]
+    return [piece.unit(), *_ahead(config, piece), *(piece.unit(step) for step in steps_of(config, piece))]

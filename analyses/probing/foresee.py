@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cos_interp.analyses.driver.outlook import Outlook, Use
 from cos_interp.analyses.driver.thumbnails import thumbnail_bytes
 from cos_interp.analyses.kit.problems import problems
 from cos_interp.analyses.probing import ProbesConfig
 from cos_interp.analyses.probing.data import hook_names, steps_of, targets_of
+from cos_interp.analyses.probing.use import ORDER, use_of
 from cos_interp.probes.targets import CLASSIFY
 
-SIDES = 2  # runs of a pair
 MORE = "other candidates where the model does not solve both sides"
 EDITS = 2  # the probe's own directions and random ones
 
@@ -29,9 +31,9 @@ def foresee(config: ProbesConfig, outlook: Outlook) -> list[Use]:
     asked = [(target, task) for target in targets_of(config) if target.form == CLASSIFY for task in config.tasks
              if target.tasks is None or task in target.tasks]  # fmt: skip
     pairs = len(asked) * config.used_items
-    one = outlook.recording([config.site])
+    use = use_of(outlook, names[0])
     return [
         *found,
-        Use("pairs, recorded", SIDES * pairs, held=SIDES * one, recording=one, decoded=1, more=MORE),
-        Use("runs that are given the other's", EDITS * len(config.used_doses) * pairs, held=SIDES * one, decoded=1),
+        replace(use, runs=len(ORDER) * pairs, more=MORE),
+        Use("runs that are given the other's", EDITS * len(config.used_doses) * pairs, decoded=1),
     ]  # fmt: skip

@@ -66,7 +66,9 @@ def _make(model: HookedVideoPipeline, config: ProbesConfig, store: RunStore, wha
     if what == "step":
         return fit_step(config, data, about)
     scores = pd.DataFrame([row for unit in step_units(config) for row in store.finished(unit)[0]])
-    return transfer_unit(config, data, about, scores) if what == "transfer" else used_unit(model, config, data, about, scores)
+    return (
+        transfer_unit(config, data, about, scores) if what == "transfer" else used_unit(model, config, store, data, about, scores)
+    )
 
 
 def fit_step(config: ProbesConfig, data: ProbeDataset, step: int) -> Unit:

@@ -19,13 +19,17 @@ import torch
 from torch import Tensor
 
 from cos_interp.analyses.driver.experiment import Unit
+from cos_interp.analyses.driver.outlook import Outlook, Use
 from cos_interp.analyses.driver.statistics import distance, projection
-from cos_interp.analyses.driver.store import Row
+from cos_interp.analyses.driver.store import Row, RunStore
+from cos_interp.analyses.kit import recorded
 from cos_interp.analyses.kit.kinds import PairKind
 from cos_interp.analyses.kit.pairs import NoPair, Pair, Recorder, Side, find_pair
 from cos_interp.analyses.kit.problems import arguments, problems
+from cos_interp.analyses.kit.recorded import Gives
 from cos_interp.analyses.kit.shown import shown
 from cos_interp.analyses.probing import ProbesConfig
+from cos_interp.interp.keeping import Keeping
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.run.clock import Hook
 from cos_interp.interp.trajectory import Run
@@ -41,6 +45,7 @@ from cos_interp.tasks.base import outcome
 
 SPAN = 0.75  # of the steps, and of the depth: in the last quarter a direction is the picture itself, and writing it paints
 DEEPEST = 0.75
+ORDER = ("corrupt", "clean")
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,24 @@ def steps_of_span(steps: int) -> range:
     return range(math.ceil(SPAN * steps))
 
 
-def used_unit(model: HookedVideoPipeline, config: ProbesConfig, data: ProbeDataset, target: str, scores: pd.DataFrame) -> Unit:
+def use_of(outlook: Outlook, name: str) -> Use:
+    """The recordings of a pair that gives a layer's activations, and the pixels beside them."""
+    return Use("pairs, recorded", kept=recorded.foreseen(outlook, [_gives(name, outlook.steps)] * len(ORDER), ()), decoded=1)
+
+
+def _gives(name: str, steps: int) -> Gives:
+    return Gives([name], list(steps_of_span(steps)), Keeping(()))  # nothing starts from these runs
+
+
+def recorder(model: HookedVideoPipeline, config: ProbesConfig, store: RunStore, name: str) -> Recorder:
+    """Makes the recordings of a pair, each in its place and within its part of the memory."""
+    kept = dict.fromkeys(ORDER, _gives(name, config.num_inference_steps))
+    return recorded.recorder(model, config, store, kept, ORDER, lambda outlook: use_of(outlook, name))
+
+
+def used_unit(
+    model: HookedVideoPipeline, config: ProbesConfig, store: RunStore, data: ProbeDataset, target: str, scores: pd.DataFrame
+) -> Unit:  # fmt: skip
     """Rows by pair, edit and dose, at the layer with the largest selectivity of those that have layers after them to read it."""
     about = data.targets[target]
     if config.prompts is not None or config.used_items == 0 or "score" not in scores or about.form != CLASSIFY:
@@ -98,7 +120,7 @@ def used_unit(model: HookedVideoPipeline, config: ProbesConfig, data: ProbeDatas
     rows: list[Row] = []
     for task in config.task_names:
         if about.tasks is None or task in about.tasks:
-            rows += [row for index in range(config.used_items) for row in item_rows(model, config, reader, task, index)]
+            rows += [row for index in range(config.used_items) for row in item_rows(model, config, store, reader, task, index)]
     return Unit(rows)
 
 
@@ -116,10 +138,12 @@ def fitted(config: ProbesConfig, data: ProbeDataset, target: str, name: str) -> 
     return Reader(made.target, name, probes, kept[made.middle])
 
 
-def item_rows(model: HookedVideoPipeline, config: ProbesConfig, reader: Reader, task: str, index: int) -> Iterator[Row]:
+def item_rows(
+    model: HookedVideoPipeline, config: ProbesConfig, store: RunStore, reader: Reader, task: str, index: int
+) -> Iterator[Row]:  # fmt: skip
     """All rows of one pair; one row that says why where there is none."""
     try:
-        pair = find_pair(Recorder(model, config, [reader.name]), task, kind_of(reader.target), index, unique=True)
+        pair = find_pair(recorder(model, config, store, reader.name), task, kind_of(reader.target), index, unique=True)
     except NoPair as error:
         yield {"table": "left out", "target": reader.target.name, "why": str(error)}
         return

@@ -14,6 +14,7 @@ from cos_interp.analyses.kit.split_pairs import counts
 from cos_interp.analyses.steering import PLACED, SHOWN, SteeringConfig
 from cos_interp.analyses.steering.measure import pieces
 from cos_interp.analyses.steering.placing import groupings
+from cos_interp.analyses.steering.recordings import use_of
 from cos_interp.interp.patches import Patch
 
 CLIPS = 2 + len(SHOWN)  # of a tested pair: both runs, and some ways
@@ -27,7 +28,10 @@ def foresee(config: SteeringConfig, outlook: Outlook) -> list[Use]:
     asked = [piece for piece, _ in pieces(config)]
     placed = [piece.index for piece in asked if piece.stage == "place"]
     (seen, unseen), sought = counts(config), config.solved and config.pair_file is None
-    recorded = recordings(outlook, len(placed) + seen + unseen, sought=sought)
+    count = len(placed) + seen + unseen
+    use = use_of(config, outlook, config.layer, compared=config.layer is not None, pairs=count)
+    assert use.kept is not None
+    recorded = recordings(outlook, count, use.kept, sought=sought)
     patches = [patch for index in placed for patch in _map(config, outlook, split_masks(outlook, config, index))]
     tested = unseen * blocks_of_rows(outlook, _tested(config, outlook))
     framed = 0 if config.frames else min(PLACED, seen) * blocks_of_rows(outlook, _framed(config, outlook))
@@ -35,10 +39,9 @@ def foresee(config: SteeringConfig, outlook: Outlook) -> list[Use]:
     kept = sum(keeps(index, outlook.shape.clip_bytes) for index in range(unseen))
     return [
         recorded,
-        Use(f"map of places, {len(patches):,} rows", blocks=blocks_of_rows(outlook, patches), rows=config.batch,
-            held=recorded.held),
-        Use("map of frames, at most", blocks=framed, rows=config.batch, held=recorded.held, bound=True, more=FEWER),
-        Use("tests on unseen pairs", blocks=tested, rows=config.batch, held=recorded.held, decoded=decoded,
+        Use(f"map of places, {len(patches):,} rows", blocks=blocks_of_rows(outlook, patches), rows=config.batch),
+        Use("map of frames, at most", blocks=framed, rows=config.batch, bound=True, more=FEWER),
+        Use("tests on unseen pairs", blocks=tested, rows=config.batch, decoded=decoded,
             disk=CLIPS * kept * outlook.shape.clip_bytes * decoded, bound=True, more=FEWER),
     ]  # fmt: skip
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import pandas as pd
@@ -19,6 +20,7 @@ from cos_interp.analyses.kit.split_pairs import FIRST_UNSEEN, counts, fits
 from cos_interp.analyses.steering import PLACED, VECTOR, CheckFacts, SteeringConfig, VectorFacts, label
 from cos_interp.analyses.steering.directions import mean_direction, subspace
 from cos_interp.analyses.steering.placing import by_frame, frames_of, grouped, in_frames, place, placed
+from cos_interp.analyses.steering.recordings import recorder
 from cos_interp.analyses.steering.tried import Trial, place_of
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
@@ -59,21 +61,22 @@ def check(config: SteeringConfig, model: HookedVideoPipeline) -> None:
 
 def _made(model: HookedVideoPipeline, config: SteeringConfig, store: RunStore, piece: Piece) -> Unit:
     try:
-        return _unit(Recorder(model, config), config, store, piece)
+        return _unit(partial(recorder, model, config, store), config, store, piece)
     except NoPair as error:
         return Unit([], facts=LeftOut(reason=str(error)))
 
 
-def _unit(recorder: Recorder, config: SteeringConfig, store: RunStore, piece: Piece) -> Unit:
+def _unit(made: Callable[..., Recorder], config: SteeringConfig, store: RunStore, piece: Piece) -> Unit:
     if piece.stage == "place":
-        return Unit([{"pair": piece.name, **row} for row in placed(recorder, config, piece.index)])
+        return Unit([{"pair": piece.name, **row} for row in placed(made(config.layer), config, piece.index)])
     if piece.stage == VECTOR:
         maps = pd.DataFrame([row for unit in needs(config, piece) for row in store.finished(unit)[0]])
-        return learnt(recorder, config, *place(config, maps))
+        layer, tokens = place(config, maps)
+        return learnt(made(layer, compared=True), config, layer, tokens)
     facts = store.finished(VECTOR)[1]
     if not isinstance(facts, VectorFacts):
         raise NoPair(facts.reason if isinstance(facts, LeftOut) else "there is no vector")
-    return tested(recorder, config, piece, facts, store.tensors(VECTOR))
+    return tested(made(facts.layer), config, piece, facts, store.tensors(VECTOR))
 
 
 # --- the directions ----------------------------------------------------------------------------------------------------
@@ -89,19 +92,19 @@ def _mask(masks: dict[str, Tensor], tokens: Sequence[str], frames: Sequence[int]
     return mask
 
 
-def learnt(recorder: Recorder, config: SteeringConfig, layer: int, tokens: tuple[str, ...]) -> Unit:
+def learnt(record: Recorder, config: SteeringConfig, layer: int, tokens: tuple[str, ...]) -> Unit:
     """Latent frames of the place, on the first pairs; then mean and subspace of the signed differences there, over pairs, steps
     and tokens."""
     site, kept, maps = f"blocks.{layer}.hook_resid_post", list[tuple[Tensor, Tensor]](), list[Row]()
     for index in range(counts(config)[0]):
         try:
-            pair, masks = grouped(recorder, config, index)
+            pair, masks = grouped(record, config, index)
             mask = _mask(masks, tokens, config.frames or ())
         except NoPair:
             continue
         if config.frames is None and len(kept) < PLACED:
             maps += [
-                {"pair": f"pair-{index:04d}", **row} for row in by_frame(recorder, config, pair.corrupt, pair.clean, site, mask)
+                {"pair": f"pair-{index:04d}", **row} for row in by_frame(record, config, pair.corrupt, pair.clean, site, mask)
             ]
         kept.append(differences(pair.corrupt, pair.clean, site, mask))
     if len(kept) < 2:
@@ -137,14 +140,14 @@ def differences(target: Side, donor: Side, site: str, mask: Tensor) -> tuple[Ten
 # --- the test ----------------------------------------------------------------------------------------------------------
 
 
-def tested(recorder: Recorder, config: SteeringConfig, piece: Piece, facts: VectorFacts, tensors: dict[str, Tensor]) -> Unit:
+def tested(record: Recorder, config: SteeringConfig, piece: Piece, facts: VectorFacts, tensors: dict[str, Tensor]) -> Unit:
     """All ways on one unseen pair; of the first ones some videos are kept."""
-    pair, masks = grouped(recorder, config, piece.index)
+    pair, masks = grouped(record, config, piece.index)
     target, donor = pair.corrupt, pair.clean
     where = place_of(f"blocks.{facts.layer}.hook_resid_post", _mask(masks, facts.tokens, facts.frames), target, donor)
     if not (where.weights != 0).any():
         raise NoPair("the two answers change none of the steered tokens")
-    trial = Trial(recorder.model, target, donor, where, tensors["vector"], tensors["basis"])
+    trial = Trial(record.model, target, donor, where, tensors["vector"], tensors["basis"])
     rows: list[Row] = []
     shown: list[Clip] = []
     for way, latent in trial.latents(trial.rows(config.doses, config.ranks), config.batch).items():

@@ -13,7 +13,9 @@ from cos_interp.analyses.kit.foreseen import SOME, Nothing, blocks_of_rows, grou
 from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, Cell
 from cos_interp.analyses.kit.problems import problems
 from cos_interp.analyses.swap import SwapConfig
-from cos_interp.analyses.swap.measure import cells, layers_of, pieces, places, recorded_sites, recorded_steps
+from cos_interp.analyses.swap.cells import cells, layers_of, places
+from cos_interp.analyses.swap.measure import pieces
+from cos_interp.analyses.swap.recordings import ORDER, use_of
 from cos_interp.analyses.swap.sides import Piece
 from cos_interp.interp.patches import Patch
 from cos_interp.interp.sweeping import spanned
@@ -26,17 +28,18 @@ def foresee(config: SwapConfig, outlook: Outlook) -> list[Use]:
     asked, own = [piece for piece, _ in pieces(config)], config.own
     donors = {piece: _donors(config, piece) for piece in asked}
     most_donors = max(map(len, donors.values()), default=2)
+    use = use_of(config, outlook, len(asked), ORDER[:most_donors])  # the run itself is one of the donors
+    assert use.kept is not None
     sides = recordings(
-        outlook, len(asked), recorded_sites(config), kind="prompt", beside=most_donors - 2 - (not own),
-        again=0 if own else len(asked), sought=not own, steps=recorded_steps(config),
+        outlook, len(asked), use.kept, kind="prompt", beside=most_donors - 2 - (not own), again=0 if own else len(asked),
+        sought=not own,
     )  # fmt: skip
     blocks = sum(_blocks(config, outlook, piece, donors[piece]) for piece in asked)
-    most = max((len(made) for piece in asked[:1] for _, made in _cells(config, outlook, piece, donors[piece])), default=0)
     shown = sum(keeps(piece[2], outlook.shape.clip_bytes) for piece in asked) * CLIPS * outlook.shape.clip_bytes
     more = "none of pairs that the scorer does not accept" if own else "none of the same answer where no noise gives it"
     judged = not own or config.scored
-    return [sides, Use("swaps", blocks=blocks, rows=min(config.batch, most), held=sides.held, decoded=most if judged else 0,
-                       disk=shown, bound=judged, more=more if judged else "")]  # fmt: skip
+    return [sides, Use("swaps", blocks=blocks, rows=use.rows, decoded=use.decoded, disk=shown, bound=judged,
+                       more=more if judged else "")]  # fmt: skip
 
 
 def _donors(config: SwapConfig, piece: Piece) -> list[str]:

@@ -7,7 +7,6 @@ small share of the path and the prompt is read again at every other, so the thre
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,39 +14,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cos_interp.analyses.driver.experiment import Unit, each_unit
+from cos_interp.analyses.driver.experiment import Unit, from_others
 from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.kept import Clip, keeps, kept
 from cos_interp.analyses.driver.statistics import remaining_share
-from cos_interp.analyses.driver.store import Row
+from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit import pair_file
-from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, Cell, Grid, Patched, token_shape
+from cos_interp.analyses.kit.grid import EVERYWHERE, Grid, Patched, token_shape
 from cos_interp.analyses.kit.groups import of_pair
-from cos_interp.analyses.kit.pairs import NoPair, Recorder
-from cos_interp.analyses.kit.problems import chosen_steps, fits, problems
-from cos_interp.analyses.swap import Lasting, SwapConfig, SwapFacts, Swapped, label
+from cos_interp.analyses.kit.pairs import NoPair
+from cos_interp.analyses.kit.problems import fits, problems
+from cos_interp.analyses.swap import Lasting, SwapConfig, SwapFacts, label
+from cos_interp.analyses.swap.cells import cells, layers_of, main_variant, places, steps_of, variant_of
+from cos_interp.analyses.swap.recordings import recorder
 from cos_interp.analyses.swap.sides import Piece, Sides, sides_of, unit_name
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.selecting import known_layers
 from cos_interp.tasks import Item, get_task
-
-# what is swapped: the site, and whether the donor's update by the block is put there or its state
-VARIANTS = {
-    "block": ("hook_resid_post", False), "delta": ("hook_resid_post", True), "attention": ("hook_attn_out", False),
-    "cross": ("hook_cross_attn_out", False), "mlp": ("hook_mlp_out", False),
-}  # fmt: skip
-NAMES = {given: variant for variant, given in VARIANTS.items()}
-
-
-def cell(donor: str, variant: str, layer: int, group: str, step: int) -> Cell:
-    """One swap as a cell of a grid."""
-    site, update = VARIANTS[variant]
-    return Cell(donor, site, step, layer, group=group, update=update)
-
-
-def variant_of(cell: Cell) -> str:
-    return NAMES[cell.site, cell.update]
 
 
 def pieces(config: SwapConfig) -> list[tuple[Piece, list[str]]]:
@@ -93,57 +77,7 @@ def random_mask(mask: Tensor, seed: int) -> Tensor:
     return out
 
 
-def main_variant(config: SwapConfig) -> Swapped:
-    """What the rules are about: the block's output, as in the paper; without it the first that was asked for."""
-    return "block" if "block" in config.variants else config.variants[0]
-
-
-Place = tuple[int, Lasting]  # the first swapped step, and how long the swap lasts
-
-
-def places(config: SwapConfig) -> list[Place]:
-    """Where is swapped: every asked step alone, from every later one on, and at all steps."""
-    single: list[Place] = [(step, "single") for step in steps_of(config)]
-    later: list[Place] = [(step, "from") for step in steps_of(config) if step > 0]
-    made: dict[Lasting, list[Place]] = {"single": single, "from": later, "all": [(0, "all")]}
-    return [place for span in config.spans for place in made[span]]
-
-
-def cells(config: SwapConfig, place: Place, layers: tuple[int, ...], groups: list[str], donors: list[str]) -> Iterator[Cell]:
-    """The swaps at a place. What the rules read has the random item's tokens beside it in the same cell: the first variant, also
-    in the groups at the first asked step and throughout, and the update (delta) at that step. Each variant once with the run
-    itself as donor."""
-    step, span = place
-    first, main = main_variant(config), place == (steps_of(config)[0], "single")
-    variants = config.variants if span == "single" else (first,)
-    for variant in variants:
-        whole = [EVERYWHERE] if not (main or span == "all") else [g for g in groups if g != "random" or variant == first]
-        yield from (cell("pair", variant, layer, group, step) for group in whole for layer in layers)
-        if "random item" in donors and (variant == first or (variant == "delta" and main)):
-            beside = whole if variant == first else [EVERYWHERE]
-            yield from (cell("random item", variant, layer, group, step) for group in beside for layer in layers)
-    for donor in donors if main else []:
-        if donor not in ("pair", "random item", SELF):
-            yield from (cell(donor, first, layer, EVERYWHERE, step) for layer in layers)
-    for at, variant in enumerate(variants):
-        yield cell(SELF, variant, layers[(step + at) % len(layers)], EVERYWHERE, step)
-
-
 # --- measuring -------------------------------------------------------------------------------------------------------
-
-
-def recorder(model: HookedVideoPipeline, config: SwapConfig) -> Recorder:
-    return Recorder(model, config, recorded_sites(config), recorded_steps(config))
-
-
-def recorded_sites(config: SwapConfig) -> list[str]:
-    """What is kept of every run beside its residual streams."""
-    return sorted({f"blocks.*.{VARIANTS[v][0]}" for v in config.variants} | {"blocks.0.hook_resid_pre"})
-
-
-def recorded_steps(config: SwapConfig) -> tuple[int, ...] | None:
-    """The steps in which it is kept; None for all."""
-    return steps_of(config) if set(config.spans) == {"single"} else None
 
 
 def grid_of(model: HookedVideoPipeline, config: SwapConfig, sides: Sides) -> Grid:
@@ -184,16 +118,6 @@ def _masks(model: HookedVideoPipeline, config: SwapConfig, sides: Sides) -> dict
     return {EVERYWHERE: None} | {name: made[name] for name in config.tokens if name in made}
 
 
-def steps_of(config: SwapConfig) -> tuple[int, ...]:
-    """The steps that were asked for; the paper's first one and the middle one by default."""
-    return chosen_steps(config) if config.steps is not None else (0, config.num_inference_steps // 2)
-
-
-def layers_of(model: HookedVideoPipeline, config: SwapConfig) -> tuple[int, ...]:
-    """The swapped layers."""
-    return config.layers if config.layers is not None else tuple(range(model.layers))
-
-
 def check(config: SwapConfig, model: HookedVideoPipeline) -> None:
     if config.pair_file is None:
         fits(config, model)
@@ -202,9 +126,9 @@ def check(config: SwapConfig, model: HookedVideoPipeline) -> None:
     known_layers(layers_of(model, config), model.layers)
 
 
-def measure(model: HookedVideoPipeline, config: SwapConfig, piece: Piece) -> Unit:
+def measure(model: HookedVideoPipeline, config: SwapConfig, store: RunStore, piece: Piece) -> Unit:
     try:
-        sides = sides_of(recorder(model, config), config, piece)
+        sides = sides_of(recorder(model, config, store), config, piece)
     except NoPair as error:
         return Unit([], facts=LeftOut(reason=str(error)))
     grid, layers = grid_of(model, config, sides), layers_of(model, config)
@@ -213,7 +137,9 @@ def measure(model: HookedVideoPipeline, config: SwapConfig, piece: Piece) -> Uni
     shown = _sides_shown(grid, piece[2])
     for step, span in places(config):
         lasting = grid if span == "single" else replace(grid, span="from")
-        found = lasting.measure(list(cells(config, (step, span), layers, list(grid.masks), list(grid.donors))))
+        asked = list(cells(config, (step, span), layers, list(grid.masks), list(grid.donors)))
+        each = {one.cell: replace(one, frames=None, latent=one.latent.cpu()) for one in lasting.each(asked)}
+        found = [each[cell] for cell in asked]
         made = [row_of(sides, patched, sigmas, model.layers, span) for patched in found]
         if shown and (step, span) in ((steps_of(config)[0], "single"), (0, "all")):
             own = main_variant(config), middle_of(layers, model.layers)
@@ -247,4 +173,4 @@ def _decoded(grid: Grid, latent: Tensor) -> np.ndarray:
     return grid.model.decode(grid.target.recording.run.shown(latent))[0]
 
 
-work = each_unit(measure, unit_name)
+work = from_others(measure, unit_name)

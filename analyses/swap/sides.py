@@ -9,7 +9,7 @@ from typing import Literal
 from cos_interp.analyses.kit import pair_file
 from cos_interp.analyses.kit.kinds import PairKind
 from cos_interp.analyses.kit.pair_file import Boxes
-from cos_interp.analyses.kit.pairs import Recorder, Side, find_pair, other_noises, same_answer, stranger
+from cos_interp.analyses.kit.pairs import BESIDE, Recorder, Side, find_pair, other_noises, same_answer, stranger
 from cos_interp.analyses.kit.problems import problems
 from cos_interp.analyses.swap import SwapConfig
 
@@ -52,7 +52,9 @@ def _own_sides(recorder: Recorder, config: SwapConfig, piece: Piece) -> Sides:
     later = [replace(made[(index + by) % len(made)], seed=target.seed) for by in (1, 2)]
     donors = {"pair": later[0]} | ({"random item": later[1]} if len(made) > 2 else {})
     donors["same prompt"] = replace(target, seed=other_noises(target.seed)[0])
-    return Sides(unit_name(piece), "own", recorder(target), {name: recorder(problem) for name, problem in donors.items()})
+    side = {"pair": "clean"}
+    given = {name: recorder(problem, side.get(name, BESIDE)) for name, problem in donors.items()}
+    return Sides(unit_name(piece), "own", recorder(target, "corrupt"), given)
 
 
 def _file_sides(recorder: Recorder, config: SwapConfig, piece: Piece) -> Sides:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from cos_interp.interp.placing import Dtype, Offload, Placing
 from cos_interp.interp.terminal import Json, print_json
 
 models_app = typer.Typer()
@@ -43,19 +44,25 @@ def models_check(
     height: Annotated[int | None, typer.Option(min=1, help="Pixels; the pipeline's own default if not given.")] = None,
     width: Annotated[int | None, typer.Option(min=1, help="Pixels.")] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Pixel frames.")] = None,
+    device: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1 or mps.")] = "auto",
+    dtype: Annotated[Dtype, typer.Option(help="auto (fp32 on the CPU, bf16 on a GPU), bf16, fp16 or fp32.")] = "auto",
+    offload: Annotated[Offload, typer.Option(help="What waits in host memory: none, model, group or sequential.")] = "none",
+    lora: Annotated[str | None, typer.Option(help="LoRA weights, PATH or PATH:scale, with commas.")] = None,
     as_json: Json = False,
 ) -> None:
     """Prove every hook name of a model: it fires, equals a plain forward hook, and an edit there changes the output.
 
     Examples:
       cos models check tiny:cogvideox
-      cos models check THUDM/CogVideoX-2b --height 256 --width 256 --frames 9
+      cos models check THUDM/CogVideoX-2b --height 256 --width 256 --frames 9 --device cuda --dtype fp32
     """
     from cos_interp.interp.check.proof import check_adapter, small_call
     from cos_interp.interp.families.tiny import call
     from cos_interp.interp.model import HookedVideoPipeline
 
-    hooked = HookedVideoPipeline.from_pretrained(model, **({"revision": revision} if revision else {}))
+    placing = Placing(device, dtype, offload, lora=tuple(lora.split(",")) if lora else ())
+    hooked = HookedVideoPipeline.from_pretrained(model, dtype=placing.type(), **({"revision": revision} if revision else {}))
+    placing.place(hooked.pipe)
     if model.startswith("tiny:"):
         keywords = call(model.removeprefix("tiny:"), steps=num_steps)
     else:

@@ -13,6 +13,7 @@ from diffusers.video_processor import VideoProcessor
 from torch import Tensor
 
 from cos_interp.interp.errors import InterpError
+from cos_interp.interp.placing import TOGETHER
 from cos_interp.interp.run.finite import check_finite
 
 MOST = 16
@@ -51,7 +52,10 @@ def by_scaling_factor(pipe: Any, latents: Tensor) -> Tensor:
 
 
 def at_a_time(pipe: Any, latents: Tensor) -> int:
-    """How many of these videos are decoded together: as many as have PIXELS, from 1 to MOST."""
+    """How many of these videos are decoded together: as the pipeline was told (``--decode-steps``), else as many as have PIXELS,
+    from 1 to MOST."""
+    if (told := getattr(pipe, TOGETHER, None)) is not None:
+        return int(told)
     time, space = (getattr(pipe, f"vae_scale_factor_{axis}", None) or 1 for axis in ("temporal", "spatial"))
     frames, rows, cols = latents.shape[2:]
     return max(1, min(MOST, PIXELS // (frames * time * rows * space * cols * space)))

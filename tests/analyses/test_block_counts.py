@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from cos_interp.analyses.circuit import CircuitConfig
-from cos_interp.analyses.circuit.bench import Bench, recorder
+from cos_interp.analyses.circuit import SITES, CircuitConfig
+from cos_interp.analyses.circuit.bench import Bench
 from cos_interp.analyses.circuit.measure import whole_of
 from cos_interp.analyses.kit.pairs import Recorder
 from cos_interp.analyses.kit.split_pairs import pair_of
@@ -18,7 +18,7 @@ STEPS, LAYERS = 3, 8
 
 def test_sets_of_components_start_at_their_first_block_and_share_forwards(organism):
     config = CircuitConfig(num_inference_steps=STEPS, batch=5, solved=False)
-    made = recorder(organism, config)
+    made = Recorder(organism, config, [f"blocks.*.{site}" for site in SITES.values()])
     bench = Bench.of(made, config, *pair_of(made, config, 0, True))
     rows = [whole_of(bench, "cross", layer) for layer in (0, 3, 7)]
     rows += [whole_of(bench, "mlp", 5, (STEPS - 1,)), [*rows[1], *whole_of(bench, "attn", 6)], []]

@@ -12,7 +12,7 @@ from planted import model as planted
 
 from cos_interp.analyses.circuit import HEADS, SITES, Circuit, CircuitConfig, Component, paths
 from cos_interp.analyses.circuit import measure as measuring
-from cos_interp.analyses.circuit.bench import Bench, recorder
+from cos_interp.analyses.circuit.bench import Bench
 from cos_interp.analyses.circuit.components import drawn
 from cos_interp.analyses.circuit.pieces import pieces
 from cos_interp.analyses.circuit.search import narrowed, smallest
@@ -20,6 +20,7 @@ from cos_interp.analyses.driver import experiment
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.driver.twins import twin_of
+from cos_interp.analyses.kit.pairs import Recorder
 from cos_interp.analyses.kit.split_pairs import pair_of
 from cos_interp.interp import HookedVideoPipeline, InterpError
 from cos_interp.interp.families import tiny
@@ -138,13 +139,19 @@ def test_no_circuit_in_the_untrained_twin_of_the_organism(organism, tmp_path):
 # --- maps against plain hooks ------------------------------------------------------------------------------------------
 
 
+def recorder(model, config) -> Recorder:
+    """Runs with all that components write, and give, kept."""
+    return Recorder(model, config, [f"blocks.*.{site}" for site in (*SITES.values(), *HEADS.values())])
+
+
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
     config = asked(folder, batch=1)
     made = HookedVideoPipeline.from_pretrained("tiny:wan2.1")
     made.defaults |= SIZE
-    return Bench.of(recorder(made, config), config, *pair_of(recorder(made, config), config, 0))
+    record = recorder(made, config)
+    return Bench.of(record, config, *pair_of(record, config, 0))
 
 
 def by_hand(bench, module, change, before=False):

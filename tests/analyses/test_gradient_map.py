@@ -56,7 +56,7 @@ def call_of(call: dict) -> dict:
 def test_a_map_of_a_small_difference_is_the_grid(organism):
     """The planted edit is small, so that the model is a straight line over it: the map has its cells, signs and sizes."""
     made = planted(organism, 0.01)
-    unit = mapped(made, seed=3)
+    unit = mapped(made)
     rows = pd.DataFrame(unit.rows)
     assert isinstance(unit.facts, MapFacts) and unit.facts.cells == len(rows) - 1
     assert unit.facts.block_calls == len(made.grid.target.recording.run.calls) * organism.layers

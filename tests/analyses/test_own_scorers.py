@@ -123,7 +123,7 @@ def test_nothing_is_executed_to_read_a_run_or_its_settings(home):
     (home / "loud.py").write_text("raise SystemExit('executed')\n")
     config = asked(home, scorer=f"{home}/loud.py:judge")
     assert identity.is_of_own_code(config)
-    with pytest.raises(SystemExit, match="executed"):
+    with pytest.raises(InterpError, match="cannot be executed: SystemExit: executed"):
         problems(config)
 
 
@@ -148,3 +148,17 @@ def test_ready_made_scorers_are_told_of_the_line(home):
     (home / "0.mp4").unlink()
     with pytest.raises(InterpError, match=r"reference '0\.mp4' is no file"):
         problems(asked(home, scorer="reference"))
+
+
+def test_a_page_says_on_how_many_videos_a_scorer_failed_and_why(tmp_path):
+    (tmp_path / "own.jsonl").write_text('{"prompt": "a ball"}\n{"prompt": "a box"}\n')
+    (tmp_path / "mine.py").write_text(
+        "def judge(video, case):\n    if 'ball' in case.prompt:\n        raise SystemExit('no ball')\n    return True\n"
+    )
+    settings = {"model": "tiny:wan2.1", "prompts": str(tmp_path / "own.jsonl"), "scorer": f"{tmp_path}/mine.py:judge"}
+    analyses.run("chain-of-steps", out=tmp_path / "run", workers=1, num_inference_steps=2, **settings)
+    said = "The scorer failed on 3 of 6 videos, which have no verdict: SystemExit: no ball (3)."
+    assert (
+        said in (tmp_path / "run/report.html").read_text()
+        and said in json.loads((tmp_path / "run/findings.json").read_text())["notes"]
+    )

@@ -139,6 +139,37 @@ def test_damaged_short_and_other_videos_are_undecided_with_the_reason(tmp_path):
     assert str(tmp_path) not in reasons[0]  # a run says nothing of this machine's folders
 
 
+@pytest.mark.parametrize(
+    ("names", "scheduled", "said"),
+    [((0, 1, 3), None, "Of 1 of 1 samples: step 2 is missing."), ((1, 2), None, "Of 1 of 1 samples: step 0 is missing."),
+     ((0, 1), (0, 1, 2), "step 2 of its noise schedule is missing"), ((0, 1), (5, 9), "its noise schedule has no step 0, 1"),
+     ((0, 1), (0, 1), "")],
+)  # fmt: skip
+def test_steps_that_are_missing_are_told(names, scheduled, said, tmp_path):
+    for k in names:
+        put(tmp_path / "theirs/steps" / f"step_{k:03d}.mp4", ITEMS[0].video)
+    if scheduled is not None:
+        listed = [{"step": k, "timestep": 900.0 - k, "sigma": 0.9} for k in scheduled]
+        (tmp_path / "theirs/noise_schedule.json").write_text(json.dumps(listed))
+    run = scored(tmp_path / "theirs", tmp_path / "run")
+    notes = " ".join(json.loads((tmp_path / "run/findings.json").read_text())["notes"])
+    assert said in notes and (said or "missing" not in notes) and len(run.rows) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("name", "schedule", "said"),
+    [("step_1.mp4", None, "has step 1 twice, as step_001.mp4 and step_1.mp4"), ("schritt_2.mp4", None, "is called otherwise"),
+     (None, "[]", "lists no step"), (None, "[1]", "is no noise schedule"), (None, "{", "is no noise schedule")],
+)  # fmt: skip
+def test_names_and_schedules_that_do_not_fit_are_refused(name, schedule, said, tmp_path):
+    for file in ("step_000.mp4", "step_001.mp4", *([name] if name else [])):
+        put(tmp_path / "theirs/steps" / file, ITEMS[0].video)
+    if schedule is not None:
+        (tmp_path / "theirs/noise_schedule.json").write_text(schedule)
+    with pytest.raises(InterpError, match=said):
+        find(tmp_path / "theirs")
+
+
 def test_labels_by_people(tmp_path):
     flat(tmp_path / "theirs")
     with (tmp_path / "labels.csv").open("w", newline="") as file:
@@ -149,6 +180,9 @@ def test_labels_by_people(tmp_path):
     inside = scored(tmp_path / "theirs/steps", tmp_path / "inside").rows  # the folder of the steps itself
     assert inside.step.to_list() == rows.index.to_list()
     assert rows.status[1] == "wrong" and rows.answer[3] == "left" and rows.status[[0, 2]].isna().all()
+    (tmp_path / "labels.csv").write_text("")
+    with pytest.raises(InterpError, match="of an empty file"):
+        scored(tmp_path / "theirs", tmp_path / "other", labels=str(tmp_path / "labels.csv"))
     for line, message in (("nowhere.mp4,solved", "is no video of"), ("generated.mp4,good", r"line 2: the status is 'good'")):
         (tmp_path / "labels.csv").write_text(f"video,status\n{line}\n")
         with pytest.raises(InterpError, match=message):

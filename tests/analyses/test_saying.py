@@ -29,7 +29,8 @@ def given(**said):
 
 
 @pytest.mark.parametrize("wrong", [{"size": "832"}, {"size": "0x480"}, {"memory": "much"}, {"disk": "0GB"}, {"set": ("a",)},
-                                   {"set": ("seed=1",)}, {"set": ("a=1", "a=2")}])  # fmt: skip
+                                   {"set": ("seed=1",)}, {"set": ("a=1", "a=2")}, {"set": ("prompt=a",)},
+                                   {"set": ("output_type=pil",)}, {"decode_steps": 0}])  # fmt: skip
 def test_what_cannot_be_read_is_an_error(wrong):
     with pytest.raises(ValueError):
         ChainOfStepsConfig(**wrong)

@@ -19,9 +19,10 @@ from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit import pairs
 from cos_interp.analyses.kit.grid import Grid, delta_donor
-from cos_interp.analyses.kit.pairs import Side
+from cos_interp.analyses.kit.pairs import Recorder, Side
 from cos_interp.analyses.kit.problems import Problem, item_call
 from cos_interp.analyses.swap import SwapConfig
+from cos_interp.analyses.swap import cells as swaps
 from cos_interp.analyses.swap import measure as swap
 from cos_interp.analyses.swap import report as swap_report
 from cos_interp.analyses.swap.findings import findings, middle_layer
@@ -70,18 +71,18 @@ def test_flips_and_the_middle_layer():
 def test_places_and_what_stands_beside_the_pairs_cells():
     """Every cell that a rule reads has the random item's beside it; step 0 is there, alone and throughout."""
     config = SwapConfig()
-    assert swap.places(config) == [(0, "single"), (5, "single"), (5, "from"), (0, "all")]
-    assert swap.places(SwapConfig(steps=(3,), spans=("all", "from"))) == [(0, "all"), (3, "from")]
+    assert swaps.places(config) == [(0, "single"), (5, "single"), (5, "from"), (0, "all")]
+    assert swaps.places(SwapConfig(steps=(3,), spans=("all", "from"))) == [(0, "all"), (3, "from")]
     groups, donors = ["all", "object", "random"], ["pair", "self", "random item", "same answer"]
-    for place in swap.places(config):
-        made = list(swap.cells(config, place, (0, 4), groups, donors))
+    for place in swaps.places(config):
+        made = list(swaps.cells(config, place, (0, 4), groups, donors))
         assert len(set(made)) == len(made) and all(c.step == place[0] for c in made)
         by = {donor: {(c.site, c.update, c.layer, c.group) for c in made if c.donor == donor} for donor in donors}
         assert by["random item"] <= by["pair"] and len(by["self"]) == (2 if place[1] == "single" else 1)
         blocks = {key for key in by["pair"] if not key[1]}
         assert blocks <= by["random item"] and {key[3] for key in blocks} == (set(groups) if place[0] == 0 else {"all"})
-    assert swap.main_variant(SwapConfig(variants=("delta", "block"))) == "block"
-    assert swap.main_variant(SwapConfig(variants=("cross",))) == "cross"
+    assert swaps.main_variant(SwapConfig(variants=("delta", "block"))) == "block"
+    assert swaps.main_variant(SwapConfig(variants=("cross",))) == "cross"
 
 
 def planted(organism, layer: int) -> Grid:
@@ -90,9 +91,10 @@ def planted(organism, layer: int) -> Grid:
     other = TASKS["maze"].with_answer(item, next(a for a in item.answers if a != item.answer))
     mask = swap.object_mask(item, other)
     vector = 3 * torch.randn(128, generator=torch.Generator().manual_seed(5))
-    config = SwapConfig(steps=(1,), variants=tuple(swap.VARIANTS), num_inference_steps=4, batch=1)
+    config = SwapConfig(steps=(1,), variants=tuple(swaps.VARIANTS), num_inference_steps=4, batch=1)
     problems = [Problem("maze-prompt-000", item_call(i), 0, 0, i) for i in (item, other)]
-    recorder = swap.recorder(organism, config)
+    sites = [f"blocks.*.{site}" for site, _ in swaps.VARIANTS.values()]
+    recorder = Recorder(organism, config, [*sites, "blocks.0.hook_resid_pre"])
     target = recorder(problems[0])
     with organism.hooks([(f"blocks.{layer}.hook_resid_post @ step=1", lambda act, hook: act + mask[None, ..., None] * vector)]):
         donor = Side(problems[1], recorder(problems[0]).recording)
@@ -103,13 +105,13 @@ def planted(organism, layer: int) -> Grid:
 
 def test_a_planted_difference_is_found_in_its_layer_and_tokens(organism):
     layer = 4
-    cells = [swap.cell("pair", v, at, "all", 1) for v, at in (
+    cells = [swaps.cell("pair", v, at, "all", 1) for v, at in (
         ("block", 3), ("block", 4), ("block", 6), ("delta", 3), ("delta", 4), ("attention", 4), ("mlp", 3),
     )]  # fmt: skip
-    cells += [swap.cell("pair", "block", layer, group, 1) for group in ("object", "random")]
-    cells += [swap.cell("self", variant, 5, "all", 1) for variant in swap.VARIANTS]
+    cells += [swaps.cell("pair", "block", layer, group, 1) for group in ("object", "random")]
+    cells += [swaps.cell("self", variant, 5, "all", 1) for variant in swaps.VARIANTS]
     effect = {found.cell: found.effect for found in planted(organism, layer).measure(cells)}
-    by = {(swap.variant_of(c), c.layer, c.group): e for c, e in effect.items() if c.donor == "pair"}
+    by = {(swaps.variant_of(c), c.layer, c.group): e for c, e in effect.items() if c.donor == "pair"}
     assert by["block", 3, "all"] == by["delta", 3, "all"] == by["mlp", 3, "all"] == 0  # below the layer: exactly nothing
     assert by["attention", 4, "all"] == 0  # the plant comes after the block's attention
     assert by["block", 4, "all"] == by["block", 6, "all"] == by["block", 4, "object"] == 1

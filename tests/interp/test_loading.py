@@ -385,6 +385,17 @@ def test_what_the_command_line_says_is_what_diffusers_does(folder, tmp_path):
     assert torch.equal(model.run(seed=0, **call).latents, expected)
 
 
+@pytest.mark.parametrize(("asked", "parts"), [(None, [5]), (1, [1, 1, 1, 1, 1]), (2, [2, 2, 1])])
+def test_as_many_videos_are_decoded_together_as_was_said(asked, parts, monkeypatch):
+    model = HookedVideoPipeline.from_pretrained("tiny:wan2.1")
+    Placing(device="cpu", decode_steps=asked).place(model.pipe)
+    run, seen, decode = model.run(seed=0, **tiny.call("wan2.1", steps=2)), [], model.pipe.vae.decode
+    monkeypatch.setattr(model.pipe.vae, "decode", lambda z, **more: seen.append(len(z)) or decode(z, **more))
+    together = model.decode(torch.cat([run.latents] * 5))
+    assert seen == parts and len(together) == 5
+    assert np.abs(together[4].astype(int) - model.decode(run.latents)[0]).max() <= 1  # rounding
+
+
 @pytest.mark.parametrize(("dtype", "rounded"), [("fp32", False), ("bf16", True), ("auto", True)])
 def test_single_precision_on_a_gpu_is_single_precision_in_convolutions_too(dtype, rounded, monkeypatch):
     """PyTorch lets cuDNN round to TF32 by default. There is no GPU here, so where the pipeline goes is only written down."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -50,7 +51,11 @@ def test_a_scorer_that_fails_or_writes_into_the_video_harms_nothing():
         video[:] = 0
         raise KeyError("x")
 
+    def ends(video, case):
+        raise SystemExit(3)
+
     video = ITEM.video.copy()
+    assert score(ends, video, CASE) == Verdict("undecided", "scorer failed: SystemExit: 3")
     assert score(bad, video, CASE) == Verdict("undecided", "scorer failed: KeyError: 'x'")
     assert np.array_equal(video, ITEM.video)
 
@@ -153,9 +158,32 @@ def test_a_command_that_goes_wrong_is_undecided(code, message, tmp_path):
     judge = command_scorer(f"{sys.executable} {tmp_path / 'judge.py'}", 1.5 if "sleep" in code else 60)
     verdict = score(judge, ITEM.video, CASE)
     assert verdict.status == "undecided" and message in verdict.error
-    assert "cannot be started" in score(command_scorer("/nowhere/judge", 5), ITEM.video, CASE).error
-    with pytest.raises(InterpError, match="--scorer-cmd is empty"):
-        command_scorer(" ", 5)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [(" ", "is empty"), ("/nowhere/judge", "no program /nowhere/judge"), ("judge 'of mine", "No closing quotation")],
+)  # fmt: skip
+def test_a_command_that_is_none_is_said_before_anything_runs(command, message):
+    with pytest.raises(InterpError, match=message):
+        command_scorer(command, 5)
+
+
+DAEMON = "import subprocess, sys; subprocess.Popen(['sleep', '30'], start_new_session=True); print('\"solved\"')"
+
+
+@pytest.mark.parametrize("more", ["", "; sys.stdout.flush(); import time; time.sleep(60)"])
+def test_what_a_command_leaves_behind_is_not_waited_for(more, tmp_path):
+    """A process of another session holds its output open."""
+    (tmp_path / "judge.py").write_text(DAEMON + more)
+    judge, began = command_scorer(f"{sys.executable} {tmp_path / 'judge.py'}", 5), time.monotonic()
+    assert score(judge, ITEM.video, CASE).status == ("undecided" if more else "solved")
+    assert time.monotonic() - began < 25
+
+
+def test_the_end_of_a_long_output_is_read(tmp_path):
+    (tmp_path / "judge.py").write_text("print('talk' * 10**6)\nprint('true')")
+    assert score(command_scorer(f"{sys.executable} {tmp_path / 'judge.py'}", 60), ITEM.video, CASE).solved
 
 
 # --- the benchmark's own ---------------------------------------------------------------------------------------------

@@ -1,0 +1,91 @@
+"""What is finished of a unit before all of it is: a kill then loses the forward that it met, and not what came before it.
+
+A unit is written whole or not at all. One that takes long keeps what its forwards gave in files of their own, and takes it from
+there when the run is continued, with the same bytes in the end. These files are gone with the unit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cos_interp.interp.files import BLANK, TEMPORARY, is_intact, read_regular, sealed
+
+if TYPE_CHECKING:  # a run is listed without waiting for torch
+    from torch import Tensor
+
+    from cos_interp.analyses.driver.store import RunStore
+
+FOLDER = TEMPORARY.format("drafts")
+SECONDS = 2.0  # of work that is done again sooner than a file for it is worth: small models leave none
+Made = tuple["Tensor", int]  # what a forward gave, and the transformer blocks that it took
+
+
+class Drafts:
+    """The finished forwards of one unit, each by a key of its own: what a run before this one kept, and what is kept now.
+
+    Drafts of another run, of other versions, or made on another kind of processor are not used. ``taken``: blocks of what came
+    from files.
+    """
+
+    def __init__(self, store: RunStore, unit: str):
+        self.store, self.unit, self.taken = store, unit, 0
+        self._known = dict[str, Made]()
+        self._waiting = dict[str, Made]()
+        self._files, self._last = 0, time.monotonic()
+        for path in sorted((store.folder / FOLDER / unit).glob("*.safetensors")):
+            self._files = int(path.stem) + 1 if path.stem.isdigit() else self._files
+            self._known |= self._read(path)
+
+    def __call__(self, key: str, make: Callable[[], Made]) -> Tensor:
+        """What the forward of a key gave, from a file where there is one. RunError where the disk refuses."""
+        if key in self._known:
+            latents, blocks = self._known.pop(key)
+            self.taken += blocks
+            return latents
+        self._waiting[key] = made = make()
+        if time.monotonic() - self._last >= SECONDS:
+            self._write()
+            self._last = time.monotonic()
+        return made[0]
+
+    def _write(self) -> None:
+        from safetensors.torch import save
+
+        tensors = {key: latents.detach().cpu().contiguous() for key, (latents, _) in self._waiting.items()}
+        counts = {key: count for key, (_, count) in self._waiting.items()}
+        header = {"draft": json.dumps({"seal": BLANK, **self._about(), "counts": counts})}
+        self.store.write_draft(self.unit, f"{self._files:06d}.safetensors", sealed(save(tensors, metadata=header)))
+        self._waiting, self._files = {}, self._files + 1
+
+    def _about(self) -> dict[str, object]:
+        return {"unit": self.unit, **self.store.making()}
+
+    def _read(self, path: Path) -> dict[str, Made]:
+        """What a file holds; nothing where it is damaged, or no draft of this unit as it would be made now."""
+        from safetensors.torch import load
+
+        try:
+            data = read_regular(path)
+        except OSError:
+            return {}
+        if not is_intact(data):
+            return {}
+        size = int.from_bytes(data[:8], "little")
+        said = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["draft"])
+        if {key: said.get(key) for key in self._about()} != self._about():
+            return {}
+        return {key: (latents, said["counts"][key]) for key, latents in load(data).items()}
+
+
+def dropped(folder: Path, unit: str | None = None) -> None:
+    """Take away the drafts of a unit, or of all (None)."""
+    there = folder / FOLDER
+    shutil.rmtree(there if unit is None else there / unit, ignore_errors=True)
+    with contextlib.suppress(OSError):  # others are there
+        there.rmdir()

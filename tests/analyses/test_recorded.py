@@ -1,0 +1,53 @@
+"""Where recordings wait changes no byte of a run: near, one step at a time, or on disk, as the plan says for what was stated."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from planned import counted, planned
+
+from cos_interp.analyses.driver.registry import entries
+from cos_interp.analyses.kit import pairs
+from cos_interp.interp.patching import record
+from cos_interp.interp.places import Disk
+
+SMALL = {"model": "tiny:wan2.1", "num_inference_steps": 4, "guidance_scale": 1.0, "batch": 4}
+ASKED = {
+    "swap": {"layers": (1,), "variants": ("block", "attention"), "steps": (0, 2), "spans": ("single",), "items": 1},
+    "circuit": {"pairs": 1, "check_pairs": 1, "most": 2},
+    "steering": {"pairs": 2, "check_pairs": 1, "ranks": (1,)},
+}
+LEAN = {"swap"}  # all that they keep is needed one step at a time; of the others the donor's sites are needed at all steps
+
+
+@pytest.fixture
+def pair_file(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    sides = [{"clean": {"prompt": f"a red ball {n}"}, "corrupt": {"prompt": f"a blue ball {n}"}} for n in range(3)]
+    path.write_text("\n".join(json.dumps({**side, "boxes": {"ball": [0, 0, 16, 16]}}) for side in sides))
+    return str(path)
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_a_run_ends_with_the_same_bytes_wherever_its_recordings_are(name, pair_file, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(pairs, "record", lambda *args, **kwargs: made.append(record(*args, **kwargs)) or made[-1])
+    having = lambda **more: entries()[name].config(pair_file=pair_file, **SMALL, **ASKED[name], **more)
+    roomy = planned(name, having(host_memory="10GB"), tmp_path)
+    rest, kept = roomy.total("host") - roomy.places["host"]["recordings"], roomy.placed
+    lean = planned(name, having(host_memory=f"{rest + sum(kept.sizes) - 1}B", disk="1B"), tmp_path).placed
+    assert lean.lean and not kept.lean and sum(lean.sizes) < sum(kept.sizes)
+    ways = {"usual": having(), "lean": having(host_memory=f"{rest + sum(lean.sizes)}B"), "disk": having(host_memory=f"{rest}B")}
+    units = {}
+    for way, config in ways.items():
+        made.clear()
+        plan, folder = planned(name, config, tmp_path), tmp_path / way
+        assert plan.placed.place == ("disk" if way == "disk" else "host") and plan.placed.lean is (way == "lean")
+        blocks, _ = counted(name, config, folder)
+        assert 0 < blocks <= plan.most and (name not in LEAN or blocks == plan.blocks)
+        assert made and {isinstance(one.cache.store, Disk) for one in made} == {way == "disk"}
+        assert max(one.cache.nbytes for one in made) <= max(plan.placed.sizes)
+        assert not list(folder.glob(".cos-*"))
+        units[way] = {path.name: path.read_bytes() for path in (folder / "shards").iterdir()}
+    assert units["usual"] == units["lean"] == units["disk"]
