@@ -119,8 +119,9 @@ class Panel:
 
 
 def step_ticks(sigmas: Sequence[float], every: int = 1) -> dict[int, str]:
-    """Tick labels of a step axis: index and, below, sigma."""
-    return {k: f"{k}\n{s:.2f}" for k, s in enumerate(sigmas) if k % every == 0 or k == len(sigmas) - 1}
+    """Tick labels of a step axis: index and, below, sigma. The last step always has one, and none so near that it would touch."""
+    last = len(sigmas) - 1
+    return {k: f"{k}\n{s:.2f}" for k, s in enumerate(sigmas) if k == last or (k % every == 0 and last - k >= every)}
 
 
 def panels(made: Sequence[Panel], columns: int = 2) -> Drawing:
@@ -147,7 +148,8 @@ def _shown(made: Sequence[Panel]) -> Curves | Numbers:
         return Numbers(points)
     ticks = {str(place): text for place, text in (made[0].ticks or {}).items()}
     named = {place: text for place, text in ticks.items() if text.split("\n")[0] not in (place, "")}  # places that stand for it
-    return Curves(points, along[0], made[0].xlabel if named else "", named)
+    said = made[0].xlabel if named or along[0] not in made[0].xlabel else ""  # a reader knows the axis by what stands at it
+    return Curves(points, along[0], said, named)
 
 
 def _draw(axis: Axes, panel: Panel) -> None:

@@ -19,7 +19,7 @@ UNSAFE = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}  # what could e
 
 def number(value: float | None, digits: int = 2) -> str:
     """A number for people; a dash where there is none."""
-    return "–" if value is None or value != value else f"{value:.{digits}f}"
+    return "–" if value is None or value != value else f"{value:z.{digits}f}"
 
 
 def data_uri(data: bytes, kind: str) -> str:

@@ -18,6 +18,7 @@
     if (typeof value !== "number" || Number.isInteger(value)) return String(value);
     return value !== 0 && Math.abs(value) < 0.01 ? value.toPrecision(2) : value.toFixed(2);
   };
+  const rounded = (value) => value.toFixed(2).replace(/^-(?=0\.00$)/, ""); // no -0.00
   const still = matchMedia("(prefers-reduced-motion: reduce)");
   const framed = location.protocol === "about:"; // within a notebook, whose address is not ours
 
@@ -75,6 +76,13 @@
     return out;
   }
 
+  // the figure as drawn steps back behind what can be explored
+  function replaced(figure, ...parts) {
+    figure.prepend(...parts);
+    figure.classList.add("explored");
+    figure.querySelector("details.twin").open = false;
+  }
+
   // --- heat maps -----------------------------------------------------------------------------------------------------
 
   function colour(data, value) {
@@ -98,7 +106,8 @@
     const names = [data.panel, data.y, data.x];
     const { columns } = data;
     for (const name of names) axes.add(name);
-    const hint = "Point at a cell, or move with the arrow keys, for its numbers; click or press Enter to choose it.";
+    const marked = data.reels.some((list) => list.length) ? " A mark in the corner: there are videos of it." : "";
+    const hint = `Point at a cell, or move with the arrow keys, for its numbers; click or press Enter to choose it.${marked} Hatched: no value.`;
     const told = make("div", { class: "told", "aria-live": "polite", text: hint });
     const theatre = make("div");
     const cells = [];
@@ -114,7 +123,7 @@
       const value = columns.value[at];
       const words = `${place(at)}: ${numbers(columns, at, names, data.label).join(", ") || "no value"}`;
       const made = make("td", {
-        role: "gridcell", tabindex: -1, "aria-label": words, text: wide && value !== null ? value.toFixed(2) : "",
+        role: "gridcell", tabindex: -1, "aria-label": words, text: wide && value !== null ? rounded(value) : "",
         mouseenter: () => explain(at), focus: () => explain(at), click: () => choose(address(at)),
       });
       if (value === null) made.classList.add("none");
@@ -133,7 +142,7 @@
       const across = distinct(inside.map((at) => columns[data.x][at]));
       const up = distinct(inside.map((at) => columns[data.y][at])).reverse(); // as drawn: from below
       const where = new Map(inside.map((at) => [JSON.stringify([columns[data.y][at], columns[data.x][at]]), at]));
-      const rows = up.map((y) => across.map((x) => where.get(JSON.stringify([y, x]))).map((at) => (at === undefined ? make("td") : cell(at, across.length <= 10))));
+      const rows = up.map((y) => across.map((x) => where.get(JSON.stringify([y, x]))).map((at) => (at === undefined ? make("td", { class: "none" }) : cell(at, across.length <= 10))));
       const focusable = rows.flat().filter((made) => made.hasAttribute("role"));
       if (focusable.length) focusable[0].tabIndex = 0;
       const table = make(
@@ -190,8 +199,7 @@
     }
 
     const drawn = distinct(columns[data.panel]).map(grid);
-    figure.prepend(make("div", { class: "scroll" }, make("div", { class: "maps" }, ...drawn)), scaleOf(data), told, theatre);
-    figure.querySelector("details.twin").open = false;
+    replaced(figure, make("div", { class: "scroll" }, make("div", { class: "maps" }, ...drawn)), scaleOf(data), told, theatre);
   }
 
   // --- curves --------------------------------------------------------------------------------------------------------
@@ -329,8 +337,7 @@
       return make("span", {}, key, text);
     });
     const legend = data.scale ? scaleOf({ colours: data.colours, label: data.label, low: Number(data.legend[0]), high: Number(data.legend[1]) }) : make("div", { class: "scale" }, `${data.label}: `, ...names);
-    figure.prepend(make("div", { class: "maps" }, ...panels.map(({ whole }) => whole)), legend, told, preview, theatre);
-    figure.querySelector("details.twin").open = false;
+    replaced(figure, make("div", { class: "maps" }, ...panels.map(({ whole }) => whole)), legend, told, preview, theatre);
     draw();
   }
 

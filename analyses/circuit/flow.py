@@ -16,14 +16,15 @@ NAMES = {"cross": "attention to the prompt", "attn": "attention to the video", "
 
 
 def flow(rows: pd.DataFrame, sigmas: list[float], prompts: tuple[str, str]) -> Drawing:
-    """Four panels, in the order of the story; ``rows`` are those of the maps, ``prompts`` of one pair."""
+    """Four panels, in the order of the story; ``rows`` are those of the maps, ``prompts`` of one pair of them."""
     with matplotlib.rc_context(style()):
         figure, axes = subplots(4, 2, 4.6, 3.2)
         _parts(axes[0], rows[rows.table == "part"])
         _heads(axes[1], rows[rows.table == "head"])
         _tokens(axes[2], rows[rows.table == "flow"])
         _steps(axes[3], rows[rows.table == "from"], sigmas)
-        figure.suptitle(f"From “{prompts[0]}” to “{prompts[1]}” (first pair)", fontsize=9)
+        count = rows[rows.table == "flow"].pair.nunique()
+        figure.suptitle(f"Means over {count} pairs like “{prompts[0]}” and “{prompts[1]}”", fontsize=9)
     return Drawing(svg(figure), Numbers(_numbers(rows)))
 
 
@@ -81,12 +82,12 @@ def _dressed(axis: Axes) -> None:
     axis.axhline(0, color="0.8", lw=0.7, zorder=0)
     axis.axhline(1, color="0.8", lw=0.7, ls="--", zorder=0)
     if axis.lines and axis.get_legend_handles_labels()[0]:
-        axis.legend(fontsize=6.5, frameon=False)
+        axis.legend(fontsize=6.5, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))  # never over a curve
     sns.despine(ax=axis)
 
 
 def _map(axis: Axes, table: pd.DataFrame) -> None:
-    marks = np.vectorize(lambda value: f"{value:.2f}".replace("0.", "."))(table.to_numpy(float)) if table.size else None
+    marks = np.vectorize(lambda value: f"{value:z.2f}".replace("0.", "."))(table.to_numpy(float)) if table.size else None
     sns.heatmap(
         table.astype(float), ax=axis, cbar=False, vmin=-1, vmax=1, cmap="RdBu_r", annot=marks, fmt="", annot_kws={"size": 6},
         xticklabels=[str(int(c)) for c in table.columns],

@@ -12,7 +12,8 @@ from cos_interp.analyses.driver.findings import Finding, Number
 @dataclass(frozen=True)
 class Answer:
     """One sentence in parts: ``before``, the deciding ``number``, ``after``, and ``beside``, the control and the twins.
-    ``measure``: what the number is held against."""
+    ``measure``: what the number is held against; ``against``: how many items speak against the verdict, and ``these``, with
+    their numbers, the furthest first."""
 
     finding: Finding
     before: str
@@ -20,6 +21,8 @@ class Answer:
     after: str
     beside: str
     measure: str
+    against: str = ""
+    these: tuple[tuple[str, float], ...] = ()
 
     def sentence(self) -> str:
         """All of it as plain text."""
@@ -44,9 +47,38 @@ def answer(findings: Sequence[Finding]) -> Answer | None:
         after = f" ({found.why})"
     beside = f"; the control has {in_words(found.control)}"
     if found.twins:
-        beside += f"; models of random weights have {', '.join(in_words(twin) for twin in found.twins)}"
+        beside += f"; {of_twins(found.twins)}"
     measure = f"Control: {found.control_name}. It counts as reproduced when the interval lies above {found.smallest:g}."
-    return Answer(found, before, in_words(found.number), after, beside, measure if found.smallest == found.smallest else "")
+    measure = measure if found.smallest == found.smallest else ""
+    return Answer(found, before, in_words(found.number), after, beside, measure, *against(found))
+
+
+def of_twins(twins: Sequence[Number]) -> str:
+    """What models of random weights have, each number once.
+
+    >>> of_twins([Number(math.nan)] * 2), of_twins([Number(0.5, 0.2, 0.8, 9)])
+    ('of both models of random weights no item counts', 'a model of random weights has 0.50 (95 % interval 0.20 to 0.80, n = 9)')
+    """
+    many = {1: "a model", 2: "both models"}.get(len(twins), f"all {len(twins)} models")
+    if not any(twin.n for twin in twins):
+        return f"of {many} of random weights no item counts"
+    said = list(dict.fromkeys(map(in_words, twins)))
+    if len(said) == 1:
+        return f"{many} of random weights {'has' if len(twins) == 1 else 'have'} {said[0]}"
+    return f"models of random weights have {', '.join(said[:-1])} and {said[-1]}"
+
+
+def against(found: Finding) -> tuple[str, tuple[tuple[str, float], ...]]:
+    """The items on whose own number a reader would say otherwise: at or below the smallest effect of interest, or above it where
+    the claim is refuted. How many, in words, and which, the furthest first. None where it is not known what each item has."""
+    if not found.items or math.isnan(found.smallest):
+        return "", ()
+    refuted = found.verdict == "refuted"
+    lie = sorted(
+        (item for item in found.items if (item[1] > found.smallest) == refuted), key=lambda item: item[1], reverse=refuted
+    )
+    who, side = ("For the claim all the same", "above") if refuted else ("Against the claim", "at or below")
+    return f"{who}: {len(lie)} of {len(found.items)} items lie {side} {found.smallest:g}", tuple(lie)
 
 
 def in_words(number: Number) -> str:
@@ -60,11 +92,11 @@ def in_words(number: Number) -> str:
     if math.isnan(number.low) or math.isnan(number.value) or number.kind == "constant":
         return str(number)
     if math.isinf(number.low) or math.isinf(number.high):
-        return f"{number.value:.2f} (n = {number.n}, too few for an interval)"
+        return f"{number.value:z.2f} (n = {number.n}, too few for an interval)"
     if number.kind == "share" and number.value in (0, 1):
         return f"{str(number).replace('; ', ' (')})"
     digits = number.digits()
-    return f"{number.value:.{digits}f} (95 % interval {number.low:.{digits}f} to {number.high:.{digits}f}, n = {number.n})"
+    return f"{number.value:z.{digits}f} (95 % interval {number.low:z.{digits}f} to {number.high:z.{digits}f}, n = {number.n})"
 
 
 def split_question(text: str) -> tuple[str, str]:

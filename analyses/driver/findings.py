@@ -33,11 +33,11 @@ class Number:
             bound = f"at most {self.high:.2f}" if self.value == 0 else f"at least {self.low:.2f}"
             return f"{round(self.value * self.n)} of {self.n}; {bound}"
         if self.kind == "constant":
-            return f"{self.value:.2f} in all {self.n}{self._open_sides()}"
+            return f"{self.value:z.2f} in all {self.n}{self._open_sides()}"
         bounded = math.isfinite(self.low) and math.isfinite(self.high)
         digits = self.digits()
-        interval = f" [{self.low:.{digits}f}, {self.high:.{digits}f}]" if bounded else ""
-        return f"{self.value:.{digits}f}{interval} (n = {self.n})"
+        interval = f" [{self.low:z.{digits}f}, {self.high:z.{digits}f}]" if bounded else ""
+        return f"{self.value:z.{digits}f}{interval} (n = {self.n})"
 
     def digits(self) -> int:
         """Decimal places that tell the ends of the interval apart, two at least.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ AROUND = 200_000  # of them for style, script and words
 WIDE = 700  # points of a figure, from which on it stands alone on the first screen
 MOST_ROWS = 500  # of a table on the page
 MOST_NAMED = 32  # clips in the alternative text of a picture
+FURTHEST = 3  # items that are named on the first screen
 MOST_SHADES = 1_000_000  # of maps that are laid over a video, a byte each
 
 
@@ -39,7 +40,7 @@ class Budget:
 
 def laid_out(sections: Sequence[Section], rate: float | None = None) -> dict[str, Any]:
     """``sections`` for the template, ``key``, the section whose figure is on the first screen, ``example``, its reel,
-    and ``listed``, the section with a table whose rows lead to videos.
+    ``listed``, the section with a table whose rows lead to videos, and ``reels``, their ids by name.
 
     Figures and tables come first, then the data by which figures are explored, the example, the other reels, the clips.
     """
@@ -65,7 +66,18 @@ def laid_out(sections: Sequence[Section], rate: float | None = None) -> dict[str
         if part is not None:
             part["above"] = True
     listed = next((out["id"] for out in made if _leads(out["table"])), None)
-    return {"sections": made, "key": key, "example": example, "listed": listed}
+    return {"sections": made, "key": key, "example": example, "listed": listed, "reels": reels}
+
+
+def counterexamples(items: Sequence[tuple[str, float]], reels: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The first of some items, with the place of the clips of each; where none of them has clips, the first that has, too.
+
+    ``reels``: the ids of reels by their names, which begin with that of their item.
+    """
+    place = lambda item: next((at for name, at in reels.items() if name == item or name.startswith(f"{item}-")), None)
+    made = [{"name": name, "value": value, "link": place(name)} for name, value in items]
+    seen = next((one for one in made if one["link"]), None)
+    return made[:FURTHEST] + ([seen] if seen and seen not in made[:FURTHEST] else [])
 
 
 def _leads(table: dict[str, Any] | None) -> bool:

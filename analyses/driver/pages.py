@@ -13,7 +13,7 @@ from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.failing import failing_note
 from cos_interp.analyses.driver.findings import VERDICT_STYLE, Finding
 from cos_interp.analyses.driver.identity import begun_with
-from cos_interp.analyses.driver.layout import file_name, laid_out, media_name
+from cos_interp.analyses.driver.layout import counterexamples, file_name, laid_out, media_name
 from cos_interp.analyses.driver.parts import Clip, Link, Overlay, Reel, Section, Shown
 from cos_interp.analyses.driver.processor import mixed_note
 from cos_interp.reports.html import render
@@ -32,14 +32,15 @@ def build(
     figures = {f"{file_name(s.title)}.svg": s.figure for s in sections if s.figure}
     media |= {name: figure.encode() for name, figure in figures.items()}
     asked, method = split_question(question)
+    said, laid = answer(findings), laid_out(sections, rate)
     first, mixed = deciding(findings), mixed_note(result.facts.get("processors", {}))
     notes = [*(notes or []), *failing_note(result.rows), *mixed]
     html = render(
         "experiment.html",
         title=title, question=asked, method=method, source=source, findings=findings, notes=notes, verdicts=VERDICT_STYLE,
-        answer=answer(findings), unanswered=" ".join(["This run has no verdict.", *notes[:1]]),
+        answer=said, against=counterexamples(said.these, laid["reels"]) if said else [], unanswered=" ".join(["This run has no verdict.", *notes[:1]]),
         others=[f for f in findings if f.primary and f is not first], in_words=in_words,
-        **laid_out(sections, rate), caveats=caveats(result, findings, named), model=result.facts["model"], config=result.config,
+        **laid, caveats=caveats(result, findings, named), model=result.facts["model"], config=result.config,
         versions=result.facts["versions"], begun_with=begun_with(result.facts), command=result.facts["command"],
     )  # fmt: skip
     lines = [f.line() for f in findings] + list(notes)

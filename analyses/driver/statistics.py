@@ -13,6 +13,8 @@ from torch import Tensor
 from cos_interp.analyses.driver.estimates import Mean, PairedShares, Share
 from cos_interp.analyses.driver.findings import Number
 
+Bounds = tuple[float, float]
+
 
 def projection(patched: Tensor, corrupt: Tensor, clean: Tensor) -> float:
     """Effect of a patch on the final latent: ``<p - corrupt, clean - corrupt> / |clean - corrupt|^2``, unclipped.
@@ -45,25 +47,27 @@ def remaining_share(sigmas: Sequence[float], step: int) -> float:
     return (sigmas[step] - sigmas[step + 1]) / sigmas[step]
 
 
-def mean_number(values: Sequence[float] | np.ndarray) -> Number:
+def mean_number(values: Sequence[float] | np.ndarray, bounds: Bounds | None = None) -> Number:
     """Mean over items with its 95 % interval; NaN items are left out.
 
     The exact one where all are 0 or 1; else the bootstrap-t, or Student's t where that has no bounds: where hardly any item
-    differs from the others.
+    differs from the others. ``bounds``: between which the quantity lies by its definition.
     """
     items = np.asarray(values, float)
     known = items[~np.isnan(items)]
-    return Share(known).number() if len(known) and np.isin(known, (0, 1)).all() else _mean(known)
+    return Share(known).number() if len(known) and np.isin(known, (0, 1)).all() else _mean(known, bounds)
 
 
-def _mean(items: np.ndarray) -> Number:
-    skewed = Mean(items)
-    return skewed.number() if np.isfinite(skewed.interval()).all() else Mean(items, normal=True).number()
+def _mean(items: np.ndarray, bounds: Bounds | None = None) -> Number:
+    skewed = Mean(items, bounds=bounds)
+    return skewed.number() if np.isfinite(skewed.interval()).all() else Mean(items, normal=True, bounds=bounds).number()
 
 
-def by_item(rows: pd.DataFrame, value: str, item: str = "problem") -> Number:
-    """Mean of a column: within each item first, then over items, with the interval over items."""
-    return mean_number(rows.groupby(item)[value].mean().to_numpy(float))
+def by_item(rows: pd.DataFrame, value: str, item: str = "problem", bounds: Bounds | None = None) -> Number:
+    """Mean of a column: within each item first, then over items, with the interval over items. ``bounds`` as of
+    :func:`mean_number`; a column of outcomes, 0 or 1, has those of a share."""
+    outcomes = rows[value].dropna().isin((0, 1)).all()
+    return mean_number(rows.groupby(item)[value].mean().to_numpy(float), (0, 1) if outcomes else bounds)
 
 
 def paired(first: pd.Series, second: pd.Series) -> Number:
@@ -75,11 +79,13 @@ def paired(first: pd.Series, second: pd.Series) -> Number:
     return _mean(both[:, 0] - both[:, 1])  # differences that happen to be 0 and 1 are no share
 
 
-def curve(rows: pd.DataFrame, value: str, along: str = "step", item: str = "problem") -> pd.DataFrame:
+def curve(
+    rows: pd.DataFrame, value: str, along: str = "step", item: str = "problem", bounds: Bounds | None = None
+) -> pd.DataFrame:
     """Columns ``along, mean, low, high, n``: :func:`by_item` at every point of an axis."""
     out = []
     for at, part in rows.groupby(along):
-        number = by_item(part, value, item)
+        number = by_item(part, value, item, bounds)
         out.append({along: at, "mean": number.value, "low": number.low, "high": number.high, "n": number.n})
     return pd.DataFrame(out)
 

@@ -78,8 +78,9 @@ def _axis(sigmas: list[float]) -> dict:
 
 
 def _width(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
+    held = lambda part, value: curve(part, value, bounds=(1, float(part.candidates.max())))
     made = [
-        Panel(str(task), [Curve("clean estimate", curve(part, "model")), Curve("exact posterior", curve(part, "bayes"), "--")],
+        Panel(str(task), [Curve("clean estimate", held(part, "model")), Curve("exact posterior", held(part, "bayes"), "--")],
               ylabel="effective candidates", bounds=(0.8, 1.25 * float(part.candidates.mean())), **_axis(sigmas))
         for task, part in rows.groupby("task", sort=False)
     ]  # fmt: skip
@@ -93,8 +94,8 @@ def _width(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
 def _apart(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
     made = []
     for task, part in rows.groupby("task", sort=False):
-        curves = [Curve("clean estimate", curve(part, "apart"))]
-        curves += [Curve(name, curve(part, key), "--") for key, name in CONTROLS.items()]
+        curves = [Curve("clean estimate", curve(part, "apart", bounds=(0, 1)))]
+        curves += [Curve(name, curve(part, key, bounds=(0, 1)), "--") for key, name in CONTROLS.items()]
         made.append(Panel(str(task), curves, ylabel="total variation", bounds=(-0.03, 1.03), **_axis(sigmas)))
     caption = (
         "Distance from the exact posterior: 0 equal, 1 nothing in common. Dashed, beliefs that use less of x_t: all candidates "

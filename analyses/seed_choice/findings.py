@@ -75,6 +75,8 @@ def _steered(result: AnalysisResult, fit: pd.DataFrame) -> Finding:
         f"{Share(found.random).number()}, along the shifted one in {Share(found.shifted).number()} (its own answer is kept there "
         f"in {Share(kept.random).number()} and {Share(kept.shifted).number()}); more than either control by",
         Share(either(found)).number(),
+        short=f"with its noise moved to +{CLAIM_AT:g} SD on the other answer's side the run gives that answer, more often than "
+        "with either control, by",
     )  # fmt: skip
 
 

@@ -48,8 +48,11 @@ def report(result: AnalysisResult[SeedChoiceConfig], store: RunStore) -> Report:
 def _psychometric(rows: pd.DataFrame) -> pages.Section:
     along, controls = rows[(rows.kind == "dose") & (rows.way == "toward")], moved_to(rows)
     curves = lambda value: [
-        *(Curve(str(task), curve(part, value, "dose")) for task, part in along.groupby("task", sort=False)),
-        *(Curve(WAYS[way], curve(controls[controls.way == way], value, "dose"), "x") for way in ("random", "shifted")),
+        *(Curve(str(task), curve(part, value, "dose", bounds=(0, 1))) for task, part in along.groupby("task", sort=False)),
+        *(
+            Curve(WAYS[way], curve(controls[controls.way == way], value, "dose", bounds=(0, 1)), "x")
+            for way in ("random", "shifted")
+        ),
     ]
     axis: dict[str, Any] = {
         "along": "dose",

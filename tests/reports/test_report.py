@@ -152,7 +152,7 @@ def test_a_wide_figure_stands_alone_and_items_are_found():
     assert parts[0].figure.shown.data()["names"] == {"0": "4", "1": "50"}
     assert parts[0].figure.shown.data()["label"] == "number of steps"
     steps = panels([Panel("p", lines, "place", "step, sigma", "solved", {0: "0\n1.00", 1: "1\n0.50"})]).shown.data()
-    assert steps["names"] == {} and steps["label"] == "place"
+    assert steps["names"] == {} and steps["label"] == "step, sigma"
 
 
 @pytest.mark.parametrize("shape", [(1, 9, 80, 80), (51, 81, 480, 832), (400, 3, 2000, 20), (2, 1, 8000, 8000)])
