@@ -28,6 +28,12 @@ def subspace(differences: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return rows[:rank].T.float(), (sizes.square() / sizes.square().sum())[:rank].float()
 
 
+def foreign(items: Tensor, length: Tensor, chance: torch.Generator) -> Tensor:
+    """What two items, drawn from ``[n, d]``, differ by, at a length: a direction in which activations do vary."""
+    one, other = items[torch.randperm(len(items), generator=chance)[:2]]
+    return (one - other) * (length / (one - other).norm().clamp_min(1e-12))
+
+
 def random_basis(width: int, rank: int, chance: torch.Generator) -> Tensor:
     """Orthonormal columns ``[width, rank]``, drawn evenly."""
     return torch.linalg.qr(torch.randn(width, rank, generator=chance))[0]

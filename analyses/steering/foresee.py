@@ -18,7 +18,7 @@ from cos_interp.analyses.steering.recordings import use_of
 from cos_interp.interp.patches import Patch
 
 CLIPS = 2 + len(SHOWN)  # of a tested pair: both runs, and some ways
-BESIDE = 4  # tested rows beside doses, ranks and the halves of the steps: two random directions, a wrong place, the donor
+BESIDE = 5  # tested rows beside doses, ranks and the halves of the steps: random directions, a wrong place, items, donor
 KINDS = 3  # rows of a rank: exchanged, along random directions, all but it
 FEWER = "fewer ranks where the differences of the pairs have fewer, and later blocks alone where the place lies late"
 

@@ -95,7 +95,7 @@ def _mask(masks: dict[str, Tensor], tokens: Sequence[str], frames: Sequence[int]
 def learnt(record: Recorder, config: SteeringConfig, layer: int, tokens: tuple[str, ...]) -> Unit:
     """Latent frames of the place, on the first pairs; then mean and subspace of the signed differences there, over pairs, steps
     and tokens."""
-    site, kept, maps = f"blocks.{layer}.hook_resid_post", list[tuple[Tensor, Tensor]](), list[Row]()
+    site, kept, maps = f"blocks.{layer}.hook_resid_post", list[Seen](), list[Row]()
     for index in range(counts(config)[0]):
         try:
             pair, masks = grouped(record, config, index)
@@ -110,31 +110,43 @@ def learnt(record: Recorder, config: SteeringConfig, layer: int, tokens: tuple[s
     if len(kept) < 2:
         raise NoPair(f"{len(kept)} of {counts(config)[0]} pairs could be used: directions are made of two at least")
     frames = config.frames if config.frames is not None else frames_of(pd.DataFrame(maps))
-    found = torch.cat([made[:, _within(at, frames)].flatten(0, 1) for made, at in kept])
+    kept = [one for one in (seen.within(frames) for seen in kept) if len(one.frames)]
+    found = torch.cat([one.turned.flatten(0, 1) for one in kept]) if kept else torch.empty(0)
     if not len(found):
         raise NoPair("the two answers change none of the steered tokens")
     vector, (basis, shares) = mean_direction(found), subspace(found, max(config.ranks))
+    items = torch.stack([one.donor.mean((0, 1)) for one in kept])
     facts = VectorFacts(
-        axes={"vector": ("d_model",), "basis": ("d_model", "rank")}, layer=layer, tokens=tokens, frames=frames, pairs=len(kept),
-        norm=float(vector.norm()), shares=tuple(map(float, shares)),
+        axes={"vector": ("d_model",), "basis": ("d_model", "rank"), "items": ("pair", "d_model")},
+        layer=layer, tokens=tokens, frames=frames, pairs=len(kept), norm=float(vector.norm()), shares=tuple(map(float, shares)),
     )  # fmt: skip
-    return Unit(maps, {"vector": vector, "basis": basis.contiguous()}, facts)
+    return Unit(maps, {"vector": vector, "basis": basis.contiguous(), "items": items}, facts)
 
 
-def _within(at: Tensor, frames: Sequence[int]) -> Tensor:
-    return torch.isin(at, torch.tensor(frames)) if frames else torch.ones_like(at, dtype=torch.bool)
+@dataclass(frozen=True)
+class Seen:
+    """Of one pair, in the conditional branch, at the tokens that the answers change ``[step, token, d_model]``. ``turned``: donor
+    minus target, turned so that all point to the donor's answer; ``donor``: what the donor has; ``frames``: of each token."""
+
+    turned: Tensor
+    donor: Tensor
+    frames: Tensor
+
+    def within(self, frames: Sequence[int]) -> Seen:
+        """The tokens in some latent frames; () for all."""
+        at = torch.isin(self.frames, torch.tensor(frames)) if frames else torch.ones_like(self.frames, dtype=torch.bool)
+        return Seen(self.turned[:, at], self.donor[:, at], self.frames[at])
 
 
-def differences(target: Side, donor: Side, site: str, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Donor minus target ``[step, token, d_model]`` in the conditional branch, at the tokens that the answers change, turned so
-    that all point to the donor's answer; and the latent frame of each token."""
+def differences(target: Side, donor: Side, site: str, mask: Tensor) -> Seen:
+    """What the two runs have at the tokens of a mask that the answers change."""
     weights = place_of(site, mask, target, donor).weights
     at = weights != 0
     sides = [
         [side.recording.cache[site, step, "cond"][0][at] for step in range(side.recording.run.steps)] for side in (target, donor)
     ]
     own, theirs = (torch.stack(side).float() for side in sides)
-    return (theirs - own) * weights[at][:, None], at.nonzero()[:, 0]
+    return Seen((theirs - own) * weights[at][:, None], theirs, at.nonzero()[:, 0])
 
 
 # --- the test ----------------------------------------------------------------------------------------------------------
@@ -147,7 +159,7 @@ def tested(record: Recorder, config: SteeringConfig, piece: Piece, facts: Vector
     where = place_of(f"blocks.{facts.layer}.hook_resid_post", _mask(masks, facts.tokens, facts.frames), target, donor)
     if not (where.weights != 0).any():
         raise NoPair("the two answers change none of the steered tokens")
-    trial = Trial(record.model, target, donor, where, tensors["vector"], tensors["basis"])
+    trial = Trial(record.model, target, donor, where, tensors["vector"], tensors["basis"], tensors["items"])
     rows: list[Row] = []
     shown: list[Clip] = []
     for way, latent in trial.latents(trial.rows(config.doses, config.ranks), config.batch).items():

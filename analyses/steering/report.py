@@ -48,7 +48,11 @@ VIDEOS = (
 FILE = (
     "The vector is in media/steering.safetensors: Steer.load(path) of cos_interp gives it, with a card that says what it is of."
 )
-OWN = {"steer": "the vector", "random direction": "a random direction", "wrong place": "the vector at other tokens"}
+OWN = {
+    "steer": "the vector", "random direction": "a random direction", "wrong place": "the vector at other tokens",
+    "two items' difference": "what two other items differ by there",
+}  # fmt: skip
+CONTROLS = list(OWN)[1:]
 
 
 def report(result: AnalysisResult[SteeringConfig], store: RunStore) -> Report:
@@ -76,9 +80,9 @@ def findings(result: AnalysisResult[SteeringConfig], at: pd.DataFrame) -> list[F
     effect, shown = wide(at, "effect"), wide(at, "donor_shown")
     none = pd.Series(dtype=float)
     get = lambda table, way: table.get((way, 1.0), none)
-    control = pd.concat([get(effect, "random direction"), get(effect, "wrong place")], axis=1).max(axis=1)
+    control = pd.concat([get(effect, way) for way in CONTROLS], axis=1).max(axis=1)
     said = (
-        ("donor-free", get(effect, "steer"), control, "the vector moves the run further than the larger control by"),
+        ("donor-free", get(effect, "steer"), control, "the vector moves the run further than the largest control by"),
         ("rank-one", get(effect, "exchange"), get(effect, "random exchange"), "one direction goes further than a random one by"),
         (
             "shown", get(shown, "steer"), get(shown, "random direction"),

@@ -13,7 +13,7 @@ from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.pairs import Side
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.analyses.kit.shown import read_sides
-from cos_interp.analyses.steering.directions import exchanged, exchanged_as_far, random_basis, roles
+from cos_interp.analyses.steering.directions import exchanged, exchanged_as_far, foreign, random_basis, roles
 from cos_interp.interp.editing import Edit
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.patches import Patch
@@ -50,6 +50,7 @@ class Trial:
     place: Place
     vector: Tensor  # [d_model]
     basis: Tensor  # [d_model, rank]
+    items: Tensor  # [pair, d_model], what the donors of these pairs have at the place
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -82,6 +83,7 @@ class Trial:
         for dose in (1.0, 2.0):
             rows[f"random direction {dose:g}"] = self.added(dose * vector.norm() * drawn[:, 0], weights)
         rows["wrong place 1"] = self.added(vector, elsewhere(weights, self.place.mask, chance))
+        rows["two items' difference 1"] = self.added(foreign(self.items, vector.norm(), chance), weights)
         rows["first half of the steps"], rows["second half of the steps"] = (
             self.added(vector, weights, s) for s in (first, last)
         )

@@ -39,7 +39,7 @@ def test_steered_rows_start_after_the_steered_block(organism):
     mask[:, 0, 0] = True
     width = organism.adapter.width(organism.engines["transformer"].module)[0]
     place = place_of("blocks.2.hook_resid_post", mask, pair.corrupt, pair.clean)
-    trial = Trial(organism, pair.corrupt, pair.clean, place, torch.ones(width), torch.eye(width)[:, :2])
+    trial = Trial(organism, pair.corrupt, pair.clean, place, torch.ones(width), torch.eye(width)[:, :2], torch.eye(2, width))
     rows = trial.rows((1.0, -1.0), (1, 2))
     before = organism.block_calls
     trial.latents(rows, 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -17,7 +18,15 @@ from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.pairs import Recorder
 from cos_interp.analyses.kit.problems import Problem
 from cos_interp.analyses.steering import SteeringConfig
-from cos_interp.analyses.steering.directions import exchanged, exchanged_as_far, mean_direction, random_basis, roles, subspace
+from cos_interp.analyses.steering.directions import (
+    exchanged,
+    exchanged_as_far,
+    foreign,
+    mean_direction,
+    random_basis,
+    roles,
+    subspace,
+)
 from cos_interp.analyses.steering.placing import by_frame, frames_of, in_frames, place
 from cos_interp.analyses.steering.report import findings
 from cos_interp.analyses.steering.tried import Trial, elsewhere, place_of, without_cells
@@ -101,7 +110,8 @@ def trial():
     chance = torch.Generator().manual_seed(0)
     width = donor.recording.cache["blocks.1.hook_resid_post", 0].shape[-1]
     where = place_of("blocks.1.hook_resid_post", mask, target, donor)
-    return Trial(model, target, donor, where, torch.randn(width, generator=chance), random_basis(width, 2, chance))
+    vector, basis, items = torch.randn(width, generator=chance), random_basis(width, 2, chance), torch.eye(2, width)
+    return Trial(model, target, donor, where, vector, basis, items)
 
 
 def by_hand(trial, change):
@@ -125,6 +135,11 @@ def test_two_ways_against_plain_hooks(trial):
     assert torch.equal(found["steer 2"], by_hand(trial, lambda value, step: value + 2 * trial.vector))
     assert torch.equal(found["exchange 1"], by_hand(trial, lambda value, step: value + ((given(step) - value) @ one) @ one.T))
     assert torch.equal(found["donor"], by_hand(trial, lambda value, step: given(step)))
+    rows = {"two items' difference 1": rows["two items' difference 1"]}
+    step = trial.vector.norm() * (trial.items[0] - trial.items[1]) / 2**0.5
+    ways = [by_hand(trial, lambda value, k, sign=sign: value + sign * step) for sign in (1, -1)]
+    (two,) = trial.latents(rows, 1).values()
+    assert min(float((two - way).abs().max()) for way in ways) < 1e-5 < float((ways[0] - ways[1]).abs().max())
     late = by_hand(trial, lambda value, step: value + trial.vector if step == 1 else value)
     assert torch.equal(found["second half of the steps"], late)
 
@@ -145,13 +160,14 @@ def test_the_map_of_frames_is_that_of_plain_hooks(trial):
         assert row["effect"] == pytest.approx(along, abs=1e-9)
 
 
-def judged(steer, random, elsewhere_too=0.0):
+def judged(steer, random, elsewhere_too=0.0, items=0.0):
     """The verdicts of made-up effects of 16 pairs."""
     chance = np.random.default_rng(0)
     rows = []
     for pair in range(16):
         for way, value in (
             ("steer", steer), ("random direction", random), ("wrong place", elsewhere_too), ("exchange", steer),
+            ("two items' difference", items),
             ("random exchange", random), ("donor", 1.0),
         ):  # fmt: skip
             size = np.nan if way == "donor" else 1.0
@@ -167,6 +183,15 @@ def test_verdicts_of_made_up_numbers():
     assert judged(0.1, 0.0) == ["refuted"] * 3
     assert judged(0.9, 0.9) == ["refuted"] * 3  # the placebo: a random direction does as much
     assert judged(0.9, 0.0, elsewhere_too=0.9)[0] == "refuted"  # it does not matter where
+    assert judged(0.9, 0.0, items=0.9)[0] == "refuted"  # nor what is added, as long as activations vary in that direction
+
+
+def test_what_two_items_differ_by_has_the_length_and_is_of_two_of_them():
+    items, chance = torch.randn(5, 8, generator=torch.Generator().manual_seed(0)), torch.Generator().manual_seed(1)
+    found = foreign(items, torch.tensor(3.0), chance)
+    assert found.norm() == pytest.approx(3, rel=1e-6)
+    along = [float(found @ (a - b) / (3 * (a - b).norm())) for a, b in itertools.permutations(items, 2)]
+    assert max(along) == pytest.approx(1, abs=1e-6) and sum(value > 0.999 for value in along) == 1
 
 
 def test_a_whole_run_on_another_pipeline(tmp_path):
