@@ -346,19 +346,24 @@ class RunStore:
     def _gone(self, unit: str) -> RunError:
         return RunError(f"unit {unit} of {self.folder} is missing or damaged: run the same command again")
 
-    def _run(self) -> str:
-        """What the units of a run share: digest of all that decides their numbers. Items may grow, and versions be accepted."""
+    def _run(self, unset: bool = False) -> str:
+        """What the units of a run share: digest of all that decides their numbers. Items may grow, and versions be accepted.
+
+        A setting that is not set is left out, so that one which a later version adds makes no unit another run's. ``unset``: with
+        those, as the first units of 0.2 have it.
+        """
         facts = self.facts() or {}
         inputs = facts.get("inputs", {})
         beside = (*identity.GROWING, *identity.ELSEWHERE)
         config = {k: v for k, v in facts.get("config", {}).items() if k not in beside and flag(k) not in inputs}
+        config = {k: v for k, v in config.items() if unset or v is not None}
         about = [facts.get("analysis"), config, facts.get("model", {}).get("parts"), inputs]
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
     def _own(self, unit: str, data: bytes) -> bool:
         """Whether an intact unit is that of this name, and of this run."""
         said = _said(data)
-        return said.get("unit") == unit and said.get("run") == self._run()
+        return said.get("unit") == unit and said.get("run") in (self._run(), self._run(unset=True))
 
     def _intact(self, unit: str) -> bytes | None:
         """The bytes of a unit, None where they are not those that were written here; of 0.1, the manifest has its digest."""

@@ -95,6 +95,23 @@ def test_a_dossier_without_a_budget_has_the_experiments_own_sizes(counted, organ
     assert result.units["count"].items == own == len(CALLS) and result.units["count"].command == "cos analyze count"
 
 
+class LaterConfig(CountConfig):
+    """As a later version has it, with one more setting."""
+
+    window: int | None = None
+
+
+def test_a_setting_that_a_later_version_adds_makes_no_unit_another_runs(organism, tmp_path):
+    CALLS.clear()
+    experiment.run_and_report(EXPERIMENT, CountConfig(items=3), tmp_path, model=organism, workers=1)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "shards").iterdir()}
+    later = replace(EXPERIMENT, config=LaterConfig)
+    experiment.run_and_report(later, LaterConfig(items=3), tmp_path, model=organism, workers=1)
+    assert len(CALLS) == 3 and {path.name: path.read_bytes() for path in (tmp_path / "shards").iterdir()} == before
+    with pytest.raises(RunError, match="--window: None, now 2"):
+        experiment.run_and_report(later, LaterConfig(items=3, window=2), tmp_path, model=organism, workers=1)
+
+
 def test_a_dossier_like_another_has_its_sizes_and_takes_over_the_twins_that_are_the_same(counted, organism, tmp_path):
     config = DossierConfig(budget="1s", twins=2)
     dossier.run_and_report(config, tmp_path / "first", model=organism, workers=1)
