@@ -132,7 +132,7 @@ class Steer:
         except (TypeError, ValueError) as error:
             raise InterpError(f"the card cannot be written ({error}): give what JSON can hold") from error
         told = {"seal": BLANK, "format": FORMAT, "about": json.dumps(about), "card": card}
-        write_atomic(Path(path), sealed(save(tensors, told)))
+        write_atomic(Path(path), sealed(save(tensors, {"steer": json.dumps(told)})))  # one key: the order of several is not fixed
 
     @classmethod
     def load(cls, path: str | Path) -> Steer:
@@ -141,6 +141,7 @@ class Steer:
         try:
             with safe_open(str(path), "pt") as file:
                 told = file.metadata() or {}
+            told = json.loads(told["steer"]) if "steer" in told else told
             tensors = load(data)
         except SafetensorError as error:
             raise InterpError(f"{path} is no safetensors file ({error})") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +26,7 @@ Metric = Callable[[Tensor], float | Mapping[str, float]]
 Span = Literal["single", "from", "until"]
 COLUMNS = ("site", "layer", "step", "sigma", "group", "span")
 Cell = tuple[dict[str, Any], Patch]
+Through = Callable[[Sequence[int], Callable[[], Tensor]], Tensor]  # see :func:`finished`
 
 
 def sweep(
@@ -140,15 +142,22 @@ def _cells(
 
 
 def finished(
-    model: HookedVideoPipeline, target: Recording, rows: Sequence[Row], batch: int, shared: Shared | None = None
+    model: HookedVideoPipeline,
+    target: Recording,
+    rows: Sequence[Row],
+    batch: int,
+    shared: Shared | None = None,
+    through: Through | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Each row's place in the list and its final latents ``[1, channel, frame, row, col]``, as they come; rows that start at one
-    step share forwards of ``batch``. ``shared``: see :func:`replay`."""
+    step share forwards of ``batch``. ``shared``: see :func:`replay`. ``through``: is given the places of the rows of each forward
+    and what makes their latents, and gives these, or what it reads in them, by row: made now, or kept from before."""
     check_made(model, target.run)
     first = lambda place: first_step(of_row(rows[place]))
     for _, together in groupby(sorted(range(len(rows)), key=first), key=first):
         for part in chunks(list(together), batch):
-            latents = replay(model, target, [rows[place] for place in part], shared, compared=True)
+            make = partial(replay, model, target, [rows[place] for place in part], shared, compared=True)
+            latents = make() if through is None else through(part, make)
             yield from zip(part, latents.split(1), strict=True)
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 
 import numpy as np
 
 from cos_interp.tasks.base import PairKind, Task
-from cos_interp.tasks.clips import ClipTask, task_of
+from cos_interp.tasks.clips import ClipTask, cases_of, task_of
 from cos_interp.tasks.impostors import backwards, crossfade, frozen, jump
 from cos_interp.tasks.item import Verdict
 from cos_interp.tasks.scorer import Case, case_of, score
@@ -70,7 +69,7 @@ def _subjects(task: Task | ClipTask, items: int) -> Iterator[Subject]:
             beside = (None, None) if other is None else (case_of(other), partial(task.verify, other))
             yield Subject(case_of(item), partial(task.verify, item), *beside)
         return
-    for case in islice(task.cases(), items):
+    for case in cases_of(task, 0, items):
         partner = task.counterfactual(case) if hasattr(task, "counterfactual") else None
         yield Subject(case, _judge(task, case), partner, None if partner is None else _judge(task, partner))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,40 @@ class ClipTask(ABC):
     def counterfactual(self, case: Case) -> Case | None:
         """A case with another answer, that differs in the prompt or in the first frame; None where there is none."""
         return None
+
+
+def cases_of(task: ClipTask, first: int, count: int) -> Iterator[Case]:
+    """Some of a task's cases, from number ``first`` on. InterpError, which names the task, where there are none, where making
+    them fails, and for what is no case."""
+    made = 0
+    try:
+        for number, case in enumerate(islice(task.cases(), first, first + count), first):
+            if wrong := _no_case(case):
+                raise InterpError(f"case {number} of {task.name}: {wrong}")
+            made += 1
+            yield case
+    except (InterpError, GeneratorExit):
+        raise
+    except (Exception, SystemExit) as error:
+        raise InterpError(f"cases() of {task.name} failed: {type(error).__name__}: {error}") from error
+    if not made:
+        raise InterpError(f"{task.name} has no case from number {first} on: cases() must give some")
+
+
+def _no_case(found: Any) -> str:
+    """Why something is no case, in words."""
+    if not isinstance(found, Case):
+        return f"it is {type(found).__name__}, and must be a cos_interp.tasks.Case"
+    if not (isinstance(found.name, str) and isinstance(found.prompt, str)):
+        return "its name and its prompt must be texts"
+    for part, axes in (("image", 3), ("video", 4)):
+        given = getattr(found, part)
+        if given is None:
+            continue
+        if not isinstance(given, np.ndarray) or given.dtype != np.uint8 or given.ndim != axes or given.shape[-1] != 3:
+            told = f"{given.dtype} {list(given.shape)}" if isinstance(given, np.ndarray) else type(given).__name__
+            return f"its {part} is {told}, and must be uint8 [{'frame, ' if axes == 4 else ''}height, width, 3]"
+    return ""
 
 
 def task_of(text: str) -> Task | ClipTask:

@@ -366,7 +366,7 @@ MUTANTS = [Mutant(*line) for line in (
     ("analyses/driver/store.py", "clearing deletes what is not the run's",
      "for name in manifest.own(self.folder, self.parts):", "for name in manifest.entries(self.folder):", f"{STORE} removed"),
     ("analyses/driver/store.py", "what a killed write left stays",
-     "if is_leftover(Path(name)):", "if not Path(name).name:", f"{STORE} killed_write"),
+     "if is_leftover(Path(name)) and not self._is_draft(name):", "if not Path(name).name:", f"{STORE} killed_write"),
     ("analyses/driver/store.py", "units made of others stay when the run has grown",
      'if held is not None and identity.grown(held["config"], asked["config"]):', "if held is None:", f"{STORE} grow"),
     ("analyses/driver/store.py", "files of an earlier page stay",

@@ -11,20 +11,20 @@ from torch import Tensor
 
 from cos_interp.analyses.circuit import CircuitConfig, Component
 from cos_interp.analyses.circuit.components import Masks, drawn, everything_but, patches, spots
-from cos_interp.analyses.driver.statistics import projection
+from cos_interp.analyses.kit.effects import effects
 from cos_interp.analyses.kit.groups import of_pair
 from cos_interp.analyses.kit.pair_file import Boxes
 from cos_interp.analyses.kit.pairs import Pair, Recorder, Side
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.patches import Patch
-from cos_interp.interp.sweeping import finished
+from cos_interp.interp.sweeping import Through, finished
 
 
 @dataclass(frozen=True)
 class Bench:
     """A pair: its corrupt side receives, its clean side gives. ``masks``: disjoint token groups that cover the grid.
-    ``recorder``: makes further runs."""
+    ``recorder``: makes further runs; ``through``: keeps what is finished, see :func:`interp.sweeping.finished`."""
 
     model: HookedVideoPipeline
     target: Side
@@ -32,11 +32,14 @@ class Bench:
     masks: Masks
     recorder: Recorder
     batch: int = 1
+    through: Through | None = None
 
     @classmethod
-    def of(cls, recorder: Recorder, config: CircuitConfig, pair: Pair, boxes: Boxes) -> Bench:
+    def of(
+        cls, recorder: Recorder, config: CircuitConfig, pair: Pair, boxes: Boxes, through: Through | None = None
+    ) -> Bench:  # fmt: skip
         masks = of_pair(recorder.model, pair.corrupt, pair.clean, boxes)
-        return cls(recorder.model, pair.corrupt, pair.clean, masks, recorder, config.batch)
+        return cls(recorder.model, pair.corrupt, pair.clean, masks, recorder, config.batch, through)
 
     @property
     def branches(self) -> tuple[str, ...]:
@@ -72,11 +75,17 @@ class Bench:
         """Final latents ``[1, channel, frame, row, col]`` of each row; a row without patches is the target's run itself."""
         out = [self.target.recording.run.latents] * len(rows)
         acting = [place for place, row in enumerate(rows) if row]
-        for place, latent in finished(self.model, self.target.recording, [rows[place] for place in acting], self.batch):
-            out[acting[place]] = latent
+        asked = [rows[place] for place in acting]
+        for place, latent in finished(self.model, self.target.recording, asked, self.batch, through=self.through):
+            out[acting[place]] = latent.to(out[acting[place]])
         return out
 
     def effects(self, rows: Sequence[Sequence[Patch]]) -> list[float]:
         """How far each row's final latent moved: 0 as the target's run, 1 as the donor's along their difference."""
-        corrupt, clean = (side.recording.run.latents for side in (self.target, self.donor))
-        return [projection(latent, corrupt, clean) for latent in self.latents(rows)]
+        out = [0.0] * len(rows)  # of a row without patches
+        acting = [place for place, row in enumerate(rows) if row]
+        asked = [rows[place] for place in acting]
+        found = effects(self.model, self.target, self.donor, asked, self.batch, self.through)
+        for place, effect in zip(acting, found, strict=True):
+            out[place] = effect
+        return out

@@ -48,7 +48,7 @@ def _made(model: HookedVideoPipeline, config: CircuitConfig, store: RunStore, pi
     try:
         made = recorder(model, config, store, piece.stage)
         pair, boxes = pair_of(made, config, piece.index, not config.check)
-        bench = Bench.of(made, config, pair, boxes)
+        bench = Bench.of(made, config, pair, boxes, store.drafts(piece.name).in_order)
     except NoPair as error:
         return Unit([], facts=LeftOut(reason=str(error)))
     facts = about(piece, bench, pair.tried)
@@ -167,7 +167,8 @@ def searched(model: HookedVideoPipeline, config: CircuitConfig, store: RunStore,
         none = "no pair was there to search on" if rows.empty else f"no part of a block has an effect above {config.refine}"
         return Unit([], facts=SearchFacts(circuit=None, why=none))
     made = recorder(model, config, store, SEARCH)
-    benches = [Bench.of(made, config, *pair_of(made, config, index)) for index in pairs]
+    through = store.drafts(SEARCH).in_order
+    benches = [Bench.of(made, config, *pair_of(made, config, index), through) for index in pairs]
     value = lambda sets: np.mean([bench.effects(bench.rows(sets)) for bench in benches], 0).tolist() if sets else []
     whole = float(rows[rows.table == WHOLE].effect.mean())
     found, path = smallest(candidates, value, config.keep * whole, config.most)

@@ -31,8 +31,8 @@ def foresee(config: CommitmentConfig, outlook: Outlook) -> list[Use]:
     groups_of = "for two other answers than the first ones, other token groups"
     use = use_of(config, outlook, len(pairs))
     assert use.kept is not None
-    found = recordings(outlook, len(pairs), use.kept, kind="seed")
-    return [*uses, found, Use("transplants", blocks=moved, decoded=use.decoded, more=groups_of)]
+    sides = recordings(outlook, len(pairs), use.kept, kind="seed")
+    return [*uses, sides, Use("transplants", blocks=moved, decoded=use.decoded, more=groups_of)]
 
 
 def _moved(config: CommitmentConfig, outlook: Outlook, task: str, index: int) -> int:

@@ -10,16 +10,14 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cos_interp.interp.files import BLANK, TEMPORARY, is_intact, read_regular, sealed
 
 if TYPE_CHECKING:  # a run is listed without waiting for torch
     from torch import Tensor
-
-    from cos_interp.analyses.driver.store import RunStore
 
 FOLDER = TEMPORARY.format("drafts")
 SECONDS = 2.0  # of work that is done again sooner than a file for it is worth: small models leave none
@@ -33,12 +31,13 @@ class Drafts:
     from files.
     """
 
-    def __init__(self, store: RunStore, unit: str):
-        self.store, self.unit, self.taken = store, unit, 0
+    def __init__(self, folder: Path, about: Mapping[str, Any], write: Callable[[str, bytes], None]):
+        """``about``: what decides the bytes of the unit, as JSON holds it; ``write``: writes a file into the ``folder``."""
+        self.about, self.taken, self._save = about, 0, write
         self._known = dict[str, Made]()
         self._waiting = dict[str, Made]()
-        self._files, self._last = 0, time.monotonic()
-        for path in sorted((store.folder / FOLDER / unit).glob("*.safetensors")):
+        self._files, self._last, self._number = 0, time.monotonic(), 0
+        for path in sorted(folder.glob("*.safetensors")):
             self._files = int(path.stem) + 1 if path.stem.isdigit() else self._files
             self._known |= self._read(path)
 
@@ -54,17 +53,19 @@ class Drafts:
             self._last = time.monotonic()
         return made[0]
 
+    def in_order(self, rows: Sequence[int], make: Callable[[], Tensor]) -> Tensor:
+        """What a forward of some rows gave, in a unit whose forwards always come in the same order, by which they are known."""
+        self._number += 1
+        return self(f"{self._number:06d} of {len(rows)}", lambda: (make(), 0))
+
     def _write(self) -> None:
         from safetensors.torch import save
 
         tensors = {key: latents.detach().cpu().contiguous() for key, (latents, _) in self._waiting.items()}
         counts = {key: count for key, (_, count) in self._waiting.items()}
-        header = {"draft": json.dumps({"seal": BLANK, **self._about(), "counts": counts})}
-        self.store.write_draft(self.unit, f"{self._files:06d}.safetensors", sealed(save(tensors, metadata=header)))
+        header = {"draft": json.dumps({"seal": BLANK, **self.about, "counts": counts})}
+        self._save(f"{self._files:06d}.safetensors", sealed(save(tensors, metadata=header)))
         self._waiting, self._files = {}, self._files + 1
-
-    def _about(self) -> dict[str, object]:
-        return {"unit": self.unit, **self.store.making()}
 
     def _read(self, path: Path) -> dict[str, Made]:
         """What a file holds; nothing where it is damaged, or no draft of this unit as it would be made now."""
@@ -77,8 +78,8 @@ class Drafts:
         if not is_intact(data):
             return {}
         size = int.from_bytes(data[:8], "little")
-        said = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["draft"])
-        if {key: said.get(key) for key in self._about()} != self._about():
+        said = json.loads(json.loads(data[8 : 8 + size])["__metadata__"].get("draft", "{}"))
+        if {key: said.get(key) for key in self.about} != self.about:
             return {}
         return {key: (latents, said["counts"][key]) for key, latents in load(data).items()}
 

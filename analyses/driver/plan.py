@@ -96,7 +96,8 @@ def planned(foresee: Foresee, outlook: Outlook, device: str, limits: Mapping[str
     kept = max((use.kept for use in uses if use.kept is not None), key=lambda one: sum(one.whole), default=None)
     chosen = None if kept is None else _put(kept, places, limits, outlook.config, workers)
     if kept is not None and chosen is not None and chosen.lean:
-        lines.append(_line(Use("recorded steps, one at a time again", blocks=kept.again * (1 + outlook.config.twins)), outlook))
+        again = Use("recorded steps, one at a time again", blocks=kept.again * (1 + outlook.config.twins), bound=True)
+        lines.append(_line(again, outlook))
     return Plan(tuple(lines), places, limits, recording, recording_budget(outlook.config), chosen)
 
 

@@ -12,6 +12,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -268,7 +269,8 @@ class RunStore:
 
     def drafts(self, unit: str) -> Drafts:
         """What is finished of a unit that is not whole."""
-        return Drafts(self, unit)
+        about = {"unit": unit, **self.making()}
+        return Drafts(self.folder / FOLDER / unit, about, partial(self.write_draft, unit))
 
     def write_draft(self, unit: str, name: str, data: bytes) -> None:
         """Write a file of a unit's drafts. RunError where the disk refuses."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from cos_interp.interp.run.prediction import is_flow
 from cos_interp.interp.trajectory import Run
 from cos_interp.tasks import Case, ClipTask, Item, Task, Verdict, get_task, grid, scorers, suite
 from cos_interp.tasks.base import outcome
-from cos_interp.tasks.clips import task_of
+from cos_interp.tasks.clips import cases_of, task_of
 from cos_interp.tasks.scorer import Scorer, is_graded, score
 from cos_interp.tasks.scorers.command import command_scorer
 
@@ -95,7 +94,7 @@ def items(config: TasksConfig) -> list[Problem]:
 
 
 def _of_task(config: TasksConfig, task: Task | ClipTask) -> Iterator[Problem]:
-    if isinstance(task, ClipTask):
+    if not isinstance(task, Task):
         yield from _cases(config, task)
         return
     of = suite.confirmation_items if config.confirm else suite.task_items
@@ -109,7 +108,7 @@ def _of_task(config: TasksConfig, task: Task | ClipTask) -> Iterator[Problem]:
 def _cases(config: TasksConfig, task: ClipTask) -> Iterator[Problem]:
     """The cases of a task of clips, which its own judge scores; to confirm, those after the first."""
     first = CLIPS if config.confirm else 0
-    for i, case in enumerate(islice(task.cases(), first, first + config.items)):
+    for i, case in enumerate(cases_of(task, first, config.items)):
         call: dict[str, Any] = {"prompt": case.prompt}
         if case.image is not None:
             call["image"] = Image.fromarray(case.image)
@@ -193,7 +192,7 @@ def fits(config: SuiteConfig, model: HookedVideoPipeline) -> None:
         check_calls(model, problems(config))
         return
     found = [task_of(text) for text in config.tasks]
-    if any(isinstance(task, ClipTask) for task in found):
+    if any(not isinstance(task, Task) for task in found):
         check_calls(model, problems(config))
     if any(isinstance(task, Task) for task in found):
         fits_tasks(model, "--prompts FILE, or another model")

@@ -71,7 +71,7 @@ def use_of(config: PatchingConfig, outlook: Outlook, asked: Sequence[Piece]) -> 
     steps = [len(cells_of(config, outlook, piece, step)) for piece in asked for step in steps_of(config, piece)]
     count, most, units = sum(steps), max(steps, default=0), len(steps) + len(asked)
     shape = outlook.shape
-    disk = (count + 2 * len(asked)) * shape.latent_bytes + (units + len(asked)) * shape.clip_bytes
+    disk = (count + most + 2 * len(asked)) * shape.latent_bytes + (units + len(asked)) * shape.clip_bytes
     judged = config.pair_file is None or config.scored
     every = [foreseen(config, outlook, piece, len(donors_of(config, piece))) for piece in asked]
     kept = max(every, key=lambda one: (sum(one.whole), sum(one.lean)), default=None)

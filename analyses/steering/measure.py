@@ -24,6 +24,7 @@ from cos_interp.analyses.steering.recordings import recorder
 from cos_interp.analyses.steering.tried import Trial, place_of
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.sweeping import Through
 
 
 @dataclass(frozen=True)
@@ -67,16 +68,17 @@ def _made(model: HookedVideoPipeline, config: SteeringConfig, store: RunStore, p
 
 
 def _unit(made: Callable[..., Recorder], config: SteeringConfig, store: RunStore, piece: Piece) -> Unit:
+    through = store.drafts(piece.name).in_order
     if piece.stage == "place":
-        return Unit([{"pair": piece.name, **row} for row in placed(made(config.layer), config, piece.index)])
+        return Unit([{"pair": piece.name, **row} for row in placed(made(config.layer), config, piece.index, through)])
     if piece.stage == VECTOR:
         maps = pd.DataFrame([row for unit in needs(config, piece) for row in store.finished(unit)[0]])
         layer, tokens = place(config, maps)
-        return learnt(made(layer, compared=True), config, layer, tokens)
+        return learnt(made(layer, compared=True), config, layer, tokens, through)
     facts = store.finished(VECTOR)[1]
     if not isinstance(facts, VectorFacts):
         raise NoPair(facts.reason if isinstance(facts, LeftOut) else "there is no vector")
-    return tested(made(facts.layer), config, piece, facts, store.tensors(VECTOR))
+    return tested(made(facts.layer), config, piece, facts, store.tensors(VECTOR), through)
 
 
 # --- the directions ----------------------------------------------------------------------------------------------------
@@ -92,7 +94,9 @@ def _mask(masks: dict[str, Tensor], tokens: Sequence[str], frames: Sequence[int]
     return mask
 
 
-def learnt(record: Recorder, config: SteeringConfig, layer: int, tokens: tuple[str, ...]) -> Unit:
+def learnt(
+    record: Recorder, config: SteeringConfig, layer: int, tokens: tuple[str, ...], through: Through | None = None
+) -> Unit:  # fmt: skip
     """Latent frames of the place, on the first pairs; then mean and subspace of the signed differences there, over pairs, steps
     and tokens."""
     site, kept, maps = f"blocks.{layer}.hook_resid_post", list[Seen](), list[Row]()
@@ -103,9 +107,8 @@ def learnt(record: Recorder, config: SteeringConfig, layer: int, tokens: tuple[s
         except NoPair:
             continue
         if config.frames is None and len(kept) < PLACED:
-            maps += [
-                {"pair": f"pair-{index:04d}", **row} for row in by_frame(record, config, pair.corrupt, pair.clean, site, mask)
-            ]
+            found = by_frame(record, config, pair.corrupt, pair.clean, site, mask, through)
+            maps += [{"pair": f"pair-{index:04d}", **row} for row in found]
         kept.append(differences(pair.corrupt, pair.clean, site, mask))
     if len(kept) < 2:
         raise NoPair(f"{len(kept)} of {counts(config)[0]} pairs could be used: directions are made of two at least")
@@ -152,7 +155,10 @@ def differences(target: Side, donor: Side, site: str, mask: Tensor) -> Seen:
 # --- the test ----------------------------------------------------------------------------------------------------------
 
 
-def tested(record: Recorder, config: SteeringConfig, piece: Piece, facts: VectorFacts, tensors: dict[str, Tensor]) -> Unit:
+def tested(
+    record: Recorder, config: SteeringConfig, piece: Piece, facts: VectorFacts, tensors: dict[str, Tensor],
+    through: Through | None = None,
+) -> Unit:  # fmt: skip
     """All ways on one unseen pair; of the first ones some videos are kept."""
     pair, masks = grouped(record, config, piece.index)
     target, donor = pair.corrupt, pair.clean
@@ -162,7 +168,7 @@ def tested(record: Recorder, config: SteeringConfig, piece: Piece, facts: Vector
     trial = Trial(record.model, target, donor, where, tensors["vector"], tensors["basis"], tensors["items"])
     rows: list[Row] = []
     shown: list[Clip] = []
-    for way, latent in trial.latents(trial.rows(config.doses, config.ranks), config.batch).items():
+    for way, latent in trial.latents(trial.rows(config.doses, config.ranks), config.batch, through).items():
         row, frames = trial.read(latent)
         name, _, size = way.rpartition(" ")
         numbered = size.replace("-", "").replace(".", "").isdigit()

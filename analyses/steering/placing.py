@@ -9,15 +9,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cos_interp.analyses.driver.statistics import projection
 from cos_interp.analyses.driver.store import Row
+from cos_interp.analyses.kit.effects import effects
 from cos_interp.analyses.kit.groups import REST, of_pair
 from cos_interp.analyses.kit.pairs import NoPair, Pair, Recorder, Side
 from cos_interp.analyses.kit.split_pairs import pair_of
 from cos_interp.analyses.steering import SteeringConfig
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.patches import Patch
-from cos_interp.interp.sweeping import finished
+from cos_interp.interp.sweeping import Through
 
 SMALL = 0.1  # a group of more than this share of the tokens is no place where others do
 GAIN = 0.1  # what a second group must add, and all frames to one of them
@@ -29,7 +29,7 @@ def grouped(recorder: Recorder, config: SteeringConfig, index: int) -> tuple[Pai
     return pair, of_pair(recorder.model, pair.corrupt, pair.clean, boxes)
 
 
-def placed(recorder: Recorder, config: SteeringConfig, index: int) -> list[Row]:
+def placed(recorder: Recorder, config: SteeringConfig, index: int, through: Through | None = None) -> list[Row]:
     """The effect of the donor's residual stream after each block at each group, and at two small groups together."""
     pair, masks = grouped(recorder, config, index)
     target, donor = pair.corrupt, pair.clean
@@ -40,16 +40,16 @@ def placed(recorder: Recorder, config: SteeringConfig, index: int) -> list[Row]:
         given = donor.recording.donor(site)
         named += [{"table": "place", "layer": layer, "group": name} for name in chosen]
         patches += [Patch(site, range(run.steps), given, run.branches, None if m.all() else m) for m in chosen.values()]
-    return _effects(recorder, config, target, donor, list(zip(named, patches, strict=True)))
+    return _effects(recorder, config, target, donor, list(zip(named, patches, strict=True)), through)
 
 
 def _effects(
-    recorder: Recorder, config: SteeringConfig, target: Side, donor: Side, asked: Sequence[tuple[Row, Patch]]
-) -> list[Row]:
+    recorder: Recorder, config: SteeringConfig, target: Side, donor: Side, asked: Sequence[tuple[Row, Patch]],
+    through: Through | None,
+) -> list[Row]:  # fmt: skip
     """The effect of each patch of the target's run, beside what is said of it."""
-    ends = (target.recording.run.latents, donor.recording.run.latents)
-    found = finished(recorder.model, target.recording, [patch for _, patch in asked], config.batch)
-    return [{**asked[place][0], "effect": projection(latent, *ends)} for place, latent in found]
+    found = effects(recorder.model, target, donor, [[patch] for _, patch in asked], config.batch, through)
+    return [{**row, "effect": effect} for (row, _), effect in zip(asked, found, strict=True)]
 
 
 def groupings(masks: dict[str, Tensor]) -> list[tuple[str, ...]]:
@@ -80,12 +80,14 @@ def place(config: SteeringConfig, maps: pd.DataFrame) -> tuple[int, tuple[str, .
     return int(layer), tuple(groups.split(" + "))
 
 
-def by_frame(recorder: Recorder, config: SteeringConfig, target: Side, donor: Side, site: str, mask: Tensor) -> list[Row]:
+def by_frame(
+    recorder: Recorder, config: SteeringConfig, target: Side, donor: Side, site: str, mask: Tensor, through: Through | None = None
+) -> list[Row]:  # fmt: skip
     """The effect of the donor's residual stream at a mask ``[frame, row, col]``, and at each of its latent frames alone."""
     run, given = target.recording.run, donor.recording.donor(site)
     frames = [None, *(n for n in range(len(mask)) if mask[n].any())]
     at = lambda n: Patch(site, range(run.steps), given, run.branches, mask if n is None else in_frames(mask, [n]))
-    return _effects(recorder, config, target, donor, [({"table": "frame", "frame": n}, at(n)) for n in frames])
+    return _effects(recorder, config, target, donor, [({"table": "frame", "frame": n}, at(n)) for n in frames], through)
 
 
 def frames_of(maps: pd.DataFrame) -> tuple[int, ...]:

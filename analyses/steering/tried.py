@@ -17,7 +17,7 @@ from cos_interp.analyses.steering.directions import exchanged, exchanged_as_far,
 from cos_interp.interp.editing import Edit
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.patches import Patch
-from cos_interp.interp.sweeping import finished
+from cos_interp.interp.sweeping import Through, finished
 from cos_interp.tasks import Item, get_task, grid, reader
 
 Rows = dict[str, list[Patch]]
@@ -95,10 +95,11 @@ class Trial:
         rows["donor"] = [Patch(self.place.site, self.steps, whole, self.target.recording.run.branches, self.place.mask)]
         return rows
 
-    def latents(self, rows: Rows, batch: int) -> dict[str, Tensor]:
+    def latents(self, rows: Rows, batch: int, through: Through | None = None) -> dict[str, Tensor]:
         """Final latents ``[1, channel, frame, row, col]`` by name."""
-        found = dict(finished(self.model, self.target.recording, list(rows.values()), batch))
-        return {name: found[place] for place, name in enumerate(rows)}
+        found = dict(finished(self.model, self.target.recording, list(rows.values()), batch, through=through))
+        there = self.target.recording.run.latents.device
+        return {name: found[place].to(there) for place, name in enumerate(rows)}
 
     def read(self, latent: Tensor) -> tuple[Row, np.ndarray | None]:
         """How far a latent moved; where somebody judges whose answer its video gives, and the video; of a task's pair what it

@@ -13,7 +13,7 @@ from cos_interp.analyses.driver.drafts import FOLDER
 from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit import grid
-from cos_interp.interp import HookedVideoPipeline
+from cos_interp.interp import HookedVideoPipeline, sweeping
 
 BETWEEN = 5  # forwards before the kill, of the first step's
 
@@ -30,9 +30,9 @@ def model():
 class Forwards:
     """Counts the forwards of a grid, and ends the run before one of them."""
 
-    def __init__(self, monkeypatch):
-        self.count, self.last, self._replay = 0, None, grid.replay
-        monkeypatch.setattr(grid, "replay", self)
+    def __init__(self, monkeypatch, where=grid):
+        self.count, self.last, self._replay = 0, None, where.replay
+        monkeypatch.setattr(where, "replay", self)
 
     def __call__(self, *args, **kwargs):
         if self.count == self.last:
@@ -73,6 +73,30 @@ def test_a_killed_grid_goes_on_with_the_forward_that_the_kill_met(ran, tmp_path)
     assert ran("killed", 1) == 1  # and killed again
     assert ran("killed") == whole - BETWEEN - 1
     assert content(folder) == content(tmp_path / "whole") and not (folder / FOLDER).exists()
+
+
+STAGES = {
+    "circuit": {"pairs": 1, "check_pairs": 1, "most": 2, "batch": 2},
+    "steering": {"pairs": 2, "check_pairs": 1, "ranks": (1,), "batch": 2},
+}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_killed_search_and_killed_tests_go_on(name, model, tmp_path, monkeypatch):
+    """Killed after every fifth forward, again and again."""
+    monkeypatch.setattr(drafts, "SECONDS", 0.0)
+    pairs = tmp_path / "pairs.jsonl"
+    sides = [{"clean": {"prompt": f"a red ball {n}"}, "corrupt": {"prompt": f"a blue ball {n}"}} for n in range(3)]
+    pairs.write_text("".join(json.dumps({**side, "boxes": {"ball": [0, 0, 16, 16]}}) + "\n" for side in sides))
+    asked = {"pair_file": str(pairs), "num_inference_steps": 2, **STAGES[name]}
+    forwards = Forwards(monkeypatch, sweeping)
+    run = lambda folder, last=None: forwards.of(
+        lambda: analyses.run(name, model=model, out=tmp_path / folder, workers=1, **asked), last
+    )
+    whole = run("whole")
+    made = [run("killed", BETWEEN) for _ in range((whole - 1) // BETWEEN)]
+    assert sum(made) + run("killed") == whole
+    assert content(tmp_path / "killed") == content(tmp_path / "whole")
 
 
 def test_only_what_would_be_made_again_the_same_is_taken(ran, tmp_path, monkeypatch):

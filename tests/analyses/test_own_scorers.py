@@ -158,7 +158,4 @@ def test_a_page_says_on_how_many_videos_a_scorer_failed_and_why(tmp_path):
     settings = {"model": "tiny:wan2.1", "prompts": str(tmp_path / "own.jsonl"), "scorer": f"{tmp_path}/mine.py:judge"}
     analyses.run("chain-of-steps", out=tmp_path / "run", workers=1, num_inference_steps=2, **settings)
     said = "The scorer failed on 3 of 6 videos, which have no verdict: SystemExit: no ball (3)."
-    assert (
-        said in (tmp_path / "run/report.html").read_text()
-        and said in json.loads((tmp_path / "run/findings.json").read_text())["notes"]
-    )
+    assert said in (tmp_path / "run/report.html").read_text()

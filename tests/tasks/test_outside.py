@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
@@ -11,7 +12,7 @@ from cos_interp import cli
 from cos_interp.interp.errors import InterpError
 from cos_interp.tasks import ClipTask, outside
 from cos_interp.tasks.check import check
-from cos_interp.tasks.clips import grid_task, task_of
+from cos_interp.tasks.clips import cases_of, grid_task, task_of
 
 TASK = """
 import numpy as np
@@ -103,6 +104,30 @@ def test_what_is_no_task_is_refused(name, message, file):
         task_of(f"{file}:{name}")
     with pytest.raises(InterpError, match="without cells and labels"):
         grid_task(f"{file}:Exact")
+
+
+NO_CASES = {
+    "raise RuntimeError('lost')": "cases() of bad failed: RuntimeError: lost", "raise SystemExit(2)": "failed: SystemExit: 2",
+    "return []": "bad has no case from number 0 on", "return None": "failed: TypeError",
+    "yield 3": "case 0 of bad: it is int, and must be a cos_interp.tasks.Case",
+    "yield Case('a', None)": "its name and its prompt must be texts",
+    "yield Case('a', 'p', np.zeros((8, 8, 3)))": r"its image is float64 [8, 8, 3], and must be uint8 [height, width, 3]",
+    "yield Case('a', 'p', video=np.zeros((8, 8, 3), np.uint8))": "its video is uint8 [8, 8, 3], and must be uint8 [frame, height",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("body", NO_CASES)
+def test_cases_that_are_none_are_said_by_the_checker_and_before_a_run(body, tmp_path):
+    """Of an object that is no ClipTask and has what one has."""
+    (tmp_path / "bad.py").write_text(
+        "import numpy as np\nfrom cos_interp.tasks import Case\n\nclass Bad:\n    name = 'bad'\n"
+        f"    def cases(self):\n        {body}\n    def judge(self, video, case):\n        return True\n"
+    )
+    text, said = f"{tmp_path}/bad.py:Bad", re.escape(NO_CASES[body])
+    with pytest.raises(InterpError, match=said):
+        check(text, 2)
+    with pytest.raises(InterpError, match=said):
+        list(cases_of(task_of(text), 0, 2))
 
 
 def test_files_that_cannot_be_executed(tmp_path):
