@@ -135,7 +135,7 @@ def test_a_tested_pair_can_be_seen(organism, tmp_path):
     asked = {"check": str(tmp_path / "circuit.json"), "pairs": 1, "check_pairs": 1, "solved": False, "num_inference_steps": 2}
     config = CircuitConfig(**asked)
     result, report = experiment.run_and_report(load("circuit"), config, tmp_path / "run", model=organism, workers=1)
-    (kept,) = [one for one in kept_clips(result, RunStore(tmp_path / "run"), PairFacts) if one.unit == "check-1000"]
+    (kept,) = kept_clips(result, RunStore(tmp_path / "run", [PairFacts]), PairFacts)
     assert set(kept.names) == {"own", "donor", *SHOWN.values()}
     clip = dict(zip(kept.names, kept.clips, strict=True))
     rows = {row["way"]: row for row in kept.rows if row}

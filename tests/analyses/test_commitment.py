@@ -195,7 +195,7 @@ def test_at_sigma_1_a_renoised_state_is_the_fresh_noise_bit_for_bit(organism, am
         return SimpleNamespace(latents=run.latents.repeat(commitment.DRAWS, 1, 1, 1, 1))
 
     monkeypatch.setattr(commitment, "restart", restart)
-    rows = commitment._renoise(organism, problem, run, None, (0, 1))
+    rows = [row for row, _ in commitment._renoise(organism, problem, run, None, (0, 1))]
     generator = torch.Generator().manual_seed(seed_for("renoising", problem.seed, 0))
     assert torch.equal(states[0], torch.randn((commitment.DRAWS, *run.latents.shape[1:]), generator=generator))
     among = candidates(organism, ambiguous, run.latents)
@@ -216,7 +216,7 @@ def test_only_items_with_several_answers_are_renoised(organism, tmp_path):
         f"commitment.{name}" for name in ("early-steps", "early-sigma", "screening", "screening-blind")
     ]
     assert "Margin" in report.html and "screened without a verifier" in report.html
-    store, first = RunStore(tmp_path / "run"), again.problem.iloc[0]
+    store, first = RunStore(tmp_path / "run", [CommitmentFacts]), again.problem.iloc[0]
     (one, *_) = kept_clips(result, store, CommitmentFacts)
     assert one.unit == first and one.names == (*(f"re-noised at step {k}" for k in (0, 1, 2)), "the run")
     assert [row.get("draw") for row in one.rows] == [0, 0, 0, None] and [row.get("step") for row in one.rows] == [0, 1, 2, None]

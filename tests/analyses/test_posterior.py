@@ -124,7 +124,7 @@ def test_a_run_on_the_organism(organism, tmp_path):
     assert first.bayes.sub(first.candidates).abs().max() < 1e-6 and last.bayes.mean() < first.bayes.mean()
     assert [f["key"] for f in report.data["findings"]] == ["posterior.exact", "posterior.together"]
     assert "How far from the exact posterior" in report.html
-    (one, *_) = kept_clips(result, RunStore(tmp_path / "run"), PosteriorFacts)
+    (one, *_) = kept_clips(result, RunStore(tmp_path / "run", [PosteriorFacts]), PosteriorFacts)
     assert one.names == (*(f"step {k}" for k in range(6)), "final video")
     run = generate(organism, config, next(p for p in problems(config) if p.name == one.unit))
     assert all(np.array_equal(one.clips[k], run.decode(k)[0]) for k in (0, 3)) and np.array_equal(one.clips[-1], run.decode()[0])
