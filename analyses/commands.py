@@ -263,6 +263,14 @@ def runs_rm(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     typer.echo(f"the run in {run} is deleted; left are {', '.join(left)}" if left else f"{run} is deleted")
 
 
+def outside_runs(path: Path) -> Path:
+    """A file that is asked for, which lies in no run folder: what is there is sealed. Failure for one that does."""
+    inside = next((above for above in path.absolute().parents if (above / "run.json").exists()), None)
+    if inside is not None:
+        raise Failure(f"{inside} is a run folder, which holds no other files: give another place than {path} (--out)")
+    return path
+
+
 @report_app.command("draw")
 def report_draw(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
@@ -282,7 +290,7 @@ def report_draw(
     if name != "all":
         held = f"a run of {name}, whose page is one file already" if name else "no run"
         raise Failure(f"--single-file is for dossiers, and {run} holds {held}")
-    write_file(single_file, in_one_file(run).encode())
+    write_file(outside_runs(single_file), in_one_file(run).encode())
     typer.echo(f"Report: {single_file.resolve()}")
 
 
@@ -303,6 +311,7 @@ def report_findings(
     from cos_interp.analyses.dossier.text import markdown
     from cos_interp.analyses.dossier.together import joined, told
 
+    outside_runs(out)
     runs = [load(folder) for folder in dossiers or ()]
     found = [told(run) for run in runs]
     made = joined(found) if numbers is None else file.added(file.read(numbers), found)
@@ -329,6 +338,7 @@ def report_account(
     """
     from cos_interp.analyses.reporting import account
 
+    outside_runs(out)
     made = account.chapters([load(folder) for folder in account.folders(runs)], EXPERIMENTS)
     for chapter in made:
         if chapter.figure is not None:
@@ -348,6 +358,7 @@ def report_figures(
     """
     from cos_interp.analyses.reporting.paper import METHODS, files
 
+    outside_runs(folder / "any")
     made = files(run, EXPERIMENTS)
     refuse_other_content(folder, made)
     for name, data in made.items():
@@ -367,6 +378,7 @@ def report_compare(
     """
     from cos_interp.analyses.reporting.compare import compared
 
+    outside_runs(out)
     held = [load(folder) for folder in runs]
     page, data = compared(held, EXPERIMENTS[held[0].name])
     write_file(out, page.encode())
@@ -389,9 +401,7 @@ def report_index(
     """
     from cos_interp.analyses.reporting.index import index
 
-    path = folder / "index.html" if out is None else out
-    if (path.parent / "run.json").exists():
-        raise Failure(f"{path.parent} is a run folder, which holds no other files: give --out")
+    path = outside_runs(folder / "index.html" if out is None else out)
     page, data = index(folder, path, verify)
     write_file(path, page.encode())
     if as_json:

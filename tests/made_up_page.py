@@ -10,6 +10,7 @@ import pandas as pd
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.facts import Facts, LeftOut
+from cos_interp.analyses.driver.findings import Finding, Number
 from cos_interp.analyses.driver.pages import Overlay, Reel, Shown
 from cos_interp.analyses.driver.thumbnails import looked_into, thumbnails
 from cos_interp.analyses.patching import PairFacts, PatchingConfig, SideFacts
@@ -92,3 +93,16 @@ def made_up_points(text: str) -> str:
     figure = scatters(tables, "run", text, about, ("run", "step"), joined=True)
     sections = [pages.Section(text, figure, text), pages.Section("Small clips", reels=reels)]
     return pages.build(made_up_result(text), text, text, text, [], sections).html
+
+
+def made_up_counterexamples(text: str) -> str:
+    """A page of twelve items, three of which lie below the bound of 0.25; the furthest of them, item 0, has clips."""
+    values = {f"{text} {n}": -0.5 + 0.3 * n if n < 3 else 1.0 + 0.1 * n for n in range(12)}
+    found = Finding(
+        text, "reproduced", text, Number(0.9, 0.5, 1.2, 12), text, Number(0.1, 0.0, 0.2, 12), text, smallest=0.25,
+        items=tuple(values.items()),
+    )  # fmt: skip
+    table = pd.DataFrame({"item": [pages.Link(name, name) for name in values], "number": list(values.values())})
+    reels = [Reel(f"{text} {n}", text, np.zeros((2, 4, 16, 16, 3), np.uint8), [Shown("a"), Shown("b")]) for n in (5, 0)]
+    sections = [pages.Section("Videos", reels=reels, table=table)]
+    return pages.build(made_up_result(text), text, text, text, [found], sections).html

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from cos_interp.analyses.driver.entry import Entry
-from cos_interp.analyses.driver.facts import Facts
+from cos_interp.analyses.driver.facts import Facts, Showing
 from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import ScoredConfig, known_task
 from cos_interp.interp.limits import MOST_STEPS
@@ -91,7 +91,7 @@ class Circuit(BaseModel):
     model: dict[str, str | None] = {}
 
 
-class PairFacts(Facts):
+class PairFacts(Showing):
     """Of a pair. ``sigmas``: with the final 0; ``tokens``: how many tokens each group has; ``tried``: how many candidates it took
     to find it."""
 

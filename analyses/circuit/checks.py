@@ -2,33 +2,46 @@
 
 from __future__ import annotations
 
+import numpy as np
 from torch import Tensor
 
 from cos_interp.analyses.circuit import Circuit, CircuitConfig
 from cos_interp.analyses.circuit.bench import Bench
+from cos_interp.analyses.driver.kept import Clip, keeps
 from cos_interp.analyses.driver.statistics import projection
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.pairs import Side, stranger
 from cos_interp.analyses.kit.shown import read_sides
+from cos_interp.analyses.kit.split_pairs import FIRST_UNSEEN
 
 DRAWS = 3  # random sets a pair
 ALONE, LEFT, LESS, NARROW, WHOLE, FOREIGN = "circuit", "all but it", "one less", "narrowed", "everything", "random item"
 RANDOM, RANDOM_LEFT = "random set", "all but a random set"
+# ways whose videos are shown, as a reader calls them
+SHOWN = {
+    ALONE: "the circuit alone", LEFT: "everything but the circuit", f"{RANDOM} 0": "a random set",
+    FOREIGN: "the circuit from a random item",
+}  # fmt: skip
 
 
-def checked(bench: Bench, config: CircuitConfig, circuit: Circuit, index: int) -> list[Row]:
-    """One row a way: its effect, whose answer the verifier or scorer reads, and of a task's pair how much of either is shown."""
+def checked(bench: Bench, config: CircuitConfig, circuit: Circuit, index: int) -> tuple[list[Row], list[Clip]]:
+    """One row a way: its effect, whose answer the verifier or scorer reads, and of a task's pair how much of either is shown. The
+    clips of both runs and of some ways, where anybody reads them and the pair is one of the first."""
     alone, narrow, less = bench.rows([circuit.components, circuit.narrow, circuit.smaller])
     rows = {ALONE: alone, NARROW: narrow, LESS: less, LEFT: bench.without(circuit.components), WHOLE: bench.without(())}
     for draw in range(DRAWS):
         rows[f"{RANDOM} {draw}"], rows[f"{RANDOM_LEFT} {draw}"] = bench.random(circuit.components, draw)
     if config.pair_file is None:
         rows[FOREIGN] = bench.rows([circuit.components], _foreign(bench, config, index))[0]
-    latents = bench.latents(list(rows.values()))
-    return [
-        {"table": "check", "way": way.rstrip(" 0123456789"), **_read(bench, latent)}
-        for way, latent in zip(rows, latents, strict=True)
-    ]
+    made: list[Row] = []
+    shown: list[Clip] = []
+    for way, latent in zip(rows, bench.latents(list(rows.values())), strict=True):
+        row, frames = _read(bench, latent)
+        if frames is not None and way in SHOWN and keeps(index - FIRST_UNSEEN, frames.nbytes):
+            shown.append((SHOWN[way], len(made), frames))
+        made.append({"table": "check", "way": way.rstrip(" 0123456789"), **row})
+    sides = (("own", bench.target), ("donor", bench.donor)) if shown else ()
+    return made, [*((name, None, side.recording.run.decode()[0]) for name, side in sides), *shown]
 
 
 def _foreign(bench: Bench, config: CircuitConfig, index: int) -> Side:
@@ -37,9 +50,10 @@ def _foreign(bench: Bench, config: CircuitConfig, index: int) -> Side:
     return bench.recorder(stranger(config.task, config, index, unlike=prompts))
 
 
-def _read(bench: Bench, latent: Tensor) -> Row:
+def _read(bench: Bench, latent: Tensor) -> tuple[Row, np.ndarray | None]:
     run, target, donor = bench.target.recording.run, bench.target, bench.donor
     row: Row = {"effect": projection(latent, run.latents, donor.recording.run.latents)}
     if not (target.problem.judged and donor.problem.judged):
-        return row
-    return row | read_sides(target.problem, donor.problem, bench.model.decode(run.shown(latent))[0])
+        return row, None
+    frames = bench.model.decode(run.shown(latent))[0]
+    return row | read_sides(target.problem, donor.problem, frames), frames

@@ -7,13 +7,14 @@ from dataclasses import replace
 from math import comb
 
 from cos_interp.analyses.circuit import SITES, CircuitConfig
-from cos_interp.analyses.circuit.checks import DRAWS
+from cos_interp.analyses.circuit.checks import DRAWS, SHOWN
 from cos_interp.analyses.circuit.components import Spot, has_heads, spots
 from cos_interp.analyses.circuit.measure import CLOSER
 from cos_interp.analyses.circuit.paths import MOST, ROADS
 from cos_interp.analyses.circuit.pieces import pieces
 from cos_interp.analyses.circuit.recordings import use_of
 from cos_interp.analyses.circuit.search import NEXT
+from cos_interp.analyses.driver.kept import keeps
 from cos_interp.analyses.driver.outlook import Outlook, Use
 from cos_interp.analyses.kit.foreseen import Nothing, blocks_of_rows, recordings, split_masks
 from cos_interp.analyses.kit.split_pairs import counts
@@ -40,7 +41,9 @@ def foresee(config: CircuitConfig, outlook: Outlook) -> list[Use]:
             Use("sets that are tried", blocks=seen * rows["search"] * one, rows=config.batch, bound=True, more=UNFOUND),
             Use("paths between components", blocks=stage("paths") * _paths(outlook) * one, bound=True, more=UNFOUND),
         ]
+    shown = sum(keeps(index, outlook.shape.clip_bytes) for index in range(unseen)) * (2 + len(SHOWN))
     tests = Use("tests on unseen pairs", blocks=unseen * drawn * one, rows=config.batch, decoded=1, bound=True,
+                disk=shown * outlook.shape.clip_bytes * int(config.pair_file is None or config.scored),
                 more="less of each where a set acts late, none without a circuit")  # fmt: skip
     return [recorded, *(made if seen else []), tests]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from pydantic import ValidationError
+from torch import Tensor
 
 from cos_interp.analyses.circuit import SITES, Circuit, CircuitConfig, Component, PairFacts, SearchFacts
 from cos_interp.analyses.circuit.bench import Bench
@@ -19,6 +20,7 @@ from cos_interp.analyses.circuit.recordings import recorder
 from cos_interp.analyses.circuit.search import narrowed, smallest
 from cos_interp.analyses.driver.experiment import Unit, from_others
 from cos_interp.analyses.driver.facts import LeftOut
+from cos_interp.analyses.driver.kept import kept
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit.grid import EVERYWHERE
 from cos_interp.analyses.kit.pairs import NoPair
@@ -51,7 +53,7 @@ def _made(model: HookedVideoPipeline, config: CircuitConfig, store: RunStore, pi
         bench = Bench.of(made, config, pair, boxes, store.drafts(piece.name).in_order)
     except NoPair as error:
         return Unit([], facts=LeftOut(reason=str(error)))
-    facts = about(piece, bench, pair.tried)
+    facts, tensors = about(piece, bench, pair.tried), dict[str, Tensor]()
     if piece.stage == "coarse":
         rows = coarse(bench)
     elif piece.stage == "fine":
@@ -61,8 +63,10 @@ def _made(model: HookedVideoPipeline, config: CircuitConfig, store: RunStore, pi
         rows = paths(bench, between(known, places(earlier(store, config, ("coarse",)), config.refine), bench.steps))
     else:
         assert known is not None
-        rows = checked(bench, config, known, piece.index)
-    return Unit([{"stage": piece.stage, "pair": piece.name, **row} for row in rows], facts=facts)
+        rows, clips = checked(bench, config, known, piece.index)
+        tensors, kept_of = kept(clips)
+        facts = facts.model_copy(update=kept_of)
+    return Unit([{"stage": piece.stage, "pair": piece.name, **row} for row in rows], tensors, facts)
 
 
 def about(piece: Piece, bench: Bench, tried: int) -> PairFacts:

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from cos_interp.analyses.circuit import Circuit, CircuitConfig, Component, PairFacts, SearchFacts
-from cos_interp.analyses.circuit.checks import ALONE, FOREIGN, LEFT, LESS, NARROW, RANDOM, RANDOM_LEFT, WHOLE
+from cos_interp.analyses.circuit.checks import ALONE, FOREIGN, LEFT, LESS, NARROW, RANDOM, RANDOM_LEFT, SHOWN, WHOLE
 from cos_interp.analyses.circuit.findings import findings
 from cos_interp.analyses.circuit.flow import flow
 from cos_interp.analyses.driver import pages
@@ -20,6 +20,7 @@ from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.findings import Finding
+from cos_interp.analyses.driver.kept import kept_clips, videos
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.reports import figures
 
@@ -46,6 +47,11 @@ PATHS = (
     "that is large for a component and small on all paths from it goes through several of them at once."
 )
 ROADS = "The same within a step for receivers with attention, by the input that is changed: its queries, keys or values."
+VIDEOS = (
+    "The run that receives, the run that gives, and the first one with the circuit's components of the second, with everything "
+    "but them, and with the controls. Table: whose answer is read, strictly, of every unseen pair; those with a link have "
+    "their videos here."
+)
 SET = "Narrowed: at the steps and heads without which the set loses no more than 0.05 on the pairs of the search."
 WAYS = {
     ALONE: "the circuit alone", NARROW: "the same, narrowed", LESS: "best set with one component less", RANDOM: "a random set",
@@ -57,7 +63,14 @@ WAYS = {
 def report(result: AnalysisResult[CircuitConfig], store: RunStore) -> Report:
     found, circuit = findings(result), circuit_of(result)
     rows = result.rows if len(result.rows) else pd.DataFrame(columns=["table", "pair", "effect"])
-    sections = [*_maps(result, rows), *_sets(circuit), *_checks(rows), *_paths(rows), _pairs(result)]
+    sections = [
+        *_maps(result, rows),
+        *_sets(circuit),
+        *_checks(rows),
+        *_videos(result, rows, store),
+        *_paths(rows),
+        _pairs(result),
+    ]
     made = pages.build(result, f"Circuit: {_of(result)}", QUESTION, SOURCE, found, sections, _notes(result, circuit))
     if circuit is None:
         return made
@@ -153,6 +166,20 @@ def _way(name: str, at: pd.DataFrame) -> dict[str, Any]:
     if "donor_shown" in at and at.donor_shown.notna().any():
         row |= {"donor's answer shown": over("donor_shown"), "own answer shown": over("target_shown")}
     return row
+
+
+def _videos(result: AnalysisResult, rows: pd.DataFrame, store: RunStore) -> list[pages.Section]:
+    """Both runs of an unseen pair beside what the circuit, all else and the controls make of them; every pair's reading."""
+    about = result.units_of(PairFacts)
+    say = {"effect": "effect", "donor's answer": "donor_shown", "its own": "target_shown"}
+    reels = [
+        one.reel(say=say, text="; ".join(f"“{prompt}”" for prompt in about[one.unit].prompts))
+        for one in kept_clips(result, store, PairFacts)
+    ]
+    at = rows[rows.table == "check"] if "way" in rows else rows.iloc[:0].assign(way=[])
+    first = at.drop_duplicates(["pair", "way"])  # of several random sets the one that is shown
+    told = videos(first, lambda row: SHOWN.get(row["way"]) or SHOWN.get(f"{row['way']} 0"), reels, "pair")
+    return [pages.Section("Videos", caption=VIDEOS, reels=reels, table=told)] if reels else []
 
 
 def _paths(rows: pd.DataFrame) -> list[pages.Section]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.facts import RunFacts, Showing
 from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import SuiteConfig
 
@@ -21,6 +22,10 @@ class CommitmentConfig(SuiteConfig):
     pairs: int = Field(2, ge=0, description="Pairs of runs with two right answers, for the transplants.")
 
 
+class CommitmentFacts(RunFacts, Showing):
+    """Of a problem: its run and a re-noised one of each tested step may be kept for the page."""
+
+
 ENTRY = Entry(
     "commitment",
     CommitmentConfig,
@@ -30,5 +35,6 @@ ENTRY = Entry(
         "cos analyze commitment --tasks maze --items 60 --noises 6 --out runs/commitment-maze",
     ),
     seconds=165,
+    facts=(CommitmentFacts,),
     compared=(Measured("The answer again after re-noising", "same", where={"kind": "renoise"}, by=("task",)),),
 )

@@ -17,13 +17,14 @@ def foresee(config: CommitmentConfig, outlook: Outlook) -> list[Use]:
     asked = [what for (_, what), _ in pieces(config)]
     found = [what for what in asked if isinstance(what, Problem)]
     pairs = [what for what in asked if not isinstance(what, Problem)]
-    choosing = sum(problem.item is None or not problem.item.unique for problem in found)
-    steps = steps_of(config, outlook.run().sigmas)
+    choose = [problem for problem in found if problem.item is None or not problem.item.unique]
+    choosing, steps = len(choose), steps_of(config, outlook.run().sigmas)
+    shown = sum(problem.kept(outlook.shape.clip_bytes) for problem in choose) * (1 + len(steps))
     shifts = "a step more or less: the noise levels follow from the size" if _dynamic(outlook) and config.steps is None else ""
     uses = [
         Use("runs", config.noises * len(found), decoded=len(steps)),
         Use(f"re-noised runs, {DRAWS * choosing * len(steps):,} rows", blocks=DRAWS * choosing * sum(map(outlook.left, steps)),
-            rows=DRAWS, decoded=DRAWS, more=shifts),
+            rows=DRAWS, decoded=DRAWS, disk=shown * outlook.shape.clip_bytes, more=shifts),
     ]  # fmt: skip
     if not pairs:
         return uses

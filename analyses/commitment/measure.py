@@ -7,16 +7,18 @@ leave nothing to choose, so they are not re-noised. At sigma 1 the re-noised sta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from cos_interp.analyses.commitment import CommitmentConfig
+from cos_interp.analyses.commitment import CommitmentConfig, CommitmentFacts
 from cos_interp.analyses.commitment.transplants import recorder, transplants
 from cos_interp.analyses.driver.experiment import Unit, from_others
 from cos_interp.analyses.driver.facts import LeftOut, RunFacts
+from cos_interp.analyses.driver.kept import Clip, kept
 from cos_interp.analyses.driver.statistics import distance
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit import belief
@@ -81,20 +83,27 @@ def measure(model: HookedVideoPipeline, config: CommitmentConfig, store: RunStor
 
 def _problem(model: HookedVideoPipeline, config: CommitmentConfig, problem: Problem) -> Unit:
     runs = [generate(model, config, problem, problem.noise(n)) for n in range(config.noises)]
-    finals = [judge(problem, run.decode()[0]) for run in runs]
+    ends = [run.decode()[0] for run in runs]
+    finals = [judge(problem, end) for end in ends]
     steps = steps_of(config, runs[0].sigmas)
-    rows = _independent(runs, finals)
+    rows, clips = _independent(runs, finals), list[Clip]()
     if problem.item is None or not problem.item.unique:
-        rows += _renoise(model, problem, runs[0], finals[0], steps)
+        for row, clip in _renoise(model, problem, runs[0], finals[0], steps):
+            if row["draw"] == 0 and problem.kept(clip.nbytes):
+                clips.append((f"re-noised at step {row['step']}", len(rows), clip))
+            rows.append(row)
     if problem.item is not None:
         rows += [row for n, run in enumerate(runs) for row in _looks(model, problem, run, finals[n], n, steps)]
-    return Unit(
-        [{**problem.facts, **row} for row in rows], facts=RunFacts(sigmas=tuple(runs[0].sigmas), prompt=problem.call["prompt"])
-    )
+    tensors, kept_of = kept([*clips, ("the run", None, ends[0])] if clips else [])
+    facts = CommitmentFacts(sigmas=tuple(runs[0].sigmas), prompt=problem.call["prompt"], **kept_of)
+    return Unit([{**problem.facts, **row} for row in rows], tensors, facts)
 
 
-def _renoise(model: HookedVideoPipeline, problem: Problem, run: Run, final: Verdict | None, steps: tuple[int, ...]) -> list[Row]:
-    rows, among = [], candidates(model, problem.item, run.latents) if problem.item is not None else None
+def _renoise(
+    model: HookedVideoPipeline, problem: Problem, run: Run, final: Verdict | None, steps: tuple[int, ...]
+) -> Iterator[tuple[Row, np.ndarray]]:
+    """A row a re-noised run, with its clip."""
+    among = candidates(model, problem.item, run.latents) if problem.item is not None else None
     for step in steps:
         seen = {} if among is None else _observed(among, run, step, final)
         generator = torch.Generator().manual_seed(seed_for("renoising", problem.seed, step))
@@ -104,12 +113,11 @@ def _renoise(model: HookedVideoPipeline, problem: Problem, run: Run, final: Verd
         clips = model.decode(again)
         for draw in range(DRAWS):
             verdict = judge(problem, clips[draw])
-            rows.append({
+            yield {
                 "kind": "renoise", "step": step, "sigma": run.sigmas[step], "same": same(final, verdict), "draw": draw,
                 "distance": distance(again[draw : draw + 1], run.latents), "solved": bool(verdict and verdict.solved),
                 "eligible": bool(final and final.solved), **seen,
-            })  # fmt: skip
-    return rows
+            }, clips[draw]  # fmt: skip
 
 
 def _observed(among: Candidates, run: Run, step: int, final: Verdict | None) -> Row:

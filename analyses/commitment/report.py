@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
+from cos_interp.analyses.commitment import CommitmentFacts
 from cos_interp.analyses.commitment.findings import LOOKS, findings
 from cos_interp.analyses.commitment.measure import DRAWS
 from cos_interp.analyses.driver import pages
@@ -14,10 +16,17 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Statistic
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import LeftOut
+from cos_interp.analyses.driver.kept import kept_clips
 from cos_interp.analyses.driver.statistics import auc, by_item, curve, mean_number
-from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit.screening import screening_table
 from cos_interp.reports.figures import Curve, Panel, panels, step_ticks
+
+VIDEOS = (
+    "One of the runs that go on from the re-noised estimate of a step, beside the run itself. Table: of every item, the first "
+    "tested step from which on every re-noised run gives the run's answer (none: never), and the share of all that do; those "
+    "with a link have their videos here."
+)
 
 
 def committed_step(rows: pd.DataFrame) -> pd.Series:
@@ -51,6 +60,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     sections = [_renoise_section(rows, sigmas, judged)]
     if judged:
         sections += [*_margin_section(rows, sigmas), *_look_sections(rows, sigmas), *_transplant_sections(rows, sigmas)]
+    sections += _videos(result, rows, store)
     question = (
         "At which step is the plan chosen? The clean estimate of step k gets fresh noise at the same sigma and the run is "
         "finished: what comes out the same was fixed at k."
@@ -99,6 +109,31 @@ def _margin_section(rows: pd.DataFrame, sigmas: list[float]) -> list[pages.Secti
         f"{known.problem.nunique()} problems, bands: 95 % intervals over them."
     )
     return [pages.Section("Margin", panels([panel]), caption)]
+
+
+def _videos(result: AnalysisResult, rows: pd.DataFrame, store: RunStore) -> list[pages.Section]:
+    """What re-noising makes of a run, step by step beside it; every item with the step from which on it is committed."""
+    reels = [
+        replace(one, rows=[_judged(row) for row in one.rows]).reel(
+            say={"sigma": "sigma"}, at=lambda _, row: {"step": row["step"]} if row else {}, along="step"
+        )
+        for one in kept_clips(result, store, CommitmentFacts)
+    ]
+    again = rows[rows.kind == "renoise"]
+    if again.empty:
+        return []
+    there, since = {reel.name for reel in reels}, committed_step(again)
+    told = pd.DataFrame({
+        "item": [pages.Link(name, name) if name in there else name for name in since.index],
+        "committed at step": since.to_numpy(float),
+        "same answer again": again.groupby("problem").same.mean().reindex(since.index).to_numpy(float),
+    })  # fmt: skip
+    return [pages.Section("Runs one by one", caption=VIDEOS, reels=reels, table=told)]
+
+
+def _judged(row: Row) -> Row:
+    """A row with whose answer a re-noised run gives."""
+    return {**row, "outcome": "the run's own" if row["same"] else "another one, or none"} if row else row
 
 
 def _commit_table(again: pd.DataFrame) -> pd.DataFrame:

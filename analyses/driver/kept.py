@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,15 @@ class Kept:
             Shown(self.names[k], told(self.rows[k], say or {}), at(self.names[k], self.rows[k]) if at else {}) for k in places
         ]
         return Reel(name or self.unit, text or f"“{self.prompt}”", self.clips[list(places)], rows, **ways)
+
+
+def right(one: Kept) -> Kept:
+    """The same where rows say by a column ``solved`` alone whether their video is right."""
+    return replace(one, rows=[_right(row) for row in one.rows])
+
+
+def _right(row: Row) -> Row:
+    return row if row.get("solved") is None else {**row, "outcome": "right" if row["solved"] else "not right"}
 
 
 def told(row: Row, say: Mapping[str, str]) -> dict[str, Any]:

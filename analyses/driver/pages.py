@@ -38,7 +38,8 @@ def build(
     html = render(
         "experiment.html",
         title=title, question=asked, method=method, source=source, findings=findings, notes=notes, verdicts=VERDICT_STYLE,
-        answer=said, against=counterexamples(said.these, laid["reels"]) if said else [], unanswered=" ".join(["This run has no verdict.", *notes[:1]]),
+        answer=said, against=counterexamples(said.these, laid["reels"]) if said else [],
+        unanswered=" ".join(["This run has no verdict.", *notes[:1]]),
         others=[f for f in findings if f.primary and f is not first], in_words=in_words,
         **laid, caveats=caveats(result, findings, named), model=result.facts["model"], config=result.config,
         versions=result.facts["versions"], begun_with=begun_with(result.facts), command=result.facts["command"],

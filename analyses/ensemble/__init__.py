@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.facts import Showing
 from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import SuiteConfig
 
@@ -27,6 +28,12 @@ class EnsembleConfig(SuiteConfig):
     combine: Literal["mean", "norm-matched"] = Field("mean", description="Plain mean, or rescaled to the members' norm.")
 
 
+class EnsembleFacts(Showing):
+    """Of a problem: the videos of its first ensembles may be kept for the page."""
+
+    prompt: str
+
+
 ENTRY = Entry(
     "ensemble",
     EnsembleConfig,
@@ -36,6 +43,7 @@ ENTRY = Entry(
         "cos analyze ensemble --items 125 --num-steps 4 --repeats 2 --tensors x_t --out runs/ensemble-with-room",
     ),
     seconds=140,
+    facts=(EnsembleFacts,),
     compared=(
         Measured("Solved", "solved", (), by=("method",)),
         Measured("Change of the final latent by merging", "distance", (), by=("method",)),

@@ -9,8 +9,10 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding, Number
+from cos_interp.analyses.driver.kept import kept_clips
 from cos_interp.analyses.driver.statistics import mean_number
 from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.ensemble import EnsembleFacts
 from cos_interp.reports.figures import bars
 
 ROOM = 0.1  # share unsolved below which a gain of a few per cent has no place to be: three times what the paper reports
@@ -19,6 +21,11 @@ SINGLE = "mean of single runs"
 QUESTION = (
     "Several noises of one problem explore different candidates. Does merging them inside the model, before the plan is "
     "chosen, give a better answer than one of them alone, and than spending the same compute on independent runs?"
+)
+
+VIDEOS = (
+    "One run, and what merging makes of it, with the same seeds alone at the merged norm; of several videos the first. Table: "
+    "the share that each method solves of every item; those with a link have their videos here."
 )
 
 
@@ -71,12 +78,21 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
             f"Bars: 95 % intervals, {judged.problem.nunique()} items, each the mean of {config.repeats} ensembles. "
             "Dashed: single runs. One seed, scaled: the same seeds alone, the merged tensor at the norm that merging leaves."
         )
-        sections = [pages.Section("Accuracy", _bars(judged), caption, _table(judged))]
+        sections = [pages.Section("Accuracy", _bars(judged), caption, _table(judged)), _videos(result, judged, store)]
     moved = rows[rows.distance.notna()].groupby(["method", "problem"]).distance.mean()
     spread = [{"method": m, "|result - single run| / |single run|": str(_mean(part))} for m, part in moved.groupby("method")]
     sections.append(pages.Section("How far the result moves", table=pd.DataFrame(spread)))
     found = [] if judged.empty else findings(result, judged)
     return pages.build(result, "Training-free ensemble", QUESTION, "CoS section 6", found, sections, notes, ("cause",))
+
+
+def _videos(result: AnalysisResult, rows: pd.DataFrame, store: RunStore) -> pages.Section:
+    """A single run beside the ensembles and their controls; what each method solves of every item."""
+    reels = [one.reel(say={"solved": "solved"}) for one in kept_clips(result, store, EnsembleFacts)]
+    there = {reel.name for reel in reels}
+    each = by_item(rows).reset_index()
+    told = each.assign(item=[pages.Link(name, name) if name in there else name for name in each.problem])
+    return pages.Section("Item by item", caption=VIDEOS, reels=reels, table=told[["item", *each.columns[1:]]])
 
 
 def _bars(rows: pd.DataFrame) -> str:

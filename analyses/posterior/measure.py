@@ -7,22 +7,24 @@ noise's run stand beside it: beliefs that use less of x_t.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from cos_interp.analyses.driver.experiment import Unit, each_unit
-from cos_interp.analyses.driver.facts import LeftOut, RunFacts
+from cos_interp.analyses.driver.facts import LeftOut
+from cos_interp.analyses.driver.kept import Clip, kept
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit import belief
 from cos_interp.analyses.kit.choices import Choices, NoChoice, check_choices, choices, each_choice, runs_of
-from cos_interp.analyses.kit.problems import Problem
-from cos_interp.analyses.posterior import PosteriorConfig
+from cos_interp.analyses.kit.problems import Problem, spread
+from cos_interp.analyses.posterior import PosteriorConfig, PosteriorFacts
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.run.prediction import signal
 from cos_interp.interp.trajectory import Run
 
+SHOWN = 6  # steps whose clean estimate can be seen
 NOISES = 2  # runs of a problem at least: another noise's belief stands beside
 
 
@@ -64,11 +66,20 @@ def measure(model: HookedVideoPipeline, config: PosteriorConfig, problem: Proble
     except NoChoice as error:
         return Unit([], facts=LeftOut(reason=str(error)))
     run, other = runs[:2]
-    given, status = among.read(problem, run.latents, run.decode()[0])
+    final = run.decode()[0]
+    given, status = among.read(problem, run.latents, final)
     ends = among.nearest(run.latents) if given is None else given
     found = rows_of(run, other, among, ends, signal(model.pipe.scheduler, run.sigmas))
     about = {**problem.facts, "status": status, "ends": among.names[ends]}
-    return Unit([{**about, **row} for row in found], facts=RunFacts(sigmas=tuple(run.sigmas), prompt=problem.call["prompt"]))
+    tensors, kept_of = kept([*estimates(run), ("final video", run.steps - 1, final)] if problem.kept(final.nbytes) else [])
+    facts = PosteriorFacts(sigmas=tuple(run.sigmas), prompt=problem.call["prompt"], **kept_of)
+    return Unit([{**about, **row} for row in found], tensors, facts)
+
+
+def estimates(run: Run) -> Iterator[Clip]:
+    """The clean estimates of spread steps as videos."""
+    for step in spread(run.steps, SHOWN):
+        yield f"step {step}", step, run.decode(step)[0]
 
 
 pieces = each_choice

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 
 from cos_interp.analyses.driver import pages
@@ -10,10 +12,11 @@ from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.findings import Finding
+from cos_interp.analyses.driver.kept import Kept, kept_clips
 from cos_interp.analyses.driver.statistics import curve
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.problems import spread
-from cos_interp.analyses.posterior import PosteriorConfig
+from cos_interp.analyses.posterior import PosteriorConfig, PosteriorFacts
 from cos_interp.reports.figures import Curve, Panel, panels, step_ticks
 
 QUESTION = (
@@ -22,6 +25,11 @@ QUESTION = (
 )
 SOURCE = "CoS section 3.1.1 (several candidates first, pruned later); the comparison with the exact posterior is this project's"
 CONTROLS = {"none": "uniform", "sure": "sure of the likeliest", "other": "another noise's"}
+VIDEOS = (
+    "The clean estimate of a step beside the final video; bars: the weight of the answer that comes, by the estimate and by the "
+    "exact posterior. Table: of every problem, total variation from the exact posterior, mean over the steps, and by how much "
+    "the estimate is nearer than the nearest control; those with a link have their videos here."
+)
 SHOWN = 10  # standard deviations, beyond which nothing turns: without noise the margin has no end
 LARGEST_LAG = 0.1  # of the run, up to which the two beliefs narrow together
 
@@ -69,7 +77,9 @@ def report(result: AnalysisResult[PosteriorConfig], store: RunStore) -> Report:
     if rows.empty:
         section = pages.Section("Beliefs", caption="No problem has several videos that differ: there is nothing to choose.")
         return pages.build(result, "Posterior", QUESTION, SOURCE, [], [section], notes)
-    sections = [_width(rows, result.sigmas), _apart(rows, result.sigmas), _margin(rows, result.sigmas)]
+    sections = [
+        _width(rows, result.sigmas), _apart(rows, result.sigmas), _margin(rows, result.sigmas), _videos(result, rows, store),
+    ]  # fmt: skip
     return pages.build(result, "Posterior", QUESTION, SOURCE, findings(result, rows), sections, notes)
 
 
@@ -117,6 +127,28 @@ def _margin(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
         "or nearest)."
     )
     return pages.Section("Commitment", panels(made), caption)
+
+
+def _videos(result: AnalysisResult[PosteriorConfig], rows: pd.DataFrame, store: RunStore) -> pages.Section:
+    """Clean estimates along the steps with how many candidates they hold; every problem's distance from the posterior."""
+    reels = [_reel(one) for one in kept_clips(result, store, PosteriorFacts)]
+    there = {reel.name for reel in reels}
+    table = closer(rows).reset_index()
+    told = pd.DataFrame({
+        "item": [pages.Link(name, name) if name in there else name for name in table.problem],
+        "distance from the posterior": table.apart, "of the nearest control": table.nearest, "nearer by": table.closer,
+    })  # fmt: skip
+    return pages.Section("Estimates one by one", caption=VIDEOS, reels=reels, table=told)
+
+
+def _reel(one: Kept) -> pages.Reel:
+    """The estimates of a problem; what the verifier reads is of the final video alone."""
+    *steps, final = one.rows
+    rows = [*({**row, "status": None} for row in steps), {"status": final["status"], "error": final.get("error")}]
+    say = {"sigma": "sigma", "candidates by the estimate": "model", "by the exact posterior": "bayes"}
+    made = replace(one, rows=rows).reel(say=say, at=lambda _, row: {"step": row["step"]} if "step" in row else {}, along="step")
+    weights = [{"the answer that comes, estimate": row["weight"], "exact posterior": row["bayes_weight"]} for row in steps]
+    return replace(made, rows=[replace(shown, bars=bars) for shown, bars in zip(made.rows, [*weights, {}], strict=True)])
 
 
 def _table(rows: pd.DataFrame) -> pd.DataFrame:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
 
-from cos_interp.analyses.driver.answer import in_words
+from cos_interp.analyses.driver.answer import in_words, of_twins
 from cos_interp.analyses.driver.command import flag
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.findings import VERDICT_STYLE
@@ -17,6 +18,7 @@ from cos_interp.analyses.driver.layout import laid_out
 from cos_interp.analyses.driver.loaded import LoadedRun
 from cos_interp.analyses.driver.parts import Section
 from cos_interp.analyses.reporting.claims import Claim, claims
+from cos_interp.analyses.reporting.differences import Difference
 from cos_interp.analyses.reporting.drawn import claim_figures, sections_of
 from cos_interp.analyses.reporting.measures import LAYER, Laid, laid
 from cos_interp.analyses.reporting.sides import Side, sides
@@ -46,29 +48,53 @@ def compared(runs: Sequence[LoadedRun], entry: Entry) -> tuple[str, dict[str, An
     html = render(
         "compare.html",
         title=f"{entry.name}: {len(held)} runs", question=f"How do {_list([side.name for side in held])} differ? {entry.about}",
-        answer=sentence(found, columns, held), agreed=agreement(found), verdicts=VERDICT_STYLE, notes=[HOW, ALIGNED, *lacking],
-        claims=[row(claim, held) for claim in found], **laid_out([*sections, settings]), runs=[about(side) for side in held],
+        answer=sentence(found, columns, held), agreed=agreement(found), verdicts=VERDICT_STYLE, of_twins=of_twins,
+        notes=[HOW, ALIGNED, *lacking],
+        claims=[row(claim, held) for claim in found], **laid_out([*sections, settings]),
+        runs=[about(side, found, place) for place, side in enumerate(held)],
     )  # fmt: skip
     return html, data(found, held)
 
 
-def sentence(found: Sequence[Claim], columns: Sequence[Laid], held: Sequence[Side]) -> str:
-    """What the first claim with a verdict says of the runs; without one, the first measured column at its last point."""
+def answering(found: Sequence[Claim]) -> Claim | None:
+    """The first claim with a verdict that has a number in the first run and in another."""
     claim = next((one for one in found if one.first.primary and any(one.differences)), None)
-    if claim is None or claim.found[0] is None:
+    return claim if claim is not None and claim.found[0] is not None else None
+
+
+def sentence(found: Sequence[Claim], columns: Sequence[Laid], held: Sequence[Side]) -> str:
+    """What the first claim with a verdict says of the runs, of more than two in numbers of runs; without such a claim, the first
+    measured column at its last point."""
+    claim = answering(found)
+    if claim is None:
         return f"No claim has a number in two of these runs. {last_point(columns, held)}".strip()
-    said = []
-    for side, finding, more in zip(held[1:], claim.found[1:], claim.differences, strict=True):
-        if finding is None or more is None:
-            said.append(f"{side.name} has no number")
-            continue
-        side_of = {"more": "more", "less": "less"}.get(more.side)
-        told = f"{in_words(more.number)}, {more.how}"
-        what = f"has {side_of} by {told}" if side_of else f"is not shown to differ: {told}" if more.side != "no interval" else (
-            f"differs by {told}, which has no interval"
-        )  # fmt: skip
-        said.append(f"{side.name} {what}, and has {in_words(finding.number)}")
-    return f"“{claim.first.claim}”: {held[0].name} has {in_words(claim.found[0].number)}; {'; '.join(said)}."
+    first = f"“{claim.first.claim}”: {held[0].name} {of_run(claim, 0)}"
+    if len(held) == 2:
+        return f"{first}; {held[1].name} {of_run(claim, 1)}."
+    counted = Counter(lies(more) if more is not None else "without a number" for more in claim.differences)
+    more, less = counted.pop("more", 0), counted.pop("less", 0)
+    rest = ", ".join(f"{count} {words}" for words, count in counted.items())
+    return f"{first}. Of the {len(held) - 1} others {more} have more, {less} less{', ' if rest else ''}{rest}."
+
+
+def of_run(claim: Claim, place: int) -> str:
+    """What a claim says of a run: its number, and beside the first run how much more that is."""
+    finding, more = claim.found[place], claim.differences[place - 1] if place else None
+    if finding is None or (place and more is None):
+        return "has no number"
+    has = f"has {in_words(finding.number)}"
+    if more is None:
+        return has
+    told, side_of = f"{in_words(more.number)}, {more.how}", lies(more)
+    return f"{has}, which is {side_of} by {told}" if side_of in ("more", "less") else f"{has}, {side_of}: {told}"
+
+
+def lies(more: Difference) -> str:
+    """On which side of the first run another lies, in words."""
+    if more.side == "the same in all items":
+        return "more" if more.number.value > 0 else "less"
+    known = {"more": "more", "less": "less", "no interval": "without an interval"}
+    return known.get(more.side, "not shown to differ")
 
 
 def last_point(columns: Sequence[Laid], held: Sequence[Side]) -> str:
@@ -105,13 +131,14 @@ def row(claim: Claim, held: Sequence[Side]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def about(side: Side) -> dict[str, Any]:
-    """What a run is, in a few words."""
+def about(side: Side, found: Sequence[Claim], place: int) -> dict[str, Any]:
+    """What a run is, and what the answering claim says of it, in a few words."""
+    claim = answering(found)
     model, config = side.run.facts["model"], side.run.config
     return {
         "name": side.name, "model": model["name"], "weights": (model.get("digest") or "not hashed")[:12],
         "steps": config.num_inference_steps, "guidance": config.guidance_scale, "command": side.run.facts["command"],
-        "versions": side.run.facts["versions"],
+        "versions": side.run.facts["versions"], "found": of_run(claim, place) if claim is not None else "",
     }  # fmt: skip
 
 

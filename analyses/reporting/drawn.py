@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 
 import pandas as pd
@@ -17,6 +18,7 @@ from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
 from cos_interp.reports.grouped import grouped_points
 
 MOST = 6  # claims of a figure
+LETTERS, MOST_LETTERS = 44, 130  # of a line at an axis, of all of them
 SMALLEST = 0.01  # end of a scale of differences, where there are none
 FOUND, CONTROL = "number that decides", "its control"
 
@@ -36,8 +38,10 @@ def claim_figures(found: Sequence[Claim], held: Sequence[Side]) -> Iterator[Sect
 
 
 def _short(claim: Claim) -> str:
-    name, count = claim.place
-    return name if not count else f"{name}, {count + 1}"
+    """The claim as it stands at an axis: some short lines."""
+    count = claim.place[1]
+    words = claim.first.claim if not count else f"{claim.first.claim}, {count + 1}"
+    return textwrap.fill(textwrap.shorten(words, MOST_LETTERS, placeholder=" ..."), LETTERS)
 
 
 def _points(claim: Claim, held: Sequence[Side]) -> Iterator[dict[str, object]]:

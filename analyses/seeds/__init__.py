@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from cos_interp.analyses.driver.entry import Entry
+from cos_interp.analyses.driver.facts import RunFacts, Showing
 from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import SuiteConfig
 from cos_interp.interp.limits import MOST_STEPS
@@ -20,6 +21,10 @@ class SeedsConfig(SuiteConfig):
     components: int = Field(16, ge=1, description="Principal components that the read-out is trained on.")
 
 
+class SeedsFacts(RunFacts, Showing):
+    """Of a problem: the videos of all its seeds may be kept for the page."""
+
+
 ENTRY = Entry(
     "seeds",
     SeedsConfig,
@@ -29,5 +34,6 @@ ENTRY = Entry(
         "cos analyze seeds --model organism:young --tasks maze --items 60 --noises 6 --out runs/seeds-maze",
     ),
     seconds=120,
+    facts=(SeedsFacts,),
     compared=(Measured("What the scorer says of the estimate", "scorer", where={"kind": "look"}),),
 )

@@ -15,4 +15,6 @@ def foresee(config: SeedsConfig, outlook: Outlook) -> list[Use]:
     runs = config.noises * len(problems(config))
     channels, *dims = outlook.shape.latent
     features = channels * prod(min(CELLS, size) for size in dims)
-    return [Use("runs", runs, decoded=1, disk=runs * len(chosen_steps(config, LOOKS)) * features * 4)]
+    shown = config.noises * sum(problem.kept(outlook.shape.clip_bytes) for problem in problems(config))
+    disk = runs * len(chosen_steps(config, LOOKS)) * features * 4 + shown * outlook.shape.clip_bytes
+    return [Use("runs", runs, decoded=1, disk=disk)]

@@ -15,14 +15,14 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool3d
 
 from cos_interp.analyses.driver.experiment import Unit, from_others
-from cos_interp.analyses.driver.facts import RunFacts
+from cos_interp.analyses.driver.kept import Clip, kept
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit import belief
 from cos_interp.analyses.kit.candidates import Candidates, candidates
 from cos_interp.analyses.kit.problems import Problem, chosen_steps, fits, generate, judge, problems
 from cos_interp.analyses.kit.screening import look_score
 from cos_interp.analyses.kit.seeds import seed_for
-from cos_interp.analyses.seeds import SeedsConfig
+from cos_interp.analyses.seeds import SeedsConfig, SeedsFacts
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.trajectory import Run
@@ -74,18 +74,23 @@ def _made(model: HookedVideoPipeline, config: SeedsConfig, store: RunStore, piec
 
 def _looked_at(model: HookedVideoPipeline, config: SeedsConfig, problem: Problem) -> Unit:
     """A row a seed and looked at step, and what the read-out gets, ``[noise, step, feature]``."""
-    steps, rows, features = chosen_steps(config, LOOKS), [], []
+    steps, rows, features, clips = chosen_steps(config, LOOKS), list[Row](), [], list[Clip]()
     for noise in range(config.noises):
         run = generate(model, config, problem, problem.noise(noise))
-        final = judge(problem, run.decode()[0])
+        clip = run.decode()[0]
+        final = judge(problem, clip)
         among = candidates(model, problem.item, run.latents) if problem.item is not None else None
         readable = final is not None and final.status != "undecided"
         about = {**problem.facts, "kind": "look", "noise": noise, "solved": bool(final and final.solved)}
         about["answer"] = str(final.answer) if final is not None and readable else None
         rows += [{**about, "step": step, "sigma": run.sigmas[step], **_look(problem, run, step, among)} for step in steps]
         features.append(torch.stack([pooled(run.x0hat[step]) for step in steps]))
-    facts = RunFacts(sigmas=tuple(run.sigmas), prompt=problem.call["prompt"], axes={"features": ("noise", "look", "feature")})
-    return Unit(rows, {"features": torch.stack(features)}, facts)
+        if problem.kept(clip.nbytes):
+            clips.append((f"seed {noise}", len(rows) - 1, clip))
+    tensors, kept_of = kept(clips)
+    axes = {"features": ("noise", "look", "feature"), **kept_of.get("axes", {})}
+    facts = SeedsFacts(sigmas=tuple(run.sigmas), prompt=problem.call["prompt"], **kept_of | {"axes": axes})
+    return Unit(rows, {"features": torch.stack(features), **tensors}, facts)
 
 
 def _look(problem: Problem, run: Run, step: int, among: Candidates | None) -> Row:

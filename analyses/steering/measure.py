@@ -114,10 +114,10 @@ def learnt(
         raise NoPair(f"{len(kept)} of {counts(config)[0]} pairs could be used: directions are made of two at least")
     frames = config.frames if config.frames is not None else frames_of(pd.DataFrame(maps))
     kept = [one for one in (seen.within(frames) for seen in kept) if len(one.frames)]
-    found = torch.cat([one.turned.flatten(0, 1) for one in kept]) if kept else torch.empty(0)
-    if not len(found):
+    every = torch.cat([one.turned.flatten(0, 1) for one in kept]) if kept else torch.empty(0)
+    if not len(every):
         raise NoPair("the two answers change none of the steered tokens")
-    vector, (basis, shares) = mean_direction(found), subspace(found, max(config.ranks))
+    vector, (basis, shares) = mean_direction(every), subspace(every, max(config.ranks))
     items = torch.stack([one.donor.mean((0, 1)) for one in kept])
     facts = VectorFacts(
         axes={"vector": ("d_model",), "basis": ("d_model", "rank"), "items": ("pair", "d_model")},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from cos_interp.analyses.driver.entry import Entry
-from cos_interp.analyses.driver.facts import Facts, RunFacts
+from cos_interp.analyses.driver.facts import Facts, RunFacts, Showing
 from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import SuiteConfig
 from cos_interp.interp.limits import MOST_STEPS
@@ -37,7 +37,7 @@ class ScheduleFacts(Facts):
     why: str = ""
 
 
-class WayFacts(RunFacts):
+class WayFacts(RunFacts, Showing):
     """Of an item. ``fine``: the noise levels of the fine run."""
 
     fine: tuple[float, ...]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cos_interp.analyses.driver.outlook import Outlook, Use
 from cos_interp.analyses.step_budget import StepBudgetConfig
-from cos_interp.analyses.step_budget.measure import pieces, randoms, searched
+from cos_interp.analyses.step_budget.measure import SHOWN, pieces, randoms, searched
 
 
 def foresee(config: StepBudgetConfig, outlook: Outlook) -> list[Use]:
@@ -13,10 +13,12 @@ def foresee(config: StepBudgetConfig, outlook: Outlook) -> list[Use]:
     search, test = (sum(piece.stage == stage for piece in asked) for stage in ("search", "test"))
     judged = int(any(piece.problem.judged for piece in asked if piece.problem is not None))
     beside = 1 + len(randoms(config))
+    kept = sum(p.problem.kept(outlook.shape.clip_bytes) for p in asked if p.stage == "test" and p.problem is not None)
+    clip = outlook.shape.clip_bytes * kept
     return [
         Use("runs of the search", search * len(searched(config)), decoded=judged),
-        Use("runs of the test, without the chosen allocation", test * beside, decoded=judged),
-        Use("runs with the chosen allocation", test, decoded=judged, bound=True,
+        Use("runs of the test, without the chosen allocation", test * beside, decoded=1, disk=(len(SHOWN) - 1) * clip),
+        Use("runs with the chosen allocation", test, decoded=1, bound=True, disk=clip,
             more="none where the scheduler's own levels are the best"),
         Use("fine runs", len(asked), config.finer * config.num_inference_steps),
     ]  # fmt: skip

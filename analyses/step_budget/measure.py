@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from cos_interp.analyses.driver.experiment import Unit, from_others
+from cos_interp.analyses.driver.kept import Clip, kept
 from cos_interp.analyses.driver.statistics import distance
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit import choice
@@ -28,7 +29,8 @@ from cos_interp.tasks.scorer import is_graded
 Allocations = Mapping[str, Sequence[float] | None]  # positions by name; None: the scheduler's own levels
 
 
-STAGE = "search"  # of the problems that choose
+STAGE, TEST = "search", "test"  # of the problems that choose, and of the others
+SHOWN = {OWN: "scheduler's own", "chosen": "chosen", "random 0": "a random allocation"}  # whose videos are kept, in words
 pieces, needs = partial(choice.pieces, stage=STAGE), partial(choice.needs, stage=STAGE)
 
 
@@ -58,7 +60,7 @@ def _made(model: HookedVideoPipeline, config: StepBudgetConfig, store: RunStore,
         return measure(model, config, piece.problem, STAGE, searched(config))
     facts = store.finished(SCHEDULE)[1]
     assert isinstance(facts, ScheduleFacts)
-    return measure(model, config, piece.problem, "test", {OWN: None, "chosen": facts.positions, **randoms(config)})
+    return measure(model, config, piece.problem, TEST, {OWN: None, "chosen": facts.positions, **randoms(config)})
 
 
 def measure(model: HookedVideoPipeline, config: StepBudgetConfig, problem: Problem, stage: str, tried: Allocations) -> Unit:
@@ -67,6 +69,7 @@ def measure(model: HookedVideoPipeline, config: StepBudgetConfig, problem: Probl
     plain = model.run(**call)
     fine = model.run(**call | {"num_inference_steps": config.finer * config.num_inference_steps})
     rows: list[Row] = []
+    clips: list[Clip] = []
     for name, positions in tried.items():
         run = plain
         if positions is not None:
@@ -74,9 +77,13 @@ def measure(model: HookedVideoPipeline, config: StepBudgetConfig, problem: Probl
                 run = model.run(**call)
         verdict = judge_latents(model, problem, run.latents)
         solved = None if verdict is None or is_graded(verdict) else float(verdict.solved)
+        if stage == TEST and name in SHOWN and problem.kept((clip := run.decode()[0]).nbytes):
+            clips.append((SHOWN[name], len(rows), clip))
         row = {"stage": stage, "allocation": name, "distance": distance(run.latents, fine.latents), "calls": len(run.calls)}
         rows.append({**problem.facts, **row, "solved": solved})
-    return Unit(rows, facts=WayFacts(sigmas=tuple(plain.sigmas), fine=tuple(fine.sigmas), prompt=problem.call["prompt"]))
+    tensors, kept_of = kept(clips)
+    about = {"sigmas": tuple(plain.sigmas), "fine": tuple(fine.sigmas), "prompt": problem.call["prompt"]}
+    return Unit(rows, tensors, WayFacts(**about, **kept_of))
 
 
 def _chosen(model: HookedVideoPipeline, config: StepBudgetConfig, store: RunStore) -> ScheduleFacts:

@@ -11,9 +11,10 @@ from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
+from cos_interp.analyses.driver.kept import kept_clips, right
 from cos_interp.analyses.driver.statistics import by_item
 from cos_interp.analyses.driver.store import RunStore
-from cos_interp.analyses.step_budget import ScheduleFacts, StepBudgetConfig
+from cos_interp.analyses.step_budget import ScheduleFacts, StepBudgetConfig, WayFacts
 from cos_interp.analyses.step_budget.allocations import OWN
 from cos_interp.analyses.step_budget.exported import as_json
 from cos_interp.analyses.step_budget.findings import findings
@@ -34,7 +35,7 @@ def report(result: AnalysisResult[StepBudgetConfig], store: RunStore) -> Report:
     notes = [f"The allocation (media/schedule.json): {json.dumps(schedule)}"]
     if facts.positions is None:
         notes.append("On the items that choose nothing is better than the scheduler's own levels.")
-    sections = [_levels(facts), _table(rows, "test"), _table(rows, "search")]
+    sections = [_levels(facts), _table(rows, "test"), _table(rows, "search"), *_videos(result, store)]
     made = pages.build(result, "Step budget", QUESTION, SOURCE, findings(result), sections, notes, ("cause",))
     media = {**made.media, "schedule.json": (json.dumps(schedule, indent=1) + "\n").encode()}
     return replace(made, data={**made.data, "schedule": schedule}, media=media)
@@ -62,6 +63,14 @@ def _table(rows: pd.DataFrame, stage: str) -> pages.Section:
         "search": "Items that choose. Even: steps evenly along the way; dense: closer in these parts of it, from noise on.",
     }[stage]
     return pages.Section("On other items" if stage == "test" else "The search", "", caption + " 95 % intervals.", table)
+
+
+def _videos(result: AnalysisResult[StepBudgetConfig], store: RunStore) -> list[pages.Section]:
+    """One item's videos by the scheduler's own levels, the chosen and random ones."""
+    reels = [right(one).reel(say={"distance from a fine run": "distance"}) for one in kept_clips(result, store, WayFacts)]
+    return (
+        [pages.Section("Videos", caption="The same noise in as many steps, at other noise levels.", reels=reels)] if reels else []
+    )
 
 
 def _number(rows: pd.DataFrame, value: str) -> str:

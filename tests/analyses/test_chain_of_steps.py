@@ -113,7 +113,7 @@ def test_a_step_is_renoised_at_its_own_sigma(organism, monkeypatch):
         return SimpleNamespace(latents=run.latents.repeat(commitment.DRAWS, 1, 1, 1, 1))
 
     monkeypatch.setattr(commitment, "restart", restart)
-    commitment._renoise(organism, problem, run, None, (0, 2, 3))
+    list(commitment._renoise(organism, problem, run, None, (0, 2, 3)))
     for step, state in zip((0, 2, 3), states, strict=True):
         generator = torch.Generator().manual_seed(seed_for("renoising", problem.seed, step))
         noise = torch.randn((commitment.DRAWS, *run.latents.shape[1:]), generator=generator)

@@ -10,13 +10,15 @@ import torch
 from planted import BOXES, SIZE
 from planted import model as planted
 
-from cos_interp.analyses.circuit import HEADS, SITES, Circuit, CircuitConfig, Component, paths
+from cos_interp.analyses.circuit import HEADS, SITES, Circuit, CircuitConfig, Component, PairFacts, paths
 from cos_interp.analyses.circuit import measure as measuring
 from cos_interp.analyses.circuit.bench import Bench
+from cos_interp.analyses.circuit.checks import SHOWN
 from cos_interp.analyses.circuit.components import drawn
 from cos_interp.analyses.circuit.pieces import pieces
 from cos_interp.analyses.circuit.search import narrowed, smallest
 from cos_interp.analyses.driver import experiment
+from cos_interp.analyses.driver.kept import kept_clips
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.driver.twins import twin_of
@@ -124,6 +126,25 @@ def test_no_circuit_in_a_model_of_random_weights(tmp_path):
     assert any("No circuit was found" in line for line in report.lines), report.lines
     assert all(f["verdict"] == "not testable" for f in report.data["findings"])
     assert not (tmp_path / "run/media/circuit.json").exists()
+
+
+def test_a_tested_pair_can_be_seen(organism, tmp_path):
+    """A made-up circuit on one pair: each clip stands with the row that was read in it, and the page shows it first."""
+    one = Component(part="cross", layer=1, group="goals", steps=(0, 1))
+    made = Circuit(task="maze", layers=8, num_inference_steps=2, components=(one,), narrow=(one,), effect=1, whole=1)
+    (tmp_path / "circuit.json").write_text(made.model_dump_json())
+    asked = {"check": str(tmp_path / "circuit.json"), "pairs": 1, "check_pairs": 1, "solved": False, "num_inference_steps": 2}
+    config = CircuitConfig(**asked)
+    result, report = experiment.run_and_report(load("circuit"), config, tmp_path / "run", model=organism, workers=1)
+    (kept,) = kept_clips(result, RunStore(tmp_path / "run", [PairFacts]), PairFacts)
+    assert set(kept.names) == {"own", "donor", *SHOWN.values()}
+    clip = dict(zip(kept.names, kept.clips, strict=True))
+    rows = {row["way"]: row for row in kept.rows if row}
+    assert set(rows) == {"circuit", "all but it", "random set", "random item"}
+    assert not np.array_equal(clip["own"], clip["donor"])
+    unmoved = [name for name, row in zip(kept.names, kept.rows, strict=True) if row and abs(row["effect"]) < 1e-9]
+    assert all(np.array_equal(clip[name], clip["own"]) for name in unmoved)
+    assert "Videos" in report.html and '"name":"check-1000"' in report.html
 
 
 @pytest.mark.slow

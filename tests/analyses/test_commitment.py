@@ -9,17 +9,20 @@ import pandas as pd
 import pytest
 import torch
 
-from cos_interp.analyses.commitment import CommitmentConfig
+from cos_interp.analyses.commitment import CommitmentConfig, CommitmentFacts
 from cos_interp.analyses.commitment import measure as commitment
 from cos_interp.analyses.commitment.findings import chosen_step, excess, findings, named, screened
 from cos_interp.analyses.driver import experiment
 from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.kept import kept_clips
 from cos_interp.analyses.driver.registry import load
+from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.driver.twins import twin_of
 from cos_interp.analyses.kit import belief
 from cos_interp.analyses.kit.candidates import candidates
-from cos_interp.analyses.kit.problems import Problem, item_call
+from cos_interp.analyses.kit.problems import Problem, generate, item_call, problems
 from cos_interp.analyses.kit.seeds import seed_for
+from cos_interp.interp.patching import restart
 from cos_interp.tasks import Verdict, suite
 
 STEPS = 20
@@ -192,14 +195,14 @@ def test_at_sigma_1_a_renoised_state_is_the_fresh_noise_bit_for_bit(organism, am
         return SimpleNamespace(latents=run.latents.repeat(commitment.DRAWS, 1, 1, 1, 1))
 
     monkeypatch.setattr(commitment, "restart", restart)
-    rows = commitment._renoise(organism, problem, run, None, (0, 1))
+    rows = [row for row, _ in commitment._renoise(organism, problem, run, None, (0, 1))]
     generator = torch.Generator().manual_seed(seed_for("renoising", problem.seed, 0))
     assert torch.equal(states[0], torch.randn((commitment.DRAWS, *run.latents.shape[1:]), generator=generator))
     among = candidates(organism, ambiguous, run.latents)
     by_hand = [belief.margin(run.x_t[k], among.latents, run.sigmas[k]) for k in (0, 1)]
     assert not any(row["named"] for row in rows)  # the run is said to have ended without an answer
     told = commitment._renoise(organism, problem, run, Verdict("solved", "", among.answers[0]), (1,))
-    assert told[0]["named"] == (belief.pick(run.x_t[1], among.latents, run.sigmas[1]) == 0)
+    assert next(told)[0]["named"] == (belief.pick(run.x_t[1], among.latents, run.sigmas[1]) == 0)
     assert [row["margin"] for row in rows] == [m for m in by_hand for _ in range(commitment.DRAWS)]
 
 
@@ -213,6 +216,18 @@ def test_only_items_with_several_answers_are_renoised(organism, tmp_path):
         f"commitment.{name}" for name in ("early-steps", "early-sigma", "screening", "screening-blind")
     ]
     assert "Margin" in report.html and "screened without a verifier" in report.html
+    store, first = RunStore(tmp_path / "run", [CommitmentFacts]), again.problem.iloc[0]
+    (one, *_) = kept_clips(result, store, CommitmentFacts)
+    assert one.unit == first and one.names == (*(f"re-noised at step {k}" for k in (0, 1, 2)), "the run")
+    assert [row.get("draw") for row in one.rows] == [0, 0, 0, None] and [row.get("step") for row in one.rows] == [0, 1, 2, None]
+    problem = next(p for p in problems(config) if p.name == first)
+    run = generate(organism, config, problem)
+    assert np.array_equal(one.clips[-1], run.decode()[0])
+    x0hat, sigma = run.x0hat[1], run.sigmas[1]
+    noise = torch.randn((3, *x0hat.shape[1:]), generator=torch.Generator().manual_seed(seed_for("renoising", problem.seed, 1)))
+    by_hand = restart(organism, run, 1, (1 - sigma) * x0hat + sigma * noise.to(x0hat))
+    assert np.array_equal(one.clips[1], organism.decode(by_hand.latents)[0])
+    assert '<a href="#reel-' in report.html and "Runs one by one" in report.html
 
 
 @pytest.mark.slow

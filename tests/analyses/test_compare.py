@@ -15,7 +15,7 @@ from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.reporting.aligned import cube, onto
 from cos_interp.analyses.reporting.claims import claims
-from cos_interp.analyses.reporting.compare import compared, differing, sentence
+from cos_interp.analyses.reporting.compare import compared, differing, of_run, sentence
 from cos_interp.analyses.reporting.drawn import sections_of
 from cos_interp.analyses.reporting.measures import laid
 from cos_interp.analyses.reporting.sides import names, sides
@@ -73,7 +73,11 @@ def test_claims_are_held_against_each_other_item_by_item():
     more, none = claim.differences
     assert more.pairs == none.pairs == 14 and more.number.value == pytest.approx(MORE) and none.number.value == 0
     said = sentence([claim], [], held)
-    assert "a has 1.65 (95 % interval" in said and "0.25 in all 14, paired over 14 items" in said and "c is not shown" in said
+    assert "a has 1.65 (95 % interval" in said and said.endswith("Of the 2 others 1 have more, 0 less, 1 not shown to differ.")
+    assert of_run(claim, 1).endswith("which is more by 0.25 in all 14, paired over 14 items")
+    assert "not shown to differ: 0.00 in all 14" in of_run(claim, 2)
+    (alone,) = claims(held[:2])
+    assert "; b has 1.90 (95 % interval" in sentence([alone], [], held[:2]) and "more by 0.25" in sentence([alone], [], held[:2])
     assert list(differing(held)["what"]) == ["layers", "--num-steps"]
 
 
@@ -92,8 +96,8 @@ def test_parts_without_an_axis_are_compared_one_by_one():
     held = sides([steering_run("a"), steering_run("b", MORE)])
     effects, reads, shown, places = (laid(measured, held) for measured in STEERING.compared)
     found = {group.name: group.points for group in effects.groups}
-    assert list(found) == ["way steer, size 1", "way steer, size 2", "way random direction, size 1", "way donor"]
-    for name, times in (("way steer, size 1", 1), ("way steer, size 2", 2), ("way donor", 0)):
+    assert list(found) == ["steer, size 1", "steer, size 2", "random direction, size 1", "donor"]
+    for name, times in (("steer, size 1", 1), ("steer, size 2", 2), ("donor", 0)):
         (point,) = found[name]
         assert point.differences[0].number.value == pytest.approx(times * MORE) and point.differences[0].pairs == 14
         assert point.numbers[0].n == 14
@@ -102,17 +106,17 @@ def test_parts_without_an_axis_are_compared_one_by_one():
     (where,) = places.groups
     assert [point.depth for point in where.points] == [0, 0.25, 0.5, 0.75] and where.exact
     said = sentence([], [effects], held)
-    assert "Effect on unseen pairs (way steer, size 1): a has 1.06" in said and "sigma" not in said
+    assert "Effect on unseen pairs (steer, size 1): a has 1.06" in said and "sigma" not in said
 
 
 def test_parts_are_drawn_and_tabled():
     held = sides([steering_run("a"), steering_run("b", MORE)])
     (section,) = sections_of(laid(STEERING.compared[0], held), held)
     assert section.table["part"].tolist() == [
-        "way steer, size 1",
-        "way steer, size 2",
-        "way random direction, size 1",
-        "way donor",
+        "steer, size 1",
+        "steer, size 2",
+        "random direction, size 1",
+        "donor",
     ]
     assert section.table["b less a"][0] == "+0.25 (paired over 14 items)" and section.table["a"][2].startswith("0.07 [")
     assert "sigma" not in section.caption and "paired item by item" in section.caption

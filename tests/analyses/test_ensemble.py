@@ -11,12 +11,14 @@ from PIL import Image
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import run_and_report
 from cos_interp.analyses.driver.findings import Number
+from cos_interp.analyses.driver.kept import kept_clips
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.driver.twins import twin_of
-from cos_interp.analyses.ensemble import EnsembleConfig
+from cos_interp.analyses.ensemble import EnsembleConfig, EnsembleFacts
 from cos_interp.analyses.ensemble.merging import merged, recipes, scaled, scaling
 from cos_interp.analyses.ensemble.report import findings, no_room
+from cos_interp.analyses.kit.problems import generate, problems
 from cos_interp.interp.batch import joined
 from cos_interp.interp.ensemble import EnsembleRecipe, merge
 from cos_interp.tasks import TASKS
@@ -158,6 +160,11 @@ def test_a_run_with_repeats(organism, tmp_path):
     assert [f["primary"] for f in report.data["findings"]] == [True, False]
     assert all(f["number"]["n"] == 2 and f["verdict"] == "not testable" for f in report.data["findings"])
     assert rows[rows.tensor == "x_t"].dropna(subset=["distance"]).distance.gt(0).all()
+    for one in kept_clips(result, RunStore(tmp_path / "run", [EnsembleFacts]), EnsembleFacts):
+        assert one.names == tuple(row["method"] for row in one.rows) and len(one.names) == 5 and one.names[0] == "single run"
+        problem = next(p for p in problems(config) if p.name == one.unit)
+        assert np.array_equal(one.clips[0], generate(organism, config, problem, problem.noise(0)).decode()[0])
+        assert f'"name":"{one.unit}"' in report.html
 
 
 @pytest.mark.slow

@@ -98,6 +98,10 @@ def test_by_the_command(folder, tmp_path):
     assert len(json.loads(said.output)["runs"]) == 5
     with pytest.raises(Failure, match="is a run folder"):
         CliRunner().invoke(app, ["report", "index", str(folder / "good")], catch_exceptions=False)
+    for place in ("compare.html", "media/new/compare.html", "report.html"):  # what is there is sealed
+        with pytest.raises(Failure, match="is a run folder"):
+            asked = ["report", "compare", str(folder / "good"), str(folder / "good"), "--out", str(folder / "good" / place)]
+            CliRunner().invoke(app, asked, catch_exceptions=False)
     with pytest.raises(RunError, match="is no folder"):
         index(folder / "nowhere", tmp_path / "i.html")
     empty = tmp_path / "empty"

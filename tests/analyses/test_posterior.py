@@ -14,11 +14,14 @@ from cos_interp import analyses
 from cos_interp.analyses.driver import experiment
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.errors import RunError
+from cos_interp.analyses.driver.kept import kept_clips
 from cos_interp.analyses.driver.registry import load
+from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.driver.twins import twin_of
 from cos_interp.analyses.kit import belief
 from cos_interp.analyses.kit.choices import Choices, coinciding
-from cos_interp.analyses.posterior import PosteriorConfig
+from cos_interp.analyses.kit.problems import generate, problems
+from cos_interp.analyses.posterior import PosteriorConfig, PosteriorFacts
 from cos_interp.analyses.posterior.measure import rows_of
 from cos_interp.analyses.posterior.report import CONTROLS, closer, findings, narrowed
 from cos_interp.interp import HookedVideoPipeline, InterpError, tiny
@@ -121,6 +124,11 @@ def test_a_run_on_the_organism(organism, tmp_path):
     assert first.bayes.sub(first.candidates).abs().max() < 1e-6 and last.bayes.mean() < first.bayes.mean()
     assert [f["key"] for f in report.data["findings"]] == ["posterior.exact", "posterior.together"]
     assert "How far from the exact posterior" in report.html
+    (one, *_) = kept_clips(result, RunStore(tmp_path / "run", [PosteriorFacts]), PosteriorFacts)
+    assert one.names == (*(f"step {k}" for k in range(6)), "final video")
+    run = generate(organism, config, next(p for p in problems(config) if p.name == one.unit))
+    assert all(np.array_equal(one.clips[k], run.decode(k)[0]) for k in (0, 3)) and np.array_equal(one.clips[-1], run.decode()[0])
+    assert '<a href="#reel-' in report.html and "Against the claim: " in report.html
 
 
 @pytest.mark.slow

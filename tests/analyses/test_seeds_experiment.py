@@ -13,10 +13,13 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import run_and_report
 from cos_interp.analyses.driver.facts import RunFacts
 from cos_interp.analyses.driver.findings import Number
+from cos_interp.analyses.driver.kept import kept_clips
 from cos_interp.analyses.driver.registry import load
+from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.candidates import Candidates
+from cos_interp.analyses.kit.problems import generate, problems
 from cos_interp.analyses.kit.screening import majority_of, voted
-from cos_interp.analyses.seeds import SeedsConfig
+from cos_interp.analyses.seeds import SeedsConfig, SeedsFacts
 from cos_interp.analyses.seeds.findings import control_of, deciding_step, findings, looks, table
 from cos_interp.analyses.seeds.measure import candidate_score, pooled, read_out
 from cos_interp.interp.errors import InterpError
@@ -172,6 +175,10 @@ def test_a_run_to_the_page(organism, tmp_path):
     assert len(seen) == 2 * 2 * 2 and seen[["scorer", "candidates", "latent", "shuffled"]].notna().all().all()
     assert [f["key"] for f in report.data["findings"]] == ["seeds.latent", "seeds.scorer", "seeds.candidates"]
     assert {f["verdict"] for f in report.data["findings"]} == {"not testable"}
+    for one in kept_clips(result, RunStore(tmp_path / "run", [SeedsFacts]), SeedsFacts):
+        problem = next(p for p in problems(config) if p.name == one.unit)
+        assert one.names == ("seed 0", "seed 1") and [row["noise"] for row in one.rows] == [0, 1]
+        assert np.array_equal(one.clips[1], generate(organism, config, problem, problem.noise(1)).decode()[0])
     again, _ = run_and_report(load("seeds"), config, tmp_path / "run", model=organism, workers=1)
     pd.testing.assert_frame_equal(result.rows, again.rows)
 

@@ -7,11 +7,15 @@ import shutil
 from collections import Counter
 
 import pytest
-from made_up_page import HOSTILE, cached, made_up_points
+from made_up_page import HOSTILE, cached, made_up_counterexamples, made_up_points
 from overheard import overheard
 
 pytest.importorskip("playwright", reason="playwright is not installed: pip install 'cos-interp[test]'")
 from playwright.sync_api import Browser, Page, sync_playwright
+
+from cos_interp.analyses.driver.experiment import run_and_report
+from cos_interp.analyses.driver.registry import load
+from cos_interp.analyses.noise import NoiseConfig
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine")]
@@ -152,6 +156,11 @@ def test_points_show_their_clips_by_keyboard(opened):
     assert figure.locator(".player").count() == 0
 
 
+def test_hostile_names_of_counterexamples_add_no_element(opened):
+    plain, hostile = (Counter(opened(text, page_of=made_up_counterexamples).evaluate(TAGS)) for text in ("word", HOSTILE))
+    assert plain == hostile
+
+
 def test_points_are_drawn_without_scripts_and_take_no_text_for_markup(opened):
     page = opened(page_of=made_up_points, java_script_enabled=False)
     assert page.locator("#answer figure.drawn svg").is_visible() and page.locator("canvas").count() == 0
@@ -208,11 +217,36 @@ def test_in_print_the_drawn_figures_are_there_and_the_players_are_not(opened):
 @pytest.mark.parametrize("page_of", [cached, made_up_points])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(opened, scheme, page_of):
+    assert serious(opened(page_of=page_of, color_scheme=scheme)) == []
+
+
+def serious(page: Page) -> list[tuple[str, list[str]]]:
+    """What axe finds on a page that shuts somebody out."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-    page = opened(page_of=page_of, color_scheme=scheme)
-    found = page.evaluate("1 + 1") == 2 and axe.Axe().run(page).response["violations"]
-    serious = [(v["id"], [n["html"][:120] for n in v["nodes"][:3]]) for v in found if v["impact"] in ("serious", "critical")]
-    assert serious == []
+    found = axe.Axe().run(page).response["violations"]
+    return [(v["id"], [n["html"][:120] for n in v["nodes"][:3]]) for v in found if v["impact"] in ("serious", "critical")]
+
+
+def test_a_run_of_noise_is_read_by_everybody_and_keeps_to_itself(opened, organism, tmp_path):
+    """A real one: heat maps of steps and frames, curves, players, tables; light and dark."""
+    config = NoiseConfig(tasks=("maze",), items=1, num_inference_steps=3, modes=("replace",))
+    made = run_and_report(load("noise"), config, tmp_path / "run", model=organism, workers=1)[1]
+    page = opened(page_of=lambda _: made.html)
+    assert page.locator(".player").count() and page.locator("figure.explored").count() and page.locator(".told.of-curves").count()
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        assert serious(page) == [], scheme
+
+
+def test_a_counterexample_is_one_click_away(opened):
+    """The page of 12 items, of which three speak against the claim: the furthest is named first and leads to its clips."""
+    page = opened(page_of=made_up_counterexamples)
+    assert page.locator("#against").inner_text().startswith("Against the claim: 3 of 12 items lie at or below 0.25; furthest ")
+    link = page.locator("#against").get_by_role("link", name="word 0")
+    link.click()
+    player = page.get_by_role("group", name="player: word 0")
+    assert player.is_visible()
+    page.wait_for_function("scrollY > 0")
 
 
 def test_the_policy_stops_a_foreign_script(browser, tmp_path):

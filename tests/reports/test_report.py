@@ -14,16 +14,16 @@ import pandas as pd
 import pytest
 from made_up_page import HOSTILE, build, cached, made_up_result
 
-from cos_interp.analyses.driver.answer import answer, in_words
+from cos_interp.analyses.driver.answer import answer, in_words, of_twins
 from cos_interp.analyses.driver.caveats import CAVEATS, caveats
 from cos_interp.analyses.driver.estimates import Mean, Share
 from cos_interp.analyses.driver.findings import Finding, Number
-from cos_interp.analyses.driver.layout import LARGEST, laid_out
+from cos_interp.analyses.driver.layout import LARGEST, counterexamples, laid_out
 from cos_interp.analyses.driver.pages import Clip, Link, Reel, Section, Shown
 from cos_interp.reports import figures
 from cos_interp.reports.drawing import REELS, Drawing, Maps
 from cos_interp.reports.figures import Curve, Panel, panels, scatters
-from cos_interp.reports.html import embedded
+from cos_interp.reports.html import embedded, number
 from cos_interp.reports.sheets import LONGEST, MOST_PIXELS, plan
 
 
@@ -121,6 +121,42 @@ def test_an_answer_that_is_none_says_what_would_make_it_testable():
     found = answer([replace(finding(), verdict="not testable", why="4 of at least 12 items")])
     assert found is not None and found.sentence().startswith("Nothing is decided (4 of at least 12 items). Measured so far: it")
     assert in_words(Number(float("nan"))) == "no value (n = 0)"
+
+
+def test_items_against_the_answer_are_counted_and_the_furthest_are_named():
+    items = (("a", 0.4), ("b", -0.2), ("c", 0.1), ("d", 0.05))
+    found = answer([replace(finding(), items=items)])
+    assert found is not None and found.against == "Against the claim: 3 of 4 items lie at or below 0.1"
+    assert found.these == (("b", -0.2), ("d", 0.05), ("c", 0.1))
+    refuted = answer([replace(finding(), items=items, verdict="refuted")])
+    assert refuted is not None and refuted.against == "For the claim all the same: 1 of 4 items lie above 0.1"
+    assert refuted.these == (("a", 0.4),)
+    unknown = answer([finding()])
+    assert unknown is not None and unknown.against == "" and unknown.these == ()
+
+
+def test_an_item_with_clips_is_named_where_none_of_the_furthest_has_any():
+    items = [(name, float(n)) for n, name in enumerate("abcdef")]
+    names = lambda reels: [(one["name"], one["link"]) for one in counterexamples(items, reels)]
+    assert names({}) == [("a", None), ("b", None), ("c", None)]
+    assert names({"e": "reel-1", "f": "reel-2"}) == [("a", None), ("b", None), ("c", None), ("e", "reel-1")]
+    assert names({"b-noise-0": "reel-1", "bc": "reel-2"}) == [("a", None), ("b", "reel-1"), ("c", None)]
+
+
+def test_what_twins_have_is_said_once():
+    some, other = Number(0.5, 0.2, 0.8, 9), Number(0.1, 0.0, 0.2, 9)
+    assert of_twins([some, some]) == "both models of random weights have 0.50 (95 % interval 0.20 to 0.80, n = 9)"
+    assert (
+        of_twins([some, other, some]).startswith("models of random weights have 0.50")
+        and of_twins([some, other]).count(" and ") == 1
+    )
+    assert of_twins([Number(float("nan"))] * 3) == "of all 3 models of random weights no item counts"
+
+
+def test_no_number_is_minus_nothing():
+    tiny = Number(-0.0001, -0.004, 0.004, 9)
+    assert str(tiny) == "0.000 [-0.004, 0.004] (n = 9)" and in_words(tiny).startswith("0.000 (95 %")
+    assert str(Number(-0.001, -0.002, 0.3, 9)) == "0.00 [0.00, 0.30] (n = 9)" and number(-0.001) == "0.00"
 
 
 # --- what fits on a page ---------------------------------------------------------------------------------------------
