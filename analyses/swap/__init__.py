@@ -27,7 +27,7 @@ class SwapConfig(SuiteConfig):
     OF_ITEMS = ("tasks", "pair_kinds")
 
     tasks: tuple[str, ...] = Field(("maze", "occlusion", "place"), min_length=1, description="Tasks, with commas.")
-    items: int = Field(4, ge=1, le=125, description="Pairs of each task and kind, of the prompts, or of the pair file.")
+    items: int = Field(5, ge=1, le=125, description="Pairs of each task and kind, of the prompts, or of the pair file.")
     pair_file: str | None = Field(
         None, description="Own pairs: a line {'clean': {...}, 'corrupt': {...}, 'boxes': {'ball': [left, top, right, bottom]}}."
     )
