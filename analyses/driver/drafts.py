@@ -34,19 +34,19 @@ class Drafts:
     def __init__(self, folder: Path, about: Mapping[str, Any], write: Callable[[str, bytes], None]):
         """``about``: what decides the bytes of the unit, as JSON holds it; ``write``: writes a file into the ``folder``."""
         self.about, self.taken, self._save = about, 0, write
-        self._known = dict[str, Made]()
+        self._known = dict[str, tuple[Path, int]]()  # the file that holds a forward, and its blocks
         self._waiting = dict[str, Made]()
         self._files, self._last, self._number = 0, time.monotonic(), 0
         for path in sorted(folder.glob("*.safetensors")):
             self._files = int(path.stem) + 1 if path.stem.isdigit() else self._files
-            self._known |= self._read(path)
+            self._known |= {key: (path, blocks) for key, blocks in self._counts(path).items()}
 
     def __call__(self, key: str, make: Callable[[], Made]) -> Tensor:
         """What the forward of a key gave, from a file where there is one. RunError where the disk refuses."""
         if key in self._known:
-            latents, blocks = self._known.pop(key)
+            path, blocks = self._known.pop(key)
             self.taken += blocks
-            return latents
+            return self._latents(path, key)
         self._waiting[key] = made = make()
         if time.monotonic() - self._last >= SECONDS:
             self._write()
@@ -67,10 +67,8 @@ class Drafts:
         self._save(f"{self._files:06d}.safetensors", sealed(save(tensors, metadata=header)))
         self._waiting, self._files = {}, self._files + 1
 
-    def _read(self, path: Path) -> dict[str, Made]:
-        """What a file holds; nothing where it is damaged, or no draft of this unit as it would be made now."""
-        from safetensors.torch import load
-
+    def _counts(self, path: Path) -> dict[str, int]:
+        """Forwards in a file, with their blocks; none where it is damaged, or no draft of this unit as it would be made now."""
         try:
             data = read_regular(path)
         except OSError:
@@ -79,9 +77,13 @@ class Drafts:
             return {}
         size = int.from_bytes(data[:8], "little")
         said = json.loads(json.loads(data[8 : 8 + size])["__metadata__"].get("draft", "{}"))
-        if {key: said.get(key) for key in self.about} != self.about:
-            return {}
-        return {key: (latents, said["counts"][key]) for key, latents in load(data).items()}
+        return said["counts"] if {key: said.get(key) for key in self.about} == self.about else {}
+
+    def _latents(self, path: Path, key: str) -> Tensor:
+        from safetensors import safe_open
+
+        with safe_open(path, "pt") as file:
+            return file.get_tensor(key)
 
 
 def dropped(folder: Path, unit: str | None = None) -> None:

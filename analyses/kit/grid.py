@@ -106,9 +106,9 @@ def checked_alone(cells: Sequence[Cell], batch: int) -> Cell | None:
     return next((cell for cell in together if cell.group != EVERYWHERE), together[0])
 
 
-def _key(cells: Sequence[Cell]) -> str:
+def _key(cells: Sequence[Cell], span: Span) -> str:
     """By which the drafts know what some cells gave."""
-    return hashlib.sha256(repr(list(cells)).encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{span} {list(cells)}".encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ class Grid:
         alone, together = [[cell] for cell in cells if cell.known], [cell for cell in cells if not cell.known]
         for part in [*alone, *chunks(together, self.batch)]:
             make = partial(self._made, part)
-            latents = make()[0] if self.drafts is None else self.drafts(_key(part), make)
+            latents = make()[0] if self.drafts is None else self.drafts(_key(part, self.span), make)
             yield list(part), latents.to(self.target.recording.run.latents.device)
 
     def _made(self, part: Sequence[Cell]) -> tuple[Tensor, int]:

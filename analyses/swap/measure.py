@@ -131,7 +131,8 @@ def measure(model: HookedVideoPipeline, config: SwapConfig, store: RunStore, pie
         sides = sides_of(recorder(model, config, store), config, piece)
     except NoPair as error:
         return Unit([], facts=LeftOut(reason=str(error)))
-    grid, layers = grid_of(model, config, sides), layers_of(model, config)
+    grid = replace(grid_of(model, config, sides), drafts=store.drafts(unit_name(piece)))
+    layers = layers_of(model, config)
     sigmas = [*sides.target.recording.run.sigmas, 0.0]
     rows: list[Row] = []
     shown = _sides_shown(grid, piece[2])

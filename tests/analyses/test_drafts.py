@@ -76,6 +76,7 @@ def test_a_killed_grid_goes_on_with_the_forward_that_the_kill_met(ran, tmp_path)
 
 
 STAGES = {
+    "swap": {"layers": (1,), "variants": ("block", "attention"), "items": 1, "batch": 2},
     "circuit": {"pairs": 1, "check_pairs": 1, "most": 2, "batch": 2},
     "steering": {"pairs": 2, "check_pairs": 1, "ranks": (1,), "batch": 2},
 }
@@ -89,7 +90,7 @@ def test_a_killed_search_and_killed_tests_go_on(name, model, tmp_path, monkeypat
     sides = [{"clean": {"prompt": f"a red ball {n}"}, "corrupt": {"prompt": f"a blue ball {n}"}} for n in range(3)]
     pairs.write_text("".join(json.dumps({**side, "boxes": {"ball": [0, 0, 16, 16]}}) + "\n" for side in sides))
     asked = {"pair_file": str(pairs), "num_inference_steps": 2, **STAGES[name]}
-    forwards = Forwards(monkeypatch, sweeping)
+    forwards = Forwards(monkeypatch, grid if name == "swap" else sweeping)
     run = lambda folder, last=None: forwards.of(
         lambda: analyses.run(name, model=model, out=tmp_path / folder, workers=1, **asked), last
     )
