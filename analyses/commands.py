@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cos_interp.analyses import EXPERIMENTS, draw, load, runner
-from cos_interp.analyses.dossier import ENTRY as DOSSIER
+from cos_interp.analyses.before import before
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.options import configured, with_options
 from cos_interp.analyses.driver.registry import entries
@@ -19,7 +18,6 @@ from cos_interp.interp.terminal import Failure, Json, print_json, refuse_other_c
 
 if TYPE_CHECKING:
     from cos_interp.analyses.driver.findings import Finding
-    from cos_interp.analyses.driver.settings import AnalysisConfig
 
 analyze = typer.Typer()
 report_app = typer.Typer()
@@ -57,74 +55,25 @@ def _analysis(entry: Entry) -> Callable[..., None]:
         shard: str | None = None, submit: str | None = None, shards: int | None = None, job: str | None = None, **given: Any,
     ) -> None:  # fmt: skip
         config = configured(entry.config, given)
-        if plan or config.limits():
-            _foreseen(entry.name, config, out, workers, plan, as_json)
+        first = before(entry, out, workers)
         if plan:
+            first.plan(config, as_json)
             return
+        if config.limits():
+            first.refuse(config)
         if shard or submit or shards or job:
             asked = {"shard": shard, "submit": submit, "shards": shards, "job": job, "fresh": fresh}
             shared(entry, config, out, asked, as_json, workers=workers, accept_versions=accept_versions)
             return
-        if entry is DOSSIER:
-            _dossier_expected(config)
-        ways = {"fresh": fresh, "workers": workers, "accept_versions": accept_versions}
+        ways = {"fresh": fresh, "workers": workers, "accept_versions": accept_versions, **first.ways(config)}
         with resumable() as move:
-            _, report = runner(entry.name)(config, out, progress=move, **ways, **_ahead(entry, out, workers))
+            _, report = runner(entry.name)(config, out, progress=move, **ways)
         told(report, out, as_json)
 
     examples = "\n\n".join(f"  {line}" for line in entry.examples)
     help = f"{entry.about}\n\nExamples:\n\n{examples}\n\nInterrupt it and run the same command again: it continues."
     with_options(command, entry.config, _common(entry.name), help)
     return command
-
-
-def _ahead(entry: Entry, out: Path, workers: int | None) -> dict[str, Any]:
-    """What says before a long run what it takes; that of a dossier is said by :func:`_dossier_expected`."""
-    if entry is DOSSIER:
-        return {}
-    from cos_interp.analyses.driver.ahead import announce
-
-    return {"ahead": partial(announce, entry, out, workers, partial(typer.echo, err=True))}
-
-
-def _foreseen(name: str, config: AnalysisConfig, out: Path, workers: int | None, only: bool, as_json: bool) -> None:
-    """The plan of a run: printed where it is all that was asked for, else looked at; exits with 1 where it does not fit."""
-    if name == DOSSIER.name:
-        if only:
-            _dossier_foreseen(config, out, workers, as_json)
-        return
-    from cos_interp.analyses.driver.planning import forecast
-
-    found = forecast(name, config, out, workers, timed=only)
-    if only and as_json:
-        print_json(found.data())
-    elif only or found.plan.problems:
-        for line in found.lines():
-            typer.echo(line, err=not only)
-    if found.plan.problems:
-        raise typer.Exit(1)
-
-
-def _dossier_expected(config: Any) -> None:
-    """How long a dossier takes, on stderr, before it begins."""
-    from cos_interp.analyses.dossier.run import expected
-
-    if said := expected(config):
-        typer.echo(said, err=True)
-
-
-def _dossier_foreseen(config: Any, out: Path, workers: int | None, as_json: bool) -> None:
-    """The plan of a dossier, printed; exits with 1 where an experiment does not fit."""
-    from cos_interp.analyses.dossier import foresee
-
-    found = list(foresee.parts(config, out, workers))
-    said = list(foresee.lines(config, found))
-    if as_json:
-        print_json({"experiments": [part.data() for part in found], "budget_seconds": sum(part.allowed for part in found)})
-    for line in [] if as_json else said:
-        typer.echo(line)
-    if any(part.found and part.found.plan.problems for part in found):
-        raise typer.Exit(1)
 
 
 for entry in EXPERIMENTS.values():

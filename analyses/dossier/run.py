@@ -22,7 +22,7 @@ from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.registry import entries as known
 from cos_interp.analyses.driver.registry import load
-from cos_interp.analyses.driver.settings import AnalysisConfig
+from cos_interp.analyses.driver.settings import AnalysisConfig, Loading
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.interp.model import HookedVideoPipeline
 
@@ -51,10 +51,11 @@ def size_field(entry: Entry) -> str:
 
 
 def configured(entry: Entry, config: DossierConfig, items: int | None = None) -> AnalysisConfig:
-    """An experiment's own defaults, with the dossier's model, inputs and seed, at a size; None: its own. Of own prompts all are
-    taken."""
+    """An experiment's own defaults, with the dossier's model, how it is loaded and called, limits, inputs and seed, at a size;
+    None: its own. Of own prompts all are taken."""
     scored = ("prompts", "scorer", "scorer_cmd", "scorer_seconds") if config.prompts is not None else ()
-    shared = {"model", "revision", "guidance_scale", "seed", "twins", "confirm", *scored} & set(entry.config.model_fields)
+    handed = {*Loading.model_fields, "guidance_scale", "seed", "twins", "confirm", *scored}
+    shared = handed & set(entry.config.model_fields)
     if "prompts" not in shared:  # it goes over other things, which have verifiers of their own
         shared -= set(scored)
     if config.num_inference_steps != DossierConfig().num_inference_steps:

@@ -82,6 +82,10 @@ def test_every_experiment_can_be_configured():
     for entry in dossier.chosen(config):
         made = dossier.configured(entry, config, 4)
         assert (made.seed, made.num_inference_steps, getattr(made, dossier.size_field(entry))) == (3, 7, 4)
+    told = {"size": "48x32", "num_frames": 5, "device": "cpu", "offload": "model", "host_memory": "3GB", "negative_prompt": "fog"}
+    for entry in dossier.chosen(DossierConfig()):  # what is told of the model holds in every experiment, its plan and its command
+        made = dossier.configured(entry, DossierConfig(**told))
+        assert {name: getattr(made, name) for name in told} == {name: getattr(DossierConfig(**told), name) for name in told}
     with pytest.raises(ValueError, match="the experiments are patching"):
         dossier.chosen(DossierConfig(only=("nothing",)))
 
