@@ -19,6 +19,7 @@ PAGE: dict[Any, Any] = {
     "axes.titlesize": 9,
     "figure.dpi": 100,
     "font.family": "DejaVu Sans",
+    "text.parse_math": False,  # a name from data is text, with or without dollar signs
 }
 PALETTE = "colorblind"  # of Okabe & Ito's kind
 WIDEST, WIDEST_OF_A_PAGE = 7.0, 100.0  # inches of a figure: two columns of a paper; no bound on a page
@@ -59,6 +60,7 @@ def paper() -> Iterator[Printed]:
 def _paper() -> dict[Any, Any]:
     looks = sns.axes_style("ticks") | sns.plotting_context("paper", font_scale=0.85)
     own = {"svg.hashsalt": "cos", "figure.dpi": 300, "font.family": "DejaVu Sans", "pdf.fonttype": 42}  # 42: TrueType
+    own["text.parse_math"] = PAGE["text.parse_math"]
     return looks | own
 
 

@@ -23,6 +23,7 @@ from cos_interp.analyses.driver.pages import Clip, Link, Reel, Section, Shown
 from cos_interp.reports import figures
 from cos_interp.reports.drawing import REELS, Drawing, Maps
 from cos_interp.reports.figures import Curve, Panel, panels, scatters
+from cos_interp.reports.grouped import grouped_points
 from cos_interp.reports.html import embedded, number
 from cos_interp.reports.sheets import LONGEST, MOST_PIXELS, plan
 
@@ -151,6 +152,21 @@ def test_what_twins_have_is_said_once():
         and of_twins([some, other]).count(" and ") == 1
     )
     assert of_twins([Number(float("nan"))] * 3) == "of all 3 models of random weights no item counts"
+
+
+def test_dollar_signs_in_names_are_text():
+    """matplotlib would read formulas between them, and stop at what is none."""
+    name = r"runs/$\nonsense{$ and $x_1$"
+    points = pd.DataFrame(
+        {"place": [name, "b"], "series": [name, name], "mean": [0.1, 0.2], "low": [0.0, 0.1], "high": [0.2, 0.3]}
+    )
+    curve = Curve(name, pd.DataFrame({"step": [0, 1], "mean": [0.1, 0.2]}))
+    table = pd.DataFrame([[0.1, 0.2]], index=[name], columns=[name, "c"])
+    for drawn in (
+        grouped_points([(name, points)]), panels([Panel(name, [curve], "step", name, name)]),
+        figures.matrix_maps([(name, table)], name, name, name),
+    ):  # fmt: skip
+        assert drawn.startswith("<svg")
 
 
 def test_no_number_is_minus_nothing():
