@@ -154,7 +154,7 @@ MUTANTS = [Mutant(*line) for line in (
      "reached = [twin for twin in twins if twin.n and top(twin) >= number.low]", "reached = list[Number]()",
      f"{ANALYSES}/test_rules.py twin_shows"),
     ("analyses/dossier/multiplicity.py", "the false discovery rate is not held",
-     "or q <= RATE or", "or q <= 1 or", f"{ANALYSES}/test_dossier.py among_many"),
+     "if q <= RATE or", "if q <= 1 or", f"{ANALYSES}/test_dossier.py among_many"),
     ("tasks/tally.py", "missing videos are left out of the interval",
      'share_interval(status["solved"], len(judged))', 'share_interval(status["solved"], len(judged) - status["missing"])',
      f"{TASKS}/test_tasks.py export"),

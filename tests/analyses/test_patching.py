@@ -275,10 +275,10 @@ def test_the_headline_is_right_by_an_independent_sum(small_run):
 
 
 def test_a_pair_that_is_not_solved_is_left_out_and_named(organism, tmp_path, monkeypatch):
-    def sometimes(recorder, task, kind, index, unique):
+    def sometimes(recorder, task, kind, index, *asked):
         if index == 0:
             raise NoPair("not solved")
-        return find_pair(recorder, task, kind, index, unique)
+        return find_pair(recorder, task, kind, index, *asked)
 
     monkeypatch.setattr(measure, "find_pair", sometimes)
     config = PatchingConfig(pairs=2, pair_kinds=("prompt",), num_inference_steps=4, steps=(1,), layers=(4,), tokens=("goals",))
