@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from planted import BOXES, SIZE
@@ -13,11 +14,13 @@ from planted import model as planted
 from cos_interp.analyses.circuit import HEADS, SITES, Circuit, CircuitConfig, Component, PairFacts, paths
 from cos_interp.analyses.circuit import measure as measuring
 from cos_interp.analyses.circuit.bench import Bench
-from cos_interp.analyses.circuit.checks import SHOWN
+from cos_interp.analyses.circuit.checks import ALONE, FOREIGN, LEFT, LESS, RANDOM, RANDOM_LEFT, SHOWN, WHOLE
 from cos_interp.analyses.circuit.components import drawn
+from cos_interp.analyses.circuit.findings import findings
 from cos_interp.analyses.circuit.pieces import pieces
 from cos_interp.analyses.circuit.search import narrowed, smallest
 from cos_interp.analyses.driver import experiment
+from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.kept import kept_clips
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
@@ -339,3 +342,25 @@ def test_boxes_that_are_none_are_said(tmp_path, box, said):
     with pytest.raises(InterpError, match=said):
         measuring.check(config, made)
         Bench.of(recorder(made, config), config, *pair_of(recorder(made, config), config, 0))
+
+
+TRUE = {ALONE: 0.95, RANDOM: 0.05, FOREIGN: 0.1, LEFT: 0.2, RANDOM_LEFT: 0.98, LESS: 0.4, WHOLE: 1.0}  # all three claims hold
+
+
+def verdicts(**more: float) -> list[str]:
+    """Of made-up effects on 16 unseen pairs that differ a little: sufficient, necessary, smallest."""
+    chance = np.random.default_rng(0)
+    rows = [
+        {"table": "check", "pair": f"check-{n}", "way": way, "effect": effect + 0.02 * chance.standard_normal()}
+        for n in range(16) for way, effect in (TRUE | more).items()
+    ]  # fmt: skip
+    return [one.verdict for one in findings(AnalysisResult("circuit", CircuitConfig(), pd.DataFrame(rows)))]
+
+
+def test_verdicts_of_made_up_effects():
+    assert verdicts() == ["reproduced"] * 3
+    assert verdicts(**{ALONE: 0.5})[0] == "refuted"  # it goes less than half of the way beyond the controls
+    assert verdicts(**{RANDOM: 0.9})[0] == verdicts(**{FOREIGN: 0.9})[0] == "refuted"  # as far as any components, or any donor
+    assert verdicts(**{LEFT: 0.97})[1] == verdicts(**{RANDOM_LEFT: 0.2})[1] == "refuted"  # nothing is lost, or as much by any set
+    assert verdicts(**{LESS: 0.93})[2] == "refuted"  # one is too many
+    assert verdicts(**{WHOLE: 0.5}) == ["not testable"] * 3  # something else carries it

@@ -208,6 +208,8 @@ def test_findings_follow_the_rows():
     assert {key: (f.verdict, f.primary) for key, f in literal.items()} == {
         "step": ("reproduced", True), "frame-replace": ("reproduced", False),
     }  # fmt: skip
+    kept = judged(uneven(made_up(both(0.95, 0.1), "replace")), "replace")
+    assert {key: f.verdict for key, f in kept.items()} == {"step": "refuted", "frame-replace": "refuted"}
 
 
 def test_numbers_by_hand():

@@ -122,6 +122,10 @@ def test_the_order_in_depth_is_found_where_it_was_planted():
     assert [(f.key, f.verdict) for f in (first, then)] == [
         ("probes.perception-first", "reproduced"), ("probes.reasoning-first", "refuted"),
     ]  # fmt: skip
+    middle = [0, 0, 0.1, 0.4, 0.4, 0.1, 0, 0]
+    assert [f.verdict for f in ordered(depth("perception", EARLY), depth("reasoning", middle), depth("consolidation", LATE))] == [
+        "reproduced", "reproduced",
+    ]  # fmt: skip
     (same,) = ordered(depth("perception", EARLY), depth("reasoning", EARLY))
     assert same.verdict == "refuted" and abs(same.number.value) < 0.05
 
