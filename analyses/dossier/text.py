@@ -9,6 +9,7 @@ from typing import get_args
 from cos_interp.analyses.dossier.together import Told, claims, held, verdict
 from cos_interp.analyses.driver.findings import Finding, Verdict
 from cos_interp.analyses.driver.markdown import row
+from cos_interp.analyses.driver.registry import entries
 
 PREFACE = (
     "Reproduced: the interval (95 %, over n items) of the number that decides lies above the smallest effect of interest, and "
@@ -49,13 +50,15 @@ def _overview(dossiers: Sequence[Told]) -> Iterator[str]:
 
 
 def _experiments(dossiers: Sequence[Told]) -> list[str]:
-    return list(dict.fromkeys(name for one in dossiers for name in one.units))
+    """All that ran, in the order in which a dossier has them."""
+    order = {name: place for place, name in enumerate(entries())}
+    return sorted(dict.fromkeys(name for one in dossiers for name in one.units), key=lambda name: order.get(name, len(order)))
 
 
 def _commands(one: Told) -> str:
     if len(one.commands) == 1:
         return f"`{one.commands[0]}`"
-    return f"{len(one.units)} experiments in {len(one.commands)} dossiers; the command of each is with its claims"
+    return f"{len(one.units)} experiments of several dossiers; the command of each is with its claims"
 
 
 def _rules(dossiers: Sequence[Told]) -> list[str]:

@@ -58,7 +58,7 @@ ENTRY = Entry(
         "cos analyze noise",
         "cos analyze noise --tasks maze --modes renoise --doses 0.25,0.5,1 --out runs/doses",
     ),
-    seconds=185,
+    seconds=180,
     facts=(NoiseFacts,),
     compared=(
         Measured(

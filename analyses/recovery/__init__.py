@@ -56,7 +56,7 @@ ENTRY = Entry(
         "cos analyze recovery",
         "cos analyze recovery --donors prompt --steps 0:20:2 --doses 1 --out runs/prompt",
     ),
-    seconds=160,
+    seconds=220,
     facts=(RecoveryFacts,),
     compared=(
         Measured(

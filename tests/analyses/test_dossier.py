@@ -269,7 +269,11 @@ def test_dossiers_of_one_model_with_other_experiments_are_one_and_their_claims_a
     (one,) = together.joined(parts)
     assert list(one.units) == ["count0", "count1", "count2", "count3"]
     page = markdown([one])
-    assert "multiplicity: q = 0.16 among 4 claims" in page and "4 experiments in" not in page  # they have one command
+    assert "multiplicity: q = 0.16 among 4 claims" in page and "4 experiments of" not in page  # they have one command
+    named = replace(one, units={name: one.units["count0"] for name in ("recovery", "mine", "patching")}, commands=("a", "b"))
+    page = markdown([named])
+    assert [line for line in page.splitlines() if line.startswith("## ")] == ["## patching", "## recovery", "## mine"]
+    assert "a: 3 experiments of several dossiers" in page
     assert len(together.joined([several[0], told("b", False), several[0]])) == 3  # the same experiment twice stays apart
     assert "multiplicity" not in markdown([parts[0]])
 
@@ -285,7 +289,7 @@ def test_numbers_are_kept_where_runs_are_gone(tmp_path):
     assert [(one.label, list(one.units)) for one in found] == [("a", ["count"]), ("b", ["count", "more"])]
     assert found[0].units["count"].findings[0].p == 0.3 and len(found[0].units["count"].findings) == 1
     page = markdown(found)
-    assert "- rules rules1: count" in page and "- rules rules2: more" in page and "2 experiments in" not in page
+    assert "- rules rules1: count" in page and "- rules rules2: more" in page and "2 experiments of" not in page
     path.write_text("[{}]")
     with pytest.raises(RunError, match=r"numbers\.json holds no numbers of findings"):
         numbers.read(path)
