@@ -270,7 +270,7 @@ def test_dossiers_of_one_model_with_other_experiments_are_one_and_their_claims_a
     assert list(one.units) == ["count0", "count1", "count2", "count3"]
     page = markdown([one])
     assert "multiplicity: q = 0.16 among 4 claims" in page and "4 experiments of" not in page  # they have one command
-    named = replace(one, units={name: one.units["count0"] for name in ("recovery", "mine", "patching")}, commands=("a", "b"))
+    named = replace(one, units=dict.fromkeys(("recovery", "mine", "patching"), one.units["count0"]), commands=("a", "b"))
     page = markdown([named])
     assert [line for line in page.splitlines() if line.startswith("## ")] == ["## patching", "## recovery", "## mine"]
     assert "a: 3 experiments of several dossiers" in page
