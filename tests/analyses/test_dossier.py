@@ -117,7 +117,7 @@ def test_a_setting_that_a_later_version_adds_makes_no_unit_another_runs(organism
 
 
 def test_a_dossier_like_another_has_its_sizes_and_takes_over_the_twins_that_are_the_same(counted, organism, tmp_path):
-    config = DossierConfig(budget="1s", twins=2)
+    config = DossierConfig(budget="none", twins=2)  # a budget may be enough for more twins
     dossier.run_and_report(config, tmp_path / "first", model=organism, workers=1)
     size = len(CALLS) // 3
     other = HookedVideoPipeline.from_pipeline(package.untrained_twin(5))
