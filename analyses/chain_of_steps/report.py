@@ -16,6 +16,7 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import RunFacts
+from cos_interp.analyses.driver.kept import linked
 from cos_interp.analyses.driver.statistics import by_item, curve, entropy
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.problems import READING
@@ -246,10 +247,10 @@ def _readable(run: pd.DataFrame) -> list[str | None]:
 
 def items(rows: pd.DataFrame, reels: Sequence[pages.Reel]) -> pd.DataFrame:
     """One row a run; those whose frames were kept lead to them."""
-    found, kept = commitments(rows), {reel.name for reel in reels}
+    found = commitments(rows)
     names = [f"{problem}-noise-{int(noise)}" for problem, noise in zip(found.problem, found.noise, strict=True)]
     return pd.DataFrame({
-        "run": [pages.Link(name, name) if name in kept else name for name in names], "task": found.task,
+        "run": linked(names, reels), "task": found.task,
         "right answers": np.where(found["unique"].astype(bool), "one", "several"), "difficulty": found.difficulty,
         "at the end": found.final, "commit step": found.commit, "answer changes": found.changes,
     })  # fmt: skip

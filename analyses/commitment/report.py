@@ -16,7 +16,7 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Statistic
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import LeftOut
-from cos_interp.analyses.driver.kept import kept_clips
+from cos_interp.analyses.driver.kept import kept_clips, linked
 from cos_interp.analyses.driver.statistics import auc, by_item, curve, mean_number
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit.screening import screening_table
@@ -122,9 +122,9 @@ def _videos(result: AnalysisResult, rows: pd.DataFrame, store: RunStore) -> list
     again = rows[rows.kind == "renoise"]
     if again.empty:
         return []
-    there, since = {reel.name for reel in reels}, committed_step(again)
+    since = committed_step(again)
     told = pd.DataFrame({
-        "item": [pages.Link(name, name) if name in there else name for name in since.index],
+        "item": linked(since.index, reels),
         "committed at step": since.to_numpy(float),
         "same answer again": again.groupby("problem").same.mean().reindex(since.index).to_numpy(float),
     })  # fmt: skip

@@ -99,16 +99,25 @@ def kept_clips(result: AnalysisResult, store: RunStore, kind: type[Showing] = Sh
         yield Kept(unit, getattr(facts, "prompt", ""), store.tensors(unit)[FRAMES].numpy(), facts.shown, rows)
 
 
+def linked(names: Iterable[str], reels: Iterable[Reel]) -> list[Link | str]:
+    """Names of items, each of which leads to its clips where these are shown."""
+    there = {reel.name for reel in reels}
+    return [Link(name, name) if name in there else name for name in names]
+
+
 def videos(
     rows: pd.DataFrame, label: Callable[[Row], str | None], reels: Sequence[Reel], item: str = "problem"
 ) -> pd.DataFrame | None:
     """What is read in the videos that the page shows, a row an item: it leads to its clips where they were kept. ``label``: what
     the video of a row is. Where to look for the item that goes the other way. None where nobody judged."""
     out: dict[str, dict[str, Any]] = {}
-    there, shown = {reel.name for reel in reels}, {row.name for reel in reels for row in reel.rows}
+    shown = {row.name for reel in reels for row in reel.rows}
     for row in rows.to_dict("records"):
         name, verdict = label(row), reads(row)
         if name in shown and verdict is not None:
-            about = {"item": Link(row[item], row[item]) if row[item] in there else row[item]}
-            out.setdefault(row[item], about)[name] = verdict[1]
-    return pd.DataFrame(list(out.values())) if out else None
+            out.setdefault(row[item], {})[name] = verdict[1]
+    return (
+        pd.DataFrame([{"item": item, **read} for item, read in zip(linked(out, reels), out.values(), strict=True)])
+        if out
+        else None
+    )

@@ -365,7 +365,7 @@ class RunStore:
     def _own(self, unit: str, data: bytes) -> bool:
         """Whether an intact unit is that of this name, and of this run."""
         said = _said(data)
-        return said.get("unit") == unit and said.get("run") in (self._run(), self._run(unset=True))
+        return said.get("unit") == unit and (said.get("run") == self._run() or said.get("run") == self._run(unset=True))
 
     def _intact(self, unit: str) -> bytes | None:
         """The bytes of a unit, None where they are not those that were written here; of 0.1, the manifest has its digest."""

@@ -12,7 +12,7 @@ from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.findings import Finding
-from cos_interp.analyses.driver.kept import Kept, kept_clips
+from cos_interp.analyses.driver.kept import Kept, kept_clips, linked
 from cos_interp.analyses.driver.statistics import curve
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.problems import spread
@@ -132,10 +132,9 @@ def _margin(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
 def _videos(result: AnalysisResult[PosteriorConfig], rows: pd.DataFrame, store: RunStore) -> pages.Section:
     """Clean estimates along the steps with how many candidates they hold; every problem's distance from the posterior."""
     reels = [_reel(one) for one in kept_clips(result, store, PosteriorFacts)]
-    there = {reel.name for reel in reels}
     table = closer(rows).reset_index()
     told = pd.DataFrame({
-        "item": [pages.Link(name, name) if name in there else name for name in table.problem],
+        "item": linked(table.problem, reels),
         "distance from the posterior": table.apart, "of the nearest control": table.nearest, "nearer by": table.closer,
     })  # fmt: skip
     return pages.Section("Estimates one by one", caption=VIDEOS, reels=reels, table=told)

@@ -11,7 +11,7 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Number
-from cos_interp.analyses.driver.kept import kept_clips, right
+from cos_interp.analyses.driver.kept import kept_clips, linked, right
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.screening import best_of, majority_of
 from cos_interp.analyses.seeds import SeedsConfig, SeedsFacts
@@ -39,12 +39,11 @@ def report(result: AnalysisResult[SeedsConfig], store: RunStore) -> Report:
 def _videos(result: AnalysisResult[SeedsConfig], seen: pd.DataFrame, store: RunStore) -> pages.Section:
     """The videos of all seeds of a problem; how many are right, of every problem."""
     reels = [right(one).reel() for one in kept_clips(result, store, SeedsFacts)]
-    there = {reel.name for reel in reels}
     solved = (
         seen.drop_duplicates(["problem", "noise"]).astype({"solved": int}).pivot_table("solved", "problem", "noise", sort=False)
     )
     told = pd.DataFrame({
-        "item": [pages.Link(name, name) if name in there else name for name in solved.index],
+        "item": linked(solved.index, reels),
         "right": solved.sum(axis=1).astype(int).to_numpy(), "of": solved.shape[1],
     })  # fmt: skip
     caption = "All seeds of an item, run to the end. Table: how many are right; items with a link have their videos here."

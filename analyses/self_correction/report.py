@@ -12,7 +12,7 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean, Share
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding, Number
-from cos_interp.analyses.driver.kept import kept_clips
+from cos_interp.analyses.driver.kept import kept_clips, linked
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.self_correction import CorrectionFacts
 from cos_interp.analyses.self_correction.measure import mistaken
@@ -193,11 +193,9 @@ def _examples(result: AnalysisResult, store: RunStore) -> list[pages.Section]:
             kinds[_kind(facts)].append(one.reel(say={"sigma": "sigma"}, at=_place, along="step", mark=mark))
     reels = [reel for kind in (CORRECTED, STAYED, NEVER) for reel in kinds.get(kind, [])]
     caption = EXAMPLES_CAPTION if any(f.corrected for f in about.values()) else f"No item was corrected. {EXAMPLES_CAPTION}"
-    there = {reel.name for reel in reels}
     table = pd.DataFrame([
-        {"item": pages.Link(name, name) if name in there else name, "what became of it": _kind(facts),
-         "wrong at steps": ", ".join(map(str, facts.wrong))}
-        for name, facts in about.items()
+        {"item": item, "what became of it": _kind(facts), "wrong at steps": ", ".join(map(str, facts.wrong))}
+        for item, facts in zip(linked(about, reels), about.values(), strict=True)
     ])  # fmt: skip
     return [pages.Section("Examples", caption=caption, reels=reels, table=table)]
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from cos_interp.analyses.driver.outlook import Outlook, Use
+from cos_interp.analyses.kit.choice import TEST
 from cos_interp.analyses.step_budget import StepBudgetConfig
-from cos_interp.analyses.step_budget.measure import SHOWN, pieces, randoms, searched
+from cos_interp.analyses.step_budget.measure import SHOWN, STAGE, pieces, randoms, searched
 
 
 def foresee(config: StepBudgetConfig, outlook: Outlook) -> list[Use]:
     """Of every item a run of each allocation, and a fine one; none for the chosen one where that is the scheduler's own."""
     asked = [piece for piece, _ in pieces(config) if piece.problem is not None]
-    search, test = (sum(piece.stage == stage for piece in asked) for stage in ("search", "test"))
+    search, test = (sum(piece.stage == stage for piece in asked) for stage in (STAGE, TEST))
     judged = int(any(piece.problem.judged for piece in asked if piece.problem is not None))
     beside = 1 + len(randoms(config))
-    kept = sum(p.problem.kept(outlook.shape.clip_bytes) for p in asked if p.stage == "test" and p.problem is not None)
+    kept = sum(p.problem.kept(outlook.shape.clip_bytes) for p in asked if p.stage == TEST and p.problem is not None)
     clip = outlook.shape.clip_bytes * kept
     return [
         Use("runs of the search", search * len(searched(config)), decoded=judged),

@@ -15,8 +15,8 @@ from cos_interp.analyses.driver.kept import Clip, kept
 from cos_interp.analyses.driver.statistics import distance
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit import choice
-from cos_interp.analyses.kit.choice import SCHEDULE, Piece, choosing
-from cos_interp.analyses.kit.problems import Problem, arguments, judge_latents, needs_flow, problems
+from cos_interp.analyses.kit.choice import SCHEDULE, TEST, Piece, choosing
+from cos_interp.analyses.kit.problems import Problem, arguments, judge, needs_flow, problems
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.analyses.step_budget import ScheduleFacts, StepBudgetConfig, WayFacts
 from cos_interp.analyses.step_budget.allocations import OWN, best, candidates, drawn, levels
@@ -29,7 +29,7 @@ from cos_interp.tasks.scorer import is_graded
 Allocations = Mapping[str, Sequence[float] | None]  # positions by name; None: the scheduler's own levels
 
 
-STAGE, TEST = "search", "test"  # of the problems that choose, and of the others
+STAGE = "search"  # of the problems that choose
 SHOWN = {OWN: "scheduler's own", "chosen": "chosen", "random 0": "a random allocation"}  # whose videos are kept, in words
 pieces, needs = partial(choice.pieces, stage=STAGE), partial(choice.needs, stage=STAGE)
 
@@ -75,9 +75,11 @@ def measure(model: HookedVideoPipeline, config: StepBudgetConfig, problem: Probl
         if positions is not None:
             with at_sigmas(model, levels(positions, fine.sigmas)):
                 run = model.run(**call)
-        verdict = judge_latents(model, problem, run.latents)
+        shown = stage == TEST and name in SHOWN
+        clip = run.decode()[0] if problem.judged or shown else None
+        verdict = None if clip is None else judge(problem, clip)
         solved = None if verdict is None or is_graded(verdict) else float(verdict.solved)
-        if stage == TEST and name in SHOWN and problem.kept((clip := run.decode()[0]).nbytes):
+        if clip is not None and shown and problem.kept(clip.nbytes):
             clips.append((SHOWN[name], len(rows), clip))
         row = {"stage": stage, "allocation": name, "distance": distance(run.latents, fine.latents), "calls": len(run.calls)}
         rows.append({**problem.facts, **row, "solved": solved})
