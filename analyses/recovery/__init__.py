@@ -12,14 +12,16 @@ from cos_interp.analyses.driver.facts import RunFacts, Showing
 from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import SuiteConfig
 
-CLAIM_AT = 0.2  # the paper's claim: injected at step 20 of 100
+AT = (0.0, 0.2, 0.5, 0.7, 0.8, 0.85, 0.9)  # shares of the steps; .2 is the paper's claim: injected at step 20 of 100
 
 
 class RecoveryConfig(SuiteConfig):
     """Inject a wrong answer at step k; is the right one back, and when?"""
 
-    items: int = Field(12, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
-    steps: tuple[int, ...] | None = Field(None, description="Injection steps. Eight spread ones by default.")
+    items: int = Field(40, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
+    steps: tuple[int, ...] | None = Field(
+        None, description="Injection steps. By default 0, 0.2, 0.5, and more in the last third."
+    )
     donors: tuple[Literal["other", "prompt", "noise"], ...] = Field(
         ("other", "prompt", "noise"), min_length=1, description="Injected: another item, the same scene's other prompt, noise."
     )

@@ -16,7 +16,7 @@ def foresee(config: RecoveryConfig, outlook: Outlook) -> list[Use]:
     rows = len(config.doses) * sum(map(len, donors))
     left = sum(map(outlook.left, steps_of(config)))
     together = min(config.batch, len(config.doses) * max(map(len, donors), default=0))
-    shown = sum(problem.item is not None and problem.kept(outlook.shape.clip_bytes) for problem, _ in asked)
+    shown = sum(problem.judged and problem.kept(outlook.shape.clip_bytes) for problem, _ in asked)
     clips = 1 + max(map(len, donors), default=0) * (1 + len(steps_of(config)) + len(spread(outlook.steps)))
     return [
         Use("undisturbed runs", len(asked), decoded=1),

@@ -18,8 +18,8 @@ from cos_interp.analyses.driver.kept import kept
 from cos_interp.analyses.driver.statistics import distance, projection
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit import perturb
-from cos_interp.analyses.kit.problems import Problem, chosen_steps, generate, judge, needs_flow, problems, spread, verdict_of
-from cos_interp.analyses.recovery import CLAIM_AT, RecoveryConfig, RecoveryFacts, label
+from cos_interp.analyses.kit.problems import Problem, chosen_steps, generate, judge, needs_flow, problems, spread
+from cos_interp.analyses.recovery import AT, RecoveryConfig, RecoveryFacts, label
 from cos_interp.interp.batch import chunks
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.patching import restart
@@ -66,12 +66,14 @@ def injected(injection: Injection, run: Run, seed: int) -> Tensor:
 def whose(problem: Problem, donor: Problem | None, frames: np.ndarray) -> str | None:
     """Whose answer a video gives: ``target``, ``donor``, ``other`` (a third, or a broken one) or ``undecided``.
 
-    Each item's own verifier is asked, with its own first frame. None without a verifier.
+    Each item's own verifier is asked, with its own first frame. None where none gives a verdict.
     """
     verdict = judge(problem, frames)
-    if verdict is None or verdict.solved:
-        return None if verdict is None else "target"
-    if donor is not None and verdict_of(donor, frames).solved:
+    if verdict is None or verdict.status is None:
+        return None
+    if verdict.solved:
+        return "target"
+    if donor is not None and (of_donor := judge(donor, frames)) is not None and of_donor.solved:
         return "donor"
     return "undecided" if verdict.status == "undecided" else "other"
 
@@ -101,10 +103,12 @@ def givers(config: RecoveryConfig, problem: Problem, other: Problem | None) -> l
 
 
 def steps_of(config: RecoveryConfig) -> tuple[int, ...]:
-    """The injection steps: what was asked, or spread ones and the one that the paper's claim is about."""
+    """The injection steps: what was asked, or the first, the one that the paper's claim is about, and late ones; not the last
+    of the run, after which nothing could correct."""
     if config.steps is not None:
         return chosen_steps(config)
-    return tuple(sorted({*spread(config.num_inference_steps), round(CLAIM_AT * config.num_inference_steps)}))
+    steps = config.num_inference_steps
+    return tuple(sorted({min(round(share * steps), steps - 2) for share in AT}))
 
 
 def read(problem: Problem, donor: Donor, base: Run, estimate: Tensor, clip: np.ndarray | None) -> Row:
@@ -120,51 +124,64 @@ def read(problem: Problem, donor: Donor, base: Run, estimate: Tensor, clip: np.n
 def inject(
     model: HookedVideoPipeline, problem: Problem, run: Run, batch: Sequence[Injection], followed: dict[Injected, int]
 ) -> Iterator[tuple[Row, np.ndarray | None]]:
-    """Rows of injections at one step: what every later clean estimate shows, then the final video; with the clips of that, and
-    of some estimates of the first injection of each donor whose answer is read there. ``followed``: the step of that."""
+    """Rows of injections at one step: what the clean estimate there and the final video show, and every estimate between of
+    those whose answer was read there (of all without a verifier); with the clips of the final videos, and of some estimates of
+    the first injection of each donor whose answer was read. ``followed``: the step of that."""
     step = batch[0].step
     seen = {step + k for k in spread(run.steps - step)}
     later = restart(model, run, step, torch.cat([injected(i, run, problem.seed) for i in batch]))
+    taken: list[int] = []
     for j in range(step, run.steps + 1):
         last = j == run.steps
-        estimates = later.latents if last else later.x0hat[j]
-        clips = model.decode(estimates) if problem.item is not None else [None] * len(batch)
-        for row, injection in enumerate(batch):
-            at = {"kind": "injected", "donor": injection.donor.name, "dose": injection.dose, "injected": step, "step": j}
-            at["sigma"] = 0.0 if last else run.sigmas[j]
-            found = read(problem, injection.donor, run, estimates[row : row + 1], clips[row])
+        asked = list(range(len(batch))) if last or j == step else taken
+        if not asked:
+            continue
+        estimates = (later.latents if last else later.x0hat[j])[asked]
+        clips = model.decode(estimates) if problem.judged else [None] * len(asked)
+        for k, estimate, clip in zip(asked, estimates.split(1), clips, strict=True):
+            donor = batch[k].donor
+            at = {"kind": "injected", "donor": donor.name, "dose": batch[k].dose, "injected": step, "step": j}
+            found = read(problem, donor, run, estimate, clip)
+            if j == step and found["whose"] in ("donor", None):
+                taken.append(k)
             if j == step and found["whose"] == "donor":
-                followed.setdefault((injection.donor.name, injection.dose), step)
-            follows = j in seen and followed.get((injection.donor.name, injection.dose)) == step
-            yield {**at, **found}, clips[row] if last or follows else None
+                followed.setdefault((donor.name, batch[k].dose), step)
+            follows = j in seen and followed.get((donor.name, batch[k].dose)) == step
+            yield {**at, "sigma": 0.0 if last else run.sigmas[j], **found}, clip if last or follows else None
 
 
 def baselines(
     model: HookedVideoPipeline, problem: Problem, run: Run, found: list[Donor]
 ) -> Iterator[tuple[Row, np.ndarray | None]]:
-    """The undisturbed run at every step, and each donor's own video judged for this problem: what no correction would leave."""
-    at = {"donor": None, "dose": None, "injected": None}
-    for step, sigma in enumerate([*run.sigmas, 0.0]):
-        latent = run.latents if step == run.steps else run.x0hat[step]
-        clip = model.decode(latent)[0] if problem.item is not None else None
-        row = {"step": step, "sigma": sigma, "whose": None if clip is None else whose(problem, None, clip), "effect": None}
-        row["distance"] = distance(latent, run.latents)
-        yield {"kind": "undisturbed", **at, **row}, clip if step == run.steps else None
+    """The undisturbed run's video, and each donor's own judged for this problem: what no correction would leave."""
+    at = {"dose": None, "injected": None, "step": run.steps, "sigma": 0.0}
+    clip = model.decode(run.latents)[0] if problem.judged else None
+    said = None if clip is None else whose(problem, None, clip)
+    yield {"kind": "undisturbed", "donor": None, **at, "whose": said, "effect": None, "distance": 0.0}, clip
     for donor in found:
         if donor.run is not None:
-            clip = model.decode(donor.run.latents)[0] if problem.item is not None else None
-            row = {"step": run.steps, "sigma": 0.0, **read(problem, donor, run, donor.run.latents, clip)}
-            yield {"kind": "never corrected", **at, "donor": donor.name, **row}, clip
+            clip = model.decode(donor.run.latents)[0] if problem.judged else None
+            row = read(problem, donor, run, donor.run.latents, clip)
+            yield {"kind": "never corrected", "donor": donor.name, **at, **row}, clip
+
+
+def counts(donor: Donor, rows: Sequence[Row]) -> bool:
+    """Whether there is an answer to lose and one to put in: the undisturbed run ends right, and the donor's for the donor. True
+    without a verifier."""
+    final = next(row["whose"] for row in rows if row["kind"] == "undisturbed")
+    own = [row["whose"] for row in rows if row["kind"] == "never corrected" and row["donor"] == donor.name]
+    return final in (None, "target") and set(own) <= {None, "donor"}
 
 
 def measure(model: HookedVideoPipeline, config: RecoveryConfig, piece: Piece) -> Unit:
-    """Rows of the baselines and of all injections; the first items of a task keep clips."""
+    """Rows of the baselines and of the injections that can count; the first items of a task keep clips."""
     problem, other = piece
     run = generate(model, config, problem)
     found = donors(model, config, problem, other)
     made, followed = list(_held(problem, baselines(model, problem, run, found))), dict[Injected, int]()
-    for step in steps_of(config):
-        asked = [Injection(donor, dose, step) for donor in found for dose in config.doses]
+    sound = [donor for donor in found if counts(donor, [row for row, _ in made])]
+    for step in steps_of(config) if sound else ():
+        asked = [Injection(donor, dose, step) for donor in sound for dose in config.doses]
         for batch in chunks(asked, config.batch):
             made += _held(problem, inject(model, problem, run, batch, followed))
     shown = [(label(row), k, clip) for k, (row, clip) in enumerate(made) if clip is not None]

@@ -21,6 +21,7 @@ from cos_interp.analyses.recovery import RecoveryFacts
 from cos_interp.reports.drawing import REELS, VALUE
 from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
 
+COLUMNS = ["problem", "task", "donor", "dose", "injected", "eligible", "taken", "recovered", "foreign", "back"]
 NEAR = 0.5  # without a verifier: an effect above this is nearer to the undisturbed run than to the donor's
 DONORS = {"other": "another item", "prompt": "same scene, other prompt", "noise": "noise"}
 QUESTION = (
@@ -35,9 +36,10 @@ VIDEOS = (
 METHOD = (
     "Injected: x_t at the same sigma of another item of the task, of the same scene under another prompt (the cleanest wrong "
     "answer), or noise (sigma x noise: no content). Donors run from the same noise as the receiver, so a dose below 1 mixes "
-    "content and not noise, and an injection at step 0, where x_t is all noise, changes nothing. Shares are over items that are "
-    "solved undisturbed and whose donor solves its own problem. The verdict counts only runs whose own clean estimate showed the "
-    "donor's answer at the step of the injection: before that nothing wrong was there that could be corrected."
+    "content and not noise, and an injection at step 0, where x_t is all noise, changes nothing. Injected is into items that are "
+    "solved undisturbed, from donors that solve their own problem. The verdict counts only runs whose own clean estimate showed "
+    "the donor's answer at the step of the injection: before that nothing wrong was there that could be corrected. The last step "
+    "does not count: its clean estimate is the final video, so that nothing follows that could correct."
 )
 
 
@@ -77,30 +79,36 @@ def _eligible(rows: pd.DataFrame) -> pd.Series:
 
 def recoveries(rows: pd.DataFrame) -> pd.DataFrame:
     """One row an injected run: was the donor's answer read where it was put in (``taken``, the manipulation check), is the right
-    one back at the end, and the step from which it stays (NaN: never)."""
-    out = []
+    one back at the end, and the step from which it stays (NaN: never, or not followed)."""
+    out, steps = [], rows.step.max()
     part = rows[rows.kind == "injected"]
     for (problem, donor, dose, step), run in part.groupby(["problem", "donor", "dose", "injected"], sort=False):
         run = run.sort_values("step")
         at = stays_from(list(run.right))
-        back = float("nan") if at is None else float(run.step.iloc[at])
+        followed = len(run) == steps - step + 1
+        back = float(run.step.iloc[at]) if at is not None and followed else float("nan")
         out.append({
             "problem": problem, "task": run.task.iloc[0], "donor": donor, "dose": dose, "injected": int(step),
             "eligible": bool(run.eligible.iloc[0]), "taken": bool(run.foreign.iloc[0]), "recovered": float(at is not None),
-            "foreign": float(run.foreign.iloc[-1]), "back": back, "after": back - step,
+            "foreign": float(run.foreign.iloc[-1]), "back": back,
         })  # fmt: skip
-    return pd.DataFrame(out)
+    return pd.DataFrame(out, columns=COLUMNS).astype({"eligible": bool, "taken": bool})
+
+
+def correctable(found: pd.DataFrame, steps: int) -> pd.DataFrame:
+    """The injections that count, of a run of ``steps``: not those at the last step, whose clean estimate is the final video."""
+    return found[found.eligible & (found.injected < steps - 1)]
 
 
 def first_taken(found: pd.DataFrame) -> pd.DataFrame:
     """Of every item the injection at the first step at which the donor's answer was read; items without one are left out."""
-    taken = found[found.eligible & found.taken].sort_values("injected")
+    taken = found[found.taken].sort_values("injected")
     return taken.groupby("problem", sort=False).head(1)
 
 
 def last_recovered(found: pd.DataFrame) -> int | None:
     """The last injection step after which more than half of the runs that had taken the donor's answer are right again."""
-    shares = found[found.eligible & found.taken].groupby("injected").recovered.mean()
+    shares = found[found.taken].groupby("injected").recovered.mean()
     over = [int(step) for step, share in shares.items() if share > 0.5]
     return max(over, default=None)
 
@@ -109,16 +117,14 @@ def findings(result: AnalysisResult, rows: pd.DataFrame, sigmas: Sequence[float]
     """The claim for each donor with an answer of its own; ``sigmas`` ends with the final 0."""
     found = recoveries(rows)
     found = found[found.dose == dose]
-    return [
-        _finding(result, donor, found[found.donor == donor], sigmas)
-        for donor in ("prompt", "other")
-        if (found.donor == donor).any()
-    ]
+    asked = [donor for donor in ("prompt", "other") if (rows.donor == donor).any()]
+    return [_finding(result, donor, found[found.donor == donor], sigmas) for donor in asked]
 
 
 def _finding(result: AnalysisResult, donor: str, found: pd.DataFrame, sigmas: Sequence[float]) -> Finding:
+    found = correctable(found, len(sigmas) - 1)
     first, last = first_taken(found), last_recovered(found)
-    by_step = found[found.eligible].groupby("injected").taken
+    by_step = found.groupby("injected").taken
     read_at = ", ".join(f"{int(taken.sum())} of {len(taken)} at step {step}" for step, taken in by_step)
     until = "after none" if last is None else f"until step {last} (sigma {sigmas[last]:.2f})"
     return result.judge(
@@ -137,7 +143,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     sigmas = [*facts.sigmas, 0.0]
     found = recoveries(rows)
     title, source = "Corruption and recovery", "CoS section 4 (self-correction)"
-    if found.empty:
+    if found.empty and not judged:
         page = "Nothing could be injected: give at least two problems, or --donors noise for tasks."
         return pages.build(result, title, QUESTION, source, [], [], [page])
     if not found.eligible.any():
@@ -150,7 +156,8 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         *_maps(rows[rows.eligible], config.doses[0], sigmas, judged, reels),
         pages.Section(
             "When it is back",
-            caption="Step: the first from which the right answer is read to the end, over the runs that recover. First dose.",
+            caption="Step: the first from which the right answer is read to the end, over the runs that recover and whose injected "
+            "answer was read where it was put in. First dose.",
             table=back_table(found[found.eligible & (found.dose == config.doses[0])], sigmas),
         ),
         pages.Section("The injections", caption=INJECTIONS, table=injections(found, reels)),
@@ -200,8 +207,16 @@ def _shares(rows: pd.DataFrame, found: pd.DataFrame, doses: list[float], sigmas:
     return pages.Section("What is left at the end", panels(drawn), "Bands: 95 % over items. Sigma below the step.")
 
 
+def followed(rows: pd.DataFrame, judged: bool) -> pd.DataFrame:
+    """The injected runs of which every estimate was read: those that showed the donor's answer where it was put in."""
+    part = rows[rows.kind == "injected"]
+    first = part[(part.step == part.injected) & (part.foreign | (not judged))]
+    run = ["problem", "donor", "dose", "injected"]
+    return part[pd.MultiIndex.from_frame(part[run]).isin(pd.MultiIndex.from_frame(first[run]))]
+
+
 def _maps(rows: pd.DataFrame, dose: float, sigmas: list[float], judged: bool, reels: Sequence[pages.Reel]) -> list[pages.Section]:
-    part = rows[(rows.kind == "injected") & (rows.dose == dose)]
+    part = followed(rows[rows.dose == dose], judged)
     never = rows[rows.kind == "never corrected"]
     out = []
     last = len(sigmas) - 1
@@ -219,7 +234,8 @@ def _maps(rows: pd.DataFrame, dose: float, sigmas: list[float], judged: bool, re
             told.append(_cells(runs, value, donor, never[never.donor == donor], reels))
         if maps:
             figure = matrix_maps(maps, "later step", "injection step, sigma", "share", (0, 1), panel="injected")
-            caption = f"Dose {dose:g}. 'end': the final video. Control: the donor's own video, which nothing corrected."
+            over = "Over the runs that showed the injected answer where it was put in; n in each cell. " if judged else ""
+            caption = f"{over}Dose {dose:g}. 'end': the final video. Control: the donor's own video, which nothing corrected."
             out.append(
                 pages.Section(f"Read in the clean estimate: {name}", figure.explored(pd.concat(told, ignore_index=True)), caption)
             )

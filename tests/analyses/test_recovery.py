@@ -97,23 +97,25 @@ def test_planted_recovery_is_found_where_it_was_planted(organism, monkeypatch, s
     for step in (0, 1, 3):
         gone = step in lost
         assert found.loc[step, "recovered"] == float(not gone) and found.loc[step, "foreign"] == float(gone)
-        assert np.isnan(found.loc[step, "after"]) if gone else found.loc[step, "after"] == 0
+        assert found.loc[step, "taken"] == gone
+        assert found.loc[step, "back"] == 3 if step == 3 and not gone else np.isnan(found.loc[step, "back"])  # not followed
     never = rows[rows.kind == "never corrected"]
     assert list(never.whose) == ["donor"] and not never.right.any()
 
 
 def made_up(back: int | None, items: int = 24, steps: int = 10, taken: int = 2, at: tuple[int, ...] = (1, 2, 3)) -> pd.DataFrame:
     """Rows of items into which another answer is put at each of ``at``; it is read there from step ``taken`` on, and the right
-    one is back from step ``back`` on."""
+    one is back from step ``back`` on. Only what was read there is followed between."""
     rows = []
     for item in range(items):
         about = {"problem": str(item), "task": "maze", "effect": None}
-        rows += [{**about, "kind": "undisturbed", "step": j, "whose": "target"} for j in range(steps + 1)]
+        rows.append({**about, "kind": "undisturbed", "step": steps, "whose": "target"})
         rows.append({**about, "kind": "never corrected", "donor": "prompt", "step": steps, "whose": "donor"})
         for k in at:
             run = {**about, "kind": "injected", "donor": "prompt", "dose": 1.0, "injected": k}
-            right = [k < taken or (back is not None and j >= back) for j in range(k, steps + 1)]
-            rows += [{**run, "step": k + n, "whose": "target" if own else "donor"} for n, own in enumerate(right)]
+            read = [k, steps] if k < taken else range(k, steps + 1)
+            right = [k < taken or (back is not None and j >= back) for j in read]
+            rows += [{**run, "step": j, "whose": "target" if own else "donor"} for j, own in zip(read, right, strict=True)]
     return pd.DataFrame(rows)
 
 
@@ -142,6 +144,21 @@ def test_what_was_never_there_is_not_recovered_from():
     """A placebo: the donor is the run itself, or the injection changes nothing. All are right at the end, none is eligible."""
     (found,) = judged(made_up(None, taken=11))
     assert found.verdict == "not testable" and found.number.n == 0 and "no item is eligible" in found.why
+
+
+@pytest.mark.parametrize(("at", "n"), [((1, 9), 0), ((1, 8), 24), ((1, 8, 9), 24)])
+def test_nothing_can_be_corrected_at_the_last_step(at, n):
+    """Its clean estimate is the final video of a flow: what is read there is read at the end, by construction."""
+    (found,) = judged(made_up(None, taken=8, at=at))
+    assert found.number.n == n and found.verdict == ("refuted" if n else "not testable")
+    assert "at step 9" not in found.statement
+
+
+def test_the_last_steps_estimate_is_the_final_video(organism):
+    config = RecoveryConfig(**SMALL)
+    run = generate(organism, config, problems(config)[0])
+    assert torch.allclose(run.x0hat[run.steps - 1], run.latents, atol=1e-5)
+    assert max(steps_of(RecoveryConfig())) == 18 and steps_of(RecoveryConfig(num_inference_steps=2)) == (0,)
 
 
 def test_recovery_that_a_twin_shows_too_is_not_reproduced():
