@@ -156,8 +156,8 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         *_maps(rows[rows.eligible], config.doses[0], sigmas, judged, reels),
         pages.Section(
             "When it is back",
-            caption="Step: the first from which the right answer is read to the end, over the runs that recover and whose injected "
-            "answer was read where it was put in. First dose.",
+            caption="Step: the first from which the right answer is read to the end, over the runs that recover, of those whose "
+            "injected answer was read where it was put in. First dose.",
             table=back_table(found[found.eligible & (found.dose == config.doses[0])], sigmas),
         ),
         pages.Section("The injections", caption=INJECTIONS, table=injections(found, reels)),
