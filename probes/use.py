@@ -126,31 +126,14 @@ def steer(probe: LinearProbe, strength: float, towards: Any = None) -> Change:
     return edit
 
 
-def matched_directions(X: np.ndarray, basis: np.ndarray, seed: int = 0, draws: int = 256) -> np.ndarray:
-    """As many random directions at right angles to ``basis`` (orthonormal rows ``[rank, d_model]``), orthonormal: each is the one
-    of ``draws`` along which the data ``X`` vary most nearly as they do along its row of the basis."""
-    if 2 * len(basis) > X.shape[1]:
-        raise ProbeError(f"a probe that reads {len(basis)} of {X.shape[1]} directions leaves no room for as many random ones")
-    chance, spread = np.random.default_rng([seed, 7]), covariance(X.astype(np.float64))
-    colour, found = whitening(X)[2], np.empty((0, X.shape[1]))
-    varies = lambda rows: np.log(((rows @ spread) * rows).sum(-1) + 1e-30)
-    for row in basis:
-        plain = chance.standard_normal((draws, X.shape[1]))
-        made = np.concatenate([plain, plain @ colour])  # of any direction, and of those in which the data are long
-        taken = np.concatenate([basis, found])
-        made = made - made @ taken.T @ taken
-        made /= np.linalg.norm(made, axis=1, keepdims=True)
-        found = np.concatenate([found, made[np.abs(varies(made) - varies(row)).argmin()][None]])
-    return found
-
-
-def interchange(basis: Tensor, given: Tensor, tokens: Tensor, dose: float = 1.0) -> Change:
-    """The edit that gives some tokens (bool ``[frame, row, col]``) another run's coordinates along ``basis`` (orthonormal rows),
-    those of ``given``, its activation at the same place and step. At dose 2 twice as far, and so on (Geiger et al. 2021)."""
+def interchange(along: Erasure, given: Tensor, tokens: Tensor, dose: float = 1.0) -> Change:
+    """The edit that gives some tokens (bool ``[frame, row, col]``) what ``along`` would erase of another run, read in ``given``,
+    its activation at the same place and step. At dose 2 twice as far, and so on (Geiger et al. 2021)."""
+    reads, writes = torch.tensor(along.reads), torch.tensor(along.writes)
 
     def edit(act: Tensor, hook: Any) -> Tensor:
-        wide, axes = act.double().flatten(4), basis.to(act.device, torch.float64)
-        moved = (given.to(wide).flatten(4) - wide) @ axes.T @ axes
+        wide = act.double().flatten(4)
+        moved = (given.to(wide).flatten(4) - wide) @ reads.to(wide).T @ writes.to(wide)
         return (wide + dose * moved * tokens.to(act.device)[..., None]).reshape(act.shape).to(act.dtype)
 
     return edit

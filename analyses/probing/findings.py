@@ -152,7 +152,7 @@ def _used(result: AnalysisResult, family: str, target: str, use: pd.DataFrame) -
         unfit = f"the control survives dose {dose:g} only: a part of an exchange can show that it is used, not that it is not"
     return result.judge(
         key, more,
-        f"{target} at {use['name'].iloc[0]}: given the other run's coordinates along the differences of the class means, at the "
+        f"{target} at {use['name'].iloc[0]}: given what a least-squares probe reads of the other run, at the "
         f"{use.tokens.astype(float).mean():.0f} tokens where the labels differ, dose {at:g} (of {use.problem.nunique()} pairs "
         f"{fit.problem.nunique()} read right; the random exchange keeps the answer of {said or 'none'}), the video shows of the "
         "other run's answer more than under the random exchange, by",

@@ -198,8 +198,8 @@ def _used(use: pd.DataFrame) -> list[pages.Section]:
     pairs = use.groupby("target", sort=False).problem.nunique()
     read = ", ".join(f"{target} {fit[fit.target == target].problem.nunique()} of {n}" for target, n in pairs.items())
     caption = (
-        "A run is given another run's coordinates along the differences of the class means (own), or is moved as far along "
-        "random directions along which the data vary as much (random), at one layer, at the tokens where the labels of the two "
+        "A run is given what a least-squares probe reads of another run (own), or is moved as far along "
+        "random directions of the whitened data (random), at one layer, at the tokens where the labels of the two "
         "runs differ, in the first three quarters of the steps; 1 is all the way. Counted are pairs of which the "
         f"probe reads both runs right at most of these tokens: {read}. Shown: an answer in the last frame, where the "
         "two answers end differently; mean and 95 % interval (bootstrap-t) over pairs. Reads: what the strict verifier says."

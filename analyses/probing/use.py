@@ -1,9 +1,9 @@
 """Is what a probe reads used? Two runs of a counterfactual pair exchange it, and the video says whose answer follows.
 
-At one layer, at the tokens on which the target's labels of the two runs differ, the one run is given the other's coordinates
-along the differences of the class means, at every step of a span. The run stays among states that the model makes, where
-erasing everything at all tokens does not. The control gives it the other's coordinates along random directions, along which the
-data vary as much, made as long at every token.
+At one layer, at the tokens on which the target's labels of the two runs differ, the one run is given what a least-squares probe
+reads of the other, at every step of a span. It is written along the directions in which the data vary with what is read (LEACE's
+projection, Belrose et al. 2023), so that the run stays among states that the model makes, where erasing everything at all tokens
+does not. The control gives it what random directions of the whitened data read of the other, made as long at every token.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from cos_interp.probes.crossval import ask
 from cos_interp.probes.dataset import ProbeDataset
 from cos_interp.probes.estimator import LinearProbe
 from cos_interp.probes.targets import CLASSIFY, Target
-from cos_interp.probes.use import interchange, matched_control, matched_directions
+from cos_interp.probes.use import Erasure, interchange, leace, matched_control, random_erasure
 from cos_interp.tasks import get_task
 from cos_interp.tasks.base import outcome
 
@@ -50,24 +50,22 @@ ORDER = ("corrupt", "clean")
 
 @dataclass(frozen=True)
 class Reader:
-    """A target's probes at one layer, by probed step, and the activations of the middle one, for directions like them."""
+    """A target's probes at one layer, and where each writes what it reads, by probed step; and the activations of the middle
+    one, for directions like them."""
 
     target: Target
     name: str
     probes: dict[int, LinearProbe]
+    along: dict[int, Erasure]
     X: np.ndarray
 
-    def at(self, step: int) -> LinearProbe:
-        """The probe of the nearest probed step."""
-        return self.probes[min(self.probes, key=lambda probed: (abs(probed - step), probed))]
+    def at(self, step: int) -> int:
+        """The nearest probed step."""
+        return min(self.probes, key=lambda probed: (abs(probed - step), probed))
 
-    @property
-    def middle(self) -> int:
-        return sorted(self.probes)[len(self.probes) // 2]
-
-    def random(self, seed: int) -> Tensor:
+    def random(self, seed: int) -> Erasure:
         """Directions without meaning, the same at all steps: other ones at each step would undo one another."""
-        return torch.from_numpy(matched_directions(self.X, self.probes[self.middle].basis(), seed))
+        return random_erasure(self.X, min(found.rank for found in self.along.values()), seed)
 
 
 @dataclass(frozen=True)
@@ -125,17 +123,14 @@ def used_unit(
 
 
 def fitted(config: ProbesConfig, data: ProbeDataset, target: str, name: str) -> Reader:
-    """Probes of a layer on all clips, one a probed step, by differences of the class means: along these the data vary with the
-    label. Those of a penalised classifier may be directions along which they hardly vary at all."""
+    """Probes of a layer on all clips, one a probed step of the span, by least squares, whose directions LEACE reads, too."""
     question = ask(data, target, config.folds)
-    probes: dict[int, LinearProbe] = {}
-    kept: dict[int, np.ndarray] = {}
-    for step in data.steps:
-        X = np.asarray(data.storage.read(name, data.at(step), question.rows), np.float64)
-        probes[step] = LinearProbe("mean-difference").fit(X, question.y, question.clip)
-        kept[step] = X
-    made = Reader(data.targets[target], name, probes, next(iter(kept.values())))
-    return Reader(made.target, name, probes, kept[made.middle])
+    last = steps_of_span(config.num_inference_steps)[-1]
+    steps = [step for step in data.steps if step <= last] or [min(data.steps)]
+    acts = {step: np.asarray(data.storage.read(name, data.at(step), question.rows), np.float64) for step in steps}
+    probes = {step: LinearProbe("ridge-classifier", inner=1).fit(X, question.y, question.clip) for step, X in acts.items()}
+    along = {step: leace(X, question.y) for step, X in acts.items()}
+    return Reader(data.targets[target], name, probes, along, acts[steps[len(steps) // 2]])
 
 
 def item_rows(
@@ -182,13 +177,13 @@ def told(reader: Reader, exchange: Exchange) -> float:
 def _right(reader: Reader, side: Side, labels: np.ndarray, tokens: np.ndarray, step: int) -> np.ndarray:
     """Whether the probe reads a run's labels at some tokens; tokens without a label (-1) count as right."""
     act = side.recording.cache[reader.name, step, "cond"].float().cpu().flatten(4).numpy()[0][tokens]
-    return (reader.at(step).predict(act) == labels) | (labels == -1)
+    return (reader.probes[reader.at(step)].predict(act) == labels) | (labels == -1)
 
 
 def edited(
     model: HookedVideoPipeline, config: ProbesConfig, reader: Reader, exchange: Exchange, seed: int
 ) -> Iterator[Row]:  # fmt: skip
-    """The receiving run as it is, and with its coordinates exchanged along the probe's and along random directions."""
+    """The receiving run as it is, and with what is read exchanged along the probe's and along random directions."""
     target = exchange.pair.corrupt
     span = steps_of_span(target.recording.run.steps)
     random = reader.random(seed)
@@ -201,10 +196,10 @@ def edited(
             yield {"edit": edit, "dose": dose, **read(exchange.pair, run)}
 
 
-def changed(reader: Reader, exchange: Exchange, random: Tensor | None, dose: float, act: Tensor, hook: Hook) -> Tensor:
-    """An activation with the other run's coordinates along what the probe reads, or, as far at every token, along random ones."""
+def changed(reader: Reader, exchange: Exchange, random: Erasure | None, dose: float, act: Tensor, hook: Hook) -> Tensor:
+    """An activation with what the probe reads of the other run, or, as far at every token, with what random directions read."""
     given = exchange.pair.clean.recording.cache[reader.name, hook.step, hook.branch or "cond"]
-    own = interchange(torch.from_numpy(reader.at(hook.step).basis()), given, exchange.tokens, dose)
+    own = interchange(reader.along[reader.at(hook.step)], given, exchange.tokens, dose)
     if random is None:
         return own(act, hook)
     return matched_control(own, interchange(random, given, exchange.tokens))(act, hook)

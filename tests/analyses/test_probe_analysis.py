@@ -28,6 +28,7 @@ from cos_interp.interp import HookedVideoPipeline
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.files import read_sealed_json, sealed_json
 from cos_interp.probes.targets import resolve
+from cos_interp.probes.use import mean_ablation
 from cos_interp.tasks import TASKS, grid
 from cos_interp.tasks.video import encode_mp4, read_mp4
 
@@ -223,9 +224,6 @@ class Planted:
     def __init__(self, direction: np.ndarray):
         self.direction = direction
 
-    def basis(self) -> np.ndarray:
-        return self.direction[None]
-
     def predict(self, X: np.ndarray) -> np.ndarray:
         return (X @ self.direction > 0).astype(int)
 
@@ -246,7 +244,9 @@ def test_an_exchange_between_runs_and_its_placebo(organism, recorded):
     rng = np.random.default_rng(0)
     direction = rng.normal(size=128) / np.sqrt(128)
     direction /= np.linalg.norm(direction)
-    reader = Reader(target, name, {k: Planted(direction) for k in range(4)}, rng.normal(size=(300, 128)))
+    along = mean_ablation(direction[None], np.zeros(128))
+    planted = {k: Planted(direction) for k in range(4)}
+    reader = Reader(target, name, planted, dict.fromkeys(planted, along), rng.normal(size=(300, 128)))
     rows = list(edited(organism, config, reader, exchange, seed=0))
     assert [(r["edit"], r["dose"]) for r in rows] == [("none", 0.0), ("own", 1.0), ("random", 1.0)]
     assert rows[0]["moved"] == rows[0]["effect"] == 0 and rows[0]["outcome"] == "target" and rows[1]["moved"] > 0
@@ -266,7 +266,7 @@ def test_told_is_the_share_of_tokens_that_are_right_in_both_runs(organism, recor
     _, pair = recorded
     target, name = resolve(["on_path"])[0], "blocks.4.hook_resid_post"
     exchange = exchanged(organism, target, pair)
-    reader = Reader(target, name, {k: Planted(np.eye(128)[k]) for k in range(4)}, np.zeros((2, 128)))
+    reader = Reader(target, name, {k: Planted(np.eye(128)[k]) for k in range(4)}, {}, np.zeros((2, 128)))
     by_hand = []
     for step in steps_of_span(4):
         both = True

@@ -40,7 +40,6 @@ from cos_interp.probes.use import (
     is_it_used,
     leace,
     matched_control,
-    matched_directions,
     mean_ablation,
     random_erasure,
     steer,
@@ -350,28 +349,30 @@ def test_erasing_leaves_nothing_to_read_and_the_control_has_the_same_dose():
 def test_an_exchange_gives_some_tokens_the_other_runs_coordinates_and_its_control_moves_them_as_far():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(4000, 8)) * np.array([5, 3, 2, 1.5, 1, 0.8, 0.5, 0.1])
-    basis = np.linalg.qr(rng.normal(size=(8, 2)))[0].T
-    random = matched_directions(X, basis, seed=3)
-    np.testing.assert_allclose(random @ np.concatenate([basis, random]).T, np.eye(4)[2:], atol=1e-9)
-    np.testing.assert_allclose((X @ random.T).var(0), (X @ basis.T).var(0), rtol=0.25)  # along them the data vary as much
-    assert not np.allclose(random, matched_directions(X, basis, seed=4))
+    y = (X[:, 0] + X[:, 6] > 0).astype(int) + (X[:, 1] > 1)
+    along, like = leace(X, y), random_erasure(X, 2, seed=3)
+    assert along.rank == 2 and not np.allclose(like.reads, random_erasure(X, 2, seed=4).reads)
     act, given = (torch.from_numpy(rng.normal(size=(1, 2, 2, 2, 8))) for _ in range(2))
     tokens = torch.zeros(2, 2, 2, dtype=torch.bool)
     tokens[1, 0] = True
-    edit, axes = interchange(torch.from_numpy(basis), given, tokens), torch.from_numpy(basis)
+    edit, reads = interchange(along, given, tokens), torch.from_numpy(along.reads)
     made = edit(act, None)
     assert torch.equal(made[0][~tokens], act[0][~tokens])
-    assert torch.allclose((made @ axes.T)[0][tokens], (given @ axes.T)[0][tokens])
-    rest = torch.eye(8, dtype=torch.float64) - axes.T @ axes
+    assert torch.allclose((made @ reads.T)[0][tokens], (given @ reads.T)[0][tokens])  # what is read is the other's
+    best = np.linalg.lstsq(np.c_[X, np.ones(len(X))], np.eye(3)[y], rcond=None)[0][:-1].T  # a probe by least squares reads it
+    assert torch.allclose((made @ torch.from_numpy(best).T)[0][tokens], (given @ torch.from_numpy(best).T)[0][tokens])
+    writes = torch.from_numpy(
+        np.linalg.svd(np.cov(X.T, np.eye(3)[y].T)[:8, 8:])[0][:, :2]
+    )  # along the differences of class means
+    rest = torch.eye(8, dtype=torch.float64) - writes @ writes.T
     assert torch.allclose(made @ rest, act @ rest)
-    assert torch.allclose(interchange(axes, act, tokens)(act, None), act)  # a run as its own donor
-    twice = interchange(axes, given, tokens, 2.0)(act, None)
+    assert torch.allclose(interchange(along, act, tokens)(act, None), act)  # a run as its own donor
+    twice = interchange(along, given, tokens, 2.0)(act, None)
     assert torch.allclose(twice - act, 2 * (made - act))
-    control = matched_control(edit, interchange(torch.from_numpy(random), given, tokens))(act, None)
+    control = matched_control(edit, interchange(like, given, tokens))(act, None)
     assert torch.allclose((control - act).norm(dim=-1), (made - act).norm(dim=-1))
-    assert torch.allclose(((control - act) @ axes.T), torch.zeros(1, 2, 2, 2, 2, dtype=torch.float64), atol=1e-9)
-    with pytest.raises(ProbeError, match="no room"):
-        matched_directions(X, np.eye(8)[:5])
+    away = torch.from_numpy(like.writes)
+    assert torch.allclose(((control - act) @ (torch.eye(8).double() - torch.linalg.pinv(away) @ away)), 0 * act, atol=1e-9)
 
 
 def test_with_few_rows_erasing_whitens_by_a_shrunken_covariance():
