@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from cos_interp.analyses.driver.entry import Entry
-from cos_interp.analyses.driver.facts import RunFacts
+from cos_interp.analyses.driver.facts import RunFacts, Showing
 from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import SuiteConfig
 from cos_interp.analyses.kit.kinds import Mode, known_dose
@@ -28,7 +28,7 @@ class PropagationConfig(SuiteConfig):
         return self
 
 
-class PropagationFacts(RunFacts):
+class PropagationFacts(RunFacts, Showing):
     """``scheduler``: the name of its class; ``handoff``: the first step of another expert than before it, if there is one."""
 
     scheduler: str

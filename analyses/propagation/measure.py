@@ -5,15 +5,16 @@ The undisturbed run goes along as row 0 of every batch, so that layer states are
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from cos_interp.analyses.driver.experiment import Unit, each_unit
+from cos_interp.analyses.driver.kept import Clip, kept
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit import cka, perturb
-from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps, each_problem, fits, generate, needs_flow
+from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps, each_problem, fits, generate, needs_flow, spread
 from cos_interp.analyses.propagation import PropagationConfig, PropagationFacts
 from cos_interp.interp.batch import chunks, joined
 from cos_interp.interp.model import HookedVideoPipeline
@@ -97,18 +98,37 @@ def measure(model: HookedVideoPipeline, config: PropagationConfig, problem: Prob
     states = disturbed_states(model, config, problem, run)
     call = arguments(model, config, problem)
     rows: list[Row] = []
+    finals: dict[int, Tensor] = {}
     for part in chunks(list(states), config.batch):
         comparison = Comparison({step: states[step] for step in part}, layers_of(model, config))
         batch = model.run_with_hooks(fwd_hooks=comparison.hooks(), **joined([call] * (1 + len(part))))
         rows += comparison.rows + final_rows(run, batch.latents, comparison.states)
+        finals |= dict(zip(part, batch.latents[1:].split(1), strict=True))
     for row in rows:
         row["disturbed_sigma"] = run.sigmas[row["disturbed"]]
+    tensors, about = kept(videos(model, problem, run, finals, rows))
     facts = PropagationFacts(
         sigmas=tuple(run.sigmas), prompt=problem.call["prompt"], scheduler=type(model.pipe.scheduler).__name__,
-        handoff=handoff(run),
+        handoff=handoff(run), **about,
     )  # fmt: skip
-    kept = noise_kept(run)
-    return Unit([{**problem.facts, "noise_kept": kept, **row} for row in rows], {}, facts)
+    left = noise_kept(run)
+    return Unit([{**problem.facts, "noise_kept": left, **row} for row in rows], tensors, facts)
+
+
+def shown_steps(steps: Sequence[int]) -> list[int]:
+    """The disturbed steps whose videos are shown: of many some spread ones."""
+    return [steps[k] for k in spread(len(steps))]
+
+
+def videos(model: HookedVideoPipeline, problem: Problem, run: Run, finals: dict[int, Tensor], rows: Sequence[Row]) -> list[Clip]:
+    """For the page, of the first items of a task: some of the disturbed runs' videos with what is said of their final latent,
+    then the undisturbed one."""
+    undisturbed = run.decode()[0]
+    if not problem.kept(undisturbed.nbytes):
+        return []
+    ends = {row["disturbed"]: k for k, row in enumerate(rows) if row["tensor"] == "x_t" and row["step"] == run.steps}
+    clips = [(f"disturbed at step {k}", ends[k], model.decode(finals[k])[0]) for k in shown_steps(list(finals))]
+    return [*clips, ("undisturbed", None, undisturbed)]
 
 
 def noise_kept(run: Run) -> float:

@@ -12,6 +12,7 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import DIFFERENCE, Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding
+from cos_interp.analyses.driver.kept import kept_clips
 from cos_interp.analyses.driver.statistics import curve
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.propagation import PropagationConfig, PropagationFacts
@@ -24,6 +25,11 @@ PEAK_SIGMA = (
 NOISY = 0.5  # sigma from which on x_t is mostly noise: below, the clean estimate comes to be x_t itself, and reacts to all of it
 EARLY = 0.4  # share of the steps
 KEPT = 0.5  # share of the first noise in the final latent, from which on a run does not denoise
+SAID = {"disturbed at sigma": "disturbed_sigma", "1 - CKA of the final latents": "debiased"}
+VIDEOS = (
+    "The undisturbed video of an item, and those of runs that were disturbed at one step and then went on by themselves: what "
+    "the later steps repaired, and what they did not."
+)
 QUESTION = (
     "A disturbance at step s: how far are the later states from those of the undisturbed run? 1 - CKA is 0 for no effect and 1 "
     "for states that share nothing. The sensitivity of a step is the mean over all states after it."
@@ -111,6 +117,9 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         _matrices("Dissimilarity of later estimates and layers, on their own scale", rows, tensors[1:], sigmas, None),
         _curves(rows, tensors, sigmas),
         pages.Section("Peaks", caption="Of the mean over items.", table=peak_table(rows, tensors)),
+        pages.Section(
+            "Videos", caption=VIDEOS, reels=[one.reel(say=SAID, along="disturbed step") for one in kept_clips(result, store)]
+        ),
     ]
     title = "Propagation of a disturbance"
     return pages.build(

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from players import players
 from support import hooked_tiny
 
 from cos_interp.analyses.driver import twins
@@ -20,7 +21,7 @@ from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit import cka
 from cos_interp.analyses.kit.problems import arguments, problems
 from cos_interp.analyses.propagation import PropagationConfig, PropagationFacts
-from cos_interp.analyses.propagation.measure import handoff, measure, noise_kept
+from cos_interp.analyses.propagation.measure import disturbed_states, handoff, measure, noise_kept
 from cos_interp.analyses.propagation.report import PEAK_SIGMA, above_the_rest, by_item, findings, left_shares, per_displacement
 from cos_interp.interp import InterpError
 
@@ -205,6 +206,23 @@ def test_a_run_on_the_organism(organism, tmp_path):
     at_once = rows[(rows.tensor == "x_t") & (rows.step == 0)]
     assert (at_once.debiased > 0.8).all()  # at sigma 1 renoise is another noise: nothing is shared
     assert len(report.data["findings"]) == 2 and "layer 7" in report.html
+
+
+def test_the_shown_videos_are_those_of_the_disturbed_runs(organism, tmp_path):
+    """Each again by a hook of its own that puts the disturbed state in, and the undisturbed one last."""
+    config = PropagationConfig(items=1, num_inference_steps=3, tasks=("maze",), layers=(), batch=2)
+    _, report = run_and_report(load("propagation"), config, tmp_path / "run", model=organism, workers=1)
+    (problem,) = problems(config)
+    call = arguments(organism, config, problem)
+    run = organism.run(**call)
+    clips = list(RunStore(tmp_path / "run").tensors("maze-000")["frames"].numpy())
+    for step, state in disturbed_states(organism, config, problem, run).items():
+        put_in = lambda act, hook, state=state: state
+        again = organism.run_with_hooks(fwd_hooks=[(f"hook_x_t @ step={step}", put_in)], **call)
+        assert np.abs(again.decode()[0].astype(int) - clips[step]).max() <= 1  # one of a batch of another size
+    assert np.array_equal(run.decode()[0], clips[-1]) and len(clips) == 4
+    shown = players(report.html)["maze-000"]
+    assert [row["name"] for row in shown["rows"]] == [*(f"disturbed at step {k}" for k in range(3)), "undisturbed"]
 
 
 def test_layers_that_do_not_exist_are_refused(organism, tmp_path):
