@@ -31,7 +31,11 @@ class Maps:
 
     @classmethod
     def of(cls, tables: Sequence[tuple[str, pd.DataFrame]], x: str, y: str, panel: str, **scale: Any) -> Self:
-        """From tables: rows are y, columns x."""
+        """From tables: rows are y, columns x. ValueError for two rows or columns of one name, which would be one on the page."""
+        for title, table in tables:
+            if not (table.index.is_unique and table.columns.is_unique):
+                named = f"rows {list(table.index)} and columns {list(table.columns)}"
+                raise ValueError(f"{title}: {named} must each have names of their own")
         rows = [
             {panel: title, y: index, x: column, VALUE: table.iat[i, j]}
             for title, table in tables for i, index in enumerate(table.index) for j, column in enumerate(table.columns)

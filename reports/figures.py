@@ -175,6 +175,16 @@ def _draw(axis: Axes, panel: Panel) -> None:
         axis.legend(fontsize=6.5, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))  # never over a curve
 
 
+def thinned(labels: Sequence[str], most: int = 14) -> list[str]:
+    """Labels of which so many stay that they do not run into each other; the last one does, and its neighbour does not.
+
+    >>> thinned(["0", "1", "2", "3", "4", "end"], most=4)
+    ['0', '', '2', '', '', 'end']
+    """
+    every, last = -(-len(labels) // most), len(labels) - 1
+    return [label if k == last or (k % every == 0 and k + every <= last) else "" for k, label in enumerate(labels)]
+
+
 def matrix_maps(
     maps: Sequence[tuple[str, pd.DataFrame]], xlabel: str, ylabel: str, label: str,
     bounds: tuple[float, float] | None = None, diverging: bool = False, columns: int = 3, panel: str = "map",
@@ -191,7 +201,8 @@ def matrix_maps(
     with matplotlib.rc_context(style()):
         figure, axes = subplots(len(maps), columns, 3.9, 3.1)
         for axis, (title, table) in zip(axes, maps, strict=True):
-            sns.heatmap(table.astype(float), ax=axis, cbar=False, xticklabels=True, yticklabels=True, **scale)
+            labels = thinned([str(column) for column in table.columns])
+            sns.heatmap(table.astype(float), ax=axis, cbar=False, xticklabels=labels, yticklabels=True, **scale)
             axis.set_title(title)
             axis.set_xlabel(xlabel)
             axis.set_ylabel(ylabel if _is_left(axis) else "")

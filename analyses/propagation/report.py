@@ -151,13 +151,12 @@ def _matrices(
     title: str, rows: pd.DataFrame, tensors: list, sigmas: list[float], bounds: tuple[float, float] | None
 ) -> pages.Section:
     last = rows.step.max()
-    label = {k: "end" if k == last else str(k) if k % 2 == 0 and k < last - 1 else "" for k in range(last + 1)}
     maps = []
     for name, tensor, layer in tensors:
         part = rows[(rows.tensor == tensor) & (rows.layer.isna() if layer is None else rows.layer == layer)]
         table = part.pivot_table("value", "disturbed", "step", sort=True)
         table.index = [f"{k}  {sigmas[k]:.2f}" for k in table.index]
-        table.columns = [label[k] for k in table.columns]
+        table.columns = ["end" if k == last else str(k) for k in table.columns]
         maps.append((name, table))
     figure = matrix_maps(maps, "later step", "disturbed step, sigma", "1 - CKA", bounds)
     caption = "Mean over items. 'end' is the final latent. Cells before the disturbance are empty: nothing differs there."

@@ -220,7 +220,6 @@ def _maps(rows: pd.DataFrame, dose: float, sigmas: list[float], judged: bool, re
     never = rows[rows.kind == "never corrected"]
     out = []
     last = len(sigmas) - 1
-    ends = {k: "end" if k == last else str(k) if k % 2 == 0 and k < last - 1 else "" for k in range(last + 1)}
     named = {"right": "the right answer" if judged else "nearer to the undisturbed run", "foreign": "the injected answer"}
     for value, name in named.items():
         maps, told = [], []
@@ -229,7 +228,7 @@ def _maps(rows: pd.DataFrame, dose: float, sigmas: list[float], judged: bool, re
                 continue
             table = runs.assign(value=runs[value].astype(float)).pivot_table("value", "injected", "step")
             table.index = [f"{int(k)}  {sigmas[int(k)]:.2f}" for k in table.index]
-            table.columns = [ends[int(k)] for k in table]
+            table.columns = ["end" if k == last else str(int(k)) for k in table]
             maps.append((DONORS[donor], table))
             told.append(_cells(runs, value, donor, never[never.donor == donor], reels))
         if maps:

@@ -56,7 +56,13 @@ def refuse_untraceable(name: str, transformer: nn.Module, modules: Sequence[tupl
 def wrapped(known: Sequence[tuple[str, nn.Module]], modules: Sequence[tuple[str, nn.Module]]) -> bool:
     """Whether a wrapping made when a transformer had the modules ``known`` sees every one that it has now."""
     same = len(known) == len(modules) and all(one is other for (_, one), (_, other) in zip(known, modules, strict=True))
-    return same and all(isinstance(_innermost(module), Controller) for _, module in modules)
+    return same and all(_held(module) for _, module in modules)
+
+
+def _held(module: nn.Module) -> bool:
+    """Whether nnsight's place is the one that it made last: a forward that was replaced and put back brings an older one."""
+    forward = _innermost(module)
+    return isinstance(forward, Controller) and forward.state is module.__dict__.get(STATE)
 
 
 def wrap(transformer: nn.Module) -> Traced:
@@ -82,6 +88,7 @@ def _put_back(module: nn.Module) -> None:
     state, forward = module.__dict__.get(STATE), module.__dict__.get("forward")
     own = inspect.ismethod(forward) and forward.__func__ is type(module).forward
     if isinstance(forward, Controller):
+        module.__dict__[STATE] = forward.state
         return
     if state is not None and ("_hf_hook" in module.__dict__ or forward is None or own):
         module.__dict__["forward"] = Controller(module, state)

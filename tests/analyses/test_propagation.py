@@ -186,7 +186,7 @@ def test_a_model_that_forgets_x_t_shows_nothing_in_its_estimates(prompts, monkey
     def forward(hidden_states, timestep, **kwargs):
         return ((hidden_states - target.to(hidden_states)) / (timestep.view(-1, 1, 1, 1, 1) / 1000),)
 
-    monkeypatch.setattr(model.engines["transformer"].module, "forward", forward)
+    monkeypatch.setitem(model.engines["transformer"].module.__dict__, "forward", forward)
     config = PropagationConfig(prompts=prompts, num_inference_steps=4, layers=())
     rows = pd.DataFrame(measure(model, config, problems(config)[0]).rows)
     x_t = rows[(rows.tensor == "x_t") & (rows.step == rows.disturbed)]

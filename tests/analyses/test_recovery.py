@@ -77,7 +77,7 @@ def planted(organism, monkeypatch, sticky_from: int):
     base = organism.run(**problem.call, seed=problem.seed, num_inference_steps=4)
     known, order = base.prompt_embeds[0], base.timesteps
 
-    monkeypatch.setattr(organism.engines["transformer"].module, "forward", forward)
+    monkeypatch.setitem(organism.engines["transformer"].module.__dict__, "forward", forward)  # undone, nothing is left
     return config, (problem, None)
 
 

@@ -275,6 +275,25 @@ def test_compiled_and_replaced_transformers_are_refused():
         model.run(**call)
 
 
+@pytest.mark.parametrize("path", ["", "blocks.1"])
+def test_a_forward_that_was_replaced_for_a_while_and_put_back_is_traced_again(path):
+    pipe = tiny.build("wan2.1")
+    model, call = HookedVideoPipeline.from_pipeline(pipe), tiny.call("wan2.1", steps=2)
+    module = pipe.transformer.get_submodule(path)
+    names = ["blocks.0.hook_resid_post", "blocks.1.hook_resid_post"]
+    run, cache = model.run_with_cache(names=names, seed=0, **call)
+    before = module.forward
+    module.forward = lambda *args, **kwargs: before(*args, **kwargs)
+    assert torch.equal(model.run(seed=0, **call).latents, run.latents)
+    if path:  # somebody else's forward of a block is traced as well
+        again = model.run_with_cache(names=names, seed=0, **call)[1]
+        assert all(torch.equal(again[name, 1, "cond"], cache[name, 1, "cond"]) for name in names)
+    module.forward = before
+    later, again = model.run_with_cache(names=names, seed=0, **call)
+    assert torch.equal(later.latents, run.latents)
+    assert all(torch.equal(again[name, 1, "cond"], cache[name, 1, "cond"]) for name in names)
+
+
 def test_other_attention_backends_are_refused_where_attention_is_asked():
     pipe = tiny.build("wan2.1")
     model, call = HookedVideoPipeline.from_pipeline(pipe), tiny.call("wan2.1", steps=2)

@@ -262,3 +262,13 @@ def test_points_know_their_places_clips_and_colours():
         [("one", table)], "size", "size", about.assign(size=[1.0, 3.0, 2.0]), ("run",), categorical=False
     ).shown.data({})
     assert scaled["paint"] == [0, 32, 16] and scaled["legend"] == ["1", "3"] and scaled["scale"]
+
+
+def test_columns_of_one_name_are_refused_and_many_labels_are_thinned():
+    """Two columns without a label would be one on the page, and its cells the last one's."""
+    table = pd.DataFrame(np.arange(6.0).reshape(2, 3), columns=["0", "", ""])
+    with pytest.raises(ValueError, match="names of their own"):
+        figures.matrix_maps([("map", table)], "x", "y", "z")
+    wide = pd.DataFrame(np.zeros((1, 40)), columns=[str(k) for k in range(40)])
+    drawn = figures.matrix_maps([("map", wide)], "x", "y", "z")
+    assert len(drawn.table) == 40 and drawn.count("<!-- 39 -->") == 1 and "<!-- 1 -->" not in drawn
