@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import Field, field_validator
 
 from cos_interp.analyses.driver.entry import Entry
-from cos_interp.analyses.driver.facts import Facts
+from cos_interp.analyses.driver.facts import Facts, Showing
 from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import SuiteConfig
 from cos_interp.interp.limits import MOST_STEPS
 
 Method = Literal["cache", "skip", "round"]
 Call = tuple[int, int, str]  # a block's call: step, layer, branch
+DECIDES = 0.25  # of all block calls: the saving nearest to it is judged
+
+
+def judged(savings: Iterable[float]) -> float:
+    """The saving that is judged, of those that were tried.
+
+    >>> judged((0.125, 0.3, 0.5))
+    0.3
+    """
+    return min(savings, key=lambda saving: abs(saving - DECIDES))
 
 
 class AccelerationConfig(SuiteConfig):
@@ -53,6 +64,12 @@ class ScheduleFacts(Facts):
     branches: tuple[str, ...]
 
 
+class TestedFacts(Showing):
+    """Of an item of the test. ``prompt``: what the model was told."""
+
+    prompt: str
+
+
 ENTRY = Entry(
     "acceleration",
     AccelerationConfig,
@@ -62,7 +79,7 @@ ENTRY = Entry(
         "cos analyze acceleration --tasks maze --items 40 --num-steps 20 --bands 5 --methods cache --out runs/cache",
     ),
     seconds=280,
-    facts=(ScheduleFacts,),
+    facts=(ScheduleFacts, TestedFacts),
     compared=(
         Measured("Distance when a block is taken from an earlier step", "distance", ("layer",), {"method": "cache"}, ("band",)),
     ),

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import pandas as pd
 
+from cos_interp.analyses.acceleration import judged
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import DIFFERENCE, Mean, Share
 from cos_interp.analyses.driver.findings import Finding
 
-DECIDES = 0.25  # of all block calls: the saving nearest to it is judged
 ROOM = 0.1  # of the answers: less lost leaves nothing to gain
 
 
 def deciding(rows: pd.DataFrame) -> pd.DataFrame:
     """The tests at the saving that is judged."""
     tests = rows[rows.stage == "test"]
-    savings = sorted(tests.saving.unique(), key=lambda saving: abs(saving - DECIDES))
-    return tests[tests.saving == savings[0]] if savings else tests
+    return tests[tests.saving == judged(tests.saving.unique())] if len(tests) else tests
 
 
 def by_kind(tests: pd.DataFrame, value: str) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cos_interp.analyses.acceleration import AccelerationConfig
-from cos_interp.analyses.acceleration.measure import cells_of, pieces
+from cos_interp.analyses.acceleration.measure import SHOWN, cells_of, pieces
 from cos_interp.analyses.acceleration.saving import PRE
 from cos_interp.analyses.driver.outlook import Outlook, Use
 from cos_interp.interp.batch import chunks
@@ -18,17 +18,19 @@ def foresee(config: AccelerationConfig, outlook: Outlook) -> list[Use]:
     count = {stage: sum(piece.stage == stage for piece in asked) for stage in ("map", "test")}
     mapped = len(config.methods) * len(cells_of(config, outlook.model.layers, outlook.run().branches))
     tested = len(config.savings) * (CONTROLS + config.draws)
+    clip = outlook.shape.clip_bytes
+    shown = (1 + len(SHOWN)) * sum(p.stage == "test" and p.problem is not None and p.problem.kept(clip) for p in asked)
     judged = any(piece.problem.judged for piece in asked if piece.problem is not None)
     streams = [name for name in outlook.model.hook_names if PRE in name]
 
-    def rows(what: str, each: int, stage: str) -> Use:
+    def rows(what: str, each: int, stage: str, disk: int = 0) -> Use:
         together = min(config.batch, 1 + each)
         held = 2 * together * outlook.kept(streams, (0,))  # what a block read, and the update that was computed last
         blocks = count[stage] * (each + len(list(chunks(range(each), config.batch - 1)))) * outlook.blocks()
-        return Use(what, blocks=blocks, rows=together, held=held, decoded=int(judged))
+        return Use(what, blocks=blocks, rows=together, held=held, decoded=int(judged), disk=disk)
 
     return [
         Use("runs as they are", count["map"]),
         rows(f"runs with a cell saved, {count['map'] * mapped:,} rows", mapped, "map"),
-        rows(f"runs by a schedule, {count['test'] * tested:,} rows", tested, "test"),
+        rows(f"runs by a schedule, {count['test'] * tested:,} rows", tested, "test", shown * clip),
     ]

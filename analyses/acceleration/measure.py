@@ -9,21 +9,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from cos_interp.analyses.acceleration import AccelerationConfig, Method, ScheduleFacts
+from cos_interp.analyses.acceleration import AccelerationConfig, Method, ScheduleFacts, TestedFacts, judged
 from cos_interp.analyses.acceleration.saving import Plan, saved_runs
 from cos_interp.analyses.acceleration.schedules import Cell, budget, cells, chosen, random, uniform
 from cos_interp.analyses.driver.experiment import Unit, from_others
 from cos_interp.analyses.driver.facts import RunFacts
+from cos_interp.analyses.driver.kept import Clip, kept
 from cos_interp.analyses.driver.statistics import distance
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit import choice
 from cos_interp.analyses.kit.choice import SCHEDULE, Piece, choosing
-from cos_interp.analyses.kit.problems import Problem, arguments, fits, judge_latents, problems
+from cos_interp.analyses.kit.problems import Problem, arguments, fits, judge, problems
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
 
 STAGE = "map"  # of the problems that choose
+AS_IT_IS = "as it is"
+SHOWN = {"chosen": "chosen", "uniform": "whole steps, evenly spread", "random 0": "random calls"}  # schedules, in words
 pieces, needs = partial(choice.pieces, stage=STAGE), partial(choice.needs, stage=STAGE)
 
 
@@ -64,7 +67,7 @@ def _mapped(model: HookedVideoPipeline, config: AccelerationConfig, store: RunSt
         for (m, cell), plan in zip(found, plans, strict=True)
     ]  # fmt: skip
     facts = RunFacts(sigmas=tuple(run.sigmas), prompt=problem.call["prompt"])
-    return Unit(_held_against(model, config, problem, plans, columns), facts=facts)
+    return Unit(_held_against(model, config, problem, plans, columns)[0], facts=facts)
 
 
 def _chosen(model: HookedVideoPipeline, config: AccelerationConfig, store: RunStore) -> ScheduleFacts:
@@ -97,25 +100,36 @@ def _tested(model: HookedVideoPipeline, config: AccelerationConfig, store: RunSt
         for name, some in named.items():
             plans.append(Plan(config.by, frozenset(some), config.bits))
             columns.append({"stage": "test", "method": config.by, "schedule": name, "saving": saving, "calls": len(some)})
-    return Unit(_held_against(model, config, problem, plans, columns))
+    saving = judged(facts.chosen)
+    shown = [SHOWN.get(column["schedule"]) if column["saving"] == saving else None for column in columns]
+    rows, clips = _held_against(model, config, problem, plans, columns, shown)
+    tensors, about = kept(clips)
+    return Unit(rows, tensors, TestedFacts(prompt=problem.call["prompt"], **about))
 
 
 def _held_against(
-    model: HookedVideoPipeline, config: AccelerationConfig, problem: Problem, plans: Sequence[Plan], columns: Sequence[Row]
-) -> list[Row]:
-    """Rows with what was measured of each plan: ``distance`` of the final latent from the run's own, whose answer it gives."""
-    call = arguments(model, config, problem)
-    found = saved_runs(model, call, plans, config.batch)
-    told = [judge_latents(model, problem, latent) for latent in found.split(1)]
-    own = told[0]
-    rows = []
-    for column, latent, verdict in zip(columns, found[1:].split(1), told[1:], strict=True):
+    model: HookedVideoPipeline, config: AccelerationConfig, problem: Problem, plans: Sequence[Plan], columns: Sequence[Row],
+    shown: Sequence[str | None] = (),
+) -> tuple[list[Row], list[Clip]]:  # fmt: skip
+    """Rows with what was measured of each plan: ``distance`` of the final latent from the run's own, whose answer it gives; and
+    the clips of the run and of the plans that ``shown`` has words for, of the first items of a task."""
+    found = saved_runs(model, arguments(model, config, problem), plans, config.batch)
+    as_it_is = model.decode(found[:1])[0] if problem.judged or shown else None
+    own = None if as_it_is is None else judge(problem, as_it_is)
+    clips: list[Clip] = [] if as_it_is is None or not shown else [(AS_IT_IS, None, as_it_is)]
+    keeps = bool(clips) and problem.kept(clips[0][2].nbytes)
+    rows: list[Row] = []
+    for column, name, latent in zip(columns, shown or [None] * len(columns), found[1:].split(1), strict=True):
+        frames = model.decode(latent)[0] if problem.judged or (keeps and name) else None
+        if frames is not None and name is not None:
+            clips.append((name, len(rows), frames))
+        verdict = None if frames is None else judge(problem, frames)
         row = {**problem.facts, **column, "distance": distance(latent, found[:1]), "kept": None, "solved": None}
         if own is not None and verdict is not None:
             row |= {"solved": float(verdict.solved), "solved_plain": float(own.solved)}
             row |= {"kept": float((verdict.status, verdict.answer) == (own.status, own.answer)) if own.solved else None}
         rows.append(row)
-    return rows
+    return rows, clips if keeps else []
 
 
 work = from_others(_made)

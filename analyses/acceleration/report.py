@@ -7,16 +7,18 @@ from dataclasses import replace
 
 import pandas as pd
 
-from cos_interp.analyses.acceleration import AccelerationConfig, ScheduleFacts
+from cos_interp.analyses.acceleration import AccelerationConfig, ScheduleFacts, TestedFacts, judged
 from cos_interp.analyses.acceleration.exported import as_json
-from cos_interp.analyses.acceleration.findings import DECIDES, findings
+from cos_interp.analyses.acceleration.findings import findings
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Number
+from cos_interp.analyses.driver.kept import kept_clips
 from cos_interp.analyses.driver.statistics import by_item
 from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.kit.choice import tested
 from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
 
 QUESTION = (
@@ -27,17 +29,20 @@ QUESTION = (
 )
 SOURCE = "this project"
 KEPT = "answers kept"
+SAID = {"distance of the final latent": "distance", "block calls saved": "calls"}
+VIDEOS = "Items of the test: the run as it is, and what is left of it when the judged share of its block calls is saved."
 
 
 def report(result: AnalysisResult[AccelerationConfig], store: RunStore) -> Report:
     rows, config = result.rows, result.config
     facts = result.first(ScheduleFacts)
-    saving = min(facts.chosen, key=lambda share: abs(share - DECIDES))
-    calls = facts.chosen[saving]
+    calls = facts.chosen[judged(facts.chosen)]
     share = len(calls) / (facts.steps * facts.layers * len(facts.branches))
     schedule = as_json(calls, config.by, facts.steps, facts.branches, share)
     notes = [f"Schedule (media/schedule.json): {json.dumps(schedule)}"]
     sections = [_tests(rows), *(_map(rows, method, value) for method in config.methods for value in _values(rows)), _cells(rows)]
+    reels = [tested(one).reel(say=SAID) for one in kept_clips(result, store, TestedFacts)]
+    sections.append(pages.Section("Videos", caption=VIDEOS, reels=reels))
     made = pages.build(result, "Acceleration", QUESTION, SOURCE, findings(result), sections, notes, ("cause",))
     media = {**made.media, "schedule.json": (json.dumps(schedule, indent=1) + "\n").encode()}
     return replace(made, data={**made.data, "schedule": schedule}, media=media)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from cos_interp.analyses.driver.kept import Kept, right
 from cos_interp.analyses.driver.settings import SuiteConfig
 from cos_interp.analyses.kit.problems import Problem, problems
 
@@ -40,6 +41,11 @@ def needs(config: SuiteConfig, piece: Piece, stage: str) -> Sequence[str]:
     if piece.stage == TEST:
         return [SCHEDULE]
     return [] if piece.stage == stage else [other.name for other in choosing(config, stage)]
+
+
+def tested(one: Kept) -> Kept:
+    """The clips of a tested problem under the problem's name, as findings and figures name it."""
+    return replace(right(one), unit=one.unit.removeprefix(f"{TEST}-"))
 
 
 def _chooses(problem: Problem) -> bool:

@@ -11,9 +11,10 @@ from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
-from cos_interp.analyses.driver.kept import kept_clips, right
+from cos_interp.analyses.driver.kept import kept_clips
 from cos_interp.analyses.driver.statistics import by_item
 from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.kit.choice import tested
 from cos_interp.analyses.step_budget import ScheduleFacts, StepBudgetConfig, WayFacts
 from cos_interp.analyses.step_budget.allocations import OWN
 from cos_interp.analyses.step_budget.exported import as_json
@@ -67,7 +68,7 @@ def _table(rows: pd.DataFrame, stage: str) -> pages.Section:
 
 def _videos(result: AnalysisResult[StepBudgetConfig], store: RunStore) -> list[pages.Section]:
     """One item's videos by the scheduler's own levels, the chosen and random ones."""
-    reels = [right(one).reel(say={"distance from a fine run": "distance"}) for one in kept_clips(result, store, WayFacts)]
+    reels = [tested(one).reel(say={"distance from a fine run": "distance"}) for one in kept_clips(result, store, WayFacts)]
     return (
         [pages.Section("Videos", caption="The same noise in as many steps, at other noise levels.", reels=reels)] if reels else []
     )

@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers import TaylorSeerCacheConfig
 from diffusers.hooks import apply_taylorseer_cache
+from players import players
 from pydantic import ValidationError
 
 from cos_interp.analyses.acceleration import AccelerationConfig
@@ -21,6 +22,8 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import run_and_report
 from cos_interp.analyses.driver.findings import Number
 from cos_interp.analyses.driver.registry import load
+from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.kit.problems import arguments, problems
 from cos_interp.interp.batch import joined
 from cos_interp.interp.errors import InterpError
 from tests.support import build_tiny, hooked_tiny, tiny_call
@@ -174,6 +177,12 @@ def test_a_planted_layer_is_found_and_spared(tmp_path):
     assert set(tested.problem).isdisjoint(mapped.problem) and tested.problem.nunique() == 2
     assert json.loads((tmp_path / "run" / "media" / "schedule.json").read_text()) == json.loads(json.dumps(schedule))
     assert {f["verdict"] for f in report.data["findings"]} == {"not testable"}  # two prompts, no verifier
+    shown = players(report.html)["prompt-001"]["rows"]
+    assert [row["name"] for row in shown] == ["as it is", "chosen", "whole steps, evenly spread", "random calls"]
+    frames = RunStore(tmp_path / "run").tensors("test-prompt-001")["frames"].numpy()
+    plain = model.run(**arguments(model, config, problems(config)[1])).decode()[0]
+    assert np.abs(frames[0].astype(int) - plain).max() <= 1 and np.abs(frames[1].astype(int) - plain).max() <= 1
+    assert np.abs(frames[2].astype(int) - plain).max() > 1  # whole steps also leave out the layer that does all
 
 
 def test_bad_settings_are_refused(tmp_path):
