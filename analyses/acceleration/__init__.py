@@ -30,7 +30,7 @@ def judged(savings: Iterable[float]) -> float:
 class AccelerationConfig(SuiteConfig):
     """A map of what each call of a block is needed for, and a schedule made of it."""
 
-    items: int = Field(12, ge=2, le=125, description="Items of cos-500 of each task; half of them choose. 125 are all.")
+    items: int = Field(16, ge=2, le=125, description="Items of cos-500 of each task; half of them choose. 125 are all.")
     num_inference_steps: int = Field(10, ge=4, le=MOST_STEPS, description="Denoising steps of every run.")
     methods: tuple[Method, ...] = Field(
         ("cache", "skip", "round"), min_length=1, description="cache: from an earlier step; skip: nothing; round: in few bits."

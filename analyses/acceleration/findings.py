@@ -8,6 +8,7 @@ from cos_interp.analyses.acceleration import judged
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import DIFFERENCE, Mean, Share
 from cos_interp.analyses.driver.findings import Finding
+from cos_interp.analyses.driver.statistics import relative
 
 ROOM = 0.1  # of the answers: less lost leaves nothing to gain
 
@@ -45,10 +46,11 @@ def _nearer(result: AnalysisResult, tests: pd.DataFrame) -> Finding:
     if table.empty:
         return result.judge("acceleration.schedule", Mean([]), "no schedule was tested", Mean([]).number())
     control = str(table[["uniform", "random"]].mean().idxmin())
-    nearer = Mean(1 - table.chosen / table[control])
+    nearer = Mean(relative(table[control], table.chosen), bounds=DIFFERENCE)
     said = (
         f"the final latent moves by {Mean(table.chosen).number()} of its norm with the chosen schedule and by "
-        f"{Mean(table[control]).number()} with {WORDS[control]}, at {_share(tests)} of all block calls; nearer, as a share, by"
+        f"{Mean(table[control]).number()} with {WORDS[control]}, at {_share(tests)} of all block calls; nearer, as a share of "
+        "the larger, by"
     )
     return result.judge("acceleration.schedule", nearer, said, Mean(table[control]).number())
 

@@ -79,6 +79,16 @@ def paired(first: pd.Series, second: pd.Series) -> Number:
     return _mean(both[:, 0] - both[:, 1])  # differences that happen to be 0 and 1 are no share
 
 
+def relative(more: pd.Series, less: pd.Series) -> pd.Series:
+    """How far amounts above 0 lie above others, as a share of the larger of the two, from -1 to 1; 0 where both are 0. Divided by
+    one of them alone it would have no bound where that one happens to be small.
+
+    >>> relative(pd.Series([4.0, 1.0, 0.0]), pd.Series([1.0, 4.0, 0.0])).tolist()
+    [0.75, -0.75, 0.0]
+    """
+    return ((more - less) / np.maximum(more, less)).where(more != less, 0.0)
+
+
 def curve(
     rows: pd.DataFrame, value: str, along: str = "step", item: str = "problem", bounds: Bounds | None = None
 ) -> pd.DataFrame:

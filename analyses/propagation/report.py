@@ -13,7 +13,7 @@ from cos_interp.analyses.driver.estimates import DIFFERENCE, Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.kept import kept_clips
-from cos_interp.analyses.driver.statistics import curve
+from cos_interp.analyses.driver.statistics import curve, relative
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.propagation import PropagationConfig, PropagationFacts
 from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
@@ -64,7 +64,7 @@ def above_the_rest(table: pd.DataFrame, sigmas: dict[int, float]) -> pd.Series:
     at = np.array([sigmas[int(k)] for k in table])
     within = (low <= at) & (at <= high)
     inside, elsewhere = table.loc[:, within].max(axis=1), table.loc[:, ~within & (at >= NOISY)].max(axis=1)
-    return (inside - elsewhere) / np.maximum(inside, elsewhere)
+    return relative(inside, elsewhere)
 
 
 def left_shares(final: pd.DataFrame, carried: pd.DataFrame) -> pd.Series:

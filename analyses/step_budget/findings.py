@@ -8,6 +8,7 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import DIFFERENCE, Mean
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.rules import rules
+from cos_interp.analyses.driver.statistics import relative
 from cos_interp.analyses.step_budget.allocations import OWN
 
 KINDS = {OWN: "the scheduler's own levels", "random": "random allocations"}
@@ -54,6 +55,7 @@ def _nearer(result: AnalysisResult, tests: pd.DataFrame) -> Finding:
     control = str(table[list(KINDS)].mean().idxmin())
     said = (
         f"the final latent is {Mean(table.chosen).number()} of its norm from that of a fine run with the chosen allocation, and "
-        f"{Mean(table[control]).number()} with {KINDS[control]}; nearer, as a share, by"
+        f"{Mean(table[control]).number()} with {KINDS[control]}; nearer, as a share of the larger, by"
     )
-    return result.judge(key, Mean(1 - table.chosen / table[control]), said, Mean(table[control]).number())
+    nearer = Mean(relative(table[control], table.chosen), bounds=DIFFERENCE)
+    return result.judge(key, nearer, said, Mean(table[control]).number())
