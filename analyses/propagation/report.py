@@ -63,8 +63,8 @@ def above_the_rest(table: pd.DataFrame, sigmas: dict[int, float]) -> pd.Series:
 
 
 def in_any_order(table: pd.DataFrame, sigmas: dict[int, float]) -> pd.Series:
-    """Per item: what :func:`above_the_rest` is on average over all orders of the steps from NOISY on, exactly. It is below 0 where
-    values only scatter, since more steps lie elsewhere than within, and the highest of many is higher.
+    """Per item: what :func:`above_the_rest` is on average over all orders of the steps from NOISY on, exactly. It is below 0
+    where values only scatter, since more steps lie elsewhere than within, and the highest of many is higher.
 
     The highest value lies within with a chance of the window's share, and then stands above the first of the next ones that
     lies elsewhere; or the other way round.
@@ -80,8 +80,8 @@ def in_any_order(table: pd.DataFrame, sigmas: dict[int, float]) -> pd.Series:
 
 
 def _first_other(count: int, own: int, place: int) -> float:
-    """The chance that of ``count`` ordered values, ``own`` of them drawn at random, the first ``place`` are drawn ones and the next
-    is not."""
+    """The chance that of ``count`` ordered values, ``own`` of them drawn at random, the first ``place`` are drawn and the next is
+    not."""
     return comb(count - place - 1, own - place) / comb(count, own) if place <= own else 0.0
 
 

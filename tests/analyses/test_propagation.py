@@ -23,8 +23,14 @@ from cos_interp.analyses.kit.problems import arguments, problems
 from cos_interp.analyses.propagation import PropagationConfig, PropagationFacts
 from cos_interp.analyses.propagation.measure import handoff, measure, noise_kept
 from cos_interp.analyses.propagation.report import (
-    PEAK_SIGMA, above_the_rest, by_item, findings, in_any_order, left_shares, per_displacement,
-)  # fmt: skip
+    PEAK_SIGMA,
+    above_the_rest,
+    by_item,
+    findings,
+    in_any_order,
+    left_shares,
+    per_displacement,
+)
 from cos_interp.interp import InterpError
 
 
