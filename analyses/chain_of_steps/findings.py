@@ -111,8 +111,8 @@ def _timing(result: AnalysisResult, unique: pd.DataFrame, several: pd.DataFrame,
 
 
 def pruned(several: pd.DataFrame) -> pd.DataFrame:
-    """Of every item: how many answers are shown at step 0 and at the end, the same of the control, and ``fewer``, what the control
-    leaves of the difference. Noises are averaged.
+    """Of every item: how many answers are shown at step 0 and at the end, the same of the control, and ``fewer``, what the
+    control leaves of the difference. Noises are averaged.
 
     Items that end wrong are among them: of those that end solved alone the end shows one answer, whatever came before, and a
     model that solves nothing would have no number.

@@ -17,8 +17,8 @@ def by_video(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def apart(rows: pd.DataFrame) -> pd.DataFrame:
-    """The scenes whose short item has a video of its own, as long as the long item's. Where it is the beginning of that one, as of
-    a ball that rolls on, it is right wherever the whole is: such a scene can only fall."""
+    """The scenes whose short item has a video of its own, as long as the long item's. Where it is the beginning of that one, as
+    of a ball that rolls on, it is right wherever the whole is: such a scene can only fall."""
     frames = rows.pivot_table("frames", "problem", "video").reindex(columns=[WITHIN, BEYOND])
     return rows[rows.problem.isin(frames.index[frames[WITHIN] == frames[BEYOND]])]
 

@@ -183,8 +183,8 @@ def test_a_blend_that_stays_one_is_not_pruned():
     rows = []
     for i in range(20):
         found = answers(i)
-        noise = 0.1 * torch.randn(found.nothing.shape, generator=torch.Generator().manual_seed(100 + i))
-        told = pd.DataFrame(chain.believed(planted([found.latents.mean(0) + noise] * (STEPS + 1), found), found))
+        noise = 0.1 * torch.randn((STEPS + 1, *found.nothing.shape), generator=torch.Generator().manual_seed(100 + i))
+        told = pd.DataFrame(chain.believed(planted([found.latents.mean(0) + one for one in noise], found), found))
         rows += run_rows(f"p{i}", since(STEPS + 1), False, **{column: told[column].tolist() for column in told})
     found = judged(rows)["candidates"]
     assert found.verdict == "refuted" and found.number.n == 20 and abs(found.number.value) < 0.1
