@@ -192,7 +192,12 @@ class Mean(Estimate):
         return 8 if self.normal else 12
 
     def varies(self) -> bool:
-        return self.n < 2 or bool(self._error > 1e-12 * max(1.0, abs(self.value)))
+        return self.n < 2 or bool(self._error > self._rounding)
+
+    @property
+    def _rounding(self) -> float:
+        """What equal values may differ by after a sum: thirds are none in binary."""
+        return 1e-12 * max(1.0, abs(self.value))
 
     @property
     def _error(self) -> float:
@@ -218,8 +223,8 @@ class Mean(Estimate):
         error = drawn.std(1, ddof=1) / math.sqrt(self.n)
         moved = drawn.mean(1) - self.value
         with np.errstate(divide="ignore", invalid="ignore"):
-            without = np.where(moved == 0, 0.0, np.sign(moved) * np.inf)
-            return np.where(error > 0, moved / error, without)
+            without = np.where(np.abs(moved) <= self._rounding, 0.0, np.sign(moved) * np.inf)
+            return np.where(error > self._rounding, moved / error, without)
 
     @cached_property
     def _common(self) -> tuple[float, int]:
