@@ -78,21 +78,29 @@ def nearer(each: pd.DataFrame) -> pd.Series:
 
 
 def spoken(result: AnalysisResult, named: pd.DataFrame) -> Finding:
-    """A word is read more at the object it names than words that name nothing are, by one head that other items chose."""
+    """A word is read at the object it names, more than elsewhere and than words that name nothing, by one head that other items
+    chose."""
     (layer, head), tested = chosen_head(named)
-    own, other = (Mean(tested[name].to_numpy(float)) for name in ("own_ratio", "other_ratio"))
+    own, other = (Mean(tested[name].to_numpy(float)).number() for name in ("own_ratio", "other_ratio"))
     said = (
         f"layer {layer}, head {head}, best on the other half of items: log2 of a word's attention at the object that it names "
-        f"over its mean in the first frame {own.number()}; more than of words that name nothing, by"
+        f"over its mean in the first frame {own}, of words that name nothing {other}; more than theirs and than that mean, by"
     )
-    return result.judge("attention.words", Mean((tested.own_ratio - tested.other_ratio).astype(float)), said, other.number())
+    return result.judge("attention.words", Mean(tested.excess.astype(float)), said, other)
+
+
+def by_head(named: pd.DataFrame) -> pd.DataFrame:
+    """A row a layer, head and item, means over steps. ``excess``: of a word's ratio over that of words that name nothing, or over
+    0, its own mean in the first frame, whichever is larger: where these words avoid an object, one that is read there less than
+    elsewhere is not drawn to it."""
+    each = named.groupby(["layer", "head", "problem", "task"])[["own_ratio", "other_ratio"]].mean().reset_index()
+    return each.assign(excess=each.own_ratio - each.other_ratio.clip(lower=0))
 
 
 def chosen_head(named: pd.DataFrame) -> tuple[tuple[int, int], pd.DataFrame]:
-    """Layer and head with the largest excess on one half of the items, and its ratios on the other half, a row an item."""
-    each = named.groupby(["layer", "head", "problem", "task"])[["own_ratio", "other_ratio"]].mean().reset_index()
-    (layer, head), tested = chosen(each.assign(excess=each.own_ratio - each.other_ratio), "excess", ["layer", "head"])
-    return (layer, head), tested.set_index("problem")[["own_ratio", "other_ratio"]]
+    """Layer and head with the largest excess on one half of the items, and its numbers on the other half, a row an item."""
+    (layer, head), tested = chosen(by_head(named), "excess", ["layer", "head"])
+    return (layer, head), tested.set_index("problem")[["own_ratio", "other_ratio", "excess"]]
 
 
 def head_maps(rows: pd.DataFrame, names: dict[str, str]) -> str:
@@ -131,9 +139,9 @@ def word_section(words: pd.DataFrame, named: pd.DataFrame) -> pages.Section:
     tables = [("words at what they name", own), ("words that name nothing", words[words.other.astype(bool)])]
     maps = [(title, layer_step(part, "log2_ratio")) for title, part in tables if len(part)]
     made: str = matrix_maps(maps, "step", "layer", "log2 ratio", diverging=True)
-    excess = named.assign(excess=named.own_ratio - named.other_ratio)
+    excess = by_head(named)
     if excess.excess.notna().any():
-        made += head_maps(excess, {"excess": "excess over words that name nothing"})
+        made += head_maps(excess, {"excess": "excess over words that name nothing, and over the frame"})
     table = [{"word": word, "log2 ratio at what it names": str(by_word(part))} for word, part in own.groupby("word")]
     caption = (
         "log2 of a word's attention at its object's cells of the first frame over its mean there, mean over heads: 0 is no "

@@ -111,14 +111,18 @@ def _timing(result: AnalysisResult, unique: pd.DataFrame, several: pd.DataFrame,
 
 
 def pruned(several: pd.DataFrame) -> pd.DataFrame:
-    """Of every item that is solved at the end: how many answers are shown at step 0 and at the end, the same of the control,
-    and ``fewer``, what the control leaves of the difference. Noises that end solved are averaged."""
+    """Of every item: how many answers are shown at step 0 and at the end, the same of the control, and ``fewer``, what the
+    control leaves of the difference. Noises are averaged.
+
+    Items that end wrong are among them: of those that end solved alone the end shows one answer, whatever came before, and a
+    model that solves nothing would have no number.
+    """
     columns = ["first", "last", "first_one", "last_one", "bayes"]
     if "shown" not in several or several.empty:
         return pd.DataFrame(columns=[*columns, "fewer"], dtype=float)
     at = several.set_index(["problem", "noise"])
     first, last = at[at.step == 0], at[at.step == at.step.max()]
-    last = last[(last.status == "solved") & last.shown.notna()]
+    last = last[last.shown.notna()]
     first = first.loc[last.index]
     found = pd.DataFrame(dict(zip(columns, (first.shown, last.shown, first.one, last.one, first.bayes), strict=True)))
     found = found.astype(float).groupby("problem").mean()

@@ -31,11 +31,17 @@ def findings(result: AnalysisResult) -> list[Finding]:
         ("necessary", lost - lost_by_random, lost_by_random, "without them more effect is lost than without random ones, by"),
         ("smallest", at[ALONE] - at[LESS], at[LESS], "they go further than the best set with one component less by"),
     )  # fmt: skip
+    of_its_own = {"smallest": _one(at)}
     found = [
-        result.judge(f"circuit.{name}", number(values), text, number(beside).number(), unfit)
+        result.judge(f"circuit.{name}", number(values), text, number(beside).number(), unfit or of_its_own.get(name))
         for name, values, beside, text in said
     ]
     return [*found, _answers(result, unfit)] if result.config.scored else found
+
+
+def _one(at: pd.DataFrame) -> str | None:
+    """Why nothing can be smaller; None where the best set with one component less does anything at all."""
+    return "a set of one component is the smallest there is" if len(at) and (at[LESS] == 0).all() else None
 
 
 def _answers(result: AnalysisResult, unfit: str | None) -> Finding:

@@ -65,6 +65,11 @@ class Estimate(ABC):
         """Why it cannot count as reproduced, though it may be refuted; None when it can."""
         return None
 
+    @property
+    def finest(self) -> float:
+        """The smallest p that can be told: of resamples none is below one of so many and the sample itself."""
+        return 0.0
+
     def p(self, threshold: float) -> float:
         """One-sided p against ``value <= threshold``: the interval turned around, its lower bound at ``threshold``."""
         if math.isnan(self.interval()[0]):
@@ -76,7 +81,7 @@ class Estimate(ABC):
         for _ in range(30):
             middle = math.sqrt(low * high)
             low, high = (low, middle) if above(middle) else (middle, high)
-        return high
+        return max(high, self.finest)
 
     def deviation(self) -> float:
         """The standard error that the interval's width stands for."""
@@ -187,11 +192,28 @@ class Mean(Estimate):
         return 8 if self.normal else 12
 
     def varies(self) -> bool:
-        return self.n < 2 or bool(self._error > 1e-12 * max(1.0, abs(self.value)))
+        return self.n < 2 or bool(self._error > self._rounding)
+
+    @property
+    def _rounding(self) -> float:
+        """What equal values may differ by after a sum: thirds are none in binary."""
+        return 1e-12 * max(1.0, abs(self.value))
 
     @property
     def _error(self) -> float:
         return float(self.items.std(ddof=1) / math.sqrt(self.n)) if self.n > 1 else math.nan
+
+    @property
+    def finest(self) -> float:
+        return 1 / (RESAMPLES + 1) if self._resampled else 0.0
+
+    @property
+    def _few_differ(self) -> bool:
+        return self.bounds is not None and self.n - self._common[1] <= self.FEW
+
+    @property
+    def _resampled(self) -> bool:
+        return not (self.normal or self.n < self.least or self._few_differ)
 
     @cached_property
     def _studentized(self) -> np.ndarray:
@@ -201,8 +223,8 @@ class Mean(Estimate):
         error = drawn.std(1, ddof=1) / math.sqrt(self.n)
         moved = drawn.mean(1) - self.value
         with np.errstate(divide="ignore", invalid="ignore"):
-            without = np.where(moved == 0, 0.0, np.sign(moved) * np.inf)
-            return np.where(error > 0, moved / error, without)
+            without = np.where(np.abs(moved) <= self._rounding, 0.0, np.sign(moved) * np.inf)
+            return np.where(error > self._rounding, moved / error, without)
 
     @cached_property
     def _common(self) -> tuple[float, int]:
@@ -222,11 +244,11 @@ class Mean(Estimate):
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
         if self.n < 2:
             return math.nan, math.nan
-        if self.bounds is not None and self.n - self._common[1] <= self.FEW:
+        if self.bounds is not None and self._few_differ:
             return self._counted(self.bounds, level)
         if not self.varies():
             return math.nan, math.nan
-        if self.normal or self.n < self.least:
+        if not self._resampled:
             low, high = stats.t.interval(level, self.n - 1, self.value, self._error)
             return self._within(low, high)
         below, above = np.quantile(self._studentized, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
@@ -250,6 +272,10 @@ class Statistic(Estimate):
         self.items, self.function, self.n = list(items), function, len(items)
         self.resamples = resamples
         self.value = float(function(self.items)) if self.n else math.nan
+
+    @property
+    def finest(self) -> float:
+        return 1 / (self.resamples + 1)
 
     def varies(self) -> bool:
         return self.n < 2 or bool(np.unique(self._drawn).size > 1)

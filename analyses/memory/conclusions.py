@@ -49,11 +49,21 @@ def solved_untouched(cut: pd.DataFrame) -> set[str]:
 
 
 def answered(result: AnalysisResult, partial: pd.DataFrame, solved: set[str]) -> Finding:
-    by = partial[partial.problem.isin(solved)].groupby(["problem", "tokens"]).solved.mean().unstack()
-    by = by.reindex(columns=["object", "another object"]).dropna().astype(float)
-    own, other = (Mean(by[name].to_numpy()).number() for name in by)
-    said = f"solved over the six partial cuts: {own} without the object's tokens; without another object's it is higher, by"
-    return result.judge("memory.answer", Mean(by["another object"] - by["object"], bounds=DIFFERENCE), said, other)
+    """Over the cuts that leave the answer to more than half of the items with one of both objects: the verifier asks for every
+    cell, so that where a cut loses any object it loses the answer, whichever was cut, and says nothing of the two."""
+    pair = ["object", "another object"]
+    partial = partial[partial.problem.isin(solved) & partial.tokens.isin(pair)].astype({"solved": float})
+    cuts = partial.groupby(["step_part", "layer_part", "tokens"]).solved.mean().unstack().reindex(columns=pair)
+    told = cuts.index[cuts.max(axis=1) > SHOWN]
+    here = partial[partial.set_index(["step_part", "layer_part"]).index.isin(told)]
+    by = here.groupby(["problem", "tokens"]).solved.mean().unstack().reindex(columns=pair).dropna()
+    own, other = (Mean(by[name].to_numpy(float)).number() for name in pair)
+    said = (
+        f"solved over the {len(told)} of {len(cuts)} partial cuts that do not lose the answer with both objects: {own} without "
+        "the object's tokens; without another object's it is higher, by"
+    )
+    unfit = "every partial cut loses the answer, whichever object's tokens are cut" if len(cuts) and not len(told) else None
+    return result.judge("memory.answer", Mean(by["another object"] - by["object"], bounds=DIFFERENCE), said, other, unfit)
 
 
 def attended(result: AnalysisResult, rows: pd.DataFrame) -> Finding:

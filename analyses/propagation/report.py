@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,37 @@ def above_the_rest(table: pd.DataFrame, sigmas: dict[int, float]) -> pd.Series:
     return relative(inside, elsewhere)
 
 
+def in_any_order(table: pd.DataFrame, sigmas: dict[int, float]) -> pd.Series:
+    """Per item: what :func:`above_the_rest` is on average over all orders of the steps from NOISY on, exactly. It is below 0
+    where values only scatter, since more steps lie elsewhere than within, and the highest of many is higher.
+
+    The highest value lies within with a chance of the window's share, and then stands above the first of the next ones that
+    lies elsewhere; or the other way round.
+    """
+    (low, high), at = PEAK_SIGMA, np.array([sigmas[int(k)] for k in table])
+    inside = int(((low <= at) & (at <= high)).sum())
+    ordered = -np.sort(-table.loc[:, at >= NOISY].clip(lower=0).to_numpy(float), axis=1)
+    count = ordered.shape[1]
+    chance = [_first_other(count, inside, place) - _first_other(count, count - inside, place) for place in range(1, count)]
+    with np.errstate(invalid="ignore"):  # an item on which nothing reacts has no peak
+        below = (ordered[:, :1] - ordered[:, 1:]) / ordered[:, :1]
+    return pd.Series(below @ np.array(chance, float), table.index)
+
+
+def _first_other(count: int, own: int, place: int) -> float:
+    """The chance that of ``count`` ordered values, ``own`` of them drawn at random, the first ``place`` are drawn and the next is
+    not."""
+    return comb(count - place - 1, own - place) / comb(count, own) if place <= own else 0.0
+
+
+def scattered(above: pd.Series, by_chance: pd.Series) -> str | None:
+    """Why the place of a peak cannot be told: the order of the steps makes no difference. None where it does."""
+    low, high = Mean(above - by_chance).interval()
+    if not low <= 0 <= high:
+        return None
+    return f"no step stands out: with the steps in any order it would be {by_chance.mean():.2f}"
+
+
 def left_shares(final: pd.DataFrame, carried: pd.DataFrame) -> pd.Series:
     """Per item: dissimilarity of the final latents over that of the carried displacement, both summed over disturbed steps."""
     return final.sum(axis=1) / carried.loc[final.index].sum(axis=1).replace(0, float("nan"))
@@ -78,12 +110,13 @@ def findings(result: AnalysisResult, rows: pd.DataFrame, steps: int) -> list[Fin
     final, carried = by_item(rows, "x_t", None, end=True), by_item(rows, "carried", None)
     early, late = [k for k in final if k < EARLY * steps], [k for k in final if k >= (1 - EARLY) * steps]
     curve_of = per_displacement(rows, "x0hat")
+    above, by_chance = above_the_rest(curve_of, sigmas), in_any_order(curve_of, sigmas)
     peak = result.judge(
-        "propagation.peak", Mean(above_the_rest(curve_of, sigmas), bounds=DIFFERENCE),
+        "propagation.peak", Mean(above, bounds=DIFFERENCE),
         f"per unit of what was put in, the clean estimate reacts the most at sigma {_top(curve_of, sigmas)} (of those from "
         f"{NOISY:g} on); within sigma {PEAK_SIGMA[0]:.2f} to {PEAK_SIGMA[1]:.2f} its highest value is above the highest "
-        "elsewhere by a share of",
-        Mean(above_the_rest(carried, sigmas)).number(),
+        f"elsewhere (of the carried displacement by {Mean(above_the_rest(carried, sigmas)).number()}) by a share of",
+        Mean(by_chance, bounds=DIFFERENCE).number(), scattered(above, by_chance),
     )  # fmt: skip
     kept = rows.groupby("problem", sort=False).noise_kept.first()
     removes = kept.index[kept < KEPT]

@@ -105,12 +105,12 @@ def _noise(result: AnalysisResult, fit: pd.DataFrame) -> Finding:
 
 
 def _threshold(result: AnalysisResult, fit: pd.DataFrame) -> Finding:
+    """The size of each item's threshold: that of their mean is 0 for a model that turns by chance, too."""
     found = thresholds(fit)
-    side = -1.0 if len(found) and found.mean() < 0 else 1.0
     return result.judge(
-        "seed-choice.threshold", Mean(LARGEST - side * found),
-        f"half of the runs have turned with the noise at {Mean(found).number()} SD between the answers; the bound minus that "
-        "size is",
+        "seed-choice.threshold", Mean(LARGEST - found.abs()),
+        f"half of the runs have turned with the noise at {Mean(found).number()} SD between the answers, in size "
+        f"{Mean(found.abs()).number()} an item; the bound minus the size is",
         Mean([0.0] * len(found)).number(),
     )  # fmt: skip
 

@@ -5,11 +5,13 @@ The rules read the first step, where the paper swaps, with the output of a block
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean, PairedShares, Share
 from cos_interp.analyses.driver.findings import Finding
+from cos_interp.analyses.driver.rules import rules
 from cos_interp.analyses.swap import WHEN
 
 MIDDLE = 0.5  # relative depth of the paper's layer 20 of 40
@@ -43,6 +45,20 @@ def missing(rows: pd.DataFrame) -> str | None:
     if not (rows[rows.donor == PAIR].effect.abs() > 0).any():
         return "the donor's tokens changed nothing"
     return None if RANDOM in set(rows.donor) else "no random item's tokens in the same cells"
+
+
+def no_room(rows: pd.DataFrame, span: str, smallest: float) -> str | None:
+    """Why no part of a swap can do as much as is asked for: the whole of it does less. The last block's output in all tokens is
+    the donor's velocity itself; what the run does not keep of that, no other swap at these steps gives."""
+    whole = at_place(rows, span, "block")
+    whole = whole[(whole.group == "all") & (whole.donor == PAIR) & (whole.layer > 0)]
+    last = whole[np.isclose(whole.depth * (whole.layer + 1), whole.layer)]  # of a relative depth that only the last block has
+    most = Mean(last.set_index("problem").relative.astype(float))
+    if not most.interval()[1] < smallest:
+        return None
+    return (
+        f"the last block's output in all tokens does {most.number()} of what these steps carry: {smallest:g} is not there to find"
+    )
 
 
 def by_donor(rows: pd.DataFrame, value: str) -> pd.DataFrame:
@@ -102,7 +118,8 @@ def _depth(result: AnalysisResult, rows: pd.DataFrame, variant: str) -> Finding:
     at = at[at.group == "all"]
     late = at.depth >= MIDDLE
     gains = difference(at, late, ~late)
-    why = missing(at) or ("layers of both halves must be swapped" if late.all() or not late.any() else None)
+    halves = "layers of both halves must be swapped" if late.all() or not late.any() else None
+    why = missing(at) or halves or no_room(rows, "single", rules()[DEPTH[variant]].smallest)
     what = "updates" if variant == "delta" else "outputs"
     return result.judge(
         DEPTH[variant], Mean(gains[PAIR] - gains[RANDOM]),
@@ -120,5 +137,5 @@ def _object(result: AnalysisResult, rows: pd.DataFrame, span: str) -> Finding:
         OBJECT[span], Mean(more[PAIR] - more[RANDOM]),
         f"the object's tokens {when(at)}, mean over layers: effect over the swapped steps' share minus that of as many others "
         f"{Mean(more[PAIR]).number()}; difference to a random item's",
-        Mean(more[RANDOM]).number(), missing(at),
+        Mean(more[RANDOM]).number(), missing(at) or no_room(rows, span, rules()[OBJECT[span]].smallest),
     )  # fmt: skip

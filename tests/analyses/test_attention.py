@@ -12,7 +12,7 @@ from support import build_tiny
 
 from cos_interp.analyses.attention import AttentionConfig
 from cos_interp.analyses.attention.measure import self_statistics, word_ratios
-from cos_interp.analyses.attention.report import chosen_head, local, spoken
+from cos_interp.analyses.attention.report import by_head, chosen_head, local, spoken
 from cos_interp.analyses.attention.words import chosen_words, encoded_text, group_tokens, prompt_words, word_cells
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import run_and_report
@@ -155,7 +155,8 @@ def test_one_head_that_reads_words_is_found_though_the_mean_hides_it():
     assert excess.groupby(rows.problem).mean().mean() < 0.5  # of all heads: below the rule
     names = sorted(set(rows.problem))
     tested = [*names[:16][1::2], *names[16:][1::2]]  # every second of each task, never one that chose
-    by_hand = [excess[(rows.problem == p) & (rows.layer == 1) & (rows["head"] == 2)].mean() for p in tested]
+    of = [rows[(rows.problem == p) & (rows.layer == 1) & (rows["head"] == 2)] for p in tested]
+    by_hand = [at.own_ratio.mean() - max(at.other_ratio.mean(), 0) for at in of]
     assert found.number.n == 16 and found.number.value == pytest.approx(np.mean(by_hand), rel=1e-12)
 
 
@@ -164,8 +165,9 @@ def test_the_best_head_of_many_that_read_nothing_is_no_finding():
     for seed in range(20):
         rows = _named_rows(layers=8, heads=8, items=24, seed=seed)
         (layer, head), _ = chosen_head(rows)
-        one = rows[(rows.layer == layer) & (rows["head"] == head) & rows.problem.isin(choosing_half(rows))]
-        assert (one.own_ratio - one.other_ratio).mean() > 0.2  # what choosing and testing on the same items would show
+        every = by_head(rows[rows.problem.isin(choosing_half(rows))])
+        one = every[(every.layer == layer) & (every["head"] == head)]
+        assert one.excess.mean() > every.excess.mean() + 0.15  # what choosing and testing on the same items would show
         verdicts.add(spoken(_result(rows), rows).verdict)
     assert verdicts <= {"refuted", "undecided"}
 
@@ -184,6 +186,15 @@ def test_words_that_are_all_read_at_objects_are_no_finding():
     assert spoken(_result(rows), rows[rows.problem < "p10"]).verdict == "not testable"
     nothing = rows.assign(other_ratio=np.nan)  # prompts whose every word names something
     assert spoken(_result(nothing), nothing).verdict == "not testable"
+
+
+def test_a_word_that_avoids_its_object_less_than_others_do_is_not_drawn_to_it():
+    rows = _named_rows(reads=(1, 2), effect=-4.0)
+    rows["other_ratio"] -= 8.0 * ((rows.layer == 1) & (rows["head"] == 2))
+    apart = (rows.own_ratio - rows.other_ratio)[(rows.layer == 1) & (rows["head"] == 2)]
+    assert apart.mean() > 3  # by the difference alone it would be the best head
+    found = spoken(_result(rows), rows)
+    assert found.verdict == "refuted" and "layer 1, head 2" not in found.statement
 
 
 def test_word_ratios_by_hand():

@@ -172,10 +172,22 @@ def test_the_number_of_candidates_by_hand():
     ends = [table[table.step == k].set_index("problem") for k in (0, STEPS)]
     by_hand = (ends[0].shown - ends[0].one) - (ends[1].shown - ends[1].one)
     assert judged(rows)["candidates"].number.value == pytest.approx(by_hand.mean()) and 1.5 < by_hand.mean() < 2.2
-    lost = table.assign(status=table.status.where(table.problem != "p3", "wrong"))
-    assert "p3" not in pruned(lost).index and len(pruned(lost)) == 11  # an item that ends wrong shows nothing of it
+    wrong = table.assign(status="wrong")  # what becomes of an item chooses none: a model that solves nothing is asked, too
+    assert judged(wrong.to_dict("records"))["candidates"].number == judged(rows)["candidates"].number and len(pruned(wrong)) == 12
     assert judged(rows[: len(rows) // 2])["candidates"].verdict == "not testable"
     assert judged([{k: v for k, v in row.items() if k != "shown"} for row in rows])["candidates"].number.n == 0
+
+
+def test_a_blend_that_stays_one_is_not_pruned():
+    """A model that shows all answers to the end solves nothing, and is refuted."""
+    rows = []
+    for i in range(20):
+        found = answers(i)
+        noise = 0.1 * torch.randn((STEPS + 1, *found.nothing.shape), generator=torch.Generator().manual_seed(100 + i))
+        told = pd.DataFrame(chain.believed(planted([found.latents.mean(0) + one for one in noise], found), found))
+        rows += run_rows(f"p{i}", since(STEPS + 1), False, **{column: told[column].tolist() for column in told})
+    found = judged(rows)["candidates"]
+    assert found.verdict == "refuted" and found.number.n == 20 and abs(found.number.value) < 0.1
 
 
 def test_what_is_believed_of_a_run_is_the_kits():

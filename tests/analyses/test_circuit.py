@@ -364,3 +364,14 @@ def test_verdicts_of_made_up_effects():
     assert verdicts(**{LEFT: 0.97})[1] == verdicts(**{RANDOM_LEFT: 0.2})[1] == "refuted"  # nothing is lost, or as much by any set
     assert verdicts(**{LESS: 0.93})[2] == "refuted"  # one is too many
     assert verdicts(**{WHOLE: 0.5}) == ["not testable"] * 3  # something else carries it
+
+
+def test_a_set_of_one_is_not_found_to_be_the_smallest():
+    """With one component less nothing is patched, and nothing moves by definition."""
+    chance = np.random.default_rng(0)
+    rows = pd.DataFrame([
+        {"table": "check", "pair": f"check-{n}", "way": way, "effect": (way != LESS) * (effect + 0.02 * chance.standard_normal())}
+        for n in range(16) for way, effect in TRUE.items()
+    ])  # fmt: skip
+    found = findings(AnalysisResult("circuit", CircuitConfig(), rows))
+    assert [one.verdict for one in found] == ["reproduced", "reproduced", "not testable"] and "set of one" in found[2].why

@@ -203,6 +203,21 @@ def test_p_is_the_interval_turned_around(kind, seed, threshold):
     assert one.p(threshold - 0.1) <= one.p(threshold) + 1e-6
 
 
+def test_a_resample_of_equal_thirds_has_no_variation():
+    """In binary their deviation is 1e-17, by which a difference of the means is no finite number of errors."""
+    thirds = Mean([2 / 3] * 37 + [0.5, 0.6])
+    low, high = thirds.interval()
+    assert np.std([2 / 3] * 37) > 0 and low == -math.inf and thirds.value < high < 0.7
+    assert Mean([2 / 3] * 37 + [0.5] * 6).interval()[0] > 0.5
+
+
+def test_no_p_is_finer_than_what_it_was_counted_from():
+    """Far below all resamples a bootstrap says that none of them reached the threshold, and no more; t and exact kinds go on."""
+    far = np.random.default_rng(0).normal(10, 1, 30)
+    assert Mean(far).p(0) == 1 / 4001 and Statistic(list(far), np.mean, 200).p(0) == 1 / 201
+    assert Mean(far, normal=True).p(0) < 1e-6 and Share([1] * 30).p(0.1) < 1e-6
+
+
 def test_without_variation_there_is_no_interval_and_nothing_is_decided():
     same = Mean([0.7] * 30)
     assert math.isnan(same.interval()[0]) and same.lacking() == "all 30 items have the same value"

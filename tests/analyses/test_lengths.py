@@ -24,7 +24,8 @@ def made_up(trained: float, within: float, beyond: float, items: int = 100, seed
     for i in range(items):
         hard = rng.random()
         for video, share in (("trained", trained), ("within", within), ("beyond", beyond)):
-            rows.append({"problem": f"p{i:03}", "task": "maze", "video": video, "solved": float(hard < share)})
+            frames = 9 if video == "trained" else 13
+            rows.append({"problem": f"p{i:03}", "task": "maze", "video": video, "frames": frames, "solved": float(hard < share)})
     return pd.DataFrame(rows)
 
 
@@ -46,6 +47,24 @@ def test_a_fall_is_reproduced_and_told_apart_from_what_longer_videos_cost():
 def test_what_is_not_solved_within_the_trained_lengths_cannot_fall():
     assert judged(made_up(0.9, 0.1, 0.0))[0].verdict == "not testable"
     assert {one.verdict for one in judged(made_up(0.0, 0.0, 0.0))} == {"not testable"}
+
+
+def test_the_beginning_of_the_same_video_decides_nothing():
+    """Of a ball the short item is right wherever the long one is: a model that errs as often in every frame falls."""
+    chance = np.random.default_rng(0)
+    right = chance.geometric(0.1, 60) - 1  # frames until the first wrong one
+    balls = pd.DataFrame([
+        {"problem": f"b{i:03}", "task": "bounce", "video": video, "frames": 9 if video != "beyond" else 13,
+         "solved": float(right[i] >= (13 if video == "beyond" else 9))}
+        for i in range(60) for video in ("trained", "within", "beyond")
+    ])  # fmt: skip
+    wide = balls.pivot_table("solved", "problem", "video")
+    assert (wide.within >= wide.beyond).all() and (wide.within - wide.beyond).mean() > 0.1
+    assert judged(balls)[0].verdict == "not testable" and judged(balls)[0].number.n == 0
+    mazes = made_up(0.95, 0.9, 0.88, items=60)
+    both = judged(pd.concat([mazes, balls]))
+    assert both[0].number == judged(mazes)[0].number and "the same video: 60 scenes" in both[0].statement
+    assert both[1].number.n == 120
 
 
 def test_frames_are_right_from_the_first_on():

@@ -83,6 +83,27 @@ def test_a_denoiser_that_is_ahead_or_late_does_not_narrow_together():
     assert (narrowed(rows, "model") - narrowed(rows, "bayes")).mean() > 0.05
 
 
+def test_another_problems_posterior_is_no_evidence():
+    """Placebo: posteriors dealt out anew among the problems, which leaves the mean lag as it is."""
+    steps, chance = np.arange(12), np.random.default_rng(0)
+    narrows = chance.integers(1, 11, 40)
+    wide = lambda at: np.where(steps < at, 3.0, 1.0)
+    rows = pd.concat([
+        pd.DataFrame({"problem": f"p{i}", "task": "place", "step": steps, "candidates": 3, "model": wide(at), "bayes": wide(at),
+                      "apart": 0.1 + 0.01 * chance.random(), **dict.fromkeys(CONTROLS, 0.3)})
+        for i, at in enumerate(narrows)
+    ])  # fmt: skip
+    assert judged(rows)["together"].verdict == "reproduced"
+    dealt = chance.permutation(narrows)
+    placebo = rows.assign(bayes=np.concatenate([wide(at) for at in dealt]))
+    lag = (narrows - dealt) / 12
+    found = judged(placebo)["together"]
+    assert lag.mean() == pytest.approx(0) and found.number.value == pytest.approx(0.1 - np.abs(lag).mean())
+    assert found.verdict == "refuted"
+    other = [np.abs(at - np.delete(dealt, i)).mean() / 12 for i, at in enumerate(narrows)]
+    assert found.control.value == pytest.approx(0.1 - np.mean(other))
+
+
 def test_the_number_by_hand():
     rows, by_hand = planted(HASTY, 6), []
     for _, item in rows.groupby("problem", sort=False):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,7 +23,15 @@ from cos_interp.analyses.kit import cka
 from cos_interp.analyses.kit.problems import arguments, problems
 from cos_interp.analyses.propagation import PropagationConfig, PropagationFacts
 from cos_interp.analyses.propagation.measure import disturbed_states, handoff, measure, noise_kept
-from cos_interp.analyses.propagation.report import PEAK_SIGMA, above_the_rest, by_item, findings, left_shares, per_displacement
+from cos_interp.analyses.propagation.report import (
+    PEAK_SIGMA,
+    above_the_rest,
+    by_item,
+    findings,
+    in_any_order,
+    left_shares,
+    per_displacement,
+)
 from cos_interp.interp import InterpError
 
 
@@ -127,6 +136,28 @@ def test_findings_see_a_planted_peak_and_planted_persistence(final, height, verd
     found = judged(made_up(final, height))
     assert [f.verdict for f in found] == verdicts
     assert found[1].number.value == pytest.approx(final * 1.04, rel=0.02) and found[1].number.n == 16
+
+
+def test_the_chance_of_a_peak_is_the_mean_over_all_orders():
+    sigmas = {k: 1 - k / 20 for k in range(10)}  # .85 and .8 within, eight elsewhere, none below .5
+    values = np.random.default_rng(0).gamma(1.0, size=(3, 10)).round(1)  # some are equal
+    by_hand = [
+        np.mean([max(v[i], v[j]) / m - max(np.delete(v, [i, j])) / m for i, j in combinations(range(10), 2)])
+        for v, m in ((v, v.max()) for v in values)
+    ]
+    assert in_any_order(pd.DataFrame(values), sigmas).tolist() == pytest.approx(by_hand) and max(by_hand) < 0
+    assert in_any_order(pd.DataFrame(np.ones((1, 10))), sigmas).tolist() == [0]  # nothing scatters
+    assert in_any_order(pd.DataFrame(np.zeros((1, 10))), sigmas).isna().all()
+
+
+@pytest.mark.parametrize("heights", [[0.8] + [0.1] * 5, [0.2, 1.2, 2.2, 3.2, 4.2, 5.2]])
+def test_a_curve_that_only_scatters_refutes_no_peak(heights):
+    """The highest of five steps elsewhere is above the one within, whatever their order: here another one in every item."""
+    chance = np.random.default_rng(0)
+    dealt = [dict(enumerate(chance.permutation(heights))) for _ in range(24)]
+    rows = pd.concat([made_up(0.1, height, items=1).assign(problem=f"p{i}") for i, height in enumerate(dealt)])
+    found = judged(rows)[0]
+    assert found.verdict == "not testable" and "in any order" in found.why and found.number.value < 0
 
 
 def test_persistence_that_a_twin_shows_too_is_not_reproduced():

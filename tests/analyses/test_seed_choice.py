@@ -93,6 +93,7 @@ def test_between_two_answers_the_threshold_is_the_observers(monkeypatch):
     own = off.drop_duplicates("problem").set_index("problem")
     assert len(own) == 60 and judged(off)["threshold"].number.n == 60
     assert set(thresholds(off)) <= {0.75, -0.75}  # on the side of whichever answer it leans away from
+    assert judged(off)["threshold"].number.value == pytest.approx(-0.25)
 
 
 def _place(among: torch.Tensor, state: torch.Tensor) -> float:
@@ -135,6 +136,18 @@ def test_what_gives_no_answer_is_not_testable(monkeypatch):
 )
 def test_a_threshold_by_hand(gives, expected):
     assert threshold(np.array([-2.0, -1.0, 1.0, 2.0]), np.array(gives)) == pytest.approx(expected)
+
+
+def test_a_model_that_turns_by_chance_decides_nowhere(monkeypatch):
+    """Its thresholds lie on both sides of half way, so that their mean says nothing."""
+    rows = rows_of(monkeypatch, follows, items=60)
+    along = (rows.kind == "dose") & (rows.way == "toward")
+    rows["is_target"] = rows.is_target.mask(along, pd.Series(np.random.default_rng(0).random(len(rows)) < 0.5, rows.index))
+    table = rows[along].pivot(index="problem", columns="dose", values="is_target").astype(float)
+    by_hand = [np.trapezoid(1 - row, table.columns) + table.columns[0] for row in table.to_numpy()]
+    found = judged(rows)["threshold"]
+    assert abs(np.mean(by_hand)) < 0.3 and found.number.value == pytest.approx(0.5 - np.mean(np.abs(by_hand)))
+    assert found.verdict == "refuted"
 
 
 def test_doses_without_their_mirror_move_no_threshold():

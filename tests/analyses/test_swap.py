@@ -164,7 +164,9 @@ def late(donor, variant, group, layer) -> float:
 
 
 def early(donor, variant, group, layer) -> float:
-    return float(layer < 2 and group != "object") if donor == "pair" else 0.05
+    if donor != "pair" or group == "object":
+        return 0.05 * (donor != "pair")
+    return 1.0 if layer < 2 else 0.5 * (variant == "block" and group == "all")
 
 
 def judged(rows: pd.DataFrame) -> dict:
@@ -213,6 +215,18 @@ def test_numbers_by_hand():
         (grid(d, "block", "object", "relative") - grid(d, "block", "random", "relative")).mean(1) for d in ("pair", "random item")
     ]
     assert found["object"].number.value == pytest.approx((more[0] - more[1]).mean())
+
+
+def test_what_the_whole_step_does_not_do_no_part_of_it_is_refuted_of():
+    """The donor's velocity at the first step, all of it, is repaired to a twentieth: a tenth is in no layer and in no tokens."""
+    rows = table(late, lambda *_: False, spans=("single", "all"))
+    rows["relative"] *= np.where(rows.span == "single", 0.05, 1.0)
+    found = judged(rows)
+    assert [found[key].verdict for key in ("depth", "depth-block", "object")] == ["not testable"] * 3
+    assert "0.05" in found["object"].why and "0.1 is not there" in found["object"].why
+    assert found["flip"].verdict == "refuted" and found["object-all"].verdict == "reproduced"
+    without = judged(rows[rows.layer < 3])  # what the last block does is not known
+    assert without["object"].verdict == "refuted"
 
 
 def test_a_random_item_that_does_as_much_shows_nothing():
