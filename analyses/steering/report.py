@@ -48,6 +48,7 @@ VIDEOS = (
 FILE = (
     "The vector is in media/steering.safetensors: Steer.load(path) of cos_interp gives it, with a card that says what it is of."
 )
+WEIGHTS = "1 where only the wanted answer changes a cell, -1 where only the run's own does"
 OWN = {
     "steer": "the vector", "random direction": "a random direction", "wrong place": "the vector at other tokens",
     "two items' difference": "what two other items differ by there",
@@ -126,7 +127,7 @@ def vector_file(result: AnalysisResult[SteeringConfig], store: RunStore, facts: 
     card = {
         "model": model, "task": result.config.task if result.config.pair_file is None else None, "pairs": facts.pairs,
         "tokens": list(facts.tokens), "latent frames": list(facts.frames) or "all",
-        "weights": "1 where only the wanted answer changes a cell, -1 where only the run's own does",
+        "weights": WEIGHTS if result.config.pair_file is None else "1",
         "steps": f"all {result.config.num_inference_steps}", "tests": {f.key: f"{f.verdict}: {f.number}" for f in found},
     }  # fmt: skip
     one = Steer(store.tensors(VECTOR)["vector"], f"blocks.{facts.layer}.hook_resid_post", card=card)

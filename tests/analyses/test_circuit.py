@@ -122,6 +122,44 @@ def test_a_circuit_is_tested_on_another_model_and_refused_where_it_cannot_be(fou
             measuring.check(asked(folder, **{"check": path, **given}), other)
 
 
+ONE = {"part": "cross", "layer": 1, "group": "a", "steps": [0, 1], "heads": None}
+
+
+@pytest.mark.parametrize(
+    ("one", "more", "said"),
+    [
+        ({"heads": [7]}, {}, "cross of tiny:wan2.1 has 2 heads"), ({"part": "mlp", "heads": [0]}, {}, "mlp of tiny:wan2.1 has 0"),
+        ({"heads": []}, {}, "is no circuit.json"), ({"steps": [-1]}, {}, "is no circuit.json"),
+        ({"steps": [5]}, {}, "beyond the 2 steps"), ({}, {"layers": 30}, "of a model of 30 layers, tiny:wan2.1 has 3"),
+        ({"group": "goals"}, {}, "asks for tokens of goals; the pairs of .* have a, b, c, rest"),
+    ],
+)  # fmt: skip
+def test_a_circuit_of_another_build_or_other_tokens_is_refused(tmp_path, one, more, said):
+    """Before anything runs: patched at what is not there it would have moved nothing, and that would have passed for a result."""
+    held = {"task": None, "layers": 3, "num_inference_steps": STEPS, "effect": 1.0, "whole": 1.0, **more}
+    for name in ("components", "narrow"):
+        (tmp_path / "circuit.json").write_text(json.dumps(held | {"components": [ONE], "narrow": [ONE], name: [ONE | one]}))
+        with pytest.raises(InterpError, match=said):
+            measuring.check(
+                asked(tmp_path, check=str(tmp_path / "circuit.json")), HookedVideoPipeline.from_pretrained("tiny:wan2.1")
+            )
+
+
+def test_a_pair_without_tokens_of_the_circuit_is_left_out(tmp_path):
+    """Two pairs have a box of its name, two have not; nothing is patched in these."""
+    path = pair_file(tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
+    (tmp_path / "pairs.jsonl").write_text(
+        "\n".join(json.dumps(line | {"boxes": {"d": BOXES["b"]}} if n % 2 else line) for n, line in enumerate(lines))
+    )
+    held = {"task": None, "layers": 3, "num_inference_steps": STEPS, "effect": 1.0, "whole": 1.0}
+    (tmp_path / "circuit.json").write_text(json.dumps(held | {"components": [ONE], "narrow": [ONE]}))
+    config = CircuitConfig(pair_file=path, check=str(tmp_path / "circuit.json"), num_inference_steps=STEPS)
+    result, report = experiment.run_and_report(load("circuit"), config, tmp_path / "run", model=planted(), workers=1)
+    assert set(result.rows.pair) == {"check-1000", "check-1002"}
+    assert any("no tokens of the circuit's groups a; it has d, rest" in line for line in report.lines), report.lines
+
+
 def test_no_circuit_in_a_model_of_random_weights(tmp_path):
     made = HookedVideoPipeline.from_pretrained("tiny:wan2.1")
     made.defaults |= SIZE

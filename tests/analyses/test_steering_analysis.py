@@ -8,8 +8,10 @@ import json
 
 import numpy as np
 import pandas as pd
+import planted
 import pytest
 import torch
+from pydantic import ValidationError
 
 from cos_interp.analyses.driver import experiment
 from cos_interp.analyses.driver.base import AnalysisResult
@@ -210,3 +212,37 @@ def test_a_whole_run_on_another_pipeline(tmp_path):
     one = Steer.load(tmp_path / "run/media/steering.safetensors")
     assert one.card["model"]["digest"] == result.facts["model"]["digest"] and one.where.endswith("hook_resid_post")
     assert RunStore(tmp_path / "run").verify() == []
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"tokens": ("zzz",)}, "asks for tokens of zzz; the pairs of .* have a, rest"),
+        ({"tokens": ("a",), "frames": (77,)}, "in none of the latent frames 77, of 0 to 2: give other"),
+        ({"frames": (-1,)}, "greater than or equal to 0"), ({"doses": (1e30,)}, "as far as a run is steered"),
+    ],
+)  # fmt: skip
+def test_tokens_frames_and_doses_that_there_are_not_are_refused(tmp_path, more, said):
+    lines = [
+        {"clean": {"prompt": a, **SIZE}, "corrupt": {"prompt": b, **SIZE}, "boxes": {"a": [0, 0, 16, 16]}}
+        for a, b in zip(WORDS, WORDS[::-1], strict=True)
+    ][:3]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises((InterpError, ValidationError), match=said):
+        config = SteeringConfig(pair_file=str(tmp_path / "pairs.jsonl"), pairs=2, num_inference_steps=2, layer=1, **more)
+        model = HookedVideoPipeline.from_pretrained("tiny:wan2.1")
+        experiment.run_and_report(load("steering"), config, tmp_path / "run", model=model, workers=1)
+
+
+def test_tokens_at_which_both_runs_are_alike_give_no_direction(tmp_path):
+    """In the constructed model block 0 writes at A alone: at B there is nothing to steer along, and nothing is divided by 0."""
+    lines = [
+        {"clean": {"prompt": a, **planted.SIZE}, "corrupt": {"prompt": b, **planted.SIZE}, "boxes": planted.BOXES}
+        for a, b in zip(WORDS, WORDS[::-1], strict=True)
+    ][:3]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    asked = {"pairs": 2, "num_inference_steps": 2, "layer": 0, "tokens": ("b",)}
+    config = SteeringConfig(pair_file=str(tmp_path / "pairs.jsonl"), **asked)
+    _, report = experiment.run_and_report(load("steering"), config, tmp_path / "run", model=planted.model(), workers=1)
+    assert any("have the same at these tokens" in line for line in report.lines), report.lines
+    assert not (tmp_path / "run/media/steering.safetensors").exists()
