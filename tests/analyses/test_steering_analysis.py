@@ -29,7 +29,7 @@ from cos_interp.analyses.steering.directions import (
     roles,
     subspace,
 )
-from cos_interp.analyses.steering.placing import by_frame, frames_of, in_frames, place
+from cos_interp.analyses.steering.placing import by_frame, frames_of, grouped, in_frames, place, placed
 from cos_interp.analyses.steering.report import findings
 from cos_interp.analyses.steering.tried import Trial, elsewhere, place_of, without_cells
 from cos_interp.interp import HookedVideoPipeline, InterpError, Steer, tiny
@@ -160,6 +160,34 @@ def test_the_map_of_frames_is_that_of_plain_hooks(trial):
         )
         along = float(((latent.double() - own) * (theirs - own)).sum() / (theirs - own).square().sum())
         assert row["effect"] == pytest.approx(along, abs=1e-9)
+
+
+def test_the_map_of_places_is_that_of_plain_hooks(tmp_path):
+    line = {"clean": {"prompt": WORDS[1], **SIZE}, "corrupt": {"prompt": WORDS[0], **SIZE}, "boxes": planted.BOXES}
+    (tmp_path / "pairs.jsonl").write_text(
+        json.dumps({**line, "clean": line["clean"] | {"seed": 7}, "corrupt": line["corrupt"] | {"seed": 7}})
+    )
+    asked = SteeringConfig(pair_file=str(tmp_path / "pairs.jsonl"), pairs=2, num_inference_steps=2, batch=1)
+    record = Recorder(HookedVideoPipeline.from_pretrained("tiny:wan2.1"), asked)
+    rows = {(row["layer"], row["group"]): row["effect"] for row in placed(record, asked, 0)}
+    pair, masks = grouped(record, asked, 0)
+    target, donor = pair.corrupt, pair.clean
+    own, theirs = (side.recording.run.latents.double() for side in (target, donor))
+    for layer, names in ((1, ("b",)), (2, ("a", "c"))):
+        pipe, count = tiny.build("wan2.1"), [0]
+        at = torch.stack([masks[name] for name in names]).any(0).flatten()[None, :, None]
+
+        def hook(_, given, output, layer=layer, at=at, count=count):
+            count[0] += 1
+            return torch.where(
+                at, donor.recording.cache[f"blocks.{layer}.hook_resid_post", count[0] - 1, "cond"].flatten(1, 3), output
+            )
+
+        pipe.transformer.blocks[layer].register_forward_hook(hook)
+        call = {"prompt": WORDS[0], **SIZE, "num_inference_steps": 2, "guidance_scale": 1.0, "output_type": "latent"}
+        latent = pipe(**call, generator=torch.Generator("cpu").manual_seed(7), return_dict=False)[0]
+        along = float(((latent.double() - own) * (theirs - own)).sum() / (theirs - own).square().sum())
+        assert rows[layer, " + ".join(names)] == pytest.approx(along, abs=1e-9) != 0
 
 
 def judged(steer, random, elsewhere_too=0.0, items=0.0):
