@@ -305,12 +305,12 @@ def test_cells_of_the_map_of_places(bench):
 
         return change
 
-    for part, layer in (("attn", 1), ("cross", 0)):
+    for part, layer, first in (("attn", 1, 0), ("cross", 0, 1)):
         given, module = out(part, layer), f"blocks.{layer}.{MODULES[part]}"
         by_group = by_hand(bench, module, lambda own, step, given=given: torch.where(at("c"), given(step), own))
         assert torch.equal(named(table="group", part=part, layer=layer, group="c"), by_group)
-        late = by_hand(bench, module, lambda own, step, given=given: given(step) if step else own)
-        assert torch.equal(named(table="from", part=part, layer=layer, step=1), late)
+        late = by_hand(bench, module, lambda own, step, given=given, first=first: given(step) if step >= first else own)
+        assert torch.equal(named(table="from", part=part, layer=layer, step=first), late)
         by_head = by_hand(bench, f"{module}.to_out.0", head(value(f"blocks.{layer}.{HEADS[part]}"), 1), before=True)
         assert torch.equal(named(table="head", part=part, layer=layer, head=1), by_head)
     for layer, group in ((0, "b"), (1, "rest")):

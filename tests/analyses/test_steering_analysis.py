@@ -18,7 +18,7 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.pairs import Recorder
-from cos_interp.analyses.kit.problems import Problem
+from cos_interp.analyses.kit.problems import Problem, item_call
 from cos_interp.analyses.steering import SteeringConfig
 from cos_interp.analyses.steering.directions import (
     exchanged,
@@ -29,6 +29,7 @@ from cos_interp.analyses.steering.directions import (
     roles,
     subspace,
 )
+from cos_interp.analyses.steering.measure import differences
 from cos_interp.analyses.steering.placing import by_frame, frames_of, grouped, in_frames, place, placed
 from cos_interp.analyses.steering.report import findings
 from cos_interp.analyses.steering.tried import Trial, elsewhere, place_of, without_cells
@@ -65,6 +66,24 @@ def test_the_weights_are_where_one_answer_alone_changes_the_scene():
     weights = found[None] * goals[None].float()
     there = elsewhere(weights, goals[None], torch.Generator().manual_seed(0))
     assert sorted(there[there != 0].tolist()) == [-1.0, 1.0] and not (there[goals[None]] != 0).any()
+
+
+def test_differences_point_to_the_donors_answer_at_both_goals(organism):
+    """At the goal that the donor is to go to: donor minus target; at the target's own: turned round. Of steps and tokens."""
+    maze = get_task("maze")
+    item = maze.sample(3, unique=True, split="test")
+    other = maze.counterfactual(item, "prompt", np.random.default_rng(0))
+    record = Recorder(organism, SteeringConfig(num_inference_steps=2))
+    target, donor = (record(Problem("maze", item_call(one), 7, 0, one)) for one in (item, other))
+    mask = torch.from_numpy(maze.groups(item, other)["goals"])
+    seen, site = differences(target, donor, "blocks.1.hook_resid_post", mask), "blocks.1.hook_resid_post"
+    goes = lambda one: one.cells[-1] != one.cells[0]
+    for token, (frame, row, col) in enumerate(mask.nonzero().tolist()):
+        sign = float(goes(other)[row, col]) - float(goes(item)[row, col])
+        assert abs(sign) == 1 and seen.frames[token] == frame
+        for step in range(2):
+            own, theirs = (side.recording.cache[site, step, "cond"][0, frame, row, col] for side in (target, donor))
+            assert torch.equal(seen.turned[step, token], sign * (theirs - own)) and torch.equal(seen.donor[step, token], theirs)
 
 
 def test_the_verdict_without_the_steered_cells():
@@ -142,6 +161,12 @@ def test_two_ways_against_plain_hooks(trial):
     ways = [by_hand(trial, lambda value, k, sign=sign: value + sign * step) for sign in (1, -1)]
     (two,) = trial.latents(rows, 1).values()
     assert min(float((two - way).abs().max()) for way in ways) < 1e-5 < float((ways[0] - ways[1]).abs().max())
+    row = {"random direction 1": trial.rows((), (1,))["random direction 1"]}
+    ((change,),) = row.values()
+    drawn = change.donor(torch.zeros(1, 3, 4, 4, len(trial.vector)), 0, "cond")[0, trial.place.mask]
+    length = trial.vector.norm()
+    assert torch.allclose(drawn.norm(dim=-1), length) and abs(float(drawn[0] @ trial.vector)) < 0.9 * length**2
+    assert torch.equal(trial.latents(row, 1)["random direction 1"], by_hand(trial, lambda value, step: value + drawn[0]))
     late = by_hand(trial, lambda value, step: value + trial.vector if step == 1 else value)
     assert torch.equal(found["second half of the steps"], late)
 
