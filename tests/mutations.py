@@ -190,7 +190,7 @@ MUTANTS = [Mutant(*line) for line in (
      "free &= ~masks[one.group]", "free &= free", f"{ANALYSES}/test_circuit.py everything_but_it"),
     ("analyses/circuit/components.py", "everything but some heads is these heads",
      "one.heads is not None and h not in one.heads", "one.heads is not None and h in one.heads",
-     f"{ANALYSES}/test_circuit.py everything_but_it"),
+     f"{ANALYSES}/test_circuit.py everything_but_a_set_by_plain"),
     ("analyses/circuit/components.py", "random components lie at the circuit's own tokens",
      "np.flatnonzero(~flat)), *chance.permutation(np.flatnonzero(flat))",
      "np.flatnonzero(flat)), *chance.permutation(np.flatnonzero(~flat))", f"{ANALYSES}/test_circuit.py random_set_is_as_large"),

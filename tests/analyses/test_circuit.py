@@ -424,6 +424,41 @@ def test_a_set_and_everything_but_it_are_the_donors_run(bench):
     assert not torch.equal(bench.latents([without])[0], bench.donor.recording.run.latents)
 
 
+def test_everything_but_a_set_by_plain_hooks(bench):
+    """The donor's in all parts of all blocks, but for what is computed at A in block 0 in step 1 and by a head at B in block 1."""
+    chosen = [
+        Component(part="cross", layer=0, group="a", steps=(1,)),
+        Component(part="attn", layer=1, group="b", steps=(0, 1), heads=(1,)),
+    ]  # fmt: skip
+    pipe, calls, donor = tiny.build("wan2.1"), [0], bench.donor.recording
+    at = {name: bench.masks[name].flatten() for name in ("a", "b")}
+    value = lambda name: donor.cache[name, calls[0] - 1, "cond"].flatten(1, 3)
+
+    def count(*_):
+        calls[0] += 1
+
+    def hook(part, layer):
+        def put(_, args, output):
+            theirs = value(f"blocks.{layer}.{SITES[part]}")
+            left = {("attn", 1): "b"} | ({("cross", 0): "a"} if calls[0] == 2 else {})
+            own = at.get(left.get((part, layer), ""))
+            return theirs if own is None else torch.where(own[None, :, None], output, theirs)
+
+        return put
+
+    def other_head(_, args):
+        split = args[0].unflatten(-1, (bench.heads, -1)).clone()
+        split[:, at["b"], 0] = value(f"blocks.1.{HEADS['attn']}")[:, at["b"], 0]
+        return (split.flatten(-2),)
+
+    pipe.transformer.register_forward_pre_hook(count)
+    for layer, block in enumerate(pipe.transformer.blocks):
+        for part, module in MODULES.items():
+            block.get_submodule(module).register_forward_hook(hook(part, layer))
+    pipe.transformer.blocks[1].attn1.to_out[0].register_forward_pre_hook(other_head)
+    assert bench.heads == 2 and torch.equal(bench.latents([bench.without(chosen)])[0], plain(pipe, bench))
+
+
 # --- arithmetic --------------------------------------------------------------------------------------------------------
 
 
