@@ -425,7 +425,7 @@ def test_a_set_and_everything_but_it_are_the_donors_run(bench):
 
 
 def test_everything_but_a_set_by_plain_hooks(bench):
-    """The donor's in all parts of all blocks, but for what is computed at A in block 0 in step 1 and by a head at B in block 1."""
+    """The donor's in all parts of all blocks, but for what is computed at A in block 0 in step 1, and by a head at B."""
     chosen = [
         Component(part="cross", layer=0, group="a", steps=(1,)),
         Component(part="attn", layer=1, group="b", steps=(0, 1), heads=(1,)),
