@@ -19,6 +19,7 @@ from cos_interp.analyses.circuit.checks import ALONE, FOREIGN, LEFT, LESS, RANDO
 from cos_interp.analyses.circuit.components import drawn
 from cos_interp.analyses.circuit.findings import findings
 from cos_interp.analyses.circuit.pieces import pieces
+from cos_interp.analyses.circuit.report import _heads
 from cos_interp.analyses.circuit.search import narrowed, smallest
 from cos_interp.analyses.driver import experiment
 from cos_interp.analyses.driver.base import AnalysisResult
@@ -64,6 +65,12 @@ def test_the_planted_parts_are_all_that_the_maps_show(found):
     assert {place for place, effect in parts.items() if abs(effect) > 1e-6} == there
     assert parts["cross", 0] == pytest.approx(parts["attn", 2]) and parts["cross", 0] + parts["cross", 1] == pytest.approx(1)
     assert (rows[rows.table == "whole"].effect - 1).abs().max() < 1e-9
+    heads = next(section.table for section in _heads(found[1], rows))
+    assert len(heads) == 2 * 3 and set(heads.place) == {"cross 0", "cross 1", "attn 2"}  # of two pairs
+    first = heads[heads.place == "cross 1"].set_index("pair")
+    assert set(first.index) == {f"“{WORDS[-1 - n]}” gets “{WORDS[n]}”" for n in range(2)}
+    at = rows[(rows.table == "head") & (rows.part == "cross") & (rows.layer == 1) & (rows.pair == "fine-0001")].set_index("head")
+    assert first.loc[f"“{WORDS[-2]}” gets “{WORDS[1]}”", ["head 0", "head 1"]].tolist() == at.effect.loc[[0, 1]].tolist()
     groups = rows[rows.table == "group"].groupby(["part", "layer", "group"]).effect.mean()
     named = {place for place, effect in groups.items() if abs(effect) > 1e-6}
     assert named == {("cross", 0, "a"), ("cross", 1, "c"), ("attn", 2, "b")}
