@@ -185,7 +185,7 @@ MUTANTS = [Mutant(*line) for line in (
     ("analyses/seed_choice/measure.py", "a reflected state is put on the boundary",
      "-2 * place, about", "-1 * place, about", f"{ANALYSES}/test_seed_choice.py plain_restarts"),
     ("analyses/seed_choice/findings.py", "a moved noise is held against the weaker control",
-     "found[CONTROLS].max(axis=1)\n", "found[CONTROLS].min(axis=1)\n", f"{ANALYSES}/test_seed_choice.py jumps_at_any_move"),
+     "found[CONTROLS].max(axis=1)\n", "found[CONTROLS].min(axis=1)\n", f"{ANALYSES}/test_seed_choice.py stronger_of_both"),
     ("analyses/circuit/components.py", "everything but a set is everything",
      "free &= ~masks[one.group]", "free &= free", f"{ANALYSES}/test_circuit.py everything_but_it"),
     ("analyses/circuit/components.py", "everything but some heads is these heads",
