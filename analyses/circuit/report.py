@@ -22,6 +22,7 @@ from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.kept import kept_clips, videos
 from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.kit.split_pairs import none_left
 from cos_interp.reports import figures
 
 QUESTION = (
@@ -104,7 +105,7 @@ def _told(circuit: Circuit, found: Sequence[Finding], result: AnalysisResult[Cir
 
 
 def _notes(result: AnalysisResult[CircuitConfig], circuit: Circuit | None) -> list[str]:
-    notes: list[str] = []
+    notes = none_left(result.config, result.units)
     if circuit is not None:
         notes.append(f"The circuit: {'; '.join(map(str, circuit.components))}.")
         if result.config.check:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +14,9 @@ from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
 
 FIRST_UNSEEN = 1000  # number of the first pair that is only tested on, however many are looked at
+
+
+NONE_LEFT = "No pair is left to test on: all of the file were looked at. Give a smaller --pairs, or a longer file."
 
 
 class Pairs(Protocol):
@@ -51,6 +54,12 @@ def pair_of(recorder: Recorder, config: Pairs, index: int, looking: bool = True)
     place = index - FIRST_UNSEEN + counts(config, looking)[0] if index >= FIRST_UNSEEN else index
     sides = pair_file.of_one_noise(pair_file.read(path, recorder.config)[place])
     return pair_file.recorded(recorder, sides, config.solved), pair_file.boxes(path)[place]
+
+
+def none_left(config: Pairs, units: Iterable[str]) -> list[str]:
+    """A note where a file has no pair beyond those that are looked at. ``units``: all names of a run's."""
+    asked = config.pair_file is not None and config.check_pairs > 0
+    return [NONE_LEFT] if asked and not any(name.startswith("check") for name in units) else []
 
 
 def has_groups(config: Pairs, asked: Sequence[str], where: str) -> None:

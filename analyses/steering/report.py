@@ -18,6 +18,7 @@ from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.kept import kept_clips, videos
 from cos_interp.analyses.driver.store import Row, RunStore
+from cos_interp.analyses.kit.split_pairs import none_left
 from cos_interp.analyses.steering import VECTOR, CheckFacts, SteeringConfig, VectorFacts, label
 from cos_interp.interp.steering import Steer
 from cos_interp.reports.figures import Curve, Panel, panels
@@ -138,12 +139,12 @@ def vector_file(result: AnalysisResult[SteeringConfig], store: RunStore, facts: 
 
 
 def _notes(result: AnalysisResult, facts: VectorFacts | None) -> list[str]:
-    notes = []
+    notes = none_left(result.config, result.units)
     if facts is not None:
         frames = f" in latent frame {' and '.join(map(str, facts.frames))}" if facts.frames else ""
         where = f"{' and '.join(name.replace('_', ' ') for name in facts.tokens)}{frames} after block {facts.layer}"
         shares = ", ".join(f"{share:.2f}" for share in facts.shares[:4])
-        notes = [
+        notes += [
             f"The place: tokens {where}. Of {facts.pairs} pairs; the first directions have {shares} of their differences.",
             FILE,
         ]

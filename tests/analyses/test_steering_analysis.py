@@ -298,4 +298,9 @@ def test_tokens_at_which_both_runs_are_alike_give_no_direction(tmp_path):
     config = SteeringConfig(pair_file=str(tmp_path / "pairs.jsonl"), **asked)
     _, report = experiment.run_and_report(load("steering"), config, tmp_path / "run", model=planted.model(), workers=1)
     assert any("have the same at these tokens" in line for line in report.lines), report.lines
+    assert not any("No pair is left" in line for line in report.lines)
+    every = SteeringConfig(pair_file=str(tmp_path / "pairs.jsonl"), **asked | {"pairs": 12, "tokens": ("a",)})
+    _, report = experiment.run_and_report(load("steering"), every, tmp_path / "every", model=planted.model(), workers=1)
+    assert any("No pair is left to test on: all of the file were looked at" in line for line in report.lines), report.lines
+    assert any("The place: tokens a" in line for line in report.lines)
     assert not (tmp_path / "run/media/steering.safetensors").exists()
