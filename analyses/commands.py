@@ -280,19 +280,29 @@ def report_account(
     runs: Annotated[list[Path], typer.Argument(help="Runs of posterior, seed-choice, circuit or steering, or dossiers.")],
     out: Annotated[Path, typer.Option(help="Markdown file; figures go to media beside it.")] = Path("plan.md"),
     opening: Annotated[Path | None, typer.Option(help="A text file that stands before the chapters.")] = None,
+    trained: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=STEPS", help="A model of the runs, and its steps of training: a figure of when it forms."),
+    ] = None,
 ) -> None:
     """Where a plan comes from, as several runs find it: an article with their figures, numbers and commands.
 
-    Example: cos report account runs/findings/seed1 runs/findings/seed2 runs/circuit-place --out docs/plan.md
+    Examples: cos report account runs/findings/seed1 runs/findings/seed2 runs/circuit-place --out docs/plan.md;
+    cos report account runs/step-4000 runs/step-12000 --trained step-4000=4000 --trained step-12000=12000
     """
-    from cos_interp.analyses.reporting import account
+    from cos_interp.analyses.reporting import account, formation
 
     outside_runs(out)
+    steps = formation.steps_of(trained or ())
     made = account.chapters([load(folder) for folder in account.folders(runs)], EXPERIMENTS)
+    formed = formation.along({chapter.name: chapter.runs for chapter in made}, steps) if steps else None
+    if formed is not None:
+        write_file(out.parent / "media" / formation.FIGURE, formation.drawn(formed, account.CHAPTERS).encode())
     for chapter in made:
         if chapter.figure is not None:
             write_file(out.parent / "media" / chapter.figure[0], chapter.figure[1].encode())
-    write_file(out, account.article(made, opening.read_text(encoding="utf-8") if opening else "").encode())
+    text = opening.read_text(encoding="utf-8") if opening else ""
+    write_file(out, account.article(made, text, formed).encode())
     typer.echo(f"Account: {out.resolve()}")
 
 

@@ -162,6 +162,8 @@ def _check_vector(vector: Any) -> None:
         raise InterpError(f"a steering vector is one row of floats [d_model], {described(vector)} was given")
     if not bool(vector.isfinite().all()):
         raise InterpError("a steering vector has finite numbers, this one has not")
+    if not bool(vector.any()):
+        raise InterpError("a steering vector of zeros steers nothing: give one that is not; dose=0 is the run as it was")
 
 
 def _tokens(asked: Any) -> Tensor | dict[str, Index | None] | None:

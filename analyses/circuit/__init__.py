@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.facts import Facts, Showing
@@ -14,6 +14,7 @@ from cos_interp.interp.limits import MOST_STEPS
 from cos_interp.tasks import NAMES
 
 Part = Literal["cross", "attn", "mlp"]
+Number = Annotated[int, Field(ge=0)]
 SITES: dict[str, str] = {"cross": "hook_cross_attn_out", "attn": "hook_attn_out", "mlp": "hook_mlp_out"}
 HEADS: dict[str, str] = {"cross": "cross_attn.hook_z", "attn": "attn.hook_z"}
 CHECKED = 64  # unseen pairs, where no number was asked for: 24 left every set of the organisms undecided
@@ -55,10 +56,10 @@ class Component(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     part: Part
-    layer: int = Field(ge=0)
+    layer: Number
     group: str
-    steps: tuple[int, ...] = Field(min_length=1)
-    heads: tuple[int, ...] | None = None
+    steps: tuple[Number, ...] = Field(min_length=1)
+    heads: tuple[Number, ...] | None = Field(None, min_length=1)
 
     def __str__(self) -> str:
         heads = "" if self.heads is None else f", heads {'+'.join(map(str, self.heads))}"
@@ -89,6 +90,18 @@ class Circuit(BaseModel):
     tried_smaller: int = 0
     checks: dict[str, dict[str, float | int | str | None]] = {}
     model: dict[str, str | None] = {}
+
+    @property
+    def every(self) -> tuple[Component, ...]:
+        """The components of all its sets."""
+        return (*self.components, *self.narrow, *self.smaller)
+
+    @model_validator(mode="after")
+    def _in_its_runs(self) -> Circuit:
+        for one in self.every:
+            if max(one.steps) >= self.num_inference_steps:
+                raise ValueError(f"{one} is beyond the {self.num_inference_steps} steps of its runs")
+        return self
 
 
 class PairFacts(Showing):

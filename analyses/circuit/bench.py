@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from cos_interp.analyses.circuit import CircuitConfig, Component
-from cos_interp.analyses.circuit.components import Masks, drawn, everything_but, patches, spots
+from cos_interp.analyses.circuit.components import Masks, drawn, everything_but, head_count, patches, spots
 from cos_interp.analyses.kit.effects import effects
 from cos_interp.analyses.kit.groups import of_pair
 from cos_interp.analyses.kit.pair_file import Boxes
@@ -53,7 +53,7 @@ class Bench:
     @cached_property
     def heads(self) -> int:
         """Attention heads of a block."""
-        return self.model.adapter.width(next(iter(self.model.engines.values())).module)[1]
+        return head_count(self.model)
 
     def rows(self, sets: Sequence[Sequence[Component]], donor: Side | None = None) -> list[list[Patch]]:
         """Each set as the patches of a row, of the pair's donor or another one."""

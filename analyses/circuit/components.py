@@ -32,6 +32,11 @@ def has_heads(model: HookedVideoPipeline, part: str) -> bool:
     return part in HEADS and all(f"blocks.{n}.{HEADS[part]}" in names for n in layers)
 
 
+def head_count(model: HookedVideoPipeline) -> int:
+    """Attention heads of a block."""
+    return model.adapter.width(next(iter(model.engines.values())).module)[1]
+
+
 def patches(chosen: Sequence[Component], masks: Masks, donor: Recording, branches: tuple[str, ...]) -> list[Patch]:
     """The donor's values in the components; a group that these masks do not have, or have empty, takes no part."""
     out = []

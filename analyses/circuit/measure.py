@@ -13,7 +13,7 @@ from torch import Tensor
 from cos_interp.analyses.circuit import SITES, Circuit, CircuitConfig, Component, PairFacts, SearchFacts
 from cos_interp.analyses.circuit.bench import Bench
 from cos_interp.analyses.circuit.checks import checked
-from cos_interp.analyses.circuit.components import has_heads, spots
+from cos_interp.analyses.circuit.components import has_heads, head_count, spots
 from cos_interp.analyses.circuit.paths import measured as paths
 from cos_interp.analyses.circuit.pieces import SEARCH, Piece, Stage, needs, pieces
 from cos_interp.analyses.circuit.recordings import recorder
@@ -25,7 +25,7 @@ from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit.grid import EVERYWHERE
 from cos_interp.analyses.kit.pairs import NoPair
 from cos_interp.analyses.kit.refining import above
-from cos_interp.analyses.kit.split_pairs import counts, fits, pair_of
+from cos_interp.analyses.kit.split_pairs import counts, fits, has_groups, pair_of
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.patches import Patch
@@ -51,6 +51,8 @@ def _made(model: HookedVideoPipeline, config: CircuitConfig, store: RunStore, pi
         made = recorder(model, config, store, piece.stage)
         pair, boxes = pair_of(made, config, piece.index, not config.check)
         bench = Bench.of(made, config, pair, boxes, store.drafts(piece.name).in_order)
+        if piece.stage == "check" and known is not None:
+            _has_tokens(bench, known)
     except NoPair as error:
         return Unit([], facts=LeftOut(reason=str(error)))
     facts, tensors = about(piece, bench, pair.tried), dict[str, Tensor]()
@@ -67,6 +69,13 @@ def _made(model: HookedVideoPipeline, config: CircuitConfig, store: RunStore, pi
         tensors, kept_of = kept(clips)
         facts = facts.model_copy(update=kept_of)
     return Unit([{"stage": piece.stage, "pair": piece.name, **row} for row in rows], tensors, facts)
+
+
+def _has_tokens(bench: Bench, circuit: Circuit) -> None:
+    """NoPair where a pair has no tokens of any component: nothing would be patched, and 0 would count as a result."""
+    if not bench.rows([circuit.components])[0]:
+        wanted = dict.fromkeys(one.group for one in circuit.components)
+        raise NoPair(f"the pair has no tokens of the circuit's groups {', '.join(wanted)}; it has {', '.join(bench.masks)}")
 
 
 def about(piece: Piece, bench: Bench, tried: int) -> PairFacts:
@@ -216,12 +225,22 @@ def check(config: CircuitConfig, model: HookedVideoPipeline) -> None:
 def _fits(config: CircuitConfig, model: HookedVideoPipeline, circuit: Circuit) -> None:
     where, there = f"--check {config.check}", spots(model)
     parts = dict.fromkeys(part for part, _ in there)
-    for one in (*circuit.components, *circuit.narrow, *circuit.smaller):
+    for one in circuit.every:
         if (one.part, one.layer) not in there:
             raise InterpError(
                 f"{where} has {one}; {model.name} has the parts {', '.join(parts)} in layers 0 to {model.layers - 1}: "
                 "test it on a model of the same build"
             )
+        heads = range(head_count(model) if has_heads(model, one.part) else 0)
+        if one.heads is not None and not set(one.heads) <= set(heads):
+            raise InterpError(
+                f"{where} has {one}; {one.part} of {model.name} has {len(heads)} heads: test it on a model of the same build"
+            )
+    if circuit.layers != model.layers:
+        raise InterpError(
+            f"{where} is of a model of {circuit.layers} layers, {model.name} has {model.layers}: test it on a model of the same "
+            "build"
+        )
     if circuit.num_inference_steps != config.num_inference_steps:
         raise InterpError(
             f"{where} is of runs of {circuit.num_inference_steps} steps: give --num-steps {circuit.num_inference_steps}"
@@ -230,6 +249,7 @@ def _fits(config: CircuitConfig, model: HookedVideoPipeline, circuit: Circuit) -
         raise InterpError(f"{where} is of the task {circuit.task}: give --task {circuit.task}")
     if circuit.task is None and not config.pair_file:
         raise InterpError(f"{where} is of pairs from a file: give --pair-file")
+    has_groups(config, [one.group for one in circuit.every], where)
 
 
 work = from_others(_made)

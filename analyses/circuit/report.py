@@ -22,6 +22,7 @@ from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.kept import kept_clips, videos
 from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.kit.split_pairs import none_left
 from cos_interp.reports import figures
 
 QUESTION = (
@@ -35,6 +36,10 @@ FLOW = (
     "Means over the {n} pairs of the search (points: pairs). 1: what one part of one block writes, at all tokens in all steps. "
     "2: the strongest parts of those that have heads, a head at a time. 3: the residual stream by token group: from left to "
     "right the answer moves from where it is read to where it is drawn. 4: the strongest parts patched from a step on."
+)
+HEADS = (
+    "One head at a time, at all tokens in all steps. A head that does all for some pairs and nothing for others carries what "
+    "they differ by; a part whose heads each do nothing and that does much as a whole needs several of them at once."
 )
 CHECKS = (
     "On {n} pairs that the search has not seen; effects with 95 % intervals over pairs (bootstrap-t). Random sets: equally many "
@@ -65,6 +70,7 @@ def report(result: AnalysisResult[CircuitConfig], store: RunStore) -> Report:
     rows = result.rows if len(result.rows) else pd.DataFrame(columns=["table", "pair", "effect"])
     sections = [
         *_maps(result, rows),
+        *_heads(result, rows),
         *_sets(circuit),
         *_checks(rows),
         *_videos(result, rows, store),
@@ -99,7 +105,7 @@ def _told(circuit: Circuit, found: Sequence[Finding], result: AnalysisResult[Cir
 
 
 def _notes(result: AnalysisResult[CircuitConfig], circuit: Circuit | None) -> list[str]:
-    notes: list[str] = []
+    notes = none_left(result.config, result.units)
     if circuit is not None:
         notes.append(f"The circuit: {'; '.join(map(str, circuit.components))}.")
         if result.config.check:
@@ -131,6 +137,22 @@ def _maps(result: AnalysisResult, rows: pd.DataFrame) -> list[pages.Section]:
         caption = "The strongest parts of blocks by token group, each patched alone in all steps: mean effect over pairs."
         out.append(pages.Section("By token group", "", caption, table.reset_index()))
     return out
+
+
+def _heads(result: AnalysisResult, rows: pd.DataFrame) -> list[pages.Section]:
+    """The strongest parts head by head, for each pair: what the means of the figure hide."""
+    at = rows[rows.table == "head"]
+    if at.empty:
+        return []
+    about = result.units_of(PairFacts)
+    said = [f"“{receives}” gets “{gives}”" for receives, gives in (about[name].prompts for name in at.pair)]
+    named = at.assign(place=at.part + " " + at.layer.astype(int).astype(str), said=said)
+    order = {place: number for number, place in enumerate(dict.fromkeys(named.place))}
+    table = named.pivot_table(index=["place", "pair", "said"], columns="head", values="effect").reset_index()
+    table = table.sort_values(["place", "pair"], key=lambda column: column.map(order) if column.name == "place" else column)
+    heads = {number: f"head {int(number)}" for number in sorted(at["head"].unique())}
+    shown = table[["place", "said", *heads]].rename(columns={"said": "pair", **heads})
+    return [pages.Section("Head by head, pair by pair", caption=HEADS, table=shown)]
 
 
 def _sets(circuit: Circuit | None) -> list[pages.Section]:

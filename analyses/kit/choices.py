@@ -120,7 +120,9 @@ def _folder(candidates: str, problem: Problem) -> Path:
 
 
 def _clips(model: HookedVideoPipeline, folder: Path) -> Choices:
-    names = tuple(sorted(p.name for p in folder.glob("*") if p.suffix.lower() in CLIPS)) if folder.is_dir() else ()
+    if not folder.is_dir():
+        raise InterpError(f"--candidates {folder} is {'a file' if folder.exists() else 'not there'}: give a folder of clips")
+    names = tuple(sorted(p.name for p in folder.glob("*") if p.suffix.lower() in CLIPS))
     if len(names) < 2:
         raise InterpError(f"--candidates {folder} holds {len(names)} clips: give two or more ({', '.join(CLIPS)})")
     videos = [_video(str(folder / name)) for name in names]

@@ -29,6 +29,15 @@ def of_pair(model: HookedVideoPipeline, target: Side, donor: Side, boxes: Boxes)
     return of_boxes(boxes, shape, _pixels(model, target), target.problem.source)
 
 
+def named(boxes: Boxes) -> set[str]:
+    """The groups that a pair of a file may have, by its boxes.
+
+    >>> sorted(named({"ball": {None: (0, 0, 8, 8)}})), named({})
+    (['ball', 'rest'], {'all'})
+    """
+    return {*boxes, REST} if boxes else {EVERYWHERE}
+
+
 def _pixels(model: HookedVideoPipeline, side: Side) -> tuple[int, int, int]:
     """Frames, height and width of a side's video; only where nothing says them is it decoded."""
     said = [side.recording.run.kwargs.get(name) or model.default(name) for name in ("num_frames", "height", "width")]

@@ -20,6 +20,7 @@ from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.identity import shown_command, shown_name
 from cos_interp.analyses.driver.loaded import LoadedRun
 from cos_interp.analyses.driver.markdown import row
+from cos_interp.analyses.reporting import formation
 
 CHAPTERS = {
     "posterior": "What the model believes on the way",
@@ -27,6 +28,7 @@ CHAPTERS = {
     "circuit": "Which parts read and carry it",
     "steering": "One vector, without a donor",
 }
+Formed = Mapping[str, Sequence[formation.Point]]  # by chapter
 FOUND = ("The circuit:", "The place:")  # how a line of a report begins that says what was found
 PREFACE = (
     "How a video diffusion transformer comes to its answer, from the noise to the video, as the runs below found it. Effects are "
@@ -68,11 +70,14 @@ def chapters(runs: Sequence[LoadedRun], known: Mapping[str, Entry]) -> list[Chap
     return [Chapter(name, held, [report_of(run.folder, known) for run in held]) for name, held in of.items() if held]
 
 
-def article(made: Sequence[Chapter], opening: str = "") -> str:
-    """The account in Markdown; figures lie in ``media`` beside it. ``opening``: what stands before the chapters."""
+def article(made: Sequence[Chapter], opening: str = "", formed: Formed | None = None) -> str:
+    """The account in Markdown; figures lie in ``media`` beside it. ``opening``: what stands before the chapters; ``formed``: what
+    they found at several checkpoints of a training."""
     out = ["# Where does a plan come from?", "", *([opening.strip(), ""] if opening else []), PREFACE, ""]
     for number, chapter in enumerate(made, 1):
         out += [f"## {number}. {CHAPTERS[chapter.name]}", "", *_body(chapter)]
+    if formed is not None:
+        out += ["## When does it form?", "", *formation.chapter_of(formed, CHAPTERS)]
     return "\n".join(out).rstrip() + "\n"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from pydantic import Field, field_validator
 
@@ -16,6 +16,7 @@ from cos_interp.tasks import NAMES
 
 VECTOR: Final = "vector"  # the unit that holds the directions
 SHOWN = (("steer", 1.0), ("random direction", 1.0))  # ways whose videos are shown
+FURTHEST = 100.0  # the largest dose: beyond it numbers overflow, and no more is learnt
 PLACED = 4  # pairs on which the place is chosen
 
 
@@ -35,7 +36,7 @@ class SteeringConfig(ScoredConfig):
     )
     layer: int | None = Field(None, ge=0, description="Block after which is steered. Chosen on the first pairs by default.")
     tokens: tuple[str, ...] | None = Field(None, min_length=1, description="Token groups, together. Chosen likewise.")
-    frames: tuple[int, ...] | None = Field(
+    frames: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
         None, min_length=1, description="Latent frames of these tokens. One, where it does as much as all, by default."
     )
     num_inference_steps: int = Field(8, ge=2, le=MOST_STEPS, description="Denoising steps of every run.")
@@ -47,6 +48,13 @@ class SteeringConfig(ScoredConfig):
     @classmethod
     def _task(cls, value: str) -> str:
         return known_task(value)
+
+    @field_validator("doses")
+    @classmethod
+    def _doses(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(abs(dose) > FURTHEST for dose in value):
+            raise ValueError(f"{FURTHEST:g} times the vector is as far as a run is steered: give smaller doses")
+        return value
 
     @field_validator("ranks")
     @classmethod

@@ -16,7 +16,7 @@ from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.kept import Clip, keeps, kept
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit.pairs import NoPair, Recorder, Side
-from cos_interp.analyses.kit.split_pairs import FIRST_UNSEEN, counts, fits
+from cos_interp.analyses.kit.split_pairs import FIRST_UNSEEN, counts, fits, has_groups
 from cos_interp.analyses.steering import PLACED, VECTOR, CheckFacts, SteeringConfig, VectorFacts, label
 from cos_interp.analyses.steering.directions import mean_direction, subspace
 from cos_interp.analyses.steering.placing import by_frame, frames_of, grouped, in_frames, place, placed
@@ -58,6 +58,8 @@ def check(config: SteeringConfig, model: HookedVideoPipeline) -> None:
     fits(config, config, model)
     if config.layer is not None and config.layer >= model.layers:
         raise InterpError(f"--layer {config.layer} was asked for; {model.name} has layers 0 to {model.layers - 1}")
+    if config.tokens is not None:
+        has_groups(config, config.tokens, f"--tokens {','.join(config.tokens)}")
 
 
 def _made(model: HookedVideoPipeline, config: SteeringConfig, store: RunStore, piece: Piece) -> Unit:
@@ -90,8 +92,36 @@ def _mask(masks: dict[str, Tensor], tokens: Sequence[str], frames: Sequence[int]
         raise NoPair(f"the pair has no tokens of {', '.join(tokens)}; it has {', '.join(masks)}")
     mask = in_frames(torch.stack(there).any(0), frames)
     if not mask.any():
-        raise NoPair(f"the tokens of {', '.join(tokens)} are in none of the latent frames {', '.join(map(str, frames))}")
+        asked = f"the latent frames {', '.join(map(str, frames))}, of 0 to {len(mask) - 1}"
+        raise NoPair(f"the tokens of {', '.join(tokens)} are in none of {asked}")
     return mask
+
+
+def _gathered(
+    record: Recorder, config: SteeringConfig, site: str, tokens: tuple[str, ...], through: Through | None
+) -> tuple[list[Seen], list[Row]]:  # fmt: skip
+    """What the two runs of each pair have at the tokens, and the maps of latent frames of the first ones. NoPair for fewer than
+    two pairs; InterpError where no pair has tokens that were asked for."""
+    kept, maps, why, absent = list[Seen](), list[Row](), dict[str, None](), dict[str, None]()
+    for index in range(counts(config)[0]):
+        reasons = why
+        try:
+            pair, masks = grouped(record, config, index)
+            reasons = absent
+            mask = _mask(masks, tokens, config.frames or ())
+        except NoPair as error:
+            reasons[str(error)] = None  # once
+            continue
+        if config.frames is None and len(kept) < PLACED:
+            found = by_frame(record, config, pair.corrupt, pair.clean, site, mask, through)
+            maps += [{"pair": f"pair-{index:04d}", **row} for row in found]
+        kept.append(differences(pair.corrupt, pair.clean, site, mask))
+    if absent and not kept and (config.tokens or config.frames):
+        raise InterpError(f"{'; '.join(absent)}: give other --tokens or --frames")
+    if len(kept) < 2:
+        said = f" ({'; '.join([*why, *absent])})" if why or absent else ""
+        raise NoPair(f"{len(kept)} of {counts(config)[0]} pairs could be used{said}: directions are made of two at least")
+    return kept, maps
 
 
 def learnt(
@@ -99,24 +129,14 @@ def learnt(
 ) -> Unit:  # fmt: skip
     """Latent frames of the place, on the first pairs; then mean and subspace of the signed differences there, over pairs, steps
     and tokens."""
-    site, kept, maps = f"blocks.{layer}.hook_resid_post", list[Seen](), list[Row]()
-    for index in range(counts(config)[0]):
-        try:
-            pair, masks = grouped(record, config, index)
-            mask = _mask(masks, tokens, config.frames or ())
-        except NoPair:
-            continue
-        if config.frames is None and len(kept) < PLACED:
-            found = by_frame(record, config, pair.corrupt, pair.clean, site, mask, through)
-            maps += [{"pair": f"pair-{index:04d}", **row} for row in found]
-        kept.append(differences(pair.corrupt, pair.clean, site, mask))
-    if len(kept) < 2:
-        raise NoPair(f"{len(kept)} of {counts(config)[0]} pairs could be used: directions are made of two at least")
+    kept, maps = _gathered(record, config, f"blocks.{layer}.hook_resid_post", tokens, through)
     frames = config.frames if config.frames is not None else frames_of(pd.DataFrame(maps))
     kept = [one for one in (seen.within(frames) for seen in kept) if len(one.frames)]
     every = torch.cat([one.turned.flatten(0, 1) for one in kept]) if kept else torch.empty(0)
     if not len(every):
         raise NoPair("the two answers change none of the steered tokens")
+    if not every.any():
+        raise NoPair("the two runs of the pairs have the same at these tokens: there is no direction from one to the other")
     vector, (basis, shares) = mean_direction(every), subspace(every, max(config.ranks))
     items = torch.stack([one.donor.mean((0, 1)) for one in kept])
     facts = VectorFacts(

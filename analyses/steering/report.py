@@ -18,6 +18,7 @@ from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.kept import kept_clips, videos
 from cos_interp.analyses.driver.store import Row, RunStore
+from cos_interp.analyses.kit.split_pairs import none_left
 from cos_interp.analyses.steering import VECTOR, CheckFacts, SteeringConfig, VectorFacts, label
 from cos_interp.interp.steering import Steer
 from cos_interp.reports.figures import Curve, Panel, panels
@@ -48,6 +49,7 @@ VIDEOS = (
 FILE = (
     "The vector is in media/steering.safetensors: Steer.load(path) of cos_interp gives it, with a card that says what it is of."
 )
+WEIGHTS = "1 where only the wanted answer changes a cell, -1 where only the run's own does"
 OWN = {
     "steer": "the vector", "random direction": "a random direction", "wrong place": "the vector at other tokens",
     "two items' difference": "what two other items differ by there",
@@ -126,7 +128,7 @@ def vector_file(result: AnalysisResult[SteeringConfig], store: RunStore, facts: 
     card = {
         "model": model, "task": result.config.task if result.config.pair_file is None else None, "pairs": facts.pairs,
         "tokens": list(facts.tokens), "latent frames": list(facts.frames) or "all",
-        "weights": "1 where only the wanted answer changes a cell, -1 where only the run's own does",
+        "weights": WEIGHTS if result.config.pair_file is None else "1",
         "steps": f"all {result.config.num_inference_steps}", "tests": {f.key: f"{f.verdict}: {f.number}" for f in found},
     }  # fmt: skip
     one = Steer(store.tensors(VECTOR)["vector"], f"blocks.{facts.layer}.hook_resid_post", card=card)
@@ -137,12 +139,12 @@ def vector_file(result: AnalysisResult[SteeringConfig], store: RunStore, facts: 
 
 
 def _notes(result: AnalysisResult, facts: VectorFacts | None) -> list[str]:
-    notes = []
+    notes = none_left(result.config, result.units)
     if facts is not None:
         frames = f" in latent frame {' and '.join(map(str, facts.frames))}" if facts.frames else ""
         where = f"{' and '.join(name.replace('_', ' ') for name in facts.tokens)}{frames} after block {facts.layer}"
         shares = ", ".join(f"{share:.2f}" for share in facts.shares[:4])
-        notes = [
+        notes += [
             f"The place: tokens {where}. Of {facts.pairs} pairs; the first directions have {shares} of their differences.",
             FILE,
         ]

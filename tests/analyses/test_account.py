@@ -13,7 +13,7 @@ from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.rules import judge
 from cos_interp.analyses.posterior import PosteriorConfig
-from cos_interp.analyses.reporting import account
+from cos_interp.analyses.reporting import account, formation
 from cos_interp.analyses.steering import SteeringConfig
 from cos_interp.cli import app
 from tests.made_up_runs import layers_run
@@ -63,3 +63,43 @@ def test_a_dossier_stands_for_the_runs_in_it(tmp_path):
     assert list(account.folders([tmp_path / "all", tmp_path / "other"])) == [
         tmp_path / "all" / "posterior", tmp_path / "all" / "circuit", Path(tmp_path / "other"),
     ]  # fmt: skip
+
+
+def test_what_forms_along_a_training_is_drawn_from_the_deciding_numbers(tmp_path):
+    """Two checkpoints; another task and a further seed of the training are no part of it."""
+    made = [
+        run("steering", model, [value, value + 0.1] * 8, "steering.donor-free", SteeringConfig(task=task))
+        for model, value, task in (
+            ("organism:seed1", 0.9, "maze"), ("organism:young", 0.0, "maze"), ("organism:young", 0.5, "place"),
+            ("organism:seed2", 0.4, "maze"),
+        )
+    ]  # fmt: skip
+    twin = replace(made[0].findings[0], twins=(Mean([0.0, 0.02] * 8).number(), Mean([]).number()))
+    made[0] = replace(made[0], findings=(twin,))
+    steps = formation.steps_of(["organism:seed1=12000", "organism:young=4000"])
+    found = formation.along({"steering": made, "posterior": []}, steps)
+    assert list(found) == ["steering"]
+    assert [(at, model) for at, model, _ in found["steering"]] == [(4000, "organism:young"), (12000, "organism:seed1")]
+    drawing = formation.drawn(found, account.CHAPTERS)
+    shown = drawing.shown.points.set_index(["curve", "trained"])["mean"]
+    assert shown["the model", 4000] == pytest.approx(0.05) and shown["the model", 12000] == pytest.approx(0.95)
+    assert shown[formation.RANDOM, 0] == pytest.approx(0.01) and shown[formation.NEEDED, 0] == 0.5
+    text = account.article([account.Chapter("steering", made, [DRAWN] * 4)], formed=found)
+    assert "## When does it form?" in text and "media/formation.svg" in text
+    assert (
+        "| One vector, without a donor | organism:young | 4,000 | 0.05 (95 %" in text
+        and "| random weights | 0 | no value (n = 0)" in text
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["organism:seed1"], "give NAME=STEPS"), (["a=b"], "give NAME=STEPS"), (["a=1", "a=2"], "once for each model"),
+        (["other=1"], "no run is of it; there are runs of a, b"), (["a=1"], "runs of two of these models"),
+    ],
+)  # fmt: skip
+def test_checkpoints_that_make_no_training_are_refused(given, said):
+    made = [run("steering", model, [0.1, 0.2] * 8, "steering.donor-free", SteeringConfig()) for model in ("a", "b")]
+    with pytest.raises(RunError, match=said):
+        formation.along({"steering": made}, formation.steps_of(given))

@@ -210,6 +210,9 @@ def test_clips_that_cannot_be_candidates_are_refused(tmp_path, one_prompt, clips
     np.save(clips / "c.npy", np.zeros((9, 32, 32, 3)))
     with pytest.raises(InterpError, match="not uint8"):
         ask()
+    for given, said in ((clips / "none", "is not there"), (clips / "a.npy", "is a file")):
+        with pytest.raises(InterpError, match=f"{said}: give a folder of clips"):
+            analyses.run("posterior", out=tmp_path / "run", prompts=one_prompt, candidates=str(given), model="tiny:wan2.1")
     (clips / "c.npy").unlink(), (clips / "b.mp4").unlink()
     with pytest.raises(InterpError, match="holds 1 clips"):
         ask()

@@ -124,6 +124,14 @@ def test_a_model_that_jumps_at_any_move(monkeypatch):
     assert found["steered"].control.value == 1 == found["reflected"].control.value
 
 
+@pytest.mark.parametrize("way", ["random", "shifted"])
+def test_the_stronger_of_both_controls_counts(monkeypatch, way):
+    rows = rows_of(monkeypatch, follows)
+    found = judged(rows.assign(is_target=rows.is_target.where(rows.way != way, True)))
+    assert found["steered"].control.value == 1 == found["reflected"].control.value
+    assert {found[name].verdict for name in ("steered", "reflected")} == {"refuted"}
+
+
 def test_what_gives_no_answer_is_not_testable(monkeypatch):
     found = judged(rows_of(monkeypatch, follows, eligible=False))
     assert {found[name].verdict for name in ("steered", "noise", "threshold", "reflected")} == {"not testable"}
@@ -217,9 +225,8 @@ def test_the_moves_of_a_run_are_plain_restarts_bit_for_bit(organism, tmp_path):
     config = SeedChoiceConfig(tasks=("place",), items=3, num_inference_steps=3, doses=(-2.0, 2.0), steps=(1,), batch=1)
     problem = seed_choice.pieces(config)[0][0]
     plan, *_ = seed_choice.planned(organism, config, problem, runs_of(organism, config, problem))
-    stored = next(
-        row for row, _ in seed_choice.results(organism, config, problem, plan) if row["dose"] == 2 and row["way"] == "toward"
-    )
+    toward = [row for row, _ in seed_choice.results(organism, config, problem, plan) if row["way"] == "toward"]
+    stored, mirrored = next(r for r in toward if r.get("dose") == 2), next(r for r in toward if r["kind"] == "reflected")
     among = choices(organism, config, problem, [plan.run]).latents
     own, target = among[plan.own], among[plan.target]
     way, start = direction(own, target), plan.run.x_t[0]
@@ -230,6 +237,16 @@ def test_the_moves_of_a_run_are_plain_restarts_bit_for_bit(organism, tmp_path):
     assert isinstance(call["image"], Image.Image)
     latents = plain(organism.pipe, organism.defaults | call, seed=problem.seed)
     assert stored["weight"] == float(belief.shares(latents, among)[plan.target])
+    sigma, before = plan.run.sigmas[1], plan.run.x_t[1]
+    nearer = lambda x: float(sum(s * (x.double() - (1 - sigma) * c.double()).square().sum() for s, c in ((1, own), (-1, target))))
+    across = nearer(before) / (2 * (1 - sigma) * float((target - own).double().norm()))  # to the plane half way between both
+    state = (before.double() - 2 * across * way).float()
+    assert nearer(state) == pytest.approx(-nearer(before), rel=1e-4) != 0
+    put = lambda pipe, step, timestep, tensors: {"latents": state} if step == 0 else {}
+    call = {k: v for k, v in call.items() if k != "latents"} | {"callback_on_step_end": put}
+    latents = plain(organism.pipe, organism.defaults | call, seed=problem.seed)
+    assert mirrored["step"] == 1
+    assert mirrored["weight"] == pytest.approx(float(belief.shares(latents, among)[plan.target]), abs=1e-4)
 
 
 def test_steps_and_doses_that_there_are_not_are_refused(organism):

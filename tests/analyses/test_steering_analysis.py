@@ -8,15 +8,17 @@ import json
 
 import numpy as np
 import pandas as pd
+import planted
 import pytest
 import torch
+from pydantic import ValidationError
 
 from cos_interp.analyses.driver import experiment
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.pairs import Recorder
-from cos_interp.analyses.kit.problems import Problem
+from cos_interp.analyses.kit.problems import Problem, item_call
 from cos_interp.analyses.steering import SteeringConfig
 from cos_interp.analyses.steering.directions import (
     exchanged,
@@ -27,7 +29,8 @@ from cos_interp.analyses.steering.directions import (
     roles,
     subspace,
 )
-from cos_interp.analyses.steering.placing import by_frame, frames_of, in_frames, place
+from cos_interp.analyses.steering.measure import differences
+from cos_interp.analyses.steering.placing import by_frame, frames_of, grouped, in_frames, place, placed
 from cos_interp.analyses.steering.report import findings
 from cos_interp.analyses.steering.tried import Trial, elsewhere, place_of, without_cells
 from cos_interp.interp import HookedVideoPipeline, InterpError, Steer, tiny
@@ -63,6 +66,24 @@ def test_the_weights_are_where_one_answer_alone_changes_the_scene():
     weights = found[None] * goals[None].float()
     there = elsewhere(weights, goals[None], torch.Generator().manual_seed(0))
     assert sorted(there[there != 0].tolist()) == [-1.0, 1.0] and not (there[goals[None]] != 0).any()
+
+
+def test_differences_point_to_the_donors_answer_at_both_goals(organism):
+    """At the goal that the donor is to go to: donor minus target; at the target's own: turned round. Of steps and tokens."""
+    maze = get_task("maze")
+    item = maze.sample(3, unique=True, split="test")
+    other = maze.counterfactual(item, "prompt", np.random.default_rng(0))
+    record = Recorder(organism, SteeringConfig(num_inference_steps=2))
+    target, donor = (record(Problem("maze", item_call(one), 7, 0, one)) for one in (item, other))
+    mask = torch.from_numpy(maze.groups(item, other)["goals"])
+    seen, site = differences(target, donor, "blocks.1.hook_resid_post", mask), "blocks.1.hook_resid_post"
+    goes = lambda one: one.cells[-1] != one.cells[0]
+    for token, (frame, row, col) in enumerate(mask.nonzero().tolist()):
+        sign = float(goes(other)[row, col]) - float(goes(item)[row, col])
+        assert abs(sign) == 1 and seen.frames[token] == frame
+        for step in range(2):
+            own, theirs = (side.recording.cache[site, step, "cond"][0, frame, row, col] for side in (target, donor))
+            assert torch.equal(seen.turned[step, token], sign * (theirs - own)) and torch.equal(seen.donor[step, token], theirs)
 
 
 def test_the_verdict_without_the_steered_cells():
@@ -140,6 +161,12 @@ def test_two_ways_against_plain_hooks(trial):
     ways = [by_hand(trial, lambda value, k, sign=sign: value + sign * step) for sign in (1, -1)]
     (two,) = trial.latents(rows, 1).values()
     assert min(float((two - way).abs().max()) for way in ways) < 1e-5 < float((ways[0] - ways[1]).abs().max())
+    row = {"random direction 1": trial.rows((), (1,))["random direction 1"]}
+    ((change,),) = row.values()
+    drawn = change.donor(torch.zeros(1, 3, 4, 4, len(trial.vector)), 0, "cond")[0, trial.place.mask]
+    length = trial.vector.norm()
+    assert torch.allclose(drawn.norm(dim=-1), length) and abs(float(drawn[0] @ trial.vector)) < 0.9 * length**2
+    assert torch.equal(trial.latents(row, 1)["random direction 1"], by_hand(trial, lambda value, step: value + drawn[0]))
     late = by_hand(trial, lambda value, step: value + trial.vector if step == 1 else value)
     assert torch.equal(found["second half of the steps"], late)
 
@@ -158,6 +185,34 @@ def test_the_map_of_frames_is_that_of_plain_hooks(trial):
         )
         along = float(((latent.double() - own) * (theirs - own)).sum() / (theirs - own).square().sum())
         assert row["effect"] == pytest.approx(along, abs=1e-9)
+
+
+def test_the_map_of_places_is_that_of_plain_hooks(tmp_path):
+    line = {"clean": {"prompt": WORDS[1], **SIZE}, "corrupt": {"prompt": WORDS[0], **SIZE}, "boxes": planted.BOXES}
+    (tmp_path / "pairs.jsonl").write_text(
+        json.dumps({**line, "clean": line["clean"] | {"seed": 7}, "corrupt": line["corrupt"] | {"seed": 7}})
+    )
+    asked = SteeringConfig(pair_file=str(tmp_path / "pairs.jsonl"), pairs=2, num_inference_steps=2, batch=1)
+    record = Recorder(HookedVideoPipeline.from_pretrained("tiny:wan2.1"), asked)
+    rows = {(row["layer"], row["group"]): row["effect"] for row in placed(record, asked, 0)}
+    pair, masks = grouped(record, asked, 0)
+    target, donor = pair.corrupt, pair.clean
+    own, theirs = (side.recording.run.latents.double() for side in (target, donor))
+    for layer, names in ((1, ("b",)), (2, ("a", "c"))):
+        pipe, count = tiny.build("wan2.1"), [0]
+        at = torch.stack([masks[name] for name in names]).any(0).flatten()[None, :, None]
+
+        def hook(_, given, output, layer=layer, at=at, count=count):
+            count[0] += 1
+            return torch.where(
+                at, donor.recording.cache[f"blocks.{layer}.hook_resid_post", count[0] - 1, "cond"].flatten(1, 3), output
+            )
+
+        pipe.transformer.blocks[layer].register_forward_hook(hook)
+        call = {"prompt": WORDS[0], **SIZE, "num_inference_steps": 2, "guidance_scale": 1.0, "output_type": "latent"}
+        latent = pipe(**call, generator=torch.Generator("cpu").manual_seed(7), return_dict=False)[0]
+        along = float(((latent.double() - own) * (theirs - own)).sum() / (theirs - own).square().sum())
+        assert rows[layer, " + ".join(names)] == pytest.approx(along, abs=1e-9) != 0
 
 
 def judged(steer, random, elsewhere_too=0.0, items=0.0):
@@ -210,3 +265,42 @@ def test_a_whole_run_on_another_pipeline(tmp_path):
     one = Steer.load(tmp_path / "run/media/steering.safetensors")
     assert one.card["model"]["digest"] == result.facts["model"]["digest"] and one.where.endswith("hook_resid_post")
     assert RunStore(tmp_path / "run").verify() == []
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"tokens": ("zzz",)}, "asks for tokens of zzz; the pairs of .* have a, rest"),
+        ({"tokens": ("a",), "frames": (77,)}, "in none of the latent frames 77, of 0 to 2: give other"),
+        ({"frames": (-1,)}, "greater than or equal to 0"), ({"doses": (1e30,)}, "as far as a run is steered"),
+    ],
+)  # fmt: skip
+def test_tokens_frames_and_doses_that_there_are_not_are_refused(tmp_path, more, said):
+    lines = [
+        {"clean": {"prompt": a, **SIZE}, "corrupt": {"prompt": b, **SIZE}, "boxes": {"a": [0, 0, 16, 16]}}
+        for a, b in zip(WORDS, WORDS[::-1], strict=True)
+    ][:3]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises((InterpError, ValidationError), match=said):
+        config = SteeringConfig(pair_file=str(tmp_path / "pairs.jsonl"), pairs=2, num_inference_steps=2, layer=1, **more)
+        model = HookedVideoPipeline.from_pretrained("tiny:wan2.1")
+        experiment.run_and_report(load("steering"), config, tmp_path / "run", model=model, workers=1)
+
+
+def test_tokens_at_which_both_runs_are_alike_give_no_direction(tmp_path):
+    """In the constructed model block 0 writes at A alone: at B there is nothing to steer along, and nothing is divided by 0."""
+    lines = [
+        {"clean": {"prompt": a, **planted.SIZE}, "corrupt": {"prompt": b, **planted.SIZE}, "boxes": planted.BOXES}
+        for a, b in zip(WORDS, WORDS[::-1], strict=True)
+    ][:3]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    asked = {"pairs": 2, "num_inference_steps": 2, "layer": 0, "tokens": ("b",)}
+    config = SteeringConfig(pair_file=str(tmp_path / "pairs.jsonl"), **asked)
+    _, report = experiment.run_and_report(load("steering"), config, tmp_path / "run", model=planted.model(), workers=1)
+    assert any("have the same at these tokens" in line for line in report.lines), report.lines
+    assert not any("No pair is left" in line for line in report.lines)
+    every = SteeringConfig(pair_file=str(tmp_path / "pairs.jsonl"), **asked | {"pairs": 12, "tokens": ("a",)})
+    _, report = experiment.run_and_report(load("steering"), every, tmp_path / "every", model=planted.model(), workers=1)
+    assert any("No pair is left to test on: all of the file were looked at" in line for line in report.lines), report.lines
+    assert any("The place: tokens a" in line for line in report.lines)
+    assert not (tmp_path / "run/media/steering.safetensors").exists()

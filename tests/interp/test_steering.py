@@ -106,6 +106,7 @@ def test_a_vector_is_saved_with_its_card_and_a_changed_file_is_refused(vector, t
     [
         ({"vector": torch.ones(2, 2)}, "one row"), ({"vector": torch.tensor([float("nan")])}, "finite"),
         ({"vector": torch.ones(2), "tokens": torch.ones(2)}, "weights"), ({"vector": torch.ones(2), "span": ()}, "no step"),
+        ({"vector": torch.zeros(2)}, "zeros steers nothing"),
     ],
 )  # fmt: skip
 def test_what_is_no_steering_is_said(given, said):
