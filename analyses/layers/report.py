@@ -13,6 +13,7 @@ from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import RunFacts
 from cos_interp.analyses.driver.findings import Finding
+from cos_interp.analyses.driver.rules import rules
 from cos_interp.analyses.driver.statistics import by_item, curve, mean_number, paired
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.problems import spread
@@ -127,16 +128,33 @@ def _window(result: AnalysisResult, ablations: pd.DataFrame) -> list[Finding]:
 
 
 def _window_finding(result: AnalysisResult, ablations: pd.DataFrame, kind: str, value: str, text: str) -> Finding:
+    lost = None
     if value == "loss":  # what is not solved untouched has nothing to lose
-        ablations = ablations[ablations.solved_plain == 1]
+        solved = ablations[ablations.solved_plain == 1]
+        ablations = survived(solved, rules()["layers.window-loss"].smallest)
+        if len(solved) and ablations.empty:
+            lost = "random directions lose the answers, whichever the layer and the steps"
     one = ablations[(ablations.unit == "layer") & ablations.kind.isin((kind, "random"))]
     own, random = (window_gain(ablations, k, value) for k in (kind, "random"))
     said = (
-        f"{text} by ablating ({kind}) one layer of {_named(one[deep(one, *WINDOW)])}, mean over spans of steps, minus that by "
+        f"{text} by ablating ({kind}) one layer of {_named(one[deep(one, *WINDOW)])}, mean over {_spans(one)}, minus that by "
         f"any other layer is {Mean(own.to_numpy(float)).number()}; more than of random directions, by"
     )
     gain = Mean((own - random).dropna().astype(float))
-    return result.judge(f"layers.window-{value}", gain, said, Mean(random.to_numpy(float)).number(), unfit_ablation(one, kind))
+    unfit = lost or unfit_ablation(one, kind)
+    return result.judge(f"layers.window-{value}", gain, said, Mean(random.to_numpy(float)).number(), unfit)
+
+
+def _spans(rows: pd.DataFrame) -> str:
+    return ", ".join(_span_name(str(span)) for span in rows.span.unique()) or "no steps"
+
+
+def survived(ablations: pd.DataFrame, least: float) -> pd.DataFrame:
+    """The rows of the spans of steps in which random directions leave so large a share of the answers, mean over layers: where
+    they lose all in every layer, they are no control of a layer."""
+    random = ablations[(ablations.kind == "random") & (ablations.unit == "layer")]
+    left = random.astype({"solved": float}).groupby("span").solved.mean()
+    return ablations[ablations.span.isin(left.index[left >= least])]
 
 
 def unfit_ablation(one: pd.DataFrame, kind: str) -> str | None:

@@ -16,8 +16,8 @@ READS = 0.5  # a reader that names fewer of the visible objects cannot be asked 
 
 def used(result: AnalysisResult, cut: pd.DataFrame) -> list[Finding]:
     """What cutting an object's tokens costs that object, beyond cutting another object's, and the other way round; and what it
-    costs the verdict. Objects: cut everywhere. Verdict: over the six partial cuts, all together, so that no favourable one is
-    picked; cut everywhere, it asks for too much."""
+    costs the verdict. Objects: cut everywhere. Verdict: over the partial cuts that leave it to some, all together, so that
+    no favourable one is picked; cut everywhere, it asks for too much."""
     everywhere = cut[(cut.step_part == "all") & (cut.layer_part == "all")]
     partial = cut[(cut.step_part != "all") | (cut.layer_part != "all")]
     return [

@@ -200,6 +200,17 @@ def test_what_random_directions_break_too_is_no_window():
     assert judged(ablated(0.0, 0.8))["window-loss"].verdict == "refuted"
 
 
+def test_steps_in_which_random_directions_lose_everything_have_no_control():
+    """There the control is 0 whatever the layers do, and what skipping one of them loses would be the whole number."""
+    open_to_all = ablated(0.2, 0.2)
+    fatal = ablated(0.9).assign(span="late")
+    fatal["solved"] = fatal.solved.where(fatal.kind == "skip", 0.0)
+    assert judged(open_to_all, fatal)["window-loss"].number == judged(open_to_all)["window-loss"].number
+    assert "late" not in judged(open_to_all, fatal)["window-loss"].statement
+    alone = judged(fatal)["window-loss"]
+    assert alone.verdict == "not testable" and "random directions lose the answers" in alone.why
+
+
 def test_what_was_long_before_the_first_block_or_is_in_every_layer_is_no_finding():
     before = energies(0.0, start=3.0)
     early = before[before.layer < 2]
