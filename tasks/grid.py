@@ -119,7 +119,8 @@ def render(cells: np.ndarray) -> np.ndarray:
     return draw_dots(cells).repeat(SCALE, -3).repeat(SCALE, -2)
 
 
-def neighbours(row: int, col: int) -> list[tuple[int, int]]:
+@cache
+def neighbours(row: int, col: int) -> tuple[tuple[int, int], ...]:
     """The up to four cells that share a side with a cell."""
     around = ((row - 1, col), (row + 1, col), (row, col - 1), (row, col + 1))
-    return [(r, c) for r, c in around if 0 <= r < ROWS and 0 <= c < COLS]
+    return tuple((r, c) for r, c in around if 0 <= r < ROWS and 0 <= c < COLS)

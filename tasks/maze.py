@@ -22,12 +22,12 @@ DIRECTIONS = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}
 
 def distances(first: np.ndarray, start: Cell, blocked: Cell | None = None) -> dict[Cell, int]:
     """Steps from ``start`` to every cell that can be reached without walls (breadth-first)."""
-    found, frontier = {start: 0}, [start]
+    found, frontier, cells = {start: 0}, [start], first.tolist()
     while frontier:
         following = []
         for cell in frontier:
             for near in grid.neighbours(*cell):
-                if near not in found and near != blocked and first[near] != WALL:
+                if near not in found and near != blocked and cells[near[0]][near[1]] != WALL:
                     found[near] = found[cell] + 1
                     following.append(near)
         frontier = following
