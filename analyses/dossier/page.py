@@ -16,11 +16,12 @@ from cos_interp.analyses.dossier.together import Told, label
 from cos_interp.analyses.driver.answer import answer
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import Report
-from cos_interp.analyses.driver.findings import VERDICT_STYLE, Number, Verdict
+from cos_interp.analyses.driver.findings import VERDICT_STYLE, Finding, Number, Verdict
 from cos_interp.analyses.driver.identity import begun_with
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.reports.html import drawing, render
 
+LARGEST_FIGURE = 200_000  # bytes of one that goes into a text
 Figures = Mapping[str, bytes]  # SVG by experiment, or file name
 
 
@@ -28,6 +29,18 @@ def concluded(result: AnalysisResult) -> AnalysisResult:
     """With the false discovery rate held over its claims, and a row for each."""
     units = corrected(result.units_of(ExperimentFacts))
     return replace(result, units=units, rows=_claims(units))
+
+
+def shown_rows(result: AnalysisResult) -> pd.DataFrame:
+    """The rows of its claims as a table holds them."""
+    return result.rows.drop(columns=["number", "control", "twins"], errors="ignore")
+
+
+def said_of(report: Report) -> dict[str, Any]:
+    """What a dossier holds of an experiment's report: the fields of its :class:`ExperimentFacts`."""
+    small = (figure for figure in report.figures if len(report.media[figure]) < LARGEST_FIGURE)
+    found = tuple(map(Finding.of, report.data.get("findings", [])))
+    return {"lines": tuple(report.lines), "findings": found, "figure": next(small, "")}
 
 
 def figures(folder: Path, units: Mapping[str, ExperimentFacts]) -> Figures:

@@ -12,14 +12,13 @@ from typing import Any
 import pandas as pd
 
 from cos_interp.analyses.dossier import ENTRY, DossierConfig, ExperimentFacts, alike
-from cos_interp.analyses.dossier.page import build, concluded, figures, files
+from cos_interp.analyses.dossier.page import build, concluded, figures, files, said_of, shown_rows
 from cos_interp.analyses.driver import experiment, identity
 from cos_interp.analyses.driver.base import AnalysisResult, Progress
 from cos_interp.analyses.driver.command import command_line
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.experiment import Report
-from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.registry import entries as known
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.settings import AnalysisConfig, Loading
@@ -31,7 +30,6 @@ PILOT = 2  # items of the first run, whose time tells how many fit
 LARGEST = 125
 USUAL_TWINS, MORE_TWINS = DossierConfig().twins, 4
 SHORT = 60  # seconds of a run, below which it has more twins
-LARGEST_FIGURE = 200_000  # bytes
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -117,7 +115,7 @@ def run_and_report(
             units = {entry.name: store.finished(entry.name)[1] for entry in entries if entry.name not in failed} | failed
             result = AnalysisResult(NAME, config, pd.DataFrame(), store.facts() or {}, units)
             result = concluded(result)
-            store.write_results(result.rows.drop(columns=["number", "control", "twins"], errors="ignore"))
+            store.write_results(shown_rows(result))
             drawn = figures(folder, result.units_of(ExperimentFacts))
             report = build(result, drawn)
             store.write_page(files(report, drawn))
@@ -170,16 +168,10 @@ def _one(
                 asked = asked.model_copy(update={"twins": MORE_TWINS})
             _, report = experiment.run_and_report(made, asked, folder, **ways)
         said |= {"command": command_line(entry.name, asked), "items": size_of(entry, config, asked)}
-        said |= {"lines": tuple(report.lines), "findings": tuple(map(Finding.of, report.data.get("findings", [])))}
-        said |= {"figure": _small_figure(report)}
+        said |= said_of(report)
     except (ValueError, RuntimeError, OSError) as error:  # one experiment that cannot run does not end the dossier
         said, passing = {"error": str(error)}, not isinstance(error, ValueError)
     return ExperimentFacts(about=entry.about, seconds=round(time.monotonic() - began, 1), **said), passing
-
-
-def _small_figure(report: Report) -> str:
-    """The first figure of a report that is small enough to go into a text, "" for none."""
-    return next((figure for figure in report.figures if len(report.media[figure]) < LARGEST_FIGURE), "")
 
 
 def _config_of(folder: Path, entry: Entry) -> AnalysisConfig | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from cos_interp.analyses.driver import experiment, identity, manifest
+from cos_interp.analyses.driver import experiment, identity, manifest, rules, twins
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.experiment import Experiment, Report
@@ -19,18 +19,33 @@ from cos_interp.analyses.driver.store import RunStore
 def draw_again(folder: Path, known: Mapping[str, Entry]) -> Path:
     """The page of a finished run, written again with its list, whatever became of the page before.
 
-    Units, results and ``run.json`` are not touched. RunError where it cannot be. ``known``: experiments by name, and the dossier.
+    Units and results are not touched; ``run.json`` says which rules judged. RunError where it cannot be. ``known``: experiments
+    by name, and the dossier.
     """
+    drawn_again(folder, known)
+    return folder / manifest.REPORT
+
+
+def drawn_again(folder: Path, known: Mapping[str, Entry]) -> Report:
+    """As :func:`draw_again`; what was written. The runs of its twins come first: one rule judges both."""
     made, config = drawable(folder, known)
+    beside = [twin for twin in twins.names(config.twins) if (RunStore(folder / twin).facts() or {}).get("status") == "complete"]
+    for twin in beside:
+        drawn_again(folder / twin, known)
     try:
         with Writer(folder).holding() as writer:
-            store = RunStore(folder, made.facts, writer)
+            store = RunStore(folder, made.facts, writer, parts=twins.names(config.twins))
             if problem := store.damaged_results():  # which would stand beside a new page
                 raise RunError(f"{problem}; the same command makes it again of the units")
-            store.write_page(experiment.drawn(made, config, store).files())
+            report = experiment.drawn(made, config, store)
+            store.write_page(report.files())
+            store.judged_by(rules.digest()[: rules.SHOWN])
+            if beside:  # its list has their run.json
+                store.refuse_others(name for _, names in made.pieces(config) for name in names)
+                store.complete()
     except OSError as error:
         raise RunError(f"cannot write to {folder}: {error.strerror}") from error
-    return folder / manifest.REPORT
+    return report
 
 
 def report_of(folder: Path, known: Mapping[str, Entry]) -> Report:

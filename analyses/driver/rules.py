@@ -17,6 +17,7 @@ from cos_interp.analyses.driver.findings import Finding, Number, Verdict, decide
 if TYPE_CHECKING:  # scipy, for which a run that is only shown does not wait
     from cos_interp.analyses.driver.estimates import Estimate
 
+SHOWN = 12  # characters of the digest of the rules that a run says
 PATH = Path(__file__).resolve().parent.parent / "rules.toml"
 
 

@@ -403,6 +403,13 @@ class RunStore:
         for name in set(before) - set(files):
             (self.folder / name).unlink(missing_ok=True)
 
+    def judged_by(self, rules: str) -> None:
+        """Say of a finished run by which rules it was judged last, by their digest; all else of ``run.json`` stays. One of 0.1
+        stays whole: its list has no seal to renew."""
+        held = self.facts() or {}
+        if not older.is_of_0_1(read_regular(self.folder / manifest.RUN)) and held["versions"].get("rules") != rules:
+            self._write_facts(held | {"versions": held["versions"] | {"rules": rules}})
+
     def complete(self, **more: Any) -> None:
         """List units and results with their digests, then mark the run complete, in this order."""
         lines = manifest.made(self.folder, self.parts)

@@ -349,6 +349,33 @@ def test_a_dossier_is_drawn_again_and_put_into_one_file(counted, organism, tmp_p
         in_one_file(folder)
 
 
+def test_a_dossier_that_is_drawn_again_is_judged_by_the_rules_of_today(organism, tmp_path, monkeypatch):
+    """Its experiments, their twins and itself; which rules judged is in every run.json, and all are as they were written."""
+    from cos_interp.analyses import draw
+    from cos_interp.analyses.driver import rules
+
+    folder = tmp_path / "run"
+    config = DossierConfig(only=("lengths",), budget="1s", twins=1, num_inference_steps=2)
+    dossier.run_and_report(config, folder, model=organism, workers=1)
+    before = RunStore(folder / "lengths").read("results.parquet")
+    text = rules.PATH.read_text()
+    (tmp_path / "rules.toml").write_text(text.replace("Items longer than any", "Longer items than any"))
+    monkeypatch.setattr(rules, "PATH", tmp_path / "rules.toml")
+    rules.rules.cache_clear()
+    try:
+        draw(folder)
+        judged = rules.digest()[: rules.SHOWN]
+    finally:
+        monkeypatch.undo()
+        rules.rules.cache_clear()
+    facts = RunStore(folder, dossier.ENTRY.facts).finished("lengths")[1]
+    assert any(finding.claim.startswith("Longer items") for finding in facts.findings)
+    for run in (folder, folder / "lengths", folder / "lengths" / "twin-0"):
+        assert RunStore(run).verify() == [] and RunStore(run).facts()["versions"]["rules"] == judged != rules.digest()[:12]
+    assert RunStore(folder / "lengths").read("results.parquet") == before
+    assert "Longer items than any" in (folder / "findings.md").read_text()
+
+
 def test_a_scorer_goes_to_every_experiment_that_takes_prompts(prompts):
     asked = DossierConfig(prompts=prompts, scorer="motion", scorer_seconds=7)
     chosen = dossier.chosen(asked)
