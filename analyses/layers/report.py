@@ -316,7 +316,7 @@ def _row_of_maps(energy: np.ndarray) -> pd.DataFrame:
     gap = np.full((*z.shape[:2], 1), np.nan)
     wide = np.concatenate([np.concatenate([frame, empty], 1) for frame, empty in zip(z, gap, strict=True)], 1)[:, :-1]
     size = z.shape[2] + 1
-    names = [f"f{c // size}" if c % size == z.shape[2] // 2 else " " * (c % size) for c in range(wide.shape[1])]
+    names = [f"f{c // size} c{c % size}" if c % size < z.shape[2] else f"after f{c // size}" for c in range(wide.shape[1])]
     rows = range(len(wide))[::-1]  # the figure draws the first one at the bottom
     return pd.DataFrame(wide[::-1], index=rows, columns=names)
 
