@@ -34,18 +34,17 @@ def draw_again(folder: Path) -> Path:
     """Draw the pages of a finished dossier's experiments again, take over what they say now, and write its own page."""
     from cos_interp.analyses import EXPERIMENTS
 
-    facts, _, config = opened(folder, {ENTRY.name: ENTRY})
+    facts = opened(folder, {ENTRY.name: ENTRY})[0]
     try:
         with Writer(folder).holding() as writer:
             store = RunStore(folder, ENTRY.facts, writer, parts=facts["parts"])
             for name in facts["parts"]:
                 _take_over(store, name, EXPERIMENTS)
-            units = {name: store.finished(name)[1] for name in facts["parts"]}
-            result = concluded(AnalysisResult(ENTRY.name, config, pd.DataFrame(), facts, units))
+            result = read(folder)
             store.write_results(shown_rows(result))
             drawn = figures(folder, result.units_of(ExperimentFacts))
             store.write_page(files(build(result, drawn), drawn))
-            store.judged_by(rules.digest()[: rules.SHOWN])
+            store.judged_by(rules.shown_digest())
             store.complete()
     except OSError as error:
         raise RunError(f"cannot write to {folder}: {error.strerror}") from error

@@ -39,7 +39,7 @@ def drawn_again(folder: Path, known: Mapping[str, Entry]) -> Report:
                 raise RunError(f"{problem}; the same command makes it again of the units")
             report = experiment.drawn(made, config, store)
             store.write_page(report.files())
-            store.judged_by(rules.digest()[: rules.SHOWN])
+            store.judged_by(rules.shown_digest())
             if beside:  # its list has their run.json
                 store.refuse_others(name for _, names in made.pieces(config) for name in names)
                 store.complete()

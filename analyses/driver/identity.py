@@ -129,7 +129,7 @@ def _texts(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
 
 def versions() -> dict[str, str]:
     """Of this package and its rules, the libraries that compute, and Python."""
-    own = {"cos-interp": version("cos-interp"), "rules": rules.digest()[: rules.SHOWN]}
+    own = {"cos-interp": version("cos-interp"), "rules": rules.shown_digest()}
     return own | {"python": sys.version.split()[0]} | {p: version(p) for p in LIBRARIES}
 
 

@@ -61,6 +61,11 @@ def digest() -> str:
     return hashlib.sha256(PATH.read_bytes()).hexdigest()
 
 
+def shown_digest() -> str:
+    """What of it a run says."""
+    return digest()[:SHOWN]
+
+
 def judge(
     key: str, estimate: Estimate, statement: str, control: Number, twins: Sequence[Number] = (), unfit: str | None = None,
     short: str = "",

@@ -123,6 +123,8 @@ def shown_steps(steps: Sequence[int]) -> list[int]:
 def videos(model: HookedVideoPipeline, problem: Problem, run: Run, finals: dict[int, Tensor], rows: Sequence[Row]) -> list[Clip]:
     """For the page, of the first items of a task: some of the disturbed runs' videos with what is said of their final latent,
     then the undisturbed one."""
+    if not problem.kept(0):  # whatever the size: nothing is decoded for it
+        return []
     undisturbed = run.decode()[0]
     if not problem.kept(undisturbed.nbytes):
         return []
