@@ -5,12 +5,12 @@ from __future__ import annotations
 import pandas as pd
 
 from cos_interp.analyses.acceleration import judged
+from cos_interp.analyses.acceleration.measure import SHOWN
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import DIFFERENCE, Mean, Share
 from cos_interp.analyses.driver.findings import Finding
+from cos_interp.analyses.driver.rules import no_room
 from cos_interp.analyses.driver.statistics import relative
-
-ROOM = 0.1  # of the answers: less lost leaves nothing to gain
 
 
 def deciding(rows: pd.DataFrame) -> pd.DataFrame:
@@ -55,7 +55,7 @@ def _nearer(result: AnalysisResult, tests: pd.DataFrame) -> Finding:
     return result.judge("acceleration.schedule", nearer, said, Mean(table[control]).number())
 
 
-WORDS = {"uniform": "whole steps, evenly spread", "random": "random schedules"}
+WORDS = {"uniform": SHOWN["uniform"], "random": "random schedules"}
 
 
 def _more_kept(result: AnalysisResult, tests: pd.DataFrame) -> Finding:
@@ -63,10 +63,7 @@ def _more_kept(result: AnalysisResult, tests: pd.DataFrame) -> Finding:
     means = table[["uniform", "random"]].mean()
     control = str(means.idxmax()) if means.notna().any() else "uniform"
     gain = Mean(table.chosen - table[control], bounds=DIFFERENCE)
-    lost = 1 - means[control]
-    unfit = (
-        f"{WORDS[control]} change {lost:.2f} of the answers: too few to keep more; save more (--savings)" if lost < ROOM else None
-    )
+    unfit = no_room("acceleration.schedule-answers", 1 - float(means[control]), WORDS[control], "save more (--savings)")
     said = f"more answers stay than with {WORDS[control]}, by"
     return result.judge("acceleration.schedule-answers", gain, said, Mean(table[control], bounds=(0, 1)).number(), unfit)
 

@@ -8,7 +8,7 @@ from cos_interp.analyses.averaging import AVERAGE, LAST
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import PairedShares, Share
 from cos_interp.analyses.driver.findings import Finding
-from cos_interp.analyses.driver.rules import rules
+from cos_interp.analyses.driver.rules import no_room
 from cos_interp.analyses.kit.halves import choosing_half
 
 
@@ -44,12 +44,7 @@ def _best(result: AnalysisResult) -> Finding:
 
 def _judged(result: AnalysisResult, key: str, table: pd.DataFrame, control: str, name: str) -> Finding:
     own, beside = table[AVERAGE], table[control]
-    smallest = rules()[key].smallest
-    room = 1 - float(beside.mean()) if len(table) else 1.0
-    unfit = None
-    if same(result.rows):
-        unfit = "the average makes the same videos as the last checkpoint, bit for bit"
-    elif room < smallest:
-        unfit = f"{name} leaves {room:.3f} of the items unsolved: too few to gain {smallest:g}"
+    bits = "the average makes the same videos as the last checkpoint, bit for bit" if same(result.rows) else None
+    unfit = bits or no_room(key, 1 - float(beside.mean()), name)
     said = f"the average of the weights solves {Share(own).number()}; more than {name}, by"
     return result.judge(key, PairedShares(own, beside), said, Share(beside).number(), unfit)

@@ -10,7 +10,7 @@ from cos_interp.analyses.commitment.measure import early_step
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean, Share
 from cos_interp.analyses.driver.findings import Finding, Number
-from cos_interp.analyses.driver.rules import rules
+from cos_interp.analyses.driver.rules import no_room
 from cos_interp.analyses.kit.screening import screening_table
 
 SHARE = 0.9  # of its ceiling: from there on the plan counts as chosen
@@ -89,8 +89,7 @@ def screened(looks: pd.DataFrame, sigmas: Sequence[float], key: str) -> pd.DataF
 
 def _screening(result: AnalysisResult, looks: pd.DataFrame, sigmas: Sequence[float], key: str) -> Finding:
     found = screened(looks, sigmas, key)
-    room, smallest = (found["best of all"] - found.control).mean(), rules()[f"commitment.{key}"].smallest
-    unfit = f"even a look that never errs could gain only {room:.3f}" if room < smallest else None
+    unfit = no_room(f"commitment.{key}", float((found["best of all"] - found.control).mean()), "the control")
     where = (
         "nowhere" if found.empty else f"at step {int(found.step.iloc[0])}, which costs {found.compute.iloc[0]:.2f} whole runs,"
     )

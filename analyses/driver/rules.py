@@ -54,6 +54,7 @@ def rules() -> dict[str, Rule]:
 
 
 MOST_ITEMS = 100_000  # beyond which the number is not told
+ROUNDING = 1e-9  # 1 - 0.9 is below 0.1
 
 
 def digest() -> str:
@@ -95,6 +96,17 @@ def _verdict(rule: Rule, estimate: Estimate, number: Number, twins: Sequence[Num
         if (highest := beyond(number, twins)) is not None:
             return "undecided", f"a twin that knows nothing shows {highest}"
     return verdict, _more(estimate, rule).lstrip("; ") if verdict == "undecided" else ""
+
+
+def no_room(key: str, most: float, over: str, hint: str = "", least: float | None = None) -> str | None:
+    """Why a claim cannot be asked where its control leaves less than would count; None where there is room (or no control, NaN).
+
+    ``most``: what the best outcome there is would gain ``over`` the control. ``least``: the smallest effect of the rule.
+    """
+    least = rules()[key].smallest if least is None else least
+    if not most < least * (1 - ROUNDING):
+        return None
+    return f"nothing can gain more than {most:.3f} over {over}, and {least:g} counts{hint and f'; {hint}'}"
 
 
 def beyond(number: Number, twins: Sequence[Number]) -> Number | None:

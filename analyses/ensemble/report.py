@@ -10,6 +10,7 @@ from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding, Number
 from cos_interp.analyses.driver.kept import kept_clips, linked
+from cos_interp.analyses.driver.rules import no_room
 from cos_interp.analyses.driver.statistics import mean_number
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.ensemble import EnsembleFacts
@@ -47,14 +48,10 @@ def _finding(result: AnalysisResult, tensor: str, each: pd.DataFrame) -> Finding
     said = f"ensemble of {tensor} solves {_mean(own)}, {beside}; its gain over the better of the two is"
     gain = Mean(own - base)
     few = f"{gain.n} of at least {PAIRS} items" if gain.n < PAIRS else None
-    return result.judge(f"ensemble.{tensor}", gain, said, _mean(base), no_room(float(base.mean())) or few)
-
-
-def no_room(solved: float) -> str | None:
-    """Why nothing can be gained over runs that solve so much; None where there is room."""
-    if not solved > 1 - ROOM:
-        return None
-    return f"runs alone solve {solved:.2f}: less than {ROOM:g} is left to gain; take fewer steps (--num-steps 4) or harder items"
+    full = no_room(
+        f"ensemble.{tensor}", 1 - float(base.mean()), "runs alone", "take fewer steps (--num-steps 4) or harder items", ROOM
+    )
+    return result.judge(f"ensemble.{tensor}", gain, said, _mean(base), full or few)
 
 
 def _mean(items: pd.Series) -> Number:

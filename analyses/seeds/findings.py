@@ -7,7 +7,7 @@ import pandas as pd
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import DIFFERENCE, Mean
 from cos_interp.analyses.driver.findings import Finding
-from cos_interp.analyses.driver.rules import rules
+from cos_interp.analyses.driver.rules import no_room
 from cos_interp.analyses.kit.screening import majority_of, screening_table
 
 KINDS = {"latent": "a read-out of the estimate", "scorer": "the scorer", "candidates": "the weight of the right answers"}
@@ -71,9 +71,7 @@ def _finding(result: AnalysisResult, at: pd.DataFrame, steps: int, kind: str) ->
     found = found.set_index("problem")
     name = control_of(found, kind)
     control, gain = found[name], found.screened - found[name]
-    room = float((found["best of all"] - control).mean())
-    smallest = rules()[key].smallest
-    unfit = f"even a look that never errs could gain only {room:.3f} over {SAID[name]}" if room < smallest else None
+    unfit = no_room(key, float((found["best of all"] - control).mean()), SAID[name])
     shares = {each: Mean(found[each], bounds=(0, 1)).number() for each in ("screened", "single", name)}
     said = (
         f"finishing only the seed of {at.noise.nunique()} that {KINDS[kind]} likes best at step {int(found.step.iloc[0])}, for "

@@ -7,7 +7,7 @@ import pandas as pd
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import DIFFERENCE, Mean
 from cos_interp.analyses.driver.findings import Finding
-from cos_interp.analyses.driver.rules import rules
+from cos_interp.analyses.driver.rules import no_room
 from cos_interp.analyses.driver.statistics import relative
 from cos_interp.analyses.step_budget.allocations import OWN
 
@@ -36,11 +36,7 @@ def _more(result: AnalysisResult, table: pd.DataFrame, key: str, control: str) -
     """How many more items are solved than with one of the controls."""
     if table.empty:
         return result.judge(key, Mean([]), "nobody judges these videos", Mean([]).number())
-    room, smallest = 1 - float(table[control].mean()), rules()[key].smallest
-    unfit = (
-        f"{KINDS[control]} leave {room:.3f} of the items unsolved: too few to gain {smallest:g}; give fewer steps (--num-steps)"
-        if room < smallest else None
-    )  # fmt: skip
+    unfit = no_room(key, 1 - float(table[control].mean()), KINDS[control], "give fewer steps (--num-steps)")
     shares = {name: Mean(table[name], bounds=(0, 1)).number() for name in ("chosen", control)}
     said = f"the chosen allocation solves {shares['chosen']}; more than {KINDS[control]} for the same calls, by"
     return result.judge(key, Mean(table.chosen - table[control], bounds=DIFFERENCE), said, shares[control], unfit)

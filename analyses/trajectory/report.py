@@ -13,8 +13,8 @@ from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
-from cos_interp.analyses.driver.findings import Finding, Number
-from cos_interp.analyses.driver.rules import rules
+from cos_interp.analyses.driver.findings import Finding
+from cos_interp.analyses.driver.rules import no_room
 from cos_interp.analyses.driver.statistics import curve, mean_number
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.driver.thumbnails import looked_into, thumbnails
@@ -71,20 +71,10 @@ def findings(result: AnalysisResult, rows: pd.DataFrame, sigmas: Sequence[float]
             f"trajectory.{key}", Mean(found["x0hat"] - found[control]),
             f"of two runs of one item that end with different right answers, x0hat at step {step} tells which is whose with an "
             f"area under the curve of {areas['x0hat']}, an ideal observer of x_t there with {areas['x_t']}; more than {said} by",
-            areas[control], no_room(f"trajectory.{key}", said, areas[control]),
+            areas[control], no_room(f"trajectory.{key}", 1 - areas[control].value, said),
         )
         for key, control, said in (("answers", NOISE, "an observer of the noise alone"), ("beyond-bayes", "x_t", "that observer"))
     ]  # fmt: skip
-
-
-def no_room(key: str, observer: str, area: Number) -> str | None:
-    """Why an estimate cannot tell more than an observer that tells nearly all; None where it can."""
-    room, smallest = 1 - area.value, rules()[key].smallest
-    if not room < smallest:
-        return None
-    return (
-        f"{observer} has {area.value:.3f}: even an estimate that never errs could tell only {room:.3f} more, {smallest:g} counts"
-    )
 
 
 # --- page ------------------------------------------------------------------------------------------------------------

@@ -28,6 +28,13 @@ def one_rule(monkeypatch):
     monkeypatch.setattr(rules, "rules", lambda: {"x.c": ASKED})
 
 
+def test_where_the_control_leaves_less_than_counts_nothing_is_asked():
+    full = rules.no_room("x.c", 0.49, "chance", "give harder items")
+    assert full == "nothing can gain more than 0.490 over chance, and 0.5 counts; give harder items"
+    assert rules.no_room("x.c", 0.5, "chance") is None and rules.no_room("x.c", 1 - 0.5 - 1e-16, "chance") is None
+    assert rules.no_room("x.c", math.nan, "no items") is None and rules.no_room("x.c", 0.4, "chance", least=0.3) is None
+
+
 def test_the_three_zones():
     assert [decide(*bounds, 0.5) for bounds in ((0.51, 0.9), (0.1, 0.49), (0.4, 0.6), (0.5, 0.5))] == [
         "reproduced", "refuted", "undecided", "undecided",

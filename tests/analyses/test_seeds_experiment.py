@@ -150,7 +150,7 @@ def test_runs_that_cannot_be_read_have_no_vote():
 
 def test_without_room_nothing_is_testable():
     found = judged(made_up(0.99, 0.1))
-    assert {f.verdict for f in found} == {"not testable"} and "could gain only" in found[0].why
+    assert {f.verdict for f in found} == {"not testable"} and "nothing can gain more" in found[0].why
     assert {f.verdict for f in judged(made_up(0.0, 0.1))} == {"not testable"}
 
 
