@@ -78,7 +78,7 @@ ENTRY = Entry(
         "cos analyze acceleration",
         "cos analyze acceleration --tasks maze --items 40 --num-steps 20 --bands 5 --methods cache --out runs/cache",
     ),
-    seconds=280,
+    seconds=240,
     facts=(ScheduleFacts, TestedFacts),
     compared=(
         Measured("Distance when a block is taken from an earlier step", "distance", ("layer",), {"method": "cache"}, ("band",)),

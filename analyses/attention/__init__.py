@@ -47,7 +47,7 @@ ENTRY = Entry(
         "cos analyze attention",
         "cos analyze attention --layers 2,3 --heads 0,1 --query 4,2,3 --words red --out runs/maps",
     ),
-    seconds=50,
+    seconds=12,
     facts=(AttentionFacts,),
     compared=(
         Measured("Entropy of attention, bits", "entropy", ("step", "layer"), {"kind": "self"}),

@@ -61,7 +61,7 @@ ENTRY = Entry(
         "cos analyze chain-of-steps --from-steps outputs/steps --truth VBVR-Bench --scorer reference --out runs/theirs",
         "cos analyze chain-of-steps --items 125 --noises 1 --out runs/full",
     ),
-    seconds=130,
+    seconds=60,
     facts=(StepsFacts, SampleFacts),
     compared=(
         Measured("Solved, read from the clean estimate", "status", where={"kind": "steps"}, by=("unique",), counts="solved"),

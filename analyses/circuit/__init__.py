@@ -134,7 +134,7 @@ ENTRY = Entry(
         "cos analyze circuit --check runs/circuit/media/circuit.json --model OTHER --out runs/circuit-other",
         "cos analyze circuit --model ./my-model --pair-file pairs.jsonl --num-steps 20 --out runs/own-circuit",
     ),
-    seconds=180,
+    seconds=160,
     facts=(PairFacts, SearchFacts),
     compared=(
         Measured("Effect on unseen pairs", "effect", (), {"table": "check"}, ("way",)),

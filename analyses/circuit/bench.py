@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -23,7 +23,7 @@ from cos_interp.interp.sweeping import Through, finished
 
 @dataclass(frozen=True)
 class Bench:
-    """A pair: its corrupt side receives, its clean side gives. ``masks``: disjoint token groups that cover the grid.
+    """A pair: one side receives (its corrupt one), the other gives. ``masks``: disjoint token groups that cover the grid.
     ``recorder``: makes further runs; ``through``: keeps what is finished, see :func:`interp.sweeping.finished`."""
 
     model: HookedVideoPipeline
@@ -55,21 +55,28 @@ class Bench:
         """Attention heads of a block."""
         return head_count(self.model)
 
-    def rows(self, sets: Sequence[Sequence[Component]], donor: Side | None = None) -> list[list[Patch]]:
-        """Each set as the patches of a row, of the pair's donor or another one."""
-        given = (donor or self.donor).recording
-        return [patches(one, self.masks, given, self.branches) for one in sets]
+    @property
+    def reversed(self) -> Bench:
+        """The pair the other way round: what gave receives, what received gives."""
+        return replace(self, target=self.donor, donor=self.target)
+
+    def rows(
+        self, sets: Sequence[Sequence[Component]], donor: Side | None = None, further: Masks | None = None
+    ) -> list[list[Patch]]:
+        """Each set as the patches of a row, of the pair's donor or another one. ``further``: masks of groups that are not the
+        pair's own."""
+        given, masks = (donor or self.donor).recording, {**self.masks, **(further or {})}
+        return [patches(one, masks, given, self.branches) for one in sets]
 
     def without(self, chosen: Sequence[Component], further: Masks | None = None) -> list[Patch]:
-        """Everything but a set, as the patches of a row. ``further``: masks of its groups that are not the pair's own."""
+        """Everything but a set, as the patches of a row; ``further`` as in :meth:`rows`."""
         masks = {**self.masks, **(further or {})}
         return everything_but(chosen, masks, self.donor.recording, self.branches, spots(self.model), self.heads)
 
-    def random(self, chosen: Sequence[Component], draw: int) -> tuple[list[Patch], list[Patch]]:
-        """Patches of an equally large random set, and of everything but it."""
+    def random(self, chosen: Sequence[Component], draw: int) -> tuple[list[Component], Masks]:
+        """An equally large random set, and the masks of its groups."""
         chance = np.random.default_rng(seed_for("random circuit", self.target.problem.seed, draw))
-        made, masks = drawn(chosen, self.masks, spots(self.model), chance)
-        return patches(made, masks, self.donor.recording, self.branches), self.without(made, masks)
+        return drawn(chosen, self.masks, spots(self.model), chance)
 
     def latents(self, rows: Sequence[Sequence[Patch]]) -> list[Tensor]:
         """Final latents ``[1, channel, frame, row, col]`` of each row; a row without patches is the target's run itself."""

@@ -1,4 +1,4 @@
-"""A circuit on a pair that the search has not seen: alone, left out, one less, random ones, a foreign donor."""
+"""A circuit on a pair that the search has not seen: alone, left out, knocked out, one less, random ones, a foreign donor."""
 
 from __future__ import annotations
 
@@ -17,26 +17,45 @@ from cos_interp.analyses.kit.split_pairs import FIRST_UNSEEN
 DRAWS = 3  # random sets a pair
 ALONE, LEFT, LESS, NARROW, WHOLE, FOREIGN = "circuit", "all but it", "one less", "narrowed", "everything", "random item"
 RANDOM, RANDOM_LEFT = "random set", "all but a random set"
-# ways whose videos are shown, as a reader calls them
-SHOWN = {
-    ALONE: "the circuit alone", LEFT: "everything but the circuit", f"{RANDOM} 0": "a random set",
-    FOREIGN: "the circuit from a random item",
+OUT, RANDOM_OUT = "knocked out", "a random set knocked out"  # of the donor's run
+# as a reader calls them
+WAYS = {
+    ALONE: "the circuit alone", NARROW: "the same, narrowed", LESS: "best set with one component less", RANDOM: "a random set",
+    FOREIGN: "the circuit from a random item", WHOLE: "everything", LEFT: "everything but the circuit",
+    RANDOM_LEFT: "everything but a random set", OUT: "the circuit set back in the donor's run",
+    RANDOM_OUT: "a random set set back in the donor's run",
 }  # fmt: skip
+# the ways whose videos are shown
+SHOWN = {ALONE: WAYS[ALONE], LEFT: WAYS[LEFT], OUT: WAYS[OUT], f"{RANDOM} 0": WAYS[RANDOM], FOREIGN: WAYS[FOREIGN]}
 
 
 def checked(bench: Bench, config: CircuitConfig, circuit: Circuit, index: int) -> tuple[list[Row], list[Clip]]:
     """One row a way: its effect, whose answer the verifier or scorer reads, and of a task's pair how much of either is shown. The
-    clips of both runs and of some ways, where anybody reads them and the pair is one of the first."""
+    clips of both runs and of some ways, where anybody reads them and the pair is one of the first.
+
+    What is knocked out acts in the donor's run: a set has the receiving run's values there, and the effect is the way back to it.
+    """
     alone, narrow, less = bench.rows([circuit.components, circuit.narrow, circuit.smaller])
     rows = {ALONE: alone, NARROW: narrow, LESS: less, LEFT: bench.without(circuit.components), WHOLE: bench.without(())}
+    other = bench.reversed
+    out = {OUT: other.rows([circuit.components])[0]}
     for draw in range(DRAWS):
-        rows[f"{RANDOM} {draw}"], rows[f"{RANDOM_LEFT} {draw}"] = bench.random(circuit.components, draw)
+        chance, masks = bench.random(circuit.components, draw)
+        rows[f"{RANDOM} {draw}"] = bench.rows([chance], further=masks)[0]
+        rows[f"{RANDOM_LEFT} {draw}"] = bench.without(chance, masks)
+        out[f"{RANDOM_OUT} {draw}"] = other.rows([chance], further=masks)[0]
     if config.pair_file is None:
         rows[FOREIGN] = bench.rows([circuit.components], _foreign(bench, config, index))[0]
     made: list[Row] = []
     shown: list[Clip] = []
-    for way, latent in zip(rows, bench.latents(list(rows.values())), strict=True):
+    ended = [
+        *zip(rows, bench.latents(list(rows.values())), strict=True),
+        *zip(out, other.latents(list(out.values())), strict=True),
+    ]
+    for way, latent in ended:
         row, frames = _read(bench, latent)
+        if way in out:
+            row["effect"] = 1 - row["effect"]
         if frames is not None and way in SHOWN and keeps(index - FIRST_UNSEEN, frames.nbytes):
             shown.append((SHOWN[way], len(made), frames))
         made.append({"table": "check", "way": way.rstrip(" 0123456789"), **row})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from cos_interp.analyses.circuit import SearchFacts
-from cos_interp.analyses.circuit.checks import ALONE, FOREIGN, LEFT, LESS, RANDOM, RANDOM_LEFT, WHOLE
+from cos_interp.analyses.circuit.checks import ALONE, FOREIGN, LEFT, LESS, OUT, RANDOM, RANDOM_LEFT, RANDOM_OUT, WHOLE
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import DIFFERENCE, Mean
 from cos_interp.analyses.driver.findings import Finding
@@ -16,12 +16,12 @@ COMPLETE = 0.9  # of the way that all components together must go, else they are
 def by_pair(rows: pd.DataFrame) -> pd.DataFrame:
     """A row a tested pair, a column a way: its effect, the mean over draws of the random sets."""
     if rows.empty or "way" not in rows or not (rows.table == "check").any():
-        return pd.DataFrame(columns=[ALONE, LEFT, LESS, RANDOM, RANDOM_LEFT, WHOLE], dtype=float)
+        return pd.DataFrame(columns=[ALONE, LEFT, LESS, OUT, RANDOM, RANDOM_LEFT, RANDOM_OUT, WHOLE], dtype=float)
     return rows[rows.table == "check"].pivot_table(index="pair", columns="way", values="effect", aggfunc="mean")
 
 
 def findings(result: AnalysisResult) -> list[Finding]:
-    """The three, on the pairs that the search has not seen; of own pairs with a scorer also whose answer is given."""
+    """The four, on the pairs that the search has not seen; of own pairs with a scorer also whose answer is given."""
     at, unfit = by_pair(result.rows), _unfit(result)
     control = at[RANDOM] if FOREIGN not in at else at[[RANDOM, FOREIGN]].max(axis=1)
     lost, lost_by_random = at[WHOLE] - at[LEFT], at[WHOLE] - at[RANDOM_LEFT]
@@ -29,6 +29,7 @@ def findings(result: AnalysisResult) -> list[Finding]:
     said = (
         ("sufficient", at[ALONE] - control, control, "the found components alone go further than the larger control by"),
         ("necessary", lost - lost_by_random, lost_by_random, "without them more effect is lost than without random ones, by"),
+        ("knocked-out", at[OUT] - at[RANDOM_OUT], at[RANDOM_OUT], "set back, they cost the donor's run more than random ones by"),
         ("smallest", at[ALONE] - at[LESS], at[LESS], "they go further than the best set with one component less by"),
     )  # fmt: skip
     of_its_own = {"smallest": _one(at)}

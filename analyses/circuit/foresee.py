@@ -20,7 +20,7 @@ from cos_interp.analyses.kit.foreseen import Nothing, blocks_of_rows, recordings
 from cos_interp.analyses.kit.split_pairs import counts
 from cos_interp.interp.patches import Patch
 
-WAYS = 5  # rows of a test beside the random sets: alone, narrowed, one less, all but it, everything
+WAYS = 6  # rows of a test beside the random sets: alone, narrowed, one less, all but it, everything, knocked out
 UNFOUND = "fewer where fewer places have an effect, or no set keeps enough"
 
 
@@ -30,7 +30,7 @@ def foresee(config: CircuitConfig, outlook: Outlook) -> list[Use]:
     seen, unseen = counts(config, not config.check)
     stage = lambda name: sum(piece.stage == name for piece in asked)
     rows = {name: sum(count) for name, count in (("fine", _fine(outlook, config)), ("search", _sets(outlook, config)))}
-    drawn = WAYS + 2 * DRAWS + (config.pair_file is None)
+    drawn = WAYS + 3 * DRAWS + (config.pair_file is None)
     coarse = seen * blocks_of_rows(outlook, _coarse(outlook)) if seen else 0
     recorded = _recordings(config, outlook, stage("coarse") + stage("fine") + stage("paths") + seen * stage("search"), unseen)
     one = outlook.blocks()

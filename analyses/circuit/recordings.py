@@ -19,14 +19,15 @@ STREAM = "hook_resid_post"  # of which a closer look has a map
 
 
 def kept_of(model: HookedVideoPipeline, stage: Stage) -> dict[str, Gives]:
-    """What each side is recorded for. Paths hold what the receiving run itself writes; whole parts have no heads."""
+    """What each side is recorded for. Paths hold what the receiving run itself writes, tests put it into the other run; whole
+    parts have no heads."""
     parts = list(dict.fromkeys(part for part, _ in spots(model)))
     written = [f"blocks.*.{SITES[part]}" for part in parts]
     heads = [f"blocks.*.{HEADS[part]}" for part in parts if has_heads(model, part)] if stage != "coarse" else []
     given = [*written, *heads, *([f"blocks.*.{STREAM}"] if stage == "fine" else [])]
-    receives = Gives(written if stage == "paths" else ())
+    receives = Gives({"paths": written, "check": given}.get(stage, ()))
     gives = Gives(given, None, Keeping(()))
-    return {"corrupt": receives, "clean": gives, BESIDE: gives}
+    return {"corrupt": receives, "clean": receives if stage == "check" else gives, BESIDE: gives}
 
 
 def order_of(config: CircuitConfig, stage: Stage) -> list[str]:

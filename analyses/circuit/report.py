@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from cos_interp.analyses.circuit import Circuit, CircuitConfig, Component, PairFacts, SearchFacts
-from cos_interp.analyses.circuit.checks import ALONE, FOREIGN, LEFT, LESS, NARROW, RANDOM, RANDOM_LEFT, SHOWN, WHOLE
+from cos_interp.analyses.circuit.checks import RANDOM, SHOWN, WAYS
 from cos_interp.analyses.circuit.findings import findings
 from cos_interp.analyses.circuit.flow import flow
 from cos_interp.analyses.driver import pages
@@ -54,15 +54,10 @@ PATHS = (
 ROADS = "The same within a step for receivers with attention, by the input that is changed: its queries, keys or values."
 VIDEOS = (
     "The run that receives, the run that gives, and the first one with the circuit's components of the second, with everything "
-    "but them, and with the controls. Table: whose answer is read, strictly, of every unseen pair; those with a link have "
-    "their videos here."
+    "but them, and with the controls; the second one with the circuit set back to the first. Table: whose answer is read, "
+    "strictly, of every unseen pair; those with a link have their videos here."
 )
 SET = "Narrowed: at the steps and heads without which the set loses no more than 0.05 on the pairs of the search."
-WAYS = {
-    ALONE: "the circuit alone", NARROW: "the same, narrowed", LESS: "best set with one component less", RANDOM: "a random set",
-    FOREIGN: "the circuit from a random item", WHOLE: "everything", LEFT: "everything but the circuit",
-    RANDOM_LEFT: "everything but a random set",
-}  # fmt: skip
 
 
 def report(result: AnalysisResult[CircuitConfig], store: RunStore) -> Report:

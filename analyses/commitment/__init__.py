@@ -34,7 +34,7 @@ ENTRY = Entry(
         "cos analyze commitment",
         "cos analyze commitment --tasks maze --items 60 --noises 6 --out runs/commitment-maze",
     ),
-    seconds=200,
+    seconds=125,
     facts=(CommitmentFacts,),
     compared=(Measured("The answer again after re-noising", "same", where={"kind": "renoise"}, by=("task",)),),
 )

@@ -42,7 +42,7 @@ ENTRY = Entry(
         "cos analyze ensemble",
         "cos analyze ensemble --items 125 --num-steps 4 --repeats 2 --tensors x_t --out runs/ensemble-with-room",
     ),
-    seconds=140,
+    seconds=100,
     facts=(EnsembleFacts,),
     compared=(
         Measured("Solved", "solved", (), by=("method",)),

@@ -38,7 +38,7 @@ ENTRY = Entry(
         "cos analyze layers",
         "cos analyze layers --tasks maze --items 30 --layers 2,3,4 --ablations skip --out runs/skip",
     ),
-    seconds=240,
+    seconds=170,
     compared=(
         Measured(
             "Effect on the final latent of skipping a layer", "distance", ("layer",), {"kind": "skip", "unit": "layer"}, ("span",)

@@ -47,7 +47,7 @@ ENTRY = Entry(
         "cos analyze lengths",
         "cos analyze lengths --tasks maze --items 100 --frames 17 --out runs/longer-mazes",
     ),
-    seconds=30,
+    seconds=16,
     facts=(PairFacts,),
     compared=(Measured("Solved, by what is longer", "solved", ("video",)),),
 )

@@ -52,7 +52,7 @@ ENTRY = Entry(
         "cos analyze memory",
         "cos analyze memory --tasks occlusion --items 125 --knocked 60 --out runs/memory-occlusion",
     ),
-    seconds=240,
+    seconds=150,
     facts=(MemoryFacts,),
     compared=(
         Measured("Attention to the object's first cell, times even", "object", ("step", "layer"), {"kind": "attention"}),

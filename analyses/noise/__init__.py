@@ -58,7 +58,7 @@ ENTRY = Entry(
         "cos analyze noise",
         "cos analyze noise --tasks maze --modes renoise --doses 0.25,0.5,1 --out runs/doses",
     ),
-    seconds=180,
+    seconds=150,
     facts=(NoiseFacts,),
     compared=(
         Measured(

@@ -183,7 +183,7 @@ ENTRY = Entry(
         "cos analyze patching --method gradient --pair-kind seed --out runs/map",
         "cos analyze patching --model ./my-model --pair-file pairs.jsonl --num-steps 20 --steps 0:20:5 --out runs/own",
     ),
-    seconds=90,
+    seconds=85,
     facts=(PairFacts, StepFacts, BlockFacts, MapFacts),
     compared=(
         Measured(

@@ -23,7 +23,7 @@ ENTRY = Entry(
         "cos analyze perception-before-action",
         "cos analyze perception-before-action --tasks maze --items 125 --out runs/lag",
     ),
-    seconds=42,
+    seconds=16,
     compared=(
         Measured("Objects are where they are at the end", "localised"),
         Measured("Objects move as they do at the end", "motion"),

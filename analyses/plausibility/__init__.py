@@ -49,7 +49,7 @@ ENTRY = Entry(
         "cos analyze plausibility",
         "cos analyze plausibility --clips clips --num-steps 20 --out runs/own-clips",
     ),
-    seconds=150,
+    seconds=15,
     facts=(PairFacts,),
     compared=(Measured("Loss of the impossible clip beyond the possible one's", "more", where={"kind": "model"}),),
 )

@@ -28,7 +28,7 @@ ENTRY = Entry(
         "cos analyze posterior",
         "cos analyze posterior --prompts my.jsonl --candidates clips --model path/to/model --out runs/posterior-mine",
     ),
-    seconds=55,
+    seconds=20,
     facts=(PosteriorFacts,),
     compared=(
         Measured("Candidates that the estimate holds possible", "model", by=("task",)),

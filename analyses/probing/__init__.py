@@ -120,6 +120,6 @@ ENTRY = Entry(
         "cos analyze probes",
         "cos analyze probes --tasks maze --targets first_class,next_direction,solved --kind logistic --out runs/maze-probes",
     ),
-    seconds=220,
+    seconds=265,
     facts=(ClipFacts, TransferFacts),
 )

@@ -85,8 +85,8 @@ def _notes(rows: pd.DataFrame) -> list[str]:
     return sorted({f"Left out: {why}" for why in rows[rows.table == "left out"].why})
 
 
-def _labels(data: ProbeDataset, every: int = 2) -> dict[int, str]:
-    return {k: f"{k}\n{s:.2f}" if i % every == 0 else "" for i, (k, s) in enumerate(zip(data.steps, data.sigmas, strict=True))}
+def _labels(data: ProbeDataset) -> dict[int, str]:
+    return {k: f"{k}\n{sigma:.2f}" for k, sigma in zip(data.steps, data.sigmas, strict=True)}
 
 
 def _pivot(part: pd.DataFrame, value: str, data: ProbeDataset) -> pd.DataFrame:
@@ -108,7 +108,7 @@ def _maps(scores: pd.DataFrame, data: ProbeDataset) -> list[pages.Section]:
 
 def _lines(scores: pd.DataFrame, data: ProbeDataset) -> pages.Section:
     made = []
-    ticks = {k: text for k, text in _labels(data).items() if text}
+    ticks = dict(list(_labels(data).items())[::2])
     for target, part in scores.groupby("target", sort=False):
         best = part.loc[part.groupby("step").score.idxmax()].sort_values("step")
         curves = [Curve("best layer", best.rename(columns={"score": "mean"})[["step", "mean", "low", "high"]])]

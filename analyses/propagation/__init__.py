@@ -43,7 +43,7 @@ ENTRY = Entry(
         "cos analyze propagation",
         "cos analyze propagation --mode add --layers 0,3,7 --out runs/add",
     ),
-    seconds=95,
+    seconds=65,
     facts=(PropagationFacts,),
     compared=(
         Measured(

@@ -12,7 +12,7 @@ from cos_interp.analyses.driver.facts import RunFacts, Showing
 from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import SuiteConfig
 
-AT = (0.0, 0.2, 0.5, 0.7, 0.8, 0.85, 0.9)  # shares of the steps; .2 is the paper's claim: injected at step 20 of 100
+AT = (0.2, 0.5, 0.7, 0.8, 0.85, 0.9)  # shares of the steps; .2 is the paper's claim: injected at step 20 of 100
 
 
 class RecoveryConfig(SuiteConfig):
@@ -20,7 +20,7 @@ class RecoveryConfig(SuiteConfig):
 
     items: int = Field(40, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
     steps: tuple[int, ...] | None = Field(
-        None, description="Injection steps. By default 0, 0.2, 0.5, and more in the last third."
+        None, description="Injection steps. By default 0.2 and 0.5 of the run, and more in the last third."
     )
     donors: tuple[Literal["other", "prompt", "noise"], ...] = Field(
         ("other", "prompt", "noise"), min_length=1, description="Injected: another item, the same scene's other prompt, noise."
@@ -58,7 +58,7 @@ ENTRY = Entry(
         "cos analyze recovery",
         "cos analyze recovery --donors prompt --steps 0:20:2 --doses 1 --out runs/prompt",
     ),
-    seconds=220,
+    seconds=150,
     facts=(RecoveryFacts,),
     compared=(
         Measured(

@@ -103,7 +103,7 @@ def givers(config: RecoveryConfig, problem: Problem, other: Problem | None) -> l
 
 
 def steps_of(config: RecoveryConfig) -> tuple[int, ...]:
-    """The injection steps: what was asked, or the first, the one that the paper's claim is about, and late ones; not the last
+    """The injection steps: what was asked, or the one that the paper's claim is about, and late ones; not the last
     of the run, after which nothing could correct."""
     if config.steps is not None:
         return chosen_steps(config)

@@ -59,7 +59,7 @@ ENTRY = Entry(
         "cos analyze seed-choice",
         "cos analyze seed-choice --prompts my.jsonl --candidates clips --model path/to/model --out runs/seed-choice-mine",
     ),
-    seconds=105,
+    seconds=70,
     facts=(SeedChoiceFacts,),
     compared=(
         Measured("The other answer, its noise moved", "is_target", (), {"kind": "dose"}, ("way", "dose")),

@@ -33,7 +33,7 @@ ENTRY = Entry(
         "cos analyze seeds --model organism:young",
         "cos analyze seeds --model organism:young --tasks maze --items 60 --noises 6 --out runs/seeds-maze",
     ),
-    seconds=120,
+    seconds=27,
     facts=(SeedsFacts,),
     compared=(Measured("What the scorer says of the estimate", "scorer", where={"kind": "look"}),),
 )

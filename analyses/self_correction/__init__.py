@@ -31,7 +31,7 @@ ENTRY = Entry(
         "cos analyze self-correction",
         "cos analyze self-correction --tasks maze,place --items 125 --out runs/corrections",
     ),
-    seconds=190,
+    seconds=100,
     facts=(CorrectionFacts,),
     compared=(
         Measured("Solved, read from the clean estimate", "status", by=("task",), counts="solved"),

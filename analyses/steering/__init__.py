@@ -98,7 +98,7 @@ ENTRY = Entry(
         "cos analyze steering --task place --layer 1 --tokens target_place,donor_place --out runs/steering-place",
         "cos analyze steering --model ./my-model --pair-file pairs.jsonl --num-steps 20 --out runs/own-steering",
     ),
-    seconds=75,
+    seconds=50,
     facts=(VectorFacts, CheckFacts),
     compared=(
         Measured("Effect on unseen pairs", "effect", (), {"table": "check"}, ("way", "size")),

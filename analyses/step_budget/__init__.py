@@ -51,7 +51,7 @@ ENTRY = Entry(
         "cos analyze step-budget",
         "cos analyze step-budget --tasks maze --items 60 --num-steps 6 --out runs/budget-6",
     ),
-    seconds=75,
+    seconds=42,
     facts=(ScheduleFacts, WayFacts),
     compared=(Measured("Distance from the fine run, by allocation", "distance", ("allocation",), {"stage": "search"}),),
 )

@@ -86,7 +86,7 @@ ENTRY = Entry(
         "cos analyze swap --tasks place --pair-kind image --steps 0,4,8 --variants block,cross --out runs/swap-place",
         "cos analyze swap --model ./my-model --pair-file pairs.jsonl --scorer my.py:judge --items 40 --out runs/own-swap",
     ),
-    seconds=290,
+    seconds=210,
     facts=(SwapFacts,),
     compared=(
         Measured(

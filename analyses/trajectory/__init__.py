@@ -42,7 +42,7 @@ ENTRY = Entry(
         "cos analyze trajectory",
         "cos analyze trajectory --tasks maze --items 60 --noises 6 --out runs/trajectory-maze",
     ),
-    seconds=130,
+    seconds=100,
     facts=(TrajectoryFacts,),
     compared=(Measured("Distance between runs of one item", "distance", where={"kind": "pair"}, by=("space",)),),
 )

@@ -15,7 +15,7 @@ from planted import model as planted
 from cos_interp.analyses.circuit import HEADS, SITES, Circuit, CircuitConfig, Component, PairFacts, paths
 from cos_interp.analyses.circuit import measure as measuring
 from cos_interp.analyses.circuit.bench import Bench
-from cos_interp.analyses.circuit.checks import ALONE, FOREIGN, LEFT, LESS, RANDOM, RANDOM_LEFT, SHOWN, WHOLE
+from cos_interp.analyses.circuit.checks import ALONE, FOREIGN, LEFT, LESS, OUT, RANDOM, RANDOM_LEFT, RANDOM_OUT, SHOWN, WHOLE
 from cos_interp.analyses.circuit.components import drawn
 from cos_interp.analyses.circuit.findings import findings
 from cos_interp.analyses.circuit.pieces import pieces
@@ -83,9 +83,10 @@ def test_the_planted_circuit_is_found_exactly(found):
     places = {(one.part, one.layer, one.group) for one in circuit.components}
     assert places in ({("cross", 0, "a"), ("cross", 1, "c")}, {("attn", 2, "b"), ("cross", 1, "c")})
     assert circuit.effect == pytest.approx(1, abs=1e-4) and len(circuit.smaller) == 1 and circuit.smaller_effect < 0.8
-    assert circuit.model["digest"] == result.facts["model"]["digest"] and len(circuit.checks) == 3  # fmt: skip
+    assert circuit.model["digest"] == result.facts["model"]["digest"] and len(circuit.checks) == 4  # fmt: skip
     ways = result.rows[result.rows.table == "check"].groupby("way").effect.mean()
     assert ways["circuit"] == pytest.approx(1, abs=1e-4) and ways["random set"] < 0.2  # some of its tokens may be B's
+    assert ways["knocked out"] == pytest.approx(1, abs=1e-4) and ways["a random set knocked out"] < 0.2
     assert RunStore(folder / "run").verify() == []
     assert any("circuit" in line for line in report.lines)
 
@@ -189,7 +190,7 @@ def test_a_tested_pair_can_be_seen(organism, tmp_path):
     assert set(kept.names) == {"own", "donor", *SHOWN.values()}
     clip = dict(zip(kept.names, kept.clips, strict=True))
     rows = {row["way"]: row for row in kept.rows if row}
-    assert set(rows) == {"circuit", "all but it", "random set", "random item"}
+    assert set(rows) == {"circuit", "all but it", "knocked out", "random set", "random item"}
     assert not np.array_equal(clip["own"], clip["donor"])
     unmoved = [name for name, row in zip(kept.names, kept.rows, strict=True) if row and abs(row["effect"]) < 1e-9]
     assert all(np.array_equal(clip[name], clip["own"]) for name in unmoved)
@@ -431,6 +432,15 @@ def test_a_set_and_everything_but_it_are_the_donors_run(bench):
     assert not torch.equal(bench.latents([without])[0], bench.donor.recording.run.latents)
 
 
+def test_a_set_is_knocked_out_of_the_donors_run_by_a_plain_hook(bench):
+    one, other = Component(part="cross", layer=1, group="a", steps=(0, 1)), bench.reversed
+    own, at = bench.target.recording.cache, bench.masks["a"].flatten()[None, :, None]
+    back = lambda value, step: torch.where(at, own["blocks.1.hook_cross_attn_out", step, "cond"].flatten(1, 3), value)
+    found = other.latents(other.rows([[one]]))[0]
+    assert torch.equal(found, by_hand(other, "blocks.1.attn2", back))
+    assert not torch.equal(found, bench.donor.recording.run.latents)
+
+
 def test_everything_but_a_set_by_plain_hooks(bench):
     """The donor's in all parts of all blocks, but for what is computed at A in block 0 in step 1, and by a head at B."""
     chosen = [
@@ -528,11 +538,13 @@ def test_boxes_that_are_none_are_said(tmp_path, box, said):
         Bench.of(recorder(made, config), config, *pair_of(recorder(made, config), config, 0))
 
 
-TRUE = {ALONE: 0.95, RANDOM: 0.05, FOREIGN: 0.1, LEFT: 0.2, RANDOM_LEFT: 0.98, LESS: 0.4, WHOLE: 1.0}  # all three claims hold
+TRUE = {
+    ALONE: 0.95, RANDOM: 0.05, FOREIGN: 0.1, LEFT: 0.2, RANDOM_LEFT: 0.98, OUT: 0.9, RANDOM_OUT: 0.03, LESS: 0.4, WHOLE: 1.0,
+}  # all four claims hold  # fmt: skip
 
 
 def verdicts(**more: float) -> list[str]:
-    """Of made-up effects on 16 unseen pairs that differ a little: sufficient, necessary, smallest."""
+    """Of made-up effects on 16 unseen pairs that differ a little: sufficient, necessary, knocked out, smallest."""
     chance = np.random.default_rng(0)
     rows = [
         {"table": "check", "pair": f"check-{n}", "way": way, "effect": effect + 0.02 * chance.standard_normal()}
@@ -542,12 +554,13 @@ def verdicts(**more: float) -> list[str]:
 
 
 def test_verdicts_of_made_up_effects():
-    assert verdicts() == ["reproduced"] * 3
+    assert verdicts() == ["reproduced"] * 4
     assert verdicts(**{ALONE: 0.5})[0] == "refuted"  # it goes less than half of the way beyond the controls
     assert verdicts(**{RANDOM: 0.9})[0] == verdicts(**{FOREIGN: 0.9})[0] == "refuted"  # as far as any components, or any donor
     assert verdicts(**{LEFT: 0.97})[1] == verdicts(**{RANDOM_LEFT: 0.2})[1] == "refuted"  # nothing is lost, or as much by any set
-    assert verdicts(**{LESS: 0.93})[2] == "refuted"  # one is too many
-    assert verdicts(**{WHOLE: 0.5}) == ["not testable"] * 3  # something else carries it
+    assert verdicts(**{OUT: 0.04})[2] == verdicts(**{RANDOM_OUT: 0.8})[2] == "refuted"  # there is another road, or none matters
+    assert verdicts(**{LESS: 0.93})[3] == "refuted"  # one is too many
+    assert verdicts(**{WHOLE: 0.5}) == ["not testable"] * 4  # something else carries it
 
 
 def test_a_set_of_one_is_not_found_to_be_the_smallest():
@@ -558,4 +571,4 @@ def test_a_set_of_one_is_not_found_to_be_the_smallest():
         for n in range(16) for way, effect in TRUE.items()
     ])  # fmt: skip
     found = findings(AnalysisResult("circuit", CircuitConfig(), rows))
-    assert [one.verdict for one in found] == ["reproduced", "reproduced", "not testable"] and "set of one" in found[2].why
+    assert [one.verdict for one in found] == ["reproduced"] * 3 + ["not testable"] and "set of one" in found[3].why

@@ -44,10 +44,10 @@ def small_run(model, folder, **more):
 
 
 def test_the_experiment_on_the_organism(organism, tmp_path):
-    result, report = small_run(organism, tmp_path / "run", items=16)
+    result, report = small_run(organism, tmp_path / "run", items=16, num_inference_steps=4)
     rows = result.rows
     scores = rows[rows.table == "score"]
-    assert len(scores) == 2 * 2 * 2 and set(scores.layer) == {1, 4} and set(scores.step) == {0, 1}
+    assert len(scores) == 2 * 2 * 4 and set(scores.layer) == {1, 4} and set(scores.step) == {0, 1, 2, 3}
     assert {"majority", "shuffled", "control", "selectivity", "x_t", "first frame", "position", "sigma"} <= set(scores)
     assert (scores.groupby("target").low.max() > scores.groupby("target").majority.max()).all()  # of 20 clips, by the interval
     use = rows[rows.table == "use"]
