@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.metrics import pairwise_distances
 
 from cos_interp.probes.arrays import matrix
 from cos_interp.probes.asked import count
@@ -20,6 +21,7 @@ from cos_interp.probes.solvers import standard
 METHODS = ("pca", "umap")
 POINTS = 1500
 LEAST = 5  # points of UMAP
+SMALL = 4096  # points below which UMAP takes all distances itself, each by a call
 SEED = 0  # of UMAP, and of the tokens that are shown
 
 
@@ -56,7 +58,10 @@ def umap(points: np.ndarray, neighbours: int = 15) -> np.ndarray:
         few = len(points) <= 12  # the spectral start needs more points than its eigenvectors
         start = "random" if few else "spectral"
         near = max(2, min(neighbours, len(points) - 1))
-        return UMAP(n_neighbors=near, random_state=SEED, init=start, n_jobs=1).fit_transform(points.astype(np.float32))
+        small = len(points) < SMALL
+        given = pairwise_distances(points.astype(np.float32)) if small else points.astype(np.float32)
+        metric = "precomputed" if small else "euclidean"
+        return UMAP(n_neighbors=near, random_state=SEED, init=start, n_jobs=1, metric=metric).fit_transform(given)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -40,14 +39,10 @@ def auc_by_step(looks: pd.DataFrame, by: str = "score") -> pd.DataFrame:
     """How well the look at a step predicts the final verdict: area under the curve, interval over problems."""
     out = []
     for step, at in looks.groupby("step"):
-        groups = [g for _, g in at.groupby("problem")]
-        number = Statistic(groups, lambda part: auc(_column(part, by), _column(part, "solved").astype(bool))).number()
+        groups = [group[[by, "solved"]].to_numpy(float) for _, group in at.groupby("problem")]
+        number = Statistic(groups, lambda part: auc(*np.concatenate(part).T)).number()
         out.append({"step": step, "mean": number.value, "low": number.low, "high": number.high, "n": number.n})
     return pd.DataFrame(out)
-
-
-def _column(frames: Sequence[pd.DataFrame], name: str) -> np.ndarray:
-    return np.concatenate([frame[name].to_numpy() for frame in frames])
 
 
 def report(result: AnalysisResult, store: RunStore) -> Report:

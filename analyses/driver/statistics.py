@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import scipy.stats
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from cos_interp.analyses.driver.estimates import Mean, PairedShares, Share
@@ -101,9 +100,12 @@ def curve(
 
 
 def auc(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Area under the ROC curve: the chance that a positive scores above a negative, ties counted half. NaN for one class."""
-    labels = np.asarray(labels, bool)
-    return float(roc_auc_score(labels, scores)) if 0 < labels.sum() < len(labels) else float("nan")
+    """Area under the ROC curve: the chance that a positive scores above a negative, ties counted half (Mann and Whitney's U over
+    the number of pairs: a bootstrap takes a thousand, and each costs a tenth of scikit-learn's). NaN for one class."""
+    scores, labels = np.asarray(scores, float), np.asarray(labels, bool)
+    above, below = scores[labels], scores[~labels]
+    pairs = len(above) * len(below)
+    return float(scipy.stats.mannwhitneyu(above, below, method="asymptotic").statistic) / pairs if pairs else float("nan")
 
 
 def entropy(labels: Sequence[object]) -> float:
