@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,16 +18,42 @@ def roles(target: Item, donor: Item) -> Tensor:
     return torch.from_numpy(changed[1].astype(np.float32) - changed[0].astype(np.float32))
 
 
-def mean_direction(differences: Tensor) -> Tensor:
-    """The mean ``[d]`` of signed differences ``[n, d]``, donor's minus target's: what steers without a donor."""
-    return differences.mean(0)
+class Moments:
+    """Of vectors ``[n, d]`` that were added: their ``count``, their ``total`` ``[d]`` and ``products`` ``[d, d]``, the sum of
+    each times itself. In double precision; all that the mean and the main axes need, in one room however many there were."""
+
+    def __init__(self, width: int):
+        self.count, self.total, self.products = 0, torch.zeros(width).double(), torch.zeros(width, width).double()
+
+    def add(self, vectors: Tensor) -> None:
+        vectors = vectors.double()
+        self.count += len(vectors)
+        self.total += vectors.sum(0)
+        self.products.addmm_(vectors.T, vectors)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Moments]) -> Moments:
+        """Of the vectors of all parts."""
+        if len(parts) == 1:
+            return parts[0]
+        out = cls(len(parts[0].total) if parts else 0)
+        for one in parts:
+            out.count, out.total = out.count + one.count, out.total + one.total
+            out.products += one.products
+        return out
 
 
-def subspace(differences: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """The first right singular vectors ``[d, rank]`` of differences ``[n, d]``, not centred, since their mean is the answer; and
-    the share of the squared length that each has."""
-    _, sizes, rows = torch.linalg.svd(differences.double(), full_matrices=False)
-    return rows[:rank].T.float(), (sizes.square() / sizes.square().sum())[:rank].float()
+def mean_direction(differences: Moments) -> Tensor:
+    """The mean ``[d]`` of signed differences, donor's minus target's: what steers without a donor."""
+    return (differences.total / differences.count).float()
+
+
+def subspace(differences: Moments, rank: int) -> tuple[Tensor, Tensor]:
+    """The first right singular vectors ``[d, rank]`` of differences, not centred, since their mean is the answer; and the share
+    of the squared length that each has. No more of them than there are differences."""
+    squares, axes = torch.linalg.eigh(differences.products)
+    first = slice(0, min(rank, differences.count))
+    return axes.flip(1)[:, first].float(), (squares.clamp_min(0) / squares.sum()).flip(0)[first].float()
 
 
 def foreign(items: Tensor, length: Tensor, chance: torch.Generator) -> Tensor:

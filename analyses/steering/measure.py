@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
@@ -18,7 +18,7 @@ from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit.pairs import NoPair, Recorder, Side
 from cos_interp.analyses.kit.split_pairs import FIRST_UNSEEN, counts, fits, has_groups
 from cos_interp.analyses.steering import PLACED, VECTOR, CheckFacts, SteeringConfig, VectorFacts, label
-from cos_interp.analyses.steering.directions import mean_direction, subspace
+from cos_interp.analyses.steering.directions import Moments, mean_direction, subspace
 from cos_interp.analyses.steering.placing import by_frame, frames_of, grouped, in_frames, place, placed
 from cos_interp.analyses.steering.recordings import recorder
 from cos_interp.analyses.steering.tried import Trial, place_of
@@ -99,10 +99,10 @@ def _mask(masks: dict[str, Tensor], tokens: Sequence[str], frames: Sequence[int]
 
 def _gathered(
     record: Recorder, config: SteeringConfig, site: str, tokens: tuple[str, ...], through: Through | None
-) -> tuple[list[Seen], list[Row]]:  # fmt: skip
-    """What the two runs of each pair have at the tokens, and the maps of latent frames of the first ones. NoPair for fewer than
+) -> tuple[Gathered, list[Row]]:  # fmt: skip
+    """What the two runs of all pairs have at the tokens, and the maps of latent frames of the first ones. NoPair for fewer than
     two pairs; InterpError where no pair has tokens that were asked for."""
-    kept, maps, why, absent = list[Seen](), list[Row](), dict[str, None](), dict[str, None]()
+    kept, maps, why, absent = Gathered(), list[Row](), dict[str, None](), dict[str, None]()
     for index in range(counts(config)[0]):
         reasons = why
         try:
@@ -112,15 +112,15 @@ def _gathered(
         except NoPair as error:
             reasons[str(error)] = None  # once
             continue
-        if config.frames is None and len(kept) < PLACED:
+        if config.frames is None and len(kept.donors) < PLACED:
             found = by_frame(record, config, pair.corrupt, pair.clean, site, mask, through)
             maps += [{"pair": f"pair-{index:04d}", **row} for row in found]
-        kept.append(differences(pair.corrupt, pair.clean, site, mask))
-    if absent and not kept and (config.tokens or config.frames):
+        kept.add(pair.corrupt, pair.clean, site, mask)
+    if absent and not kept.donors and (config.tokens or config.frames):
         raise InterpError(f"{'; '.join(absent)}: give other --tokens or --frames")
-    if len(kept) < 2:
+    if len(kept.donors) < 2:
         said = f" ({'; '.join([*why, *absent])})" if why or absent else ""
-        raise NoPair(f"{len(kept)} of {counts(config)[0]} pairs could be used{said}: directions are made of two at least")
+        raise NoPair(f"{len(kept.donors)} of {counts(config)[0]} pairs could be used{said}: directions are made of two at least")
     return kept, maps
 
 
@@ -131,45 +131,50 @@ def learnt(
     and tokens."""
     kept, maps = _gathered(record, config, f"blocks.{layer}.hook_resid_post", tokens, through)
     frames = config.frames if config.frames is not None else frames_of(pd.DataFrame(maps))
-    kept = [one for one in (seen.within(frames) for seen in kept) if len(one.frames)]
-    every = torch.cat([one.turned.flatten(0, 1) for one in kept]) if kept else torch.empty(0)
-    if not len(every):
+    every, items = kept.within(frames)
+    if not every.count:
         raise NoPair("the two answers change none of the steered tokens")
-    if not every.any():
+    if not every.products.any():
         raise NoPair("the two runs of the pairs have the same at these tokens: there is no direction from one to the other")
     vector, (basis, shares) = mean_direction(every), subspace(every, max(config.ranks))
-    items = torch.stack([one.donor.mean((0, 1)) for one in kept])
     facts = VectorFacts(
         axes={"vector": ("d_model",), "basis": ("d_model", "rank"), "items": ("pair", "d_model")},
-        layer=layer, tokens=tokens, frames=frames, pairs=len(kept), norm=float(vector.norm()), shares=tuple(map(float, shares)),
+        layer=layer, tokens=tokens, frames=frames, pairs=len(items), norm=float(vector.norm()), shares=tuple(map(float, shares)),
     )  # fmt: skip
-    return Unit(maps, {"vector": vector, "basis": basis.contiguous(), "items": items}, facts)
+    return Unit(maps, {"vector": vector, "basis": basis.contiguous(), "items": torch.stack(items)}, facts)
 
 
-@dataclass(frozen=True)
-class Seen:
-    """Of one pair, in the conditional branch, at the tokens that the answers change ``[step, token, d_model]``. ``turned``: donor
-    minus target, turned so that all point to the donor's answer; ``donor``: what the donor has; ``frames``: of each token."""
+@dataclass
+class Gathered:
+    """Of all pairs, in the conditional branch, over steps and the tokens that the answers change, by latent frame.
 
-    turned: Tensor
-    donor: Tensor
-    frames: Tensor
+    ``turned``: donor minus target, turned so that all point to the donor's answer. ``donors``: of each pair, how many vectors the
+    donor has there and their sum ``[d_model]``.
+    """
 
-    def within(self, frames: Sequence[int]) -> Seen:
-        """The tokens in some latent frames; () for all."""
-        at = torch.isin(self.frames, torch.tensor(frames)) if frames else torch.ones_like(self.frames, dtype=torch.bool)
-        return Seen(self.turned[:, at], self.donor[:, at], self.frames[at])
+    turned: dict[int, Moments] = field(default_factory=dict)
+    donors: list[dict[int, tuple[int, Tensor]]] = field(default_factory=list)
 
+    def add(self, target: Side, donor: Side, site: str, mask: Tensor) -> None:
+        """What the two runs of a pair have at the tokens of a mask that the answers change, one step after the other."""
+        weights = place_of(site, mask, target, donor).weights
+        at = weights != 0
+        turn, frames, found = weights[at][:, None], at.nonzero()[:, 0], dict[int, tuple[int, Tensor]]()
+        for step in range(target.recording.run.steps):
+            own, theirs = (side.recording.cache[site, step, "cond"][0][at].float() for side in (target, donor))
+            for frame in frames.unique().tolist():
+                here = frames == frame
+                self.turned.setdefault(frame, Moments(own.shape[-1])).add((theirs - own)[here] * turn[here])
+                count, total = found.get(frame, (0, torch.zeros(own.shape[-1])))
+                found[frame] = (count + int(here.sum()), total + theirs[here].sum(0))
+        self.donors.append(found)
 
-def differences(target: Side, donor: Side, site: str, mask: Tensor) -> Seen:
-    """What the two runs have at the tokens of a mask that the answers change."""
-    weights = place_of(site, mask, target, donor).weights
-    at = weights != 0
-    sides = [
-        [side.recording.cache[site, step, "cond"][0][at] for step in range(side.recording.run.steps)] for side in (target, donor)
-    ]
-    own, theirs = (torch.stack(side).float() for side in sides)
-    return Seen((theirs - own) * weights[at][:, None], theirs, at.nonzero()[:, 0])
+    def within(self, frames: Sequence[int]) -> tuple[Moments, list[Tensor]]:
+        """In some latent frames, () for all: the differences of all pairs, and of each pair with tokens there the mean of what
+        the donor has."""
+        every = Moments.joined([one for frame, one in self.turned.items() if frame in frames or not frames])
+        seen = [[held for frame, held in one.items() if frame in frames or not frames] for one in self.donors]
+        return every, [torch.stack([t for _, t in one]).sum(0) / sum(count for count, _ in one) for one in seen if one]
 
 
 # --- the test ----------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from cos_interp.analyses.kit.pairs import Recorder
 from cos_interp.analyses.kit.problems import Problem, item_call
 from cos_interp.analyses.steering import SteeringConfig
 from cos_interp.analyses.steering.directions import (
+    Moments,
     exchanged,
     exchanged_as_far,
     foreign,
@@ -29,7 +30,7 @@ from cos_interp.analyses.steering.directions import (
     roles,
     subspace,
 )
-from cos_interp.analyses.steering.measure import differences
+from cos_interp.analyses.steering.measure import Gathered
 from cos_interp.analyses.steering.placing import by_frame, frames_of, grouped, in_frames, place, placed
 from cos_interp.analyses.steering.report import findings
 from cos_interp.analyses.steering.tried import Trial, elsewhere, place_of, without_cells
@@ -45,9 +46,19 @@ def test_a_planted_direction_is_found_and_exchanged_alone():
     planted = torch.zeros(6)
     planted[2] = 3.0
     differences = planted + 0.01 * torch.randn(40, 6, generator=chance)
-    basis, shares = subspace(differences, 2)
+    parts = [Moments(6), Moments(6)]
+    for part, some in zip(parts, differences.split(25), strict=True):
+        part.add(some)
+    basis, shares = subspace(Moments.joined(parts), 2)
     assert abs(basis[2, 0]) > 0.999 and shares[0] > 0.99
-    assert torch.allclose(mean_direction(differences), planted, atol=0.02)
+    assert torch.allclose(mean_direction(Moments.joined(parts)), planted, atol=0.02)
+    _, sizes, rows = torch.linalg.svd(differences, full_matrices=False)
+    assert torch.allclose((basis.T @ rows[:2].T).abs(), torch.eye(2), atol=1e-4)
+    assert torch.allclose(shares, (sizes**2 / (sizes**2).sum())[:2], rtol=1e-4)
+    assert subspace(parts[0], 40)[0].shape == (6, 6)
+    few = Moments(6)
+    few.add(differences[:3])
+    assert subspace(few, 4)[0].shape == (6, 3)  # three differences have three axes
     own, donor = torch.zeros(3, 6), torch.arange(6.0).expand(3, 6)
     moved = exchanged(own, donor, torch.eye(6)[:, [2]])
     assert torch.equal(moved[0], torch.tensor([0, 0, 2.0, 0, 0, 0]))
@@ -76,14 +87,26 @@ def test_differences_point_to_the_donors_answer_at_both_goals(organism):
     record = Recorder(organism, SteeringConfig(num_inference_steps=2))
     target, donor = (record(Problem("maze", item_call(one), 7, 0, one)) for one in (item, other))
     mask = torch.from_numpy(maze.groups(item, other)["goals"])
-    seen, site = differences(target, donor, "blocks.1.hook_resid_post", mask), "blocks.1.hook_resid_post"
+    seen, site = Gathered(), "blocks.1.hook_resid_post"
+    for _ in range(2):  # as of two pairs
+        seen.add(target, donor, site, mask)
     goes = lambda one: one.cells[-1] != one.cells[0]
-    for token, (frame, row, col) in enumerate(mask.nonzero().tolist()):
+    turned, given = {}, {}
+    for frame, row, col in mask.nonzero().tolist():
         sign = float(goes(other)[row, col]) - float(goes(item)[row, col])
-        assert abs(sign) == 1 and seen.frames[token] == frame
+        assert abs(sign) == 1
         for step in range(2):
             own, theirs = (side.recording.cache[site, step, "cond"][0, frame, row, col] for side in (target, donor))
-            assert torch.equal(seen.turned[step, token], sign * (theirs - own)) and torch.equal(seen.donor[step, token], theirs)
+            turned.setdefault(frame, []).append(sign * (theirs - own).double())
+            given.setdefault(frame, []).append(theirs)
+    for frames in ((), (1,), (0, 2)):
+        every, items = seen.within(frames)
+        theirs = torch.stack([v for n, some in given.items() if n in frames or not frames for v in some])
+        rows = torch.stack([v for n, some in turned.items() if n in frames or not frames for v in some])
+        assert every.count == 2 * len(rows) and torch.allclose(every.total, 2 * rows.sum(0), rtol=1e-9)
+        assert torch.allclose(every.products, 2 * rows.T @ rows, rtol=1e-9)
+        assert len(items) == 2 and all(torch.allclose(one, theirs.mean(0), atol=1e-5) for one in items)
+    assert seen.within((9,))[0].count == 0 and seen.within((9,))[1] == []
 
 
 def test_the_verdict_without_the_steered_cells():

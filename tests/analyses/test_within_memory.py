@@ -12,12 +12,8 @@ import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")]
 ROOT = Path(__file__).resolve().parents[2]
-BUDGETS = {
-    "patching": 95_000_000,
-    "circuit": 95_000_000,
-    "steering": 95_000_000,
-    "swap": 95_000_000,
-}  # bytes: less than their recordings
+# bytes: less than the recordings and what else there is
+BUDGETS = {"patching": 95_000_000, "circuit": 95_000_000, "steering": 60_000_000, "swap": 70_000_000}
 
 
 def ran(folder: Path, name: str, budget: int | None, limit: int) -> subprocess.CompletedProcess[str]:
@@ -30,11 +26,11 @@ def ran(folder: Path, name: str, budget: int | None, limit: int) -> subprocess.C
 
 @pytest.mark.parametrize(("name", "budget"), BUDGETS.items())
 def test_a_run_stays_within_the_budget_that_was_stated(tmp_path, name, budget):
-    """Under a limit of the address space too, where its recordings alone are larger."""
+    """Under a limit of the address space too, where it would take more with its recordings."""
     found = ran(tmp_path, name, budget, budget)
     assert found.returncode == 0, found.stderr[-2000:]
     told = json.loads(found.stdout)
-    assert told["problems"] == [] and told["plan"]["host"] <= budget < told["recordings"]["disk"] / 1.3
+    assert told["problems"] == [] and told["plan"]["host"] <= budget < told["plan"]["host"] + told["recordings"]["disk"]
     assert told["peak"] <= told["baseline"] + budget, told
     assert told["effects"] and (name != "patching" or (len(told["effects"]) == 6 and told["effects"][-1] == 1))
 

@@ -42,7 +42,7 @@ def of_process(field: str) -> int:
 # the settings of a run whose recordings are large, and of how many steps it is
 ASKED: dict[str, tuple[int, dict[str, Any]]] = {
     # every block's stream at all tokens from the first step on: the donor's are kept of all steps
-    "patching": (40, {"steps": (0,), "span": "from", "controls": False, "sites": ("hook_resid_post",)}),
+    "patching": (40, {"pairs": 1, "steps": (0,), "span": "from", "controls": False, "sites": ("hook_resid_post",)}),
     "circuit": (8, {"pairs": 1, "check_pairs": 1, "most": 1}),
     "steering": (8, {"pairs": 2, "check_pairs": 1, "ranks": (1,), "doses": (2.0,)}),
     "swap": (8, {"items": 1, "steps": (0,), "tokens": ("all",)}),
