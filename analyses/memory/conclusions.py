@@ -97,7 +97,8 @@ def decodable(result: AnalysisResult, decoded: pd.DataFrame) -> Finding:
         None if layer >= 0 or residual.empty else f"at no layer and step the reader names more than {READS:g} of visible objects"
     )
     more = (tested.more - input_more).astype(float)
-    return result.judge("memory.hidden", Mean(more), said, Mean(input_more.to_numpy(float)).number(), unfit)
+    control = Mean(input_more.to_numpy(float), bounds=DIFFERENCE).number()
+    return result.judge("memory.hidden", Mean(more, bounds=(-2, 2)), said, control, unfit)
 
 
 def sighted(rows: pd.DataFrame) -> pd.DataFrame:

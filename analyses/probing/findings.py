@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cos_interp.analyses.driver.base import AnalysisResult
-from cos_interp.analyses.driver.estimates import Mean, Statistic
+from cos_interp.analyses.driver.estimates import DIFFERENCE, Mean, Statistic
 from cos_interp.analyses.driver.findings import Finding, Number
 from cos_interp.analyses.driver.rules import rules
 from cos_interp.probes.roles import centre
@@ -142,7 +142,7 @@ def _used(result: AnalysisResult, family: str, target: str, use: pd.DataFrame) -
     here = fit[fit.dose == at].set_index("problem")
     shown = {edit: here[here.edit == edit].donor_shown.astype(float) for edit in ("own", "random")}
     said = ", ".join(f"{share:.2f} at dose {dose:g}" for dose, share in shares.items())
-    key, more = f"probes.use-{family}", Mean((shown["own"] - shown["random"]).astype(float))
+    key, more = f"probes.use-{family}", Mean((shown["own"] - shown["random"]).astype(float), bounds=DIFFERENCE)
     unfit = None
     if use.problem.nunique() and not len(fit):
         unfit = f"the probe reads the exchanged tokens right in both runs in none of {use.problem.nunique()} pairs"
@@ -156,5 +156,5 @@ def _used(result: AnalysisResult, family: str, target: str, use: pd.DataFrame) -
         f"{use.tokens.astype(float).mean():.0f} tokens where the labels differ, dose {at:g} (of {use.problem.nunique()} pairs "
         f"{fit.problem.nunique()} read right; the random exchange keeps the answer of {said or 'none'}), the video shows of the "
         "other run's answer more than under the random exchange, by",
-        Mean(shown["random"].to_numpy(float)).number(), unfit,
+        Mean(shown["random"].to_numpy(float), bounds=(0, 1)).number(), unfit,
     )  # fmt: skip

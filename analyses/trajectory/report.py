@@ -11,7 +11,7 @@ import pandas as pd
 
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
-from cos_interp.analyses.driver.estimates import Mean
+from cos_interp.analyses.driver.estimates import DIFFERENCE, Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.rules import no_room
@@ -65,10 +65,10 @@ def findings(result: AnalysisResult, rows: pd.DataFrame, sigmas: Sequence[float]
     told = rows[rows.kind == "told"]
     step = told_step(told, sigmas) if len(told) else None
     found = pd.DataFrame(columns=READINGS, dtype=float) if step is None else by_item(told, step)
-    areas = {name: Mean(found[name]).number() for name in READINGS}
+    areas = {name: Mean(found[name], bounds=(0, 1)).number() for name in READINGS}
     return [
         result.judge(
-            f"trajectory.{key}", Mean(found["x0hat"] - found[control]),
+            f"trajectory.{key}", Mean(found["x0hat"] - found[control], bounds=DIFFERENCE),
             f"of two runs of one item that end with different right answers, x0hat at step {step} tells which is whose with an "
             f"area under the curve of {areas['x0hat']}, an ideal observer of x_t there with {areas['x_t']}; more than {said} by",
             areas[control], no_room(f"trajectory.{key}", 1 - areas[control].value, said),
