@@ -37,6 +37,7 @@ class CircuitConfig(ScoredConfig):
     check: str | None = Field(None, description="Test this circuit.json instead of looking for one.")
     num_inference_steps: int = Field(8, ge=2, le=MOST_STEPS, description="Denoising steps of every run.")
     refine: float = Field(0.1, gt=0, lt=1, description="Components with more than this effect are looked at more closely.")
+    full: bool = Field(False, description="Look at every part closely, for the maps; the set is made of the same ones.")
     keep: float = Field(0.8, gt=0, le=1, description="Share of the whole effect that the set must keep.")
     most: int = Field(4, ge=1, le=6, description="The largest set that is looked for.")
     batch: int = Field(12, ge=1, description="Patched rows in one forward; 1 is exact to the bit.")
@@ -131,6 +132,7 @@ ENTRY = Entry(
     (
         "cos analyze circuit",
         "cos analyze circuit --task place --keep 0.7 --out runs/circuit-place",
+        "cos analyze circuit --full --out runs/circuit-map",
         "cos analyze circuit --check runs/circuit/media/circuit.json --model OTHER --out runs/circuit-other",
         "cos analyze circuit --model ./my-model --pair-file pairs.jsonl --num-steps 20 --out runs/own-circuit",
     ),

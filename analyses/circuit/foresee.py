@@ -76,7 +76,7 @@ def _groups(outlook: Outlook, config: CircuitConfig) -> int:
 def _fine(outlook: Outlook, config: CircuitConfig) -> Iterator[int]:
     """Rows of a pair's closer look at most: by group, head and first step of each place; the stream of each block by group."""
     groups, there = _groups(outlook, config), spots(outlook.model)
-    for part, _ in _costliest(outlook, there):
+    for part, _ in there if config.full else _costliest(outlook, there):
         yield groups + (_heads(outlook) if has_heads(outlook.model, part) else 0) + outlook.steps
     yield outlook.model.layers * groups
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,7 +60,9 @@ def _made(model: HookedVideoPipeline, config: CircuitConfig, store: RunStore, pi
     if piece.stage == "coarse":
         rows = coarse(bench)
     elif piece.stage == "fine":
-        rows = fine(bench, places(earlier(store, config, ("coarse",)), config.refine)[:CLOSER])
+        coarse_rows = earlier(store, config, ("coarse",))
+        strongest = places(coarse_rows, config.refine)[:CLOSER]
+        rows = fine(bench, places(coarse_rows, -math.inf) if config.full else strongest)
     elif piece.stage == "paths":
         assert known is not None
         rows = paths(bench, between(known, places(earlier(store, config, ("coarse",)), config.refine), bench.steps))
@@ -154,11 +157,11 @@ def _headed(part: str, layer: int, group: str, steps: tuple[int, ...], head: int
 # --- search ------------------------------------------------------------------------------------------------------------
 
 
-def nodes(rows: pd.DataFrame, steps: tuple[int, ...]) -> list[Component]:
+def nodes(rows: pd.DataFrame, steps: tuple[int, ...], found: Sequence[tuple[str, int]]) -> list[Component]:
     """Found places by token group, as components of these steps, the largest mean effect first."""
     if rows.empty or "group" not in rows:
         return []
-    at = rows[rows.table == "group"]
+    at = rows[(rows.table == "group") & pd.Series(list(zip(rows.part, rows.layer, strict=True)), rows.index).isin(found)]
     means = at.groupby(["part", "layer", "group"]).effect.mean().sort_values(ascending=False, kind="stable")
     return [Component(part=part, layer=int(layer), group=group, steps=steps) for part, layer, group in means.index]
 
@@ -175,7 +178,7 @@ def searched(model: HookedVideoPipeline, config: CircuitConfig, store: RunStore,
     """The smallest set on the pairs of the search, and the same at the steps and heads that it needs."""
     rows = earlier(store, config, ("coarse", "fine"))
     steps = tuple(range(config.num_inference_steps))
-    candidates = nodes(rows, steps)
+    candidates = nodes(rows, steps, places(rows, config.refine)[:CLOSER])
     if not candidates:
         none = "no pair was there to search on" if rows.empty else f"no part of a block has an effect above {config.refine}"
         return Unit([], facts=SearchFacts(circuit=None, why=none))

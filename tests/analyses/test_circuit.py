@@ -91,6 +91,24 @@ def test_the_planted_circuit_is_found_exactly(found):
     assert any("circuit" in line for line in report.lines)
 
 
+def test_the_full_map_has_every_part_and_the_same_circuit(found, tmp_path):
+    folder = found[0]
+    config = asked(folder, full=True, check_pairs=1)
+    result, _ = experiment.run_and_report(load("circuit"), config, tmp_path / "full", model=planted(), workers=1)
+    rows, closer = result.rows, found[1].rows
+    for table in ("group", "head", "from"):
+        every = rows[rows.table == table].groupby(["part", "layer"]).effect.agg(lambda effects: effects.abs().max())
+        assert set(every.index) == {(part, layer) for part in ("cross", "attn", "mlp") for layer in range(3)} - (
+            {("mlp", layer) for layer in range(3)} if table == "head" else set()
+        )
+        assert set(every.index[every > 1e-6]) == {("cross", 0), ("cross", 1), ("attn", 2)}
+    of = lambda name, rows: rows[rows.table == name].set_index(["pair", "part", "layer", "group"]).effect
+    few = of("group", closer)
+    assert len(few) < len(of("group", rows)) and of("group", rows)[few.index].equals(few)
+    made = [json.loads((where / "media/circuit.json").read_text()) for where in (tmp_path / "full", folder / "run")]
+    assert made[0]["components"] == made[1]["components"] and made[0]["effect"] == made[1]["effect"]
+
+
 def test_all_but_the_circuit_is_what_the_other_hop_of_the_road_still_carries(found):
     """Either hop is enough for its share of the answer, so that the set suffices and is not necessary: both are said."""
     rows = found[1].rows
