@@ -8,15 +8,21 @@ from cos_interp.analyses.kit.attention_reader import some_queries
 from cos_interp.analyses.kit.problems import chosen_steps, problems
 
 WORDS = 16  # of a prompt that are mapped, about
+COPIES = 3  # of a pattern while it is summed up: itself, its logarithm and their product
 
 
 def foresee(config: AttentionConfig, outlook: Outlook) -> list[Use]:
-    """A generation an item; of each attention some queries' rows at a time, and maps of one query and of the words."""
-    count, shape = len(problems(config)), outlook.shape
+    """A generation an item; of each attention some queries' rows at a time, and maps of one query and of the words: of the heads
+    that are shown, and of the first item of a task of every head."""
+    found, shape = problems(config), outlook.shape
     width, heads = outlook.model.adapter.width(shape.engine.module)
     layers = len(config.layers) if config.layers is not None else outlook.model.layers
     shown = len(config.heads) if config.heads else 1
     tokens, asked = shape.grid.tokens, len(some_queries(shape.grid.shape))
-    maps = len(chosen_steps(config, 5)) * layers * tokens * (shown + WORDS) * 4
-    rows = heads * max(asked * tokens, tokens * shape.text) * 4 + 2 * tokens * width * 4
-    return [Use("runs that are read", count, held=rows + maps, disk=count * maps)]
+    map_bytes = len(chosen_steps(config, 5)) * layers * tokens * 4
+    maps, looks = map_bytes * (shown + WORDS), map_bytes * heads * (1 + WORDS)
+    rows = COPIES * heads * max(asked * tokens, tokens * shape.text) * 4 + 2 * asked * tokens * 4 + 2 * tokens * width * 4
+    firsts = sum(problem.first for problem in found)
+    disk = len(found) * maps + firsts * (looks + shape.clip_bytes)
+    # what is kept is put together before it is written
+    return [Use("runs that are read", len(found), held=rows + 2 * (maps + looks), decoded=min(firsts, 1), disk=disk)]

@@ -6,6 +6,7 @@ import json
 
 import pytest
 from planned import counted, planned
+from safetensors.torch import load_file
 
 from cos_interp.analyses.diff.against import other_model
 from cos_interp.analyses.driver import twins
@@ -59,6 +60,12 @@ def test_planned_block_calls_are_those_that_run(name, prompts, tmp_path):
     config = entries()[name].config(prompts=prompts, **SMALL | EXACT[name])
     plan = planned(name, config, tmp_path)
     assert plan.blocks == plan.most == counted(name, config, tmp_path / "run")[0] > 0
+    assert tensors_on_disk(tmp_path / "run") <= plan.total("disk")
+
+
+def tensors_on_disk(run):
+    """Bytes of the tensors that a run has written: each file has a head beside them."""
+    return sum(tensor.nbytes for file in (run / "shards").glob("*.safetensors") for tensor in load_file(file).values())
 
 
 def test_every_experiment_says_what_it_takes():
@@ -107,6 +114,7 @@ def test_planned_block_calls_of_items_are_those_that_run(name, tmp_path):
     config = entries()[name].config(tasks=("maze",), num_inference_steps=4, **ITEMS[name])
     plan, ran = planned(name, config, tmp_path), counted(name, config, tmp_path / "run")[0]
     assert ran == plan.blocks if plan.most == plan.blocks else ran <= plan.most
+    assert tensors_on_disk(tmp_path / "run") <= plan.total("disk")
 
 
 def test_planned_block_calls_of_own_pairs_are_those_that_run(pair_file, tmp_path):
@@ -154,3 +162,13 @@ def test_candidates_of_pairs_that_may_come_on_top_are_counted(tmp_path):
     assert (recordings.runs, recordings.blocks, recordings.further) == (4, 4 * one, (2 * 60 - 2 + 7) * one)
     own = entries()["steering"].config(pairs=2, check_pairs=1, solved=False, num_inference_steps=4)
     assert planned("steering", own, tmp_path).lines[0].further == 0
+
+
+def test_what_is_read_of_attention_is_planned_with_the_maps_of_all_heads_of_what_is_shown(tmp_path):
+    """On disk as in memory: the maps of every head and word are of the first item alone, and larger than all else."""
+    config = entries()["attention"].config(items=2, tasks=("maze",), num_inference_steps=2)
+    plan = planned("attention", config, tmp_path)
+    counted("attention", config, tmp_path / "run")
+    written = tensors_on_disk(tmp_path / "run")
+    assert written / 2 < plan.total("disk") < 4 * written  # of as many words as a prompt may have
+    assert plan.places["host"]["kept of runs"] > written
