@@ -24,5 +24,5 @@ def foresee(config: AttentionConfig, outlook: Outlook) -> list[Use]:
     rows = COPIES * heads * max(asked * tokens, tokens * shape.text) * 4 + 2 * asked * tokens * 4 + 2 * tokens * width * 4
     firsts = sum(problem.first for problem in found)
     disk = len(found) * maps + firsts * (looks + shape.clip_bytes)
-    # what is kept is put together before it is written
-    return [Use("runs that are read", len(found), held=rows + 2 * (maps + looks), decoded=min(firsts, 1), disk=disk)]
+    finished = 2 * (maps + looks)  # they are put together before they are written
+    return [Use("runs that are read", len(found), held=rows, finished=finished, decoded=min(firsts, 1), disk=disk)]
