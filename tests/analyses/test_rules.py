@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from cos_interp import analyses
 from cos_interp.analyses.driver import rules, twins
+from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean, PairedShares, Share
 from cos_interp.analyses.driver.findings import Finding, Number, decide
 from cos_interp.analyses.driver.rules import Rule, judge
@@ -71,6 +74,18 @@ def test_what_a_twin_shows_too_is_not_reproduced():
         found = judge("x.c", strong, "s", NONE, [Number(0.1, 0.0, 0.3, 20), twin])
         assert found.verdict == "undecided" and "a twin that knows nothing shows" in found.why
     assert judge("x.c", Share([0] * 20), "s", NONE, [shown]).verdict == "refuted"
+
+
+def test_a_twin_that_did_not_run_lets_nothing_pass(monkeypatch, tmp_path):
+    """One that runs and has no item to ask is another thing: it is complete, and its page says why."""
+    strong, rows = Share([1] * 19 + [0]), pd.DataFrame()
+    for shown, verdict in (([{}], "reproduced"), ([{}, None], "undecided"), ([None], "undecided")):
+        found = AnalysisResult("x", None, rows, twins=shown).judge("x.c", strong, "s", NONE)
+        assert found.verdict == verdict and ("did not run" in found.why) == (verdict == "undecided")
+        assert str(found.twins[-1]) == ("no value (n = 0)" if verdict == "reproduced" else "did not run")
+        assert Finding.of(json.loads(json.dumps(found.data()).replace("NaN", "null"))).twins[-1].kind == found.twins[-1].kind
+    assert AnalysisResult("x", None, rows, twins=[None]).judge("x.c", Share([0] * 20), "s", NONE).verdict == "refuted"
+    assert twins.shown(tmp_path, 1) == [None]  # there is no such run
 
 
 def test_what_was_not_done_is_not_testable():
