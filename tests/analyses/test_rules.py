@@ -98,6 +98,11 @@ def test_every_rule_says_what_had_been_seen(monkeypatch):
     monkeypatch.undo()
     assert all(rule.seen and rule.number and rule.control for rule in rules.rules().values())
     assert len(rules.digest()) == 64
+    for key, rule in rules.rules().items():  # one that was changed after its numbers were seen says so, and when
+        says = re.search("(c|C)hanged (again )?after its numbers|fter its numbers were seen|after the number", rule.seen)
+        assert rule.changed or not says, key
+        assert rule.changed is None or rule.changed >= rule.dated, key
+        assert (f"changed on {rule.changed}, after its numbers were seen" in rule.words()) == (rule.changed is not None)
 
 
 def test_a_twin_has_weights_of_its_own_and_all_else_of_the_model(organism):
