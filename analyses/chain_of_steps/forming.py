@@ -62,7 +62,7 @@ def forming(rows: pd.DataFrame) -> pd.DataFrame:
         rows = rows.iloc[:0]
     for (problem, noise), run in rows.groupby(["problem", "noise"], sort=False):
         pixels = pixel_flags(run.sort_values("step"))
-        flags = pixels.all(2)
+        flags = np.asarray(pixels.all(2))
         if not flags[-1].all() or flags[0].all():
             continue
         scale = OF_STEPS / (len(flags) - 1)
