@@ -55,22 +55,22 @@ def named(rows: pd.DataFrame, step: int) -> Number:
     return Share(here.groupby("problem").named.first().to_numpy(float)).number()
 
 
-def forgets(rows: pd.DataFrame, over: pd.DataFrame, step: int) -> str | None:
+def forgets(rows: pd.DataFrame, over: pd.DataFrame, step: int, chosen: Mean) -> str | None:
     """Why little agreement at a step does not refute: fresh noise at its sigma hides even a plan that is chosen. None where it
-    does not, and where the agreement is there."""
-    ceiling = over.iloc[:, -1]
-    if over.empty or Mean(over[step] - SHARE * ceiling).interval()[0] > 0:
+    does not, and where the agreement is there, by what is ``chosen`` beyond what is asked."""
+    asked = SHARE * over.iloc[:, -1].mean()
+    if over.empty or chosen.interval()[0] > 0:
         return None
     if "outlasts" not in rows or rows[rows.kind == "renoise"].outlasts.isna().all():
         return (
             "whether a chosen plan would outlast noise at this step was not measured, or the model has no latents of the answers"
         )
     most = excess(rows, "outlasts")[step]
-    if most.mean() >= SHARE * ceiling.mean():
+    if most.mean() >= asked:
         return None
     return (
         "noise at this step hides a plan that is chosen, too: from the run's own final video, noised anew, an ideal observer "
-        f"names its answer {Mean(most).number()} more often than chance, and {SHARE * ceiling.mean():.2f} are asked"
+        f"names its answer {Mean(most).number()} more often than chance, and {asked:.2f} are asked"
     )
 
 
@@ -81,13 +81,14 @@ def _chosen(result: AnalysisResult, rows: pd.DataFrame, sigmas: Sequence[float],
     if step is None:
         return result.judge(f"commitment.early-{by}", Mean([]), "no tested step is early", Mean([]).number())
     ceiling, since = over.iloc[:, -1], chosen_step(over)
+    chosen = Mean(over[step] - SHARE * ceiling)
     unfit = None
     if len(over) and ceiling.mean() < ROOM:
         unfit = f"independent noises agree nearly as often as runs re-noised at the last step, {Mean(ceiling).number()} less"
-    unfit = unfit or forgets(rows, over, step)
+    unfit = unfit or forgets(rows, over, step, chosen)
     reached = "never" if since is None else f"from step {since} (sigma {sigmas[since]:.2f})"
     return result.judge(
-        f"commitment.early-{by}", Mean(over[step] - SHARE * ceiling),
+        f"commitment.early-{by}", chosen,
         f"re-noised runs give the run's answer {SHARE:g} as often above chance as at the last step {reached} on; at step {step} "
         f"(sigma {sigmas[step]:.2f}), the last early one, their excess over chance is {Mean(over[step]).number()} (an ideal "
         f"observer of x_t names the run's answer there in {named(rows, step)}); beyond {SHARE:g} of the last step's, per item, "
