@@ -13,6 +13,7 @@ SIZE = 125  # items a task
 NAME = "cos-500"
 OF = ("maze", "occlusion", "bounce", "place")  # its tasks, whatever others there are
 CONFIRMATION = 20_000_000  # first seed of the items that confirm; cos organism eval draws its own from 5,000,000 on
+APART = 10_000  # seeds between those of two drawings, of which one takes some hundreds
 
 
 @cache
@@ -22,9 +23,13 @@ def task_items(name: str) -> tuple[Item, ...]:
 
 
 @cache
-def confirmation_items(name: str) -> tuple[Item, ...]:
-    """125 other items of the same strata, also of the test split, none of them in cos-500: to confirm what was found there."""
-    return _drawn(name, CONFIRMATION, {_key(item) for item in task_items(name)})
+def confirmation_items(name: str, seed: int = 0) -> tuple[Item, ...]:
+    """125 other items of the same strata, also of the test split, none of them in cos-500: to confirm what was found there.
+
+    Another ``seed`` draws others, which are in neither: for a rule that was changed after numbers of the first were seen.
+    """
+    seen = {_key(item) for item in task_items(name) + (confirmation_items(name, 0) if seed else ())}
+    return _drawn(name, CONFIRMATION + seed * APART, seen)
 
 
 def _drawn(name: str, seed: int, seen: set[bytes]) -> tuple[Item, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from cos_interp.analyses.chain_of_steps.forming import forming, within_bound
+from cos_interp.analyses.chain_of_steps.forming import forming, only_inside, within_bound
 from cos_interp.analyses.driver.answer import in_words
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import DIFFERENCE, Estimate, Mean, PairedShares, Share
@@ -146,11 +146,11 @@ def _candidates(result: AnalysisResult, several: pd.DataFrame) -> Finding:
 
 def _frames(result: AnalysisResult, rows: pd.DataFrame) -> Finding:
     found = forming(rows)
-    items = found.groupby(["unique", "problem"])[["slope", "dealt"]].mean().reset_index()
+    items = found.groupby(["unique", "problem"])[["slope", "inside"]].mean().reset_index()
     unique = items["unique"].astype(bool)
     one, several = items[unique], items[~unique]
-    slopes = one.set_index("problem").slope.astype(float)
-    unfit = None
+    slopes, pixels = (one.set_index("problem")[name].astype(float) for name in ("slope", "inside"))
+    unfit = only_inside(slopes, pixels)
     if result.config.num_frames == 1:
         unfit = "a picture has one frame, along which nothing can form"
     elif len(rows) and "frame_1" not in rows:
@@ -160,5 +160,5 @@ def _frames(result: AnalysisResult, rows: pd.DataFrame) -> Finding:
         "of the items with one right answer that form between step 0 and the end, a latent frame is right to the end later than "
         f"the one before it by {Mean(slopes).number()} steps of 20 (by task: {by_task(slopes, rows)}; with several answers: "
         f"{Mean(several.slope).number()}); the bound minus that slope's size is",
-        Mean(one.dealt).number(), unfit,
+        Mean(within_bound(pixels)).number(), unfit,
     )  # fmt: skip

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from cos_interp.analyses.driver.estimates import Mean
+
 OF_STEPS = 20  # slopes are told in steps of a run of so many
 LARGEST_SLOPE = 0.5  # steps per latent frame up to which frames count as forming together
 
@@ -29,32 +31,46 @@ def slope(steps: np.ndarray) -> float:
     return float(index @ steps / (index @ index))
 
 
-def latent_flags(rows: pd.DataFrame) -> np.ndarray:
-    """``[step, latent frame]``: are both pixel frames of a latent frame right? The first frame is given and left out."""
-    columns = sorted(int(c.split("_")[1]) for c in rows if c.startswith("frame_"))
-    pairs = [[f"frame_{f}" for f in columns if f > 0 and (f + 1) // 2 == latent] for latent in range(1, columns[-1] // 2 + 1)]
-    return np.stack([rows[pair].to_numpy(bool).all(1) for pair in pairs], 1)
+def pixel_flags(rows: pd.DataFrame) -> np.ndarray:
+    """``[step, latent frame, 2]``: are the two pixel frames of a latent frame right? The first frame is given and left out."""
+    last = max(int(c.split("_")[1]) for c in rows if c.startswith("frame_"))
+    columns = [f"frame_{f}" for f in range(1, last // 2 * 2 + 1)]
+    return rows[columns].to_numpy(bool).reshape(len(rows), -1, 2)
+
+
+def inside(flags: np.ndarray) -> float:
+    """Steps by which the second pixel frame of a latent frame is right later than the first, of ``flags [step, latent frame,
+    2]``, told as a slope is: two pixel frames on is one latent frame on. Mean over the latent frames of which neither is right at
+    step 0: where one is, the other may wait for what forms its tokens. NaN where there are none.
+
+    >>> inside(np.array([[[0, 0], [1, 0]], [[1, 0], [1, 0]], [[1, 0], [1, 0]], [[1, 1], [1, 1]]], bool))
+    4.0
+    """
+    first, second = (first_right(flags[:, :, place]) for place in (0, 1))
+    later = (second - first)[~flags[0].any(1)]
+    return float(2 * later.mean()) if later.size else float("nan")
 
 
 def forming(rows: pd.DataFrame) -> pd.DataFrame:
     """One row a run in which the answer forms: right in all frames at the end and not yet at step 0.
 
     ``slope``: steps by which a latent frame is right later than the one before it, were the run one of ``OF_STEPS`` steps.
-    ``dealt``: the same with the frames in a random order, the control.
+    ``inside``: the same between the two pixel frames of a latent frame, which are the same tokens and form at once: the control.
     """
-    chance, out = np.random.default_rng(0), []
+    out: list[dict[str, object]] = []
     if "frame_1" not in rows:  # a scorer from outside judges a video whole
         rows = rows.iloc[:0]
     for (problem, noise), run in rows.groupby(["problem", "noise"], sort=False):
-        flags = latent_flags(run.sort_values("step"))
+        pixels = pixel_flags(run.sort_values("step"))
+        flags = np.asarray(pixels.all(2))
         if not flags[-1].all() or flags[0].all():
             continue
-        steps = first_right(flags) * OF_STEPS / (len(flags) - 1)
+        scale = OF_STEPS / (len(flags) - 1)
         out.append({
             "problem": problem, "noise": noise, "task": run.task.iloc[0], "unique": bool(run["unique"].iloc[0]),
-            "slope": slope(steps), "dealt": slope(chance.permutation(steps)),
+            "slope": slope(first_right(flags)) * scale, "inside": inside(pixels) * scale,
         })  # fmt: skip
-    return pd.DataFrame(out, columns=["problem", "noise", "task", "unique", "slope", "dealt"])
+    return pd.DataFrame(out, columns=["problem", "noise", "task", "unique", "slope", "inside"])
 
 
 def within_bound(slopes: pd.Series) -> pd.Series:
@@ -65,3 +81,18 @@ def within_bound(slopes: pd.Series) -> pd.Series:
     """
     side = -1.0 if len(slopes) and slopes.mean() < 0 else 1.0
     return LARGEST_SLOPE - side * slopes
+
+
+def only_inside(slopes: pd.Series, inside: pd.Series) -> str | None:
+    """Why a slope beyond the bound is none of frames: it is not shown to exceed, by more than the bound, what later pixel frames
+    come later inside a latent frame, where no frame can form after another. None where it is, and for slopes within the bound."""
+    held = within_bound(slopes)
+    if not Mean(held).interval()[1] < 0:
+        return None
+    side = -1.0 if slopes.mean() < 0 else 1.0
+    if Mean(side * (slopes - inside)).interval()[0] > LARGEST_SLOPE:
+        return None
+    return (
+        "inside a latent frame, which forms at once, later pixel frames are right later, too, by "
+        f"{Mean(inside).number()} steps a latent frame: the slope is not shown to be one of frames"
+    )

@@ -24,15 +24,16 @@ def findings(result: AnalysisResult, rows: pd.DataFrame, sigmas: Sequence[float]
     return found + [_screening(result, rows[rows.kind == "look"], sigmas, key) for key in LOOKS]
 
 
-def excess(rows: pd.DataFrame) -> pd.DataFrame:
+def excess(rows: pd.DataFrame, value: str = "same") -> pd.DataFrame:
     """Agreement of re-noised runs with the run itself, above that of two independent noises: a row an item, a column a step.
 
-    Items that end solved; the last column is the ceiling.
+    Items that end solved; the last column is the ceiling. ``value``: ``outlasts`` for how often an ideal observer would agree had
+    the answer been chosen.
     """
     again = rows[rows.kind == "renoise"]
-    again = again[again.eligible.astype(bool)] if len(again) else again.assign(same=[], step=[])
+    again = again[again.eligible.astype(bool)] if len(again) else again.assign(**{value: [], "step": []})
     chance = rows[rows.kind == "independent"].groupby("problem").same.mean().astype(float)
-    agreed = again.assign(same=again.same.astype(float)).pivot_table("same", "problem", "step", sort=True)
+    agreed = again.assign(**{value: again[value].astype(float)}).pivot_table(value, "problem", "step", sort=True)
     return agreed.sub(chance.reindex(agreed.index), axis=0)
 
 
@@ -54,6 +55,25 @@ def named(rows: pd.DataFrame, step: int) -> Number:
     return Share(here.groupby("problem").named.first().to_numpy(float)).number()
 
 
+def forgets(rows: pd.DataFrame, over: pd.DataFrame, step: int, chosen: Mean) -> str | None:
+    """Why little agreement at a step does not refute: fresh noise at its sigma hides even a plan that is chosen. None where it
+    does not, and where the agreement is there, by what is ``chosen`` beyond what is asked."""
+    asked = SHARE * over.iloc[:, -1].mean()
+    if over.empty or chosen.interval()[0] > 0:
+        return None
+    if "outlasts" not in rows or rows[rows.kind == "renoise"].outlasts.isna().all():
+        return (
+            "whether a chosen plan would outlast noise at this step was not measured, or the model has no latents of the answers"
+        )
+    most = excess(rows, "outlasts")[step]
+    if most.mean() >= asked:
+        return None
+    return (
+        "noise at this step hides a plan that is chosen, too: from the run's own final video, noised anew, an ideal observer "
+        f"names its answer {Mean(most).number()} more often than chance, and {asked:.2f} are asked"
+    )
+
+
 def _chosen(result: AnalysisResult, rows: pd.DataFrame, sigmas: Sequence[float], by: str) -> Finding:
     """Of each item the excess at the last early step minus SHARE of its ceiling: above 0 where the plan is chosen by then."""
     over = excess(rows)
@@ -61,12 +81,14 @@ def _chosen(result: AnalysisResult, rows: pd.DataFrame, sigmas: Sequence[float],
     if step is None:
         return result.judge(f"commitment.early-{by}", Mean([]), "no tested step is early", Mean([]).number())
     ceiling, since = over.iloc[:, -1], chosen_step(over)
+    chosen = Mean(over[step] - SHARE * ceiling)
     unfit = None
     if len(over) and ceiling.mean() < ROOM:
         unfit = f"independent noises agree nearly as often as runs re-noised at the last step, {Mean(ceiling).number()} less"
+    unfit = unfit or forgets(rows, over, step, chosen)
     reached = "never" if since is None else f"from step {since} (sigma {sigmas[since]:.2f})"
     return result.judge(
-        f"commitment.early-{by}", Mean(over[step] - SHARE * ceiling),
+        f"commitment.early-{by}", chosen,
         f"re-noised runs give the run's answer {SHARE:g} as often above chance as at the last step {reached} on; at step {step} "
         f"(sigma {sigmas[step]:.2f}), the last early one, their excess over chance is {Mean(over[step]).number()} (an ideal "
         f"observer of x_t names the run's answer there in {named(rows, step)}); beyond {SHARE:g} of the last step's, per item, "

@@ -117,6 +117,7 @@ def _renoise(
                 "kind": "renoise", "step": step, "sigma": run.sigmas[step], "same": same(final, verdict), "draw": draw,
                 "distance": distance(again[draw : draw + 1], run.latents), "solved": bool(verdict and verdict.solved),
                 "eligible": bool(final and final.solved), **seen,
+                **({} if among is None else {"outlasts": outlasts(among, run, step, final, noise[draw : draw + 1])}),
             }, clips[draw]  # fmt: skip
 
 
@@ -125,6 +126,13 @@ def _observed(among: Candidates, run: Run, step: int, final: Verdict | None) -> 
     x_t, sigma = run.x_t[step], run.sigmas[step]
     named = among.answers[belief.pick(x_t, among.latents, sigma)]
     return {"margin": belief.margin(x_t, among.latents, sigma), "named": final is not None and named == final.answer}
+
+
+def outlasts(among: Candidates, run: Run, step: int, final: Verdict | None, noise: Tensor) -> bool:
+    """Whether an answer that was chosen would be told from its re-noised state: an ideal observer names it from the run's own
+    final latent, noised anew at a step. No model that sees such a state alone can name it more often."""
+    state = renoised(run.latents, run.sigmas[step], noise)
+    return final is not None and among.answers[belief.pick(state, among.latents, run.sigmas[step])] == final.answer
 
 
 def _independent(runs: list[Run], finals: list[Verdict | None]) -> list[Row]:

@@ -10,6 +10,7 @@ from cos_interp.analyses.dossier.together import Told, claims, held, verdict
 from cos_interp.analyses.driver.findings import Finding, Verdict
 from cos_interp.analyses.driver.markdown import row
 from cos_interp.analyses.driver.registry import entries
+from cos_interp.analyses.driver.rules import SEEN
 
 PREFACE = (
     "Reproduced: the interval (95 %, over n items) of the number that decides lies above the smallest effect of interest, and "
@@ -19,21 +20,41 @@ PREFACE = (
     "item of which the question can be asked, since it solves none: it neither supports nor opposes a claim."
 )
 SEVERAL = (
-    "With several models or runs, a claim has the verdict that all of them have, of those on items that no rule has seen where "
-    "there are such."
+    "With several models or runs, a claim has the verdict that all of them have, of those on unseen items where there are such."
 )
+UNSEEN = (
+    "Unseen items lie outside cos-500, and no rule had seen them when it was written. {changed} of the {all} claims have a rule "
+    "that was changed after its numbers, on these items too, were seen, and say so: for these they are seen ones, and only items "
+    "of another --seed would confirm them."
+)
+ALONE = "No models of random weights ran beside it (--twins), so that what is reproduced need not be what was learnt: {}."
 
 
 def markdown(dossiers: Sequence[Told], opening: str = "") -> str:
     """The page. ``opening``: what stands before the claims, in the writer's own words."""
     dossiers = held(dossiers)
     out = ["# Findings", "", *([opening.strip(), ""] if opening else []), summary(dossiers) + ".", ""]
-    out += [PREFACE + (f" {SEVERAL}" if len(dossiers) > 1 else ""), ""]
+    out += [" ".join([PREFACE, *([SEVERAL] if len(dossiers) > 1 else []), *_unseen(dossiers), *_alone(dossiers)]), ""]
     out += [f"- {one.label}: {_commands(one)}" for one in dossiers] + [*_rules(dossiers), ""]
     out += [*_overview(dossiers), ""]
     for experiment in _experiments(dossiers):
         out += _experiment(dossiers, experiment)
     return "\n".join(out)
+
+
+def _unseen(dossiers: Sequence[Told]) -> Iterator[str]:
+    """What unseen items are, and for which claims they are none: as its rule says, which stands with the claim."""
+    found = (f for one in dossiers if one.confirms for unit in one.units.values() for f in unit.findings if f.primary)
+    rules = {f.key or f.claim: f.rule for f in found}
+    if changed := sum(SEEN in rule for rule in rules.values()):
+        yield UNSEEN.format(changed=changed, all=len(rules))
+
+
+def _alone(dossiers: Sequence[Told]) -> Iterator[str]:
+    """Which dossiers have no twins."""
+    alone = [one.label for one in dossiers if not any(f.twins for unit in one.units.values() for f in unit.findings)]
+    if alone:
+        yield ALONE.format("; ".join(alone))
 
 
 def _overview(dossiers: Sequence[Told]) -> Iterator[str]:

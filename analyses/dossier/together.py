@@ -1,4 +1,4 @@
-"""Several dossiers side by side, of other models or of items that no rule has seen: what all of them say of a claim."""
+"""Several dossiers side by side, of other models or of unseen items: what all of them say of a claim."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Told:
     """What is said of one model and one set of items, by a dossier or by several with other experiments. ``confirms``: its items
-    and noises are such as no rule has seen. ``rules``: the digest of the rules, by experiment."""
+    and noises are others than those that rules were tried on. ``rules``: the digest of the rules, by experiment."""
 
     label: str
     commands: tuple[str, ...]

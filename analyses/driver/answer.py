@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cos_interp.analyses.driver.findings import Finding, Number
+from cos_interp.analyses.driver.findings import UNRUN, Finding, Number
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,11 @@ def of_twins(twins: Sequence[Number]) -> str:
 
     >>> of_twins([Number(math.nan)] * 2), of_twins([Number(0.5, 0.2, 0.8, 9)])
     ('of both models of random weights no item counts', 'a model of random weights has 0.50 (95 % interval 0.20 to 0.80, n = 9)')
+    >>> of_twins([Number(math.nan, kind=UNRUN), Number(math.nan)])
+    'not all models of random weights did run'
     """
+    if any(twin.kind == UNRUN for twin in twins):
+        return "not all models of random weights did run"
     many = {1: "a model", 2: "both models"}.get(len(twins), f"all {len(twins)} models")
     if not any(twin.n for twin in twins):
         return f"of {many} of random weights no item counts"

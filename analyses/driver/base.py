@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 import pandas as pd
 
 from cos_interp.analyses.driver.estimates import Estimate
 from cos_interp.analyses.driver.facts import Facts, RunFacts
-from cos_interp.analyses.driver.findings import Finding, Number
+from cos_interp.analyses.driver.findings import UNRUN, Finding, Number
 from cos_interp.analyses.driver.rules import judge
 from cos_interp.analyses.driver.settings import AnalysisConfig
 
@@ -21,20 +21,22 @@ Kind = TypeVar("Kind", bound=Facts)
 @dataclass
 class AnalysisResult(Generic[Config]):
     """``config``: the settings, as typed. ``rows``: one measured value a row. ``facts``: what the run was. ``units``: the
-    facts of each unit by name. ``twins``: for each model of random weights beside it, its numbers by the key of their rule."""
+    facts of each unit by name. ``twins``: for each model of random weights beside it, its numbers by the key of their rule; None
+    for one that did not run."""
 
     name: str
     config: Config
     rows: pd.DataFrame
     facts: dict[str, Any] = field(default_factory=dict)
     units: Mapping[str, Facts] = field(default_factory=dict)
-    twins: Sequence[Mapping[str, Number]] = ()
+    twins: Sequence[Mapping[str, Number] | None] = ()
 
     def judge(
         self, key: str, estimate: Estimate, statement: str, control: Number, unfit: str | None = None, short: str = ""
     ) -> Finding:
         """What the rule of a key (see ``rules.toml``) says of an estimate, beside what the twins of this run show."""
-        beside = [twin.get(key, Number(float("nan"))) for twin in self.twins]
+        none = Number(float("nan"))
+        beside = [replace(none, kind=UNRUN) if twin is None else twin.get(key, none) for twin in self.twins]
         return judge(key, estimate, statement, control, beside, unfit, short)
 
     def units_of(self, kind: type[Kind]) -> dict[str, Kind]:

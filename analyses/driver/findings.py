@@ -12,6 +12,7 @@ Verdict = Literal["reproduced", "refuted", "undecided", "not testable"]
 VERDICT_STYLE = {"reproduced": "ok", "refuted": "bad", "undecided": "maybe", "not testable": "none"}  # classes of a page
 
 
+UNRUN = "did not run"  # the kind of the number of a twin that could not run, or whose run is unfinished or damaged
 # JSON has no NaN and says null
 Measured = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 
@@ -24,9 +25,11 @@ class Number:
     low: Measured = math.nan
     high: Measured = math.nan
     n: int = 0
-    kind: str = ""  # of its interval: that of an Estimate, "constant" where the items do not differ
+    kind: str = ""  # of its interval: that of an Estimate, "constant" where the items do not differ; UNRUN of a twin without one
 
     def __str__(self) -> str:
+        if self.kind == UNRUN:
+            return UNRUN
         if self.value != self.value:
             return f"no value (n = {self.n})"
         if self.kind == "share" and self.value in (0, 1):

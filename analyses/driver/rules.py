@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cos_interp.analyses.driver.findings import Finding, Number, Verdict, decide
+from cos_interp.analyses.driver.findings import UNRUN, Finding, Number, Verdict, decide
 
 if TYPE_CHECKING:  # scipy, for which a run that is only shown does not wait
     from cos_interp.analyses.driver.estimates import Estimate
 
 SHOWN = 12  # characters of the digest of the rules that a run says
+SEEN = "its numbers were seen"
 PATH = Path(__file__).resolve().parent.parent / "rules.toml"
 
 
@@ -25,7 +26,8 @@ class Rule(BaseModel):
     """When a claim counts as reproduced.
 
     ``number``: what decides, turned so that the claim says it is large, minus its ``control`` unless ``alone`` says why not.
-    ``smallest``: the smallest effect of interest, in its unit. ``seen``: which numbers had been seen when the rule was written.
+    ``smallest``: the smallest effect of interest, in its unit. ``seen``: which numbers had been seen when the rule was written,
+    ``dated``, or ``changed`` after numbers of its own had been.
     ``primary``: the one variant of a claim that has a verdict in a dossier; others show numbers.
     """
 
@@ -37,13 +39,15 @@ class Rule(BaseModel):
     control: str
     alone: str = ""
     dated: date
+    changed: date | None = None
     seen: str = Field(min_length=1)
     primary: bool = True
 
     def words(self) -> str:
         """The rule as a page prints it."""
         against = self.control if not self.alone else f"{self.control}, which is not subtracted: {self.alone}"
-        return f"{self.number}, above {self.smallest:g}; control: {against} (rule of {self.dated})"
+        since = "" if self.changed is None else f", changed on {self.changed}, after {SEEN}"
+        return f"{self.number}, above {self.smallest:g}; control: {against} (rule of {self.dated}{since})"
 
 
 @cache
@@ -95,6 +99,8 @@ def _verdict(rule: Rule, estimate: Estimate, number: Number, twins: Sequence[Num
             return "undecided", short
         if (highest := beyond(number, twins)) is not None:
             return "undecided", f"a twin that knows nothing shows {highest}"
+        if any(twin.kind == UNRUN for twin in twins):
+            return "undecided", "a twin did not run, so that what it shows is not known"
     return verdict, _more(estimate, rule).lstrip("; ") if verdict == "undecided" else ""
 
 

@@ -97,7 +97,7 @@ class AnalysisConfig(Loading):
     num_inference_steps: int = Field(20, ge=2, le=MOST_STEPS, description="Denoising steps of every run.")
     guidance_scale: float = Field(1.0, ge=1.0, description="Guidance scale; 1 is none.")
     seed: int = Field(0, ge=0, description="Picks the noises.")
-    confirm: bool = Field(False, description="Items outside cos-500 and noises that no rule has seen.")
+    confirm: bool = Field(False, description="Items outside cos-500 and other noises, to confirm; each --seed has its own.")
     twins: int = Field(0, ge=0, le=8, description="Models of random weights beside it: what these show is not reproduced.")
 
     @property

@@ -15,7 +15,7 @@ from cos_interp.analyses.driver.store import RunStore
 from cos_interp.interp.model import HookedVideoPipeline
 
 FIRST = 77_000  # seed of the first twin's weights: no training here starts from it
-Shown = Mapping[str, Number]  # what a twin's run found, by the key of the rule
+Shown = Mapping[str, Number] | None  # what a twin's run found, by the key of the rule; None where it did not run
 
 
 def names(count: int) -> list[str]:
@@ -47,13 +47,17 @@ def _settings_of(model: HookedVideoPipeline) -> set[str]:
 
 
 def shown(folder: Path, count: int) -> list[Shown]:
-    """What the twins' runs inside a run folder found. Nothing for one that could not run."""
+    """What the twins' runs inside a run folder found; None for one that could not run, which opposes nothing and so lets nothing
+    pass either."""
     return [_shown(folder / name) for name in names(count)]
 
 
 def _shown(folder: Path) -> Shown:
+    store = RunStore(folder)
     try:
-        found: Sequence[Finding] = findings_in(RunStore(folder))
+        if (store.facts() or {}).get("status") != "complete":
+            return None
+        found: Sequence[Finding] = findings_in(store)
     except RunError:
-        return {}
+        return None
     return {finding.key: finding.number for finding in found if finding.key}

@@ -89,7 +89,7 @@ def problems(config: SuiteConfig) -> list[Problem]:
 
 
 def items(config: TasksConfig) -> list[Problem]:
-    """The items that a configuration asks for: of the suite, or such as no rule has seen."""
+    """The items that a configuration asks for: of the suite, or others that confirm."""
     return [problem for text in config.tasks for problem in _of_task(config, task_of(text))]
 
 
@@ -97,8 +97,8 @@ def _of_task(config: TasksConfig, task: Task | ClipTask) -> Iterator[Problem]:
     if not isinstance(task, Task):
         yield from _cases(config, task)
         return
-    of = suite.confirmation_items if config.confirm else suite.task_items
-    asked = of(task.name)[: config.items]
+    drawn = suite.confirmation_items(task.name, config.seed) if config.confirm else suite.task_items(task.name)
+    asked = drawn[: config.items]
     several = next((i for i, item in enumerate(asked) if not item.unique), None)
     for i, item in enumerate(asked):
         seed = seed_for("noise", *config.about, task.name, i)

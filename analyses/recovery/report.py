@@ -15,6 +15,7 @@ from cos_interp.analyses.driver.estimates import Share
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.kept import Kept, kept_clips
+from cos_interp.analyses.driver.rules import rules
 from cos_interp.analyses.driver.statistics import by_item, curve, mean_number
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.recovery import RecoveryFacts
@@ -39,7 +40,8 @@ METHOD = (
     "content and not noise, and an injection at step 0, where x_t is all noise, changes nothing. Injected is into items that are "
     "solved undisturbed, from donors that solve their own problem. The verdict counts only runs whose own clean estimate showed "
     "the donor's answer at the step of the injection: before that nothing wrong was there that could be corrected. The last step "
-    "does not count: its clean estimate is the final video, so that nothing follows that could correct."
+    "does not count: its clean estimate is the final video, so that nothing follows that could correct. Noise put in at the same "
+    "steps of the same items is the control: where after it, too, the right answer stays away, it says nothing of wrong answers."
 )
 
 
@@ -106,6 +108,24 @@ def first_taken(found: pd.DataFrame) -> pd.DataFrame:
     return taken.groupby("problem", sort=False).head(1)
 
 
+def after_noise(first: pd.DataFrame, found: pd.DataFrame) -> pd.Series:
+    """By item whether the right answer is back after noise, which shows no answer, at the very step of the item's injection."""
+    noise = found[found.donor == "noise"].set_index(["problem", "injected"]).recovered
+    return noise.reindex(pd.MultiIndex.from_frame(first[["problem", "injected"]])).droplevel("injected")
+
+
+def unfit(back: Share, noised: Share, smallest: float) -> str | None:
+    """Why that few come ``back`` does not refute: after noise at the same steps no more do, so that no step was left which could
+    have corrected anything. None where more do, and where so many are back that there were such steps."""
+    if back.n == 0 or back.interval()[0] > smallest or noised.value >= smallest:
+        return None
+    if noised.n == 0:
+        return "whether anything can be got back at these steps is not known without noise in the same places, and a verifier"
+    return (
+        f"after noise at the same steps of the same items the right answer is back in {noised.number()}: nothing can be corrected"
+    )
+
+
 def last_recovered(found: pd.DataFrame) -> int | None:
     """The last injection step after which more than half of the runs that had taken the donor's answer are right again."""
     shares = found[found.taken].groupby("injected").recovered.mean()
@@ -118,20 +138,21 @@ def findings(result: AnalysisResult, rows: pd.DataFrame, sigmas: Sequence[float]
     found = recoveries(rows)
     found = found[found.dose == dose]
     asked = [donor for donor in ("prompt", "other") if (rows.donor == donor).any()]
-    return [_finding(result, donor, found[found.donor == donor], sigmas) for donor in asked]
+    return [_finding(result, donor, found, sigmas) for donor in asked]
 
 
-def _finding(result: AnalysisResult, donor: str, found: pd.DataFrame, sigmas: Sequence[float]) -> Finding:
-    found = correctable(found, len(sigmas) - 1)
+def _finding(result: AnalysisResult, donor: str, every: pd.DataFrame, sigmas: Sequence[float]) -> Finding:
+    found = correctable(every[every.donor == donor], len(sigmas) - 1)
     first, last = first_taken(found), last_recovered(found)
+    key, back, noised = f"recovery.{donor}", Share(first.set_index("problem").recovered), Share(after_noise(first, every))
     by_step = found.groupby("injected").taken
     read_at = ", ".join(f"{int(taken.sum())} of {len(taken)} at step {step}" for step, taken in by_step)
     until = "after none" if last is None else f"until step {last} (sigma {sigmas[last]:.2f})"
     return result.judge(
-        f"recovery.{donor}", Share(first.set_index("problem").recovered),
+        key, back,
         f"{DONORS[donor]}: its answer is read where it was put in for {read_at or 'none'}; of the items in which it was, each at "
         f"the first such step, more than half are right again {until}; the right answer is in the final video for",
-        Share((first.back == first.injected).astype(float)).number(),
+        noised.number(), unfit(back, noised, rules()[key].smallest),
         short=f"of the items in which the injected answer ({DONORS[donor]}) was read where it was put in, the right answer is in "
         "the final video for",
     )  # fmt: skip

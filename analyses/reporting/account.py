@@ -32,7 +32,7 @@ Formed = Mapping[str, Sequence[formation.Point]]  # by chapter
 FOUND = ("The circuit:", "The place:")  # how a line of a report begins that says what was found
 PREFACE = (
     "How a video diffusion transformer comes to its answer, from the noise to the video, as the runs below found it. Effects are "
-    "of the final latent: 0, nothing moved; 1, the other run's. Intervals are 95 %, over items or pairs that no rule and no "
+    "of the final latent: 0, nothing moved; 1, the other run's. Intervals are 95 %, over items or pairs outside cos-500 that no "
     "search has seen where a run says so; a control is subtracted on the same items; twins are models of random weights."
 )
 
@@ -113,7 +113,8 @@ def _counts(said: Sequence[Any]) -> str:
 
 def _row(run: LoadedRun, finding: Finding) -> str:
     twins = "; ".join(map(in_words, finding.twins)) or "none ran"
-    why = f" ({finding.why})" if finding.why else ""
+    alone = "without a twin" if finding.verdict == "reproduced" and not finding.twins else ""
+    why = f" ({finding.why or alone})" if finding.why or alone else ""
     cells = [_of(run), in_words(finding.number), in_words(finding.control), twins, f"{finding.verdict}{why}"]
     return row(*cells)
 

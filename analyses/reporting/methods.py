@@ -62,7 +62,7 @@ def _inputs(config: AnalysisConfig, facts: Mapping[str, Any]) -> Iterator[str]:
         many = (
             f"{values['items']} items" if values.get("items") else f"{values['pairs']} pairs" if values.get("pairs") else "Items"
         )
-        of = "drawn outside cos-500, which no rule had seen" if config.confirm else "of cos-500"
+        of = "drawn outside cos-500, which no rule had seen when it was written" if config.confirm else "of cos-500"
         yield (
             f"{many} of each of {', '.join(tasks)} were used, {of}."
             if len(tasks) > 1
@@ -95,7 +95,7 @@ def _analysis(config: AnalysisConfig, findings: Sequence[Finding]) -> Iterator[s
         yield (
             "A claim counts as reproduced when the interval lies wholly above the smallest effect of interest, as refuted when "
             "it lies wholly below it, and as undecided else. The file of rules, whose digest stands below, says of each which "
-            "numbers had been seen when it was written."
+            "numbers had been seen when it was written or changed."
         )
     if config.twins:
         yield (

@@ -13,6 +13,7 @@ from cos_interp.analyses.driver.estimates import Mean, Share
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding, Number
 from cos_interp.analyses.driver.kept import kept_clips, linked
+from cos_interp.analyses.driver.rules import rules
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.self_correction import CorrectionFacts
 from cos_interp.analyses.self_correction.measure import mistaken
@@ -67,6 +68,21 @@ def unfit(read: pd.DataFrame, step: int, steps: int) -> str | None:
     return f"of {before.n} wrong answers of the step before {before.successes} are read again: readings flicker, nothing is held"
 
 
+def once_held(rows: pd.DataFrame, until: int) -> pd.Series:
+    """Of every item that holds a wrong answer at some step up to ``until``, whether the final video is right, once."""
+    held = [read.right[read.held] for read in (readings(rows, step) for step in range(1, until + 1))]
+    found = pd.concat(held) if held else pd.Series(dtype=float)
+    return found[~found.index.duplicated()]
+
+
+def nothing_late(late: Share, early: Share, smallest: float) -> str | None:
+    """Why that wrong answers stay says nothing of late steps: as many of those held early may. None where early ones are put
+    right, and where late ones do not stay in any case."""
+    if late.n == 0 or late.value < smallest or early.interval()[1] < smallest:
+        return None
+    return f"of the wrong answers of the first half of the steps {early.number()} stay: this says nothing of late steps"
+
+
 def alike(read: pd.DataFrame) -> Number:
     """Share right at the end of the items that show no answer at the step, each task weighted as among the held wrong answers."""
     weights = read[read.held].task.value_counts(normalize=True)
@@ -98,13 +114,14 @@ def _corrected(result: AnalysisResult, rows: pd.DataFrame, key: str) -> Finding:
 
 def _late(result: AnalysisResult, rows: pd.DataFrame) -> Finding:
     steps = int(rows.step.max())
-    late, first = (place(steps, PLACES[key]) for key in ("late", "held"))
-    read, before = readings(rows, late), readings(rows, first)
+    late, half = (place(steps, PLACES[key]) for key in ("late", "half"))
+    read, key = readings(rows, late), "self-correction.late"
+    stays, early = Share(1 - read[read.held].right), Share(1 - once_held(rows, half))
     return result.judge(
-        "self-correction.late", Share(1 - read[read.held].right),
+        key, stays,
         f"of {int(read.held.sum())} items that hold a wrong answer at step {late} (sigma {_sigma(rows, late):.2f}) the final "
-        f"video is not right in; control at step {first}",
-        Share(1 - before[before.held].right).number(), unfit(read, late, steps),
+        f"video is not right in; control up to step {half}",
+        early.number(), unfit(read, late, steps) or nothing_late(stays, early, rules()[key].smallest),
     )  # fmt: skip
 
 

@@ -47,7 +47,7 @@ def claims(entry: Entry) -> Iterator[str]:
             f"- *Number:* {rule.number}",
             f"- *Smallest effect of interest:* {rule.smallest:g}",
             f"- *Control:* {against}",
-            f"- *Written* {rule.dated}, *having seen* {rule.seen}",
+            f"- *Written* {rule.dated}{f', *changed* {rule.changed}' if rule.changed else ''}, *having seen* {rule.seen}",
         ])  # fmt: skip
 
 

@@ -41,6 +41,7 @@ def test_chapters_come_in_the_order_of_the_story_and_differences_are_said():
     assert "/home/me" not in text  # what is published shows no folder of this machine
     assert "/home/me" not in text.replace("--model /home/me/mine", "") and "**mine: It goes further by 0.25 (95 %" in text
     assert "(1 reproduced, 1 refuted)" in text and "(1 reproduced)" in text
+    assert text.count("| none ran | reproduced (without a twin) |") == 2 and "| none ran | refuted |" in text
     assert "| organism:seed2, place, unseen items | 0.15 (95 % interval" in text
     assert "![One vector, without a donor, organism:seed1, place, unseen items](media/steering.svg)" in text
     assert "- organism:seed2, place, unseen items: the circuit: cross of layer 1." in text and "another line" not in text

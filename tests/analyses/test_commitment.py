@@ -39,8 +39,9 @@ def judged(rows: list[dict]) -> dict:
     return {f.key.split(".")[1]: f for f in findings(result, table, SIGMAS)}
 
 
-def renoised(items: int, since: int, chance: float = 0.4, seed: int = 0, eligible: bool = True) -> list[dict]:
-    """Items whose re-noised runs agree by chance before a step and always from it on; four independent noises each."""
+def renoised(items: int, since: int, chance: float = 0.4, seed: int = 0, eligible: bool = True, told: int = 3) -> list[dict]:
+    """Items whose re-noised runs agree by chance before a step and always from it on; four independent noises each. From step
+    ``told`` on a chosen plan would outlast the noise."""
     drawn = np.random.default_rng(seed)
     rows = []
     for i in range(items):
@@ -48,7 +49,8 @@ def renoised(items: int, since: int, chance: float = 0.4, seed: int = 0, eligibl
         own = float(np.clip(drawn.normal(chance, 0.15), 0, 1))
         rows += [{**about, "kind": "independent", "same": bool(drawn.random() < own)} for _ in range(6)]
         rows += [
-            {**about, "kind": "renoise", "step": k, "eligible": eligible, "same": bool(k >= since or drawn.random() < own)}
+            {**about, "kind": "renoise", "step": k, "eligible": eligible, "same": bool(k >= since or drawn.random() < own),
+             "outlasts": k >= told}
             for k in TESTED for _ in range(commitment.DRAWS)
         ]  # fmt: skip
     return rows
@@ -100,6 +102,34 @@ def test_nothing_to_choose_or_nothing_read_is_not_testable():
     rows = pd.DataFrame(renoised(40, 25))  # re-noising never keeps anything
     assert {judged(rows.to_dict("records"))[f"early-{by}"].verdict for by in ("steps", "sigma")} <= {"not testable", "undecided"}
     assert judged(renoised(11, 3))["early-steps"].verdict == "not testable"
+
+
+@pytest.mark.parametrize(("told", "verdict"), [(3, "refuted"), (6, "refuted"), (11, "not testable")])
+def test_a_step_whose_noise_hides_a_chosen_plan_refutes_nothing(told, verdict):
+    """The plan is chosen at step 16, or was long before: at step 6 nobody could tell, where noise hides it until step 11."""
+    found = judged(renoised(40, 16, told=told))
+    assert found["early-steps"].verdict == verdict and found["early-sigma"].verdict == "refuted"
+    assert ("hides a plan that is chosen" in found["early-steps"].why) == (verdict == "not testable")
+    assert judged(renoised(40, 3, told=told))["early-steps"].verdict == "reproduced"
+    rows = [{key: value for key, value in row.items() if key != "outlasts"} for row in renoised(40, 16)]
+    assert judged(rows)["early-steps"].verdict == "not testable" and "was not measured" in judged(rows)["early-steps"].why
+
+
+def test_what_outlasts_the_noise_is_named_by_an_ideal_observer(organism, ambiguous):
+    """Of an item's right answers and a final latent that is one of them: at little noise always, at much hardly more than by
+    chance, and as the nearest of all noised candidates by brute force."""
+    like = organism.run(**item_call(ambiguous), seed=0, num_inference_steps=2).latents
+    among = candidates(organism, ambiguous, like)
+    noise = torch.randn(64, *like.shape[1:], generator=torch.Generator().manual_seed(0))
+    for at, (answer, latent) in enumerate(zip(among.answers, among.latents, strict=True)):
+        run, final = SimpleNamespace(latents=latent[None], sigmas=[0.99, 0.9, 0.05]), SimpleNamespace(answer=answer)
+        found = np.array([[commitment.outlasts(among, run, k, final, one[None]) for one in noise] for k in range(3)])
+        for k, sigma in enumerate(run.sigmas):
+            states = (1 - sigma) * latent + sigma * noise
+            away = torch.stack([(states - (1 - sigma) * other).flatten(1).norm(dim=1) for other in among.latents])
+            assert (found[k] == (away.argmin(0) == at).numpy()).all()
+        assert found[2].all() and found[0].mean() < found[1].mean()
+    assert not commitment.outlasts(among, run, 2, None, noise[:1])
 
 
 def test_a_slow_rise_is_not_early():
@@ -210,7 +240,7 @@ def test_only_items_with_several_answers_are_renoised(organism, tmp_path):
     config = CommitmentConfig(tasks=("place",), items=4, noises=2, pairs=0, steps=(0, 1, 2), num_inference_steps=3)
     result, report = experiment.run_and_report(load("commitment"), config, tmp_path / "run", model=organism, workers=1)
     again = result.rows[result.rows.kind == "renoise"]
-    assert len(again) and not again["unique"].astype(bool).any() and again.margin.gt(0).all()
+    assert len(again) and not again["unique"].astype(bool).any() and again.margin.gt(0).all() and again.outlasts.notna().all()
     assert set(result.rows[result.rows.kind == "look"]["unique"].astype(bool)) == {True, False}
     assert [f["key"] for f in report.data["findings"]] == [
         f"commitment.{name}" for name in ("early-steps", "early-sigma", "screening", "screening-blind")

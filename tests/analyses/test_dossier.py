@@ -263,6 +263,18 @@ def test_several_dossiers_have_a_verdict_only_where_they_agree():
     assert "reproduced (q = 0.031)" in page and "| refuted |" in page
 
 
+def test_a_page_says_which_unseen_items_were_seen_and_which_twins_did_not_run():
+    ran = replace(finding(0.001), key="x.a", twins=(Number(0.1, 0.0, 0.2, 30),))
+    changed = replace(ran, key="x.b", rule=f"{ran.rule} (rule of 2026-11-25, changed on 2026-11-26, after its numbers were seen)")
+    page = markdown([told("a", True, x=ran, y=changed), told("b", True, x=ran, y=changed)])
+    assert "1 of the 2 claims have a rule that was changed after its numbers" in page and "No models of random" not in page
+    assert "that was changed" not in markdown([told("a", True, x=ran)]) + markdown([told("a", False, x=changed)])
+    alone = markdown([told("a", False, x=ran), told("b", False, x=finding(0.001))])
+    assert (
+        "No models of random weights ran beside it (--twins), so that what is reproduced need not be what was learnt: b." in alone
+    )
+
+
 def test_dossiers_of_one_model_with_other_experiments_are_one_and_their_claims_are_corrected_together():
     several = [told("a", False, x=finding(0.04)), *(replace(told("a", False, x=finding(0.9)), rules={}) for _ in range(3))]
     parts = [replace(one, units={f"count{i}": one.units["count"]}) for i, one in enumerate(several)]

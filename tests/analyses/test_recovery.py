@@ -18,7 +18,15 @@ from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.problems import Problem, generate, problems
 from cos_interp.analyses.recovery import RecoveryConfig
 from cos_interp.analyses.recovery.measure import Donor, Injection, injected, measure, mix, other_prompt, pieces, steps_of, whose
-from cos_interp.analyses.recovery.report import findings, first_taken, last_recovered, recoveries, stays_from, with_right
+from cos_interp.analyses.recovery.report import (
+    after_noise,
+    findings,
+    first_taken,
+    last_recovered,
+    recoveries,
+    stays_from,
+    with_right,
+)
 from cos_interp.interp import HookedVideoPipeline
 from cos_interp.tasks import TASKS
 
@@ -103,9 +111,12 @@ def test_planted_recovery_is_found_where_it_was_planted(organism, monkeypatch, s
     assert list(never.whose) == ["donor"] and not never.right.any()
 
 
-def made_up(back: int | None, items: int = 24, steps: int = 10, taken: int = 2, at: tuple[int, ...] = (1, 2, 3)) -> pd.DataFrame:
+def made_up(
+    back: int | None, items: int = 24, steps: int = 10, taken: int = 2, at: tuple[int, ...] = (1, 2, 3), noise: int | None = 9
+) -> pd.DataFrame:  # fmt: skip
     """Rows of items into which another answer is put at each of ``at``; it is read there from step ``taken`` on, and the right
-    one is back from step ``back`` on. Only what was read there is followed between."""
+    one is back from step ``back`` on. Only what was read there is followed between. After noise in the same places the right
+    answer is in the final video where it was put in before step ``noise`` (None: no noise is put in)."""
     rows = []
     for item in range(items):
         about = {"problem": str(item), "task": "maze", "effect": None}
@@ -116,6 +127,9 @@ def made_up(back: int | None, items: int = 24, steps: int = 10, taken: int = 2, 
             read = [k, steps] if k < taken else range(k, steps + 1)
             right = [k < taken or (back is not None and j >= back) for j in read]
             rows += [{**run, "step": j, "whose": "target" if own else "donor"} for j, own in zip(read, right, strict=True)]
+            if noise is not None:
+                ends = "target" if k < noise else "other"
+                rows += [{**run, "donor": "noise", "step": j, "whose": ends if j == steps else "undecided"} for j in (k, steps)]
     return pd.DataFrame(rows)
 
 
@@ -130,12 +144,12 @@ def test_findings_follow_the_rows(back, verdict):
     rows = pd.concat([made_up(back), unsolved], ignore_index=True)
     (found,) = judged(rows)
     assert (
-        found.verdict == verdict and found.control.value == 0 and (found.number.n, found.number.value) == (24, float(back == 4))
+        found.verdict == verdict and found.control.value == 1 and (found.number.n, found.number.value) == (24, float(back == 4))
     )
     assert "0 of 24 at step 1, 24 of 24 at step 2" in found.statement
     summary = recoveries(with_right(rows)[0])
     assert set(summary.problem[~summary.eligible]) == {"x", "y", "z"}
-    summary = summary[summary.eligible]
+    summary = summary[summary.eligible & (summary.donor == "prompt")]
     assert list(first_taken(summary).injected) == [2] * 24  # at step 1 nothing wrong was there
     assert last_recovered(summary) == (None if back is None else 3)
 
@@ -144,6 +158,28 @@ def test_what_was_never_there_is_not_recovered_from():
     """A placebo: the donor is the run itself, or the injection changes nothing. All are right at the end, none is eligible."""
     (found,) = judged(made_up(None, taken=11))
     assert found.verdict == "not testable" and found.number.n == 0 and "no item is eligible" in found.why
+
+
+@pytest.mark.parametrize(("back", "noise", "verdict"), [
+    (None, 2, "not testable"), (None, 3, "refuted"), (None, None, "not testable"), (4, 2, "reproduced"), (4, None, "reproduced"),
+])  # fmt: skip
+def test_where_noise_is_not_got_back_either_nothing_is_refuted(back, noise, verdict):
+    """A model that mends nothing late mends no wrong answer either, which says nothing of wrong answers. The answer is read from
+    step 2 on; noise is got back before step ``noise``."""
+    (found,) = judged(made_up(back, noise=noise))
+    assert found.verdict == verdict and found.control.n == (0 if noise is None else 24)
+    if verdict == "not testable":
+        assert ("not known without noise" if noise is None else "0 of 24; at most 0.14: nothing can be corrected") in found.why
+
+
+def test_noise_is_held_against_the_same_step_of_the_same_item():
+    rows = recoveries(
+        with_right(pd.concat([made_up(None, 2, taken=2), made_up(None, 3, taken=3).replace({"0": "x", "1": "y"})]))[0]
+    )
+    first = first_taken(rows[rows.donor == "prompt"])
+    assert after_noise(first, rows.assign(recovered=(rows.injected == 3).astype(float))).sort_index().to_dict() == {
+        "0": 0, "1": 0, "2": 1, "x": 1, "y": 1,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("at", "n"), [((1, 9), 0), ((1, 8), 24), ((1, 8, 9), 24)])

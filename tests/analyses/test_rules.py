@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from cos_interp import analyses
 from cos_interp.analyses.driver import rules, twins
+from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean, PairedShares, Share
 from cos_interp.analyses.driver.findings import Finding, Number, decide
 from cos_interp.analyses.driver.rules import Rule, judge
@@ -73,6 +76,18 @@ def test_what_a_twin_shows_too_is_not_reproduced():
     assert judge("x.c", Share([0] * 20), "s", NONE, [shown]).verdict == "refuted"
 
 
+def test_a_twin_that_did_not_run_lets_nothing_pass(monkeypatch, tmp_path):
+    """One that runs and has no item to ask is another thing: it is complete, and its page says why."""
+    strong, rows = Share([1] * 19 + [0]), pd.DataFrame()
+    for shown, verdict in (([{}], "reproduced"), ([{}, None], "undecided"), ([None], "undecided")):
+        found = AnalysisResult("x", None, rows, twins=shown).judge("x.c", strong, "s", NONE)
+        assert found.verdict == verdict and ("did not run" in found.why) == (verdict == "undecided")
+        assert str(found.twins[-1]) == ("no value (n = 0)" if verdict == "reproduced" else "did not run")
+        assert Finding.of(json.loads(json.dumps(found.data()).replace("NaN", "null"))).twins[-1].kind == found.twins[-1].kind
+    assert AnalysisResult("x", None, rows, twins=[None]).judge("x.c", Share([0] * 20), "s", NONE).verdict == "refuted"
+    assert twins.shown(tmp_path, 1) == [None]  # there is no such run
+
+
 def test_what_was_not_done_is_not_testable():
     found = judge("x.c", Share([1] * 40), "s", NONE, unfit="the donor's answer was read in 0 of 40")
     assert found.verdict == "not testable" and found.why == "the donor's answer was read in 0 of 40" and math.isnan(found.p)
@@ -83,6 +98,11 @@ def test_every_rule_says_what_had_been_seen(monkeypatch):
     monkeypatch.undo()
     assert all(rule.seen and rule.number and rule.control for rule in rules.rules().values())
     assert len(rules.digest()) == 64
+    for key, rule in rules.rules().items():  # one that was changed after its numbers were seen says so, and when
+        says = re.search("(c|C)hanged (again )?after its numbers|fter its numbers were seen|after the number", rule.seen)
+        assert rule.changed or not says, key
+        assert rule.changed is None or rule.changed >= rule.dated, key
+        assert (f"changed on {rule.changed}, after its numbers were seen" in rule.words()) == (rule.changed is not None)
 
 
 def test_a_twin_has_weights_of_its_own_and_all_else_of_the_model(organism):

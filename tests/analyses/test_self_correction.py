@@ -19,7 +19,7 @@ from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.problems import problems
 from cos_interp.analyses.self_correction import SelfCorrectionConfig
-from cos_interp.analyses.self_correction.report import alike, final_given, findings, lag_to_right, place, readings
+from cos_interp.analyses.self_correction.report import alike, final_given, findings, lag_to_right, once_held, place, readings
 from cos_interp.interp import HookedVideoPipeline
 
 STEPS = 20
@@ -81,7 +81,7 @@ def test_the_control_weighs_tasks_as_the_wrong_answers_do():
         (8, {"held": "reproduced", "early": "reproduced", "half": "not testable", "late": "not testable"}),
         (12, {"held": "reproduced", "early": "reproduced", "half": "reproduced", "late": "not testable"}),
         (17, {"held": "reproduced", "early": "reproduced", "half": "reproduced", "late": "refuted"}),
-        (99, {"held": "refuted", "early": "refuted", "half": "refuted", "late": "reproduced"}),
+        (99, {"held": "refuted", "early": "refuted", "half": "refuted", "late": "not testable"}),
     ],
 )
 def test_corrections_are_found_where_they_were_planted(until, verdicts):
@@ -89,6 +89,33 @@ def test_corrections_are_found_where_they_were_planted(until, verdicts):
     assert {key: finding.verdict for key, finding in found.items()} == verdicts
     assert found["held"].number.value == float(until < 99) and found["held"].number.n == 24
     assert found["held"].primary and found["late"].primary and not found["early"].primary and not found["half"].primary
+
+
+EARLY = {f"early-{i}": "u" * 4 + "w" * 4 + "s" * 13 for i in range(8)}  # put right before half of the steps
+
+
+@pytest.mark.parametrize(
+    ("runs", "verdict", "control"),
+    [
+        (EARLY, "reproduced", 0.0),
+        ({}, "not testable", math.nan),  # beside nothing
+        ({f"stays-{i}": "u" * 4 + "w" * 17 for i in range(8)}, "not testable", 1.0),  # wrong answers stay at any time
+        (dict(list(EARLY.items())[:2]), "not testable", 0.0),  # of two at most 0.84 stay
+    ],
+)
+def test_late_answers_stay_only_where_early_ones_do_not(runs, verdict, control):
+    """24 items take a wrong answer at .6 of the steps and keep it."""
+    late = {f"late-{i}": "s" * 12 + "w" * 9 for i in range(24)}
+    found = judged(table(late | runs))["late"]
+    assert found.verdict == verdict and (found.number.value, found.number.n) == (1.0, 32 if control == 1 else 24)
+    assert (found.control.n, found.control.value) == (len(runs), pytest.approx(control, nan_ok=True))
+    assert ("says nothing of late steps" in found.why) == (verdict == "not testable")
+
+
+def test_early_answers_count_once_whenever_they_were_held():
+    rows = table({"a": "wwuwws", "b": "uwwuuw", "c": "uuuwww", "d": "wvwvws"})
+    assert once_held(rows, 2).to_dict() == {"maze-a": 1, "maze-b": 0}
+    assert once_held(rows, 4).sort_index().to_dict() == {"maze-a": 1, "maze-b": 0, "maze-c": 0}
 
 
 def test_numbers_from_the_rows():

@@ -343,6 +343,13 @@ def test_items_that_confirm_are_of_the_same_strata_and_none_of_the_suite(name):
     assert all(split_of(item.cells[0]) == "test" for item in others)
 
 
+def test_another_seed_confirms_with_other_items():
+    """For rules that have seen the first ones."""
+    kinds = (suite.task_items("place"), suite.confirmation_items("place", 0), suite.confirmation_items("place", 1))
+    said = [{(item.cells[0].tobytes(), item.prompt) for item in items} for items in kinds]
+    assert len(set.union(*said)) == sum(map(len, said)) == 3 * 125
+
+
 def test_export_and_score_round_trip(tmp_path):
     chosen = [TASKS[n].sample(s, split="test") for n in suite.OF for s in range(2)]
     assert vbvr.export(tmp_path / "data", chosen, "mini") == 8
