@@ -15,9 +15,11 @@ COMPLETE = 0.9  # of the way that all components together must go, else they are
 
 def by_pair(rows: pd.DataFrame) -> pd.DataFrame:
     """A row a tested pair, a column a way: its effect, the mean over draws of the random sets."""
+    asked = [ALONE, LEFT, LESS, OUT, RANDOM, RANDOM_LEFT, RANDOM_OUT, WHOLE]
     if rows.empty or "way" not in rows or not (rows.table == "check").any():
-        return pd.DataFrame(columns=[ALONE, LEFT, LESS, OUT, RANDOM, RANDOM_LEFT, RANDOM_OUT, WHOLE], dtype=float)
-    return rows[rows.table == "check"].pivot_table(index="pair", columns="way", values="effect", aggfunc="mean")
+        return pd.DataFrame(columns=asked, dtype=float)
+    found = rows[rows.table == "check"].pivot_table(index="pair", columns="way", values="effect", aggfunc="mean")
+    return found.reindex(columns=[*asked, *found.columns.difference(asked)])  # nothing of what an older run did not try
 
 
 def findings(result: AnalysisResult) -> list[Finding]:

@@ -1,5 +1,7 @@
 """Circuits: the search for the smallest set, and the verdicts, as arithmetic."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import torch
@@ -73,6 +75,8 @@ def test_verdicts_of_made_up_effects():
     assert verdicts(**{LEFT: 0.97})[1] == verdicts(**{RANDOM_LEFT: 0.2})[1] == "refuted"  # nothing is lost, or as much by any set
     assert verdicts(**{OUT: 0.04})[2] == verdicts(**{RANDOM_OUT: 0.8})[2] == "refuted"  # there is another road, or none matters
     assert verdicts(**{LESS: 0.93})[3] == "refuted"  # one is too many
+    older = verdicts(**{OUT: math.nan, RANDOM_OUT: math.nan})  # of a run that did not try it
+    assert older == ["reproduced", "reproduced", "not testable", "reproduced"]
     assert verdicts(**{WHOLE: 0.5}) == ["not testable"] * 4  # something else carries it
 
 
