@@ -14,7 +14,7 @@ from cos_interp.analyses.kit.split_pairs import counts
 from cos_interp.analyses.steering import PLACED, SHOWN, SteeringConfig
 from cos_interp.analyses.steering.measure import pieces
 from cos_interp.analyses.steering.placing import groupings
-from cos_interp.analyses.steering.recordings import use_of
+from cos_interp.analyses.steering.recordings import of_directions, use_of
 from cos_interp.interp.patches import Patch
 
 CLIPS = 2 + len(SHOWN)  # of a tested pair: both runs, and some ways
@@ -41,7 +41,7 @@ def foresee(config: SteeringConfig, outlook: Outlook) -> list[Use]:
         recorded,
         Use(f"map of places, {len(patches):,} rows", blocks=blocks_of_rows(outlook, patches), rows=config.batch),
         Use("map of frames, at most", blocks=framed, rows=config.batch, bound=True, more=FEWER),
-        Use("directions", held=_directions(outlook)),
+        Use("directions", held=of_directions(outlook)),
         Use("tests on unseen pairs", blocks=tested, rows=config.batch, decoded=decoded,
             disk=CLIPS * kept * outlook.shape.clip_bytes * decoded, bound=True, more=FEWER),
     ]  # fmt: skip
@@ -55,13 +55,6 @@ def _map(config: SteeringConfig, outlook: Outlook, masks: Mapping[str, Tensor]) 
         Patch(f"blocks.{layer}.hook_resid_post", range(run.steps), Nothing(), run.branches, None if whole else SOME)
         for layer in (range(outlook.model.layers) if config.layer is None else [config.layer]) for whole in wholes
     ]  # fmt: skip
-
-
-def _directions(outlook: Outlook) -> int:
-    """Bytes at once: of both sides and their difference in one step, in float32; of products by latent frame, of all of them, and
-    of what their axes take, in double precision."""
-    grid, (width, _) = outlook.shape.grid, outlook.model.adapter.width(outlook.shape.engine.module)
-    return 3 * grid.tokens * width * 4 + (grid.shape[0] + 4) * width * width * 8
 
 
 def _framed(config: SteeringConfig, outlook: Outlook) -> list[Patch]:

@@ -28,11 +28,18 @@ def kept_of(config: SteeringConfig, model: HookedVideoPipeline, layer: int | Non
     return {"corrupt": itself, "clean": Gives(given, None, Keeping(()))}
 
 
+def of_directions(outlook: Outlook) -> int:
+    """Bytes at once: of both sides and their difference in one step, in float32; of products by latent frame, of all of them, and
+    of what their axes take, in double precision."""
+    grid, (width, _) = outlook.shape.grid, outlook.model.adapter.width(outlook.shape.engine.module)
+    return 3 * grid.tokens * width * 4 + (grid.shape[0] + 4) * width * width * 8
+
+
 def use_of(config: SteeringConfig, outlook: Outlook, layer: int | None, compared: bool = False, pairs: int = 1) -> Use:
     """The recordings of a pair, made for so many of them, and the rows beside them."""
     kept = kept_of(config, outlook.model, layer, compared)
     at_a_time = recorded.foreseen(outlook, [kept[side] for side in ORDER], starts(outlook.steps), pairs)
-    return Use("steered runs", rows=config.batch, kept=at_a_time, decoded=1)
+    return Use("steered runs", rows=config.batch, held=of_directions(outlook), kept=at_a_time, decoded=1)
 
 
 def recorder(
