@@ -58,9 +58,9 @@ def umap(points: np.ndarray, neighbours: int = 15) -> np.ndarray:
         few = len(points) <= 12  # the spectral start needs more points than its eigenvectors
         start = "random" if few else "spectral"
         near = max(2, min(neighbours, len(points) - 1))
-        small = len(points) < SMALL
-        given = pairwise_distances(points.astype(np.float32)) if small else points.astype(np.float32)
-        metric = "precomputed" if small else "euclidean"
+        given, metric = points.astype(np.float32), "euclidean"
+        if len(points) < SMALL:
+            given, metric = pairwise_distances(given), "precomputed"
         return UMAP(n_neighbors=near, random_state=SEED, init=start, n_jobs=1, metric=metric).fit_transform(given)
 
 

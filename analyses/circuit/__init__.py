@@ -17,6 +17,7 @@ Part = Literal["cross", "attn", "mlp"]
 Number = Annotated[int, Field(ge=0)]
 SITES: dict[str, str] = {"cross": "hook_cross_attn_out", "attn": "hook_attn_out", "mlp": "hook_mlp_out"}
 HEADS: dict[str, str] = {"cross": "cross_attn.hook_z", "attn": "attn.hook_z"}
+CLOSER = 6  # parts of blocks that are looked at more closely, at most
 CHECKED = 64  # unseen pairs, where no number was asked for: 24 left every set of the organisms undecided
 
 

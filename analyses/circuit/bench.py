@@ -60,23 +60,20 @@ class Bench:
         """The pair the other way round: what gave receives, what received gives."""
         return replace(self, target=self.donor, donor=self.target)
 
-    def rows(
-        self, sets: Sequence[Sequence[Component]], donor: Side | None = None, further: Masks | None = None
-    ) -> list[list[Patch]]:
-        """Each set as the patches of a row, of the pair's donor or another one. ``further``: masks of groups that are not the
-        pair's own."""
-        given, masks = (donor or self.donor).recording, {**self.masks, **(further or {})}
-        return [patches(one, masks, given, self.branches) for one in sets]
+    def rows(self, sets: Sequence[Sequence[Component]], donor: Side | None = None) -> list[list[Patch]]:
+        """Each set as the patches of a row, of the pair's donor or another one."""
+        given = (donor or self.donor).recording
+        return [patches(one, self.masks, given, self.branches) for one in sets]
 
-    def without(self, chosen: Sequence[Component], further: Masks | None = None) -> list[Patch]:
-        """Everything but a set, as the patches of a row; ``further`` as in :meth:`rows`."""
-        masks = {**self.masks, **(further or {})}
-        return everything_but(chosen, masks, self.donor.recording, self.branches, spots(self.model), self.heads)
+    def without(self, chosen: Sequence[Component]) -> list[Patch]:
+        """Everything but a set, as the patches of a row."""
+        return everything_but(chosen, self.masks, self.donor.recording, self.branches, spots(self.model), self.heads)
 
-    def random(self, chosen: Sequence[Component], draw: int) -> tuple[list[Component], Masks]:
-        """An equally large random set, and the masks of its groups."""
+    def random(self, chosen: Sequence[Component], draw: int) -> tuple[list[Component], Bench]:
+        """An equally large random set, and the pair with the token groups of that set beside its own."""
         chance = np.random.default_rng(seed_for("random circuit", self.target.problem.seed, draw))
-        return drawn(chosen, self.masks, spots(self.model), chance)
+        made, masks = drawn(chosen, self.masks, spots(self.model), chance)
+        return made, replace(self, masks={**self.masks, **masks})
 
     def latents(self, rows: Sequence[Sequence[Patch]]) -> list[Tensor]:
         """Final latents ``[1, channel, frame, row, col]`` of each row; a row without patches is the target's run itself."""

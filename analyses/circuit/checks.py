@@ -40,10 +40,9 @@ def checked(bench: Bench, config: CircuitConfig, circuit: Circuit, index: int) -
     other = bench.reversed
     out = {OUT: other.rows([circuit.components])[0]}
     for draw in range(DRAWS):
-        chance, masks = bench.random(circuit.components, draw)
-        rows[f"{RANDOM} {draw}"] = bench.rows([chance], further=masks)[0]
-        rows[f"{RANDOM_LEFT} {draw}"] = bench.without(chance, masks)
-        out[f"{RANDOM_OUT} {draw}"] = other.rows([chance], further=masks)[0]
+        chance, at = bench.random(circuit.components, draw)
+        rows[f"{RANDOM} {draw}"], rows[f"{RANDOM_LEFT} {draw}"] = at.rows([chance])[0], at.without(chance)
+        out[f"{RANDOM_OUT} {draw}"] = at.reversed.rows([chance])[0]
     if config.pair_file is None:
         rows[FOREIGN] = bench.rows([circuit.components], _foreign(bench, config, index))[0]
     made: list[Row] = []

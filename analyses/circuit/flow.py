@@ -8,11 +8,11 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
+from cos_interp.analyses.circuit import CLOSER
 from cos_interp.reports.drawing import Drawing, Numbers
 from cos_interp.reports.figures import subplots
 from cos_interp.reports.style import PALETTE, style, svg
 
-STRONGEST = 6  # lines of the last panel; the rows have the strongest part first
 NAMES = {"cross": "attention to the prompt", "attn": "attention to the video", "mlp": "MLP"}
 
 
@@ -63,7 +63,7 @@ def _tokens(axis: Axes, rows: pd.DataFrame) -> None:
 
 def _steps(axis: Axes, rows: pd.DataFrame, sigmas: list[float]) -> None:
     axis.set(title="4. When? Patched from a step on", xlabel="first step, sigma", ylabel="effect")
-    places = list(dict.fromkeys(zip(rows.part, rows.layer, strict=True)))[:STRONGEST]
+    places = list(dict.fromkeys(zip(rows.part, rows.layer, strict=True)))[:CLOSER]  # the rows have the strongest part first
     for (part, layer), colour in zip(places, sns.color_palette(PALETTE), strict=False):
         _line(axis, rows[(rows.part == part) & (rows.layer == layer)], "step", f"{part} {int(layer)}", colour)
     every = max(1, len(sigmas) // 8)

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import comb
 
-from cos_interp.analyses.circuit import SITES, CircuitConfig
+from cos_interp.analyses.circuit import CLOSER, SITES, CircuitConfig
 from cos_interp.analyses.circuit.checks import DRAWS, SHOWN
 from cos_interp.analyses.circuit.components import Spot, has_heads, spots
-from cos_interp.analyses.circuit.measure import CLOSER
 from cos_interp.analyses.circuit.paths import MOST, ROADS
 from cos_interp.analyses.circuit.pieces import pieces
 from cos_interp.analyses.circuit.recordings import use_of

@@ -11,7 +11,7 @@ import pandas as pd
 from pydantic import ValidationError
 from torch import Tensor
 
-from cos_interp.analyses.circuit import SITES, Circuit, CircuitConfig, Component, PairFacts, SearchFacts
+from cos_interp.analyses.circuit import CLOSER, SITES, Circuit, CircuitConfig, Component, PairFacts, SearchFacts
 from cos_interp.analyses.circuit.bench import Bench
 from cos_interp.analyses.circuit.checks import checked
 from cos_interp.analyses.circuit.components import has_heads, head_count, spots
@@ -32,7 +32,6 @@ from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.patches import Patch
 
 __all__ = ["check", "needs", "pieces", "work"]
-CLOSER = 6  # parts of blocks that are looked at more closely, at most
 WHOLE = "whole"  # the table with the effect of all components together
 
 
@@ -60,9 +59,8 @@ def _made(model: HookedVideoPipeline, config: CircuitConfig, store: RunStore, pi
     if piece.stage == "coarse":
         rows = coarse(bench)
     elif piece.stage == "fine":
-        coarse_rows = earlier(store, config, ("coarse",))
-        strongest = places(coarse_rows, config.refine)[:CLOSER]
-        rows = fine(bench, places(coarse_rows, -math.inf) if config.full else strongest)
+        made_before = earlier(store, config, ("coarse",))
+        rows = fine(bench, places(made_before, -math.inf) if config.full else strongest(made_before, config.refine))
     elif piece.stage == "paths":
         assert known is not None
         rows = paths(bench, between(known, places(earlier(store, config, ("coarse",)), config.refine), bench.steps))
@@ -126,6 +124,11 @@ def places(rows: pd.DataFrame, least: float) -> list[tuple[str, int]]:
     return [(str(part), int(layer)) for part, layer in found]
 
 
+def strongest(rows: pd.DataFrame, least: float) -> list[tuple[str, int]]:
+    """Those of which a set is made."""
+    return places(rows, least)[:CLOSER]
+
+
 def fine(bench: Bench, found: Sequence[tuple[str, int]]) -> list[Row]:
     """Each found place by token group, by head, and from each step on; the residual stream by token group after each block."""
     named: list[Row] = []
@@ -178,7 +181,7 @@ def searched(model: HookedVideoPipeline, config: CircuitConfig, store: RunStore,
     """The smallest set on the pairs of the search, and the same at the steps and heads that it needs."""
     rows = earlier(store, config, ("coarse", "fine"))
     steps = tuple(range(config.num_inference_steps))
-    candidates = nodes(rows, steps, places(rows, config.refine)[:CLOSER])
+    candidates = nodes(rows, steps, strongest(rows, config.refine))
     if not candidates:
         none = "no pair was there to search on" if rows.empty else f"no part of a block has an effect above {config.refine}"
         return Unit([], facts=SearchFacts(circuit=None, why=none))

@@ -1,5 +1,7 @@
 """What tests of circuits share: own pairs, their settings, and recordings of all that parts of blocks write."""
 
+from __future__ import annotations
+
 import json
 
 from planted import BOXES, SIZE

@@ -1,5 +1,7 @@
 """Circuits: a planted one is found exactly, an untrained model has none, and what is tested can be seen."""
 
+from __future__ import annotations
+
 import json
 
 import numpy as np

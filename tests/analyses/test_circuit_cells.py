@@ -1,5 +1,7 @@
 """Circuits: every map, path and set is what plain hooks give, bit for bit."""
 
+from __future__ import annotations
+
 import dataclasses
 
 import pytest

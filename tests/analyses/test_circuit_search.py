@@ -1,5 +1,7 @@
 """Circuits: the search for the smallest set, and the verdicts, as arithmetic."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

@@ -31,6 +31,7 @@ def test_a_run_stays_within_the_budget_that_was_stated(tmp_path, name, budget):
     assert found.returncode == 0, found.stderr[-2000:]
     told = json.loads(found.stdout)
     assert told["problems"] == [] and told["plan"]["host"] <= budget < told["plan"]["host"] + told["recordings"]["disk"]
+    assert name in ("steering", "swap") or budget < told["recordings"]["disk"] / 1.3  # of the others, these alone are larger
     assert told["peak"] <= told["baseline"] + budget, told
     assert told["effects"] and (name != "patching" or (len(told["effects"]) == 6 and told["effects"][-1] == 1))
 
