@@ -17,7 +17,8 @@ class ChainOfStepsConfig(SuiteConfig):
 
     FILES = ("prompts", "from_steps", "truth", "labels")
     INSTEAD = ("prompts", "from_steps")
-    OF_RUNS: ClassVar[tuple[str, ...]] = ("tasks", "items", "noises", "sweep_items", "confirm", "twins")  # without part in files
+    # without part in files
+    OF_RUNS: ClassVar[tuple[str, ...]] = ("tasks", "items", "noises", "sweep_items", "fewer_items", "confirm", "twins")
 
     from_steps: str | None = Field(None, description="A folder of decoded steps, scored without a model (docs/own-videos.md).")
     truth: str | None = Field(None, description="With --from-steps: <split>/<task>/<00000>/ground_truth.mp4, and prompt.txt.")
@@ -25,6 +26,7 @@ class ChainOfStepsConfig(SuiteConfig):
     items: int = Field(40, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
     noises: int = Field(1, ge=1, description="Noises an item; from 2 on the entropy over seeds is reported.")
     sweep_items: int = Field(5, ge=0, le=125, description="Items of each task run with 1 to 50 steps, too; 0: none.")
+    fewer_items: int = Field(10, ge=0, le=125, description="Items of each task made in fewer frames, too; 0: none.")
 
     @model_validator(mode="after")
     def _of_files(self) -> ChainOfStepsConfig:

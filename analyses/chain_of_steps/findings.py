@@ -30,7 +30,7 @@ def findings(result: AnalysisResult, rows: pd.DataFrame, sigmas: Sequence[float]
     own = rows.noise == 0
     found = [_rise(result, rows[unique], rows[~unique], len(sigmas))]
     found += [_timing(result, rows[unique & own], rows[~unique & own], key, sigmas) for key in ("steps", "sigma")]
-    return [*found, _candidates(result, rows[~unique]), _frames(result, rows)]
+    return [*found, _candidates(result, rows[~unique]), _frames(result, rows), *_fewer(result)]
 
 
 def more(first: pd.Series, second: pd.Series) -> Estimate:
@@ -162,3 +162,18 @@ def _frames(result: AnalysisResult, rows: pd.DataFrame) -> Finding:
         f"{Mean(several.slope).number()}); the bound minus that slope's size is",
         Mean(within_bound(pixels)).number(), unfit,
     )  # fmt: skip
+
+
+def _fewer(result: AnalysisResult) -> list[Finding]:
+    """Of the items whose first frames are right in the whole video; none where no video of fewer frames was made."""
+    rows = result.rows[result.rows.kind == "fewer"] if "fewer" in result.rows else result.rows.iloc[:0]
+    if rows.empty:
+        return []
+    asked = rows[rows.whole.astype(bool)].set_index("problem")
+    kept, other = (Share(asked[name].astype(float)) for name in ("fewer", "other"))
+    unfit = None
+    if other.n and other.value < LEVEL:
+        unfit = f"another noise of a whole video keeps them in {other.number()}: there is no such level to be kept"
+    frames = int(rows.frames.iloc[0])
+    said = f"of the items whose first {frames} frames are right in the whole video, those right in a video of these alone, are"
+    return [result.judge("chain-of-steps.fewer-frames", kept, said, other.number(), unfit)]

@@ -15,4 +15,6 @@ def foresee(config: ChainOfStepsConfig, outlook: Outlook) -> list[Use]:
     clips = outlook.steps + 1
     found = [Use("runs, every step decoded", len(whole), decoded=clips, disk=shown * clips * outlook.shape.clip_bytes)]
     swept = sum(what == "sweep" for what, _, _ in asked)
-    return found + [Use(f"runs of {count} steps", swept, count, decoded=1) for count in SWEEP if swept]
+    found += [Use(f"runs of {count} steps", swept, count, decoded=1) for count in SWEEP if swept]
+    fewer = sum(what == "fewer" for what, _, _ in asked)  # the third of its runs is shorter; it counts as a whole one
+    return found + [Use("runs whose first frames are read", 3 * fewer, decoded=1)] * bool(fewer)

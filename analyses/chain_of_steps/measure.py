@@ -2,7 +2,7 @@
 
 Beside it, for items with several right answers, how many of them the estimate shows, by least squares on their latents: the
 verifier reads one answer or none, and a blend of two is none to it. And a sweep over the number of steps: within one run serial
-evaluations and noise levels go together.
+evaluations and noise levels go together. And videos of fewer frames, against the same frames of whole ones.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from cos_interp.analyses.driver.facts import PIXELS, RunFacts
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit import belief
 from cos_interp.analyses.kit.candidates import Candidates, candidates
-from cos_interp.analyses.kit.problems import Problem, fits, generate, judge, problems, verdict_columns
-from cos_interp.analyses.kit.readings import clean_videos, read_steps
+from cos_interp.analyses.kit.problems import Problem, arguments, fits, generate, judge, problems, verdict_columns
+from cos_interp.analyses.kit.readings import begins_right, clean_videos, read_steps
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.trajectory import Run
+from cos_interp.tasks import grid
 
-Piece = tuple[str, Problem, int] | files.Place  # "steps" or "sweep", a problem, the number of its noise; or a sample of files
+Piece = tuple[str, Problem, int] | files.Place  # "steps", "sweep" or "fewer", a problem, the number of its noise; or of files
 SWEEP = (1, 2, 4, 8, 20, 50)  # numbers of steps
+FEWER = grid.FRAMES // 2 + 1  # frames: 5 of 9, with which every autoencoder that takes nine begins whole latent frames
 MOVE = (1, 2)  # rows and columns by which the rest of an estimate is moved for the control
 
 
@@ -36,6 +38,7 @@ def pieces(config: ChainOfStepsConfig) -> list[tuple[Piece, list[str]]]:
     asked = problems(config)
     found: list[Piece] = [("steps", p, noise) for p in asked for noise in range(config.noises)]
     found += [("sweep", p, 0) for p in asked if p.item is not None and p.index < config.sweep_items]
+    found += [("fewer", p, 0) for p in asked if p.item is not None and p.index < config.fewer_items]
     return [(piece, [_name(piece)]) for piece in found]
 
 
@@ -43,14 +46,16 @@ def _name(piece: Piece) -> str:
     if isinstance(piece, files.Place):
         return piece.name
     what, problem, noise = piece
-    return f"{problem.name}-noise-{noise}" if what == "steps" else f"{problem.name}-sweep"
+    return f"{problem.name}-noise-{noise}" if what == "steps" else f"{problem.name}-{what}"
 
 
 def measure(model: HookedVideoPipeline, config: ChainOfStepsConfig, piece: Piece) -> Unit:
     if isinstance(piece, files.Place):
         return files.measure(config, piece)
     what, problem, noise = piece
-    return _sweep(model, config, problem) if what == "sweep" else _steps(model, config, problem, noise)
+    if what == "steps":
+        return _steps(model, config, problem, noise)
+    return _sweep(model, config, problem) if what == "sweep" else _fewer(model, config, problem)
 
 
 def _steps(model: HookedVideoPipeline, config: ChainOfStepsConfig, problem: Problem, noise: int) -> Unit:
@@ -77,6 +82,14 @@ def _sweep(model: HookedVideoPipeline, config: ChainOfStepsConfig, problem: Prob
         run = generate(model, config.model_copy(update={"num_inference_steps": count}), problem)
         rows.append({**problem.facts, "kind": "sweep", "num_steps": count, **verdict_columns(judge(problem, run.decode()[0]))})
     return Unit(rows)
+
+
+def _fewer(model: HookedVideoPipeline, config: ChainOfStepsConfig, problem: Problem) -> Unit:
+    """Are the first frames right in the whole video, in that of another noise, and in a video of so many frames from that one?"""
+    other = arguments(model, config, problem, problem.noise(1))
+    calls = {"whole": arguments(model, config, problem), "other": other, "fewer": other | {"num_frames": FEWER}}
+    right = {name: begins_right(problem, model.run(**call).decode()[0][:FEWER]) for name, call in calls.items()}
+    return Unit([{**problem.facts, "kind": "fewer", "frames": FEWER, **right}])
 
 
 # --- candidates ------------------------------------------------------------------------------------------------------

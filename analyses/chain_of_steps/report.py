@@ -36,6 +36,10 @@ SWEEP_CAPTION = (
     "As many steps from the same noise, {n} items. Within one run the steps and the noise levels go together; here the number of "
     "serial evaluations changes alone. No verdict. Bands: 95 % over items."
 )
+FEWER_CAPTION = (
+    "Items of which the first frames are right in the whole video: how many have them right in a whole video from another noise, "
+    "and in a video of these frames alone from that noise."
+)
 ITEMS_CAPTION = "Every run. Of those with a link the frames of all steps were kept."
 KINDS = {True: "one right answer", False: "several right answers"}
 
@@ -87,6 +91,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         *(_judged_sections(judged, sigmas) if len(judged) else []),
         *_graded(rows, _axis(sigmas)),
         *_sweep(sweep),
+        *_fewer(result.rows[result.rows.kind == "fewer"]),
         _distance(rows, sigmas),
         pages.Section("Clean estimates", caption=shown, reels=reels),
         *([pages.Section("The items", caption=ITEMS_CAPTION, table=items(judged, reels))] if len(judged) else []),
@@ -198,6 +203,18 @@ def _sweep(rows: pd.DataFrame) -> list[pages.Section]:
     ]
     caption = SWEEP_CAPTION.format(n=right.problem.nunique())
     return [pages.Section("As many steps", panels(made), caption, sweep_table(right))]
+
+
+def _fewer(rows: pd.DataFrame) -> list[pages.Section]:
+    if rows.empty:
+        return []
+    out = []
+    for (task, unique), part in rows.groupby(["task", "unique"], sort=False):
+        right = part[part.whole.astype(bool)]
+        row = {"task": task, "right answers": "one" if unique else "several", "items": len(part)}
+        row |= {"first frames right": len(right), "from another noise": int(right.other.sum())}
+        out.append(row | {f"{part.frames.iloc[0]} frames alone": int(right.fewer.sum())})
+    return [pages.Section("Fewer frames", "", FEWER_CAPTION, pd.DataFrame(out))]
 
 
 def sweep_table(right: pd.DataFrame) -> pd.DataFrame:

@@ -59,6 +59,13 @@ def read_steps(problem: Problem, clips: np.ndarray, run: Run) -> list[Row]:
     return rows
 
 
+def begins_right(problem: Problem, clip: np.ndarray) -> bool:
+    """Does a video, from its first frame on, read as the true video of one of the right answers, as far as it goes?"""
+    read = reader.read(clip, len(clip))
+    videos = get_task(problem.task).right_videos(item_of(problem))
+    return any(bool((read == video[: len(clip)]).all()) for video in videos)
+
+
 def frames_right(problem: Problem, clip: np.ndarray) -> np.ndarray:
     """For each pixel frame: does it read as that frame of a true video of any right answer? bool ``[frame]``."""
     read = reader.read(clip)

@@ -131,9 +131,14 @@ def _window_finding(result: AnalysisResult, ablations: pd.DataFrame, kind: str, 
     lost = None
     if value == "loss":  # what is not solved untouched has nothing to lose
         solved = ablations[ablations.solved_plain == 1]
-        ablations = survived(solved, rules()["layers.window-loss"].smallest)
+        least = rules()["layers.window-loss"].smallest
+        ablations = survived(solved, least)
         if len(solved) and ablations.empty:
             lost = "random directions lose the answers, whichever the layer and the steps"
+        elif (costly := costing(ablations, kind, least)).empty:
+            lost = f"no layer loses more than {least:g} of the answers when it is ablated ({kind}), at any steps"
+        else:
+            ablations = costly
     one = ablations[(ablations.unit == "layer") & ablations.kind.isin((kind, "random"))]
     own, random = (window_gain(ablations, k, value) for k in (kind, "random"))
     said = (
@@ -155,6 +160,14 @@ def survived(ablations: pd.DataFrame, least: float) -> pd.DataFrame:
     random = ablations[(ablations.kind == "random") & (ablations.unit == "layer")]
     left = random.astype({"solved": float}).groupby("span").solved.mean()
     return ablations[ablations.span.isin(left.index[left >= least])]
+
+
+def costing(ablations: pd.DataFrame, kind: str, least: float) -> pd.DataFrame:
+    """The rows of the spans of steps in which some layer costs more than that share of the answers: where none does, no layer can
+    cost more than another, and such a span would halve what the others show."""
+    own = ablations[(ablations.kind == kind) & (ablations.unit == "layer")]
+    cost = own.groupby(["span", "layer"]).loss.mean().groupby("span").max()
+    return ablations[ablations.span.isin(cost.index[cost > least])]
 
 
 def unfit_ablation(one: pd.DataFrame, kind: str) -> str | None:

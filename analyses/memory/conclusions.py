@@ -66,16 +66,20 @@ def answered(result: AnalysisResult, partial: pd.DataFrame, solved: set[str]) ->
     return result.judge("memory.answer", Mean(by["another object"] - by["object"], bounds=DIFFERENCE), said, other, unfit)
 
 
-def attended(result: AnalysisResult, rows: pd.DataFrame) -> Finding:
-    """Attention to an object's token over that to the mean other token, in the layer that other items chose."""
+def attended(result: AnalysisResult, rows: pd.DataFrame, elsewhere: pd.DataFrame) -> Finding:
+    """Attention to an object's token over that to the mean other token, or to the same tokens in items of the task whose objects
+    stand elsewhere, whichever is more, in the layer that other items chose. ``elsewhere``: ``problem, layer, elsewhere``."""
     each = rows.groupby(["task", "problem", "layer"])[["object", "other"]].mean().reset_index()
-    (layer,), tested = chosen(each.assign(more=np.log2(each.object / each.other)), "more", ["layer"])
-    own, other = (Mean(tested[name].to_numpy(float)).number() for name in ("object", "other"))
+    each = each.merge(elsewhere, how="left", on=["problem", "layer"])
+    control = np.maximum(each.other, each.elsewhere)  # NaN where no other item leaves the place free
+    (layer,), tested = chosen(each.assign(more=np.log2(each.object / control)), "more", ["layer"])
+    own, other, there = (Mean(tested[name].to_numpy(float)).number() for name in ("object", "other", "elsewhere"))
     said = (
         f"layer {layer}, best on the other half of items: a token of the object gets {own} times even attention from later "
-        "frames; log2 of that over what the mean other token of its frame gets is"
+        f"frames, the mean other token of its frame {other}; log2 of that over the larger of this and of what the same tokens "
+        "get in items whose objects stand elsewhere is"
     )
-    return result.judge("memory.attended", Mean(tested.set_index("problem").more.astype(float)), said, other)
+    return result.judge("memory.attended", Mean(tested.set_index("problem").more.astype(float)), said, there)
 
 
 def decodable(result: AnalysisResult, decoded: pd.DataFrame) -> Finding:

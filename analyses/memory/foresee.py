@@ -24,9 +24,16 @@ def foresee(config: MemoryConfig, outlook: Outlook) -> list[Use]:
     shape, width = outlook.shape, outlook.model.adapter.width(outlook.shape.engine.module)[0]
     pattern = shape.activation("blocks.0.attn.hook_pattern") if "blocks.0.attn.hook_pattern" in outlook.model.hook_names else 0
     centred = (outlook.model.layers + 2) * shape.grid.tokens * width * 4
+    places = (4 * outlook.model.layers + 1) * shape.grid.rows * shape.grid.cols
     rows = config.batch if cut else 1
     return [
-        Use("runs, as they are and read", READ * len(asked), held=centred, decoded=1, disk=len(asked) * steps * centred // 8),
+        Use(
+            "runs, as they are and read",
+            READ * len(asked),
+            held=centred,
+            decoded=1,
+            disk=len(asked) * (steps * centred // 8 + places),
+        ),
         Use(
             "runs with attention cut",
             cut,

@@ -65,7 +65,7 @@ def measure(model: HookedVideoPipeline, config: MemoryConfig, piece: Piece) -> U
             rows.append(row)
     clips, about = kept(shown)
     axes = {"residual": ("step", "layer", "point", "d_model"), "x_t": ("step", "point", "feature")}
-    axes |= {"label": ("point",), "kind": ("point",)}
+    axes |= {"label": ("point",), "kind": ("point",), "received": ("layer", "row", "col"), "followed": ("row", "col")}
     facts = MemoryFacts(
         sigmas=tuple(run.sigmas), prompt=problem.call["prompt"], steps=tuple(sorted({row["step"] for row in reading.rows})),
         **about | {"axes": {name: axes[name] for name in tensors} | about.get("axes", {})},

@@ -36,6 +36,7 @@ class Reading:
     rows: list[Row] = field(default_factory=list)
     features: dict[tuple[int, int], Tensor] = field(default_factory=dict)  # (step, layer) -> [point, d_model]
     first: dict[int, Tensor] = field(default_factory=dict)  # layer -> centred residual of the first step
+    received: dict[tuple[int, int], Tensor] = field(default_factory=dict)  # (step, layer) -> [first frame's token]
 
     @property
     def keys(self) -> Tensor:
@@ -52,7 +53,9 @@ class Reading:
     def attention(self, hook: Hook, q: Tensor, k: Tensor) -> None:
         where = {"layer": hook.layer, "step": hook.step, "sigma": hook.sigma}
         flat = q.flatten(1, 3)
-        self.rows += [{**where, **row} for row in received_rows(flat, k, self.keys, self.shape)]
+        got = received(flat, k, self.shape)
+        self.received[hook.step, hook.block] = got.mean(0)
+        self.rows += [{**where, **row} for row in received_rows(got, self.keys)]
         for track in self.followed:
             self.rows += [{**where, **row} for row in tracking_rows(track, flat, k, self.shape)]
 
@@ -87,21 +90,23 @@ def centred(tokens: Tensor) -> Tensor:
     return tokens - tokens.mean(0, keepdim=True)
 
 
-def received_rows(q: Tensor, k: Tensor, keys: Tensor, shape: Grid) -> list[Row]:
-    """Attention that the followed tokens, and the mean other token of the first frame, get from each later frame.
+def received(q: Tensor, k: Tensor, shape: Grid) -> Tensor:
+    """Attention that each token of the first frame gets from each later frame, ``[later frame, token of the first]``.
 
-    In multiples of even attention (1 / number of tokens), mean over heads; q, k ``[head, token, d]``, keys bool ``[token]``.
+    In multiples of even attention (1 / number of tokens), mean over heads; q, k ``[head, token, d]``.
     """
-    queries = some_queries(shape)
+    queries, frames = some_queries(shape), frame_of(shape)
     pattern = softmax_scores(q[:, queries], k).mean(0).cpu() * k.shape[1]
-    frames = frame_of(shape)
-    others = (frames == 0) & ~keys
-    rows = []
-    for frame in range(1, shape[0]):
-        got = pattern[frames[queries] == frame].mean(0)
-        row = {"kind": "attention", "frame": frame, "object": float(got[keys].mean()), "other": float(got[others].mean())}
-        rows.append(row)
-    return rows
+    return torch.stack([pattern[frames[queries] == frame].mean(0)[frames == 0] for frame in range(1, shape[0])])
+
+
+def received_rows(got: Tensor, keys: Tensor) -> list[Row]:
+    """Of :func:`received`: what the followed tokens get, bool ``[token]``, and the mean other one, a row a later frame."""
+    own = keys[: got.shape[1]]
+    return [
+        {"kind": "attention", "frame": frame, "object": float(row[own].mean()), "other": float(row[~own].mean())}
+        for frame, row in enumerate(got, 1)
+    ]
 
 
 def token_shape(model: HookedVideoPipeline, latents: Tensor) -> Grid:
@@ -122,7 +127,17 @@ def read_run(
     when = f"step=[{','.join(map(str, steps))}], branch=cond"
     hooks.append((f"blocks.*.hook_resid_post @ {when}", reading.residual))
     run = model.run_with_hooks(fwd_hooks=hooks, **arguments(model, config, problem))
-    return run, reading, probe_tensors(run, reading, steps, layers)
+    return run, reading, probe_tensors(run, reading, steps, layers) | place_tensors(reading, steps, layers)
+
+
+def place_tensors(reading: Reading, steps: tuple[int, ...], layers: list[int]) -> dict[str, Tensor]:
+    """``received [layer, row, col]``, mean over later frames and read steps, and ``followed [row, col]``, where objects stand:
+    what is looked at wherever it stands, and what because it stands there, other items tell apart. None without known objects."""
+    if not reading.followed:
+        return {}
+    size = reading.shape[1:]
+    got = torch.stack([torch.stack([reading.received[step, layer] for step in steps]).mean(0) for layer in layers])
+    return {"received": got.unflatten(1, size), "followed": reading.keys[: got.shape[1]].view(size)}
 
 
 def probe_tensors(run: Run, reading: Reading, steps: tuple[int, ...], layers: list[int]) -> dict[str, Tensor]:

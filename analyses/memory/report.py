@@ -15,6 +15,7 @@ from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.memory import conclusions, label, tracking
 from cos_interp.analyses.memory.decoding import KINDS
 from cos_interp.analyses.memory.knockout import CUTS, SETS
+from cos_interp.analyses.memory.places import elsewhere
 from cos_interp.analyses.memory.reader import has_points, reader_table
 from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
 from cos_interp.reports.grouped import grouped_points
@@ -74,7 +75,8 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         notes.append("These problems have no verifier and no known object: “object” is a chosen cell, outcomes are not scored.")
     found = conclusions.used(result, cut) if len(cut) and cut.solved.notna().any() else []
     found += [conclusions.decodable(result, decoded)] if has_points(result) else []
-    found += [*tracking.findings(result, tracked), conclusions.attended(result, parts["attention"])] if len(tracked) else []
+    if len(tracked):
+        found += [*tracking.findings(result, tracked), conclusions.attended(result, parts["attention"], elsewhere(result, store))]
     sections = [
         *([knockout_section(cut), videos_section(result, cut, store)] if len(cut) else []),
         attention_section(parts["attention"], sigmas),

@@ -29,7 +29,7 @@ class ProbesConfig(SuiteConfig):
     steps: tuple[int, ...] | None = Field(None, description="Steps. All by default.")
     probe_tokens: int = Field(12, ge=1, description="Tokens of each clip, drawn at random.")
     folds: int = Field(4, ge=2, description="Folds of the cross-validation; clips stay whole.")
-    used_items: int = Field(20, ge=0, description="Pairs a task that exchange what a probe reads; 0: none.")
+    used_items: int = Field(28, ge=0, description="Pairs a task that exchange what a probe reads; 0: none.")
     used_doses: tuple[float, ...] = Field((0.5, 1.0, 2.0), min_length=1, description="How far: 1 is all the way to the other.")
     views: bool = Field(True, description="PCA and UMAP views of the probed activations.")
 

@@ -20,8 +20,9 @@ from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.driver.twins import twin_of
 from cos_interp.analyses.kit import belief
 from cos_interp.analyses.kit.candidates import Candidates
-from cos_interp.analyses.kit.problems import generate, problems
-from cos_interp.analyses.kit.readings import frames_right
+from cos_interp.analyses.kit.problems import arguments, generate, problems
+from cos_interp.analyses.kit.readings import begins_right, frames_right
+from cos_interp.tasks import get_task, grid, reader
 
 STEPS = 20
 SIGMAS = [1 - k / STEPS * 0.4 for k in range(STEPS)]  # 0.92 at step 4
@@ -327,6 +328,54 @@ def test_the_organisms_own_videos_staggered_by_frame_are_refuted(organism):
     assert found.number.n >= 12 and found.verdict == "refuted", (found.number, found.control, found.why)
 
 
+# --- fewer frames ----------------------------------------------------------------------------------------------------
+
+
+def in_fewer(whole: int, other: int, fewer: int, items: int = 40) -> dict:
+    """Of so many items the first ``whole`` are right in the whole video, and of those the first so many in the two others."""
+    about = {"kind": "fewer", "task": "maze", "unique": True, "frames": 5}
+    rows = [{**about, "problem": f"p{i:02d}", "whole": i < whole, "other": i < other, "fewer": i < fewer} for i in range(items)]
+    result = AnalysisResult("chain-of-steps", ChainOfStepsConfig(), pd.DataFrame(run_rows("p", since(3)) + rows), twins=())
+    steps = result.rows[result.rows.kind == "steps"]
+    return {f.key: f for f in findings(result, steps, SIGMAS)}
+
+
+@pytest.mark.parametrize(
+    ("whole", "other", "fewer", "verdict"),
+    [(38, 38, 37, "reproduced"), (38, 37, 30, "undecided"), (38, 38, 12, "refuted"), (40, 20, 10, "not testable"),
+     (19, 19, 19, "not testable"), (0, 0, 0, "not testable")],
+)  # fmt: skip
+def test_fewer_frames_keep_what_whole_videos_of_another_noise_keep(whole, other, fewer, verdict):
+    found = in_fewer(whole, other, fewer)["chain-of-steps.fewer-frames"]
+    assert found.verdict == verdict and found.number.n == whole == found.control.n, found.why
+    if whole:
+        assert (found.number.value, found.control.value) == (fewer / whole, other / whole)
+        assert ("another noise" in found.why) == (other < 0.8 * whole)
+
+
+def test_a_run_without_fewer_frames_says_nothing_of_them():
+    assert "fewer-frames" not in judged(items([3] * 4))
+
+
+def test_the_first_frames_are_read_of_videos_of_the_same_and_another_noise(organism):
+    config = ChainOfStepsConfig(tasks=("bounce",), items=2, num_inference_steps=3)
+    for problem in problems(config):
+        row = chain.measure(organism, config, ("fewer", problem, 0)).rows[0]
+        calls = [{}, {"seed": problem.noise(1)}, {"seed": problem.noise(1), "num_frames": 5}]
+        clips = [organism.run(**arguments(organism, config, problem) | call).decode()[0][:5] for call in calls]
+        by_hand = [all(np.array_equal(a, b) for a, b in zip(reader.read(c, 5), problem.item.cells, strict=False)) for c in clips]
+        assert [row["whole"], row["other"], row["fewer"]] == by_hand and len(clips[2]) == 5 == row["frames"]
+
+
+def test_a_video_begins_right_that_is_the_beginning_of_a_right_answer():
+    problem = next(p for p in problems(ChainOfStepsConfig(tasks=("place",), items=20)) if not p.item.unique)
+    whole = [grid.render(video) for video in get_task("place").right_videos(problem.item)]
+    assert len(whole) > 1 and all(begins_right(problem, clip[:count]) for clip in whole for count in (1, 5, 9))
+    mixed = np.concatenate([whole[0][:5], whole[1][5:]])  # every frame is one of a right answer's, the video of none
+    assert frames_right(problem, mixed).all() and not begins_right(problem, mixed)
+    assert not begins_right(problem, np.zeros_like(whole[0][:5]))
+
+
 # --- whole runs ------------------------------------------------------------------------------------------------------
 
 
@@ -341,13 +390,13 @@ def test_labels_dealt_out_anew_show_nothing():
 
 def test_a_sweep_is_of_one_noise_and_has_no_verdict(organism, tmp_path, monkeypatch):
     monkeypatch.setattr(chain, "SWEEP", (1, 3))
-    config = ChainOfStepsConfig(tasks=("place",), items=2, sweep_items=1, num_inference_steps=3)
+    config = ChainOfStepsConfig(tasks=("place",), items=2, sweep_items=1, fewer_items=1, num_inference_steps=3)
     result, report = experiment.run_and_report(load("chain-of-steps"), config, tmp_path / "run", model=organism, workers=1)
     sweep, steps = (result.rows[result.rows.kind == kind] for kind in ("sweep", "steps"))
     assert sweep.num_steps.tolist() == [1, 3] and set(sweep.problem) == {"place-000"}
     same = steps[(steps.problem == "place-000") & (steps.step == 3)]
     assert sweep[sweep.num_steps == 3].status.tolist() == same.status.tolist()  # the same noise, so the same video
-    assert "As many steps" in report.html and len(report.data["findings"]) == 5
+    assert "As many steps" in report.html and "Fewer frames" in report.html and len(report.data["findings"]) == 6
     several = steps[~steps["unique"].astype(bool)]
     assert several.shown.notna().all() and steps[steps["unique"].astype(bool)].shown.isna().all()
     assert RunStore(tmp_path / "run").verify() == []
@@ -357,4 +406,4 @@ def test_a_sweep_is_of_one_noise_and_has_no_verdict(organism, tmp_path, monkeypa
 def test_a_twin_reproduces_nothing(organism, tmp_path):
     config = ChainOfStepsConfig(items=10, num_inference_steps=4, sweep_items=0)
     _, report = experiment.run_and_report(load("chain-of-steps"), config, tmp_path / "run", model=twin_of(organism, 3), workers=1)
-    assert "reproduced" not in {f["verdict"] for f in report.data["findings"]} and len(report.data["findings"]) == 5
+    assert "reproduced" not in {f["verdict"] for f in report.data["findings"]} and len(report.data["findings"]) == 6

@@ -197,7 +197,9 @@ def test_what_random_directions_break_too_is_no_window():
     both = judged(ablated(0.9, 0.9))
     assert both["window-distance"].control.low > 0.1  # by itself it would be above the rule
     assert both["window-loss"].verdict != "reproduced" and both["window-distance"].verdict != "reproduced"
-    assert judged(ablated(0.0, 0.8))["window-loss"].verdict == "refuted"
+    others = ablated(0.0, 0.8)
+    others["solved"] = others.solved.where((others.kind == "random") | (others.layer != 0), 0.0)  # the first layer is needed
+    assert judged(others)["window-loss"].verdict == "refuted"
 
 
 def test_steps_in_which_random_directions_lose_everything_have_no_control():
@@ -209,6 +211,14 @@ def test_steps_in_which_random_directions_lose_everything_have_no_control():
     assert "late" not in judged(open_to_all, fatal)["window-loss"].statement
     alone = judged(fatal)["window-loss"]
     assert alone.verdict == "not testable" and "random directions lose the answers" in alone.why
+
+
+def test_steps_in_which_no_layer_costs_anything_do_not_halve_the_rest():
+    planted, idle = ablated(0.3), ablated(0.0).assign(span="early")
+    both = judged(planted, idle)["window-loss"]
+    assert both.number == judged(planted)["window-loss"].number and "early" not in both.statement
+    alone = judged(idle)["window-loss"]
+    assert alone.verdict == "not testable" and "no layer loses more than 0.1" in alone.why
 
 
 def test_what_was_long_before_the_first_block_or_is_in_every_layer_is_no_finding():

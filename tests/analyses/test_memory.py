@@ -26,6 +26,7 @@ from cos_interp.analyses.memory.conclusions import attended, decodable, used
 from cos_interp.analyses.memory.knockout import CUTS, SETS, Cut, column, kept_columns, knocking, random_keys
 from cos_interp.analyses.memory.measure import pieces
 from cos_interp.analyses.memory.objects import frames_after_return, later_frames, pair_of
+from cos_interp.analyses.memory.places import elsewhere, in_others
 from cos_interp.analyses.memory.reader import COLUMNS, Samples, _tables
 from cos_interp.analyses.memory.tracking import moved, tracking_rows
 from cos_interp.interp import HookedVideoPipeline
@@ -299,16 +300,49 @@ def _attention(effect: float, items: int = 30, seed: int = 0) -> pd.DataFrame:
     ])  # fmt: skip
 
 
+def _elsewhere(rows: pd.DataFrame, value: float = 1.3, layer: int | None = None) -> pd.DataFrame:
+    """The same tokens in other items get ``value`` in that layer, 1.3 in the rest."""
+    table = rows[["problem", "layer"]].drop_duplicates()
+    return table.assign(elsewhere=np.where(table.layer == layer, value, 1.3))
+
+
+def test_a_place_that_is_looked_at_whatever_stands_there_is_no_object():
+    rows = _attention(1.0)
+    found = attended(_result(rows), rows, _elsewhere(rows, 2.6, 3))
+    assert found.verdict == "refuted" and "layer 3" not in found.statement
+    half = attended(_result(rows), rows, _elsewhere(rows, 1.6, 3))
+    at = rows[rows.layer == 3]
+    by_hand = [np.log2(p.object.mean() / 1.6) for name, p in at.groupby("problem") if int(name[1:]) % 2]
+    assert half.number.value == pytest.approx(np.mean(by_hand)) and half.control.value == pytest.approx(1.6)
+    rarely = attended(_result(rows), rows, _elsewhere(rows, 0.1, 3))  # less than the mean other token is no lower floor
+    assert rarely.number == attended(_result(rows), rows, _elsewhere(rows)).number
+    alone = attended(_result(rows), rows, _elsewhere(rows, np.nan, 3).replace({"elsewhere": {1.3: np.nan}}))
+    assert alone.verdict == "not testable" and alone.number.n == 0
+
+
+def test_what_places_get_elsewhere_by_hand():
+    chance = np.random.default_rng(0)
+    received, followed = chance.random((5, 3, 2, 4)), chance.random((5, 2, 4)) < 0.4
+    followed[:, 0, 0] = True  # no item leaves it free
+    got = in_others(received, followed)
+    for item in range(5):
+        places = [(r, c) for r in range(2) for c in range(4) if followed[item, r, c] and not followed[:, r, c].all()]
+        means = [[received[j, :, r, c] for j in range(5) if not followed[j, r, c]] for r, c in places]
+        by_hand = np.mean([np.mean(of, 0) for of in means], 0) if places else np.full(3, np.nan)
+        np.testing.assert_allclose(got[item], by_hand)
+    assert np.isnan(in_others(received, np.ones_like(followed))).all()
+
+
 def test_later_frames_look_back_where_one_layer_does():
     rows = _attention(1.0)
-    found = attended(_result(rows), rows)
+    found = attended(_result(rows), rows, _elsewhere(rows))
     assert found.verdict == "reproduced" and "layer 3" in found.statement
     at = rows[rows.layer == 3]
     by_hand = [np.log2(p.object.mean() / p.other.mean()) for name, p in at.groupby("problem") if int(name[1:]) % 2]
     assert found.number.value == pytest.approx(np.mean(by_hand), rel=1e-12) and found.number.n == 15
     for seed in range(5):  # six per cent more is not looking back; neither is the best of eight layers of noise
-        assert attended(_result(rows), _attention(np.log2(1.06), seed=seed)).verdict == "refuted"
-    assert attended(_result(rows), rows[rows.problem < "p10"]).verdict == "not testable"
+        assert attended(_result(rows), _attention(np.log2(1.06), seed=seed), _elsewhere(rows)).verdict == "refuted"
+    assert attended(_result(rows), rows[rows.problem < "p10"], _elsewhere(rows)).verdict == "not testable"
 
 
 # --- readers -------------------------------------------------------------------------------------------------------------
@@ -437,6 +471,17 @@ def test_a_run_on_the_organism(organism, tmp_path):
     assert cut[cut.tokens == "object"].change.gt(0).all()
     first = result.rows[(result.rows.kind == "similarity") & (result.rows.step == 0)]
     np.testing.assert_allclose(first.object, 1, atol=1e-5)
+    there = elsewhere(result, RunStore(tmp_path / "run"))
+    seen = result.rows[(result.rows.kind == "attention") & (result.rows.layer == 5)]
+    for name, part in seen.groupby("problem"):  # the map is what the rows are means of
+        tensors = RunStore(tmp_path / "run").tensors(name)
+        own = tensors["received"][5][tensors["followed"]].mean()
+        assert float(own) == pytest.approx(part.object.mean(), rel=1e-5) and tensors["followed"].any()
+        other = next(n for n in set(seen.problem) if n != name and n.split("-")[0] == name.split("-")[0])
+        beside = RunStore(tmp_path / "run").tensors(other)
+        free = tensors["followed"] & ~beside["followed"]
+        value = there[(there.problem == name) & (there.layer == 5)].elsewhere.item()
+        assert value == pytest.approx(float(beside["received"][5][free].mean()), rel=1e-5) if free.any() else np.isnan(value)
     keys = ["returned", "kept", "answer", "hidden", "tracking", "tracking-back", "attended"]
     assert [f["key"] for f in report.data["findings"]] == [f"memory.{key}" for key in keys]
     assert {f["verdict"] for f in report.data["findings"]} == {"not testable"} and "Query-key tracking" in report.html
