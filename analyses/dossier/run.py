@@ -135,7 +135,7 @@ def _each(
         progress(done, len(entries), entry.name)
         weights = [e.seconds for e in entries[done:]]
         began = time.monotonic()
-        if store.unit(entry.name) is None:
+        if not _held(store, entry.name):
             facts, passing = _one(entry, config, store, ways, left * weights[0] / sum(weights), other)
             if passing:
                 failed[entry.name] = facts
@@ -143,6 +143,15 @@ def _each(
                 store.add_unit(entry.name, [], {}, facts)
         left -= time.monotonic() - began
     return failed
+
+
+def _held(store: RunStore, name: str) -> bool:
+    """Whether an experiment is done and its run still there, which a user may have removed to have it made again."""
+    if store.unit(name) is None:
+        return False
+    unit = store.finished(name)[1]
+    assert isinstance(unit, ExperimentFacts)
+    return bool(unit.error) or RunStore(store.folder / name).facts() is not None
 
 
 def _one(

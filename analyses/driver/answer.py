@@ -92,9 +92,13 @@ def in_words(number: Number) -> str:
     ('13 of 13 (at least 0.75)', '0.50 (95 % interval 0.20 to 0.80, n = 9)')
     >>> in_words(Number(0.5, -math.inf, math.inf, 3))
     '0.50 (n = 3, too few for an interval)'
+    >>> in_words(Number(0.5, -math.inf, 0.6, 16))
+    '0.50 (at most 0.60, n = 16)'
     """
     if math.isnan(number.low) or math.isnan(number.value) or number.kind == "constant":
         return str(number)
+    if side := number.one_side():
+        return f"{number.value:z.{number.digits()}f} ({side}, n = {number.n})"
     if math.isinf(number.low) or math.isinf(number.high):
         return f"{number.value:z.2f} (n = {number.n}, too few for an interval)"
     if number.kind == "share" and number.value in (0, 1):

@@ -65,6 +65,10 @@ class Estimate(ABC):
         """Why it cannot count as reproduced, though it may be refuted; None when it can."""
         return None
 
+    def beside(self) -> str:
+        """Another test of the same, in words; "" where there is none."""
+        return ""
+
     @property
     def finest(self) -> float:
         """The smallest p that can be told: of resamples none is below one of so many and the sample itself."""
@@ -160,6 +164,10 @@ class PairedShares(Estimate):
         """Two-sided p of the exact McNemar test; 1 where the two never differ."""
         discordant = self.gained + self.lost
         return float(stats.binomtest(self.gained, discordant).pvalue) if discordant else 1.0
+
+    def beside(self) -> str:
+        p = f"McNemar's exact p = {self.mcnemar:.2g}"
+        return f"of the items on which the two differ {self.gained} are for it and {self.lost} against, {p}" if self.n else ""
 
     def lacking_to_reproduce(self) -> str | None:
         discordant = self.gained + self.lost

@@ -37,10 +37,24 @@ class Number:
             return f"{round(self.value * self.n)} of {self.n}; {bound}"
         if self.kind == "constant":
             return f"{self.value:z.2f} in all {self.n}{self._open_sides()}"
-        bounded = math.isfinite(self.low) and math.isfinite(self.high)
         digits = self.digits()
-        interval = f" [{self.low:z.{digits}f}, {self.high:z.{digits}f}]" if bounded else ""
+        interval = f" [{self.low:z.{digits}f}, {self.high:z.{digits}f}]"
+        if side := self.one_side():
+            interval = f"; {side}"
+        elif not (math.isfinite(self.low) and math.isfinite(self.high)):
+            interval = ""
         return f"{self.value:z.{digits}f}{interval} (n = {self.n})"
+
+    def one_side(self) -> str:
+        """The end of an interval of which the other end is open, in words; "" where both or none are known.
+
+        >>> Number(-0.02, -math.inf, 0.03, 16).one_side(), Number(0.5, 0.25, math.inf, 16).one_side()
+        ('at most 0.03', 'at least 0.25')
+        """
+        low, high = math.isfinite(self.low), math.isfinite(self.high)
+        if low == high:
+            return ""
+        return f"at least {self.low:z.{self.digits()}f}" if low else f"at most {self.high:z.{self.digits()}f}"
 
     def digits(self) -> int:
         """Decimal places that tell the ends of the interval apart, two at least.
@@ -68,7 +82,7 @@ class Finding:
     lacking for a decision, and what would change it. ``primary``: the one variant of a claim that has a verdict in a dossier.
     ``q``: the false discovery rate at which it is still told among all claims of a dossier, where it stands in one.
     ``short``: the statement for the first screen, where it is a long one. ``items``: the deciding number of each item, by name,
-    where the estimate knows them.
+    where the estimate knows them. ``test``: a test that stands beside the interval and decides nothing, in words.
     """
 
     claim: str
@@ -87,6 +101,7 @@ class Finding:
     short: str = ""
     items: tuple[tuple[str, float], ...] = ()
     q: Measured = math.nan
+    test: str = ""
 
     def line(self) -> str:
         """One plain sentence for the terminal."""

@@ -85,7 +85,7 @@ def judge(
     p = estimate.p(rule.smallest) if verdict != "not testable" else float("nan")
     return Finding(
         rule.claim, verdict, statement, number, rule.control, control, rule.words(), key, rule.smallest, p, tuple(twins), why,
-        rule.primary, short, tuple(estimate.named.items()),
+        rule.primary, short, tuple(estimate.named.items()), test=estimate.beside(),
     )  # fmt: skip
 
 

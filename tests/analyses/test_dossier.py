@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import math
 from dataclasses import replace
 from types import SimpleNamespace
@@ -160,6 +161,16 @@ def test_a_dossier_grows_to_its_budget_and_is_not_repeated(counted, organism, tm
     assert len(CALLS) == dossier.LARGEST
     (tmp_path / "run/count/report.html").write_text("changed")
     assert RunStore(tmp_path / "run").verify() == ["count: report.html has been changed since it was written"]
+
+
+def test_an_experiment_whose_run_was_removed_is_made_again(counted, organism, tmp_path):
+    config = DossierConfig(budget="none", twins=0)
+    first, _ = dossier.run_and_report(config, tmp_path / "run", model=organism, workers=1)
+    made = len(CALLS)
+    shutil.rmtree(tmp_path / "run/count")
+    again, _ = dossier.run_and_report(config, tmp_path / "run", model=organism, workers=1)
+    assert len(CALLS) == 2 * made and again.units["count"].items == first.units["count"].items
+    assert RunStore(tmp_path / "run").verify() == [] and RunStore(tmp_path / "run/count").verify() == []
 
 
 def test_a_failure_that_may_pass_is_not_kept(counted, organism, tmp_path, monkeypatch):

@@ -65,6 +65,7 @@ def test_the_interval_of_paired_shares_against_newcombes_own_example():
     one = of_counts(50, 36, 12, 2)
     assert one.value == pytest.approx(0.2) and one.interval() == pytest.approx((0.0569, 0.3404), abs=1e-4)
     assert one.mcnemar == pytest.approx(2 * sum(comb(14, k) for k in range(3)) / 2**14)
+    assert one.beside() == "of the items on which the two differ 12 are for it and 2 against, McNemar's exact p = 0.013"
     assert of_counts(40, 30, 5, 0).lacking_to_reproduce() and not of_counts(40, 30, 6, 0).lacking_to_reproduce()
 
 
