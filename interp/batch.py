@@ -30,7 +30,10 @@ T = TypeVar("T")
 
 
 def joined(calls: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Pipeline keywords of single videos as those of one batch. InterpError where they differ in what a batch has once."""
+    """Pipeline keywords of single videos as those of one batch; one alone stays as it is. InterpError where they differ in what a
+    batch has once."""
+    if len(calls) == 1:
+        return calls[0]
     for key in {key for call in calls for key in call} - set(BY_ROW):
         values = [call.get(key) for call in calls]
         if all(_plain(value) for value in values) and len(set(values)) > 1:

@@ -430,7 +430,7 @@ class HookedVideoPipeline:
     @property
     def takes_images(self) -> bool:
         """Whether a batch may have a picture a row."""
-        return type(self.pipe).__name__ in self.adapter.listing or type(self.adapter).prepare_each is not Adapter.prepare_each
+        return type(self.pipe).__name__ in self.adapter.listing or self.adapter.prepares_each(self.pipe)
 
     def call_arguments(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The pipeline's keywords: the model's defaults, then the caller's; ``seed`` becomes generators."""
@@ -484,7 +484,7 @@ class HookedVideoPipeline:
             director = around(hooked)
             if isinstance(kwargs.get("image"), list) and type(self.pipe).__name__ not in self.adapter.listing:
                 call = {**kwargs, **{n: kwargs.get(n) or self.default(n) for n in ("height", "width", "num_frames")}}
-                director = Prepared(director, *self.adapter.prepare_each(self.pipe, call))
+                director = Prepared(director, self.adapter.prepare_each(self.pipe, call))
                 first = {name: kwargs[name][0] for name in batch.PICTURES if isinstance(kwargs.get(name), list)}
                 kwargs = {**kwargs, **first, "generator": None}
             run = self._played(director, kwargs)

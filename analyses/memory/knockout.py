@@ -5,7 +5,7 @@ The control is another object of the same picture: random tokens are mostly floo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.ablation import thirds
 from cos_interp.analyses.kit.attention_maths import Grid, blocked, knock_out
 from cos_interp.analyses.kit.problems import Problem, arguments, item_of, judge, verdict_columns
+from cos_interp.analyses.kit.rows import at_once
 from cos_interp.analyses.kit.tracks import nearest_sprites, tokens_of
 from cos_interp.analyses.memory import MemoryConfig
 from cos_interp.analyses.memory.objects import frames_after_return, later_frames, pair_of, share_right
@@ -81,8 +82,30 @@ def compared_keys(problem: Problem, own_cell: Tensor, shape: Grid, rng: np.rando
     return {name: tokens_of(track.cells[:1], 0, shape) for name, track in named if track is not None}
 
 
-def knocking(made: Sequence[Cut], shape: Grid, steps: int, layers: int) -> EditFn:
-    """An edit of ``attn.hook_pattern`` ``[row, head, frame, row, col, key]`` that applies cut i to row i of the batch."""
+def whole_attention(model: HookedVideoPipeline) -> None:
+    """InterpError where tokens do not look at all tokens of the video at once, or their patterns are not to be had."""
+    for engine in model.engines.values():
+        for layer in range(model.layers):
+            point = engine.points.get(f"blocks.{layer}.attn.hook_pattern")
+            if point is None or point.site.fold is not None:
+                how = "has no attention pattern" if point is None else "attends within frames or positions"
+                raise InterpError(f"{model.name}: block {layer} {how}: no object can be cut from later frames, give --knocked 0")
+
+
+def video_keys(model: HookedVideoPipeline, layer: int, latents: Tensor) -> Callable[[int, int], slice]:
+    """Where the tokens of such latents lie among the keys of a self-attention, of so many keys and tokens: text is before or
+    after them, in joint attention, and earlier frames before."""
+    engine = next(iter(model.engines.values()))
+    if engine.points[f"blocks.{layer}.attn.hook_pattern"].site.part == "trail":
+        return lambda keys, tokens: slice(keys - tokens, keys)
+    frames, rows, cols = latents.shape[2:]
+    history = model.adapter.history_at(engine.module.config, (frames, rows, cols))
+    return lambda keys, tokens: slice(history, history + tokens)
+
+
+def knocking(made: Sequence[Cut], shape: Grid, steps: int, layers: int, video: Sequence[Callable[[int, int], slice]]) -> EditFn:
+    """An edit of ``attn.hook_pattern`` ``[row, head, frame, row, col, key]`` that applies cut i to row i of the batch. ``video``:
+    :func:`video_keys` of each layer."""
     in_steps, in_layers = thirds(steps), thirds(layers)
     pairs = [blocked(cut.keys, shape) for cut in made]
 
@@ -99,8 +122,11 @@ def knocking(made: Sequence[Cut], shape: Grid, steps: int, layers: int) -> EditF
         if not active:
             return None
         flat = act.flatten(2, 4).clone()
+        keys, tokens = flat.shape[-1], flat.shape[-2]
+        cut = torch.zeros(tokens, keys, dtype=torch.bool, device=flat.device)
         for row in active:
-            flat[row] = knock_out(flat[row], pairs[row].to(flat.device))
+            cut[:, video[hook.block](keys, tokens)] = pairs[row].to(flat.device)
+            flat[row] = knock_out(flat[row], cut)
         return flat.view_as(act)
 
     return edit
@@ -128,11 +154,13 @@ def knocked_rows(
     ``[token]``, for a problem without known objects."""
     rng = np.random.default_rng([problem.seed, 7])
     made = cuts(compared_keys(problem, keys, shape, rng), shape, rng)
-    finals = [run.latents]
-    for part in chunks(made, config.batch):
-        call = joined([arguments(model, config, problem)] * len(part))
-        edit = knocking(part, shape, run.steps, model.layers)
-        finals.append(model.run_with_hooks(fwd_hooks=[("blocks.*.attn.hook_pattern", edit)], **call).latents)
+    finals, video = [run.latents], [video_keys(model, layer, run.latents) for layer in range(model.layers)]
+    call = arguments(model, config, problem)
+    for part in chunks(made, at_once(model, call, config.batch)):
+        edit = knocking(part, shape, run.steps, model.layers, video)
+        finals.append(
+            model.run_with_hooks(fwd_hooks=[("blocks.*.attn.hook_pattern", edit)], **joined([call] * len(part))).latents
+        )
     latents = torch.cat(finals)
     clips = model.decode(latents) if problem.judged or problem.first else [None] * len(latents)
     rows: list[tuple[Row, np.ndarray | None]] = []

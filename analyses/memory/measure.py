@@ -13,7 +13,7 @@ from cos_interp.analyses.driver.experiment import Unit, each_unit
 from cos_interp.analyses.driver.kept import Clip, keeps, kept
 from cos_interp.analyses.kit.problems import Problem, fits, generate, problems, verdict_of
 from cos_interp.analyses.memory import MemoryConfig, MemoryFacts, label
-from cos_interp.analyses.memory.knockout import knocked_rows
+from cos_interp.analyses.memory.knockout import knocked_rows, whole_attention
 from cos_interp.analyses.memory.objects import pair_of
 from cos_interp.analyses.memory.reading import read_run, token_shape
 from cos_interp.interp.model import HookedVideoPipeline
@@ -74,4 +74,9 @@ def measure(model: HookedVideoPipeline, config: MemoryConfig, piece: Piece) -> U
 
 
 work = each_unit(measure, _name)
-check = fits
+
+
+def check(config: MemoryConfig, model: HookedVideoPipeline) -> None:
+    fits(config, model)
+    if config.knocked:
+        whole_attention(model)

@@ -31,6 +31,7 @@ from cos_interp.analyses.kit.problems import (
     needs_flow,
     verdict_columns,
 )
+from cos_interp.analyses.kit.rows import at_once
 from cos_interp.analyses.noise import NoiseConfig, NoiseFacts, label
 from cos_interp.interp.batch import chunks, joined
 from cos_interp.interp.errors import InterpError
@@ -115,7 +116,7 @@ class Disturber:
     """Disturbs rows of a batch as their disturbances say, and sums up the energy that each was given."""
 
     def __init__(self, model: HookedVideoPipeline, config: NoiseConfig, run: Run, seed: int, rows: list[Disturbance]):
-        self.rows, self.seed, self.estimate = rows, seed, run.x0hat[0]
+        self.rows, self.seed, self.estimate, self.sigmas = rows, seed, run.x0hat[0], run.sigmas
         frames, height, width = run.x_t[0].shape[2:]
         shape = (frames, height, width)
         self.masks = [perturb.region(shape, row.frames, config.rows, config.cols) for row in rows]
@@ -139,7 +140,7 @@ class Disturber:
         def edit(x_t: Tensor, hook: Any) -> Tensor:
             estimate = self.estimate.expand(len(self.rows), *self.estimate.shape[1:])
             parts = [
-                self.state(r, hook.step, hook.sigma, x_t[r : r + 1], estimate[r : r + 1])
+                self.state(r, hook.step, self.sigmas[hook.step], x_t[r : r + 1], estimate[r : r + 1])
                 if hook.step in row.steps
                 else x_t[r : r + 1]
                 for r, row in enumerate(self.rows)
@@ -166,10 +167,10 @@ def run_steps(model: HookedVideoPipeline, config: NoiseConfig, problem: Problem,
 
 def run_frames(model: HookedVideoPipeline, config: NoiseConfig, problem: Problem, run: Run) -> Iterator[Done]:
     """All disturbances of one frame at several steps."""
-    for rows in chunks(at_frames(config, run.x_t[0].shape[2]), config.batch):
+    call = arguments(model, config, problem)
+    for rows in chunks(at_frames(config, run.x_t[0].shape[2]), at_once(model, call, config.batch)):
         disturber = Disturber(model, config, run, problem.seed, list(rows))
-        call = joined([arguments(model, config, problem)] * len(rows))
-        final = model.run_with_hooks(fwd_hooks=disturber.hooks(), **call).latents
+        final = model.run_with_hooks(fwd_hooks=disturber.hooks(), **joined([call] * len(rows))).latents
         yield from zip(rows, final.split(1), disturber.energy, strict=True)
 
 

@@ -49,10 +49,11 @@ def disturbed_states(model: HookedVideoPipeline, config: PropagationConfig, prob
 
 
 class Comparison:
-    """Hooks of one batch: row 0 undisturbed, row i disturbed at ``steps[i - 1]``. Fills ``rows``."""
+    """Hooks of one batch: row 0 undisturbed, row i disturbed at ``steps[i - 1]``. Fills ``rows``. ``sigmas``: of all steps, since
+    a family may not know that of step 0 yet when its first latents are there."""
 
-    def __init__(self, states: dict[int, Tensor], layers: tuple[int, ...]):
-        self.steps, self.states, self.layers = list(states), states, layers
+    def __init__(self, states: dict[int, Tensor], layers: tuple[int, ...], sigmas: Sequence[float]):
+        self.steps, self.states, self.layers, self.sigmas = list(states), states, layers, sigmas
         self.rows: list[Row] = []
 
     def hooks(self) -> list[tuple[str, Any]]:
@@ -64,19 +65,19 @@ class Comparison:
         for row, step in enumerate(self.steps, 1):
             if step == hook.step:
                 out[row : row + 1] = self.states[step]
-        self.note("x_t", None, hook.step, hook.sigma, out, cka.latent_features)
+        self.note("x_t", None, hook.step, out, cka.latent_features)
         return out
 
     def x0hat(self, act: Tensor, hook: Any) -> None:
-        self.note("x0hat", None, hook.step, hook.sigma, act, cka.latent_features)
+        self.note("x0hat", None, hook.step, act, cka.latent_features)
 
     def layer(self, act: Tensor, hook: Any) -> None:
-        self.note("layer", hook.layer, hook.step, hook.sigma, act, cka.state_features)
+        self.note("layer", hook.layer, hook.step, act, cka.state_features)
 
-    def note(self, tensor: str, layer: int | None, step: int, sigma: float, act: Tensor, features: Features) -> None:
+    def note(self, tensor: str, layer: int | None, step: int, act: Tensor, features: Features) -> None:
         for row, disturbed in enumerate(self.steps, 1):
             if disturbed <= step:
-                at = {"tensor": tensor, "layer": layer, "disturbed": disturbed, "step": step, "sigma": sigma}
+                at = {"tensor": tensor, "layer": layer, "disturbed": disturbed, "step": step, "sigma": self.sigmas[step]}
                 self.rows.append(at | compare(act[0], act[row], features))
 
 
@@ -100,7 +101,7 @@ def measure(model: HookedVideoPipeline, config: PropagationConfig, problem: Prob
     rows: list[Row] = []
     finals: dict[int, Tensor] = {}
     for part in chunks(list(states), config.batch):
-        comparison = Comparison({step: states[step] for step in part}, layers_of(model, config))
+        comparison = Comparison({step: states[step] for step in part}, layers_of(model, config), run.sigmas)
         batch = model.run_with_hooks(fwd_hooks=comparison.hooks(), **joined([call] * (1 + len(part))))
         rows += comparison.rows + final_rows(run, batch.latents, comparison.states)
         finals |= dict(zip(part, batch.latents[1:].split(1), strict=True))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.families import decoding
+from cos_interp.interp.families.conditions import Conditions
 from cos_interp.interp.families.contract import check_sites, check_stacks
 from cos_interp.interp.families.layouts import VIDEO, Dims, Layout
 from cos_interp.interp.families.sites import DEAD, EXPERTS, Block, Point, Site, Stack, Transformer, has
@@ -148,9 +149,12 @@ class Adapter:
         """Whether a call of the pipeline makes one video at a time; rows of a replay run one after the other."""
         return False
 
-    def prepare_each(self, pipe: Any, call: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """For a list of images, one a row, where the pipeline itself encodes one only: what ``prepare_latents`` would return,
-        and the arguments of the transformer in which the rows differ.
+    def prepares_each(self, pipe: Any) -> bool:
+        """Whether :meth:`prepare_each` has a way for this pipeline."""
+        return False
+
+    def prepare_each(self, pipe: Any, call: Mapping[str, Any]) -> Conditions:
+        """For a list of images, one a row, where the pipeline itself encodes one only: what it would have prepared.
 
         ``call`` has ``image``, and ``height``, ``width`` and ``num_frames`` as they hold. Raises InterpError where there is no
         such way.

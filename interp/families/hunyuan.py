@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from cos_interp.interp.families import decoding, register
@@ -41,4 +42,5 @@ class HunyuanVideo15(Adapter):
     ends = (Site("hook_time_emb", "vector", "time_embed", "output"), EMBED)
 
     def decode(self, pipe: Any, latents: Tensor) -> Tensor:
-        return decoding.by_scaling_factor(pipe, latents)
+        """One video after the other: the mask of its autoencoder's attention is of one (diffusers 0.42)."""
+        return torch.cat([decoding.by_scaling_factor(pipe, one) for one in latents.split(1)])

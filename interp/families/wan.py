@@ -9,6 +9,7 @@ import torch
 
 from cos_interp.interp.families import register
 from cos_interp.interp.families.adapter import Adapter, Site, Stack
+from cos_interp.interp.families.conditions import Conditions, each_row
 from cos_interp.interp.families.shapes import cross_block
 from cos_interp.interp.families.sites import Transformer
 
@@ -23,12 +24,15 @@ class Wan(Adapter):
         Site("hook_time_emb", "vector", "condition_embedder.time_embedder", "output"),
     )
 
-    def prepare_each(self, pipe: Any, call: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def prepares_each(self, pipe: Any) -> bool:
+        return hasattr(pipe.config, "expand_timesteps")
+
+    def prepare_each(self, pipe: Any, call: Mapping[str, Any]) -> Conditions:
         """Each image, and last image, with its own generator, as the pipeline does for one."""
-        if not hasattr(pipe.config, "expand_timesteps"):
+        if not self.prepares_each(pipe):
             return super().prepare_each(pipe, call)
-        images, lasts = call["image"], _each(call.get("last_image"), len(call["image"]))
-        generators = _each(call.get("generator"), len(images))
+        images, lasts = call["image"], each_row(call.get("last_image"), len(call["image"]))
+        generators = each_row(call.get("generator"), len(images))
         rows = []
         for row, (image, last, generator) in enumerate(zip(images, lasts, generators, strict=True)):
             pixels = [
@@ -47,7 +51,7 @@ class Wan(Adapter):
         joined = [torch.cat(parts) for parts in zip(*rows, strict=True)]
         if pipe.config.expand_timesteps:  # TI2V-5B: the last item is one mask for all rows
             joined[-1] = rows[0][-1]
-        return tuple(joined), self._seen(pipe, images, lasts)
+        return Conditions(tuple(joined), self._seen(pipe, images, lasts))
 
     def _seen(self, pipe: Any, images: list[Any], lasts: list[Any]) -> dict[str, Any]:
         """What the transformer is told of the images: Wan 2.1's embedding of each, one after the other."""
@@ -57,11 +61,6 @@ class Wan(Adapter):
         with torch.no_grad():
             rows = torch.cat([pipe.encode_image(one, pipe._execution_device) for one in each])
         return {"encoder_hidden_states_image": rows.to(self.expert(pipe).dtype)}
-
-
-def _each(value: Any, count: int) -> list[Any]:
-    """One for every row: a list as it is, a single one for all."""
-    return value if isinstance(value, list) else [value] * count
 
 
 @register

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from torch import Tensor
 
+from cos_interp.interp.families.conditions import Conditions
 from cos_interp.interp.run.clock import Call, Step
 from cos_interp.interp.run.engine import ExpertEngine
 
+Encoding = partial[Any]  # of one of the pipeline's methods, with its arguments
 When = Literal["prepared", "stepped"]  # the first latents have been prepared; the scheduler is about to make its first step
 
 
@@ -21,10 +24,10 @@ class Director:
     follows. Latents are ``[batch, channel, frame, row, col]`` on every family.
     """
 
-    def encode(self, place: int, encode: Callable[[], Any]) -> Any:
+    def encode(self, place: int, encode: Encoding) -> Any:
         """What the pipeline's next encoder gives: ``encode_prompt`` and ``Adapter.recalls``, counted by ``place`` from 0.
 
-        ``encode()`` runs it.
+        ``encode()`` runs it, ``encode.func`` is the pipeline's method.
         """
         return encode()
 
@@ -58,7 +61,7 @@ class Around(Director):
     def __init__(self, inner: Director):
         self.inner = inner
 
-    def encode(self, place: int, encode: Callable[[], Any]) -> Any:
+    def encode(self, place: int, encode: Encoding) -> Any:
         return self.inner.encode(place, encode)
 
     def prepare(self, prepare: Callable[[], Any]) -> Any:
@@ -81,15 +84,19 @@ class Around(Director):
 
 
 class Prepared(Around):
-    """Another director, in a run whose first latents and conditions were prepared before. ``told``: arguments of the transformer
-    that the pipeline cannot make for several rows."""
+    """Another director, in a run whose first latents and conditions were prepared before, see :class:`Conditions`."""
 
-    def __init__(self, inner: Director, prepared: tuple[Any, ...], told: Mapping[str, Any]):
+    def __init__(self, inner: Director, conditions: Conditions):
         super().__init__(inner)
-        self.given, self.told = prepared, told
+        self.conditions = conditions
+
+    def encode(self, place: int, encode: Encoding) -> Any:
+        made = self.conditions.encoded.get(encode.func.__name__)
+        return super().encode(place, encode if made is None else partial(lambda: made))
 
     def prepare(self, prepare: Callable[[], Any]) -> Any:
-        return self.given
+        given = self.conditions.prepared
+        return given if len(given) > 1 else given[0]
 
     def call(self, calls: tuple[Call, ...], engine: ExpertEngine, kwargs: dict[str, Any]) -> Any:
-        return self.inner.call(calls, engine, {**kwargs, **self.told})
+        return self.inner.call(calls, engine, {**kwargs, **self.conditions.told})

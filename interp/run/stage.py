@@ -77,7 +77,7 @@ class Stage:
 
         @functools.wraps(original)
         def recall(*args: Any, **kwargs: Any) -> Any:
-            found = self.director.encode(len(self.run.encoded), lambda: original(*args, **kwargs))
+            found = self.director.encode(len(self.run.encoded), functools.partial(original, *args, **kwargs))
             self.run.encoded.append(found)
             self.noise.leave()
             return found

@@ -23,13 +23,23 @@ from cos_interp.analyses.kit.halves import chosen
 from cos_interp.analyses.kit.tracks import Track, pixel_frames, tokens_of, tracks
 from cos_interp.analyses.memory import MemoryConfig, decoding, tracking
 from cos_interp.analyses.memory.conclusions import attended, decodable, used
-from cos_interp.analyses.memory.knockout import CUTS, SETS, Cut, column, kept_columns, knocking, random_keys
+from cos_interp.analyses.memory.knockout import (
+    CUTS,
+    SETS,
+    Cut,
+    column,
+    kept_columns,
+    knocking,
+    random_keys,
+    video_keys,
+    whole_attention,
+)
 from cos_interp.analyses.memory.measure import pieces
 from cos_interp.analyses.memory.objects import frames_after_return, later_frames, pair_of
 from cos_interp.analyses.memory.places import elsewhere, in_others
 from cos_interp.analyses.memory.reader import COLUMNS, Samples, _tables
 from cos_interp.analyses.memory.tracking import moved, tracking_rows
-from cos_interp.interp import HookedVideoPipeline
+from cos_interp.interp import HookedVideoPipeline, tiny
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.run.clock import Hook
 from cos_interp.probes import shuffled
@@ -148,9 +158,12 @@ def test_cut_sets_are_matched():
     assert column(keys, SHAPE).sum() == 10 and column(keys, SHAPE)[100:].nonzero()[:, 0].tolist() == [0, 24]
 
 
+ALONE = lambda keys, tokens: slice(0, tokens)  # the video's tokens are all keys
+
+
 def test_the_knock_out_touches_its_steps_and_layers_only():
     keys = tokens_of([(2, 2)], 0, SHAPE)
-    edit = knocking([Cut("object", keys, "all", "all"), Cut("object", keys, "late", "early")], SHAPE, steps=6, layers=3)
+    edit = knocking([Cut("object", keys, "all", "all"), Cut("object", keys, "late", "early")], SHAPE, 6, 3, [ALONE] * 3)
     act = torch.rand(2, 1, *SHAPE, 125).softmax(-1)
     at = lambda step, layer: edit(act, Hook("n", layer, step, 1.0, 1.0, "cond", "transformer"))
     early = at(0, 0)
@@ -164,14 +177,35 @@ def test_cutting_nothing_changes_nothing_in_the_model(organism):
     item = _occluded("board")
     call = {"prompt": item.prompt, "image": Image.fromarray(item.first_frame), "seed": 3, "num_inference_steps": 3}
     plain = organism.run(**call)
-    edit = knocking([Cut("none", torch.zeros(125, dtype=torch.bool), "all", "all")], SHAPE, 3, 8)
+    edit = knocking([Cut("none", torch.zeros(125, dtype=torch.bool), "all", "all")], SHAPE, 3, 8, [ALONE] * 8)
     cut = organism.run_with_hooks(fwd_hooks=[("blocks.*.attn.hook_pattern", edit)], **call)
     assert torch.equal(cut.latents, plain.latents)
-    late = knocking([Cut("object", tokens_of([(2, 2)], 0, SHAPE), "late", "all")], SHAPE, 3, 8)
+    late = knocking([Cut("object", tokens_of([(2, 2)], 0, SHAPE), "late", "all")], SHAPE, 3, 8, [ALONE] * 8)
     cut = organism.run_with_hooks(fwd_hooks=[("blocks.*.attn.hook_pattern", late)], **call)
     assert torch.equal(cut.x_t[2], plain.x_t[2]) and not torch.equal(cut.latents, plain.latents)
     pattern = torch.rand(1, 4, 4)
     assert torch.equal(knock_out(pattern, torch.zeros(4, 4, dtype=torch.bool)), pattern)
+
+
+@pytest.mark.parametrize("family", ["wan2.1", "cogvideox", "hunyuan", "motif-i2v", "framepack", "mochi", "easyanimate"])
+@pytest.mark.parametrize("last", [False, True])
+def test_the_video_keys_of_an_attention_are_those_whose_scores_it_has(family, last):
+    """Text lies before the video in some, after it in others, and history before: ratios of a pattern's columns are those that
+    the queries have with the video's own keys."""
+    model, held = HookedVideoPipeline(tiny.build(family), family), {}
+    layer = model.layers - 1 if last else 0
+
+    def keep(act, hook):
+        held.setdefault(hook.name.rsplit("_", 1)[1], act[:1].clone())
+
+    hooks = [(f"blocks.{layer}.attn.hook_{part} @ step=0, branch=cond", keep) for part in ("q", "k", "pattern")]
+    run = model.run_with_hooks(fwd_hooks=hooks, **tiny.call(family), seed=0)
+    q, k = (held[part][0].flatten(0, 2).movedim(-2, 0) for part in ("q", "k"))
+    pattern = held["pattern"][0].flatten(1, 3)
+    where = video_keys(model, layer, run.latents)(pattern.shape[-1], pattern.shape[-2])
+    scores = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
+    found = pattern[..., where].log()
+    torch.testing.assert_close(found - found[..., :1], scores - scores[..., :1], atol=1e-4, rtol=1e-4)
 
 
 def test_what_became_of_each_object_is_read_alone():
@@ -489,6 +523,34 @@ def test_a_run_on_the_organism(organism, tmp_path):
     problem = next(problem for (problem, cut), _ in pieces(config) if cut is not None)
     assert [row["name"] for row in shown["rows"]] == ["untouched", *(f"cut from: {tokens}" for tokens in SETS)]
     assert [row["told"]["reads"] for row in shown["rows"]] == read_in(tmp_path / "run", problem)
+
+
+@pytest.mark.parametrize("family", ["cogvideox", "motif-i2v", "mochi", "framepack", "skyreels-v2-i2v"])
+def test_every_kind_of_attention_is_cut(family, tmp_path):
+    """Joint with text, one row at a time, one picture a call."""
+    call = tiny.call(family)
+    sizes = {name: call[name] for name in ("height", "width", "num_frames", "max_sequence_length") if name in call}
+    model = HookedVideoPipeline(tiny.build(family), "tiny", sizes)
+    line = {"prompt": call["prompt"]}
+    if "image" in call:
+        call["image"].save(tmp_path / "first.png")
+        line["image"] = "first.png"
+    (tmp_path / "own.jsonl").write_text(json.dumps(line))
+    asked = {"prompts": str(tmp_path / "own.jsonl"), "num_inference_steps": 2, "guidance_scale": 1.0, "cell": (0, 1)}
+    made = [
+        run_and_report(load("memory"), MemoryConfig(**asked, batch=batch), tmp_path / str(batch), model=model, workers=1)[0].rows
+        for batch in (1, 14)
+    ]
+    one, many = (rows[rows.kind == "knockout"].change.to_numpy(float) for rows in made)
+    assert len(one) == 1 + len(CUTS) * 2 + 2 and one[0] == 0 and (one[[1, 2, -2, -1]] > 0).all()  # those everywhere
+    np.testing.assert_allclose(many, one, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["latte", "sana-video"])
+def test_attention_that_no_object_can_be_cut_from_is_refused(family):
+    model = HookedVideoPipeline(tiny.build(family), family)
+    with pytest.raises(InterpError, match="give --knocked 0"):
+        whole_attention(model)
 
 
 def test_own_prompts_on_a_tiny_wan(tmp_path):
