@@ -6,12 +6,14 @@ every head; maps are of one query and of the prompt's words.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from cos_interp.analyses.attention import AttentionConfig, AttentionFacts
-from cos_interp.analyses.attention.words import Word, chosen_words, encoded_text, prompt_words, word_cells
+from cos_interp.analyses.attention.words import Word, chosen_words, encoded_text, prompt_words, tokenizing, word_cells
 from cos_interp.analyses.driver.experiment import Unit, each_unit
 from cos_interp.analyses.driver.facts import PIXELS
 from cos_interp.analyses.driver.store import Row
@@ -28,8 +30,9 @@ from cos_interp.interp.run.clock import Hook
 class Reader:
     """Rows and maps of one run."""
 
-    def __init__(self, config: AttentionConfig, problem: Problem, words: list[Word]):
-        self.config, self.problem, self.words = config, problem, words
+    def __init__(self, config: AttentionConfig, problem: Problem, words: Callable[[int], list[Word]]):
+        self.config, self.problem, self._prompt = config, problem, words
+        self.words: list[Word] = []  # known from the first text attention on
         self.rows: list[Row] = []
         self.self_maps: dict[tuple[int, int], Tensor] = {}  # (step, layer) -> [head, frame, row, col]
         self.word_maps: dict[tuple[int, int], Tensor] = {}  # (step, layer) -> [word, frame, row, col]
@@ -64,6 +67,7 @@ class Reader:
         """Text attention: q ``[head, frame, row, col, d]``, k ``[head, text token, d]``."""
         frames, rows, cols = q.shape[1:4]
         grid: Grid = (frames, rows, cols)
+        self.words = self.words or self._prompt(k.shape[1])
         pattern = maths.softmax_scores(q.flatten(1, 3), k)
         self._add(hook, "text", text_statistics(pattern, self.words))
         if self.words:
@@ -140,7 +144,7 @@ def text_statistics(pattern: Tensor, words: list[Word]) -> dict[str, Tensor]:
     spoken[[t for w in words for t in w.tokens]] = True
     return {
         "entropy": maths.entropy_bits(pattern).mean(-1),
-        "words": maths.mass(pattern, spoken).mean(-1),
+        "words": maths.mass(pattern, spoken).mean(-1) if words else torch.full((len(pattern),), float("nan")),
         "sink": maths.sink_share(pattern),
     }
 
@@ -165,12 +169,14 @@ def chosen_query(config: AttentionConfig, problem: Problem, grid: Grid) -> tuple
 def measure(model: HookedVideoPipeline, config: AttentionConfig, problem: Problem) -> Unit:
     layers, steps = checked_layers(model, config.layers), chosen_steps(config, 5)
     call = arguments(model, config, problem)
-    text = encoded_text(model.pipe, call["prompt"])
-    words = chosen_words(prompt_words(model.pipe.tokenizer, text, text_length(model, call)), config.words)
-    reader = Reader(config, problem, words)
-    hooks = query_key_hooks(model, "attn", layers, steps, reader.within)
-    hooks += query_key_hooks(model, "cross_attn", layers, steps, reader.across)
-    run = model.run_with_hooks(fwd_hooks=hooks, **call)
+    tokenizer, text = getattr(model.pipe, "tokenizer", None), encoded_text(model.pipe, call["prompt"])
+    with tokenizing(tokenizer) as seen:
+        named = lambda length: prompt_words(tokenizer, seen, text, length, model.adapter.picture_first)
+        reader = Reader(config, problem, lambda length: chosen_words(named(length), config.words))
+        hooks = query_key_hooks(model, "attn", layers, steps, reader.within)
+        hooks += query_key_hooks(model, "text", layers, steps, reader.across)
+        run = model.run_with_hooks(fwd_hooks=hooks, **call)
+    words = chosen_words(reader.words, config.words)
     tensors = {"self": stacked(reader.self_maps, steps, layers)}
     axes: dict[str, tuple[str, ...]] = {"self": ("step", "layer", "head", "frame", "row", "col")}
     if words:
@@ -187,14 +193,18 @@ def measure(model: HookedVideoPipeline, config: AttentionConfig, problem: Proble
     return Unit([{**problem.facts, **row} for row in reader.rows], tensors, facts)
 
 
-def text_length(model: HookedVideoPipeline, call: dict) -> int:
-    """Text tokens that the pipeline keeps of a prompt."""
-    return int({**model.defaults, **call}.get("max_sequence_length", 512))
-
-
 def stacked(maps: dict[tuple[int, int], Tensor], steps: tuple[int, ...], layers: list[int]) -> Tensor:
-    """``[step, layer, ...]``."""
-    return torch.stack([torch.stack([maps[step, layer].float() for layer in layers]) for step in steps])
+    """``[step, layer, ...]``; NaN where a layer lacks what others have, as attention to the text."""
+    largest = max(maps.values(), key=lambda one: one.numel())
+    return torch.stack([torch.stack([_padded(maps.get((step, layer)), largest) for layer in layers]) for step in steps])
+
+
+def _padded(one: Tensor | None, like: Tensor) -> Tensor:
+    """A map in the shape of the largest one, which may have more looks ``[head, look, ...]``."""
+    out = torch.full(like.shape, float("nan"))
+    if one is not None:
+        out[tuple(slice(0, n) for n in one.shape)] = one.float()
+    return out
 
 
 pieces = each_problem

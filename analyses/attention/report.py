@@ -9,6 +9,7 @@ import pandas as pd
 from torch import Tensor
 
 from cos_interp.analyses.attention import AttentionFacts
+from cos_interp.analyses.attention.words import UNKNOWN
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean
@@ -35,6 +36,10 @@ OVER = (
     "The final video of one item of each task. Laid over it: how much one token looks at every other, or every token at a word "
     "of the prompt, in one step, layer and head. Each map is scaled to its own largest value, which is told."
 )
+TO_TEXT = (
+    "From tokens to the text, by layer and head; of joint attention that part of it which goes to the text. Layers that do not "
+    "read the text are left out."
+)
 TEXT = {
     "entropy": "entropy, bits",
     "words": "share to the words (rest: end mark, padding)",
@@ -47,7 +52,11 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     facts = result.first(AttentionFacts)
     within, across, words, named = (rows[rows.kind == kind] for kind in ("self", "text", "word", "named"))
     found = [local(result, within), *([spoken(result, named)] if len(named) else [])]
-    notes = [] if len(words) else ["No verifier: where the words' objects stand is not known, so words are shown, not scored."]
+    notes = []
+    if facts.words and words.empty:
+        notes.append("No verifier: where the words' objects stand is not known, so words are shown, not scored.")
+    if not facts.words:
+        notes.append(f"No maps of words: {UNKNOWN}.")
     sections = [
         pages.Section(
             "Heads", head_maps(within, STATISTICS), "Self-attention, mean over queries, steps and items, by layer and head."
@@ -55,7 +64,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         pages.Section(
             "Along the steps", along_steps(within, facts.sigmas), "Self-attention, mean over queries, heads and items."
         ),
-        pages.Section("Text attention", head_maps(across, TEXT), "From tokens to the prompt, by layer and head."),
+        *([pages.Section("Text attention", head_maps(across, TEXT), TO_TEXT)] if len(across) else []),
         *([word_section(words, named)] if len(words) else []),
         *over_videos(store, first_of_each_task(result)),
         *[section for unit, about in first_of_each_task(result).items() for section in map_sections(store, unit, about)],
@@ -107,6 +116,8 @@ def head_maps(rows: pd.DataFrame, names: dict[str, str]) -> str:
     """Layer x head, one scale a statistic."""
     figures = []
     for value, title in names.items():
+        if rows[value].isna().all():
+            continue
         table = (
             rows.groupby(["layer", "head", "problem"])[value]
             .mean()
@@ -179,7 +190,7 @@ def over_video(store: RunStore, unit: str, facts: AttentionFacts) -> pages.Reel 
         "step": [str(step) for step in facts.steps], "layer": [str(layer) for layer in facts.layers],
         "head": [str(head) for head in range(heads)],
     }  # fmt: skip
-    laid = np.moveaxis(maps, 3, 0)  # what is looked at first
+    laid = np.moveaxis(np.nan_to_num(maps), 3, 0)  # what is looked at first; 0 where a layer reads no text
     over = pages.Overlay(laid, axes, pixel_to_latent(len(video), frames).tolist())
     return pages.Reel(unit, f"“{facts.prompt}”", video[None], [pages.Shown("final video")], over=over)
 
@@ -191,7 +202,8 @@ def map_sections(store: RunStore, unit: str, facts: AttentionFacts) -> list[page
     made = grid_maps(self_lines(tensors["self"], facts), "attention of the crossed token, by latent frame", facts.query)
     sections = [pages.Section(f"Maps: {unit}", made, said)]
     if "words" in tensors:
-        step, layer = len(facts.steps) // 2, len(facts.layers) // 2
+        step, reading = len(facts.steps) // 2, np.flatnonzero(tensors["words"].isfinite().flatten(2).all(2).all(0))
+        layer = int(reading[len(reading) // 2])
         lines = [(word, tensors["words"][step, layer, i].numpy()) for i, word in enumerate(facts.words)]
         made = grid_maps(lines, f"attention to each word, layer {facts.layers[layer]}, step {facts.steps[step]}")
         sections.append(pages.Section(f"Maps of words: {unit}", made, said))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cos_interp.analyses.kit.attention_maths import Grid
+from cos_interp.interp.errors import InterpError
 from cos_interp.interp.hooking import FwdHook
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.run.clock import Hook
@@ -18,10 +19,24 @@ MOST_QUERIES = 512  # of larger grids every n-th token is read as a query
 Use = Callable[[Hook, Tensor, Tensor], None]
 
 
+def text_attention(model: HookedVideoPipeline, layer: int) -> tuple[str, str] | None:
+    """The names of the queries of the video and of the keys of the text in a layer: of its attention to the text or, where
+    both are on one axis, of their joint attention. None where a layer has neither, or its second stream is no text any more."""
+    names, block = set(model.hook_names), f"blocks.{layer}"
+    if f"{block}.cross_attn.hook_k" in names:
+        return f"{block}.cross_attn.hook_q", f"{block}.cross_attn.hook_k"
+    engine = next(iter(model.engines.values()))
+    decodes = any(layer >= start for start in engine.adapter.breaks(engine.module))
+    if f"{block}.attn.hook_k_text" in names and not decodes:
+        return f"{block}.attn.hook_q", f"{block}.attn.hook_k_text"
+    return None
+
+
 def query_key_hooks(
     model: HookedVideoPipeline, site: str, layers: Sequence[int], steps: Sequence[int], use: Use
 ) -> list[FwdHook]:
-    """Read-only hooks that call ``use`` once a (layer, step) with the q and k of ``site`` (``attn`` or ``cross_attn``).
+    """Read-only hooks that call ``use`` once a (layer, step) with the q and k of ``attn``, or of the attention to the ``text``
+    (:func:`text_attention`; layers without one are passed over).
 
     Conditional branch, first video of the batch. Reading leaves the run bit-identical.
     """
@@ -33,11 +48,18 @@ def query_key_hooks(
 
     def give(act: Tensor, hook: Hook) -> None:
         keys = act[0].movedim(-2, 0)
+        if site == "text" and keys.ndim == 4:  # the same text for every frame, with which the batch was folded
+            keys = keys[:, 0]
         use(hook, held.pop((hook.layer, hook.step)), keys.flatten(1, -2))
 
     hooks: list[FwdHook] = []
     for layer in checked_layers(model, layers):
-        hooks += [(f"blocks.{layer}.{site}.hook_q @ {when}", keep), (f"blocks.{layer}.{site}.hook_k @ {when}", give)]
+        own = (f"blocks.{layer}.attn.hook_q", f"blocks.{layer}.attn.hook_k")
+        if site == "attn" and own[0] not in model.hook_names:
+            raise InterpError(f"{model.name}: block {layer} has no queries and keys to read: its attention is linear")
+        names = own if site == "attn" else text_attention(model, layer)
+        if names is not None:
+            hooks += [(f"{names[0]} @ {when}", keep), (f"{names[1]} @ {when}", give)]
     return hooks
 
 

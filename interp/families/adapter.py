@@ -41,6 +41,7 @@ class Adapter:
       ``transformer.cache_context("cond")``.
     - ``interleaved``: two stacks whose blocks take turns.
     - ``per_sample_attention``: the attention runs once for every row of the batch.
+    - ``picture_first``: in the text's stream the tokens of a picture come before those of the prompt, where there are any.
     - ``unbatched``: arguments of the transformer whose first axis is not the batch.
     - ``recalls``: methods of the pipeline, besides ``encode_prompt``, that draw noise or encode conditions outside
       ``prepare_latents``; a replay takes their results from the recording.
@@ -62,6 +63,7 @@ class Adapter:
     in_turn: tuple[str, str] = ("cond", "uncond")
     interleaved: bool = False
     per_sample_attention: bool = False
+    picture_first: bool = False
     unbatched: tuple[str, ...] = ()
     recalls: tuple[str, ...] = ()
     listing: tuple[str, ...] = ()

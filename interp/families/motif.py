@@ -34,6 +34,7 @@ class MotifVideo(Adapter):
     stacks = (Stack("transformer_blocks", DUAL), Stack("single_transformer_blocks", SINGLE))
     ends = (Site("hook_time_emb", "vector", "time_text_embed", "output"), Site("hook_embed", "tokens", "x_embedder", "output"))
     recalls = (FIRST_FRAME,)
+    picture_first = True
     notes = "in decoder blocks the second stream (_text) is the encoder's video"
 
     def breaks(self, transformer: Transformer) -> set[int]:

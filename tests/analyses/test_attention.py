@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
@@ -10,10 +11,10 @@ import pytest
 import torch
 from support import build_tiny
 
-from cos_interp.analyses.attention import AttentionConfig
+from cos_interp.analyses.attention import AttentionConfig, AttentionFacts
 from cos_interp.analyses.attention.measure import self_statistics, word_ratios
 from cos_interp.analyses.attention.report import by_head, chosen_head, local, spoken
-from cos_interp.analyses.attention.words import chosen_words, encoded_text, group_tokens, prompt_words, word_cells
+from cos_interp.analyses.attention.words import chosen_words, encoded_text, group_tokens, prompt_words, tokenizing, word_cells
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import run_and_report
 from cos_interp.analyses.driver.registry import load
@@ -22,7 +23,7 @@ from cos_interp.analyses.driver.twins import twin_of
 from cos_interp.analyses.kit import attention_maths as maths
 from cos_interp.analyses.kit.attention_reader import query_key_hooks, some_queries
 from cos_interp.analyses.kit.halves import choosing_half
-from cos_interp.interp import HookedVideoPipeline
+from cos_interp.interp import HookedVideoPipeline, tiny
 from cos_interp.interp.errors import InterpError
 from cos_interp.tasks import get_task
 
@@ -73,10 +74,10 @@ def test_reader_gives_the_patterns_of_the_instrument_and_changes_nothing(organis
     def use(site):
         return lambda hook, q, k: seen.update({(site, hook.step): maths.softmax_scores(q.flatten(1, 3), k)})
 
-    hooks = [h for site in ("attn", "cross_attn") for h in query_key_hooks(organism, site, [2], [1], use(site))]
+    hooks = [h for site in ("attn", "text") for h in query_key_hooks(organism, site, [2], [1], use(site))]
     run = organism.run_with_hooks(fwd_hooks=hooks, **call)
-    assert torch.equal(run.latents, plain.latents) and set(seen) == {("attn", 1), ("cross_attn", 1)}
-    for name, site in zip(names, ("attn", "cross_attn"), strict=True):
+    assert torch.equal(run.latents, plain.latents) and set(seen) == {("attn", 1), ("text", 1)}
+    for name, site in zip(names, ("attn", "text"), strict=True):
         torch.testing.assert_close(seen[site, 1], cache[name, 1][0].flatten(1, 3), atol=1e-6, rtol=1e-5)
     with pytest.raises(InterpError, match="layers 0 to 7"):
         query_key_hooks(organism, "attn", [8], [0], use("attn"))
@@ -88,7 +89,15 @@ def test_large_grids_are_sampled():
 
 
 def test_words(organism):
-    words = prompt_words(organism.pipe.tokenizer, "go to the red goal", 16)
+    with tokenizing(organism.pipe.tokenizer) as seen:
+        organism.pipe.encode_prompt("Go to the red goal", do_classifier_free_guidance=False, max_sequence_length=16)
+    organism.pipe.tokenizer("go to a cat")
+    assert {text for text, _ in seen} == {"Go to the red goal"}
+    words = prompt_words(organism.pipe.tokenizer, seen, "go to the red goal", 16)
+    assert not prompt_words(organism.pipe.tokenizer, seen, "go to the red goal", 15)  # one token is gone, and which is not known
+    assert not prompt_words(organism.pipe.tokenizer, seen, "go to the red box", 16)
+    moved = prompt_words(organism.pipe.tokenizer, seen, "go to the red goal", 20, picture_first=True)  # four tokens of a picture
+    assert [w.tokens for w in moved] == [tuple(n + 4 for n in w.tokens) for w in words]
     assert [w.text for w in words] == ["go", "to", "the", "red", "goal"] and words[3].tokens == (3,)
     assert [w.text for w in chosen_words(words, ("red", "box"))] == ["red"]
     with pytest.raises(InterpError, match="the prompt has the words go, to"):
@@ -260,6 +269,45 @@ def test_own_prompts_on_a_tiny_wan(family, tmp_path):
     result, report = run_and_report(load("attention"), config, tmp_path / "run", model=pipe, workers=1)
     assert RunStore(tmp_path / "run").verify() == []
     assert set(result.rows.kind) == {"self", "text"} and "No verifier" in report.html
+
+
+@pytest.mark.parametrize(
+    ("family", "reads", "words"),
+    [("cogvideox", [0, 1, 2], True), ("motif", [0, 1, 2, 3], True), ("motif-i2v", [0, 1, 2, 3], True), ("latte", [0, 2], True),
+     ("kandinsky5", [0, 1, 2], False), ("hunyuan", [0, 1, 2, 3], True), ("template", [0, 1, 2, 3], False), ("mochi", [], False)],
+)  # fmt: skip
+def test_texts_are_read_where_a_family_reads_them_and_words_named_where_they_are_known(family, reads, words, tmp_path):
+    """Joint attention (whose decoder blocks read no text), attention to it in some blocks, none, or to a template around it."""
+    name = "hunyuan" if family == "template" else family
+    call = tiny.call(name)
+    model = HookedVideoPipeline(tiny.build(name), name, {k: v for k, v in call.items() if k not in ("prompt", "seed")})
+    if family == "template":
+        model.defaults["prompt_template"] = {"template": "a blue {} below", "crop_start": 0}
+    if hasattr(model.pipe, "tokenizer_2"):  # of another encoder, which gets the prompt as it is
+        model.pipe.tokenizer_2 = copy.deepcopy(model.pipe.tokenizer)
+    line = {"prompt": call.get("prompt", "go to the red goal")}
+    if "image" in call:
+        model.defaults.pop("image").save(tmp_path / "first.png")
+        line["image"] = "first.png"
+    (tmp_path / "own.jsonl").write_text(json.dumps(line))
+    config = AttentionConfig(prompts=str(tmp_path / "own.jsonl"), num_inference_steps=2, steps=(0, 1), guidance_scale=1.0)
+    result, report = run_and_report(load("attention"), config, tmp_path / "run", model=model, workers=1)
+    text = result.rows[result.rows.kind == "text"]
+    assert sorted(set(text.layer)) == reads
+    facts = result.first(AttentionFacts)
+    assert bool(facts.words) == words == ("Maps of words" in report.html) and ("No maps of words" in report.html) == (not words)
+    if words:
+        maps = RunStore(tmp_path / "run").tensors(next(iter(result.units)))["words"]
+        assert maps.isfinite().flatten(2).all(2).all(0).nonzero()[:, 0].tolist() == reads
+        assert (maps[:, reads].sum(2) <= 1 + 1e-5).all() and text.words.between(0, 1).all()
+    elif reads:
+        assert text.words.isna().all()
+
+
+def test_linear_attention_has_nothing_to_read(tmp_path):
+    model = HookedVideoPipeline(tiny.build("sana-video"), "sana")
+    with pytest.raises(InterpError, match="its attention is linear"):
+        query_key_hooks(model, "attn", [0], [0], print)
 
 
 @pytest.mark.slow
