@@ -219,7 +219,7 @@ def test_settings_that_have_no_part(settings, message):
 
 @pytest.mark.parametrize("layout", ["sensenova", "vbvr-checkpoints"])
 def test_what_is_exported_is_read_with_the_same_verdicts(layout, organism, tmp_path):
-    small = {"tasks": ("place",), "items": 2, "sweep_items": 0, "num_inference_steps": 3}
+    small = {"tasks": ("place",), "items": 2, "sweep_items": 0, "fewer_items": 0, "num_inference_steps": 3}
     run = analyses.run("chain-of-steps", model=organism, out=tmp_path / "run", workers=1, **small)
     written = export(run, tmp_path / "out", layout, organism)
     assert len(written) == 2 * 4 and len((tmp_path / "out/labels.csv").read_text().splitlines()) == 9
