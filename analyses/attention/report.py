@@ -42,7 +42,7 @@ TO_TEXT = (
 )
 TEXT = {
     "entropy": "entropy, bits",
-    "words": "share to the words (rest: end mark, padding)",
+    "words": "share to the words (rest: end mark, padding, a picture)",
     "sink": "share of the most read token",
 }
 
