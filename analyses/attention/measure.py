@@ -32,7 +32,7 @@ class Reader:
 
     def __init__(self, config: AttentionConfig, problem: Problem, words: Callable[[int], list[Word]]):
         self.config, self.problem, self._prompt = config, problem, words
-        self.words: list[Word] = []  # known from the first text attention on
+        self.words: list[Word] | None = None  # known from the first text attention on
         self.rows: list[Row] = []
         self.self_maps: dict[tuple[int, int], Tensor] = {}  # (step, layer) -> [head, frame, row, col]
         self.word_maps: dict[tuple[int, int], Tensor] = {}  # (step, layer) -> [word, frame, row, col]
@@ -67,13 +67,14 @@ class Reader:
         """Text attention: q ``[head, frame, row, col, d]``, k ``[head, text token, d]``."""
         frames, rows, cols = q.shape[1:4]
         grid: Grid = (frames, rows, cols)
-        self.words = self.words or self._prompt(k.shape[1])
+        if self.words is None:
+            self.words = self._prompt(k.shape[1])
         pattern = maths.softmax_scores(q.flatten(1, 3), k)
         self._add(hook, "text", text_statistics(pattern, self.words))
         if self.words:
             each = torch.stack([pattern[..., list(w.tokens)].sum(-1) for w in self.words], 1)  # [head, word, token]
             self.word_maps[hook.step, hook.block] = self.shown_heads(each).mean(0).unflatten(-1, grid).cpu()
-            self._words(hook, each.cpu(), grid)
+            self._words(hook, self.words, each.cpu(), grid)
             self._look(hook, each, grid)
 
     def _look(self, hook: Hook, each: Tensor, grid: Grid) -> None:
@@ -87,20 +88,20 @@ class Reader:
         for head in range(len(next(iter(found.values())))):
             self.rows.append({**where, "head": head, **{name: float(value[head]) for name, value in found.items()}})
 
-    def _words(self, hook: Hook, each: Tensor, grid: Grid) -> None:
+    def _words(self, hook: Hook, words: list[Word], each: Tensor, grid: Grid) -> None:
         """Rows of words at the objects of the first frame, ``each [head, word, token]``: of the heads' mean one a word and
         place, for the figures, and one a head over all of them, for the verdict."""
         if self.problem.item is None:
             return
         first = self.problem.item.cells[0]
-        places = {w.text: tokens_of(word_cells(w.text, first), 0, grid) for w in self.words}
+        places = {w.text: tokens_of(word_cells(w.text, first), 0, grid) for w in words}
         named = {text: place for text, place in places.items() if place.any()}
         if not named:
             return
         where = {"layer": hook.layer, "step": hook.step, "sigma": hook.sigma}
         about = [
             {"word": word.text, "place": text, "own": word.text == text, "other": word.text not in named}
-            for word in self.words for text in named
+            for word in words for text in named
         ]  # fmt: skip
         ratios = word_ratios(each, list(named.values()), maths.frame_of(grid) == 0)
         mean = word_ratios(each.mean(0, keepdim=True), list(named.values()), maths.frame_of(grid) == 0)[0]
@@ -176,7 +177,7 @@ def measure(model: HookedVideoPipeline, config: AttentionConfig, problem: Proble
         hooks = query_key_hooks(model, "attn", layers, steps, reader.within)
         hooks += query_key_hooks(model, "text", layers, steps, reader.across)
         run = model.run_with_hooks(fwd_hooks=hooks, **call)
-    words = chosen_words(reader.words, config.words)
+    words = chosen_words([], config.words) if reader.words is None else reader.words  # nothing reads a text
     tensors = {"self": stacked(reader.self_maps, steps, layers)}
     axes: dict[str, tuple[str, ...]] = {"self": ("step", "layer", "head", "frame", "row", "col")}
     if words:

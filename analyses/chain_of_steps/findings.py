@@ -166,7 +166,7 @@ def _frames(result: AnalysisResult, rows: pd.DataFrame) -> Finding:
 
 def _fewer(result: AnalysisResult) -> list[Finding]:
     """Of the items whose first frames are right in the whole video; none where no video of fewer frames was made."""
-    rows = result.rows[result.rows.kind == "fewer"] if "fewer" in result.rows else result.rows.iloc[:0]
+    rows = result.rows[result.rows.kind == "fewer"]
     if rows.empty:
         return []
     asked = rows[rows.whole.astype(bool)].set_index("problem")

@@ -16,8 +16,8 @@ from cos_interp.analyses.driver.facts import PIXELS, RunFacts
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit import belief
 from cos_interp.analyses.kit.candidates import Candidates, candidates
-from cos_interp.analyses.kit.problems import Problem, arguments, fits, generate, judge, problems, verdict_columns
-from cos_interp.analyses.kit.readings import begins_right, clean_videos, read_steps
+from cos_interp.analyses.kit.problems import Problem, arguments, fits, generate, item_of, judge, problems, verdict_columns
+from cos_interp.analyses.kit.readings import clean_videos, read_steps, right_from_first
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.trajectory import Run
 from cos_interp.tasks import grid
@@ -88,7 +88,8 @@ def _fewer(model: HookedVideoPipeline, config: ChainOfStepsConfig, problem: Prob
     """Are the first frames right in the whole video, in that of another noise, and in a video of so many frames from that one?"""
     other = arguments(model, config, problem, problem.noise(1))
     calls = {"whole": arguments(model, config, problem), "other": other, "fewer": other | {"num_frames": FEWER}}
-    right = {name: begins_right(problem, model.run(**call).decode()[0][:FEWER]) for name, call in calls.items()}
+    clips = {name: model.run(**call).decode()[0][:FEWER] for name, call in calls.items()}
+    right = {name: right_from_first(item_of(problem), clip) == FEWER for name, clip in clips.items()}
     return Unit([{**problem.facts, "kind": "fewer", "frames": FEWER, **right}])
 
 

@@ -147,11 +147,11 @@ def _each(
 
 def _held(store: RunStore, name: str) -> bool:
     """Whether an experiment is done and its run still there, which a user may have removed to have it made again."""
-    if store.unit(name) is None:
+    held = store.unit(name)
+    if held is None:
         return False
-    unit = store.finished(name)[1]
-    assert isinstance(unit, ExperimentFacts)
-    return bool(unit.error) or RunStore(store.folder / name).facts() is not None
+    assert isinstance(held[1], ExperimentFacts)
+    return bool(held[1].error) or RunStore(store.folder / name).facts() is not None
 
 
 def _one(

@@ -37,12 +37,10 @@ class Number:
             return f"{round(self.value * self.n)} of {self.n}; {bound}"
         if self.kind == "constant":
             return f"{self.value:z.2f} in all {self.n}{self._open_sides()}"
-        digits = self.digits()
-        interval = f" [{self.low:z.{digits}f}, {self.high:z.{digits}f}]"
-        if side := self.one_side():
-            interval = f"; {side}"
-        elif not (math.isfinite(self.low) and math.isfinite(self.high)):
-            interval = ""
+        digits, side = self.digits(), self.one_side()
+        interval = f"; {side}" if side else ""
+        if math.isfinite(self.low) and math.isfinite(self.high):
+            interval = f" [{self.low:z.{digits}f}, {self.high:z.{digits}f}]"
         return f"{self.value:z.{digits}f}{interval} (n = {self.n})"
 
     def one_side(self) -> str:

@@ -22,14 +22,21 @@ Use = Callable[[Hook, Tensor, Tensor], None]
 def text_attention(model: HookedVideoPipeline, layer: int) -> tuple[str, str] | None:
     """The names of the queries of the video and of the keys of the text in a layer: of its attention to the text or, where
     both are on one axis, of their joint attention. None where a layer has neither, or its second stream is no text any more."""
-    names, block = set(model.hook_names), f"blocks.{layer}"
-    if f"{block}.cross_attn.hook_k" in names:
+    engine, block = next(iter(model.engines.values())), f"blocks.{layer}"
+    if f"{block}.cross_attn.hook_k" in engine.points:
         return f"{block}.cross_attn.hook_q", f"{block}.cross_attn.hook_k"
-    engine = next(iter(model.engines.values()))
     decodes = any(layer >= start for start in engine.adapter.breaks(engine.module))
-    if f"{block}.attn.hook_k_text" in names and not decodes:
+    if f"{block}.attn.hook_k_text" in engine.points and not decodes:
         return f"{block}.attn.hook_q", f"{block}.attn.hook_k_text"
     return None
+
+
+def own_attention(model: HookedVideoPipeline, layer: int) -> tuple[str, str]:
+    """The names of the queries and keys of the video in a layer. InterpError where its attention has none."""
+    names = (f"blocks.{layer}.attn.hook_q", f"blocks.{layer}.attn.hook_k")
+    if names[0] not in next(iter(model.engines.values())).points:
+        raise InterpError(f"{model.name}: block {layer} has no queries and keys to read: its attention is linear")
+    return names
 
 
 def query_key_hooks(
@@ -54,10 +61,7 @@ def query_key_hooks(
 
     hooks: list[FwdHook] = []
     for layer in checked_layers(model, layers):
-        own = (f"blocks.{layer}.attn.hook_q", f"blocks.{layer}.attn.hook_k")
-        if site == "attn" and own[0] not in model.hook_names:
-            raise InterpError(f"{model.name}: block {layer} has no queries and keys to read: its attention is linear")
-        names = own if site == "attn" else text_attention(model, layer)
+        names = own_attention(model, layer) if site == "attn" else text_attention(model, layer)
         if names is not None:
             hooks += [(f"{names[0]} @ {when}", keep), (f"{names[1]} @ {when}", give)]
     return hooks

@@ -12,7 +12,7 @@ from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.problems import Problem, item_of, judge, reading_columns, verdict_columns
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.trajectory import Run
-from cos_interp.tasks import get_task, reader
+from cos_interp.tasks import Item, get_task, reader
 
 
 def commit_step(answers: Sequence[str | None]) -> int | None:
@@ -59,11 +59,20 @@ def read_steps(problem: Problem, clips: np.ndarray, run: Run) -> list[Row]:
     return rows
 
 
-def begins_right(problem: Problem, clip: np.ndarray) -> bool:
-    """Does a video, from its first frame on, read as the true video of one of the right answers, as far as it goes?"""
+def begun(read: np.ndarray, cells: np.ndarray) -> int:
+    """How many frames, from the first on, of a video read as classes ``[frame, row, col]`` are those of another.
+
+    >>> begun(np.array([[[1]], [[2]], [[3]]]), np.array([[[1]], [[2]], [[4]]]))
+    2
+    """
+    same = (read == cells).all((1, 2))
+    return int(same.argmin()) if not same.all() else len(same)
+
+
+def right_from_first(item: Item, clip: np.ndarray) -> int:
+    """How many frames of a video, from the first on, read as the true video of one of the right answers, as far as it goes."""
     read = reader.read(clip, len(clip))
-    videos = get_task(problem.task).right_videos(item_of(problem))
-    return any(bool((read == video[: len(clip)]).all()) for video in videos)
+    return max(begun(read, cells[: len(clip)]) for cells in get_task(item.task).right_videos(item))
 
 
 def frames_right(problem: Problem, clip: np.ndarray) -> np.ndarray:

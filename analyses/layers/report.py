@@ -130,15 +130,7 @@ def _window(result: AnalysisResult, ablations: pd.DataFrame) -> list[Finding]:
 def _window_finding(result: AnalysisResult, ablations: pd.DataFrame, kind: str, value: str, text: str) -> Finding:
     lost = None
     if value == "loss":  # what is not solved untouched has nothing to lose
-        solved = ablations[ablations.solved_plain == 1]
-        least = rules()["layers.window-loss"].smallest
-        ablations = survived(solved, least)
-        if len(solved) and ablations.empty:
-            lost = "random directions lose the answers, whichever the layer and the steps"
-        elif (costly := costing(ablations, kind, least)).empty:
-            lost = f"no layer loses more than {least:g} of the answers when it is ablated ({kind}), at any steps"
-        else:
-            ablations = costly
+        ablations, lost = telling(ablations[ablations.solved_plain == 1], kind)
     one = ablations[(ablations.unit == "layer") & ablations.kind.isin((kind, "random"))]
     own, random = (window_gain(ablations, k, value) for k in (kind, "random"))
     said = (
@@ -152,6 +144,18 @@ def _window_finding(result: AnalysisResult, ablations: pd.DataFrame, kind: str, 
 
 def _spans(rows: pd.DataFrame) -> str:
     return ", ".join(_span_name(str(span)) for span in rows.span.unique()) or "no steps"
+
+
+def telling(solved: pd.DataFrame, kind: str) -> tuple[pd.DataFrame, str | None]:
+    """The rows of the spans of steps that can tell layers apart by what they lose, and why there are none."""
+    least = rules()["layers.window-loss"].smallest
+    controlled = survived(solved, least)
+    if len(solved) and controlled.empty:
+        return controlled, "random directions lose the answers, whichever the layer and the steps"
+    costly = costing(controlled, kind, least)
+    if len(solved) and costly.empty:
+        return costly, f"no layer loses more than {least:g} of the answers when it is ablated ({kind}), at any steps"
+    return costly, None
 
 
 def survived(ablations: pd.DataFrame, least: float) -> pd.DataFrame:

@@ -18,11 +18,12 @@ from cos_interp.analyses.driver.experiment import Unit, each_unit
 from cos_interp.analyses.driver.facts import PIXELS
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.problems import call_for, fits_tasks
+from cos_interp.analyses.kit.readings import right_from_first
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.analyses.lengths import BEYOND, TRAINED, WITHIN, LengthsConfig, PairFacts
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.trajectory import Run
-from cos_interp.tasks import Item, get_task, reader
+from cos_interp.tasks import Item, get_task
 from cos_interp.tasks.longer import LongPair, long_pair
 
 
@@ -76,21 +77,10 @@ def _run(model: HookedVideoPipeline, config: LengthsConfig, item: Item, seed: in
 
 
 def _row(piece: Piece, video: str, frames: np.ndarray, item: Item, length: int) -> Row:
-    task = get_task(piece.task)
-    verdict = task.verify(item, frames)
+    verdict = get_task(piece.task).verify(item, frames)
     about: Row = {"problem": piece.name, "task": piece.task, "video": video, "length": length, "frames": len(frames)}
-    right = max(begun(reader.read(frames, len(item.cells)), cells) for cells in task.right_videos(item))
+    right = right_from_first(item, frames)
     return {**about, "solved": float(verdict.solved), "status": verdict.status, "error": verdict.error, "right": right}
-
-
-def begun(read: np.ndarray, cells: np.ndarray) -> int:
-    """How many frames, from the first on, of a video read as classes ``[frame, row, col]`` are those of another.
-
-    >>> begun(np.array([[[1]], [[2]], [[3]]]), np.array([[[1]], [[2]], [[4]]]))
-    2
-    """
-    same = (read == cells).all((1, 2))
-    return int(same.argmin()) if not same.all() else len(same)
 
 
 work = each_unit(measure)

@@ -27,6 +27,7 @@ from cos_interp.interp.hooking import EditFn
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.run.clock import Hook
 from cos_interp.interp.trajectory import Run
+from cos_interp.interp.views import stretch
 from cos_interp.tasks import Item
 from cos_interp.tasks.scorer import is_graded
 
@@ -84,26 +85,24 @@ def compared_keys(problem: Problem, own_cell: Tensor, shape: Grid, rng: np.rando
 
 def whole_attention(model: HookedVideoPipeline) -> None:
     """InterpError where tokens do not look at all tokens of the video at once, or their patterns are not to be had."""
-    for engine in model.engines.values():
-        for layer in range(model.layers):
-            point = engine.points.get(f"blocks.{layer}.attn.hook_pattern")
-            if point is None or point.site.fold is not None:
-                how = "has no attention pattern" if point is None else "attends within frames or positions"
-                raise InterpError(f"{model.name}: block {layer} {how}: no object can be cut from later frames, give --knocked 0")
+    points = next(iter(model.engines.values())).points
+    for layer in range(model.layers):
+        point = points.get(f"blocks.{layer}.attn.hook_pattern")
+        if point is None or point.site.fold is not None:
+            how = "has no attention pattern" if point is None else "attends within frames or positions"
+            raise InterpError(f"{model.name}: block {layer} {how}: no object can be cut from later frames, give --knocked 0")
 
 
-def video_keys(model: HookedVideoPipeline, layer: int, latents: Tensor) -> Callable[[int, int], slice]:
-    """Where the tokens of such latents lie among the keys of a self-attention, of so many keys and tokens: text is before or
-    after them, in joint attention, and earlier frames before."""
+def video_keys(model: HookedVideoPipeline, layer: int, latents: Tensor) -> Callable[[int], slice]:
+    """Where the tokens of such latents lie among so many keys of a self-attention: beside the text's, in joint attention."""
     engine = next(iter(model.engines.values()))
-    if engine.points[f"blocks.{layer}.attn.hook_pattern"].site.part == "trail":
-        return lambda keys, tokens: slice(keys - tokens, keys)
     frames, rows, cols = latents.shape[2:]
-    history = model.adapter.history_at(engine.module.config, (frames, rows, cols))
-    return lambda keys, tokens: slice(history, history + tokens)
+    part = engine.points[f"blocks.{layer}.attn.hook_pattern"].site.part or "lead"
+    grid = model.adapter.grid_at(engine.module, (frames, rows, cols))
+    return lambda keys: stretch(part, keys, grid)
 
 
-def knocking(made: Sequence[Cut], shape: Grid, steps: int, layers: int, video: Sequence[Callable[[int, int], slice]]) -> EditFn:
+def knocking(made: Sequence[Cut], shape: Grid, steps: int, layers: int, video: Sequence[Callable[[int], slice]]) -> EditFn:
     """An edit of ``attn.hook_pattern`` ``[row, head, frame, row, col, key]`` that applies cut i to row i of the batch. ``video``:
     :func:`video_keys` of each layer."""
     in_steps, in_layers = thirds(steps), thirds(layers)
@@ -125,7 +124,7 @@ def knocking(made: Sequence[Cut], shape: Grid, steps: int, layers: int, video: S
         keys, tokens = flat.shape[-1], flat.shape[-2]
         cut = torch.zeros(tokens, keys, dtype=torch.bool, device=flat.device)
         for row in active:
-            cut[:, video[hook.block](keys, tokens)] = pairs[row].to(flat.device)
+            cut[:, video[hook.block](keys)] = pairs[row].to(flat.device)
             flat[row] = knock_out(flat[row], cut)
         return flat.view_as(act)
 

@@ -141,6 +141,10 @@ class Adapter:
         """The same of a latent of ``(frames, rows, columns)``, before there is a call."""
         return 0
 
+    def grid_at(self, transformer: Transformer, dims: Dims) -> TokenGrid:
+        """The token grid of such a latent, with what lies before it."""
+        return replace(self.grid(transformer, dims), history=self.history_at(transformer.config, dims))
+
     # --- the pipeline --------------------------------------------------------------------------------------------
 
     def refuses_call(self, pipe: Any, call: Mapping[str, Any]) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -61,9 +61,8 @@ class Shape:
         )
         module = next(iter(model.engines.values())).module
         dims = ((frames - 1) // time + 1, height // space, width // space)
-        grid = replace(model.adapter.grid(module, dims), history=model.adapter.history_at(module.config, dims))
-        return cls(model, (frames, height, width), (_channels(model), *dims), grid, *_read(model, said),
-                   _sound(model, frames, said))  # fmt: skip
+        return cls(model, (frames, height, width), (_channels(model), *dims), model.adapter.grid_at(module, dims),
+                   *_read(model, said), _sound(model, frames, said))  # fmt: skip
 
     @property
     def engine(self) -> ExpertEngine:

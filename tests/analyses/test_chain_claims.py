@@ -21,7 +21,7 @@ from cos_interp.analyses.driver.twins import twin_of
 from cos_interp.analyses.kit import belief
 from cos_interp.analyses.kit.candidates import Candidates
 from cos_interp.analyses.kit.problems import arguments, generate, problems
-from cos_interp.analyses.kit.readings import begins_right, frames_right
+from cos_interp.analyses.kit.readings import frames_right, right_from_first
 from cos_interp.tasks import get_task, grid, reader
 
 STEPS = 20
@@ -370,10 +370,10 @@ def test_the_first_frames_are_read_of_videos_of_the_same_and_another_noise(organ
 def test_a_video_begins_right_that_is_the_beginning_of_a_right_answer():
     problem = next(p for p in problems(ChainOfStepsConfig(tasks=("place",), items=20)) if not p.item.unique)
     whole = [grid.render(video) for video in get_task("place").right_videos(problem.item)]
-    assert len(whole) > 1 and all(begins_right(problem, clip[:count]) for clip in whole for count in (1, 5, 9))
+    assert len(whole) > 1 and all(right_from_first(problem.item, clip[:count]) == count for clip in whole for count in (1, 5, 9))
     mixed = np.concatenate([whole[0][:5], whole[1][5:]])  # every frame is one of a right answer's, the video of none
-    assert frames_right(problem, mixed).all() and not begins_right(problem, mixed)
-    assert not begins_right(problem, np.zeros_like(whole[0][:5]))
+    assert frames_right(problem, mixed).all() and right_from_first(problem.item, mixed) < len(mixed)
+    assert right_from_first(problem.item, np.zeros_like(whole[0][:5])) == 0
 
 
 # --- whole runs ------------------------------------------------------------------------------------------------------

@@ -198,6 +198,7 @@ def test_what_random_directions_break_too_is_no_window():
     assert both["window-distance"].control.low > 0.1  # by itself it would be above the rule
     assert both["window-loss"].verdict != "reproduced" and both["window-distance"].verdict != "reproduced"
     others = ablated(0.0, 0.8)
+    assert "no layer loses more" in judged(others)["window-loss"].why
     others["solved"] = others.solved.where((others.kind == "random") | (others.layer != 0), 0.0)  # the first layer is needed
     assert judged(others)["window-loss"].verdict == "refuted"
 
@@ -251,7 +252,8 @@ def test_deciding_numbers_by_hand():
 def test_too_few_items_unsolved_ones_and_ablations_without_effect_are_not_testable():
     few = judged(energies(3.0, items=11), ablated(0.8, items=11))
     assert {f.verdict for f in few.values()} == {"not testable"}
-    assert judged(ablated(0.8).assign(solved=0.0, solved_plain=0.0))["window-loss"].number.n == 0
+    unsolved = judged(ablated(0.8).assign(solved=0.0, solved_plain=0.0))["window-loss"]
+    assert unsolved.number.n == 0 and unsolved.why == "no item is eligible"
     idle = judged(ablated(0.8).assign(distance=0.0))
     assert {f.why for f in idle.values()} == {"the ablations changed no final latent"}
     assert judged(ablated(0.8).query("kind == 'skip'")) == {}

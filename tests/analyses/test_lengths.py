@@ -12,10 +12,11 @@ from cos_interp.analyses.driver.experiment import run_and_report
 from cos_interp.analyses.driver.findings import Number
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.kit.problems import item_call
+from cos_interp.analyses.kit.readings import begun
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.analyses.lengths import LengthsConfig
 from cos_interp.analyses.lengths.findings import findings
-from cos_interp.analyses.lengths.measure import Piece, begun, measure, pair_of
+from cos_interp.analyses.lengths.measure import Piece, measure, pair_of
 from cos_interp.tasks import get_task
 
 

@@ -158,7 +158,7 @@ def test_cut_sets_are_matched():
     assert column(keys, SHAPE).sum() == 10 and column(keys, SHAPE)[100:].nonzero()[:, 0].tolist() == [0, 24]
 
 
-ALONE = lambda keys, tokens: slice(0, tokens)  # the video's tokens are all keys
+ALONE = lambda keys: slice(0, keys)  # the video's tokens are all keys
 
 
 def test_the_knock_out_touches_its_steps_and_layers_only():
@@ -202,7 +202,7 @@ def test_the_video_keys_of_an_attention_are_those_whose_scores_it_has(family, la
     run = model.run_with_hooks(fwd_hooks=hooks, **tiny.call(family), seed=0)
     q, k = (held[part][0].flatten(0, 2).movedim(-2, 0) for part in ("q", "k"))
     pattern = held["pattern"][0].flatten(1, 3)
-    where = video_keys(model, layer, run.latents)(pattern.shape[-1], pattern.shape[-2])
+    where = video_keys(model, layer, run.latents)(pattern.shape[-1])
     scores = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
     found = pattern[..., where].log()
     torch.testing.assert_close(found - found[..., :1], scores - scores[..., :1], atol=1e-4, rtol=1e-4)
