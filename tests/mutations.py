@@ -359,7 +359,7 @@ MUTANTS = [Mutant(*line) for line in (
     ("analyses/ensemble/report.py", "an ensemble is held against single runs alone",
      "single if single.mean() >= scaled.mean() else scaled", "single", f"{ANALYSES}/test_ensemble.py one_scaled_seed"),
     ("analyses/memory/conclusions.py", "one object that carries both is a double dissociation",
-     "np.minimum(first, second)", "((first + second) / 2)", f"{ANALYSES}/test_memory.py lost_with_its_own"),
+     "np.minimum(first, second)", "((first + second) / 2)", f"{ANALYSES}/test_memory_cuts.py lost_with_its_own"),
     ("analyses/memory/conclusions.py", "what every covered cell says is read as the hidden object",
      "t.hidden - t.bare", "t.hidden", f"{ANALYSES}/test_memory.py every_covered_cell"),
     ("analyses/kit/halves.py", "a place is tested on the items that chose it",
@@ -538,7 +538,7 @@ MUTANTS = [Mutant(*line) for line in (
      f"{ANALYSES}/test_averaging.py mean_is_that"),
     ("tasks/longer.py", "the agent of a short maze has as long a way as that of the long one",
      "first[route[-1 - left]] = FLOOR, AGENT", "first[route[1]] = FLOOR, AGENT", f"{TASKS}/test_longer.py end_of_the_long"),
-    ("analyses/lengths/measure.py", "frames are right that come after a wrong one",
+    ("analyses/kit/readings.py", "frames are right that come after a wrong one",
      "int(same.argmin()) if", "int(same.sum()) if", f"{ANALYSES}/test_lengths.py from_the_first_on"),
 )]
 # fmt: on
