@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -179,12 +179,18 @@ def _commitment(rows: pd.DataFrame, axis: dict[str, Any]) -> pages.Section:
     return pages.Section("Commitment", figure, caption, commit_table(commitments(rows)))
 
 
+def by_task_and_kind(rows: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """What a table says of each task and kind of item, and its rows."""
+    for (task, unique), part in rows.groupby(["task", "unique"], sort=False):
+        yield {"task": task, "right answers": "one" if unique else "several"}, part
+
+
 def slope_table(found: pd.DataFrame) -> pd.DataFrame:
     """Slopes of :func:`forming` by task and kind of item, noises averaged."""
     out = []
-    for (task, unique), part in found.groupby(["task", "unique"], sort=False):
+    for about, part in by_task_and_kind(found):
         slopes = part.groupby("problem").slope.mean()
-        row = {"task": task, "right answers": "one" if unique else "several", "items that form": len(slopes)}
+        row = {**about, "items that form": len(slopes)}
         out.append({**row, "steps of 20 a latent frame": str(Mean(slopes).number())})
     return pd.DataFrame(out, columns=["task", "right answers", "items that form", "steps of 20 a latent frame"])
 
@@ -209,9 +215,9 @@ def _fewer(rows: pd.DataFrame) -> list[pages.Section]:
     if rows.empty:
         return []
     out = []
-    for (task, unique), part in rows.groupby(["task", "unique"], sort=False):
+    for about, part in by_task_and_kind(rows):
         right = part[part.whole.astype(bool)]
-        row = {"task": task, "right answers": "one" if unique else "several", "items": len(part)}
+        row = {**about, "items": len(part)}
         row |= {"first frames right": len(right), "from another noise": int(right.other.sum())}
         out.append(row | {f"{part.frames.iloc[0]} frames alone": int(right.fewer.sum())})
     return [pages.Section("Fewer frames", "", FEWER_CAPTION, pd.DataFrame(out))]
@@ -220,17 +226,17 @@ def _fewer(rows: pd.DataFrame) -> list[pages.Section]:
 def sweep_table(right: pd.DataFrame) -> pd.DataFrame:
     """Solved of how many items by number of steps, task and kind of item."""
     out = []
-    for (task, unique), part in right.groupby(["task", "unique"], sort=False):
-        row = {"task": task, "right answers": "one" if unique else "several", "items": part.problem.nunique()}
+    for about, part in by_task_and_kind(right):
+        row = {**about, "items": part.problem.nunique()}
         out.append(row | {f"{count} steps": int(at.solved.sum()) for count, at in part.groupby("num_steps")})
     return pd.DataFrame(out)
 
 
 def commit_table(found: pd.DataFrame) -> pd.DataFrame:
     rows = []
-    for (task, unique), part in found.groupby(["task", "unique"], sort=False):
+    for about, part in by_task_and_kind(found):
         commit = by_item(part.assign(commit=part.commit.astype(float)), "commit")
-        row = {"task": task, "right answers": "one" if unique else "several", "n": part.problem.nunique()}
+        row = {**about, "n": part.problem.nunique()}
         row |= {"commit step": str(commit), "answer changes": str(by_item(part, "changes"))}
         rows.append({**row, "undecided at the end": int((part.final == "undecided").sum())})
     return pd.DataFrame(rows)
