@@ -14,6 +14,8 @@ from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.rules import rules
 from cos_interp.analyses.swap import WHEN
 
+FULL = 1.0  # no swap counts as more than all that its steps carry: a pair that diverges by itself would decide for all others
+SIDE, MOST = (-2 * FULL, 2 * FULL), (-4 * FULL, 4 * FULL)  # bounds of differences of such effects, and of differences of these
 MIDDLE = 0.5  # relative depth of the paper's layer 20 of 40
 NEAR = 0.1  # a layer within this of the middle stands for it
 PAIR, RANDOM = "pair", "random item"
@@ -33,9 +35,11 @@ def findings(result: AnalysisResult, rows: pd.DataFrame) -> list[Finding]:
 
 
 def at_place(rows: pd.DataFrame, span: str, variant: str) -> pd.DataFrame:
-    """Swaps of one kind that begin at the first step; those from a step on at the first such step, which is a later one."""
+    """Swaps of one kind that begin at the first step; those from a step on at the first such step, which is a later one. Their
+    relative effects within what their steps carry, in either direction."""
     part = rows[(rows.span == span) & (rows.variant == variant) & rows.donor.isin([PAIR, RANDOM])]
-    return part[part.step == (part.step.min() if span == "from" else 0)]
+    part = part[part.step == (part.step.min() if span == "from" else 0)]
+    return part.assign(relative=part.relative.astype(float).clip(-FULL, FULL))
 
 
 def missing(rows: pd.DataFrame) -> str | None:
@@ -53,7 +57,7 @@ def no_room(rows: pd.DataFrame, span: str, smallest: float) -> str | None:
     whole = at_place(rows, span, "block")
     whole = whole[(whole.group == "all") & (whole.donor == PAIR) & (whole.layer > 0)]
     last = whole[np.isclose(whole.depth * (whole.layer + 1), whole.layer)]  # of a relative depth that only the last block has
-    most = Mean(last.set_index("problem").relative.astype(float))
+    most = Mean(last.set_index("problem").relative, bounds=(-FULL, FULL))
     if not most.interval()[1] < smallest:
         return None
     return (
@@ -122,10 +126,10 @@ def _depth(result: AnalysisResult, rows: pd.DataFrame, variant: str) -> Finding:
     why = missing(at) or halves or no_room(rows, "single", rules()[DEPTH[variant]].smallest)
     what = "updates" if variant == "delta" else "outputs"
     return result.judge(
-        DEPTH[variant], Mean(gains[PAIR] - gains[RANDOM]),
+        DEPTH[variant], Mean(gains[PAIR] - gains[RANDOM], bounds=MOST),
         f"{what} of blocks {when(at)}: effect in the second half of the layers minus that in the first, over the step's share, "
-        f"{Mean(gains[PAIR]).number()}; difference to a random item's",
-        Mean(gains[RANDOM]).number(), why,
+        f"{Mean(gains[PAIR], bounds=SIDE).number()}; difference to a random item's",
+        Mean(gains[RANDOM], bounds=SIDE).number(), why,
     )  # fmt: skip
 
 
@@ -134,8 +138,8 @@ def _object(result: AnalysisResult, rows: pd.DataFrame, span: str) -> Finding:
     at = at[at.group != "all"]
     more = difference(at, at.group == "object", at.group == "random")
     return result.judge(
-        OBJECT[span], Mean(more[PAIR] - more[RANDOM]),
+        OBJECT[span], Mean(more[PAIR] - more[RANDOM], bounds=MOST),
         f"the object's tokens {when(at)}, mean over layers: effect over the swapped steps' share minus that of as many others "
-        f"{Mean(more[PAIR]).number()}; difference to a random item's",
-        Mean(more[RANDOM]).number(), missing(at) or no_room(rows, span, rules()[OBJECT[span]].smallest),
+        f"{Mean(more[PAIR], bounds=SIDE).number()}; difference to a random item's",
+        Mean(more[RANDOM], bounds=SIDE).number(), missing(at) or no_room(rows, span, rules()[OBJECT[span]].smallest),
     )  # fmt: skip
