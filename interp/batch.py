@@ -82,14 +82,14 @@ def told_of(pipe: Any, call: Mapping[str, Any]) -> Iterator[None]:
         ) from error
 
 
-def each_video(call: Mapping[str, Any], pictures: bool) -> dict[str, Any]:
-    """A call of ``num_videos_per_prompt`` as one of lists, in which every prompt, and where there are ``pictures`` every one of
-    these, stands as often: pipelines repeat what they have encoded, and some forget a part of it."""
+def each_video(call: Mapping[str, Any]) -> dict[str, Any]:
+    """A call of ``num_videos_per_prompt`` as one of lists, in which every prompt and picture stands as often: pipelines repeat
+    what they have encoded, and some forget a part of it."""
     count = call.get("num_videos_per_prompt") or 1
     if count == 1 or call.get("prompt") is None:
         return dict(call)
     made = {key: value for key, value in call.items() if key != "num_videos_per_prompt"}
-    for key in ("prompt", "negative_prompt", *(PICTURES if pictures else ())):
+    for key in ("prompt", "negative_prompt", *PICTURES):
         if call.get(key) is not None and (key != "negative_prompt" or isinstance(call[key], list)):
             made[key] = [one for one in (call[key] if isinstance(call[key], list) else [call[key]]) for _ in range(count)]
     listed = made["prompt"]
@@ -118,6 +118,21 @@ def single_pictures(call: Mapping[str, Any]) -> dict[str, Any]:
             raise InterpError(f"{name} is a list and image is none: give one of each a row")
         each = [as_picture(picture, f"{name}[{place}]") for place, picture in enumerate(pictures)]
         made[name] = each if rows > 1 else each[0]
+    return made
+
+
+def single_calls(call: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The keywords of each video of a call that has a list of pictures."""
+    count = rows_of(call)
+    by_row = lambda name, value: name in (*BY_ROW, "generator", "prompt_2", "negative_prompt_2") and isinstance(value, list)
+    embedded = lambda name, value: (
+        isinstance(value, Tensor) and ("embeds" in name or "attention_mask" in name or name == "latents")
+    )
+    made: list[dict[str, Any]] = []
+    for row in range(count):
+        rows = {name: value[row] for name, value in call.items() if by_row(name, value)}
+        rows |= {n: v[row : row + 1] for n, v in call.items() if embedded(n, v) and len(v) == count}
+        made.append({**call, **rows})
     return made
 
 

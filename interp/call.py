@@ -21,8 +21,7 @@ OURS = {
     **dict.fromkeys(("names", "branches", "tokens", "reduce", "max_bytes"), "it belongs to run_with_cache"),
 }
 OUTPUT_TYPES = ("np", "pt", "pil", "latent")
-# pipelines of which a batch is not each of its rows alone: one cuts the text of single rows only, others take one video
-ONE_ROW = ("Latte", "CosmosVideoToWorld", "CogVideoXVideoToVideo", "Kandinsky5I2V")
+ONE_ROW = ("Kandinsky5I2V", "EasyAnimateInpaint")  # pipelines whose loop mixes the rows of a batch, or has one mask for it
 TEXTS = ("prompt", "negative_prompt")
 SIZES = ("height", "width", "num_frames")
 COUNTS = (*SIZES, "num_inference_steps", "num_videos_per_prompt", "max_sequence_length")
@@ -51,9 +50,14 @@ def unfit(pipe: Any, call: Mapping[str, Any]) -> str | None:
             return f"{name} needs {key!r}, which is missing"
     if wrong := _no_text(call) or _no_number(call, parameters) or _too_large(call):
         return wrong
-    if name.startswith(ONE_ROW) and (rows := rows_of(call)) > 1:
+    if one_row(pipe) and (rows := rows_of(call)) > 1:
         return f"{rows} videos in one run: {name} makes others in a batch than alone: make a run for each"
     return None
+
+
+def one_row(pipe: Any) -> bool:
+    """Whether a pipeline makes one video a run, and no batch."""
+    return type(pipe).__name__.startswith(ONE_ROW)
 
 
 def unknown_keyword(pipe: Any, call: Iterable[str]) -> str | None:

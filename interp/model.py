@@ -21,7 +21,7 @@ from cos_interp.interp.address import BRANCHES, Address
 from cos_interp.interp.batch import described
 from cos_interp.interp.cache import ActivationCache
 from cos_interp.interp.cache_plan import DEFAULT_BUDGET, CachePlan, CacheRequest, Reduce, Steps, Tokens, requested
-from cos_interp.interp.call import check_call, checked_output_type
+from cos_interp.interp.call import check_call, checked_output_type, one_row
 from cos_interp.interp.errors import InterpError, unknown_hook
 from cos_interp.interp.families import decoding
 from cos_interp.interp.families.adapter import Adapter
@@ -35,7 +35,8 @@ from cos_interp.interp.gradient.target import Metric, Target, target_of
 from cos_interp.interp.hooking import TRAJECTORY, EditFn, FwdHook, Hooked, checked_hooks, kind_of
 from cos_interp.interp.loading import load_pipeline
 from cos_interp.interp.places import Place
-from cos_interp.interp.run.director import Director, Prepared
+from cos_interp.interp.run.begun import rows_begun
+from cos_interp.interp.run.director import Director
 from cos_interp.interp.run.door import CallTracer, TracedCall
 from cos_interp.interp.run.engine import ExpertEngine
 from cos_interp.interp.run.guidance import guided
@@ -428,9 +429,9 @@ class HookedVideoPipeline:
         return address
 
     @property
-    def takes_images(self) -> bool:
-        """Whether a batch may have a picture a row."""
-        return type(self.pipe).__name__ in self.adapter.listing or self.adapter.prepares_each(self.pipe)
+    def one_row(self) -> bool:
+        """Whether a run of this pipeline makes one video, and no batch."""
+        return one_row(self.pipe)
 
     def call_arguments(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The pipeline's keywords: the model's defaults, then the caller's; ``seed`` becomes generators."""
@@ -445,7 +446,7 @@ class HookedVideoPipeline:
         if kwargs.get("callback_on_step_end") is not None:
             kwargs["callback_on_step_end"] = batch.reading_only(kwargs["callback_on_step_end"])
         rows = batch.rows_of(kwargs)
-        kwargs = batch.each_video(kwargs, self.takes_images)
+        kwargs = batch.each_video(kwargs)
         batch.check_latents(kwargs)
         kwargs |= batch.single_pictures(kwargs)
         seed = kwargs.pop("seed", None)
@@ -482,15 +483,17 @@ class HookedVideoPipeline:
             edits = [edit for added in self._hooks.values() for edit in added]
             hooked = Hooked(self.pipe, self.engines, edits, self._steps(kwargs), request)
             director = around(hooked)
-            if isinstance(kwargs.get("image"), list) and type(self.pipe).__name__ not in self.adapter.listing:
-                call = {**kwargs, **{n: kwargs.get(n) or self.default(n) for n in ("height", "width", "num_frames")}}
-                director = Prepared(director, self.adapter.prepare_each(self.pipe, call))
-                first = {name: kwargs[name][0] for name in batch.PICTURES if isinstance(kwargs.get(name), list)}
-                kwargs = {**kwargs, **first, "generator": None}
+            if batch.rows_of(kwargs) > 1 and self._apart(kwargs):
+                director, kwargs = rows_begun(director, kwargs, self._played, type(self.pipe).__name__)
             run = self._played(director, kwargs)
             run.output_type, run.edited = output_type, bool(edits)
             hooked.check_done(run)
             return run, hooked.cache
+
+    def _apart(self, kwargs: dict[str, Any]) -> bool:
+        """Whether the rows of a call must be begun one by one."""
+        apart = type(self.pipe).__name__.startswith(self.adapter.apart) or self.adapter.one_video(self.pipe, kwargs)
+        return apart or kwargs.get("image") is not None
 
     def _steps(self, kwargs: dict[str, Any]) -> int:
         """The steps that a call asks for, as far as its keywords say; the pipeline's own timesteps decide."""

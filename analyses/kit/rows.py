@@ -48,11 +48,10 @@ def rows_that_fit(model: HookedVideoPipeline, call: Mapping[str, Any], memory: f
     return fitting(next(iter(model.engines.values())), model.token_grid(first_latents(model, **call)).tokens, memory)
 
 
-def at_once(model: HookedVideoPipeline, call: Mapping[str, Any], rows: int) -> int:
-    """Copies of a call that run in one batch with hooks that tell its rows apart: so many, or 1 where the pipeline makes one
-    video or encodes one picture a call, or attends row by row."""
-    one = model.adapter.one_video(model.pipe, call) or model.adapter.per_sample_attention
-    return 1 if one or ("image" in call and not model.takes_images) else rows
+def at_once(model: HookedVideoPipeline, rows: int) -> int:
+    """Copies of a call that run in one batch with hooks that tell its rows apart: so many, or 1 where the pipeline makes no batch
+    or attends row by row."""
+    return 1 if model.one_row or model.adapter.per_sample_attention else rows
 
 
 def fitting(engine: ExpertEngine, tokens: int, memory: float) -> int:

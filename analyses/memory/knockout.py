@@ -155,7 +155,7 @@ def knocked_rows(
     made = cuts(compared_keys(problem, keys, shape, rng), shape, rng)
     finals, video = [run.latents], [video_keys(model, layer, run.latents) for layer in range(model.layers)]
     call = arguments(model, config, problem)
-    for part in chunks(made, at_once(model, call, config.batch)):
+    for part in chunks(made, at_once(model, config.batch)):
         edit = knocking(part, shape, run.steps, model.layers, video)
         finals.append(
             model.run_with_hooks(fwd_hooks=[("blocks.*.attn.hook_pattern", edit)], **joined([call] * len(part))).latents

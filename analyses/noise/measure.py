@@ -168,7 +168,7 @@ def run_steps(model: HookedVideoPipeline, config: NoiseConfig, problem: Problem,
 def run_frames(model: HookedVideoPipeline, config: NoiseConfig, problem: Problem, run: Run) -> Iterator[Done]:
     """All disturbances of one frame at several steps."""
     call = arguments(model, config, problem)
-    for rows in chunks(at_frames(config, run.x_t[0].shape[2]), at_once(model, call, config.batch)):
+    for rows in chunks(at_frames(config, run.x_t[0].shape[2]), at_once(model, config.batch)):
         disturber = Disturber(model, config, run, problem.seed, list(rows))
         final = model.run_with_hooks(fwd_hooks=disturber.hooks(), **joined([call] * len(rows))).latents
         yield from zip(rows, final.split(1), disturber.energy, strict=True)

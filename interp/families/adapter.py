@@ -14,7 +14,6 @@ from torch import Tensor
 
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.families import decoding
-from cos_interp.interp.families.conditions import Conditions
 from cos_interp.interp.families.contract import check_sites, check_stacks
 from cos_interp.interp.families.layouts import VIDEO, Dims, Layout
 from cos_interp.interp.families.sites import DEAD, EXPERTS, Block, Point, Site, Stack, Transformer, has
@@ -44,8 +43,9 @@ class Adapter:
     - ``picture_first``: in the text's stream the tokens of a picture come before those of the prompt, where there are any.
     - ``unbatched``: arguments of the transformer whose first axis is not the batch.
     - ``recalls``: methods of the pipeline, besides ``encode_prompt``, that draw noise or encode conditions outside
-      ``prepare_latents``; a replay takes their results from the recording.
-    - ``listing``: class names of the pipelines that themselves take a list of pictures, one a row.
+      ``prepare_latents``; a replay takes their results from the recording, and a batch with a picture a row each row's own.
+    - ``apart``: how the class names of pipelines begin whose own batch fails, or is not each of its rows alone (Latte cuts the
+      text of single rows only): its rows are begun one by one.
     - ``needs``: keywords that the pipeline must be given, since its defaults cannot be followed.
     - ``notes``: what a user should know, for docs/models.md.
 
@@ -66,7 +66,7 @@ class Adapter:
     picture_first: bool = False
     unbatched: tuple[str, ...] = ()
     recalls: tuple[str, ...] = ()
-    listing: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
     needs: Mapping[str, Any] = {}
     notes: str = ""
 
@@ -154,18 +154,6 @@ class Adapter:
     def one_video(self, pipe: Any, call: Mapping[str, Any]) -> bool:
         """Whether a call of the pipeline makes one video at a time; rows of a replay run one after the other."""
         return False
-
-    def prepares_each(self, pipe: Any) -> bool:
-        """Whether :meth:`prepare_each` has a way for this pipeline."""
-        return False
-
-    def prepare_each(self, pipe: Any, call: Mapping[str, Any]) -> Conditions:
-        """For a list of images, one a row, where the pipeline itself encodes one only: what it would have prepared.
-
-        ``call`` has ``image``, and ``height``, ``width`` and ``num_frames`` as they hold. Raises InterpError where there is no
-        such way.
-        """
-        raise InterpError(f"a list of {len(call['image'])} images: {type(pipe).__name__} takes one a run: make a run for each")
 
     @staticmethod
     def expert(pipe: Any) -> Transformer:

@@ -25,7 +25,7 @@ class CogVideoX(Adapter):
     )
     layout = FRAMES_FIRST
     recalls = ("prepare_control_latents",)
-    listing = ("CogVideoXImageToVideoPipeline", "ConsisIDPipeline")
+    apart = ("CogVideoXFunControl", "CogVideoXVideoToVideo")
 
     def decode(self, pipe: Any, latents: Tensor) -> Tensor:
         """As the pipeline, which takes frames before channels."""

@@ -34,7 +34,7 @@ class Cosmos(Adapter):
         Site("hook_time_emb", "vector", "time_embed", "output", item=1),
     )
     unbatched = ("padding_mask", "fps")
-    listing = ("Cosmos2VideoToWorldPipeline",)
+    apart = ("CosmosVideoToWorld",)
     notes = (
         "Cosmos 2.5 Transfer: one chunk of the video; the control network has no names, its output is in hook_resid_post; "
         "cross_attn.hook_image_z is what the image tokens add, which the pipeline makes all equal"

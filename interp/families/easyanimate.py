@@ -23,6 +23,7 @@ class EasyAnimate(Adapter):
         Site("hook_embed", "embed", "proj", "output", fold="spatial"),
     )
     recalls = ("prepare_mask_latents", "prepare_control_latents")
+    apart = ("",)
     notes = (
         "EasyAnimateControlPipeline of diffusers 0.42 calls its own encode_prompt wrongly: proven with that mended; "
         "inpainting with strength below 1 encodes its video with noise of PyTorch's global generator, whatever the seed"

@@ -21,7 +21,6 @@ class HunyuanVideo(Adapter):
     classes = ("HunyuanVideoTransformer3DModel",)
     stacks = (Stack("transformer_blocks", DUAL), Stack("single_transformer_blocks", parallel_block()))
     ends = (Site("hook_time_emb", "vector", "time_text_embed", "output", item=0), EMBED)
-    listing = ("HunyuanSkyreelsImageToVideoPipeline",)
 
     def given(self, config: Any, latents: Tensor, prepared: tuple[Any, ...]) -> Tensor:
         """Where the first frame's tokens are replaced by the image's, its latent stays what it is."""
@@ -40,6 +39,8 @@ class HunyuanVideo15(Adapter):
     classes = ("HunyuanVideo15Transformer3DModel",)
     stacks = (Stack("transformer_blocks", DUAL),)
     ends = (Site("hook_time_emb", "vector", "time_embed", "output"), EMBED)
+    recalls = ("prepare_cond_latents_and_mask",)
+    apart = ("",)
 
     def decode(self, pipe: Any, latents: Tensor) -> Tensor:
         """One video after the other: the mask of its autoencoder's attention is of one (diffusers 0.42)."""

@@ -26,6 +26,7 @@ class Latte(Adapter):
     )
     interleaved = True
     notes = "keys of a pattern: the tokens of the frame (even layers) or the frames of the position (odd layers)"
+    apart = ("Latte",)
 
     def breaks(self, transformer: Transformer) -> set[int]:
         """The first temporal block: the position of the frames is added before it."""

@@ -30,7 +30,6 @@ class LTX(Adapter):
         Site("hook_time_emb", "vector", "time_embed", "output", item=1),
     )
     layout = PACKED
-    listing: tuple[str, ...] = ("LTXImageToVideoPipeline",)
     notes = "patch sizes of 1 only, as in every released model"
 
     def refuses(self, config: Any) -> str | None:

@@ -63,7 +63,6 @@ class LTX2(LTX):
         Site("hook_time_emb", "vector", "time_embed", "output", item=1),
     )
     recalls = ("prepare_audio_latents",)
-    listing = ("LTX2ImageToVideoPipeline",)
     needs = OTHER_GUIDANCE
     notes = (
         "names of the audio stream end in _audio; hook_x_t, hook_x0hat and hook_model_out are the video's; a replay from "

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from cos_interp.interp.families.conditions import Conditions
 from cos_interp.interp.run.clock import Call, Step
 from cos_interp.interp.run.engine import ExpertEngine
 
@@ -81,22 +80,3 @@ class Around(Director):
 
     def edit_x0hat(self, step: Step, x0hat: Tensor) -> Tensor | None:
         return self.inner.edit_x0hat(step, x0hat)
-
-
-class Prepared(Around):
-    """Another director, in a run whose first latents and conditions were prepared before, see :class:`Conditions`."""
-
-    def __init__(self, inner: Director, conditions: Conditions):
-        super().__init__(inner)
-        self.conditions = conditions
-
-    def encode(self, place: int, encode: Encoding) -> Any:
-        made = self.conditions.encoded.get(encode.func.__name__)
-        return super().encode(place, encode if made is None else partial(lambda: made))
-
-    def prepare(self, prepare: Callable[[], Any]) -> Any:
-        given = self.conditions.prepared
-        return given if len(given) > 1 else given[0]
-
-    def call(self, calls: tuple[Call, ...], engine: ExpertEngine, kwargs: dict[str, Any]) -> Any:
-        return self.inner.call(calls, engine, {**kwargs, **self.conditions.told})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +33,17 @@ def listed(generator: Any) -> list[torch.Generator]:
     if generator is None:
         return []
     return list(generator) if isinstance(generator, (list, tuple)) else [generator]
+
+
+@contextlib.contextmanager
+def kept_states(generator: Any) -> Iterator[None]:
+    """Around what draws and is not to have drawn: generators as they were."""
+    found = listed(generator)
+    states = [one.get_state() for one in found]
+    try:
+        yield
+    finally:
+        restore(found, states)
 
 
 def restore(found: Sequence[torch.Generator], states: Sequence[Tensor]) -> None:

@@ -57,16 +57,6 @@ def test_several_videos_a_prompt_are_each_the_one_alone(name):
         torch.testing.assert_close(both[row : row + 1], model.run(**call, seed=seed).latents, atol=2e-4, rtol=2e-4)
 
 
-@pytest.mark.parametrize(
-    "name", ["latte", "kandinsky5-i2v", "cosmos1-v2w", "cogvideox-v2v", "hunyuan1.5-i2v", "wan-vace", "motif-i2v"]
-)
-def test_a_pipeline_whose_batches_are_not_their_rows_makes_none(name):
-    model = HookedVideoPipeline.from_pretrained(f"tiny:{name}")
-    call = tiny.call(name) | {"num_inference_steps": 2}
-    with pytest.raises(InterpError, match="make a run for each"):
-        model.run(**call | {"prompt": [call.get("prompt", "a")] * 2, "seed": [0, 1]})
-
-
 def test_own_latents_are_not_written_into():
     model = HookedVideoPipeline.from_pretrained("tiny:kandinsky5")
     own = torch.randn_like(model.run(**tiny.call("kandinsky5"), seed=0).prepared[0])

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from support import FAMILIES, build_tiny, plain, tiny_call
 
-from cos_interp.interp import BudgetExceeded, HookedVideoPipeline, InterpError, UnknownHook, tiny
+from cos_interp.interp import BudgetExceeded, HookedVideoPipeline, InterpError, UnknownHook
 from cos_interp.interp.hooking import kind_of
 from cos_interp.interp.views import AXES
 
@@ -258,23 +258,3 @@ def test_errors_name_the_remedy(tmp_path):
         HookedVideoPipeline.from_pretrained("nowhere")
     with pytest.raises(InterpError, match=r"model_index\.json"):
         HookedVideoPipeline.from_pretrained(tmp_path)
-
-
-@pytest.mark.parametrize("family", ["wan2.2-i2v", "motif-i2v"])
-def test_batch_rows_do_not_depend_on_their_neighbours(family):
-    call = {**tiny.call(family), "prompt": ["roll the ball", "go to the red goal"]}
-    model = HookedVideoPipeline.from_pipeline(tiny.build(family))
-    images = [call["image"], call["image"].rotate(90)]
-    both = model.run(**{**call, "image": images}, seed=[5, 6]).latents
-    for row in range(2):
-        alone = model.run(**{**call, "prompt": call["prompt"][row], "image": images[row]}, seed=5 + row).latents
-        torch.testing.assert_close(both[row : row + 1], alone, atol=1e-5, rtol=1e-4)
-    assert model.takes_images and not torch.allclose(both[0], both[1])
-
-
-def test_pictures_that_a_pipeline_takes_one_of_are_refused():
-    call = {**tiny.call("skyreels-v2-i2v"), "prompt": ["roll the ball", "go to the red goal"]}
-    images = [call["image"], call["image"].rotate(90)]
-    other = HookedVideoPipeline.from_pipeline(tiny.build("skyreels-v2-i2v"))
-    with pytest.raises(InterpError, match="a list of 2 images: SkyReelsV2ImageToVideoPipeline takes one a run"):
-        other.run(**{**tiny.call("skyreels-v2-i2v"), "prompt": call["prompt"], "image": images, "seed": [5, 6]})
