@@ -7,18 +7,20 @@ import pandas as pd
 from cos_interp.analyses.circuit import SearchFacts
 from cos_interp.analyses.circuit.checks import ALONE, FOREIGN, LEFT, LESS, OUT, RANDOM, RANDOM_LEFT, RANDOM_OUT, WHOLE
 from cos_interp.analyses.driver.base import AnalysisResult
-from cos_interp.analyses.driver.estimates import DIFFERENCE, Mean
+from cos_interp.analyses.driver.estimates import DIFFERENCE, EFFECTS, Mean
 from cos_interp.analyses.driver.findings import Finding
+from cos_interp.analyses.driver.statistics import effect
 
 COMPLETE = 0.9  # of the way that all components together must go, else they are not all there is
 
 
 def by_pair(rows: pd.DataFrame) -> pd.DataFrame:
-    """A row a tested pair, a column a way: its effect, the mean over draws of the random sets."""
+    """A row a tested pair, a column a way: its effect from -1 to 1, the mean over draws of the random sets."""
     asked = [ALONE, LEFT, LESS, OUT, RANDOM, RANDOM_LEFT, RANDOM_OUT, WHOLE]
     if rows.empty or "way" not in rows or not (rows.table == "check").any():
         return pd.DataFrame(columns=asked, dtype=float)
-    found = rows[rows.table == "check"].pivot_table(index="pair", columns="way", values="effect", aggfunc="mean")
+    checks = rows[rows.table == "check"]
+    found = checks.assign(effect=effect(checks.effect)).pivot_table(index="pair", columns="way", values="effect", aggfunc="mean")
     return found.reindex(columns=[*asked, *found.columns.difference(asked)])  # nothing of what an older run did not try
 
 
@@ -27,7 +29,7 @@ def findings(result: AnalysisResult) -> list[Finding]:
     at, unfit = by_pair(result.rows), _unfit(result)
     control = at[RANDOM] if FOREIGN not in at else at[[RANDOM, FOREIGN]].max(axis=1)
     lost, lost_by_random = at[WHOLE] - at[LEFT], at[WHOLE] - at[RANDOM_LEFT]
-    number = lambda values: Mean(values.astype(float))
+    number = lambda values: Mean(values.astype(float), bounds=EFFECTS)
     said = (
         ("sufficient", at[ALONE] - control, control, "the found components alone go further than the larger control by"),
         ("necessary", lost - lost_by_random, lost_by_random, "without them more effect is lost than without random ones, by"),

@@ -104,7 +104,7 @@ def _shown(number: dict[str, Any]) -> str:
 
 def _told(result: AnalysisResult) -> Told:
     config, units = result.config, result.units_of(ExperimentFacts)
-    return Told(label(result.facts["model"], config.confirm, config.seed), (result.facts["command"],), config.confirm, units)
+    return Told(label(result.facts["model"], config), (result.facts["command"],), config.confirm, units)
 
 
 def _verdict(claim: Mapping[str, Any]) -> str:

@@ -16,8 +16,8 @@ PREFACE = (
     "Reproduced: the interval (95 %, over n items) of the number that decides lies above the smallest effect of interest, and "
     "beyond what models of random weights (twins) show; refuted: wholly below it; undecided: neither; not testable: too few "
     "items, or the experiment did not do what it says. Over the primary claims of a model the false discovery rate is held at "
-    "5 % (Benjamini-Hochberg); q is the rate at which a claim would just be told still. A twin without a value (n = 0) has no "
-    "item of which the question can be asked, since it solves none: it neither supports nor opposes a claim."
+    "5 % (Benjamini-Hochberg); q is the rate at which a claim would just be told still. A twin without a value has no item of "
+    "which the question can be asked, since it solves none or nothing is read in it: it neither supports nor opposes a claim."
 )
 SEVERAL = (
     "With several models or runs, a claim has the verdict that all of them have, of those on unseen items where there are such."

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from cos_interp.analyses.driver.loaded import LoadedRun
 
 
+CALLED = {
+    "num_inference_steps": "steps", "guidance_scale": "guidance", "size": "size", "num_frames": "frames", "dtype": "dtype",
+}  # settings of a dossier that say how its model is called, in words  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Told:
     """What is said of one model and one set of items, by a dossier or by several with other experiments. ``confirms``: its items
@@ -38,7 +43,7 @@ def told(run: LoadedRun) -> Told:
         raise RunError(f"{run.folder} is a run of {run.name}, not a dossier: give one that cos analyze all made")
     units = {unit: _shown(facts) for unit in run.units if isinstance(facts := run.facts_of(unit), ExperimentFacts)}
     commands, rules = (shown_command(run.facts["command"]),), run.facts["versions"]["rules"]
-    of = label(run.facts["model"], run.config.confirm, run.config.seed)
+    of = label(run.facts["model"], run.config)
     return Told(of, commands, run.config.confirm, units, dict.fromkeys(units, rules))
 
 
@@ -48,19 +53,20 @@ def _shown(unit: ExperimentFacts) -> ExperimentFacts:
 
 
 def joined(dossiers: Iterable[Told]) -> list[Told]:
-    """Those of one model and the same items as one, where they hold different experiments."""
-    made: list[Told] = []
+    """Those of one model and the same items as one, where they hold different experiments. RunError for an experiment of one
+    model, with one setting, twice: its numbers would count as those of two."""
+    made: dict[str, Told] = {}
     for one in dossiers:
-        place = next((i for i, other in enumerate(made) if other.label == one.label and not other.units.keys() & one.units), None)
-        if place is None:
-            made.append(one)
-        else:
-            first = made[place]
-            commands = tuple(dict.fromkeys(first.commands + one.commands))
-            made[place] = replace(
-                first, commands=commands, units={**first.units, **one.units}, rules={**first.rules, **one.rules}
-            )
-    return made
+        first = made.get(one.label)
+        if first is None:
+            made[one.label] = one
+            continue
+        if twice := sorted(first.units.keys() & one.units):
+            raise RunError(f"{', '.join(twice)} of {one.label} was given twice, which is no second model: give one of them")
+        commands = tuple(dict.fromkeys(first.commands + one.commands))
+        units, rules = {**first.units, **one.units}, {**first.rules, **one.rules}
+        made[one.label] = replace(first, commands=commands, units=units, rules=rules)
+    return list(made.values())
 
 
 def held(dossiers: Iterable[Told]) -> list[Told]:
@@ -68,10 +74,22 @@ def held(dossiers: Iterable[Told]) -> list[Told]:
     return [replace(one, units=corrected(one.units)) for one in dossiers]
 
 
-def label(model: Mapping[str, Any], confirms: bool, seed: int) -> str:
-    """A dossier in a few words: the model, as ``run.json`` has it, which items, and other noises than the usual ones."""
-    noises = f", seed {seed}" if seed else ""
-    return f"{shown_name(model['name'])}, weights {(model['digest'] or 'hub')[:8]}{', unseen items' * confirms}{noises}"
+def label(model: Mapping[str, Any], config: DossierConfig) -> str:
+    """A dossier in a few words: the model, as ``run.json`` has it, which items, other noises than the usual ones, and how it is
+    called where that was said."""
+    usual = DossierConfig()
+    noises = f", seed {config.seed}" if config.seed else ""
+    said = {
+        "steps": "num_inference_steps",
+        "guidance": "guidance_scale",
+        "size": "size",
+        "frames": "num_frames",
+        "dtype": "dtype",
+    }
+    asked = {name: getattr(config, field) for name, field in said.items() if getattr(config, field) != getattr(usual, field)}
+    ways = "".join(f", {name} {value}" for name, value in asked.items())
+    weights = f"weights {(model['digest'] or 'hub')[:8]}"
+    return f"{shown_name(model['name'])}, {weights}{', unseen items' * config.confirm}{noises}{ways}"
 
 
 def claims(dossiers: Sequence[Told], experiment: str) -> Iterator[tuple[str, int]]:

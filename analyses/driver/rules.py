@@ -117,7 +117,7 @@ def no_room(key: str, most: float, over: str, hint: str = "", least: float | Non
 
 def beyond(number: Number, twins: Sequence[Number]) -> Number | None:
     """The twin that the interval does not lie beyond, in the claim's direction; None where it lies beyond all of them."""
-    top = lambda twin: twin.high if twin.high == twin.high and twin.kind != "constant" else twin.value  # it has shown no other
+    top = lambda twin: twin.high if twin.high == twin.high else twin.value  # one item, say, has a value and no interval
     reached = [twin for twin in twins if twin.n and top(twin) >= number.low]
     return max(reached, key=top, default=None)
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 import scipy.stats
 from torch import Tensor
 
-from cos_interp.analyses.driver.estimates import Mean, PairedShares, Share
+from cos_interp.analyses.driver.estimates import EFFECT, Mean, PairedShares, Share
 from cos_interp.analyses.driver.findings import Number
 
 Bounds = tuple[float, float]
+Table = TypeVar("Table", pd.Series, pd.DataFrame)
 
 
 def projection(patched: Tensor, corrupt: Tensor, clean: Tensor) -> float:
@@ -86,6 +88,12 @@ def relative(more: pd.Series, less: pd.Series) -> pd.Series:
     [0.75, -0.75, 0.0]
     """
     return ((more - less) / np.maximum(more, less)).where(more != less, 0.0)
+
+
+def effect(moved: Table) -> Table:
+    """How far patched runs went from their own end (0) to their donor's (1), as it counts: no further than all the way, in either
+    direction. A run that diverges by itself may go ten times as far, and would decide for all others."""
+    return moved.astype(float).clip(*EFFECT)
 
 
 def curve(

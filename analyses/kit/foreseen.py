@@ -75,7 +75,7 @@ def candidates(
             if first is not None and second is not None:
                 yield first, second
             continue
-        if (found := two_items(made, kind, number, unique)) is not None:
+        if (found := two_items(config, made, kind, number, unique)) is not None:
             yield found
 
 

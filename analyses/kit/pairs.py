@@ -17,7 +17,7 @@ from cos_interp.interp.keeping import Keeping
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.patching import Recording, record
 from cos_interp.interp.places import Place
-from cos_interp.tasks import Item, Task, Verdict, get_task
+from cos_interp.tasks import Item, Task, Verdict, get_task, suite
 from cos_interp.tasks.base import PairKind
 
 TRIES = 60  # candidate items a pair
@@ -136,13 +136,19 @@ def candidate_numbers(config: AnalysisConfig, task: str, kind: str, index: int) 
     return [seed_for("pair item", *config.about, task, kind, index, attempt) for attempt in range(TRIES)]
 
 
-def two_items(task: Task, kind: PairKind, number: int, unique: bool) -> tuple[Item, Item] | None:
-    """The items of a prompt or image pair by the seed of the first; None where it has no other with answers of its own."""
+def two_items(config: AnalysisConfig, task: Task, kind: PairKind, number: int, unique: bool) -> tuple[Item, Item] | None:
+    """The items of a prompt or image pair by the seed of the first; None where it has no other with answers of its own, or where
+    they are not for this run."""
     item = task.sample(number, unique=True if unique else None, split="test")
     other = task.counterfactual(item, kind, np.random.default_rng([number, 1]))
     if other is None or set(other.answers) & set(item.answers) or (unique and not other.unique):
         return None
-    return item, other
+    return (item, other) if unseen(config, item, other) else None
+
+
+def unseen(config: AnalysisConfig, *items: Item) -> bool:
+    """Whether items may be in a run: in one that confirms none that is in cos-500, whose numbers rules have seen."""
+    return not (config.confirm and any(map(suite.holds, items)))
 
 
 def _problem(name: str, index: int, item: Item, seed: int) -> Problem:
@@ -172,7 +178,7 @@ class Solver:
 def _sides(
     solver: Solver, task: Task, kind: PairKind, number: int, problem: Made, unique: bool, solved: bool
 ) -> tuple[Side, Side] | None:
-    found = two_items(task, kind, number, unique)
+    found = two_items(solver.recorder.config, task, kind, number, unique)
     if found is None:
         return None
     (item, other), noise = found, seed_for("pair noise", number)
@@ -186,7 +192,7 @@ def _sides(
 def _seed_sides(solver: Solver, task: Task, number: int, problem: Made) -> tuple[Side, Side] | None:
     item = task.sample(number, unique=False, split="test")
     found: dict[str, Side] = {}
-    for draw in range(NOISES):
+    for draw in range(NOISES) if unseen(solver.recorder.config, item) else ():
         side = solver(problem(item, seed_for("pair noise", number, draw)), "clean" if found else "corrupt")
         if side is not None:
             found.setdefault(side.item.answer, side)
@@ -220,6 +226,7 @@ def stranger(task: str, config: AnalysisConfig, index: int, unlike: Collection[s
     is read, and would be no control.
     """
     drawn = (seed_for("stranger", *config.about, task, index, *again) for again in ((), *((n,) for n in range(1, TRIES))))
-    made = (_problem(f"{task}-random-{index:03d}", index, get_task(task).sample(n, split="test"), n) for n in drawn)
+    items = ((get_task(task).sample(n, split="test"), n) for n in drawn)
+    made = (_problem(f"{task}-random-{index:03d}", index, item, n) for item, n in items if unseen(config, item))
     first = next(made)
     return next((found for found in itertools.chain([first], made) if found.call["prompt"] not in unlike), first)

@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 
 from cos_interp.analyses.driver.base import AnalysisResult
-from cos_interp.analyses.driver.estimates import Mean
+from cos_interp.analyses.driver.estimates import EFFECT, EFFECTS, Mean
 from cos_interp.analyses.driver.findings import Finding
+from cos_interp.analyses.driver.statistics import effect
 from cos_interp.analyses.kit.grid import EVERYWHERE, SELF
 from cos_interp.analyses.kit.halves import halves
 from cos_interp.analyses.patching import DEFAULT_SITES
@@ -32,12 +33,12 @@ COLUMNS = ["pair", *POINT, "sigma", "own", "random", "share", "control", "moved"
 
 def compared(rows: pd.DataFrame, noising: bool) -> pd.DataFrame:
     """One row a pair and cell of the named tokens, from rows of one site. ``own``, ``random``: how far the pair's donor and the
-    random one move the target along the difference of the pair; ``moved``, ``control_moved``: in any direction; ``share``: the
-    tokens' part of that difference; ``control``: the larger of it and ``random``."""
+    random one move the target along the difference of the pair, as it counts; ``moved``, ``control_moved``: in any direction;
+    ``share``: the tokens' part of that difference; ``control``: the larger of it and ``random``."""
     if rows.empty:
         return pd.DataFrame(columns=COLUMNS)
     plain = rows[rows["head"].isna() & rows.frame.isna() & ~rows.group.isin([EVERYWHERE, REST])]
-    plain = plain.assign(own=1 - plain.effect if noising else plain.effect, layer=plain.layer.fillna(-1).astype(int))
+    plain = plain.assign(own=effect(1 - plain.effect if noising else plain.effect), layer=plain.layer.fillna(-1).astype(int))
     own, control = plain[plain.donor == "clean"], plain[plain.donor == "random"]
     control = control[["pair", *POINT, "own", "moved"]].rename(columns={"own": "random", "moved": "control_moved"})
     both = own.merge(control, on=["pair", *POINT])
@@ -91,9 +92,9 @@ def _finding(result: AnalysisResult, key: str, kind: str, rows: pd.DataFrame, si
     noising = result.config.direction == "noising"
     cells = compared(rows[rows.site == site] if len(rows) else rows, noising)
     kept = held_out(cells)
-    difference = Mean((kept.own - kept.control).astype(float).set_axis(kept.pair))
+    difference = Mean((kept.own - kept.control).astype(float).set_axis(kept.pair), bounds=EFFECTS)
     return result.judge(
-        key, difference, _statement(kind, site, cells, kept), Mean(kept.control.to_numpy(float)).number(),
+        key, difference, _statement(kind, site, cells, kept), Mean(kept.control.to_numpy(float), bounds=EFFECT).number(),
         _unfit(kept, placebo_moves(rows, noising)), _short(kind, site, rows, kept),
     )  # fmt: skip
 

@@ -12,11 +12,12 @@ import pandas as pd
 
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
-from cos_interp.analyses.driver.estimates import Mean, PairedShares, Share
+from cos_interp.analyses.driver.estimates import EFFECTS, Mean, PairedShares, Share
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.kept import kept_clips, videos
+from cos_interp.analyses.driver.statistics import effect
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit.split_pairs import none_left
 from cos_interp.analyses.steering import VECTOR, CheckFacts, SteeringConfig, VectorFacts, label
@@ -79,20 +80,20 @@ def wide(at: pd.DataFrame, value: str) -> pd.DataFrame:
 
 def findings(result: AnalysisResult[SteeringConfig], at: pd.DataFrame) -> list[Finding]:
     """Steered against the larger control, one direction against a random one, and what is shown."""
-    effect, shown = wide(at, "effect"), wide(at, "donor_shown")
+    moved, shown = effect(wide(at, "effect")), wide(at, "donor_shown")
     none = pd.Series(dtype=float)
     get = lambda table, way: table.get((way, 1.0), none)
-    control = pd.concat([get(effect, way) for way in CONTROLS], axis=1).max(axis=1)
+    control = pd.concat([get(moved, way) for way in CONTROLS], axis=1).max(axis=1)
     said = (
-        ("donor-free", get(effect, "steer"), control, "the vector moves the run further than the largest control by"),
-        ("rank-one", get(effect, "exchange"), get(effect, "random exchange"), "one direction goes further than a random one by"),
+        ("donor-free", get(moved, "steer"), control, "the vector moves the run further than the largest control by"),
+        ("rank-one", get(moved, "exchange"), get(moved, "random exchange"), "one direction goes further than a random one by"),
         (
             "shown", get(shown, "steer"), get(shown, "random direction"),
             "more of the donor's answer is shown with the vector than with a random one, by",
         ),
     )  # fmt: skip
-    number = lambda values: Mean(values.astype(float))
-    unfit = _unfit(effect)
+    number = lambda values: Mean(values.astype(float), bounds=EFFECTS)
+    unfit = _unfit(moved)
     found = [
         result.judge(f"steering.{name}", number(own - beside), text, number(beside).number(), unfit)
         for name, own, beside, text in said

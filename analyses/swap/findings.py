@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 
 from cos_interp.analyses.driver.base import AnalysisResult
-from cos_interp.analyses.driver.estimates import Mean, PairedShares, Share
+from cos_interp.analyses.driver.estimates import EFFECT, EFFECTS, Mean, PairedShares, Share
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.rules import rules
+from cos_interp.analyses.driver.statistics import effect
 from cos_interp.analyses.swap import WHEN
 
-FULL = 1.0  # no swap counts as more than all that its steps carry: a pair that diverges by itself would decide for all others
-SIDE, MOST = (-2 * FULL, 2 * FULL), (-4 * FULL, 4 * FULL)  # bounds of differences of such effects, and of differences of these
+MOST = (-4.0, 4.0)  # bounds of a difference of two differences of effects
 MIDDLE = 0.5  # relative depth of the paper's layer 20 of 40
 NEAR = 0.1  # a layer within this of the middle stands for it
 PAIR, RANDOM = "pair", "random item"
@@ -39,7 +39,7 @@ def at_place(rows: pd.DataFrame, span: str, variant: str) -> pd.DataFrame:
     relative effects within what their steps carry, in either direction."""
     part = rows[(rows.span == span) & (rows.variant == variant) & rows.donor.isin([PAIR, RANDOM])]
     part = part[part.step == (part.step.min() if span == "from" else 0)]
-    return part.assign(relative=part.relative.astype(float).clip(-FULL, FULL))
+    return part.assign(relative=effect(part.relative))
 
 
 def missing(rows: pd.DataFrame) -> str | None:
@@ -57,7 +57,7 @@ def no_room(rows: pd.DataFrame, span: str, smallest: float) -> str | None:
     whole = at_place(rows, span, "block")
     whole = whole[(whole.group == "all") & (whole.donor == PAIR) & (whole.layer > 0)]
     last = whole[np.isclose(whole.depth * (whole.layer + 1), whole.layer)]  # of a relative depth that only the last block has
-    most = Mean(last.set_index("problem").relative, bounds=(-FULL, FULL))
+    most = Mean(last.set_index("problem").relative, bounds=EFFECT)
     if not most.interval()[1] < smallest:
         return None
     return (
@@ -128,8 +128,8 @@ def _depth(result: AnalysisResult, rows: pd.DataFrame, variant: str) -> Finding:
     return result.judge(
         DEPTH[variant], Mean(gains[PAIR] - gains[RANDOM], bounds=MOST),
         f"{what} of blocks {when(at)}: effect in the second half of the layers minus that in the first, over the step's share, "
-        f"{Mean(gains[PAIR], bounds=SIDE).number()}; difference to a random item's",
-        Mean(gains[RANDOM], bounds=SIDE).number(), why,
+        f"{Mean(gains[PAIR], bounds=EFFECTS).number()}; difference to a random item's",
+        Mean(gains[RANDOM], bounds=EFFECTS).number(), why,
     )  # fmt: skip
 
 
@@ -140,6 +140,6 @@ def _object(result: AnalysisResult, rows: pd.DataFrame, span: str) -> Finding:
     return result.judge(
         OBJECT[span], Mean(more[PAIR] - more[RANDOM], bounds=MOST),
         f"the object's tokens {when(at)}, mean over layers: effect over the swapped steps' share minus that of as many others "
-        f"{Mean(more[PAIR], bounds=SIDE).number()}; difference to a random item's",
-        Mean(more[RANDOM], bounds=SIDE).number(), missing(at) or no_room(rows, span, rules()[OBJECT[span]].smallest),
+        f"{Mean(more[PAIR], bounds=EFFECTS).number()}; difference to a random item's",
+        Mean(more[RANDOM], bounds=EFFECTS).number(), missing(at) or no_room(rows, span, rules()[OBJECT[span]].smallest),
     )  # fmt: skip

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 
 from cos_interp.analyses.circuit import CircuitConfig, Component
@@ -14,6 +15,7 @@ from cos_interp.analyses.circuit.components import drawn
 from cos_interp.analyses.circuit.findings import findings
 from cos_interp.analyses.circuit.search import narrowed, smallest
 from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.findings import Finding
 
 
 def component(layer, part="cross", group="a"):
@@ -60,14 +62,26 @@ TRUE = {
 }  # all four claims hold  # fmt: skip
 
 
-def verdicts(**more: float) -> list[str]:
-    """Of made-up effects on 16 unseen pairs that differ a little: sufficient, necessary, knocked out, smallest."""
+def told(first: float | None = None, **more: float) -> list[Finding]:
+    """Of made-up effects on 16 unseen pairs that differ a little: sufficient, necessary, knocked out, smallest. ``first``: what
+    the found components do in the first pair."""
     chance = np.random.default_rng(0)
     rows = [
         {"table": "check", "pair": f"check-{n}", "way": way, "effect": effect + 0.02 * chance.standard_normal()}
         for n in range(16) for way, effect in (TRUE | more).items()
     ]  # fmt: skip
-    return [one.verdict for one in findings(AnalysisResult("circuit", CircuitConfig(), pd.DataFrame(rows)))]
+    if first is not None:
+        rows[0]["effect"] = first
+    return findings(AnalysisResult("circuit", CircuitConfig(), pd.DataFrame(rows)))
+
+
+def verdicts(**more: float) -> list[str]:
+    return [one.verdict for one in told(**more)]
+
+
+def test_one_pair_that_diverges_by_itself_is_one_of_16():
+    calm, wild = (told(first, **{ALONE: 0.1})[0].number for first in (0.1, 300.0))
+    assert wild.value - calm.value == pytest.approx(0.9 / 16) and wild.high < 2
 
 
 def test_verdicts_of_made_up_effects():

@@ -297,7 +297,8 @@ def test_dossiers_of_one_model_with_other_experiments_are_one_and_their_claims_a
     page = markdown([named])
     assert [line for line in page.splitlines() if line.startswith("## ")] == ["## patching", "## recovery", "## mine"]
     assert "a: 3 experiments of several dossiers" in page
-    assert len(together.joined([several[0], told("b", False), several[0]])) == 3  # the same experiment twice stays apart
+    with pytest.raises(RunError, match="count of a was given twice, which is no second model"):
+        together.joined([several[0], told("b", False), several[0]])
     assert "multiplicity" not in markdown([parts[0]])
 
 

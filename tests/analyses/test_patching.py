@@ -338,6 +338,14 @@ def test_the_finding_is_about_named_tokens_against_the_larger_control_in_the_sam
     assert noised.verdict == "reproduced" and noised.number.value == pytest.approx(0.49)  # what is left of 1
 
 
+def test_one_pair_that_diverges_by_itself_counts_as_all_the_way_and_no_more():
+    rows = grid_of_effects(12, EFFECTS)
+    (calm,) = concluded(rows)
+    wild = rows.effect.where((rows.pair != "prompt-000") | (rows.donor != "clean"), 300.0)
+    (found,) = concluded(rows.assign(effect=wild))
+    assert found.verdict == "reproduced" and found.number.value - calm.number.value <= (1 - 0.6) / 12 + 1e-9
+
+
 def test_what_any_foreign_tokens_do_is_no_finding():
     (found,) = concluded(grid_of_effects(12, EFFECTS, control=0.6))
     assert found.verdict == "refuted" and abs(found.number.value) < 0.02  # the pair's own donor does no more

@@ -70,7 +70,12 @@ def test_what_a_twin_shows_too_is_not_reproduced():
     strong = Share([1] * 19 + [0])
     shown = strong.number()
     assert judge("x.c", strong, "s", NONE, [Number(0.1, 0.0, 0.3, 20), NONE]).verdict == "reproduced"
-    for twin in (shown, Number(0.8, math.nan, math.nan, 20), Number(0.2, 0.0, 0.99, 20)):
+    equal = Mean([0.6] * 20, bounds=(0, 1)).number()  # as high as .67 is possible; the other has .75 at least
+    assert equal.kind == "constant" and equal.high < strong.interval()[0]
+    assert judge("x.c", strong, "s", NONE, [equal]).verdict == "reproduced"
+    wider = Mean([0.71] * 20, bounds=(0, 1)).number()  # its value lies below, what it may be does not
+    assert wider.value < strong.interval()[0] < wider.high
+    for twin in (shown, wider, Number(0.8, math.nan, math.nan, 20), Number(0.2, 0.0, 0.99, 20)):
         found = judge("x.c", strong, "s", NONE, [Number(0.1, 0.0, 0.3, 20), twin])
         assert found.verdict == "undecided" and "a twin that knows nothing shows" in found.why
     assert judge("x.c", Share([0] * 20), "s", NONE, [shown]).verdict == "refuted"

@@ -238,8 +238,8 @@ def test_the_map_of_places_is_that_of_plain_hooks(tmp_path):
         assert rows[layer, " + ".join(names)] == pytest.approx(along, abs=1e-9) != 0
 
 
-def judged(steer, random, elsewhere_too=0.0, items=0.0):
-    """The verdicts of made-up effects of 16 pairs."""
+def judged(steer, random, elsewhere_too=0.0, items=0.0, first=None):
+    """The verdicts of made-up effects of 16 pairs. ``first``: what the vector does in the first one."""
     chance = np.random.default_rng(0)
     rows = []
     for pair in range(16):
@@ -250,7 +250,11 @@ def judged(steer, random, elsewhere_too=0.0, items=0.0):
         ):  # fmt: skip
             size = np.nan if way == "donor" else 1.0
             effect = value + 0.05 * chance.standard_normal()
-            rows.append({"table": "check", "pair": pair, "way": way, "size": size, "effect": effect, "donor_shown": effect})
+            if first is not None and (pair, way) == (0, "steer"):
+                effect = first
+            rows.append(
+                {"table": "check", "pair": pair, "way": way, "size": size, "effect": effect, "donor_shown": min(effect, 1.0)}
+            )
     at = pd.DataFrame(rows)
     result = AnalysisResult("steering", SteeringConfig(), at)
     return [finding.verdict for finding in findings(result, at)]
@@ -260,6 +264,7 @@ def test_verdicts_of_made_up_numbers():
     assert judged(0.9, 0.0) == ["reproduced"] * 3
     assert judged(0.1, 0.0) == ["refuted"] * 3
     assert judged(0.9, 0.9) == ["refuted"] * 3  # the placebo: a random direction does as much
+    assert judged(0.9, 0.0, first=300.0)[0] == "reproduced"  # one pair that diverges by itself is one of 16
     assert judged(0.9, 0.0, elsewhere_too=0.9)[0] == "refuted"  # it does not matter where
     assert judged(0.9, 0.0, items=0.9)[0] == "refuted"  # nor what is added, as long as activations vary in that direction
 

@@ -345,9 +345,12 @@ def test_items_that_confirm_are_of_the_same_strata_and_none_of_the_suite(name):
 
 def test_another_seed_confirms_with_other_items():
     """For rules that have seen the first ones."""
-    kinds = (suite.task_items("place"), suite.confirmation_items("place", 0), suite.confirmation_items("place", 1))
-    said = [{(item.cells[0].tobytes(), item.prompt) for item in items} for items in kinds]
-    assert len(set.union(*said)) == sum(map(len, said)) == 3 * 125
+    for name, seed in (("place", 1), ("occlusion", 2), ("occlusion", 3)):  # 2 and 3 of few scenes: none of the first two's
+        seen = [suite.confirmation_items(name, earlier) for earlier in range(min(seed, 2))]
+        kinds = (suite.task_items(name), *seen, suite.confirmation_items(name, seed))
+        said = [{(item.cells[0].tobytes(), item.prompt) for item in items} for items in kinds]
+        assert len(set.union(*said)) == sum(map(len, said)) == len(kinds) * 125
+    assert suite.holds(suite.task_items("bounce")[7]) and not suite.holds(suite.confirmation_items("bounce")[7])
 
 
 def test_export_and_score_round_trip(tmp_path):
