@@ -9,8 +9,7 @@ from cos_interp.analyses.driver.thumbnails import thumbnail_bytes
 from cos_interp.analyses.kit.problems import problems
 from cos_interp.analyses.probing import ProbesConfig
 from cos_interp.analyses.probing.data import hook_names, steps_of, targets_of
-from cos_interp.analyses.probing.use import ORDER, use_of
-from cos_interp.probes.targets import CLASSIFY
+from cos_interp.analyses.probing.use import ORDER, use_of, used_tasks
 
 MORE = "other candidates where the model does not solve both sides"
 EDITS = 2  # the probe's own directions and random ones
@@ -26,11 +25,9 @@ def foresee(config: ProbesConfig, outlook: Outlook) -> list[Use]:
     small = clips * thumbnail_bytes(*outlook.shape.pixels)
     of_a_clip = outlook.kept(names, steps)
     found = [Use("clips that are probed", clips, held=of_a_clip, recording=of_a_clip, decoded=1, disk=stored + small)]
-    if config.prompts is not None or not config.used_items:
+    pairs = config.used_items * sum(len(used_tasks(config, target)) for target in targets_of(config))
+    if not pairs:
         return found
-    asked = [(target, task) for target in targets_of(config) if target.form == CLASSIFY for task in config.tasks
-             if target.tasks is None or task in target.tasks]  # fmt: skip
-    pairs = len(asked) * config.used_items
     use = use_of(outlook, names[0])
     return [
         *found,

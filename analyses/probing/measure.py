@@ -18,7 +18,7 @@ from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit.problems import Problem, fits, problems
 from cos_interp.analyses.probing import ProbesConfig, TransferFacts
 from cos_interp.analyses.probing.data import collect_unit, dataset, hook_names, probe_of, steps_of, targets_of
-from cos_interp.analyses.probing.use import used_unit
+from cos_interp.analyses.probing.use import used_tasks, used_unit
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.probes.dataset import ProbeDataset
 from cos_interp.probes.errors import ProbeError
@@ -40,7 +40,8 @@ def pieces(config: ProbesConfig) -> list[tuple[Piece, list[str]]]:
     found: list[tuple[Piece, list[str]]] = [(("clip", p), [f"clip-{p.name}"]) for p in problems(config)]
     found += [(("step", s), [f"step-{s:03d}"]) for s in steps_of(config)]
     for target in targets_of(config):
-        found += [(("transfer", target.name), [f"transfer-{target.name}"]), (("used", target.name), [f"used-{target.name}"])]
+        found.append((("transfer", target.name), [f"transfer-{target.name}"]))
+        found += [(("used", (target.name, task)), [f"used-{target.name}-{task}"]) for task in used_tasks(config, target)]
     return found
 
 
@@ -52,11 +53,20 @@ def needs(config: ProbesConfig, piece: Piece) -> list[str]:
 
 def work(model: HookedVideoPipeline, config: ProbesConfig, store: RunStore, piece: Piece) -> Iterator[str]:
     what, about = piece
-    name = f"clip-{about.name}" if isinstance(about, Problem) else f"step-{about:03d}" if what == "step" else f"{what}-{about}"
+    name = _named(what, about)
     if store.unit(name) is None:
         unit = _make(model, config, store, what, about)
         store.add_unit(name, unit.rows, unit.tensors, unit.facts)
     yield name
+
+
+def _named(what: str, about: Any) -> str:
+    """The unit of a piece."""
+    if isinstance(about, Problem):
+        return f"clip-{about.name}"
+    if what == "step":
+        return f"step-{about:03d}"
+    return f"{what}-{about if what == 'transfer' else '-'.join(about)}"
 
 
 def _make(model: HookedVideoPipeline, config: ProbesConfig, store: RunStore, what: str, about: Any) -> Unit:
@@ -66,9 +76,10 @@ def _make(model: HookedVideoPipeline, config: ProbesConfig, store: RunStore, wha
     if what == "step":
         return fit_step(config, data, about)
     scores = pd.DataFrame([row for unit in step_units(config) for row in store.finished(unit)[0]])
-    return (
-        transfer_unit(config, data, about, scores) if what == "transfer" else used_unit(model, config, store, data, about, scores)
-    )
+    if what == "transfer":
+        return transfer_unit(config, data, about, scores)
+    target, task = about
+    return used_unit(model, config, store, data, target, task, scores)
 
 
 def fit_step(config: ProbesConfig, data: ProbeDataset, step: int) -> Unit:

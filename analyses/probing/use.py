@@ -101,12 +101,19 @@ def recorder(model: HookedVideoPipeline, config: ProbesConfig, store: RunStore, 
     return recorded.recorder(model, config, store, kept, ORDER, lambda outlook: use_of(outlook, name))
 
 
+def used_tasks(config: ProbesConfig, target: Target) -> list[str]:
+    """The tasks whose pairs exchange what a probe of a target reads."""
+    if config.prompts is not None or config.used_items == 0 or target.form != CLASSIFY:
+        return []
+    return [task for task in config.task_names if target.tasks is None or task in target.tasks]
+
+
 def used_unit(
-    model: HookedVideoPipeline, config: ProbesConfig, store: RunStore, data: ProbeDataset, target: str, scores: pd.DataFrame
+    model: HookedVideoPipeline, config: ProbesConfig, store: RunStore, data: ProbeDataset, target: str, task: str,
+    scores: pd.DataFrame,
 ) -> Unit:  # fmt: skip
     """Rows by pair, edit and dose, at the layer with the largest selectivity of those that have layers after them to read it."""
-    about = data.targets[target]
-    if config.prompts is not None or config.used_items == 0 or "score" not in scores or about.form != CLASSIFY:
+    if "score" not in scores:
         return Unit([])
     found = scores[(scores.table == "score") & (scores.target == target)]
     found = found[found.layer < DEEPEST * model.layers] if len(found) else found
@@ -115,11 +122,8 @@ def used_unit(
     measured = "selectivity" if "selectivity" in found else "score"
     name = str(found.groupby("name")[measured].mean().idxmax())
     reader = fitted(config, data, target, name)
-    rows: list[Row] = []
-    for task in config.task_names:
-        if about.tasks is None or task in about.tasks:
-            rows += [row for index in range(config.used_items) for row in item_rows(model, config, store, reader, task, index)]
-    return Unit(rows)
+    each = (item_rows(model, config, store, reader, task, index) for index in range(config.used_items))
+    return Unit([row for rows in each for row in rows])
 
 
 def fitted(config: ProbesConfig, data: ProbeDataset, target: str, name: str) -> Reader:
