@@ -8,7 +8,7 @@ import pandas as pd
 
 from cos_interp.analyses.commitment.measure import early_step
 from cos_interp.analyses.driver.base import AnalysisResult
-from cos_interp.analyses.driver.estimates import Mean, Share
+from cos_interp.analyses.driver.estimates import DIFFERENCE, Mean, Share
 from cos_interp.analyses.driver.findings import Finding, Number
 from cos_interp.analyses.driver.rules import no_room
 from cos_interp.analyses.kit.screening import screening_table
@@ -55,6 +55,11 @@ def named(rows: pd.DataFrame, step: int) -> Number:
     return Share(here.groupby("problem").named.first().to_numpy(float)).number()
 
 
+def _excess(shares: pd.Series) -> Number:
+    """The mean over items of how much more often something is so than by chance."""
+    return Mean(shares, bounds=DIFFERENCE).number()
+
+
 def forgets(rows: pd.DataFrame, over: pd.DataFrame, step: int, chosen: Mean) -> str | None:
     """Why little agreement at a step does not refute: fresh noise at its sigma hides even a plan that is chosen. None where it
     does not, and where the agreement is there, by what is ``chosen`` beyond what is asked."""
@@ -70,7 +75,7 @@ def forgets(rows: pd.DataFrame, over: pd.DataFrame, step: int, chosen: Mean) -> 
         return None
     return (
         "noise at this step hides a plan that is chosen, too: from the run's own final video, noised anew, an ideal observer "
-        f"names its answer {Mean(most).number()} more often than chance, and {asked:.2f} are asked"
+        f"names its answer {_excess(most)} more often than chance, and {asked:.2f} are asked"
     )
 
 
@@ -81,19 +86,19 @@ def _chosen(result: AnalysisResult, rows: pd.DataFrame, sigmas: Sequence[float],
     if step is None:
         return result.judge(f"commitment.early-{by}", Mean([]), "no tested step is early", Mean([]).number())
     ceiling, since = over.iloc[:, -1], chosen_step(over)
-    chosen = Mean(over[step] - SHARE * ceiling)
+    chosen = Mean(over[step] - SHARE * ceiling, bounds=(-1 - SHARE, 1 + SHARE))
     unfit = None
     if len(over) and ceiling.mean() < ROOM:
-        unfit = f"independent noises agree nearly as often as runs re-noised at the last step, {Mean(ceiling).number()} less"
+        unfit = f"independent noises agree nearly as often as runs re-noised at the last step, {_excess(ceiling)} less"
     unfit = unfit or forgets(rows, over, step, chosen)
     reached = "never" if since is None else f"from step {since} (sigma {sigmas[since]:.2f})"
     return result.judge(
         f"commitment.early-{by}", chosen,
         f"re-noised runs give the run's answer {SHARE:g} as often above chance as at the last step {reached} on; at step {step} "
-        f"(sigma {sigmas[step]:.2f}), the last early one, their excess over chance is {Mean(over[step]).number()} (an ideal "
+        f"(sigma {sigmas[step]:.2f}), the last early one, their excess over chance is {_excess(over[step])} (an ideal "
         f"observer of x_t names the run's answer there in {named(rows, step)}); beyond {SHARE:g} of the last step's, per item, "
         "that is",
-        Mean(ceiling).number(), unfit,
+        _excess(ceiling), unfit,
     )  # fmt: skip
 
 
@@ -117,7 +122,7 @@ def _screening(result: AnalysisResult, looks: pd.DataFrame, sigmas: Sequence[flo
     )
     solves = Mean(found.screened, bounds=(0, 1)).number()
     return result.judge(
-        f"commitment.{key}", Mean(found.gain, bounds=(-1, 1)),
+        f"commitment.{key}", Mean(found.gain, bounds=DIFFERENCE),
         f"finishing only the seed that looks best {where} solves {solves}, more than the control by",
         Mean(found.control, bounds=(0, 1)).number(), unfit,
     )  # fmt: skip

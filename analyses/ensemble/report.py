@@ -6,7 +6,7 @@ import pandas as pd
 
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
-from cos_interp.analyses.driver.estimates import Mean
+from cos_interp.analyses.driver.estimates import DIFFERENCE, Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding, Number
 from cos_interp.analyses.driver.kept import kept_clips, linked
@@ -46,7 +46,7 @@ def _finding(result: AnalysisResult, tensor: str, each: pd.DataFrame) -> Finding
     base = single if single.mean() >= scaled.mean() else scaled
     beside = f"single runs {_mean(single)}, the same seeds at the merged norm {_mean(scaled)}"
     said = f"ensemble of {tensor} solves {_mean(own)}, {beside}; its gain over the better of the two is"
-    gain = Mean(own - base)
+    gain = Mean(own - base)  # without bounds: where no item differs nothing was merged, or nothing is solved
     few = f"{gain.n} of at least {PAIRS} items" if gain.n < PAIRS else None
     full = no_room(
         f"ensemble.{tensor}", 1 - float(base.mean()), "runs alone", "take fewer steps (--num-steps 4) or harder items", ROOM
@@ -54,9 +54,9 @@ def _finding(result: AnalysisResult, tensor: str, each: pd.DataFrame) -> Finding
     return result.judge(f"ensemble.{tensor}", gain, said, _mean(base), full or few)
 
 
-def _mean(items: pd.Series) -> Number:
-    """The mean over items with its 95 % interval, beside the number that decides."""
-    return mean_number(items.to_numpy(float))
+def _mean(items: pd.Series, bounds: tuple[float, float] | None = (0, 1)) -> Number:
+    """The mean over items with its 95 % interval, beside the number that decides: of a share, where nothing else is said."""
+    return mean_number(items.to_numpy(float), bounds)
 
 
 def report(result: AnalysisResult, store: RunStore) -> Report:
@@ -77,7 +77,9 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         )
         sections = [pages.Section("Accuracy", _bars(judged), caption, _table(judged)), _videos(result, judged, store)]
     moved = rows[rows.distance.notna()].groupby(["method", "problem"]).distance.mean()
-    spread = [{"method": m, "|result - single run| / |single run|": str(_mean(part))} for m, part in moved.groupby("method")]
+    spread = [
+        {"method": m, "|result - single run| / |single run|": str(_mean(part, None))} for m, part in moved.groupby("method")
+    ]
     sections.append(pages.Section("How far the result moves", table=pd.DataFrame(spread)))
     found = [] if judged.empty else findings(result, judged)
     return pages.build(result, "Training-free ensemble", QUESTION, "CoS section 6", found, sections, notes, ("cause",))
@@ -104,8 +106,8 @@ def _table(rows: pd.DataFrame) -> pd.DataFrame:
     tasks = rows.drop_duplicates("problem").set_index("problem").task.reindex(each.index)
     for method, cost in rows.drop_duplicates("method").set_index("method").compute.items():
         row = {"method": method, "compute, runs": float(cost), "all": str(_mean(each[method]))}
-        row["gain over single runs"] = str(_mean(each[method] - each[SINGLE]))
-        row["gain over the best of equal compute"] = str(_mean(each[method] - each["best of equal compute"]))
+        row["gain over single runs"] = str(_mean(each[method] - each[SINGLE], DIFFERENCE))
+        row["gain over the best of equal compute"] = str(_mean(each[method] - each["best of equal compute"], DIFFERENCE))
         row |= {str(task): str(_mean(part)) for task, part in each[method].groupby(tasks, sort=False)}
         out.append(row)
     return pd.DataFrame(out)

@@ -35,7 +35,7 @@ def dissociated(result: AnalysisResult, key: str, cut: pd.DataFrame, value: str,
     table = table[(table[value, "none"] > SHOWN) & (table["kept_other", "none"] > SHOWN)].astype(float)
     first = table[value, "another object"] - table[value, "object"]
     second = table["kept_other", "object"] - table["kept_other", "another object"]
-    own, beside = (Mean(table[value, name].to_numpy()).number() for name in ("object", "another object"))
+    own, beside = (Mean(table[value, name].to_numpy(), bounds=(0, 1)).number() for name in ("object", "another object"))
     said = (
         f"an object is right in {own} of its {frames} without its own tokens of the first frame; the lesser of what it loses "
         "more than without another object's, and of what that one loses more, is"
@@ -57,7 +57,7 @@ def answered(result: AnalysisResult, partial: pd.DataFrame, solved: set[str]) ->
     told = cuts.index[cuts.max(axis=1) > SHOWN]
     here = partial[partial.set_index(["step_part", "layer_part"]).index.isin(told)]
     by = here.groupby(["problem", "tokens"]).solved.mean().unstack().reindex(columns=pair).dropna()
-    own, other = (Mean(by[name].to_numpy(float)).number() for name in pair)
+    own, other = (Mean(by[name].to_numpy(float), bounds=(0, 1)).number() for name in pair)
     said = (
         f"solved over the {len(told)} of {len(cuts)} partial cuts that do not lose the answer with both objects: {own} without "
         "the object's tokens; without another object's it is higher, by"
@@ -90,7 +90,7 @@ def decodable(result: AnalysisResult, decoded: pd.DataFrame) -> Finding:
     x_t = decoded[(decoded.source == "x_t") & (decoded.step == step)].set_index("problem")
     tested = tested.set_index("problem").dropna(subset=["more"])
     input_more = (x_t.hidden - x_t.bare).reindex(tested.index)
-    hidden, bare, seen = (Mean(tested[name].to_numpy(float)).number() for name in ("hidden", "bare", "visible"))
+    hidden, bare, seen = (Mean(tested[name].to_numpy(float), bounds=(0, 1)).number() for name in ("hidden", "bare", "visible"))
     where = f"layer {layer}, step {step}, best on the other half of items: " if layer >= 0 else ""
     said = (
         f"{where}a reader of visible objects (right at {seen} of those of "

@@ -99,7 +99,7 @@ def _finding(result: AnalysisResult, rows: pd.DataFrame, key: str, values: tuple
     own, other = values
     (layer, step), tested = chosen(rows.assign(more=rows[own] - rows[other]), "more")
     each = tested.groupby("problem")[[own, other, "more"]].mean()
-    hit, others = (Mean(each[name].to_numpy(float)).number() for name in values)
+    hit, others = (Mean(each[name].to_numpy(float), bounds=(0, 1)).number() for name in values)
     where = f"layer {layer}, step {step}, best on the other half of items," if layer >= 0 else "matching"
     said = f"{where} {text} in {hit} of the frames; more than the queries of other cells, by"
     return result.judge(key, Mean(each.more.astype(float), bounds=DIFFERENCE), said, others)

@@ -121,11 +121,13 @@ def _frame_costs_less(
     frame, step = of_kind(rows, kind, mode, dose), of_kind(rows, "step", mode, dose, few)
     by_frame, by_step = beside(*(part.groupby("problem").score.mean() for part in (frame, step)))
     base, same = beside(undisturbed(rows), by_step)
+    share = (0, 1) if rows.score.isin((0, 1)).all() else None
+    one, all_of_them = (Mean(scores, bounds=share).number() for scores in (by_frame, by_step))
     costs, at = Mean(base - same), ", ".join(map(str, few))
     return result.judge(
         key, Mean(by_frame - by_step),
-        f"{mode}: score {Mean(by_frame).number()} with noise in one frame, {'every step' if kind == 'frame' else 'steps ' + at}; "
-        f"{Mean(by_step).number()} with noise in all frames at one of steps {at}, which costs {costs.number()}; energy "
+        f"{mode}: score {one} with noise in one frame, {'every step' if kind == 'frame' else 'steps ' + at}; "
+        f"{all_of_them} with noise in all frames at one of steps {at}, which costs {costs.number()}; energy "
         f"{frame.energy.mean():.2f} and {step.energy.mean():.2f}; difference",
         costs.number(), no_frame(frame, step, few, kind == FEW) or no_cost(costs, rules()[key].smallest),
     )  # fmt: skip

@@ -7,7 +7,7 @@ import pandas as pd
 
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
-from cos_interp.analyses.driver.estimates import Mean
+from cos_interp.analyses.driver.estimates import DIFFERENCE, Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import RunFacts
 from cos_interp.analyses.driver.findings import Finding, Number
@@ -63,14 +63,14 @@ def lag_findings(result: AnalysisResult, lags: pd.DataFrame, steps: int) -> list
 
 
 def _lag(result: AnalysisResult, task: str, lags: pd.DataFrame, steps: int) -> Finding:
-    objects = mean_number(lags.lag_localised / steps)
-    at = {name: mean_number(lags[f"{name}_step"]) for name in ("moving_place", "motion")}
+    objects = mean_number(lags.lag_localised / steps, DIFFERENCE)
+    at = {name: mean_number(lags[f"{name}_step"], (0, steps)) for name in ("moving_place", "motion")}
     unfit = _floor(lags, "moving_place_step", "motion_step")
     statement = (
         f"{task}: the moving thing's footprint is there at step {at['moving_place']}, its motion at step {at['motion']}; the "
         f"motion comes later by a share of the run (behind all objects: {objects}) of"
     )
-    still = mean_number(lags.lag_still / steps) if "lag_still" in lags else Number(float("nan"))
+    still = mean_number(lags.lag_still / steps, DIFFERENCE) if "lag_still" in lags else Number(float("nan"))
     key = f"perception.{task}" if f"perception.{task}" in rules() else "perception.other"  # a task of the user's own
     return result.judge(key, Mean(lags.set_index("problem").lag_moving_place / steps), statement, still, unfit)
 
@@ -79,7 +79,7 @@ def latent_finding(result: AnalysisResult, lags: pd.DataFrame, steps: int) -> Fi
     return result.judge(
         "perception.latents", Mean(lags.set_index("problem").lag_appearance / steps),
         "what changes over time reaches half of its final likeness later than what stays, by a share of the run of",
-        mean_number(lags.appearance_step), _floor(lags, "appearance_step", "movement_step"),
+        mean_number(lags.appearance_step, (0, steps)), _floor(lags, "appearance_step", "movement_step"),
     )  # fmt: skip
 
 

@@ -126,6 +126,14 @@ def test_what_one_scaled_seed_does_as_well_is_no_ensemble():
     assert "reproduced" not in {_found(_rows(0.85, 0.3, 0.85, items=100, seed=seed)).verdict for seed in range(10)}
 
 
+def test_shares_have_ends():
+    """One item of 60 that a method does not solve: its share ends at 1, by the interval too."""
+    rows = _rows(1.0, 1.0, 1.0)
+    rows.loc[(rows.problem == rows.problem.iloc[0]) & (rows.method == "mean of single runs"), "solved"] = 0.5
+    found = _found(rows)
+    assert 0 <= found.control.low < found.control.high <= 1 and "1.0" in found.statement
+
+
 def test_placebos_show_nothing():
     """The first seed alone as its own ensemble: one wrong verdict in forty is what a 95 % interval allows."""
     verdicts = [_found(_rows(0.6, 0.6, 0.6, seed=seed, same=True)).verdict for seed in range(40)]
