@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig
-from cos_interp.analyses.kit.pairs import HOPELESS, NoPair, Recorder, find_pair, stranger
+from cos_interp.analyses.kit.pairs import HOPELESS, NoPair, Recorder, candidate_numbers, find_pair, stranger, two_items
 from cos_interp.analyses.kit.problems import problems
 from cos_interp.analyses.kit.seeds import BITS, PURPOSES, seed_for
 from cos_interp.analyses.patching import PatchingConfig
 from cos_interp.interp import HookedVideoPipeline
 from cos_interp.organism import package, shapes
+from cos_interp.tasks import get_task, suite
 
 ABOUT = st.lists(st.one_of(st.integers(0, 10**6), st.text(max_size=8)), max_size=4)
 
@@ -53,6 +54,18 @@ def test_the_problems_of_a_pair_have_its_place(organism):
     pair = find_pair(recorder, "place", "prompt", 2)
     assert {pair.clean.problem.index, pair.corrupt.problem.index, stranger("place", recorder.config, 2).index} == {2}
     assert not pair.clean.problem.first
+
+
+def test_pairs_and_strangers_of_a_run_that_confirms_are_not_of_the_suite():
+    """Occlusion has few scenes: of these candidates some are in cos-500, in a run that does not confirm."""
+    seen, new = (PatchingConfig(task="occlusion", seed=1, confirm=confirm) for confirm in (False, True))
+    made = get_task("occlusion")
+    numbers = [number for index in range(3) for number in candidate_numbers(new, "occlusion", "image", index)]
+    any_pair, fresh = ([two_items(config, made, "image", n, False) for n in numbers] for config in (seen, new))
+    held = [pair is not None and any(map(suite.holds, pair)) for pair in any_pair]
+    assert any(held) and [pair is None for pair in fresh] == [at or pair is None for at, pair in zip(held, any_pair, strict=True)]
+    others = [stranger("occlusion", new, index).item for index in range(40)]
+    assert not any(suite.holds(item) for item in others if item is not None)
 
 
 def test_pairs_are_not_looked_for_long_in_a_model_that_solves_nothing(monkeypatch):
