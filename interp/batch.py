@@ -122,18 +122,23 @@ def single_pictures(call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def single_calls(call: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The keywords of each video of a call that has a list of pictures."""
-    count = rows_of(call)
-    by_row = lambda name, value: name in (*BY_ROW, "generator", "prompt_2", "negative_prompt_2") and isinstance(value, list)
-    embedded = lambda name, value: (
-        isinstance(value, Tensor) and ("embeds" in name or "attention_mask" in name or name == "latents")
-    )
-    made: list[dict[str, Any]] = []
-    for row in range(count):
-        rows = {name: value[row] for name, value in call.items() if by_row(name, value)}
-        rows |= {n: v[row : row + 1] for n, v in call.items() if embedded(n, v) and len(v) == count}
-        made.append({**call, **rows})
-    return made
+    """The keywords of each video of a call that makes several."""
+    count, each = rows_of(call), call.get("num_videos_per_prompt") or 1
+    one = {"num_videos_per_prompt": 1} if "num_videos_per_prompt" in call else {}
+    return [
+        {**call, **{name: _of_row(name, value, row, count, each) for name, value in call.items()}, **one} for row in range(count)
+    ]
+
+
+def _of_row(name: str, value: Any, row: int, count: int, each: int) -> Any:
+    """What a keyword of a call of ``count`` videos, ``each`` of them of one prompt, says of one of them."""
+    if isinstance(value, list) and name in (*BY_ROW, "generator", "prompt_2", "negative_prompt_2"):
+        return value[row]
+    if isinstance(value, Tensor) and name == "latents":
+        return value[row : row + 1]
+    if isinstance(value, Tensor) and ("embeds" in name or "attention_mask" in name) and len(value) * each == count:
+        return value[row // each : row // each + 1]
+    return value
 
 
 def check_latents(call: Mapping[str, Any]) -> None:

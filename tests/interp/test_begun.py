@@ -60,6 +60,15 @@ def test_one_picture_is_that_of_every_row(name):
     assert_rows_alone(model_of(name), [calls[0], calls[1] | {"image": calls[0]["image"]}])
 
 
+def test_several_videos_of_embedded_words_are_each_the_one_alone():
+    call = two("hunyuan-i2v")[0]
+    assert "prompt_embeds" in call and call.get("prompt") is None
+    model = model_of("hunyuan-i2v")
+    both = model.run(**call | {"seed": [5, 6], "num_videos_per_prompt": 2}).latents
+    for row, seed in enumerate((5, 6)):
+        torch.testing.assert_close(both[row : row + 1], model.run(**call | {"seed": seed}).latents, atol=2e-5, rtol=1e-4)
+
+
 def test_noise_that_the_scheduler_draws_is_each_rows_own():
     """The generators go on from where beginning a row has left them: this sampler draws at every step."""
     assert_rows_alone(model_of("cogvideox-i2v", CogVideoXDPMScheduler()), two("cogvideox-i2v"))
