@@ -79,15 +79,8 @@ def label(model: Mapping[str, Any], config: DossierConfig) -> str:
     called where that was said."""
     usual = DossierConfig()
     noises = f", seed {config.seed}" if config.seed else ""
-    said = {
-        "steps": "num_inference_steps",
-        "guidance": "guidance_scale",
-        "size": "size",
-        "frames": "num_frames",
-        "dtype": "dtype",
-    }
-    asked = {name: getattr(config, field) for name, field in said.items() if getattr(config, field) != getattr(usual, field)}
-    ways = "".join(f", {name} {value}" for name, value in asked.items())
+    asked = {words: getattr(config, field) for field, words in CALLED.items() if getattr(config, field) != getattr(usual, field)}
+    ways = "".join(f", {words} {value}" for words, value in asked.items())
     weights = f"weights {(model['digest'] or 'hub')[:8]}"
     return f"{shown_name(model['name'])}, {weights}{', unseen items' * config.confirm}{noises}{ways}"
 

@@ -23,10 +23,8 @@ from cos_interp.tasks.tally import share_interval
 LEVEL = 0.95
 RESAMPLES = 4000
 DIFFERENCE = (-1.0, 1.0)  # the bounds of a difference of two shares
-EFFECT, EFFECTS = (
-    (-1.0, 1.0),
-    (-2.0, 2.0),
-)  # the bounds of an effect of a patch, see statistics.effect, and of a difference of two
+EFFECT = (-1.0, 1.0)  # the bounds of an effect of a patch, see statistics.effect
+EFFECTS = (-2.0, 2.0)  # the bounds of a difference of two of them
 NEAR = 1e-9  # values of one outcome that were computed in another order
 POWER = float(stats.norm.ppf(0.8))
 
