@@ -45,7 +45,7 @@ class Adapter:
     - ``recalls``: methods of the pipeline, besides ``encode_prompt``, that draw noise or encode conditions outside
       ``prepare_latents``; a replay takes their results from the recording, and a batch with a picture a row each row's own.
     - ``apart``: how the class names of pipelines begin whose own batch fails, or is not each of its rows alone (Latte cuts the
-      text of single rows only): its rows are begun one by one.
+      text of single rows only): its rows are begun one by one. ``("",)`` is all of them.
     - ``needs``: keywords that the pipeline must be given, since its defaults cannot be followed.
     - ``notes``: what a user should know, for docs/models.md.
 
