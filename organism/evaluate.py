@@ -36,7 +36,7 @@ def judge_batch(
     model: HookedVideoPipeline, items: Sequence[Item], seeds: Sequence[int], every_step: bool, **kwargs: Any
 ) -> dict[str, list[Verdict]]:
     """Verdicts of a batch of items: ``final`` and, if asked, ``0``, ``1``, ... for the clean estimates."""
-    if model.takes_image and not model.takes_images and len(items) > 1:
+    if model.one_row and len(items) > 1:
         each = [judge_batch(model, [item], [own], every_step, **kwargs) for item, own in zip(items, seeds, strict=True)]
         return {key: [one[key][0] for one in each] for key in each[0]}
     given = {"image": [Image.fromarray(i.first_frame) for i in items]} if model.takes_image else {}

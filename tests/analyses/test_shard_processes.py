@@ -22,7 +22,7 @@ from cos_interp.analyses.driver.finishing import finish
 from cos_interp.analyses.driver.merging import merge
 from cos_interp.analyses.driver.registry import entries, load
 from cos_interp.analyses.driver.shard import Shard
-from cos_interp.analyses.driver.share import share
+from cos_interp.analyses.driver.share import holders, share
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.interp import HookedVideoPipeline
 from cos_interp.interp.errors import InterpError
@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {
     "patching": {"layers": (0,), "steps": (0, 1), "batch": 2},
     "self-correction": {"twins": 1},
-    "probes": {"layers": (0,), "folds": 2, "views": False, "used_items": 1, "used_doses": (1.0,)},  # pieces that need each other
+    "probes": {"layers": (0,), "folds": 2, "views": False},  # pieces that need each other
 }
 
 
@@ -257,8 +257,10 @@ def test_shards_on_other_kernels_agree_and_the_run_says_so(tmp_path):
 def test_who_waits_says_for_whom_and_goes_on(asked, tmp_path):
     """The other one is alive and silent: its part is not taken from it; then it is gone, and is."""
     said: list[str] = []
-    mine = asked.experiment.pieces(asked.config)[-1][1][0]
-    with lock.Writer(tmp_path, Shard(2, 2)).holding():
+    waves = experiment.ordered(asked.experiment, asked.config, asked.experiment.pieces(asked.config))
+    last, silent = list(holders(waves, 2).items())[-1]  # whose unit waits for all others
+    own = Shard(3 - silent.number, 2)
+    with lock.Writer(tmp_path, silent).holding():
         units = tmp_path / "shards"
 
         def tell(done: int, total: int, what: str) -> None:
@@ -267,9 +269,9 @@ def test_who_waits_says_for_whom_and_goes_on(asked, tmp_path):
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            share(asked.experiment, asked.config, tmp_path, shard=Shard(1, 2), model=asked.model, workers=1, progress=tell)
-        assert said[-1] == "shard 1/2: waits for shard 2/2" and not (units / f"{mine}.safetensors").exists()
+            share(asked.experiment, asked.config, tmp_path, shard=own, model=asked.model, workers=1, progress=tell)
+        assert said[-1] == f"shard {own}: waits for shard {silent}" and not (units / f"{last}.safetensors").exists()
         assert read_sealed_json((tmp_path / "run.json").read_bytes())["status"] == "running"
-    asked.share(tmp_path, 1)
-    with pytest.raises(RunError, match="shard 2/2"):
+    asked.share(tmp_path, own.number)
+    with pytest.raises(RunError, match=f"shard {silent}"):
         finish(tmp_path, EXPERIMENTS)
