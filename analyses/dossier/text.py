@@ -24,8 +24,8 @@ SEVERAL = (
 )
 UNSEEN = (
     "Unseen items lie outside cos-500, and no rule had seen them when it was written. {changed} of the {all} claims have a rule "
-    "that was changed after its numbers, on these items too, were seen, and say so: for these they are seen ones, and only items "
-    "of another --seed would confirm them."
+    "that was changed after its numbers were seen, and say so: where these were of these items, they are seen ones, and only "
+    "items of another --seed would confirm them."
 )
 ALONE = "No models of random weights ran beside it (--twins), so that what is reproduced need not be what was learnt: {}."
 
