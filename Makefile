@@ -56,8 +56,10 @@ findings: $(VENV)/installed
 	$(call FINDINGS,seed1)
 	$(call FINDINGS,seed2) --like runs/findings/seed1
 	$(call FINDINGS,seed3) --like runs/findings/seed1
+	$(call FINDINGS,young) --like runs/findings/seed1 --only ensemble,seeds,self-correction,commitment
 	$(BIN)/cos report findings runs/findings/seed1 runs/findings/seed2 runs/findings/seed3 --opening docs/findings.txt \
 		--numbers docs/findings.json --out docs/findings.md
+	$(BIN)/cos report findings runs/findings/young --opening docs/findings/young.txt --out docs/findings/young.md
 
 models: $(VENV)/installed-test
 	$(BIN)/python -m cos_interp.interp.check.matrix docs/models.md

@@ -31,9 +31,11 @@ ALONE = "No models of random weights ran beside it (--twins), so that what is re
 
 
 def markdown(dossiers: Sequence[Told], opening: str = "") -> str:
-    """The page. ``opening``: what stands before the claims, in the writer's own words."""
+    """The page. ``opening``: what stands before the claims, in the writer's own words; a heading of its own where it begins with
+    one."""
     dossiers = held(dossiers)
-    out = ["# Findings", "", *([opening.strip(), ""] if opening else []), summary(dossiers) + ".", ""]
+    title = [] if opening.startswith("# ") else ["# Findings", ""]
+    out = [*title, *([opening.strip(), ""] if opening else []), summary(dossiers) + ".", ""]
     out += [" ".join([PREFACE, *([SEVERAL] if len(dossiers) > 1 else []), *_unseen(dossiers), *_alone(dossiers)]), ""]
     out += [f"- {one.label}: {_commands(one)}" for one in dossiers] + [*_rules(dossiers), ""]
     out += [*_overview(dossiers), ""]

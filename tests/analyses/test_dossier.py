@@ -297,6 +297,7 @@ def test_dossiers_of_one_model_with_other_experiments_are_one_and_their_claims_a
     page = markdown([named])
     assert [line for line in page.splitlines() if line.startswith("## ")] == ["## patching", "## recovery", "## mine"]
     assert "a: 3 experiments of several dossiers" in page
+    assert page.startswith("# Findings\n") and markdown([named], "# Mine\n\nWords.").startswith("# Mine\n\nWords.\n")
     with pytest.raises(RunError, match="count of a was given twice, which is no second model"):
         together.joined([several[0], told("b", False), several[0]])
     assert "multiplicity" not in markdown([parts[0]])
