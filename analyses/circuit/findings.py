@@ -7,7 +7,7 @@ import pandas as pd
 from cos_interp.analyses.circuit import SearchFacts
 from cos_interp.analyses.circuit.checks import ALONE, FOREIGN, LEFT, LESS, OUT, RANDOM, RANDOM_LEFT, RANDOM_OUT, WHOLE
 from cos_interp.analyses.driver.base import AnalysisResult
-from cos_interp.analyses.driver.estimates import DIFFERENCE, EFFECTS, Mean
+from cos_interp.analyses.driver.estimates import DIFFERENCE, EFFECT, EFFECTS, Mean
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.statistics import effect
 
@@ -29,7 +29,8 @@ def findings(result: AnalysisResult) -> list[Finding]:
     at, unfit = by_pair(result.rows), _unfit(result)
     control = at[RANDOM] if FOREIGN not in at else at[[RANDOM, FOREIGN]].max(axis=1)
     lost, lost_by_random = at[WHOLE] - at[LEFT], at[WHOLE] - at[RANDOM_LEFT]
-    number = lambda values: Mean(values.astype(float), bounds=EFFECTS)
+    number = lambda values, bounds: Mean(values.astype(float), bounds=bounds)
+    own = {"necessary": EFFECTS}  # whose control is a difference, too
     said = (
         ("sufficient", at[ALONE] - control, control, "the found components alone go further than the larger control by"),
         ("necessary", lost - lost_by_random, lost_by_random, "without them more effect is lost than without random ones, by"),
@@ -38,7 +39,13 @@ def findings(result: AnalysisResult) -> list[Finding]:
     )  # fmt: skip
     of_its_own = {"smallest": _one(at)}
     found = [
-        result.judge(f"circuit.{name}", number(values), text, number(beside).number(), unfit or of_its_own.get(name))
+        result.judge(
+            f"circuit.{name}",
+            number(values, EFFECTS),
+            text,
+            number(beside, own.get(name, EFFECT)).number(),
+            unfit or of_its_own.get(name),
+        )  # fmt: skip
         for name, values, beside, text in said
     ]
     return [*found, _answers(result, unfit)] if result.config.scored else found
