@@ -29,24 +29,19 @@ def findings(result: AnalysisResult) -> list[Finding]:
     at, unfit = by_pair(result.rows), _unfit(result)
     control = at[RANDOM] if FOREIGN not in at else at[[RANDOM, FOREIGN]].max(axis=1)
     lost, lost_by_random = at[WHOLE] - at[LEFT], at[WHOLE] - at[RANDOM_LEFT]
-    number = lambda values, bounds: Mean(values.astype(float), bounds=bounds)
-    own = {"necessary": EFFECTS}  # whose control is a difference, too
+    number = lambda values, bounds=EFFECTS: Mean(values.astype(float), bounds=bounds)
     said = (
-        ("sufficient", at[ALONE] - control, control, "the found components alone go further than the larger control by"),
-        ("necessary", lost - lost_by_random, lost_by_random, "without them more effect is lost than without random ones, by"),
-        ("knocked-out", at[OUT] - at[RANDOM_OUT], at[RANDOM_OUT], "set back, they cost the donor's run more than random ones by"),
-        ("smallest", at[ALONE] - at[LESS], at[LESS], "they go further than the best set with one component less by"),
+        ("sufficient", at[ALONE] - control, control, EFFECT, "the found components alone go further than the larger control by"),
+        ("necessary", lost - lost_by_random, lost_by_random, EFFECTS,
+         "without them more effect is lost than without random ones, by"),
+        ("knocked-out", at[OUT] - at[RANDOM_OUT], at[RANDOM_OUT], EFFECT,
+         "set back, they cost the donor's run more than random ones by"),
+        ("smallest", at[ALONE] - at[LESS], at[LESS], EFFECT, "they go further than the best set with one component less by"),
     )  # fmt: skip
     of_its_own = {"smallest": _one(at)}
     found = [
-        result.judge(
-            f"circuit.{name}",
-            number(values, EFFECTS),
-            text,
-            number(beside, own.get(name, EFFECT)).number(),
-            unfit or of_its_own.get(name),
-        )  # fmt: skip
-        for name, values, beside, text in said
+        result.judge(f"circuit.{name}", number(values), text, number(beside, most).number(), unfit or of_its_own.get(name))
+        for name, values, beside, most, text in said
     ]
     return [*found, _answers(result, unfit)] if result.config.scored else found
 
