@@ -19,6 +19,7 @@ from cos_interp.interp.pictures import as_picture
 from cos_interp.interp.scalars import has_numbers, lacking, whole
 
 PICTURES = ("image", "last_image")
+PROMPTS = ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2")
 BY_ROW = ("prompt", "negative_prompt", *PICTURES, "seed")
 
 SEEDS = (-(2**63), 2**64 - 1)  # that PyTorch takes
@@ -132,13 +133,18 @@ def single_calls(call: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _of_row(name: str, value: Any, row: int, count: int, each: int) -> Any:
     """What a keyword of a call of ``count`` videos, ``each`` of them of one prompt, says of one of them."""
-    if isinstance(value, list) and name in (*BY_ROW, "generator", "prompt_2", "negative_prompt_2"):
+    if isinstance(value, list) and name in (*PROMPTS, *BY_ROW, "generator"):
         return value[row]
     if isinstance(value, Tensor) and name == "latents":
         return value[row : row + 1]
-    if isinstance(value, Tensor) and ("embeds" in name or "attention_mask" in name) and len(value) * each == count:
+    if isinstance(value, Tensor) and of_texts(name) and len(value) * each == count:
         return value[row // each : row // each + 1]
     return value
+
+
+def of_texts(name: str) -> bool:
+    """Whether a keyword gives texts that are encoded already, or which of their tokens count."""
+    return "embeds" in name or "attention_mask" in name
 
 
 def check_latents(call: Mapping[str, Any]) -> None:

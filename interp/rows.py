@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cos_interp.interp.batch import PROMPTS, of_texts
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.run.clock import Call
 from cos_interp.interp.run.director import Director, When
@@ -24,13 +25,28 @@ def stacked(runs: Sequence[Run]) -> Run:
     return replace(runs[0], x_t=x_t, v=v, outputs=outputs, latents=torch.cat([run.latents for run in runs]))
 
 
+def in_one_batch(values: Sequence[Any]) -> Any:
+    """What was made for single videos, in lists and tuples, as made for a batch of them. InterpError where their forms differ."""
+    first = values[0]
+    if isinstance(first, (list, tuple)) and all(len(value) == len(first) for value in values):
+        return type(first)(in_one_batch(parts) for parts in zip(*values, strict=True))
+    if all(same(first, value) for value in values) and not (isinstance(first, Tensor) and first.shape[:1] == (1,)):
+        return first
+    if all(isinstance(value, Tensor) and value.shape[:1] == (1,) and value.shape == first.shape for value in values):
+        return torch.cat(list(values))
+    raise InterpError("what it encodes of one row has another form than of the next")
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two values are one, tensors by their numbers."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one is other or (one.shape == other.shape and one.dtype == other.dtype and torch.equal(one, other))
+    return one is other or (not isinstance(one, Tensor) and not isinstance(other, Tensor) and bool(one == other))
+
+
 def repeated(value: Any, rows: int) -> Any:
     """Everything of one video, in lists and tuples, repeated for a batch."""
-    if isinstance(value, Tensor):
-        return value.repeat(rows, *[1] * (value.ndim - 1)) if value.ndim and value.shape[0] == 1 else value
-    if isinstance(value, (list, tuple)):
-        return type(value)(repeated(item, rows) for item in value)
-    return value
+    return in_one_batch([value] * rows)
 
 
 def replay_arguments(run: Run, rows: int) -> dict[str, Any]:
@@ -47,12 +63,12 @@ def replay_arguments(run: Run, rows: int) -> dict[str, Any]:
     if any(run.generators.values()):
         made = [torch.Generator("cpu") for _ in range(rows)]
         kwargs["generator"] = made if rows > 1 else made[0]  # some pipelines take no list
-    for name in ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2"):
+    for name in PROMPTS:
         if isinstance(kwargs.get(name), (str, list)):
             text = kwargs[name] if isinstance(kwargs[name], str) else kwargs[name][0]
             kwargs[name] = [text] * rows if rows > 1 else text
     for name, value in kwargs.items():
-        if "embeds" in name or "attention_mask" in name:
+        if of_texts(name):
             kwargs[name] = repeated(value, rows)
     return kwargs
 

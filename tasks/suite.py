@@ -30,7 +30,7 @@ def confirmation_items(name: str, seed: int = 0) -> tuple[Item, ...]:
     ones none of 0 and 1. Among themselves these may share some: the easiest occlusion items are about 170 in all.
     """
     before = [item for earlier in range(min(seed, 2)) for item in confirmation_items(name, earlier)]
-    return _drawn(name, CONFIRMATION + seed * APART, {_key(item) for item in (*task_items(name), *before)})
+    return _drawn(name, CONFIRMATION + seed * APART, {*_keys(name), *map(_key, before)})
 
 
 def holds(item: Item) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from cos_interp.interp import HookedVideoPipeline
+from cos_interp.tasks import Item, get_task
 
 TINY = {
     "wan21-t2v": "wan2.1",
@@ -41,3 +42,9 @@ def plain(pipe, call, seed=0):
     """Final latents of the untouched pipeline."""
     generator = torch.Generator("cpu").manual_seed(seed)
     return pipe(**call, generator=generator, output_type="latent", return_dict=False)[0]
+
+
+def occluded(kind: str) -> Item:
+    """An item of the occlusion task: the object goes behind a ``wall``, or a ``board`` comes before it."""
+    task = get_task("occlusion")
+    return next(item for seed in range(50) if (item := task.sample(seed)).metadata["kind"] == kind)

@@ -152,7 +152,8 @@ class Adapter:
         return None
 
     def one_video(self, pipe: Any, call: Mapping[str, Any]) -> bool:
-        """Whether a call of the pipeline makes one video at a time; rows of a replay run one after the other."""
+        """Whether a call of the pipeline makes one video at a time: rows of a batch are begun one by one, and those of a replay
+        run one after the other."""
         return False
 
     @staticmethod

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from cos_interp.interp.batch import PICTURES, single_calls
 from cos_interp.interp.errors import InterpError
+from cos_interp.interp.rows import in_one_batch, same
 from cos_interp.interp.run.clock import Call
-from cos_interp.interp.run.director import Around, Director, Encoding
+from cos_interp.interp.run.director import Around, Director
 from cos_interp.interp.run.engine import ExpertEngine
 from cos_interp.interp.run.generators import kept_states, listed, restore
 
@@ -40,7 +41,7 @@ class Beginning(Director):
         self.given: Mapping[str, Any] = {}  # to the first forward
         self.branches = 1  # in it
 
-    def encode(self, place: int, encode: Encoding) -> Any:
+    def encode(self, place: int, encode: Callable[[], Any]) -> Any:
         self.encoded.append(encode())
         self._drawn(place)
         return self.encoded[-1]
@@ -70,7 +71,7 @@ def rows_begun(director: Director, call: dict[str, Any], play: Play, name: str) 
     one = {key: calls[0][key] for key in PICTURES if key in call}
     try:
         return _together(director, rows, {**call, **one}, play)
-    except (InterpError, RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError) as error:
         why, said = error, str(error).splitlines()[0]
     with suppress(Exception):  # some pipelines take no lists, and fit rows that they are not told of
         return _together(director, rows, calls[0] | {"generator": call.get("generator")}, play)
@@ -126,13 +127,13 @@ class Rows(Around):
         super().__init__(inner)
         self.rows, self.generators, self.told = rows, listed(generators), dict(told or {})
 
-    def encode(self, place: int, encode: Encoding) -> Any:
-        made = joined([row.encoded[place] for row in self.rows])
+    def encode(self, place: int, encode: Callable[[], Any]) -> Any:
+        made = in_one_batch([row.encoded[place] for row in self.rows])
         self._drawn(place)
-        return self.inner.encode(place, Encoding(lambda *_, **__: made, *encode.args, **encode.keywords))
+        return self.inner.encode(place, lambda: made)
 
     def prepare(self, prepare: Callable[[], Any]) -> Any:
-        made = joined([row.made for row in self.rows])
+        made = in_one_batch([row.made for row in self.rows])
         self._drawn(None)
         return self.inner.prepare(lambda: _copied(made))
 
@@ -165,7 +166,7 @@ def _tensors(rows: Sequence[Beginning]) -> list[str]:
     first, *others = [row.given for row in rows]
     return [
         name for name, value in first.items()
-        if isinstance(value, Tensor) and not all(_same(value, other.get(name)) for other in others)
+        if isinstance(value, Tensor) and not all(same(value, other.get(name)) for other in others)
     ]  # fmt: skip
 
 
@@ -174,24 +175,6 @@ def _in_branches(values: Sequence[Tensor], branches: int) -> Tensor | None:
     if any(value.shape != values[0].shape for value in values) or not values[0].ndim or values[0].shape[0] != branches:
         return None
     return torch.cat([value[branch : branch + 1] for branch in range(branches) for value in values])
-
-
-def joined(values: Sequence[Any]) -> Any:
-    """What was made for single videos, in lists and tuples, as made for a batch of them. InterpError where their forms differ."""
-    first = values[0]
-    if isinstance(first, (list, tuple)) and all(len(value) == len(first) for value in values):
-        return type(first)(joined(parts) for parts in zip(*values, strict=True))
-    if all(_same(first, value) for value in values) and not (isinstance(first, Tensor) and first.shape[:1] == (1,)):
-        return first
-    if all(isinstance(value, Tensor) and value.shape[:1] == (1,) and value.shape == first.shape for value in values):
-        return torch.cat(list(values))
-    raise InterpError("what it encodes of one row has another form than of the next")
-
-
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return one is other or (one.shape == other.shape and one.dtype == other.dtype and torch.equal(one, other))
-    return one is other or (not isinstance(one, Tensor) and not isinstance(other, Tensor) and bool(one == other))
 
 
 def _copied(prepared: Any) -> Any:

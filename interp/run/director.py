@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Literal
 
 from torch import Tensor
@@ -11,7 +10,6 @@ from torch import Tensor
 from cos_interp.interp.run.clock import Call, Step
 from cos_interp.interp.run.engine import ExpertEngine
 
-Encoding = partial[Any]  # of one of the pipeline's methods, with its arguments
 When = Literal["prepared", "stepped"]  # the first latents have been prepared; the scheduler is about to make its first step
 
 
@@ -23,10 +21,10 @@ class Director:
     follows. Latents are ``[batch, channel, frame, row, col]`` on every family.
     """
 
-    def encode(self, place: int, encode: Encoding) -> Any:
+    def encode(self, place: int, encode: Callable[[], Any]) -> Any:
         """What the pipeline's next encoder gives: ``encode_prompt`` and ``Adapter.recalls``, counted by ``place`` from 0.
 
-        ``encode()`` runs it, ``encode.func`` is the pipeline's method.
+        ``encode()`` runs it.
         """
         return encode()
 
@@ -60,7 +58,7 @@ class Around(Director):
     def __init__(self, inner: Director):
         self.inner = inner
 
-    def encode(self, place: int, encode: Encoding) -> Any:
+    def encode(self, place: int, encode: Callable[[], Any]) -> Any:
         return self.inner.encode(place, encode)
 
     def prepare(self, prepare: Callable[[], Any]) -> Any:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from players import players, read_in
-from support import build_tiny
+from support import build_tiny, occluded
 
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import run_and_report
@@ -21,10 +21,7 @@ from cos_interp.analyses.kit.halves import chosen
 from cos_interp.analyses.kit.tracks import Track, pixel_frames, tokens_of, tracks
 from cos_interp.analyses.memory import MemoryConfig, decoding, tracking
 from cos_interp.analyses.memory.conclusions import attended, decodable
-from cos_interp.analyses.memory.knockout import (
-    CUTS,
-    SETS,
-)
+from cos_interp.analyses.memory.knockout import CUTS, SETS
 from cos_interp.analyses.memory.measure import pieces
 from cos_interp.analyses.memory.places import elsewhere, in_others
 from cos_interp.analyses.memory.reader import COLUMNS, Samples, _tables
@@ -37,17 +34,12 @@ from cos_interp.tasks import get_task, grid
 SHAPE = (5, 5, 5)
 
 
-def _occluded(kind: str):
-    task = get_task("occlusion")
-    return next(item for seed in range(50) if (item := task.sample(seed)).metadata["kind"] == kind)
-
-
 def test_tracks_follow_hidden_objects():
-    wall = tracks(_occluded("wall"))[0]
+    wall = tracks(occluded("wall"))[0]
     assert not all(wall.seen) and wall.seen[0] and wall.seen[-1]
     steps = [abs(a[0] - b[0]) + abs(a[1] - b[1]) for a, b in zip(wall.cells, wall.cells[1:], strict=False)]
     assert steps == [1, 1, 1, 1, 0, 0, 0, 0]  # one cell a frame, also behind the wall
-    board = tracks(_occluded("board"))[0]
+    board = tracks(occluded("board"))[0]
     assert not all(board.seen) and len(set(board.cells)) == 1
     ball = tracks(get_task("bounce").sample(0))
     assert len(ball) == 1 and ball[0].name == "ball" and all(ball[0].seen)

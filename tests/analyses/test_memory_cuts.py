@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from support import occluded
 
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import run_and_report
@@ -36,11 +37,6 @@ from cos_interp.interp.run.clock import Hook
 from cos_interp.tasks import get_task, grid
 
 SHAPE = (5, 5, 5)
-
-
-def _occluded(kind: str):
-    task = get_task("occlusion")
-    return next(item for seed in range(50) if (item := task.sample(seed)).metadata["kind"] == kind)
 
 
 def _result(rows: pd.DataFrame, twins=()) -> AnalysisResult:
@@ -70,7 +66,7 @@ def test_the_knock_out_touches_its_steps_and_layers_only():
 
 
 def test_cutting_nothing_changes_nothing_in_the_model(organism):
-    item = _occluded("board")
+    item = occluded("board")
     call = {"prompt": item.prompt, "image": Image.fromarray(item.first_frame), "seed": 3, "num_inference_steps": 3}
     plain = organism.run(**call)
     edit = knocking([Cut("none", torch.zeros(125, dtype=torch.bool), "all", "all")], SHAPE, 3, 8, [ALONE] * 8)
@@ -105,7 +101,7 @@ def test_the_video_keys_of_an_attention_are_those_whose_scores_it_has(family, la
 
 
 def test_what_became_of_each_object_is_read_alone():
-    item = _occluded("board")
+    item = occluded("board")
     first, other = pair_of(item)
     assert kept_columns(item, item.video)["kept"] == 1.0
     damaged = item.video.copy()

@@ -207,7 +207,7 @@ def by_hand(case, rows, seeds, edit=None):
 @pytest.mark.parametrize("family", CASES)
 def test_caches_and_edits_equal_hooks_written_by_hand(family, rows):
     if family == "latte" and rows > 1:
-        pytest.skip("its batches are refused: they are not their rows")
+        pytest.skip("a batch of diffusers is not its rows, which those here are")
     case, seeds = CASES[family], [3, 4][:rows]
     model, call = HookedVideoPipeline.from_pipeline(case.build()), arguments(case, rows) | {"seed": seeds if rows > 1 else 3}
     final, seen = by_hand(case, rows, seeds)
