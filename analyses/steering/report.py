@@ -12,7 +12,7 @@ import pandas as pd
 
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
-from cos_interp.analyses.driver.estimates import EFFECTS, Mean, PairedShares, Share
+from cos_interp.analyses.driver.estimates import EFFECT, EFFECTS, Mean, PairedShares, Share
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.findings import Finding
@@ -92,10 +92,10 @@ def findings(result: AnalysisResult[SteeringConfig], at: pd.DataFrame) -> list[F
             "more of the donor's answer is shown with the vector than with a random one, by",
         ),
     )  # fmt: skip
-    number = lambda values: Mean(values.astype(float), bounds=EFFECTS)
+    number = lambda values, bounds: Mean(values.astype(float), bounds=bounds)
     unfit = _unfit(moved)
     found = [
-        result.judge(f"steering.{name}", number(own - beside), text, number(beside).number(), unfit)
+        result.judge(f"steering.{name}", number(own - beside, EFFECTS), text, number(beside, EFFECT).number(), unfit)
         for name, own, beside, text in said
     ]
     return [*found, _answers(result, at, unfit)] if result.config.scored else found
