@@ -18,8 +18,9 @@ BUDGETS = {"patching": 95_000_000, "circuit": 95_000_000, "steering": 60_000_000
 
 def ran(folder: Path, name: str, budget: int | None, limit: int) -> subprocess.CompletedProcess[str]:
     asked = [str(folder), name, "none" if budget is None else str(budget), str(limit)]
-    one_arena = {"MALLOC_ARENA_MAX": "1"}  # a thread reserves 64 MB of addresses for its own, and uses none of them
-    environment = {**os.environ, **one_arena, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    # else a thread reserves 64 MB of addresses that it never uses, and up to 64 MB of what was freed stays with the process
+    exact = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+    environment = {**os.environ, **exact, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     line = [sys.executable, "-W", "ignore", str(Path(__file__).parent / "within.py"), *asked]
     return subprocess.run(line, env=environment, capture_output=True, text=True)
 

@@ -66,12 +66,14 @@ def main(folder: Path, name: str, budget: str, limit: str) -> None:
     plan = of_model(name, config, model, folder, workers=1, timed=False).plan
     gc.collect()
     baseline = of_process("VmHWM")  # with what the autoencoder takes to decode a video, which no plan counts
+    addresses = of_process("VmPeak")
     Path("/proc/self/clear_refs").write_text("5")  # the peak is that of what follows
     if limit != "none":
-        most = of_process("VmPeak") + int(limit)
+        most = addresses + int(limit)
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
     result = experiment.run(asked, config, folder / "run", model=model, workers=1)
-    told = {"baseline": baseline, "peak": of_process("VmHWM"), "plan": {place: plan.total(place) for place in plan.places},
+    told = {"addresses": of_process("VmPeak") - addresses, "baseline": baseline, "peak": of_process("VmHWM"),
+            "plan": {place: plan.total(place) for place in plan.places},
             "recordings": {place: held["recordings"] for place, held in plan.places.items() if "recordings" in held},
             "effects": list(map(float, result.rows.effect)), "problems": plan.problems}  # fmt: skip
     print(json.dumps(told))
