@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from cos_interp.analyses.attention import AttentionConfig, AttentionFacts
-from cos_interp.analyses.attention.words import Word, chosen_words, encoded_text, prompt_words, tokenizing, word_cells
 from cos_interp.analyses.driver.experiment import Unit, each_unit
 from cos_interp.analyses.driver.facts import PIXELS
 from cos_interp.analyses.driver.store import Row
@@ -22,6 +21,7 @@ from cos_interp.analyses.kit.attention_maths import Grid
 from cos_interp.analyses.kit.attention_reader import checked_layers, query_key_hooks, some_queries
 from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps, each_problem, fits
 from cos_interp.analyses.kit.tracks import tokens_of, tracks
+from cos_interp.analyses.kit.words import Word, chosen_words, encoded_text, prompt_words, tokenizing, word_cells
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.run.clock import Hook

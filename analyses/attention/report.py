@@ -9,7 +9,6 @@ import pandas as pd
 from torch import Tensor
 
 from cos_interp.analyses.attention import AttentionFacts
-from cos_interp.analyses.attention.words import UNKNOWN
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean
@@ -17,6 +16,7 @@ from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding, Number
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.halves import chosen
+from cos_interp.analyses.kit.words import UNKNOWN
 from cos_interp.interp.views import pixel_to_latent
 from cos_interp.reports.figures import matrix_maps
 from cos_interp.reports.grid_maps import grid_maps

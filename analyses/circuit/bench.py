@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from torch import Tensor
 
-from cos_interp.analyses.circuit import CircuitConfig, Component
+from cos_interp.analyses.circuit import SITES, CircuitConfig, Component
 from cos_interp.analyses.circuit.components import Masks, drawn, everything_but, head_count, patches, spots
 from cos_interp.analyses.kit.effects import effects
 from cos_interp.analyses.kit.groups import of_pair
@@ -64,6 +64,11 @@ class Bench:
         """Each set as the patches of a row, of the pair's donor or another one."""
         given = (donor or self.donor).recording
         return [patches(one, self.masks, given, self.branches) for one in sets]
+
+    def whole(self, part: str, layer: int, steps: tuple[int, ...] | None = None) -> list[Patch]:
+        """A part of a block at all tokens, as the patches of a row."""
+        site = f"blocks.{layer}.{SITES[part]}"
+        return [Patch(site, steps or self.steps, self.donor.recording.donor(site), self.branches)]
 
     def without(self, chosen: Sequence[Component]) -> list[Patch]:
         """Everything but a set, as the patches of a row."""

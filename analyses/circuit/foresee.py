@@ -19,7 +19,7 @@ from cos_interp.analyses.kit.foreseen import Nothing, blocks_of_rows, recordings
 from cos_interp.analyses.kit.split_pairs import counts
 from cos_interp.interp.patches import Patch
 
-WAYS = 6  # rows of a test beside the random sets: alone, narrowed, one less, all but it, everything, knocked out
+WAYS = 9  # rows of a test beside the random sets: alone, narrowed, one less, all but it, everything, knocked out, three reads
 UNFOUND = "fewer where fewer places have an effect, or no set keeps enough"
 
 
@@ -38,6 +38,7 @@ def foresee(config: CircuitConfig, outlook: Outlook) -> list[Use]:
         made += [
             Use("maps of places", blocks=seen * rows["fine"] * one, bound=True, more=UNFOUND),
             Use("sets that are tried", blocks=seen * rows["search"] * one, rows=config.batch, bound=True, more=UNFOUND),
+            Use("words that are read", runs=stage("paths"), bound=True, more=UNFOUND),
             Use("paths between components", blocks=stage("paths") * _paths(outlook) * one, bound=True, more=UNFOUND),
         ]
     shown = sum(keeps(index, outlook.shape.clip_bytes) for index in range(unseen)) * (2 + len(SHOWN))

@@ -11,7 +11,7 @@ import pandas as pd
 from pydantic import ValidationError
 from torch import Tensor
 
-from cos_interp.analyses.circuit import CLOSER, SITES, Circuit, CircuitConfig, Component, PairFacts, SearchFacts
+from cos_interp.analyses.circuit import CLOSER, Circuit, CircuitConfig, Component, PairFacts, SearchFacts
 from cos_interp.analyses.circuit.bench import Bench
 from cos_interp.analyses.circuit.checks import checked
 from cos_interp.analyses.circuit.components import has_heads, head_count, spots
@@ -19,6 +19,7 @@ from cos_interp.analyses.circuit.paths import measured as paths
 from cos_interp.analyses.circuit.pieces import SEARCH, Piece, Stage, needs, pieces
 from cos_interp.analyses.circuit.recordings import recorder
 from cos_interp.analyses.circuit.search import narrowed, smallest
+from cos_interp.analyses.circuit.words import read_words
 from cos_interp.analyses.driver.experiment import Unit, from_others
 from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.kept import kept
@@ -63,7 +64,8 @@ def _made(model: HookedVideoPipeline, config: CircuitConfig, store: RunStore, pi
         rows = fine(bench, places(made_before, -math.inf) if config.full else strongest(made_before, config.refine))
     elif piece.stage == "paths":
         assert known is not None
-        rows = paths(bench, between(known, places(earlier(store, config, ("coarse",)), config.refine), bench.steps))
+        ends = between(known, places(earlier(store, config, ("coarse",)), config.refine), bench.steps)
+        rows = paths(bench, ends) + read_words(bench, config, known)
     else:
         assert known is not None
         rows, clips = checked(bench, config, known, piece.index)
@@ -104,16 +106,10 @@ def earlier(store: RunStore, config: CircuitConfig, stages: Sequence[Stage]) -> 
 def coarse(bench: Bench) -> list[Row]:
     """Each part of each block at all tokens in all steps, and all of them together."""
     there = spots(bench.model)
-    rows = [whole_of(bench, part, layer) for part, layer in there]
+    rows = [bench.whole(part, layer) for part, layer in there]
     effects = bench.effects([*rows, [patch for row in rows for patch in row]])
     named = [{"table": "part", "part": part, "layer": layer} for part, layer in there] + [{"table": WHOLE}]
     return [{**name, "effect": effect} for name, effect in zip(named, effects, strict=True)]
-
-
-def whole_of(bench: Bench, part: str, layer: int, steps: tuple[int, ...] | None = None) -> list[Patch]:
-    """A part of a block at all tokens."""
-    site = f"blocks.{layer}.{SITES[part]}"
-    return [Patch(site, steps or bench.steps, bench.donor.recording.donor(site), bench.branches)]
 
 
 def places(rows: pd.DataFrame, least: float) -> list[tuple[str, int]]:
@@ -144,7 +140,7 @@ def fine(bench: Bench, found: Sequence[tuple[str, int]]) -> list[Row]:
                 for head in range(bench.heads)
             ]
         named += [{"table": "from", "part": part, "layer": layer, "step": step} for step in bench.steps]
-        rows += [whole_of(bench, part, layer, bench.steps[step:]) for step in bench.steps]
+        rows += [bench.whole(part, layer, bench.steps[step:]) for step in bench.steps]
     for layer in range(bench.model.layers):
         site = f"blocks.{layer}.hook_resid_post"
         named += [{"table": "flow", "layer": layer, "group": group} for group in bench.masks]

@@ -32,19 +32,15 @@ QUESTION = (
     "the whole is looked for on a few pairs, and tested on others."
 )
 SOURCE = "CoS section 5.2; IOI (2211.00593): patching, paths, sufficiency and necessity"
-FLOW = (
-    "Means over the {n} pairs of the search (points: pairs). 1: what one part of one block writes, at all tokens in all steps. "
-    "2: the strongest parts of those that have heads, a head at a time. 3: the residual stream by token group: from left to "
-    "right the answer moves from where it is read to where it is drawn. 4: the strongest parts patched from a step on."
-)
 HEADS = (
     "One head at a time, at all tokens in all steps. A head that does all for some pairs and nothing for others carries what "
     "they differ by; a part whose heads each do nothing and that does much as a whole needs several of them at once."
 )
 CHECKS = (
     "On {n} pairs that the search has not seen; effects with 95 % intervals over pairs (bootstrap-t). Random sets: equally many "
-    "components of the same parts in other blocks, at as many tokens elsewhere, {draws} a pair. Shown: how much of either answer "
-    "the last frame shows, however the rest reads."
+    "components of the same parts in other blocks, at as many tokens elsewhere, {draws} a pair. What reads: the circuit's "
+    "attention to the prompt (where it has none, to the video), at all tokens in all steps. Shown: how much of either answer the "
+    "last frame shows, however the rest reads."
 )
 PATHS = (
     "Mean effect over {n} pairs of the search of what a sender (row) hands to a receiver (column). Within a step: directly "
@@ -122,8 +118,7 @@ def _maps(result: AnalysisResult, rows: pd.DataFrame) -> list[pages.Section]:
     if not (rows.table == "flow").any():
         return []
     sigmas = list(result.first(PairFacts).sigmas)[:-1]
-    n = rows[rows.table == "flow"].pair.nunique()
-    out = [pages.Section("Where the answer goes", flow(rows, sigmas, result.first(PairFacts).prompts), FLOW.format(n=n))]
+    out = [pages.Section("Where the answer goes", *flow(rows, sigmas, result.first(PairFacts).prompts))]
     at = rows[rows.table == "group"]
     if len(at) and at.group.nunique() > 1:
         named = at.assign(place=at.part + " " + at.layer.astype(int).astype(str), group=at.group.str.replace("_", " "))

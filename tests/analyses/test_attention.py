@@ -14,7 +14,6 @@ from support import build_tiny
 from cos_interp.analyses.attention import AttentionConfig, AttentionFacts
 from cos_interp.analyses.attention.measure import self_statistics, word_ratios
 from cos_interp.analyses.attention.report import by_head, chosen_head, local, spoken
-from cos_interp.analyses.attention.words import chosen_words, encoded_text, group_tokens, prompt_words, tokenizing, word_cells
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import run_and_report
 from cos_interp.analyses.driver.registry import load
@@ -23,6 +22,7 @@ from cos_interp.analyses.driver.twins import twin_of
 from cos_interp.analyses.kit import attention_maths as maths
 from cos_interp.analyses.kit.attention_reader import query_key_hooks, some_queries
 from cos_interp.analyses.kit.halves import choosing_half
+from cos_interp.analyses.kit.words import chosen_words, encoded_text, group_tokens, prompt_words, tokenizing, word_cells
 from cos_interp.interp import HookedVideoPipeline, tiny
 from cos_interp.interp.errors import InterpError
 from cos_interp.tasks import get_task

@@ -6,7 +6,6 @@ import torch
 
 from cos_interp.analyses.circuit import SITES, CircuitConfig
 from cos_interp.analyses.circuit.bench import Bench
-from cos_interp.analyses.circuit.measure import whole_of
 from cos_interp.analyses.kit.pairs import Recorder
 from cos_interp.analyses.kit.split_pairs import pair_of
 from cos_interp.analyses.steering import SteeringConfig
@@ -20,8 +19,8 @@ def test_sets_of_components_start_at_their_first_block_and_share_forwards(organi
     config = CircuitConfig(num_inference_steps=STEPS, batch=5, solved=False)
     made = Recorder(organism, config, [f"blocks.*.{site}" for site in SITES.values()])
     bench = Bench.of(made, config, *pair_of(made, config, 0, True))
-    rows = [whole_of(bench, "cross", layer) for layer in (0, 3, 7)]
-    rows += [whole_of(bench, "mlp", 5, (STEPS - 1,)), [*rows[1], *whole_of(bench, "attn", 6)], []]
+    rows = [bench.whole("cross", layer) for layer in (0, 3, 7)]
+    rows += [bench.whole("mlp", 5, (STEPS - 1,)), [*rows[1], *bench.whole("attn", 6)], []]
     # from the layer on in the first patched step, then whole; in the last step alone nothing comes after
     rest = LAYERS * (STEPS - 1)
     right = [LAYERS + rest, LAYERS - 3 + rest, 1 + rest, LAYERS - 5, LAYERS - 3 + rest, 0]

@@ -13,7 +13,7 @@ from planted import model as planted
 from cos_interp.analyses.circuit import Circuit, CircuitConfig, Component, PairFacts
 from cos_interp.analyses.circuit import measure as measuring
 from cos_interp.analyses.circuit.bench import Bench
-from cos_interp.analyses.circuit.checks import SHOWN
+from cos_interp.analyses.circuit.checks import READS, SHOWN
 from cos_interp.analyses.circuit.pieces import pieces
 from cos_interp.analyses.circuit.report import _heads
 from cos_interp.analyses.driver import experiment
@@ -62,6 +62,8 @@ def test_the_planted_circuit_is_found_exactly(found):
     ways = result.rows[result.rows.table == "check"].groupby("way").effect.mean()
     assert ways["circuit"] == pytest.approx(1, abs=1e-4) and ways["random set"] < 0.2  # some of its tokens may be B's
     assert ways["knocked out"] == pytest.approx(1, abs=1e-4) and ways["a random set knocked out"] < 0.2
+    reads = [ways[name] for name in READS]
+    assert reads == pytest.approx([1, 0, 1], abs=1e-6)  # block 2 reads nothing
     assert RunStore(folder / "run").verify() == []
     assert any("circuit" in line for line in report.lines)
 
@@ -101,6 +103,18 @@ def test_paths_show_the_two_hops_by_its_values_and_no_other_road(found):
     large = {key for key, effect in means.items() if abs(effect) > 1e-6}
     assert {(when, road) for when, road, _ in large} == {("within", "all"), ("within", "v")}
     assert all("cross 0" in ends and "attn 2" in ends for *_, ends in large)
+
+
+def test_the_words_that_the_planted_attention_reads(found):
+    """It has no queries, so that each head spreads evenly over the text tokens: a word's share is that of its tokens."""
+    rows = found[1].rows
+    words = rows[rows.table == "word"]
+    assert set(words.part) == {"cross"} and set(words["head"]) == {0, 1}
+    for pair, given in enumerate(WORDS[:2]):
+        mine = words[words.pair == f"paths-{pair:04d}"]
+        assert list(dict.fromkeys(mine.sort_values("number").word)) == given.split()
+        assert mine.groupby(["layer", "head"]).weight.sum().between(0.01, 1.001).all()
+    assert "Which words does it read?" in found[2].html and "Early and late" in found[2].html
 
 
 def test_a_circuit_is_tested_on_another_model_and_refused_where_it_cannot_be(found, tmp_path):
@@ -183,7 +197,7 @@ def test_a_tested_pair_can_be_seen(organism, tmp_path):
     assert set(kept.names) == {"own", "donor", *SHOWN.values()}
     clip = dict(zip(kept.names, kept.clips, strict=True))
     rows = {row["way"]: row for row in kept.rows if row}
-    assert set(rows) == {"circuit", "all but it", "knocked out", "random set", "random item"}
+    assert set(rows) == {"circuit", "all but it", "knocked out", "random set", "random item", *READS}
     assert not np.array_equal(clip["own"], clip["donor"])
     unmoved = [name for name, row in zip(kept.names, kept.rows, strict=True) if row and abs(row["effect"]) < 1e-9]
     assert all(np.array_equal(clip[name], clip["own"]) for name in unmoved)

@@ -9,9 +9,10 @@ import torch
 from circuits import STEPS, asked, recorder
 from planted import SIZE
 
-from cos_interp.analyses.circuit import HEADS, SITES, Component, paths
+from cos_interp.analyses.circuit import HEADS, SITES, Circuit, Component, paths
 from cos_interp.analyses.circuit import measure as measuring
 from cos_interp.analyses.circuit.bench import Bench
+from cos_interp.analyses.circuit.words import read_words
 from cos_interp.analyses.kit.split_pairs import pair_of
 from cos_interp.interp import HookedVideoPipeline
 from cos_interp.interp.families import tiny
@@ -53,15 +54,15 @@ MODULES = {"cross": "attn2", "attn": "attn1", "mlp": "ffn"}
 
 @pytest.mark.parametrize(("part", "layer"), [("cross", 1), ("mlp", 2)])
 def test_cells_of_the_coarse_map(bench, part, layer):
-    given = lambda step: bench.donor.recording.cache[f"blocks.{layer}.{measuring.SITES[part]}", step, "cond"].flatten(1, 3)
+    given = lambda step: bench.donor.recording.cache[f"blocks.{layer}.{SITES[part]}", step, "cond"].flatten(1, 3)
     hand = by_hand(bench, f"blocks.{layer}.{MODULES[part]}", lambda value, step: given(step))
-    assert torch.equal(bench.latents([measuring.whole_of(bench, part, layer)])[0], hand)
+    assert torch.equal(bench.latents([bench.whole(part, layer)])[0], hand)
 
 
 @pytest.mark.parametrize(("part", "layer", "group", "first"), [("attn", 1, "b", 0), ("cross", 0, "a", 1)])
 def test_cells_by_token_group_and_step(bench, part, layer, group, first):
     one = Component(part=part, layer=layer, group=group, steps=tuple(range(first, STEPS)))
-    given = lambda step: bench.donor.recording.cache[f"blocks.{layer}.{measuring.SITES[part]}", step, "cond"].flatten(1, 3)
+    given = lambda step: bench.donor.recording.cache[f"blocks.{layer}.{SITES[part]}", step, "cond"].flatten(1, 3)
     at = bench.masks[group].flatten()[None, :, None]
     hand = by_hand(
         bench,
@@ -276,3 +277,34 @@ def test_everything_but_a_set_by_plain_hooks(bench):
             block.get_submodule(module).register_forward_hook(hook(part, layer))
     pipe.transformer.blocks[1].attn1.to_out[0].register_forward_pre_hook(other_head)
     assert bench.heads == 2 and torch.equal(bench.latents([bench.without(chosen)])[0], plain(pipe, bench))
+
+
+def test_the_words_that_are_read_by_plain_hooks(bench):
+    """The mean over tokens and steps of a head's softmax over the text, summed over each word's tokens; in the giving run."""
+    one = Component(part="cross", layer=1, group="b", steps=(0, 1))
+    other = Component(part="mlp", layer=0, group="a", steps=(0, 1))
+    circuit = Circuit(task=None, layers=3, num_inference_steps=STEPS, components=(one, other), narrow=(one,), effect=1, whole=1)
+    rows = read_words(bench, bench.recorder.config, circuit)
+    pipe, caught = tiny.build("wan2.1"), {"norm_q": [], "norm_k": []}
+    for name, values in caught.items():
+        module = pipe.transformer.blocks[1].attn2.get_submodule(name)
+        module.register_forward_hook(lambda _, args, out, values=values: values.append(out.clone()))
+    call = dict(bench.donor.problem.call) | {"num_inference_steps": STEPS, "guidance_scale": 1.0}
+    pipe(**call, generator=torch.Generator("cpu").manual_seed(bench.donor.problem.seed), output_type="latent")
+    heads, at = bench.heads, bench.masks["b"].flatten()
+    split = lambda value: value[0].unflatten(-1, (heads, -1)).movedim(1, 0)
+    pattern = torch.stack([
+        torch.softmax(split(q)[:, at] @ split(k).mT / split(q).shape[-1] ** 0.5, -1).mean(1)
+        for q, k in zip(caught["norm_q"], caught["norm_k"], strict=True)
+    ]).mean(0)  # fmt: skip
+    words = call["prompt"].split()
+    assert [(row["head"], row["word"]) for row in rows] == [(head, word) for head in range(heads) for word in words]
+    assert {(row["part"], row["layer"], row["group"]) for row in rows} == {("cross", 1, "b")}
+    ids = [pipe.tokenizer(word, add_special_tokens=False).input_ids for word in words]
+    start = 0
+    for number, tokens in enumerate(ids):
+        for head in range(heads):
+            by_hand = pattern[head, start : start + len(tokens)].sum()
+            found = next(row["weight"] for row in rows if (row["head"], row["number"]) == (head, number))
+            assert found == pytest.approx(float(by_hand), abs=1e-6)
+        start += len(tokens)
