@@ -46,14 +46,14 @@ def layers_run(name: str, steps: int, layers: int, more: float = 0.0, text: str 
 
 def steering_run(name: str, more: float = 0.0, pairs: int = 14) -> LoadedRun:
     """A run of the steering experiment: at a place by layer, ``surface(0.5, depth)``; on unseen pairs the vector at two doses,
-    dose and ``more`` of it, a random direction 0, and a way that has no dose 1."""
+    a tenth of the dose and the dose times ``more``, a random direction 0, and a way that has no dose a tenth."""
     names = [f"check-{1000 + i}" for i in range(pairs)]
     checks = [
         {"table": "check", "pair": pair, "way": way, "size": size, "effect": value + i / 100, "outcome": outcome}
         for i, pair in enumerate(names)
         for way, size, value, outcome in (
-            ("steer", 1.0, 1 + more, "donor"), ("steer", 2.0, 2 + 2 * more, "donor"), ("random direction", 1.0, 0.0, "target"),
-            ("donor", None, 1.0, "donor"),
+            ("steer", 1.0, 0.1 + more, "donor"), ("steer", 2.0, 0.2 + 2 * more, "donor"),
+            ("random direction", 1.0, 0.0, "target"), ("donor", None, 0.1, "donor"),
         )
     ]  # fmt: skip
     places = [

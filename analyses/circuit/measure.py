@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 from torch import Tensor
@@ -23,6 +22,7 @@ from cos_interp.analyses.circuit.words import read_words
 from cos_interp.analyses.driver.experiment import Unit, from_others
 from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.kept import kept
+from cos_interp.analyses.driver.statistics import effect
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit.grid import EVERYWHERE
 from cos_interp.analyses.kit.pairs import NoPair
@@ -95,9 +95,10 @@ def recorded(store: RunStore, config: CircuitConfig) -> list[int]:
 
 
 def earlier(store: RunStore, config: CircuitConfig, stages: Sequence[Stage]) -> pd.DataFrame:
-    """The rows of finished stages of all pairs of the search."""
+    """The rows of finished stages of all pairs of the search, with effects as they count."""
     units = [Piece(stage, n).name for stage in stages for n in range(counts(config)[0])]
-    return pd.DataFrame([row for unit in units for row in store.finished(unit)[0]])
+    rows = pd.DataFrame([row for unit in units for row in store.finished(unit)[0]])
+    return rows if rows.empty else rows.assign(effect=effect(rows.effect))
 
 
 # --- maps --------------------------------------------------------------------------------------------------------------
@@ -184,7 +185,8 @@ def searched(model: HookedVideoPipeline, config: CircuitConfig, store: RunStore,
     made = recorder(model, config, store, SEARCH)
     through = store.drafts(SEARCH).in_order
     benches = [Bench.of(made, config, *pair_of(made, config, index), through) for index in pairs]
-    value = lambda sets: np.mean([bench.effects(bench.rows(sets)) for bench in benches], 0).tolist() if sets else []
+    moved = lambda sets: pd.DataFrame([bench.effects(bench.rows(sets)) for bench in benches])
+    value = lambda sets: effect(moved(sets)).mean().tolist() if sets else []
     whole = float(rows[rows.table == WHOLE].effect.mean())
     found, path = smallest(candidates, value, config.keep * whole, config.most)
     order = tuple((" + ".join(map(str, chosen)), effect) for chosen, effect in path)

@@ -16,11 +16,12 @@ from cos_interp.analyses.circuit.findings import findings
 from cos_interp.analyses.circuit.flow import flow
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
-from cos_interp.analyses.driver.estimates import Mean
+from cos_interp.analyses.driver.estimates import EFFECT, Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.kept import kept_clips, videos
+from cos_interp.analyses.driver.statistics import effect
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.split_pairs import none_left
 from cos_interp.reports import figures
@@ -59,6 +60,7 @@ SET = "Narrowed: at the steps and heads without which the set loses no more than
 def report(result: AnalysisResult[CircuitConfig], store: RunStore) -> Report:
     found, circuit = findings(result), circuit_of(result)
     rows = result.rows if len(result.rows) else pd.DataFrame(columns=["table", "pair", "effect"])
+    rows = rows.assign(effect=effect(rows.effect))
     sections = [
         *_maps(result, rows),
         *_heads(result, rows),
@@ -170,8 +172,9 @@ def _checks(rows: pd.DataFrame) -> list[pages.Section]:
 
 
 def _way(name: str, at: pd.DataFrame) -> dict[str, Any]:
-    over = lambda column: str(Mean(at[column].astype(float).groupby(at.pair).mean().to_numpy(float)).number())
-    row: dict[str, Any] = {"patched": name, "effect": over("effect")}
+    each = lambda column: at[column].astype(float).groupby(at.pair).mean().to_numpy(float)
+    over = lambda column, bounds=(0, 1): str(Mean(each(column), bounds=bounds).number())
+    row: dict[str, Any] = {"patched": name, "effect": over("effect", EFFECT)}
     if "outcome" in at and at.outcome.notna().all():
         counts = at.outcome.value_counts()
         row |= {f"reads: {who}": int(counts.get(who, 0)) for who in ("donor", "target", "other", "undecided")}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from cos_interp.analyses.driver.estimates import Mean
+from cos_interp.analyses.driver.estimates import EFFECTS, Mean
 from cos_interp.analyses.driver.pages import Reel
 from cos_interp.analyses.patching.summary import over_pairs
 from cos_interp.reports.drawing import REELS, VALUE
@@ -32,7 +32,7 @@ def _cell(mine: pd.DataFrame, other: pd.DataFrame | None, reels: Sequence[Reel])
     if other is not None:
         own, others = (part.groupby("pair").effect.mean() for part in (mine, other))
         both = own.to_frame("own").join(others.rename("other"), how="inner")
-        difference, control = Mean((both.own - both.other).to_numpy(float)).number(), float(both.other.mean())
+        difference, control = Mean((both.own - both.other).to_numpy(float), bounds=EFFECTS).number(), float(both.other.mean())
     read = Counter(mine.outcome.dropna())
     return {
         **where, VALUE: effect.value, "random donor": control, "difference": None if control is None else difference.value,

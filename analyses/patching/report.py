@@ -90,19 +90,20 @@ def pairs_of(result: AnalysisResult) -> list[PairFacts]:
 
 
 def page(result: AnalysisResult, shown: Sequence[pages.Reel], of_blocks: pd.DataFrame | None = None) -> Report:
-    config, rows, pairs = result.config, result.rows, pairs_of(result)
+    config, pairs = result.config, pairs_of(result)
     title = f"Activation patching: {config.task if config.pair_file is None else 'own pairs'}"
     found = findings(result)
-    if rows.empty:
+    if result.rows.empty:
         return pages.build(result, title, QUESTION, SOURCE, found, [], missing_notes(result))
+    rows = summary.counted(result.rows)
     coarse = [] if of_blocks is None or of_blocks.empty else [_blocks(of_blocks, config)]
     notes = [*summary.headline(rows), *missing_notes(result), cost_note(result.facts), *(one.caption for one in coarse)]
     if rows.outcome.isna().all():
         notes.append(NO_VERIFIER)
     whole = [pair.pair for pair in pairs if pair.whole_state]
     sections = [
-        *_maps(rows, pairs, shown), *coarse, _exact(exact_controls(rows, config.direction, whole)), _best(rows), *_against(rows),
-        _numbers(rows),
+        *_maps(rows, pairs, shown), *coarse, _exact(exact_controls(result.rows, config.direction, whole)), _best(rows),
+        *_against(rows), _numbers(rows),
         pages.Section("The pairs", caption=PAIRS if config.pair_file is None else "", table=_pairs(pairs, shown), reels=shown),
     ]  # fmt: skip
     made = pages.build(result, title, QUESTION, SOURCE, found, sections, notes, ("cause",))

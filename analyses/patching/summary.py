@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cos_interp.analyses.driver.estimates import Mean
+from cos_interp.analyses.driver.estimates import EFFECT, EFFECTS, Mean
 from cos_interp.analyses.driver.findings import Number
-from cos_interp.analyses.driver.statistics import remaining_share, reread_share
+from cos_interp.analyses.driver.statistics import effect, remaining_share, reread_share
 from cos_interp.analyses.kit.grid import EVERYWHERE, X_T
 from cos_interp.analyses.patching.cells import CONTROLS
 from cos_interp.tasks.tally import share_interval
@@ -38,11 +38,18 @@ def strongest(rows: pd.DataFrame, noising: bool) -> int | None:
 
 OUTCOMES = ("donor", "target", "other", "undecided")
 GRADED = ("donor_shown", "target_shown")
+BOUNDS = {"effect": EFFECT, **dict.fromkeys(GRADED, (0.0, 1.0))}
+
+
+def counted(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with effects as they count, see :func:`driver.statistics.effect`."""
+    return rows.assign(effect=effect(rows.effect))
 
 
 def over_pairs(rows: pd.DataFrame, value: str) -> Number:
     """Mean within each pair, then over pairs, with the interval over pairs (bootstrap-t); pairs without a value are left out."""
-    return Mean(rows[value].astype(float).groupby(rows.pair).mean().to_numpy(float)).number()
+    each = rows[value].astype(float).clip(*BOUNDS[value])
+    return Mean(each.groupby(rows.pair).mean().to_numpy(float), bounds=BOUNDS[value]).number()
 
 
 def map_of(rows: pd.DataFrame, value: str, along: str = "step") -> pd.DataFrame:
@@ -84,7 +91,7 @@ def table(rows: pd.DataFrame) -> list[dict[str, Any]]:
     out = []
     full = rows[~rows.donor.isin(CONTROLS) | (rows.group == EVERYWHERE)]  # controls of named groups: see against_controls
     for (kind, site, donor, group), at in full.groupby(["pair_kind", "site", "donor", "group"], sort=False):
-        effect = over_pairs(at, "effect")
+        moved = over_pairs(at, "effect")
         judged = at[at.outcome.notna()]
         flipped = int((judged.outcome == "donor").groupby(judged.pair).any().sum())
         flip_low, flip_high = share_interval(flipped, judged.pair.nunique())
@@ -96,9 +103,9 @@ def table(rows: pd.DataFrame) -> list[dict[str, Any]]:
                 "group": group,
                 "pairs": int(at.pair.nunique()),
                 "cells": len(at),
-                "effect": effect.value,
-                "low": effect.low,
-                "high": effect.high,
+                "effect": moved.value,
+                "low": moved.low,
+                "high": moved.high,
                 **{name: over_pairs(at, name).value for name in GRADED},
                 "largest": float(at.effect.max()),
                 "flipped_cells": float((judged.outcome == "donor").mean()),
@@ -123,7 +130,7 @@ def against_controls(rows: pd.DataFrame) -> list[dict[str, Any]]:
     out = []
     for (kind, site, group, donor), at in measured.groupby(["pair_kind", "site", "group", "donor_control"], sort=False):
         pairs = at.groupby("pair")[["effect", "effect_control"]].mean()
-        more = Mean((pairs.effect - pairs.effect_control).to_numpy(float)).number()
+        more = Mean((pairs.effect - pairs.effect_control).to_numpy(float), bounds=EFFECTS).number()
         flips, control_flips = (float((at[c].dropna() == "donor").mean()) for c in ("outcome", "outcome_control"))
         means = {"effect": float(pairs.effect.mean()), "control": float(pairs.effect_control.mean())}
         out.append({

@@ -11,12 +11,12 @@ import pandas as pd
 
 from cos_interp.analyses.driver.findings import Number
 from cos_interp.analyses.driver.measured import Measured
-from cos_interp.analyses.driver.statistics import mean_number
+from cos_interp.analyses.driver.statistics import effect, mean_number
 from cos_interp.analyses.reporting.aligned import Cube, cube
 from cos_interp.analyses.reporting.differences import Difference, Items, between
 from cos_interp.analyses.reporting.sides import Side
 
-LAYER = "layer"
+LAYER, EFFECT = "layer", "effect"
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,17 @@ def table(side: Side, measured: Measured) -> pd.DataFrame | str:
         return "nothing of the kind was measured"
     if LAYER in measured.along and side.layers is None:
         return "it does not say how many layers its model has"
-    value = rows[measured.value]
     return pd.DataFrame({
         "group": _named(rows, measured), "item": rows[item].astype(str), "sigma": _sigma(side, rows, measured),
         "depth": rows[LAYER].astype(float) / side.layers if LAYER in measured.along and side.layers else 0.0,
-        "value": (value == measured.counts).astype(float) if measured.counts is not None else value.astype(float),
+        "value": _as_it_counts(rows[measured.value], measured),
     }).dropna()  # fmt: skip
+
+
+def _as_it_counts(value: pd.Series, measured: Measured) -> pd.Series:
+    if measured.counts is not None:
+        return (value == measured.counts).astype(float)
+    return effect(value) if measured.value == EFFECT else value.astype(float)
 
 
 def _named(rows: pd.DataFrame, measured: Measured) -> pd.Series:

@@ -106,7 +106,7 @@ def test_parts_without_an_axis_are_compared_one_by_one():
     (where,) = places.groups
     assert [point.depth for point in where.points] == [0, 0.25, 0.5, 0.75] and where.exact
     said = sentence([], [effects], held)
-    assert "Effect on unseen pairs (steer, size 1): a has 1.06" in said and "sigma" not in said
+    assert "Effect on unseen pairs (steer, size 1): a has 0.17" in said and "sigma" not in said
 
 
 def test_parts_are_drawn_and_tabled():

@@ -30,7 +30,17 @@ from cos_interp.analyses.patching.findings import findings as conclude
 from cos_interp.analyses.patching.pair_grid import PairGrid, difference_share
 from cos_interp.analyses.patching.pieces import Piece, pieces
 from cos_interp.analyses.patching.report import exact_controls, pairs_of
-from cos_interp.analyses.patching.summary import against_controls, best_cells, expected, headline, main_rows, profile, table
+from cos_interp.analyses.patching.summary import (
+    against_controls,
+    best_cells,
+    counted,
+    expected,
+    headline,
+    main_rows,
+    over_pairs,
+    profile,
+    table,
+)
 from cos_interp.interp import HookedVideoPipeline, InterpError
 from cos_interp.interp.patching import record
 from cos_interp.tasks import TASKS
@@ -162,6 +172,14 @@ def test_a_group_is_compared_with_other_donors_in_the_same_cells_only():
     assert (random["effect"], random["control"], random["difference"]) == (0.75, 0.25, 0.5)  # layer 5 has no control
     assert random["low"] < 0.25 and random["high"] > 0.75 and random["flipped"] == 0.5
     assert (same["donor"], same["difference"], same["pairs"]) == ("same_answer", 0.0, 1) and np.isnan(same["low"])
+
+
+def test_a_pair_that_diverges_counts_as_one_that_goes_all_the_way_back():
+    """16 times as far the wrong way: without a bound it would decide for the other eleven."""
+    rows = pd.DataFrame({"pair": [f"p{n}" for n in range(12)], "effect": [0.9] * 11 + [-16.0]})
+    found = over_pairs(rows, "effect")
+    assert found.value == pytest.approx((0.9 * 11 - 1) / 12) and -1 <= found.low < found.high <= 1
+    assert over_pairs(counted(rows), "effect") == found and counted(rows).effect.min() == -1
 
 
 def test_effects_are_recomputed_from_the_stored_latents(small_run):
