@@ -130,6 +130,40 @@ def is_graded(verdict: Verdict) -> bool:
     return verdict.error == GRADED
 
 
+def has_verdict(verdict: Verdict | None) -> bool:
+    """Whether anybody said what became of a video: not where a scorer gives numbers only, or failed."""
+    return verdict is not None and not is_graded(verdict) and not verdict.error.startswith(FAILED)
+
+
+def solved_of(verdict: Verdict | None) -> float | None:
+    """1 where a video is right, 0 where it is wrong or was looked at and cannot be read; None without a verdict."""
+    return float(verdict.solved) if verdict is not None and has_verdict(verdict) else None
+
+
+def answer_of(verdict: Verdict | None) -> str | None:
+    """The answer that a video gives; None where none can be read. One that the scorer does not name has the verdict's name: all
+    right answers count as one then, and all wrong ones.
+
+    >>> answer_of(Verdict("solved")), answer_of(Verdict("wrong", "late", "left")), answer_of(Verdict("undecided"))
+    ('solved', 'left', None)
+    """
+    return None if verdict is None or verdict.status == "undecided" else verdict.answer or verdict.status
+
+
+def same_answer(first: Verdict | None, second: Verdict | None) -> bool | None:
+    """Whether two videos give one answer; None where that is not known: without a verdict, or where both are wrong and the scorer
+    names no answers. One that cannot be read gives none.
+
+    >>> same_answer(Verdict("solved"), Verdict("solved")), same_answer(Verdict("wrong"), Verdict("wrong"))
+    (True, None)
+    """
+    if first is None or second is None or not (has_verdict(first) and has_verdict(second)):
+        return None
+    if first.status == second.status == "wrong" and not (first.answer and second.answer):
+        return None
+    return answer_of(first) is not None and answer_of(first) == answer_of(second)
+
+
 def callable_scorer(found: Any, name: str) -> Scorer:
     """A function of two arguments, or an object with ``judge``. InterpError for another thing."""
     judge = getattr(found, "judge", found)

@@ -23,6 +23,8 @@ from cos_interp.analyses.kit.problems import Problem, arguments, fits, judge, pr
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.tasks import Verdict
+from cos_interp.tasks.scorer import has_verdict, same_answer, solved_of
 
 STAGE = "map"  # of the problems that choose
 AS_IT_IS = "as it is"
@@ -126,10 +128,15 @@ def _held_against(
         verdict = None if frames is None else judge(problem, frames)
         row = {**problem.facts, **column, "distance": distance(latent, found[:1]), "kept": None, "solved": None}
         if own is not None and verdict is not None:
-            row |= {"solved": float(verdict.solved), "solved_plain": float(own.solved)}
-            row |= {"kept": float((verdict.status, verdict.answer) == (own.status, own.answer)) if own.solved else None}
+            row |= {"solved": solved_of(verdict), "solved_plain": solved_of(own)}
+            row |= {"kept": _kept(own, verdict)}
         rows.append(row)
     return rows, clips if keeps else []
+
+
+def _kept(own: Verdict, found: Verdict) -> float | None:
+    """Whether the answer of a solved run is there again; None where it was not solved, or nobody says."""
+    return float(found.solved and bool(same_answer(own, found))) if own.solved and has_verdict(found) else None
 
 
 work = from_others(_made)

@@ -24,7 +24,7 @@ from cos_interp.analyses.kit.other_models import beside, check_build, check_cont
 from cos_interp.analyses.kit.problems import Problem, arguments, fits, judge_latents, problems, verdict_columns
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.tasks.scorer import is_graded
+from cos_interp.tasks.scorer import solved_of
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _made(model: HookedVideoPipeline, config: AveragingConfig, store: RunStore, 
         run = model.run(**call)
     own = run.latents if last else store.tensors(Piece(LAST, problem).name)["latents"]
     verdict = judge_latents(model, problem, run.latents)
-    solved = None if verdict is None or is_graded(verdict) else float(verdict.solved)
+    solved = solved_of(verdict)
     about: Row = {**problem.facts, "kind": "run", "variant": piece.variant, "moved": distance(run.latents, own)}
     tensors = {"latents": run.latents} if last else {}
     if problem.first:

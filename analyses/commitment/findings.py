@@ -32,7 +32,7 @@ def excess(rows: pd.DataFrame, value: str = "same") -> pd.DataFrame:
     """
     again = rows[rows.kind == "renoise"]
     again = again[again.eligible.astype(bool)] if len(again) else again.assign(**{value: [], "step": []})
-    chance = rows[rows.kind == "independent"].groupby("problem").same.mean().astype(float)
+    chance = rows[rows.kind == "independent"].astype({"same": float}).groupby("problem").same.mean()
     agreed = again.assign(**{value: again[value].astype(float)}).pivot_table(value, "problem", "step", sort=True)
     return agreed.sub(chance.reindex(agreed.index), axis=0)
 

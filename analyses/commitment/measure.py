@@ -32,6 +32,7 @@ from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.patching import restart
 from cos_interp.interp.trajectory import Run
 from cos_interp.tasks import TASKS, Verdict, get_task
+from cos_interp.tasks.scorer import same_answer, solved_of
 
 DRAWS = 3  # fresh noises a re-noised step
 EARLY = 1 / 3  # of the steps, or of the way from sigma 1 to 0: what "early" means
@@ -41,13 +42,6 @@ Piece = tuple[str, Problem | tuple[str, int]]  # ("problem", problem) or ("pair"
 def renoised(x0hat: Tensor, sigma: float, noise: Tensor) -> Tensor:
     """``(1 - sigma) x0hat + sigma noise``: a state at the same sigma whose only memory is the clean estimate."""
     return (1 - sigma) * x0hat + sigma * noise
-
-
-def same(first: Verdict | None, second: Verdict | None) -> bool:
-    """Both are readable and give one answer."""
-    if first is None or second is None or "undecided" in (first.status, second.status):
-        return False
-    return first.answer == second.answer
 
 
 def early_step(steps: Sequence[int], sigmas: Sequence[float], by: str) -> int | None:
@@ -114,8 +108,8 @@ def _renoise(
         for draw in range(DRAWS):
             verdict = judge(problem, clips[draw])
             yield {
-                "kind": "renoise", "step": step, "sigma": run.sigmas[step], "same": same(final, verdict), "draw": draw,
-                "distance": distance(again[draw : draw + 1], run.latents), "solved": bool(verdict and verdict.solved),
+                "kind": "renoise", "step": step, "sigma": run.sigmas[step], "same": same_answer(final, verdict), "draw": draw,
+                "distance": distance(again[draw : draw + 1], run.latents), "solved": solved_of(verdict),
                 "eligible": bool(final and final.solved), **seen,
                 **({} if among is None else {"outlasts": outlasts(among, run, step, final, noise[draw : draw + 1])}),
             }, clips[draw]  # fmt: skip
@@ -137,7 +131,7 @@ def outlasts(among: Candidates, run: Run, step: int, final: Verdict | None, nois
 
 def _independent(runs: list[Run], finals: list[Verdict | None]) -> list[Row]:
     return [
-        {"kind": "independent", "same": same(finals[a], finals[b]), "distance": distance(runs[a].latents, runs[b].latents)}
+        {"kind": "independent", "same": same_answer(finals[a], finals[b]), "distance": distance(runs[a].latents, runs[b].latents)}
         for a, b in combinations(range(len(runs)), 2)
     ]
 
@@ -151,7 +145,7 @@ def _looks(
         {
             "kind": "look", "noise": noise, "step": step, "sigma": run.sigmas[step],
             "score": look_score(verdict_of(problem, clip)), "settled": settled(run, step),
-            "solved": final is not None and final.solved,
+            "solved": solved_of(final),
         }
         for step, clip in zip(steps, clips, strict=True)
     ]  # fmt: skip

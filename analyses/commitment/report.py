@@ -30,7 +30,7 @@ VIDEOS = (
 
 def committed_step(rows: pd.DataFrame) -> pd.Series:
     """By problem: the first tested step from which every re-noised run gives the same answer; NaN when there is none."""
-    kept = rows.groupby(["problem", "step"]).same.all().unstack()
+    kept = rows[rows.same.notna()].groupby(["problem", "step"]).same.all().unstack()
     from_here_on = kept.iloc[:, ::-1].cummin(axis=1).iloc[:, ::-1].astype(bool)
     return from_here_on.apply(lambda row: next((float(k) for k, v in row.items() if v), np.nan), axis=1)
 
@@ -121,7 +121,7 @@ def _videos(result: AnalysisResult, rows: pd.DataFrame, store: RunStore) -> list
     told = pd.DataFrame({
         "item": linked(since.index, reels),
         "committed at step": since.to_numpy(float),
-        "same answer again": again.groupby("problem").same.mean().reindex(since.index).to_numpy(float),
+        "same answer again": again.astype({"same": float}).groupby("problem").same.mean().reindex(since.index).to_numpy(float),
     })  # fmt: skip
     return [pages.Section("Runs one by one", caption=VIDEOS, reels=reels, table=told)]
 

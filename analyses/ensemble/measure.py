@@ -19,6 +19,7 @@ from cos_interp.analyses.kit.problems import Problem, arguments, each_problem, f
 from cos_interp.analyses.kit.screening import best_of, voted
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.tasks import Verdict
+from cos_interp.tasks.scorer import answer_of
 
 SINGLE = "single run"
 Judged = tuple[Row, np.ndarray | None]  # a row, and a video that it is about
@@ -43,7 +44,7 @@ def compute(members: int, merged_steps: tuple[int, ...], steps: int) -> float:
 
 def majority(verdicts: list[Verdict]) -> bool:
     """Whether the readable answer that most runs give is right; of answers with equal counts the first one stands."""
-    return voted([(None if v.status == "undecided" else str(v.answer), v.solved) for v in verdicts])
+    return voted([(answer_of(verdict), verdict.solved) for verdict in verdicts])
 
 
 def measure(model: HookedVideoPipeline, config: EnsembleConfig, problem: Problem) -> Unit:

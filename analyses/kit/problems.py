@@ -24,7 +24,7 @@ from cos_interp.interp.trajectory import Run
 from cos_interp.tasks import Case, ClipTask, Item, Task, Verdict, get_task, grid, scorers, suite
 from cos_interp.tasks.base import outcome
 from cos_interp.tasks.clips import cases_of, task_of
-from cos_interp.tasks.scorer import Scorer, is_graded, score
+from cos_interp.tasks.scorer import Scorer, has_verdict, is_graded, score
 from cos_interp.tasks.scorers.command import command_scorer
 
 CLIPS = 125  # cases of a task of clips that are its first; to confirm, those after them are taken
@@ -291,11 +291,11 @@ def item_of(problem: Problem) -> Item:
 
 
 def strict(problem: Problem, clips: Iterable[np.ndarray]) -> list[Verdict] | None:
-    """Verdicts on decoded clips; None where nobody judges, or a scorer grades and never says solved or wrong."""
+    """Verdicts on decoded clips; None where nobody judges, or a scorer only grades one of them, or failed on it."""
     if not problem.judged:
         return None
     found = [verdict for clip in clips if (verdict := judge(problem, clip)) is not None]
-    return None if any(map(is_graded, found)) else found
+    return found if all(map(has_verdict, found)) else None
 
 
 def verdict_of(problem: Problem, frames: np.ndarray) -> Verdict:

@@ -19,7 +19,7 @@ from cos_interp.analyses.driver.facts import PIXELS, RunFacts
 from cos_interp.analyses.driver.statistics import distance
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.ablation import Edit, ablate, identity, thirds
-from cos_interp.analyses.kit.problems import Problem, arguments, each_problem, fits, problems, strict
+from cos_interp.analyses.kit.problems import Problem, arguments, each_problem, fits, judge, problems
 from cos_interp.analyses.layers import LayersConfig
 from cos_interp.interp import pixel_to_latent
 from cos_interp.interp.hooking import FwdHook
@@ -28,6 +28,7 @@ from cos_interp.interp.run.clock import Hook
 from cos_interp.interp.selecting import known_layers
 from cos_interp.interp.trajectory import Run
 from cos_interp.tasks import Item, grid, suite
+from cos_interp.tasks.scorer import solved_of
 
 BACKGROUND = (grid.FLOOR, grid.WALL, grid.BOARD)
 MAPS = ["step", "layer", "frame", "row", "col"]
@@ -230,9 +231,10 @@ def ablation_rows(
 
 
 def solved_share(model: HookedVideoPipeline, problem: Problem, latents: Tensor) -> list[float | None]:
-    """1 or 0 for each row of final latents; None where nobody judges, and then nothing is decoded."""
-    verdicts = strict(problem, model.decode(latents)) if problem.judged else None
-    return [None] * len(latents) if verdicts is None else [float(verdict.solved) for verdict in verdicts]
+    """1 or 0 for each row of final latents; None where nobody says so. Where nobody judges nothing is decoded."""
+    if not problem.judged:
+        return [None] * len(latents)
+    return [solved_of(judge(problem, clip)) for clip in model.decode(latents)]
 
 
 # --- the experiment --------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from cos_interp.interp.run.clock import Hook
 from cos_interp.interp.trajectory import Run
 from cos_interp.interp.views import stretch
 from cos_interp.tasks import Item
-from cos_interp.tasks.scorer import is_graded
+from cos_interp.tasks.scorer import solved_of
 
 PARTS = ("all", "early", "middle", "late")
 CUTS = [(part, "all") for part in PARTS] + [("all", part) for part in PARTS[1:]]  # (steps, layers)
@@ -166,7 +166,7 @@ def knocked_rows(
     for cut, latent, clip in zip([Cut("none", keys, "all", "all"), *made], latents, clips, strict=True):
         verdict = None if clip is None else judge(problem, clip)
         kept = dict.fromkeys(KEPT) if clip is None or problem.item is None else kept_columns(item_of(problem), clip)
-        solved = None if verdict is None or is_graded(verdict) else float(verdict.solved)
+        solved = solved_of(verdict)
         rows.append(({
             "kind": "knockout", "tokens": cut.tokens, "step_part": cut.step_part, "layer_part": cut.layer_part,
             "change": distance(latent, run.latents[0]),

@@ -28,6 +28,7 @@ from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.trajectory import Run
 from cos_interp.probes import LinearProbe
 from cos_interp.tasks import Verdict
+from cos_interp.tasks.scorer import answer_of, has_verdict, solved_of
 
 READOUT = "readout"  # the unit of the read-out
 CELLS = 5  # along each axis of a latent, that the read-out gets
@@ -80,9 +81,7 @@ def _looked_at(model: HookedVideoPipeline, config: SeedsConfig, problem: Problem
         clip = run.decode()[0]
         final = judge(problem, clip)
         among = candidates(model, problem.item, run.latents) if problem.item is not None else None
-        readable = final is not None and final.status != "undecided"
-        about = {**problem.facts, "kind": "look", "noise": noise, "solved": bool(final and final.solved)}
-        about["answer"] = str(final.answer) if final is not None and readable else None
+        about = {**problem.facts, "kind": "look", "noise": noise, "solved": solved_of(final), "answer": answer_of(final)}
         rows += [{**about, "step": step, "sigma": run.sigmas[step], **_look(problem, run, step, among)} for step in steps]
         features.append(torch.stack([pooled(run.x0hat[step]) for step in steps]))
         if problem.kept(clip.nbytes):
@@ -97,7 +96,8 @@ def _look(problem: Problem, run: Run, step: int, among: Candidates | None) -> Ro
     """What is seen of the clean estimate of a step."""
     verdict = judge(problem, run.decode(step)[0])
     held = None if among is None else candidate_score(run.x0hat[step], among)
-    return {"scorer": None if verdict is None else scorer_score(problem, verdict), "candidates": held}
+    seen = verdict is not None and has_verdict(verdict)
+    return {"scorer": scorer_score(problem, verdict) if verdict is not None and seen else None, "candidates": held}
 
 
 def scorer_score(problem: Problem, verdict: Verdict) -> float:
@@ -125,11 +125,13 @@ def pooled(latent: Tensor) -> Tensor:
 
 def _readout(config: SeedsConfig, store: RunStore) -> Unit:
     """What a read-out says of every run that is not of its own half, at every looked at step; ``shuffled``: one taught with the
-    outcomes of other runs of the same half."""
-    found = problems(config)
+    outcomes of other runs of the same half. Items without a verdict on one of their seeds are left out."""
+    outcomes = {p.name: {row["noise"]: row["solved"] for row in store.finished(p.name)[0]} for p in problems(config)}
+    found = [problem for problem in problems(config) if None not in outcomes[problem.name].values()]
+    if not found:
+        raise InterpError("no item has a verdict on all of its seeds: seeds needs a --scorer that says solved or wrong")
     features = torch.stack([store.tensors(problem.name)["features"] for problem in found]).numpy()
-    outcomes = [{row["noise"]: row["solved"] for row in store.finished(problem.name)[0]} for problem in found]
-    solved = np.array([[each[noise] for noise in range(config.noises)] for each in outcomes])
+    solved = np.array([[outcomes[problem.name][noise] for noise in range(config.noises)] for problem in found], float)
     half = np.arange(len(found)) % 2
     rows: list[Row] = []
     for place, step in enumerate(chosen_steps(config, LOOKS)):

@@ -32,6 +32,8 @@ def report(result: AnalysisResult[SeedsConfig], store: RunStore) -> Report:
     notes = [
         f"{result.config.noises} seeds a problem, {seen.problem.nunique()} problems. Looks cost a decoding each, no block calls."
     ]
+    if without := result.rows.problem.nunique() - seen.problem.nunique():
+        notes.append(f"{without} more left out: there is no verdict on one of their seeds.")
     sections = [_curves(seen, tables), _steps(tables), _videos(result, seen, store)]
     return pages.build(result, "Seeds", QUESTION, SOURCE, findings(result), sections, notes, ("correlation",))
 

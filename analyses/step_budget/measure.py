@@ -24,7 +24,7 @@ from cos_interp.analyses.step_budget.exported import given_to
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.levels import at_sigmas
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.tasks.scorer import is_graded
+from cos_interp.tasks.scorer import solved_of
 
 Allocations = Mapping[str, Sequence[float] | None]  # positions by name; None: the scheduler's own levels
 
@@ -78,7 +78,7 @@ def measure(model: HookedVideoPipeline, config: StepBudgetConfig, problem: Probl
         shown = stage == TEST and name in SHOWN
         clip = run.decode()[0] if problem.judged or shown else None
         verdict = None if clip is None else judge(problem, clip)
-        solved = None if verdict is None or is_graded(verdict) else float(verdict.solved)
+        solved = solved_of(verdict)
         if clip is not None and shown and problem.kept(clip.nbytes):
             clips.append((SHOWN[name], len(rows), clip))
         row = {"stage": stage, "allocation": name, "distance": distance(run.latents, fine.latents), "calls": len(run.calls)}
