@@ -121,13 +121,6 @@ def test_a_step_is_renoised_at_its_own_sigma(organism, monkeypatch):
         torch.testing.assert_close(state, (1 - sigmas[step]) * x0hat + sigmas[step] * noise)
 
 
-def test_same_needs_two_readable_equal_answers():
-    a, b, blur = Verdict("solved", "", "x"), Verdict("wrong", "late", "x"), Verdict("undecided")
-    assert commitment.same(a, b) and not commitment.same(a, blur) and not commitment.same(blur, blur)
-    assert not commitment.same(a, None)
-    assert not commitment.same(Verdict("wrong", "not moved", ""), blur)  # no answer beside no reading
-
-
 def test_committed_step_is_the_first_from_which_all_agree():
     rows = pd.DataFrame([
         {"problem": p, "step": k, "same": s}

@@ -9,11 +9,12 @@ import torch
 from circuits import STEPS, asked, recorder
 from planted import SIZE
 
-from cos_interp.analyses.circuit import HEADS, SITES, Circuit, Component, paths
+from cos_interp.analyses.circuit import HEADS, SITES, Circuit, Component, paths, words
 from cos_interp.analyses.circuit import measure as measuring
 from cos_interp.analyses.circuit.bench import Bench
 from cos_interp.analyses.circuit.words import read_words
 from cos_interp.analyses.kit.split_pairs import pair_of
+from cos_interp.analyses.kit.words import Word
 from cos_interp.interp import HookedVideoPipeline
 from cos_interp.interp.families import tiny
 
@@ -297,10 +298,10 @@ def test_the_words_that_are_read_by_plain_hooks(bench):
         torch.softmax(split(q)[:, at] @ split(k).mT / split(q).shape[-1] ** 0.5, -1).mean(1)
         for q, k in zip(caught["norm_q"], caught["norm_k"], strict=True)
     ]).mean(0)  # fmt: skip
-    words = call["prompt"].split()
-    assert [(row["head"], row["word"]) for row in rows] == [(head, word) for head in range(heads) for word in words]
+    said = call["prompt"].split()
+    assert [(row["head"], row["word"]) for row in rows] == [(head, word) for head in range(heads) for word in said]
     assert {(row["part"], row["layer"], row["group"]) for row in rows} == {("cross", 1, "b")}
-    ids = [pipe.tokenizer(word, add_special_tokens=False).input_ids for word in words]
+    ids = [pipe.tokenizer(word, add_special_tokens=False).input_ids for word in said]
     start = 0
     for number, tokens in enumerate(ids):
         for head in range(heads):
@@ -308,3 +309,16 @@ def test_the_words_that_are_read_by_plain_hooks(bench):
             found = next(row["weight"] for row in rows if (row["head"], row["number"]) == (head, number))
             assert found == pytest.approx(float(by_hand), abs=1e-6)
         start += len(tokens)
+
+
+def test_a_word_has_what_all_its_tokens_have():
+    one = Component(part="cross", layer=1, group="b", steps=(0,))
+    heads = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1]])
+    rows = words._rows(one, heads, [Word("a", (0,)), Word("going", (1, 2))])
+    assert [(row["head"], row["number"], row["word"]) for row in rows] == [
+        (0, 0, "a"),
+        (0, 1, "going"),
+        (1, 0, "a"),
+        (1, 1, "going"),
+    ]
+    assert [row["weight"] for row in rows] == pytest.approx([0.1, 0.5, 0.4, 0.5])

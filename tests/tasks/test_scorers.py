@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 from scipy.ndimage import shift
 
+from cos_interp.analyses.kit.screening import majority_of, voted
 from cos_interp.interp.errors import InterpError
 from cos_interp.tasks import TASKS, Case, Verdict
 from cos_interp.tasks.impostors import backwards, crossfade, frozen, jump
-from cos_interp.tasks.scorer import as_verdict, case_of, is_graded, score
+from cos_interp.tasks.scorer import answer_of, as_verdict, case_of, is_graded, same_answer, score, solved_of
 from cos_interp.tasks.scorers import scorer_of
 from cos_interp.tasks.scorers.command import command_scorer
 from cos_interp.tasks.scorers.pictures import regions, ssim
@@ -58,6 +59,26 @@ def test_a_scorer_that_fails_or_writes_into_the_video_harms_nothing():
     assert score(ends, video, CASE) == Verdict("undecided", "scorer failed: SystemExit: 3")
     assert score(bad, video, CASE) == Verdict("undecided", "scorer failed: KeyError: 'x'")
     assert np.array_equal(video, ITEM.video)
+
+
+def test_who_says_nothing_of_a_video_says_neither_solved_nor_not():
+    fails = lambda video, case: 1 / 0
+    graded, failed = (score(scorer, ITEM.video, CASE) for scorer in (lambda video, case: 0.7, fails))
+    read = [Verdict("solved"), Verdict("wrong"), Verdict("undecided", "a blend")]
+    assert [solved_of(verdict) for verdict in (None, graded, failed, *read)] == [None, None, None, 1, 0, 0]
+    assert [answer_of(verdict) for verdict in (None, failed, *read)] == [None, None, "solved", "wrong", None]
+
+
+def test_answers_without_a_name_are_alike_where_both_are_right():
+    right, wrong, unread = Verdict("solved"), Verdict("wrong"), Verdict("undecided")
+    left, up = Verdict("wrong", answer="left"), Verdict("wrong", answer="up")
+    assert same_answer(right, right) is True and same_answer(right, wrong) is False and same_answer(unread, right) is False
+    assert same_answer(wrong, wrong) is None and same_answer(left, wrong) is None and same_answer(None, right) is None
+    assert same_answer(Verdict("solved", "", "x"), Verdict("wrong", "late", "x")) is True
+    assert same_answer(unread, unread) is False and same_answer(Verdict("wrong", "not moved"), unread) is False
+    assert same_answer(left, left) is True and same_answer(left, up) is False
+    votes = [(answer_of(verdict), verdict.solved) for verdict in (wrong, wrong, right)]
+    assert voted(votes) is False and majority_of(votes, 3) == 0  # best of three would be right
 
 
 # --- the ready-made ones ---------------------------------------------------------------------------------------------
