@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -63,7 +64,7 @@ def panels(rows: pd.DataFrame, sigmas: list[float], prompts: tuple[str, str]) ->
     yield Panel(
         "Which words does it read?",
         f"how the heads of the circuit's attention to the text spread over the words of “{prompts[1]}”, of the first pair, at "
-        "the tokens of the circuit",
+        "the tokens of the circuit; the rest goes to the text's other tokens",
         words[words.pair == words.pair.min()] if len(words) else words, _words,
     )  # fmt: skip
     yield Panel(
@@ -109,7 +110,7 @@ def _words(axis: Axes, rows: pd.DataFrame) -> None:
     )
     table = named.pivot_table(index="place", columns="number", values="weight")
     texts = named.drop_duplicates("number").set_index("number").word
-    _map(axis, table.loc[list(dict.fromkeys(named.place))], texts[table.columns].tolist())
+    _map(axis, table.loc[list(dict.fromkeys(named.place))], texts[table.columns].tolist(), vmin=0, vmax=None, cmap="Blues")
     axis.tick_params("x", rotation=45)
     axis.set(xlabel="", ylabel="")
 
@@ -186,12 +187,10 @@ def _beside(axis: Axes) -> None:
     sns.despine(ax=axis)
 
 
-def _map(axis: Axes, table: pd.DataFrame, columns: list[str] | None = None) -> None:
-    """``columns``: how they are called, by default by their numbers."""
+def _map(axis: Axes, table: pd.DataFrame, columns: list[str] | None = None, **scale: Any) -> None:
+    """``columns``: how they are called, by default by their numbers; ``scale``: by default that of effects."""
+    scale = {"vmin": -1, "vmax": 1, "cmap": "RdBu_r"} | scale
     marks = np.vectorize(lambda value: f"{value:z.2f}".replace("0.", "."))(table.to_numpy(float)) if table.size else None
     named = [str(int(c)) for c in table.columns] if columns is None else columns
-    sns.heatmap(
-        table.astype(float), ax=axis, cbar=False, vmin=-1, vmax=1, cmap="RdBu_r", annot=marks, fmt="", annot_kws={"size": 6},
-        xticklabels=named,
-    )  # fmt: skip
+    sns.heatmap(table.astype(float), ax=axis, cbar=False, annot=marks, fmt="", annot_kws={"size": 6}, xticklabels=named, **scale)
     axis.tick_params(labelsize=7, rotation=0)
