@@ -18,6 +18,9 @@ from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, Wa
 from transformers import UMT5Config, UMT5EncoderModel
 
 from cos_interp.interp import HookedVideoPipeline, Patch, record, replay
+from cos_interp.interp.keeping import Keeping
+from cos_interp.interp.places import HostMemory
+from cos_interp.interp.planning.costs import Shape
 from cos_interp.organism import text
 
 SHAPES = {  # of Wan2.1 and Wan2.2; "small" is for a look without a GPU
@@ -94,6 +97,28 @@ def flops(shape: str, tokens: int) -> float:
     return 2 * s["num_layers"] * (products + 2 * d * tokens * tokens + 2 * d * tokens * 512)
 
 
+def limit(device: str, dtype: torch.dtype, size: int) -> float:
+    """TFLOP/s of a product of two square matrices, the best of ten: what the device does at most."""
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    best = 0.0
+    for _ in range(10):
+        if device != "cpu":
+            torch.cuda.synchronize()
+        began = time.perf_counter()
+        _ = a @ b
+        if device != "cpu":
+            torch.cuda.synchronize()
+        best = max(best, 2 * size**3 / (time.perf_counter() - began) / 1e12)
+    return best
+
+
+def planned(model: HookedVideoPipeline, call: dict[str, Any]) -> float:
+    """Gigabytes on the device that a plan counts for one run: weights, activations of a forward, latents."""
+    shape = Shape.of(model, call)
+    latents = 3 * (call["num_inference_steps"] + 1) * shape.latent_bytes
+    return (sum(shape.weights.values()) + shape.forward(1) + latents) / 1e9
+
+
 def hand_hook(pipe: WanPipeline, layer: int, call: dict[str, Any], change: Callable[[int, Any], Any]) -> torch.Tensor:
     """The plain pipeline with a plain forward hook on a block: ``change(step, output)`` may give another output."""
     step = iter(range(1000))
@@ -130,6 +155,11 @@ def measure(shape: str, tokens: int, device: str, dtype: torch.dtype) -> dict[st
             "record of one block, seed 1", lambda: record(model, names=[name], recompute=True, max_bytes=LIMIT, **asked, seed=1)
         )
         target = watch("record, seed 0", lambda: record(model, names=[], recompute=True, max_bytes=LIMIT, **asked, seed=0))
+        aside = Keeping(place=HostMemory())  # pinned, on a GPU
+        watch(
+            "record of all blocks into host memory",
+            lambda: record(model, [], True, aside, max_bytes=LIMIT, **asked, seed=0),
+        )
         patch = Patch(name, steps=(1,), donor=kept.donor(name))
         patched = watch("replay with a patch at the last step", lambda: replay(model, target, [patch]))
         other: dict[int, torch.Tensor] = {}  # the same by hand
@@ -138,6 +168,12 @@ def measure(shape: str, tokens: int, device: str, dtype: torch.dtype) -> dict[st
             "the same patch by a plain hook",
             lambda: hand_hook(pipe, layer, seeded(0), lambda k, out: other[1] if k == 1 else None),
         )
+        most, plan = limit(device, dtype, 8192 if device != "cpu" else 512), planned(model, asked)
+        if device != "cpu":
+            pipe.enable_model_cpu_offload()
+            away = Keeping(place=HostMemory())
+            offloaded = lambda: record(model, [name], True, away, max_bytes=LIMIT, **asked, seed=0)
+            watch("the same with weights that wait in host memory", offloaded)
     flat = one[name, 1].flatten(1, 3)
     equal = {
         "run": torch.equal(run.latents, plain.to(run.latents.device)),
@@ -145,8 +181,14 @@ def measure(shape: str, tokens: int, device: str, dtype: torch.dtype) -> dict[st
         "patch": torch.equal(patched, by_hand.to(patched.device)),
         "patch acts": not torch.equal(patched, run.latents.to(patched.device)),
     }  # fmt: skip
-    print(f"  {rate:.0f} TFLOP/s of a plain run; bit-equal to plain diffusers: {equal}", flush=True)
-    return {"shape": shape, "tokens": tokens, "tflops": rate, "equal": equal, "measured": watch.found}
+    print(
+        f"  {rate:.3g} TFLOP/s of a plain run, {most:.3g} of a product of matrices; {plan:.2f} GB planned for a run", flush=True
+    )
+    print(f"  bit-equal to plain diffusers: {equal}", flush=True)
+    return {
+        "shape": shape, "tokens": tokens, "tflops": rate, "limit_tflops": most, "planned_gb": plan, "equal": equal,
+        "measured": watch.found,
+    }  # fmt: skip
 
 
 def main() -> None:
