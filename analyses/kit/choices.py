@@ -57,7 +57,8 @@ def check_choices(config: ChoiceConfig, model: HookedVideoPipeline) -> None:
     fits(config, model)
     if config.candidates is not None:
         for problem in problems(config):
-            found = _clips(model, _folder(config.candidates, problem))
+            names, videos = _clips(_folder(config.candidates, problem))
+            found = Choices(names, encode(model, videos).cpu())
             if (one := coinciding(found)) is not None:
                 raise InterpError(f"--candidates {config.candidates}: {one[0]} and {one[1]} coincide: give videos that differ")
     elif config.prompts is None and not each_choice(config):
@@ -80,11 +81,18 @@ def choices(model: HookedVideoPipeline, config: ChoiceConfig, problem: Problem, 
             raise InterpError(f"{model.name}: its autoencoder gives no latents of the tasks' videos: give --prompts")
         found = Choices(right.answers, right.latents)
     elif config.candidates is not None:
-        found = _clips(model, _folder(config.candidates, problem))
-        if found.latents.shape[1:] != like.shape[1:]:
+        names, videos = _clips(_folder(config.candidates, problem))
+        found = Choices(names, encode(model, videos).cpu())
+        if found.latents.shape[1:] != like.shape[1:]:  # of a call that asks for another size than the model's own
             raise InterpError(
                 f"--candidates {config.candidates}: the clips have the latents {list(found.latents.shape[1:])}, a run of "
                 f"{problem.name} {list(like.shape[1:])}: give clips of the size and length that the model makes"
+            )
+        made = model.decode(like[:1]).shape[1:4]
+        if videos.shape[1:4] != made:  # an autoencoder drops what is over, of time and of the picture
+            raise InterpError(
+                f"--candidates {config.candidates}: the clips have {_sized(videos.shape[1:4])}, and the model makes "
+                f"{_sized(made)}: cut or scale them"
             )
     else:
         found = Choices(tuple(f"noise {n}" for n in range(len(runs))), torch.cat([run.latents.float().cpu() for run in runs]))
@@ -113,13 +121,19 @@ def coinciding(found: Choices) -> tuple[str, str] | None:
 # --- clips of the user's ---------------------------------------------------------------------------------------------
 
 
+def _sized(shape: Sequence[int]) -> str:
+    frames, height, width = shape
+    return f"{frames} frames of {width}x{height}"
+
+
 def _folder(candidates: str, problem: Problem) -> Path:
     """A problem's own folder of clips where there is one, else that of all."""
     own = Path(candidates) / problem.name
     return own if own.is_dir() else Path(candidates)
 
 
-def _clips(model: HookedVideoPipeline, folder: Path) -> Choices:
+def _clips(folder: Path) -> tuple[tuple[str, ...], np.ndarray]:
+    """The names of the clips, and uint8 ``[clip, pixel frame, height, width, 3]``."""
     if not folder.is_dir():
         raise InterpError(f"--candidates {folder} is {'a file' if folder.exists() else 'not there'}: give a folder of clips")
     names = tuple(sorted(p.name for p in folder.glob("*") if p.suffix.lower() in CLIPS))
@@ -129,15 +143,21 @@ def _clips(model: HookedVideoPipeline, folder: Path) -> Choices:
     if len({video.shape for video in videos}) > 1:
         shapes = ", ".join(f"{name} {list(video.shape[:3])}" for name, video in zip(names, videos, strict=True))
         raise InterpError(f"--candidates {folder}: clips of several sizes ({shapes}): give all those that the model makes")
-    return Choices(names, encode(model, np.stack(videos)).cpu())
+    return names, np.stack(videos)
 
 
 def _video(path: str) -> np.ndarray:
     """uint8 ``[pixel frame, height, width, 3]`` of a video, or of an array saved by numpy."""
     try:
-        video = np.load(path, allow_pickle=False) if path.endswith(".npy") else read_mp4(Path(path))
-    except (ValueError, OSError) as error:
-        raise InterpError(f"--candidates: {error}") from error
-    if video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] != 3:
+        video = _array(path) if path.lower().endswith(".npy") else read_mp4(Path(path))
+    except (ValueError, OSError, EOFError) as error:
+        raise InterpError(f"--candidates: {path} is no readable clip: {error}") from error
+    if video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] != 3 or not video.size:
         raise InterpError(f"--candidates: {path} holds {video.dtype} {list(video.shape)}, not uint8 [frame, height, width, 3]")
     return video
+
+
+def _array(path: str) -> np.ndarray:
+    """What numpy saved: one array alone. Named so by somebody, the file may be anything."""
+    with Path(path).open("rb") as file:
+        return np.lib.format.read_array(file, allow_pickle=False)

@@ -83,6 +83,7 @@ def findings(result: AnalysisResult[SteeringConfig], at: pd.DataFrame) -> list[F
     moved, shown = effect(wide(at, "effect")), wide(at, "donor_shown")
     none = pd.Series(dtype=float)
     get = lambda table, way: table.get((way, 1.0), none)
+    lacking = [way for way in CONTROLS if len(moved) and (way, 1.0) not in moved]
     control = pd.concat([get(moved, way) for way in CONTROLS], axis=1).max(axis=1)
     said = (
         ("donor-free", get(moved, "steer"), control, "the vector moves the run further than the largest control by"),
@@ -94,10 +95,11 @@ def findings(result: AnalysisResult[SteeringConfig], at: pd.DataFrame) -> list[F
     )  # fmt: skip
     number = lambda values, bounds: Mean(values.astype(float), bounds=bounds)
     unfit = _unfit(moved)
-    found = [
-        result.judge(f"steering.{name}", number(own - beside, EFFECTS), text, number(beside, EFFECT).number(), unfit)
-        for name, own, beside, text in said
-    ]
+    of_its_own = {"donor-free": f"the run has no control {lacking[0]!r}: run it again"} if lacking else {}
+    found = []
+    for name, own, beside, text in said:
+        more, less = number(own - beside, EFFECTS), number(beside, EFFECT).number()
+        found.append(result.judge(f"steering.{name}", more, text, less, unfit or of_its_own.get(name)))
     return [*found, _answers(result, at, unfit)] if result.config.scored else found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from types import SimpleNamespace
 
@@ -223,6 +224,43 @@ def test_clips_that_cannot_be_candidates_are_refused(tmp_path, one_prompt, clips
     np.save(clips / "b.npy", np.full((5, 32, 32, 3), 255, np.uint8))
     with pytest.raises(InterpError, match="of the size and length that the model makes"):
         ask()
+
+
+def saved(save, *given, **named):
+    held = io.BytesIO()
+    save(held, *given, **named)
+    return held.getvalue()
+
+
+CLIP = np.zeros((9, 32, 32, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "b.NPY is no readable clip"), (saved(np.savez, CLIP), "b.NPY is no readable clip"),
+        (saved(np.save, CLIP)[:-7], "b.NPY is no readable clip"), (b"a film", "b.NPY is no readable clip"),
+        (saved(np.save, np.array([{}]), allow_pickle=True), "b.NPY is no readable clip"),
+        (saved(np.save, CLIP[:0]), r"b.NPY holds uint8 \[0, 32, 32, 3\]"),
+    ],
+)  # fmt: skip
+def test_a_damaged_array_is_named(tmp_path, one_prompt, clips, content, said):
+    (clips / "b.NPY").write_bytes(content)
+    with pytest.raises(InterpError, match=said):
+        analyses.run("posterior", out=tmp_path / "run", prompts=one_prompt, candidates=str(clips), model="tiny:wan2.1")
+
+
+@pytest.mark.parametrize("shape", [(12, 32, 32), (9, 35, 32)])
+def test_what_an_autoencoder_would_drop_of_a_clip_is_said(tmp_path, one_prompt, shape):
+    """Its latents have the shape of the run's."""
+    for name, grey in (("a", 40), ("b", 90)):
+        np.save(tmp_path / f"{name}.npy", np.full((*shape, 3), grey, np.uint8))
+    frames, height, width = shape
+    with pytest.raises(InterpError, match=f"have {frames} frames of {width}x{height}, and the model makes 9 frames of 32x32"):
+        analyses.run(
+            "posterior", out=tmp_path / "run", prompts=one_prompt, candidates=str(tmp_path), model="tiny:wan2.1",
+            num_inference_steps=2, workers=1,
+        )  # fmt: skip
 
 
 def test_an_items_candidates_are_its_answers():
