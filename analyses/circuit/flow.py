@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from textwrap import shorten
 from typing import Any
 
 import matplotlib
@@ -21,6 +22,7 @@ from cos_interp.reports.figures import subplots
 from cos_interp.reports.style import PALETTE, style, svg
 
 NAMES = {"cross": "attention to the prompt", "attn": "attention to the video", "mlp": "MLP"}
+MOST_WORDS = 12
 OUTCOMES = {"donor": "the other run's", "target": "its own", "other": "neither", "undecided": "not readable"}
 
 
@@ -46,7 +48,7 @@ def flow(rows: pd.DataFrame, sigmas: list[float], prompts: tuple[str, str]) -> t
         for number, (axis, panel) in enumerate(zip(axes, shown, strict=True), 1):
             panel.draw(axis, panel.rows)
             axis.set(title=f"{number}. {panel.title}")
-        figure.suptitle(f"Means over {count} pairs like “{prompts[0]}” and “{prompts[1]}”", fontsize=9)
+        figure.suptitle(f"Pairs like “{_short(prompts[0])}” and “{_short(prompts[1])}”", fontsize=9)
     says = " ".join(f"{number}: {panel.says}." for number, panel in enumerate(shown, 1))
     return Drawing(svg(figure), Numbers(_numbers(shown))), f"Means over the {count} pairs of the search (points: pairs). {says}"
 
@@ -60,12 +62,12 @@ def panels(rows: pd.DataFrame, sigmas: list[float], prompts: tuple[str, str]) ->
         of("part"),
         _parts,
     )
-    words = of("word")
+    words = _one_prompt(of("word"))
     yield Panel(
         "Which words does it read?",
-        f"how the heads of the circuit's attention to the text spread over the words of “{prompts[1]}”, of the first pair, at "
-        "the tokens of the circuit; the rest goes to the text's other tokens",
-        words[words.pair == words.pair.min()] if len(words) else words, _words,
+        "how the heads of the circuit's attention to the text spread over it at the tokens of the circuit, in the run that gives "
+        f"of the first pair (at most {MOST_WORDS} words)",
+        words, _words,
     )  # fmt: skip
     yield Panel(
         "By which head? One at a time", "the strongest parts of those that have heads, a head at a time", of("head"), _heads
@@ -84,6 +86,19 @@ def panels(rows: pd.DataFrame, sigmas: list[float], prompts: tuple[str, str]) ->
         "tokens in the blocks up to the circuit's last (early), in those after (late), in all",
         _reads(rows), _late,
     )  # fmt: skip
+
+
+def _short(prompt: str) -> str:
+    return shorten(prompt, 50, placeholder=" …")
+
+
+def _one_prompt(words: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the first pair's prompt: its most read words, in their order."""
+    if words.empty:
+        return words
+    mine = words[words.pair == words.pair.min()]
+    most = mine.groupby("number").weight.max().nlargest(MOST_WORDS).index
+    return mine[mine.number.isin(most)].sort_values("number", kind="stable")
 
 
 def _numbers(shown: list[Panel]) -> pd.DataFrame:

@@ -14,10 +14,13 @@ from cos_interp.analyses.kit.problems import arguments
 from cos_interp.analyses.kit.words import Word, encoded_text, prompt_words, tokenizing
 from cos_interp.interp.run.clock import Hook
 
+OTHERS = "(no word)"  # the end of the text, padding
+
 
 def read_words(bench: Bench, config: CircuitConfig, circuit: Circuit) -> list[Row]:
-    """The share of each word of the giving run's prompt in a component's attention to the text: mean over its tokens and steps,
-    a head at a time. Rows of the components that read a text; none where it is not known which token is which word."""
+    """The share of each word of the giving run's prompt in a component's attention to the text, and of the tokens that are no
+    word: mean over its tokens and steps, a head at a time. Rows of the components that read a text; none where it is not known
+    which token is which word."""
     reading = [one for one in circuit.components if _reads_text(bench, one)]
     if not reading:
         return []
@@ -55,8 +58,12 @@ def _some(mask: Tensor) -> list[int]:
 
 def _rows(one: Component, heads: Tensor, words: list[Word]) -> list[Row]:
     """``heads [head, text token]``."""
+    if not words:
+        return []
+    spoken = [(word.text, list(word.tokens)) for word in words]
+    other = sorted(set(range(heads.shape[1])) - {token for _, tokens in spoken for token in tokens})
     where = {"table": "word", "part": one.part, "layer": one.layer, "group": one.group}
     return [
-        {**where, "head": head, "number": number, "word": word.text, "weight": float(heads[head, list(word.tokens)].sum())}
-        for head in range(len(heads)) for number, word in enumerate(words)
+        {**where, "head": head, "number": number, "word": text, "weight": float(heads[head, tokens].sum())}
+        for head in range(len(heads)) for number, (text, tokens) in enumerate([*spoken, (OTHERS, other)])
     ]  # fmt: skip

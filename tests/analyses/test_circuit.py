@@ -16,6 +16,7 @@ from cos_interp.analyses.circuit.bench import Bench
 from cos_interp.analyses.circuit.checks import READS, SHOWN
 from cos_interp.analyses.circuit.pieces import pieces
 from cos_interp.analyses.circuit.report import _heads
+from cos_interp.analyses.circuit.words import OTHERS
 from cos_interp.analyses.driver import experiment
 from cos_interp.analyses.driver.kept import kept_clips
 from cos_interp.analyses.driver.registry import load
@@ -112,8 +113,9 @@ def test_the_words_that_the_planted_attention_reads(found):
     assert set(words.part) == {"cross"} and set(words["head"]) == {0, 1}
     for pair, given in enumerate(WORDS[:2]):
         mine = words[words.pair == f"paths-{pair:04d}"]
-        assert list(dict.fromkeys(mine.sort_values("number").word)) == given.split()
-        assert mine.groupby(["layer", "head"]).weight.sum().between(0.01, 1.001).all()
+        assert list(dict.fromkeys(mine.sort_values("number").word)) == [*given.split(), OTHERS]
+        assert mine.groupby(["layer", "head"]).weight.sum().to_numpy() == pytest.approx(1, abs=1e-5)
+        assert mine[mine.word != OTHERS].weight.to_numpy() == pytest.approx(1 / SIZE["max_sequence_length"], abs=1e-5)
     assert "Which words does it read?" in found[2].html and "Early and late" in found[2].html
 
 

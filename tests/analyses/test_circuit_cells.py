@@ -299,7 +299,9 @@ def test_the_words_that_are_read_by_plain_hooks(bench):
         for q, k in zip(caught["norm_q"], caught["norm_k"], strict=True)
     ]).mean(0)  # fmt: skip
     said = call["prompt"].split()
-    assert [(row["head"], row["word"]) for row in rows] == [(head, word) for head in range(heads) for word in said]
+    assert [(row["head"], row["word"]) for row in rows] == [
+        (head, word) for head in range(heads) for word in [*said, words.OTHERS]
+    ]
     assert {(row["part"], row["layer"], row["group"]) for row in rows} == {("cross", 1, "b")}
     ids = [pipe.tokenizer(word, add_special_tokens=False).input_ids for word in said]
     start = 0
@@ -315,10 +317,6 @@ def test_a_word_has_what_all_its_tokens_have():
     one = Component(part="cross", layer=1, group="b", steps=(0,))
     heads = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1]])
     rows = words._rows(one, heads, [Word("a", (0,)), Word("going", (1, 2))])
-    assert [(row["head"], row["number"], row["word"]) for row in rows] == [
-        (0, 0, "a"),
-        (0, 1, "going"),
-        (1, 0, "a"),
-        (1, 1, "going"),
-    ]
-    assert [row["weight"] for row in rows] == pytest.approx([0.1, 0.5, 0.4, 0.5])
+    named = [(row["head"], row["number"], row["word"]) for row in rows]
+    assert named == [(head, *word) for head in (0, 1) for word in ((0, "a"), (1, "going"), (2, words.OTHERS))]
+    assert [row["weight"] for row in rows] == pytest.approx([0.1, 0.5, 0.4, 0.4, 0.5, 0.1])
