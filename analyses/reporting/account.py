@@ -32,8 +32,9 @@ Formed = Mapping[str, Sequence[formation.Point]]  # by chapter
 FOUND = ("The circuit:", "The place:")  # how a line of a report begins that says what was found
 PREFACE = (
     "How a video diffusion transformer comes to its answer, from the noise to the video, as the runs below found it. Effects are "
-    "of the final latent: 0, nothing moved; 1, the other run's. Intervals are 95 %, over items or pairs outside cos-500 that no "
-    "search has seen where a run says so; a control is subtracted on the same items; twins are models of random weights."
+    "of the final latent: 0, nothing moved; 1, the other run's. Intervals are 95 %, over items or pairs; unseen ones lie outside "
+    "cos-500, and no search has seen them (where no seed is named they were at hand when some rules were changed). A control is "
+    "subtracted on the same items; twins are models of random weights."
 )
 
 
@@ -123,4 +124,6 @@ def _of(run: LoadedRun) -> str:
     """The model, the task and the items of a run, in a few words; of a folder of weights only its name."""
     config = run.config
     parts = [shown_name(run.facts["model"]["name"]), str(getattr(config, "task", "") or "")]
-    return ", ".join(part for part in [*parts, "unseen items" * bool(getattr(config, "confirm", False))] if part)
+    parts.append("unseen items" * bool(getattr(config, "confirm", False)))
+    seed = getattr(config, "seed", 0)
+    return ", ".join(part for part in [*parts, f"seed {seed}" * bool(seed)] if part)
