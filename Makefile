@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-slow docs notebooks looks mutants check kernels bench bench-gpu models findings clean
+.PHONY: demo test test-slow docs notebooks looks mutants check kernels bench bench-gpu models findings account clean
 
 demo: $(VENV)/installed
 	$(BIN)/cos analyze patching --out runs/demo
@@ -60,6 +60,22 @@ findings: $(VENV)/installed
 	$(BIN)/cos report findings runs/findings/seed1 runs/findings/seed2 runs/findings/seed3 --opening docs/findings.txt \
 		--numbers docs/findings.json --out docs/findings.md
 	$(BIN)/cos report findings runs/findings/young --opening docs/findings/young.txt --out docs/findings/young.md
+
+# where a plan comes from: every part on three seeds, on place, in the joint and the half trained model; the same items as above
+PARTS = posterior circuit steering
+ASKED = $(BIN)/cos analyze $(1) --confirm --seed 1 --out runs/account/$(strip $(2)) --model organism:$(3)
+account: $(VENV)/installed
+	set -e; for model in seed1 seed2 seed3 joint young; do \
+		twins=$$(case $$model in seed*) echo 2;; *) echo 0;; esac); \
+		$(call ASKED,seed-choice,seed-choice-$$model,$$model) --items 125 --twins $$twins; \
+		for part in $(PARTS); do $(call ASKED,$$part,$$part-$$model,$$model) --twins $$twins; done; done
+	set -e; for model in seed1 seed2 seed3; do \
+		$(call ASKED,circuit,circuit-place-$$model,$$model) --task place; \
+		$(call ASKED,steering,steering-place-$$model,$$model) --task place --check-pairs 44; done
+	$(call ASKED,circuit,circuit-occlusion-seed1,seed1) --task occlusion --check-pairs 30
+	$(BIN)/cos report account $(foreach part,posterior seed-choice circuit steering,$(foreach model,seed1 seed2 seed3 joint young,runs/account/$(part)-$(model))) \
+		$(foreach part,circuit steering,$(foreach model,seed1 seed2 seed3,runs/account/$(part)-place-$(model))) runs/account/circuit-occlusion-seed1 \
+		--opening docs/plan.txt --out docs/plan.md --trained organism:young=4000 --trained organism:seed1=12000
 
 models: $(VENV)/installed-test
 	$(BIN)/python -m cos_interp.interp.check.matrix docs/models.md

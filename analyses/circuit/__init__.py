@@ -74,7 +74,7 @@ class Circuit(BaseModel):
 
     ``effect``: of the set on the pairs that it was found on; ``whole``: of all components there. ``smaller``: the best set with
     one component less, of the set's own and the next candidates, its effect, and how many were tried. ``checks``: numbers on
-    unseen pairs by rule: value, bounds, n. ``model``: name and digest of what it was found in.
+    unseen pairs by rule: value, bounds, n. ``model``: name and digest of what it was found in; ``transformer``: its class.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -92,6 +92,7 @@ class Circuit(BaseModel):
     tried_smaller: int = 0
     checks: dict[str, dict[str, float | int | str | None]] = {}
     model: dict[str, str | None] = {}
+    transformer: str = ""
 
     @property
     def every(self) -> tuple[Component, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -199,7 +200,7 @@ def searched(model: HookedVideoPipeline, config: CircuitConfig, store: RunStore,
     circuit = Circuit(
         task=None if config.pair_file else config.task, layers=model.layers, num_inference_steps=config.num_inference_steps,
         components=found.components, narrow=thin, effect=found.effect, whole=whole, smaller=found.smaller,
-        smaller_effect=found.smaller_effect, tried_smaller=found.tried,
+        smaller_effect=found.smaller_effect, tried_smaller=found.tried, transformer=_class(model),
     )  # fmt: skip
     rows_of_sets = [{"stage": SEARCH, "table": "narrow", "effect": value([thin])[0]}]
     return Unit(rows_of_sets, facts=SearchFacts(circuit=circuit, order=order))
@@ -217,6 +218,11 @@ def read(config: CircuitConfig) -> Circuit:
         raise InterpError(
             f"--check {config.check} is no circuit.json ({first}): give one that cos analyze circuit has written"
         ) from error
+
+
+def _class(model: HookedVideoPipeline) -> str:
+    """The class of a model's transformer."""
+    return type(next(iter(model.engines.values())).module).__name__
 
 
 def check(config: CircuitConfig, model: HookedVideoPipeline) -> None:
@@ -240,6 +246,12 @@ def _fits(config: CircuitConfig, model: HookedVideoPipeline, circuit: Circuit) -
             raise InterpError(
                 f"{where} has {one}; {one.part} of {model.name} has {len(heads)} heads: test it on a model of the same build"
             )
+    if circuit.transformer not in ("", _class(model)):
+        warnings.warn(
+            f"{where} was found in a {circuit.transformer}, and {model.name} is a {_class(model)}: parts of one name may be "
+            "different things there (joint attention is to the prompt as well)",
+            stacklevel=2,
+        )
     if circuit.layers != model.layers:
         raise InterpError(
             f"{where} is of a model of {circuit.layers} layers, {model.name} has {model.layers}: test it on a model of the same "

@@ -102,7 +102,9 @@ def _notes(result: AnalysisResult[CircuitConfig], circuit: Circuit | None) -> li
     if circuit is not None:
         notes.append(f"The circuit: {'; '.join(map(str, circuit.components))}.")
         if result.config.check:
-            notes.append(f"It was found in {circuit.model.get('name')} (weights {(circuit.model.get('digest') or '')[:12]}).")
+            kind = f", a {circuit.transformer}" if circuit.transformer else ""
+            weights = (circuit.model.get("digest") or "")[:12]
+            notes.append(f"It was found in {circuit.model.get('name')} (weights {weights}){kind}.")
         else:
             smaller = f"the best of {circuit.tried_smaller} sets with one less has {circuit.smaller_effect:.2f}"
             said = smaller if circuit.smaller else "a smaller one would be empty"

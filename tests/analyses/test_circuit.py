@@ -163,6 +163,17 @@ def test_a_circuit_of_another_build_or_other_tokens_is_refused(tmp_path, one, mo
             )
 
 
+def test_a_circuit_of_another_family_is_tested_with_a_warning(found, tmp_path):
+    held = json.loads((found[0] / "run/media/circuit.json").read_text())
+    assert held["transformer"] == "WanTransformer3DModel"
+    circuit = held | {name: [ONE | {"part": "attn", "group": "a"}] for name in ("components", "narrow", "smaller")}
+    (tmp_path / "circuit.json").write_text(json.dumps(circuit))
+    other = HookedVideoPipeline.from_pretrained("tiny:cogvideox")
+    config = asked(tmp_path, check=str(tmp_path / "circuit.json"))
+    with pytest.warns(UserWarning, match="found in a WanTransformer3DModel, and tiny:cogvideox is a CogVideoXTransformer3DModel"):
+        measuring.check(config, other)
+
+
 def test_a_pair_without_tokens_of_the_circuit_is_left_out(tmp_path):
     """Two pairs have a box of its name, two have not; nothing is patched in these."""
     path = pair_file(tmp_path)
