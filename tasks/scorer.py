@@ -16,6 +16,8 @@ from cos_interp.tasks.item import Item, Status, Verdict
 from cos_interp.tasks.video import read_mp4
 
 FAILED = "scorer failed: "  # how the error of a verdict begins whose scorer raised, or gave nothing that could be taken
+UNREAD = "cannot be read: "  # the same, of a file that is no video
+SILENT = (FAILED, UNREAD)  # what says nothing of a video
 GRADED = "graded only"  # the error of a verdict whose scorer gives numbers and no status
 KEYS = ("status", "answer", "error", "readings")
 STATUSES: tuple[str, ...] = get_args(Status)
@@ -131,8 +133,8 @@ def is_graded(verdict: Verdict) -> bool:
 
 
 def has_verdict(verdict: Verdict | None) -> bool:
-    """Whether anybody said what became of a video: not where a scorer gives numbers only, or failed."""
-    return verdict is not None and not is_graded(verdict) and not verdict.error.startswith(FAILED)
+    """Whether anybody said what became of a video: not where a scorer gives numbers only, failed, or had nothing to look at."""
+    return verdict is not None and not is_graded(verdict) and not verdict.error.startswith(SILENT)
 
 
 def solved_of(verdict: Verdict | None) -> float | None:

@@ -6,11 +6,15 @@ import json
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cos_interp import analyses
+from cos_interp.analyses.chain_of_steps.findings import level, more, reached, solved
 from cos_interp.analyses.kit.problems import generate, problems
+from cos_interp.analyses.noise.report import scored
 from cos_interp.analyses.seeds.findings import VOTE, looks, table
+from cos_interp.analyses.trajectory.separation import relation, status_of
 from cos_interp.interp import InterpError
 from tests.support import hooked_tiny
 
@@ -133,3 +137,33 @@ def test_an_answer_is_kept_where_a_solved_run_is_solved_again(judge, without, ru
     if len(told):
         right = told[told.solved_plain == 1]
         assert len(right) and (right.kept == right.solved).all() and told.kept[told.solved_plain == 0].isna().all()
+
+
+def test_steps_on_which_a_scorer_failed_are_missing_and_not_0():
+    """Two items of three steps: of one the scorer failed at the first step, of the other it said that it cannot be read."""
+    said = {"a": [("undecided", "scorer failed: noise"), ("solved", ""), ("solved", "")],
+            "b": [("undecided", "noise"), ("wrong", "late"), ("solved", "")]}  # fmt: skip
+    rows = pd.DataFrame(
+        [
+            {"problem": p, "step": k, "status": s, "error": e, "distance": 0.5}
+            for p, each in said.items()
+            for k, (s, e) in enumerate(each)
+        ]
+    )
+    table = solved(rows)
+    assert np.isnan(table.loc["a", 0]) and table.loc["a", 1] == 1 and table.loc["b"].to_list() == [0, 0, 1]
+    assert (level(table[0]).value, level(table[0]).n) == (0, 1)
+    rise = more(table[2], table[0])
+    assert (rise.kind, rise.n, rise.value) == ("paired shares", 1, 1)
+    assert reached(table, 0).to_dict() == pytest.approx({"a": np.nan, "b": 0}, nan_ok=True)
+    assert scored(rows)[0].score.isna().sum() == 1
+    assert relation(status_of({"status": "undecided", "error": "scorer failed: noise"}), "solved") is None
+    assert solved(rows[rows.step == 0].assign(error="scorer failed: noise")).isna().all(axis=None)
+
+
+@pytest.mark.parametrize("experiment", ["self-correction", "noise"])
+def test_experiments_go_on_where_a_scorer_fails(experiment, run_of, tmp_path):
+    settings = {"num_inference_steps": 3} | ({"steps": (1,), "modes": ("replace",)} if experiment == "noise" else {})
+    run = run_of(experiment, "fails", settings)
+    assert run.rows.error.astype(str).str.startswith("scorer failed: RuntimeError: no box").any()
+    assert "The scorer failed on " in (tmp_path / "run/report.html").read_text()
