@@ -244,6 +244,15 @@ def test_the_same_model_in_fewer_bits_differs_by_their_rounding(dtype, against, 
     assert any("another kind" in note for note in report.data["notes"])
 
 
+def test_weights_that_cannot_be_put_in_are_not_testable(lines, tmp_path):
+    config = DiffConfig(
+        model="tiny:wan2.1", against="tiny:wan2.1", against_dtype="bf16", prompts=lines, num_inference_steps=2, what=("weights",)
+    )
+    result, report = run_of(config, tmp_path / "run")
+    assert "transplant" not in set(result.rows.kind) and any("another kind" in note for note in report.data["notes"])
+    assert {f["verdict"] for f in report.data["findings"]} == {"not testable"}
+
+
 def test_a_lora_in_one_layer_is_named(lines, tmp_path):
     """From a file, as a trainer leaves it; the run is not continued with another one."""
     pipe = build_tiny("wan21-t2v")
