@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args
@@ -16,6 +17,8 @@ from cos_interp.tasks.item import Item, Status, Verdict
 from cos_interp.tasks.video import read_mp4
 
 FAILED = "scorer failed: "  # how the error of a verdict begins whose scorer raised, or gave nothing that could be taken
+UNREAD = "cannot be read: "  # the same, of a file that is no video
+SILENT = (FAILED, UNREAD)  # what says nothing of a video
 GRADED = "graded only"  # the error of a verdict whose scorer gives numbers and no status
 KEYS = ("status", "answer", "error", "readings")
 STATUSES: tuple[str, ...] = get_args(Status)
@@ -53,7 +56,9 @@ class Case:
 
 @lru_cache(maxsize=4)
 def _kept(path: Path) -> np.ndarray:
-    return read_mp4(path)
+    video = read_mp4(path)
+    video.setflags(write=False)  # the next scorer is told of the same one
+    return video
 
 
 Scorer = Callable[[np.ndarray, Case], Any]  # video uint8 [frame, height, width, 3] -> see as_verdict
@@ -90,39 +95,67 @@ def as_verdict(found: Any) -> Verdict:
         return _checked("undecided", GRADED, "", {"score": found})
     if not isinstance(found, Mapping):
         raise ValueError(f"a scorer returned {type(found).__name__}: return True, False, a status, a number, or a dict of {KEYS}")
-    if not set(found) & set(KEYS):
+    if found and not set(found) & set(KEYS):
         return _checked("undecided", GRADED, "", found)
     if other := sorted(map(str, set(found) - set(KEYS))):
         raise ValueError(f"a scorer returned the key {other[0]!r} beside {', '.join(KEYS)}: put numbers under 'readings'")
-    status = found.get("status")
-    error = found.get("error") or (GRADED if status is None else "")
-    return _checked(status or "undecided", error, found.get("answer") or "", found.get("readings") or {})
+    status, readings = found.get("status"), {} if found.get("readings") is None else found["readings"]
+    if status is not None:
+        return _checked(status, found.get("error") or "", found.get("answer"), readings)
+    if not (readings or found.get("error")):
+        raise ValueError(
+            f"a scorer returned {dict(found)!r}: give a status ({', '.join(STATUSES)}), readings, or None for nothing"
+        )
+    return _checked("undecided", found.get("error") or GRADED, found.get("answer"), readings)
 
 
 def _checked(status: Any, error: Any, answer: Any, readings: Any) -> Verdict:
-    if status not in STATUSES:
-        raise ValueError(f"a scorer returned the status {status!r}: the statuses are {', '.join(STATUSES)}")
-    numbers = {}
-    for name, value in dict(readings).items():
-        try:
-            numbers[str(name)] = float(value)
-        except (TypeError, ValueError):
-            raise ValueError(f"a scorer returned the reading {name} = {value!r}: readings are numbers") from None
-        if not math.isfinite(numbers[str(name)]):
-            raise ValueError(f"a scorer returned the reading {name} = {value}: leave out what has no number")
-    return Verdict(status, str(error), str(answer), numbers)
+    if not isinstance(status, str) or status not in STATUSES:
+        raise ValueError(
+            f"a scorer returned the status {status!r}: the statuses are {', '.join(STATUSES)}; or return True or False alone"
+        )
+    if not isinstance(readings, Mapping):
+        raise ValueError(f"a scorer returned the readings {readings!r}: give a dict of names and numbers")
+    numbers = {str(name): _number(str(name), value) for name, value in readings.items()}
+    return Verdict(status, str(error), "" if answer is None else str(answer), numbers)  # type: ignore[arg-type]
+
+
+def _number(name: str, value: Any) -> float:
+    """A reading as a float. ValueError for a truth value and a text, which a sum would take for numbers."""
+    instead = "; a verdict is the status 'solved' or 'wrong'" if isinstance(value, (bool, np.bool_)) else ""
+    try:
+        if np.asarray(value).dtype.kind in "bSU":
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"a scorer returned the reading {name} = {value!r}: readings are numbers{instead}") from None
+    if not math.isfinite(number):
+        raise ValueError(f"a scorer returned the reading {name} = {value}: leave out what has no number")
+    return number
 
 
 def score(scorer: Scorer, video: np.ndarray, case: Case) -> Verdict:
     """The verdict of a scorer. Whatever goes wrong in it makes the video *undecided* with the reason, never 0 and never an end.
 
-    ``video``: uint8 ``[frame, height, width, 3]``; the scorer gets a copy of its own.
+    ``video``: uint8 ``[frame, height, width, 3]``; the scorer gets a copy of its own, and of the case what it cannot change for
+    those that are asked after it: pictures that are read-only, and a copy of ``expected``.
     """
     try:
-        return as_verdict(scorer(np.array(video), case))
+        return as_verdict(scorer(np.array(video), _apart(case)))
     except (Exception, SystemExit) as error:  # of a judge that is a script
         told = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         return Verdict("undecided", f"{FAILED}{told}"[:400])
+
+
+def _apart(case: Case) -> Case:
+    return replace(case, expected=deepcopy(case.expected), image=_read_only(case.image), video=_read_only(case.video))
+
+
+def _read_only(pixels: np.ndarray | None) -> np.ndarray | None:
+    if pixels is not None:
+        pixels = pixels.view()
+        pixels.setflags(write=False)
+    return pixels
 
 
 def is_graded(verdict: Verdict) -> bool:
@@ -131,8 +164,8 @@ def is_graded(verdict: Verdict) -> bool:
 
 
 def has_verdict(verdict: Verdict | None) -> bool:
-    """Whether anybody said what became of a video: not where a scorer gives numbers only, or failed."""
-    return verdict is not None and not is_graded(verdict) and not verdict.error.startswith(FAILED)
+    """Whether anybody said what became of a video: not where a scorer gives numbers only, failed, or had nothing to look at."""
+    return verdict is not None and not is_graded(verdict) and not verdict.error.startswith(SILENT)
 
 
 def solved_of(verdict: Verdict | None) -> float | None:

@@ -23,7 +23,7 @@ from cos_interp.interp.errors import InterpError
 from cos_interp.tasks import Case, Item, Verdict, get_task, suite
 from cos_interp.tasks.impostors import SHORTCUTS
 from cos_interp.tasks.people import read_labels
-from cos_interp.tasks.scorer import case_of, score
+from cos_interp.tasks.scorer import UNREAD, case_of, score
 from cos_interp.tasks.scorers.vbvr import category
 from cos_interp.tasks.steps import Sample, find, lacking
 from cos_interp.tasks.video import read_mp4
@@ -155,12 +155,12 @@ def _along(sample: Sample) -> Iterator[tuple[Row, Path]]:
 
 
 def _judged(judge: Judge | None, path: Path, name: str) -> tuple[Row, np.ndarray | None]:
-    """Verdict and readings of a file; one that is no video is undecided with the reason."""
+    """Verdict and readings of a file; one that is no video is undecided with the reason, and has no verdict."""
     try:
         clip = read_mp4(path)
     except ValueError as error:
         status = None if judge is None else "undecided"
-        return {"status": status, "error": str(error).replace(str(path), name), "answer": None}, None
+        return {"status": status, "error": f"{UNREAD}{str(error).replace(str(path), name)}", "answer": None}, None
     verdict = None if judge is None else judge(clip, path)
     return verdict_columns(verdict) | ({} if verdict is None else reading_columns(verdict)), clip
 

@@ -12,16 +12,19 @@ from cos_interp.analyses.chain_of_steps.files import TRUTH
 from cos_interp.analyses.chain_of_steps.findings import more
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import RunFacts
-from cos_interp.analyses.driver.findings import Finding
-from cos_interp.analyses.driver.statistics import curve, mean_number
+from cos_interp.analyses.driver.findings import Finding, Number
+from cos_interp.analyses.driver.statistics import curve, graded, mean_number
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.problems import READING
+from cos_interp.analyses.kit.verdicts import outcomes
 from cos_interp.reports.figures import Curve, Panel, panels
 from cos_interp.tasks.impostors import SHORTCUTS
-from cos_interp.tasks.scorer import FAILED
+from cos_interp.tasks.scorer import SILENT, UNREAD
 
+MOST = 3  # files that a note names
 SOLVED = "solved"  # the score of a strict judge
 SCORE = f"{READING}score"  # that of one who grades only
 QUESTION = (
@@ -37,7 +40,7 @@ BESIDE = (
 
 
 def report(result: AnalysisResult, store: RunStore) -> Report:
-    rows = result.rows.assign(**{SOLVED: (result.rows.status == "solved").astype(float).where(result.rows.status.notna())})
+    rows = result.rows.assign(**{SOLVED: outcomes(result.rows)})
     steps, beside = rows[rows.kind == "steps"], rows[rows.kind == "beside"]
     measures = measured(steps)
     found = [_beyond(result, steps, beside)] if measures and len(beside) else []
@@ -61,13 +64,21 @@ def _scores(steps: pd.DataFrame, beside: pd.DataFrame, measures: list[str]) -> l
 def measured(steps: pd.DataFrame) -> list[str]:
     """What was judged: the strict verdict, then every reading; nothing where nobody judged.
 
-    A reading that some items of a task have and others do not, like the share of one of its own routes, tells of no task.
+    A reading that some items of a task have and others do not, like the share of one of its own routes, tells of no task. Items
+    of which the judge said nothing at all, as of damaged files, do not count here.
     """
-    told = steps.groupby("problem").agg({"task": "first", **{c: "count" for c in steps if c.startswith(READING)}})
-    whole = told.set_index("task").gt(0).groupby(level=0).all().any()
-    readings = [str(column) for column in whole.index[whole]]
+    readings = _whole_readings(steps)
     strict = steps.status.isin(["solved", "wrong"]).any() or (not readings and steps.status.notna().any())
     return ([SOLVED] if strict else []) + readings
+
+
+def _whole_readings(steps: pd.DataFrame) -> list[str]:
+    """Those that every item of some task has, of the items that have a reading or a verdict at all."""
+    named = [str(column) for column in steps if str(column).startswith(READING)]
+    held = steps.groupby("problem").agg({"task": "first", SOLVED: "count", **dict.fromkeys(named, "count")})
+    counts = held.set_index("task").loc[(held[[SOLVED, *named]] > 0).any(axis=1).to_numpy()]
+    whole = counts[named].gt(0).groupby(level=0).all().any()
+    return [name for name in named if whole[name]]
 
 
 def at_end(steps: pd.DataFrame) -> pd.DataFrame:
@@ -85,13 +96,16 @@ def _beyond(result: AnalysisResult, steps: pd.DataFrame, beside: pd.DataFrame) -
     """By item, and against the best of the three, so that none of them is chosen after the numbers."""
     name = decisive(steps)
     final = at_end(steps).set_index("problem")[name]
+    silent = int(final.isna().sum())
+    without = f"; {silent} of {len(final)} have none, and are left out" if silent else ""
     best = beside[beside.video.isin(SHORTCUTS)].groupby("problem")[name].max()
     both = pd.DataFrame({"final": final, "best": best}).dropna()
     return result.judge(
-        "chain-of-steps.beyond-shortcuts", more(both.final, both.best),
-        f"the final videos have {name.removeprefix(READING)} {_told(both.final)}; that is more than the best of a frozen "
-        "first frame, a jump to the end and a fade by",
-        mean_number(both.best),
+        "chain-of-steps.beyond-shortcuts",
+        more(both.final, both.best) if name == SOLVED else Mean(both.final - both.best),
+        f"the final videos have {name.removeprefix(READING)} {_told(both.final, name)}{without}; that is more than the best of a "
+        "frozen first frame, a jump to the end and a fade by",
+        _number(both.best, name),
     )  # fmt: skip
 
 
@@ -126,8 +140,8 @@ def table(steps: pd.DataFrame, beside: pd.DataFrame, measures: list[str]) -> pd.
     for name, members in groups[:1] if len(groups) == 2 else groups:
         for measure in measures:
             row: dict[str, Any] = {"items": name, "n": len(members), "measure": measure.removeprefix(READING)}
-            row["final video"] = _told(end[end.problem.isin(members)][measure])
-            row |= {video: _told(of_video(beside, video, measure, members)) for video in (*SHORTCUTS, TRUTH)}
+            row["final video"] = _told(end[end.problem.isin(members)][measure], measure)
+            row |= {video: _told(of_video(beside, video, measure, members), measure) for video in (*SHORTCUTS, TRUTH)}
             out.append(row)
     return pd.DataFrame(out)
 
@@ -139,18 +153,24 @@ def of_video(beside: pd.DataFrame, video: str, measure: str, members: pd.Series)
     return beside[(beside.video == video) & beside.problem.isin(members)][measure].dropna()
 
 
-def _told(values: pd.Series) -> str:
-    known = values.dropna()
-    if known.empty:
-        return "–"
-    return str(mean_number(known))
+def _told(values: pd.Series, measure: str) -> str:
+    return str(_number(values, measure)) if values.notna().any() else "–"
+
+
+def _number(values: pd.Series, measure: str) -> Number:
+    """A share of solved items, or the mean of a reading, which is none even where it is 1 for all."""
+    return mean_number(values) if measure == SOLVED else graded(values)
 
 
 def _unread(steps: pd.DataFrame) -> list[str]:
-    """Why videos are undecided, most frequent first; of those on which a scorer failed every page tells."""
-    told = steps[steps.status.ne("wrong") & steps.error.fillna("").ne("")].error
-    errors = told[~told.astype(str).str.startswith(FAILED)].value_counts()
-    return [f"Undecided, {count} videos: {error}" for error, count in errors.head(5).items()]
+    """How many files are no videos, and which; why others are undecided, most frequent first; of those on which a scorer failed
+    every page tells."""
+    told = steps[steps.status.ne("wrong") & steps.error.fillna("").ne("")].error.astype(str)
+    unread = told[told.str.startswith(UNREAD)].str.removeprefix(UNREAD)
+    first = "; ".join(unread.head(MOST))
+    errors = told[~told.str.startswith(SILENT)].value_counts()
+    damaged = [f"{len(unread)} of {len(steps)} videos cannot be read, and have no score: {first}."] if len(unread) else []
+    return damaged + [f"Undecided, {count} videos: {error}" for error, count in errors.head(5).items()]
 
 
 def _lacking(result: AnalysisResult) -> list[str]:

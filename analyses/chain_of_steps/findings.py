@@ -12,6 +12,7 @@ from cos_interp.analyses.driver.answer import in_words
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import DIFFERENCE, Estimate, Mean, PairedShares, Share
 from cos_interp.analyses.driver.findings import Finding, Number
+from cos_interp.analyses.kit.verdicts import outcomes
 
 TIMED = 0.3  # share of the steps by which the paper's accuracy is there: step 30 of 100
 TIMED_SIGMA = 0.921  # noise level of that step with the paper's scheduler, shift 5
@@ -20,8 +21,8 @@ LEVEL = 0.8  # of the final accuracy, from which on it is a plateau
 
 
 def solved(rows: pd.DataFrame) -> pd.DataFrame:
-    """Share of an item's noises whose estimate is right: a row an item, a column a step."""
-    return rows.assign(right=(rows.status == "solved").astype(float)).pivot_table("right", "problem", "step", sort=False)
+    """Share of an item's noises whose estimate is right: a row an item, a column a step; NaN where none has a verdict."""
+    return rows.assign(right=outcomes(rows)).pivot_table("right", "problem", "step", sort=False, dropna=False)
 
 
 def findings(result: AnalysisResult, rows: pd.DataFrame, sigmas: Sequence[float]) -> list[Finding]:
@@ -35,6 +36,7 @@ def findings(result: AnalysisResult, rows: pd.DataFrame, sigmas: Sequence[float]
 
 def more(first: pd.Series, second: pd.Series) -> Estimate:
     """How much more often the first holds, on the same items; with several noises an item a mean of differences of shares."""
+    first, second = (side[first.notna() & second.notna()] for side in (first, second))
     yes_or_no = np.isin([*first, *second], (0, 1)).all()
     return PairedShares(first, second) if yes_or_no else Mean(first - second, bounds=DIFFERENCE)
 
@@ -53,7 +55,8 @@ def by_task(items: pd.Series, rows: pd.DataFrame) -> str:
 
 def level(items: pd.Series) -> Number:
     """A share of items; their mean where an item has several noises."""
-    return (Share(items) if np.isin(items, (0, 1)).all() else Mean(items)).number()
+    known = items.dropna()
+    return (Share(known) if np.isin(known, (0, 1)).all() else Mean(known)).number()
 
 
 # --- the rise and when it is there -----------------------------------------------------------------------------------
@@ -87,7 +90,7 @@ def reached(table: pd.DataFrame, step: int, stays: bool = True) -> pd.Series:
     ended = table[table[max(table)] == 1] if len(table) else table
     if ended.empty:
         return pd.Series(dtype=float)
-    return ended.loc[:, step:].min(axis=1) if stays else ended[step]
+    return ended.loc[:, step:].min(axis=1, skipna=False) if stays else ended[step]
 
 
 def _timing(result: AnalysisResult, unique: pd.DataFrame, several: pd.DataFrame, key: str, sigmas: Sequence[float]) -> Finding:

@@ -21,6 +21,7 @@ from cos_interp.analyses.driver.statistics import by_item, curve, entropy
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.problems import READING
 from cos_interp.analyses.kit.readings import answer_changes, commit_step
+from cos_interp.analyses.kit.verdicts import outcomes
 from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels, step_ticks
 
 FRAMES_CAPTION = (
@@ -114,7 +115,7 @@ def _by_kind(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 
 def _judged_sections(rows: pd.DataFrame, sigmas: list[float]) -> list[pages.Section]:
-    flags = rows.assign(**{s: (rows.status == s).astype(float) for s in ("solved", "wrong", "undecided")})
+    flags = rows.assign(**{s: outcomes(rows, s) for s in ("solved", "wrong", "undecided")})
     axis = _axis(sigmas)
     share = {**axis, "bounds": (-0.03, 1.03)}
     verdicts = [Curve(s, curve(flags, s)) for s in ("solved", "wrong", "undecided")]
@@ -198,7 +199,7 @@ def slope_table(found: pd.DataFrame) -> pd.DataFrame:
 def _sweep(rows: pd.DataFrame) -> list[pages.Section]:
     if rows.empty:
         return []
-    right = rows.assign(solved=(rows.status == "solved").astype(float), num_steps=rows.num_steps.astype(int))
+    right = rows.assign(solved=outcomes(rows), num_steps=rows.num_steps.astype(int))
     counts = sorted(right.num_steps.unique())
     places = right.assign(place=right.num_steps.map(counts.index))
     axis: dict[str, Any] = {"along": "place", "xlabel": "number of steps", "ylabel": "solved", "bounds": (-0.03, 1.03)}

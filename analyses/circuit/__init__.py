@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.facts import Facts, Showing
 from cos_interp.analyses.driver.measured import Measured
-from cos_interp.analyses.driver.settings import ScoredConfig, known_task
+from cos_interp.analyses.driver.settings import PairsConfig
 from cos_interp.interp.limits import MOST_STEPS
-from cos_interp.tasks import NAMES
 
 Part = Literal["cross", "attn", "mlp"]
 Number = Annotated[int, Field(ge=0)]
@@ -21,13 +20,11 @@ CLOSER = 6  # parts of blocks that are looked at more closely, at most
 CHECKED = 64  # unseen pairs, where no number was asked for: 24 left every set of the organisms undecided
 
 
-class CircuitConfig(ScoredConfig):
+class CircuitConfig(PairsConfig):
     """From pairs to a verified circuit: the fewest components that carry the answer."""
 
     FILES = ("pair_file", "check")
-    INSTEAD = ("pair_file",)
 
-    task: str = Field("maze", description=f"One of {', '.join(NAMES)}.")
     pairs: int = Field(4, ge=1, description="Pairs that the circuit is looked for on.")
     check_pairs: int = Field(CHECKED, ge=0, description="Further pairs that it is tested on; of --pair-file, at most so many.")
     unique: bool = Field(True, description="Pairs have one right answer on either side.")
@@ -42,11 +39,6 @@ class CircuitConfig(ScoredConfig):
     keep: float = Field(0.8, gt=0, le=1, description="Share of the whole effect that the set must keep.")
     most: int = Field(4, ge=1, le=6, description="The largest set that is looked for.")
     batch: int = Field(12, ge=1, description="Patched rows in one forward; 1 is exact to the bit.")
-
-    @field_validator("task")
-    @classmethod
-    def _task(cls, value: str) -> str:
-        return known_task(value)
 
 
 class Component(BaseModel):

@@ -92,7 +92,7 @@ def _last(circuit: Circuit, part: str) -> int:
 def _foreign(bench: Bench, config: CircuitConfig, index: int) -> Side:
     """A random other item's run, whose prompt is none of the pair's."""
     prompts = [side.problem.call["prompt"] for side in (bench.target, bench.donor)]
-    return bench.recorder(stranger(config.task, config, index, unlike=prompts))
+    return bench.recorder(stranger(config.task_name, config, index, unlike=prompts))
 
 
 def _read(bench: Bench, latent: Tensor) -> tuple[Row, np.ndarray | None]:

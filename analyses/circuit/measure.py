@@ -198,7 +198,7 @@ def searched(model: HookedVideoPipeline, config: CircuitConfig, store: RunStore,
         return Unit([], facts=SearchFacts(circuit=None, why=why, order=order))
     thin = narrowed(found.components, value, found.effect, benches[0].heads if has_heads(model, "attn") else 0)
     circuit = Circuit(
-        task=None if config.pair_file else config.task, layers=model.layers, num_inference_steps=config.num_inference_steps,
+        task=None if config.pair_file else config.task_name, layers=model.layers, num_inference_steps=config.num_inference_steps,
         components=found.components, narrow=thin, effect=found.effect, whole=whole, smaller=found.smaller,
         smaller_effect=found.smaller_effect, tried_smaller=found.tried, transformer=_class(model),
     )  # fmt: skip
@@ -261,7 +261,7 @@ def _fits(config: CircuitConfig, model: HookedVideoPipeline, circuit: Circuit) -
         raise InterpError(
             f"{where} is of runs of {circuit.num_inference_steps} steps: give --num-steps {circuit.num_inference_steps}"
         )
-    if circuit.task is not None and (config.pair_file or circuit.task != config.task):
+    if circuit.task is not None and (config.pair_file or circuit.task != config.task_name):
         raise InterpError(f"{where} is of the task {circuit.task}: give --task {circuit.task}")
     if circuit.task is None and not config.pair_file:
         raise InterpError(f"{where} is of pairs from a file: give --pair-file")

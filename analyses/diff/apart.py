@@ -59,12 +59,12 @@ def apart_rows(
 
 
 def _from(cache: ActivationCache) -> Any:
-    return lambda act, hook: cache[hook.name, hook.step, hook.branch].clone()
+    return lambda act, hook: cache[hook.name, hook.step, hook.branch].to(act.dtype, copy=True)  # models may count in other bits
 
 
 def _latents(run: Run) -> Any:
     def give(x_t: Tensor, hook: Hook) -> Tensor:
-        return run.x_t[hook.step].clone()
+        return run.x_t[hook.step].to(x_t.dtype, copy=True)
 
     return give
 
@@ -102,4 +102,4 @@ class Updates:
             return None
         pre, post = (f"blocks.{hook.layer}.{site}" for site in ("hook_resid_pre", "hook_resid_post"))
         given = self.kept[post, hook.step, hook.branch] - self.kept[pre, hook.step, hook.branch]
-        return act + (given - (act - self._before))  # its own update given back changes no bit
+        return (act + (given - (act - self._before))).to(act.dtype)  # its own update given back changes no bit

@@ -24,7 +24,9 @@ class Chosen:
 
 
 def stretches(rows: pd.DataFrame, what: str) -> pd.DataFrame:
-    """Rows of transplants by stretches of layers, of items whose two videos differ."""
+    """Rows of transplants by stretches of layers, of items whose two videos differ; none where nothing could be put in."""
+    if "unit" not in rows:
+        return rows[:0]
     found = rows[(rows.kind == "transplant") & (rows.what == what) & rows.unit.isin(["layer", "window"])]
     found = found[found.effect.notna()]
     return found.assign(region=found.expert + ", " + found.region) if found.expert.nunique() > 1 else found

@@ -26,6 +26,7 @@ from cos_interp.analyses.kit.other_models import check_build, check_content, con
 from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps, each_problem, fits, judge_latents, verdict_columns
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.trajectory import Run
+from cos_interp.tasks.scorer import has_verdict
 
 
 def check(config: DiffConfig, model: HookedVideoPipeline) -> None:
@@ -96,7 +97,7 @@ def _reader(model: HookedVideoPipeline, problem: Problem, mine: Run, theirs: Run
         found = judge_latents(model, problem, latents)
         row: Row = {"effect": projection(latents, mine.latents, theirs.latents), "moved": distance(latents, mine.latents)}
         row |= verdict_columns(found)
-        told = [None if v is None else (v.status, v.answer) for v in (*verdicts, found)]
+        told = [(v.status, v.answer) if v is not None and has_verdict(v) else None for v in (*verdicts, found)]
         return {**row, "as_other": None if None in told or told[0] == told[1] else float(told[2] == told[1])}
 
     return read

@@ -179,6 +179,35 @@ class ScoredConfig(AnalysisConfig):
         return self.scorer is not None or self.scorer_cmd is not None
 
 
+class OneTaskConfig(AnalysisConfig):
+    """Settings of what takes items, or pairs, of one task."""
+
+    CODE = {"task": outside.TASK_GROUP}
+
+    task: str = Field("maze", description=f"One of {', '.join(NAMES)}, or my.py:MyTask.")
+
+    @field_validator("task")
+    @classmethod
+    def _task(cls, value: str) -> str:
+        return known_task(value)
+
+    @property
+    def task_name(self) -> str:
+        """The task's name, which a task from outside has once it is there. InterpError for one of clips, which has no cells.
+        Executes what is from outside."""
+        from cos_interp.tasks.clips import grid_task
+
+        return grid_task(self.task)
+
+
+class PairsConfig(OneTaskConfig, ScoredConfig):
+    """Settings of what takes pairs: of a task, or the user's own, with a scorer where one is given."""
+
+    FILES: ClassVar[tuple[str, ...]] = ("pair_file",)
+    INSTEAD = ("pair_file",)
+    CODE = {"task": outside.TASK_GROUP, "scorer": outside.SCORER_GROUP}
+
+
 class SuiteConfig(TasksConfig, ScoredConfig):
     """Settings of analyses that go over problems: the suite's items, or the user's own prompts."""
 

@@ -59,6 +59,12 @@ def mean_number(values: Sequence[float] | np.ndarray, bounds: Bounds | None = No
     return Share(known).number() if len(known) and np.isin(known, (0, 1)).all() else _mean(known, bounds)
 
 
+def graded(values: Sequence[float] | np.ndarray) -> Number:
+    """Mean over items of numbers that are no outcomes, though all may happen to be 0 or 1; NaN items are left out."""
+    items = np.asarray(values, float)
+    return _mean(items[~np.isnan(items)])
+
+
 def _mean(items: np.ndarray, bounds: Bounds | None = None) -> Number:
     skewed = Mean(items, bounds=bounds)
     return skewed.number() if np.isfinite(skewed.interval()).all() else Mean(items, normal=True, bounds=bounds).number()

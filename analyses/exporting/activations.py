@@ -26,6 +26,7 @@ from cos_interp.interp.terminal import refuse_other_content
 from cos_interp.interp.views import GRID
 from cos_interp.probes.clip import Clip
 from cos_interp.probes.targets import CLASSIFY, Target, known, resolve
+from cos_interp.tasks.clips import task_of
 
 NAME = "activations"
 LOCKS = (lock.LOCK, lock.OWNER)
@@ -96,7 +97,7 @@ def _targets(config: ActivationsConfig) -> list[Target]:
         if values := [target.name for target in found if target.form != CLASSIFY]:
             raise RunError(f"--targets {values[0]} is no class: export the activations of {values[0]}'s place instead")
         return found
-    tasks = set() if config.prompts is not None else set(config.tasks)
+    tasks = set() if config.prompts is not None else {task_of(text).name for text in config.tasks}
     return [t for t in known().values() if t.form == CLASSIFY and t.tasks is not None and tasks & set(t.tasks)]
 
 

@@ -94,7 +94,7 @@ def split_masks(outlook: Outlook, config: Any, index: int) -> Mapping[str, Tenso
     pairs: Pairs = config
     shape = outlook.shape.grid.shape
     if pairs.pair_file is None:
-        named = groups(outlook, config, pairs.task, "prompt", index, pairs.unique)
+        named = groups(outlook, config, pairs.task_name, "prompt", index, pairs.unique)
         if found := {name: mask for name, mask in named.items() if mask.any()}:
             return found
     boxes = pair_file.boxes(Path(pairs.pair_file))[index] if pairs.pair_file else {}

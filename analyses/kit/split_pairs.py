@@ -23,7 +23,7 @@ class Pairs(Protocol):
     """Settings of what goes over such pairs."""
 
     @property
-    def task(self) -> str: ...
+    def task_name(self) -> str: ...
     @property
     def pairs(self) -> int: ...
     @property
@@ -49,7 +49,7 @@ def pair_of(recorder: Recorder, config: Pairs, index: int, looking: bool = True)
     """The recorded pair of a number, and its boxes. NoPair where the model does not solve one, or makes one video of both sides;
     InterpError for a pair of a file whose sides have two noises."""
     if config.pair_file is None:
-        return find_pair(recorder, config.task, "prompt", index, config.unique, config.solved), {}
+        return find_pair(recorder, config.task_name, "prompt", index, config.unique, config.solved), {}
     path = Path(config.pair_file)
     place = index - FIRST_UNSEEN + counts(config, looking)[0] if index >= FIRST_UNSEEN else index
     sides = pair_file.of_one_noise(pair_file.read(path, recorder.config)[place])

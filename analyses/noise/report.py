@@ -15,6 +15,7 @@ from cos_interp.analyses.driver.kept import kept_clips, videos
 from cos_interp.analyses.driver.rules import rules
 from cos_interp.analyses.driver.statistics import curve
 from cos_interp.analyses.driver.store import Row, RunStore
+from cos_interp.analyses.kit.verdicts import outcomes
 from cos_interp.analyses.noise import NoiseFacts, label
 from cos_interp.reports.figures import Curve, Panel, panels
 
@@ -51,9 +52,10 @@ SAID = {"distance to undisturbed": "distance"}
 
 
 def scored(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Rows with a ``score``: 1 for solved and 0 for not; without a verifier, 1 minus the distance to the undisturbed latent."""
+    """Rows with a ``score``: 1 for solved, 0 for not, NaN where a scorer failed; without a verifier, 1 minus the distance to the
+    undisturbed latent."""
     if rows.status.notna().all():
-        return rows.assign(score=(rows.status == "solved").astype(float)), SOLVED
+        return rows.assign(score=outcomes(rows)), SOLVED
     return rows.assign(score=1 - rows.distance), "closeness (1 - distance)"
 
 

@@ -9,10 +9,9 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.facts import Facts
 from cos_interp.analyses.driver.measured import Measured
-from cos_interp.analyses.driver.settings import ScoredConfig, known_task
+from cos_interp.analyses.driver.settings import PairsConfig
 from cos_interp.analyses.kit.kinds import PairKind
 from cos_interp.interp.limits import MOST_STEPS
-from cos_interp.tasks import NAMES
 
 AskedRange = Literal["auto", "single", "from", "until"]
 PAIRS = 12  # of each kind, where no number was asked for: the fewest that a mean is decided on
@@ -21,14 +20,11 @@ HEAD_SITES = ("attn.hook_z", "cross_attn.hook_z")
 DEFAULT_SITES = ("hook_resid_post", "cross_attn.hook_z")  # those of them that a model has
 
 
-class PatchingConfig(ScoredConfig):
+class PatchingConfig(PairsConfig):
     """Activation patching between counterfactual pairs."""
 
-    FILES = ("pair_file",)
-    INSTEAD = ("pair_file",)
     OF_TASKS: ClassVar[tuple[str, ...]] = ("task", "pair_kinds", "unique")  # settings that have no meaning for own pairs
 
-    task: str = Field("maze", description=f"One of {', '.join(NAMES)}.")
     pair_kinds: tuple[PairKind, ...] = Field(("prompt",), min_length=1, description="Kinds of pairs: prompt, image, seed.")
     pairs: int | None = Field(None, ge=1, description=f"Pairs of each kind. {PAIRS}, or all of --pair-file, by default.")
     unique: bool = Field(True, description="Prompt and image pairs have one right answer on either side.")
@@ -105,11 +101,6 @@ class PatchingConfig(ScoredConfig):
         if self.pair_file is not None and set_too:
             raise ValueError(f"own pairs stand in the place of a task's: leave out {' and '.join(set_too)}, or pair_file")
         return self
-
-    @field_validator("task")
-    @classmethod
-    def _task(cls, value: str) -> str:
-        return known_task(value)
 
     @field_validator("sites")
     @classmethod

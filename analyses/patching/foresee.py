@@ -191,5 +191,5 @@ def groups_of(config: PatchingConfig, outlook: Outlook, piece: Piece) -> list[st
         shape = outlook.shape
         boxes = of_boxes(piece.boxes, shape.grid.shape, shape.pixels, "--pair-file") if piece.boxes else {}
         return [EVERYWHERE, *boxes]
-    masks = groups(outlook, config, config.task, piece.kind, piece.index, config.unique)
+    masks = groups(outlook, config, config.task_name, piece.kind, piece.index, config.unique)
     return [EVERYWHERE, *(name for name in masks if name != EVERYWHERE)]

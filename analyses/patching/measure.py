@@ -31,7 +31,7 @@ from cos_interp.analyses.patching.pieces import OWN, Part, Piece, needs, pieces,
 from cos_interp.analyses.patching.recordings import recorder
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.tasks import TASKS
+from cos_interp.tasks import get_task
 from cos_interp.tasks.grid import LATENT_FRAMES
 
 __all__ = ["check", "finish", "needs", "pieces", "settle", "work"]
@@ -40,7 +40,7 @@ __all__ = ["check", "finish", "needs", "pieces", "settle", "work"]
 def find(recorder: Recorder, config: PatchingConfig, piece: Piece) -> Pair:
     """The recorded pair of a piece; NoPair when the model does not solve one, or makes one video of both sides of a file's."""
     if piece.kind != OWN:
-        return find_pair(recorder, config.task, piece.kind, piece.index, config.unique, config.solved)
+        return find_pair(recorder, config.task_name, piece.kind, piece.index, config.unique, config.solved)
     assert piece.sides is not None  # a pair of a file has them
     return pair_file.recorded(recorder, piece.sides, config.solved)
 
@@ -105,10 +105,11 @@ def _recorded(model: HookedVideoPipeline, config: PatchingConfig, store: RunStor
 def possible_groups(task: str) -> list[str]:
     """Group names that the task ever uses (an item may lack some)."""
     names: dict[str, None] = {EVERYWHERE: None}
+    made = get_task(task)
     for seed in range(40):
-        item = TASKS[task].sample(seed)
-        other = TASKS[task].counterfactual(item, "prompt", np.random.default_rng(seed))
-        names |= dict.fromkeys(TASKS[task].groups(item, other or item))
+        item = made.sample(seed)
+        other = made.counterfactual(item, "prompt", np.random.default_rng(seed))
+        names |= dict.fromkeys(made.groups(item, other or item))
     return list(names)
 
 
@@ -136,7 +137,7 @@ def check(config: PatchingConfig, model: HookedVideoPipeline) -> None:
 def settle(config: PatchingConfig, model: HookedVideoPipeline, held: Mapping[str, Any]) -> PatchingConfig:
     """The settings with the rows of a forward as a number; ``held``: those of the run that is continued."""
     if config.pair_file is None:
-        item = TASKS[config.task].sample(0)
+        item = get_task(config.task_name).sample(0)
         call = arguments(model, config, Problem("size", item_call(item), 0, 0, item))
     else:
         call = arguments(model, config, pair_file.read(Path(config.pair_file), config)[0][0])
@@ -146,7 +147,7 @@ def settle(config: PatchingConfig, model: HookedVideoPipeline, held: Mapping[str
 def _known_groups(config: PatchingConfig) -> None:
     if config.tokens is None:
         return
-    known = possible_groups(config.task) if config.pair_file is None else _drawn(Path(config.pair_file))
+    known = possible_groups(config.task_name) if config.pair_file is None else _drawn(Path(config.pair_file))
     unknown = [group for group in config.tokens if group not in known]
     if unknown:
         whose = config.task if config.pair_file is None else "a pair of a file"

@@ -146,7 +146,7 @@ def _others(recorder: Recorder, config: PatchingConfig, piece: Piece, target: Si
         made = {} if piece.stranger is None else {"random": recorder(piece.stranger)}
         return made | {"same_prompt": recorder(replace(target.problem, seed=other_noises(target.problem.seed)[0]))}
     prompts = [side.problem.call["prompt"] for side in (target, donor)]
-    made = {"random": recorder(stranger(config.task, config, piece.index, unlike=prompts))}
+    made = {"random": recorder(stranger(config.task_name, config, piece.index, unlike=prompts))}
     again = same_answer(recorder, target)
     return made if again is None else made | {"same_answer": again}
 

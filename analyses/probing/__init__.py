@@ -8,8 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.facts import Facts
-from cos_interp.analyses.driver.settings import AnalysisConfig, SuiteConfig, TasksConfig, known_task
-from cos_interp.tasks import NAMES
+from cos_interp.analyses.driver.settings import AnalysisConfig, OneTaskConfig, SuiteConfig, TasksConfig
 
 Kind = Literal["logistic", "ridge-classifier", "mean-difference", "linear-svm", "pca+logistic"]
 KINDS = f"{', '.join(get_args(Kind))}."
@@ -55,21 +54,15 @@ class EvalConfig(TasksConfig):
     force: bool = Field(False, description="Use probes of a model with other weights.")
 
 
-class ApplyConfig(AnalysisConfig):
+class ApplyConfig(OneTaskConfig):
     """A saved probe, drawn over one item's video, or over a clip."""
 
-    task: str = Field("maze", description=f"One of {', '.join(NAMES)}.")
     item: int = Field(0, ge=0, lt=125, description="Number of the item of cos-500.")
     video: str | None = Field(None, description="A clip instead: it is inverted by the flow, and read on its way. With --prompt.")
     prompt: str | None = Field(None, description="What the clip shows, in the model's words. With --video.")
     layer: int | None = Field(None, description="Layer; with --step. The best probe by default.")
     step: int | None = Field(None, description="Step; with --layer.")
     force: bool = Field(False, description="Use probes of a model with other weights.")
-
-    @field_validator("task")
-    @classmethod
-    def _task(cls, value: str) -> str:
-        return known_task(value)
 
     @model_validator(mode="after")
     def _one_source(self) -> ApplyConfig:

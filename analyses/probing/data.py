@@ -22,15 +22,18 @@ from cos_interp.probes.collect import collect_clip
 from cos_interp.probes.dataset import ProbeDataset, assemble
 from cos_interp.probes.estimator import LinearProbe
 from cos_interp.probes.targets import REGRESS, Target, resolve
+from cos_interp.tasks.clips import grid_task
 
 SMALL_CLIP = "small clip"  # the tensor of a clip's video, as the page shows it
 
 
 def targets_of(config: ProbesConfig) -> list[Target]:
     """The targets that were asked for; with prompts of the user's own only those that need no item."""
-    found = resolve(config.targets)
     if config.prompts is None:
-        return found
+        for text in config.tasks:
+            grid_task(text)  # executes one from outside, so that its labels are known
+        return resolve(config.targets)
+    found = resolve(config.targets)
     return [t for t in found if t.tasks is None] or resolve(["final_latent"])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ from cos_interp.probes.overlay import overlay
 from cos_interp.probes.persistence import read_card, saved
 from cos_interp.probes.scoring import class_tally, interval, value_tally
 from cos_interp.probes.targets import CLASSIFY, Target, known, resolve
+from cos_interp.tasks.clips import grid_task
 
 MOST = 125
 
@@ -47,9 +48,16 @@ def sources(model: HookedVideoPipeline, config: TasksConfig, target: Target, ski
     return in_turn([Source(p.name, arguments(model, config, p), p.item) for p in kept])
 
 
+def target_of(name: str, tasks: Iterable[str]) -> Target:
+    """A target by name. A task from outside is executed first, so that its labels are known."""
+    for text in tasks:
+        grid_task(text)
+    return resolve([name])[0]
+
+
 def train(config: TrainConfig, out: Path, progress: Any) -> dict[str, Any]:
     """Collect, fit a grid, save it; the best cell and its baselines."""
-    found = resolve([config.target])[0]
+    found = target_of(config.target, config.tasks)
     config, model = loaded(config)
     names = [f"blocks.{i}.{config.site}" for i in known_layers(config.layers, model.layers)]
     data = ProbeDataset.collect(
@@ -67,7 +75,7 @@ def train(config: TrainConfig, out: Path, progress: Any) -> dict[str, Any]:
 def evaluate(folder: Path, config: EvalConfig, progress: Any) -> list[dict[str, Any]]:
     """Saved probes on other items: a row a cell with ``score, low, high, n_clips, trained`` (its score at training)."""
     card = read_card(folder)
-    target = resolve([card["target"]["name"]])[0]
+    target = target_of(card["target"]["name"], config.tasks)
     config, model = loaded(config)
     grid = ProbeGrid.load(folder, model, config.force)
     chosen = sources(model, config, target, config.skip)
@@ -147,7 +155,7 @@ def apply(folder: Path, config: ApplyConfig, out: Path) -> dict[str, Any]:
     """Generate one item or invert a clip, predict every token, write the overlay video; what was applied and how it fits."""
     from cos_interp.tasks.video import encode_mp4
 
-    target = resolve([read_card(folder)["target"]["name"]])[0]
+    target = target_of(read_card(folder)["target"]["name"], [config.task])
     config, model = loaded(config)
     grid = ProbeGrid.load(folder, model, config.force)
     if (config.layer is None) != (config.step is None):

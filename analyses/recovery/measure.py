@@ -25,6 +25,7 @@ from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.patching import restart
 from cos_interp.interp.trajectory import Run
 from cos_interp.tasks import get_task, suite
+from cos_interp.tasks.scorer import has_verdict
 
 Injected = tuple[str, float]  # a donor and a dose
 Piece = tuple[Problem, Problem | None]  # a problem, and the other item whose latents are injected
@@ -69,7 +70,7 @@ def whose(problem: Problem, donor: Problem | None, frames: np.ndarray) -> str | 
     Each item's own verifier is asked, with its own first frame. None where none gives a verdict.
     """
     verdict = judge(problem, frames)
-    if verdict is None or verdict.status is None:
+    if verdict is None or not has_verdict(verdict):
         return None
     if verdict.solved:
         return "target"

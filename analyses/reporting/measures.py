@@ -12,6 +12,7 @@ import pandas as pd
 from cos_interp.analyses.driver.findings import Number
 from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.statistics import effect, mean_number
+from cos_interp.analyses.kit.verdicts import outcomes
 from cos_interp.analyses.reporting.aligned import Cube, cube
 from cos_interp.analyses.reporting.differences import Difference, Items, between
 from cos_interp.analyses.reporting.sides import Side
@@ -79,13 +80,14 @@ def table(side: Side, measured: Measured) -> pd.DataFrame | str:
     return pd.DataFrame({
         "group": _named(rows, measured), "item": rows[item].astype(str), "sigma": _sigma(side, rows, measured),
         "depth": rows[LAYER].astype(float) / side.layers if LAYER in measured.along and side.layers else 0.0,
-        "value": _as_it_counts(rows[measured.value], measured),
+        "value": _as_it_counts(rows, measured),
     }).dropna()  # fmt: skip
 
 
-def _as_it_counts(value: pd.Series, measured: Measured) -> pd.Series:
+def _as_it_counts(rows: pd.DataFrame, measured: Measured) -> pd.Series:
+    value = rows[measured.value]
     if measured.counts is not None:
-        return (value == measured.counts).astype(float)
+        return outcomes(rows, measured.counts) if measured.value == "status" else (value == measured.counts).astype(float)
     return effect(value) if measured.value == EFFECT else value.astype(float)
 
 

@@ -15,6 +15,7 @@ from cos_interp.analyses.driver.findings import Finding, Number
 from cos_interp.analyses.driver.kept import kept_clips, linked
 from cos_interp.analyses.driver.rules import rules
 from cos_interp.analyses.driver.store import Row, RunStore
+from cos_interp.analyses.kit.verdicts import told
 from cos_interp.analyses.self_correction import CorrectionFacts
 from cos_interp.analyses.self_correction.measure import mistaken
 from cos_interp.reports.figures import Curve, Panel, panels, step_ticks
@@ -156,7 +157,8 @@ def lag_to_right(rows: pd.DataFrame) -> Number:
 
 
 def report(result: AnalysisResult, store: RunStore) -> Report:
-    rows = result.rows[result.rows.status.notna()]
+    known = told(result.rows).groupby(result.rows.problem).transform("all")
+    rows = result.rows[known]
     if rows.empty:
         note = "These problems have no verifier, and without one no answer can be called right or wrong."
         return pages.build(result, "Self-correction", QUESTION, "CoS section 4", [], [], [note])

@@ -10,9 +10,8 @@ from pydantic import Field, field_validator
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.facts import Facts, Showing
 from cos_interp.analyses.driver.measured import Measured
-from cos_interp.analyses.driver.settings import ScoredConfig, known_task
+from cos_interp.analyses.driver.settings import PairsConfig
 from cos_interp.interp.limits import MOST_STEPS
-from cos_interp.tasks import NAMES
 
 VECTOR: Final = "vector"  # the unit that holds the directions
 SHOWN = (("steer", 1.0), ("random direction", 1.0))  # ways whose videos are shown
@@ -20,13 +19,9 @@ FURTHEST = 100.0  # the largest dose: beyond it numbers overflow, and no more is
 PLACED = 4  # pairs on which the place is chosen
 
 
-class SteeringConfig(ScoredConfig):
+class SteeringConfig(PairsConfig):
     """Low-rank carriers of the answer, and one vector that steers without a donor."""
 
-    FILES = ("pair_file",)
-    INSTEAD = ("pair_file",)
-
-    task: str = Field("maze", description=f"One of {', '.join(NAMES)}.")
     pairs: int = Field(12, ge=2, description="Pairs that the directions are made of.")
     check_pairs: int = Field(24, ge=0, description="Further pairs that they are tested on; of --pair-file, at most so many.")
     unique: bool = Field(True, description="Pairs have one right answer on either side.")
@@ -43,11 +38,6 @@ class SteeringConfig(ScoredConfig):
     ranks: tuple[int, ...] = Field((1, 2, 4, 8), min_length=1, description="Ranks of the exchanged subspaces.")
     doses: tuple[float, ...] = Field((-1.0, 0.5, 1.0, 2.0), description="Doses of the vector beside 1.")
     batch: int = Field(12, ge=1, description="Patched rows in one forward; 1 is exact to the bit.")
-
-    @field_validator("task")
-    @classmethod
-    def _task(cls, value: str) -> str:
-        return known_task(value)
 
     @field_validator("doses")
     @classmethod

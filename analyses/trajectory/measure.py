@@ -21,7 +21,7 @@ from cos_interp.analyses.kit import belief
 from cos_interp.analyses.kit.candidates import Candidates, candidates
 from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps, each_problem, fits, judge, verdict_columns
 from cos_interp.analyses.trajectory import ESTIMATES, FINALS, STATES, TrajectoryConfig, TrajectoryFacts
-from cos_interp.analyses.trajectory.separation import relation, relative_distance, same_answer
+from cos_interp.analyses.trajectory.separation import relation, relative_distance, same_answer, status_of
 from cos_interp.analyses.trajectory.told import NOISE, told_rows
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.selecting import known_layers
@@ -86,7 +86,7 @@ def distance_rows(runs: Sequence[Row], states: Sequence[dict[str, list[Tensor]]]
     rows: list[Row] = []
     for a, b in combinations(range(len(runs)), 2):
         pair: Row = {"kind": "pair", "first": a, "second": b, "same_answer": same_answer(runs[a], runs[b])}
-        pair["relation"] = relation(runs[a]["status"], runs[b]["status"])
+        pair["relation"] = relation(status_of(runs[a]), status_of(runs[b]))
         for space, found in states[a].items():
             for place, step in enumerate(steps):
                 apart = relative_distance(found[place], states[b][space][place])

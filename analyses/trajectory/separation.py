@@ -10,6 +10,7 @@ import pandas as pd
 from torch import Tensor
 
 from cos_interp.analyses.driver.store import Row
+from cos_interp.tasks.scorer import SILENT
 
 CLOSE_FAR = {"same_answer": (True, False), "relation": ("right-right", "right-wrong")}
 
@@ -26,6 +27,11 @@ def relation(first: str | None, second: str | None) -> str | None:
         return None
     names = sorted("right" if status == "solved" else "wrong" for status in (first, second))
     return "-".join(names)
+
+
+def status_of(run: Mapping[str, Any]) -> str | None:
+    """The status of a run; None where its scorer failed, which says nothing of it."""
+    return None if str(run.get("error") or "").startswith(SILENT) else run["status"]
 
 
 def same_answer(first: Row, second: Row) -> bool | None:
@@ -58,7 +64,7 @@ def relabelled(rows: pd.DataFrame, runs: Mapping[str, Sequence[Mapping[str, Any]
         order = rng.permutation(len(runs[str(problem)]))
         dealt = [runs[str(problem)][i] for i in order]
         pairs = [(dealt[a], dealt[b]) for a, b in zip(part["first"], part["second"], strict=True)]
-        relations = [relation(a["status"], b["status"]) for a, b in pairs]
+        relations = [relation(status_of(a), status_of(b)) for a, b in pairs]
         parts.append(part.assign(same_answer=[same_answer(a, b) for a, b in pairs], relation=relations))
     return pd.concat(parts)
 

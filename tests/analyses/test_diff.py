@@ -228,6 +228,31 @@ def test_the_same_model_twice_differs_by_exactly_0(lines, tmp_path):
     assert any("same videos, bit for bit" in note for note in report.data["notes"])
 
 
+@pytest.mark.parametrize(("dtype", "against"), [("fp32", "bf16"), ("bf16", "fp32")])
+def test_the_same_model_in_fewer_bits_differs_by_their_rounding(dtype, against, lines, tmp_path):
+    """All of what is put in is what bf16 makes of it: the whole of the other one's updates is as far as the other run itself."""
+    config = DiffConfig(
+        model="tiny:wan2.1", dtype=dtype, against="tiny:wan2.1", against_dtype=against, prompts=lines, num_inference_steps=2,
+        steps=(0, 1),
+    )  # fmt: skip
+    result, report = run_of(config, tmp_path / "run")
+    rows = result.rows
+    apart = rows[(rows.kind == "apart") & (rows.site == "hook_resid_post")]
+    assert len(apart) and apart.delta.between(1e-5, 0.05).all()  # eight bits of mantissa, a few layers
+    put_in = rows[rows.kind == "transplant"]
+    assert set(put_in.what) == {"activations"} and put_in.effect.notna().all() and put_in.moved.between(0, 0.05).all()
+    assert any("another kind" in note for note in report.data["notes"])
+
+
+def test_weights_that_cannot_be_put_in_are_not_testable(lines, tmp_path):
+    config = DiffConfig(
+        model="tiny:wan2.1", against="tiny:wan2.1", against_dtype="bf16", prompts=lines, num_inference_steps=2, what=("weights",)
+    )
+    result, report = run_of(config, tmp_path / "run")
+    assert "transplant" not in set(result.rows.kind) and any("another kind" in note for note in report.data["notes"])
+    assert {f["verdict"] for f in report.data["findings"]} == {"not testable"}
+
+
 def test_a_lora_in_one_layer_is_named(lines, tmp_path):
     """From a file, as a trainer leaves it; the run is not continued with another one."""
     pipe = build_tiny("wan21-t2v")

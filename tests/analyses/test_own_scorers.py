@@ -11,7 +11,12 @@ from PIL import Image
 from cos_interp import analyses
 from cos_interp.analyses.driver import identity
 from cos_interp.analyses.driver.errors import RunError
+from cos_interp.analyses.exporting import ActivationsConfig
+from cos_interp.analyses.exporting.activations import export
 from cos_interp.analyses.kit.problems import judge, problems
+from cos_interp.analyses.probing import TrainConfig
+from cos_interp.analyses.probing.data import targets_of
+from cos_interp.analyses.probing.training import target_of
 from cos_interp.interp import InterpError
 from cos_interp.tasks import TASKS, grid
 from cos_interp.tasks.video import encode_mp4
@@ -159,3 +164,47 @@ def test_a_page_says_on_how_many_videos_a_scorer_failed_and_why(tmp_path):
     analyses.run("chain-of-steps", out=tmp_path / "run", workers=1, num_inference_steps=2, **settings)
     said = "The scorer failed on 3 of 6 videos, which have no verdict: SystemExit: no ball (3)."
     assert said in (tmp_path / "run/report.html").read_text()
+
+
+OWN_GRID = """
+from cos_interp.tasks import Label
+from cos_interp.tasks.place import Place
+
+class Own(Place):
+    name = "own"
+    readable = (*Place.readable, Label("seed_of_five", "reasoning", "the seed", tuple("01234"), lambda item: item.seed % 5))
+"""
+
+
+@pytest.fixture
+def own_task(tmp_path):
+    (tmp_path / "own.py").write_text(OWN_GRID)
+    yield f"{tmp_path}/own.py:Own"
+    TASKS.pop("own", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("patching", {"pairs": 1, "layers": (0,), "sites": ("hook_attn_out",), "frames": (0,), "tokens": ("object",)}),
+     ("circuit", {"pairs": 1, "check_pairs": 0, "most": 1}),
+     ("steering", {"pairs": 2, "check_pairs": 0, "layer": 1, "tokens": ("object",), "ranks": (1,)})],
+)  # fmt: skip
+def test_pairs_of_a_grid_task_in_a_file(name, settings, own_task, organism, tmp_path):
+    run = analyses.run(name, model=organism, out=tmp_path / "run", workers=1, task=own_task, solved=False, **settings, **SMALL)
+    assert run.facts["status"] == "complete" and run.facts["code"].keys() == {own_task} and len(run.rows)
+    (tmp_path / "own.py").write_text(OWN_GRID + "\n")
+    with pytest.raises(RunError, match=r"own.py:Own: own.py has changed"):
+        analyses.run(name, model=organism, out=tmp_path / "run", workers=1, task=own_task, solved=False, **settings, **SMALL)
+
+
+def test_labels_of_a_grid_task_in_a_file_are_known_before_they_are_asked_for(own_task, organism, tmp_path):
+    config = TrainConfig(tasks=(own_task,), target="seed_of_five", items=8, layers=(0,), steps=(0,), folds=2, tokens=1, **SMALL)
+    TASKS.pop("own", None)
+    assert target_of("seed_of_five", config.tasks).tasks == ("own",)
+    TASKS.pop("own", None)
+    probed = analyses.EXPERIMENTS["probes"].config(tasks=(own_task,), targets=("seed_of_five",))
+    assert [target.name for target in targets_of(probed)] == ["seed_of_five"]
+    TASKS.pop("own", None)
+    asked = ActivationsConfig(tasks=(own_task,), items=1, names=("blocks.0.hook_resid_post",), steps=(0,), **SMALL)
+    held = export(asked, tmp_path / "rows", organism)
+    assert "seed_of_five" in held["labels"] and "first_class" in held["labels"]

@@ -139,6 +139,29 @@ def test_damaged_short_and_other_videos_are_undecided_with_the_reason(tmp_path):
     assert str(tmp_path) not in reasons[0]  # a run says nothing of this machine's folders
 
 
+@pytest.mark.parametrize("scorer", ["reference", "ssim"])
+def test_videos_without_a_verdict_are_missing_values_and_told(scorer, tmp_path):
+    """Five right videos, of which one file is damaged and one judge fails: the other three decide, of a strict judge and of one
+    that grades."""
+    for i, item in enumerate(suite.task_items("place")[:5]):
+        put(tmp_path / "theirs/mine/place" / f"{i:05d}.mp4", item.video[:4] if i == 3 else item.video)
+        put(tmp_path / "truth/mine/place" / f"{i:05d}" / "ground_truth.mp4", item.video)
+    (tmp_path / "theirs/mine/place/00001.mp4").write_bytes(b"nothing")
+    (tmp_path / "ssim.py").write_text(
+        "from cos_interp.tasks.scorers.reference import judge as exact\n\n"
+        "def judge(video, case):\n    return exact(video, case).readings['ssim']\n"
+    )
+    judge = scorer if scorer == "reference" else f"{tmp_path}/ssim.py:judge"
+    run = scored(tmp_path / "theirs", tmp_path / "run", truth=str(tmp_path / "truth"), scorer=judge)
+    (finding,) = run.findings
+    page = (tmp_path / "run/report.html").read_text()
+    assert finding.number.n == 3 and finding.number.value > 0.01
+    told = "have solved 3 of 3; at least 0.29; 2 of" if scorer == "reference" else "have score 1.00 in all 3; 2 of"
+    assert f"{told} 5 have none, and are left out" in finding.statement
+    assert "1 of 5 videos cannot be read, and have no score: mine/place/00001.mp4 is no readable video" in page
+    assert "The scorer failed on 1 of" in page and (run.rows.status[run.rows.problem.eq("mine/place/00001")] == "undecided").any()
+
+
 @pytest.mark.parametrize(
     ("names", "scheduled", "said"),
     [((0, 1, 3), None, "Of 1 of 1 samples: step 2 is missing."), ((1, 2), None, "Of 1 of 1 samples: step 0 is missing."),

@@ -33,15 +33,29 @@ def test_forms_of_an_answer():
     assert as_verdict({"status": "wrong", "answer": 3}).answer == "3"
     assert is_graded(as_verdict({"a": 0.5, "b": 2})) and as_verdict({"readings": {"a": 1}}).readings == {"a": 1.0}
     assert not is_graded(as_verdict(None)) and as_verdict(np.True_).solved
+    assert (
+        as_verdict({"error": "dark"}) == Verdict("undecided", "dark")
+        and as_verdict({"status": "solved", "answer": 0}).answer == "0"
+    )
+    number = as_verdict({"answer": "left", "readings": {"x": np.float32(0.5), "n": np.array(3)}})
+    assert is_graded(number) and number.answer == "left" and number.readings == {"x": 0.5, "n": 3.0}
 
 
 @pytest.mark.parametrize(
     ("found", "message"),
     [("good", "the status 'good'"), ([1], "returned list"), ({"status": "solved", "more": 1}, "the key 'more'"),
-     ({"x": float("nan")}, "x = nan"), ({"x": "a"}, "x = 'a'"), (float("inf"), "score = inf")],
+     ({"x": float("nan")}, "x = nan"), ({"x": "a"}, "x = 'a'"), (float("inf"), "score = inf"),
+     ({}, "returned {}: give a status (solved, wrong, undecided), readings, or None"), ({"readings": {}}, "give a status"),
+     ({"answer": "left"}, "give a status"), ({"status": None}, "give a status"),
+     ({"status": False}, "the status False: the statuses are solved, wrong, undecided; or return True or False alone"),
+     ({"status": ["solved"]}, "the status ['solved']"), ({"status": ""}, "the status ''"),
+     ({"solved": True}, "solved = True: readings are numbers; a verdict is the status 'solved' or 'wrong'"),
+     ({"status": "solved", "readings": {"x": np.False_}}, "readings are numbers; a verdict is"),
+     ({"readings": {"x": "0.5"}}, "x = '0.5': readings are numbers"), ({"readings": {"x": b"1"}}, "readings are numbers"),
+     ({"status": "solved", "readings": [1]}, "the readings [1]: give a dict")],
 )  # fmt: skip
 def test_what_is_no_answer_is_undecided_with_the_reason(found, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=re.escape(message)):
         as_verdict(found)
     verdict = score(lambda video, case: found, ITEM.video, CASE)
     assert verdict.status == "undecided" and message in verdict.error and not is_graded(verdict)
@@ -79,6 +93,27 @@ def test_answers_without_a_name_are_alike_where_both_are_right():
     assert same_answer(left, left) is True and same_answer(left, up) is False
     votes = [(answer_of(verdict), verdict.solved) for verdict in (wrong, wrong, right)]
     assert voted(votes) is False and majority_of(votes, 3) == 0  # best of three would be right
+
+
+def test_a_scorer_cannot_change_what_the_next_one_is_told(tmp_path):
+    """The true video of a file is read once for many; a case serves every step."""
+    (tmp_path / "true.mp4").write_bytes(encode_mp4(ITEM.video))
+    image = ITEM.first_frame
+    case = Case("a", "p", image, {"boxes": [1, 2]}, reference=tmp_path / "true.mp4")
+    own = Case("b", "p", video=ITEM.video)
+
+    def changing(video, told):
+        told.expected["boxes"].append(3)
+        return {"readings": {"boxes": len(told.expected["boxes"])}}
+
+    for _ in range(2):
+        assert score(changing, ITEM.video, case).readings == {"boxes": 3.0}
+    truth = read_mp4(tmp_path / "true.mp4")
+    for told, name in ((case, "truth"), (case, "image"), (own, "truth"), (own, "video")):
+        verdict = score(lambda video, asked, name=name: getattr(asked, name).fill(0), ITEM.video, told)
+        assert "scorer failed" in verdict.error and "read-only" in verdict.error
+    assert np.array_equal(case.truth, truth) and image.any() and own.video.any() and case.expected == {"boxes": [1, 2]}
+    assert image.flags.writeable  # it is the user's own
 
 
 # --- the ready-made ones ---------------------------------------------------------------------------------------------
