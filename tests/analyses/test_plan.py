@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
+from cos_interp import analyses
 from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig
 from cos_interp.analyses.dossier import DossierConfig, foresee
 from cos_interp.analyses.dossier.run import PILOT, chosen, configured
@@ -203,7 +204,7 @@ def test_the_recordings_of_wan_a14b_fit(tmp_path, boxed):
     assert placed.place == "host" and any(problem.startswith("the host takes") for problem in plan.problems)
 
 
-def test_the_command_prints_it_refuses_what_does_not_fit_and_says_what_would(prompts, tmp_path, monkeypatch):
+def test_the_command_prints_it_refuses_what_does_not_fit_and_says_what_would(prompts, tmp_path):
     asked = ["analyze", "chain-of-steps", "--model", "tiny:wan2.1", "--prompts", prompts, "--workers", "1", "--num-steps", "4",
              "--out", str(tmp_path / "run")]  # fmt: skip
     runner = CliRunner()
@@ -212,8 +213,38 @@ def test_the_command_prints_it_refuses_what_does_not_fit_and_says_what_would(pro
     held = json.loads(runner.invoke(app, [*asked, "--plan", "--json"]).output)
     assert held["block_calls"] == 2 * 4 * 3 and not held["problems"]
     small = runner.invoke(app, [*asked, "--memory", "10kB"])
-    assert small.exit_code == 1 and "does not fit: the host takes" in small.output and "what makes it fit" in small.output
+    said = str(small.exception)
+    assert small.exit_code == 1 and "does not fit: the host takes" in said and "what makes it fit" in said
     assert not Path(tmp_path / "run").exists()
+
+
+LIMITS = {"memory": "10kB", "host_memory": "10kB", "disk": "1kB"}
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_run_from_python_is_refused_as_the_command_is(given, prompts, tmp_path):
+    asked = {"prompts": prompts, "num_inference_steps": 2, "workers": 1, "out": tmp_path / "run"}
+    model = HookedVideoPipeline.from_pretrained("tiny:wan2.1") if given else "tiny:wan2.1"
+    with pytest.raises(InterpError, match=r"does not fit: the host takes .*, and has 10 kB") as refused:
+        analyses.run("self-correction", model=model, **asked, **LIMITS)
+    assert "what makes it fit: " in str(refused.value)
+    said = ["analyze", "self-correction", "--model", "tiny:wan2.1", "--prompts", prompts, "--num-steps", "2", "--workers", "1",
+            "--memory", "10kB", "--host-memory", "10kB", "--disk", "1kB", "--out", str(tmp_path / "run")]  # fmt: skip
+    for shard in ([], ["--shard", "1/2"]):
+        command = CliRunner().invoke(app, said + shard)
+        assert command.exit_code == 1 and str(command.exception) == str(refused.value)
+    assert not (tmp_path / "run").exists()
+    fits = analyses.run("self-correction", model=model, **asked, memory="10GB", disk="1GB")
+    assert len(fits.rows)
+
+
+def test_a_dossier_from_python_is_refused_with_what_would_make_each_experiment_fit(prompts, tmp_path):
+    asked = {"prompts": prompts, "only": ("self-correction", "trajectory"), "num_inference_steps": 2, "twins": 0}
+    with pytest.raises(InterpError) as refused:
+        analyses.run("all", model="tiny:wan2.1", out=tmp_path / "run", workers=1, **asked, memory="10kB")
+    for name in asked["only"]:
+        assert f"does not fit: {name}: the host takes" in str(refused.value) and f"what makes {name} fit" in str(refused.value)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_long_run_says_in_a_line_what_it_takes(prompts, tmp_path, monkeypatch):
