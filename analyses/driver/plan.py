@@ -112,8 +112,8 @@ def _put(
 
 
 def _line(use: Use, outlook: Outlook) -> Line:
-    blocks = use.blocks + (use.runs * outlook.blocks(use.steps) if use.runs else 0)
-    return Line(use.what, use.runs, blocks, blocks * outlook.shape.block_flops, use.bound, use.further, use.more)
+    blocks = round(use.blocks + (use.runs * outlook.blocks(use.steps) if use.runs else 0))
+    return Line(use.what, use.runs, blocks, blocks * outlook.block_flops, use.bound, round(use.further), use.more)
 
 
 def _again(lines: Sequence[Line], twins: int) -> Line:
