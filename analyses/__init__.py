@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,14 +33,39 @@ def __dir__() -> list[str]:
 
 
 def runner(name: str) -> Callable[..., tuple[AnalysisResult, Report]]:
-    """``runner(name)(config, folder, fresh=..., workers=..., progress=...)``: run, report, and what was found."""
+    """``runner(name)(config, folder, fresh=..., workers=..., progress=...)``: run, report, and what was found.
+
+    InterpError, before anything is loaded, for a run that does not fit within the limits that its settings state.
+    """
+
+    def played(config: Any, folder: Path, **ways: Any) -> tuple[AnalysisResult, Report]:
+        refuse_over(name, config, folder, ways.get("workers"), ways.get("model"))
+        if name == dossier.ENTRY.name:
+            from cos_interp.analyses.dossier.run import run_and_report
+
+            return run_and_report(config, folder, **ways)
+        from cos_interp.analyses.driver import experiment, registry
+
+        return experiment.run_and_report(registry.load(name), config, folder, **ways)
+
+    return played
+
+
+def refuse_over(
+    name: str, config: Any, folder: Path, workers: int | None = None, model: HookedVideoPipeline | None = None
+) -> None:
+    """InterpError, which names what takes how much and what would make it fit, for a run that takes more than its settings state;
+    without such limits nothing is planned. ``model``: a loaded one, else that of the settings, of which no weights are read."""
+    if not config.limits():
+        return
     if name == dossier.ENTRY.name:
-        from cos_interp.analyses.dossier.run import run_and_report
+        from cos_interp.analyses.dossier import foresee
 
-        return run_and_report
-    from cos_interp.analyses.driver import experiment, registry
+        foresee.refuse(config, folder, workers, model)
+        return
+    from cos_interp.analyses.driver import planning
 
-    return partial(experiment.run_and_report, registry.load(name))
+    planning.refuse(name, config, folder, workers, model)
 
 
 def run(
@@ -59,7 +83,8 @@ def run(
     used as it is, where you have placed it, with its ``defaults``; the run then says that it was given, with the digest of its
     weights in memory. ``out``: the run folder,
     ``runs/<name>`` by default. Raises ValueError for an unknown experiment or setting (pydantic's, which names the field),
-    RunError for a folder that holds another run.
+    RunError for a folder that holds another run, InterpError for a run that takes more than ``memory``, ``host_memory`` and
+    ``disk`` allow.
     """
     if name not in EXPERIMENTS:
         raise ValueError(f"no experiment {name!r}; there are {', '.join(EXPERIMENTS)}")

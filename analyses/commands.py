@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cos_interp.analyses import EXPERIMENTS, draw, load, runner
+from cos_interp.analyses import EXPERIMENTS, draw, load, refuse_over, runner
 from cos_interp.analyses.before import before
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.options import configured, with_options
@@ -59,9 +59,8 @@ def _analysis(entry: Entry) -> Callable[..., None]:
         if plan:
             first.plan(config, as_json)
             return
-        if config.limits():
-            first.refuse(config)
         if shard or submit or shards or job:
+            refuse_over(entry.name, config, out, workers)
             asked = {"shard": shard, "submit": submit, "shards": shards, "job": job, "fresh": fresh}
             shared(entry, config, out, asked, as_json, workers=workers, accept_versions=accept_versions)
             return

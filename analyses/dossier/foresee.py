@@ -10,8 +10,9 @@ from typing import Any
 from cos_interp.analyses.dossier import DossierConfig
 from cos_interp.analyses.dossier.alike import Like
 from cos_interp.analyses.dossier.run import PILOT, chosen, configured, fitting_items, seconds, settled_size, size_of
-from cos_interp.analyses.driver.planning import Forecast, bare, of_model
+from cos_interp.analyses.driver.planning import Forecast, bare, of_model, where_it_is
 from cos_interp.interp.errors import InterpError
+from cos_interp.interp.model import HookedVideoPipeline
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,12 @@ class Part:
         return f"  {self.name}, {self.items} items: {self.found.summary()}{grows}"
 
 
-def parts(config: DossierConfig, out: Path, workers: int | None = None) -> Iterator[Part]:
-    """The experiments of a dossier, in their order, each at the size that it begins with."""
-    entries, model, pace = chosen(config), bare(config), None
+def parts(
+    config: DossierConfig, out: Path, workers: int | None = None, given: HookedVideoPipeline | None = None, timed: bool = True
+) -> Iterator[Part]:  # fmt: skip
+    """The experiments of a dossier, in their order, each at the size that it begins with. ``given``: its model, where one is
+    loaded."""
+    entries, model, pace = chosen(config), bare(config) if given is None else given, None
     other = Like(Path(config.like), config, ()) if config.like else None
     for entry in entries:
         allowed = seconds(config.budget) * entry.seconds / sum(e.seconds for e in entries)
@@ -55,7 +59,7 @@ def parts(config: DossierConfig, out: Path, workers: int | None = None) -> Itera
         asked = sized or configured(entry, config, PILOT)
         part = Part(entry.name, size_of(entry, config, asked), allowed, None, fixed=sized is not None)
         try:
-            found = of_model(entry.name, asked, model, out, workers, timed=pace is None)
+            found = of_model(entry.name, asked, model, out, workers, timed=timed and pace is None)
         except ValueError as error:  # as the dossier goes on without it
             yield replace(part, why=str(error))
             continue
@@ -65,9 +69,7 @@ def parts(config: DossierConfig, out: Path, workers: int | None = None) -> Itera
 
 def lines(config: DossierConfig, found: Sequence[Part]) -> Iterator[str]:
     """What is printed of all."""
-    plans = [part.found for part in found if part.found is not None]
-    if not plans:
-        raise InterpError(f"no experiment of the dossier can run: {found[0].why if found else 'none was asked for'}")
+    plans = possible(found)
     yield from (part.line() for part in found)
     times = [one.seconds for one in plans]
     took = f", about {sum(t for t in times if t):.0f} s" if all(t is not None for t in times) else ""
@@ -79,4 +81,33 @@ def lines(config: DossierConfig, found: Sequence[Part]) -> Iterator[str]:
             f"how many fit into its share of --budget {config.budget}: all together take about the budget, and longer only where "
             f"{PILOT} items of each do."
         )
-    yield from (f"does not fit: {part.name}: {problem}" for part in found if part.found for problem in part.found.plan.problems)
+    yield from unfit(found)
+
+
+def possible(found: Sequence[Part]) -> list[Forecast]:
+    """Of the experiments that can run. InterpError where none can."""
+    plans = [part.found for part in found if part.found is not None]
+    if not plans:
+        raise InterpError(f"no experiment of the dossier can run: {found[0].why if found else 'none was asked for'}")
+    return plans
+
+
+def unfit(found: Sequence[Part]) -> list[str]:
+    """What does not fit, by experiment, and what would make it; nothing where all fits."""
+    said = []
+    for part in found:
+        if part.found is not None and part.found.plan.problems:
+            said += [f"does not fit: {part.name}: {problem}" for problem in part.found.plan.problems]
+            said.append(f"what makes {part.name} fit by itself: {part.found.remedy}; or leave it out (--only)")
+    return said
+
+
+def refuse(
+    config: DossierConfig, out: Path, workers: int | None = None, model: HookedVideoPipeline | None = None
+) -> None:  # fmt: skip
+    """InterpError for a dossier of which an experiment takes more than its settings state. ``model``: a loaded one."""
+    placed = config if model is None else where_it_is(config, model)
+    found = list(parts(placed, out, workers, model, timed=False))
+    possible(found)
+    if said := unfit(found):
+        raise InterpError("\n".join(["the dossier is not run:", *said, "--plan says more"]))

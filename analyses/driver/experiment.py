@@ -239,20 +239,26 @@ class Begun:
 
 
 def beside(begun: Begun, play: Callable[..., Any]) -> None:
-    """The same on the twins, each in a run inside this one, by ``play``, which is called as :func:`run_and_report` is. A twin on
-    which it cannot run shows nothing."""
+    """The same on the twins, each in a run inside this one, by ``play``, which is called as :func:`run_and_report` is. A twin
+    that cannot be made, or on which it cannot run, shows nothing."""
     if begun.model is None:
         return
-    alone, ways = begun.config.beside(), begun.ways
     for number, name in enumerate(twins.names(begun.config.twins)):
-        progress = partial(_named, ways.progress, name)
-        told = replace(ways, model=twins.twin_of(begun.model, number), progress=progress, ahead=Ways.ahead)
         try:
-            play(begun.experiment, alone, begun.store.folder / name, **vars(told))
+            _on_a_twin(begun, begun.model, number, name, play)
         except (ValueError, RuntimeError) as error:
             if isinstance(error, (RunError, WorkerFailed)):
                 raise
             warnings.warn(f"{name}: {error}", stacklevel=2)
+    if begun.config.twins:
+        twins.gone(begun.model)
+
+
+def _on_a_twin(begun: Begun, model: HookedVideoPipeline, number: int, name: str, play: Callable[..., Any]) -> None:
+    """The run of a twin of a model, which is gone before the next one is made."""
+    progress = partial(_named, begun.ways.progress, name)
+    told = replace(begun.ways, model=twins.twin_of(model, number), progress=progress, ahead=Ways.ahead)
+    play(begun.experiment, begun.config.beside(), begun.store.folder / name, **vars(told))
 
 
 def _named(progress: Progress, name: str, done: int, total: int, what: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cos_interp.analyses.driver import twins
 from cos_interp.analyses.driver.outlook import Kept, Outlook, Use, recording_budget
 from cos_interp.analyses.driver.placed import Placed, placed
 from cos_interp.analyses.driver.settings import AnalysisConfig
@@ -112,15 +113,15 @@ def _put(
 
 
 def _line(use: Use, outlook: Outlook) -> Line:
-    blocks = use.blocks + (use.runs * outlook.blocks(use.steps) if use.runs else 0)
-    return Line(use.what, use.runs, blocks, blocks * outlook.shape.block_flops, use.bound, use.further, use.more)
+    blocks = round(use.blocks + (use.runs * outlook.blocks(use.steps) if use.runs else 0))
+    return Line(use.what, use.runs, blocks, blocks * outlook.block_flops, use.bound, round(use.further), use.more)
 
 
-def _again(lines: Sequence[Line], twins: int) -> Line:
+def _again(lines: Sequence[Line], count: int) -> Line:
     """The same on every twin, which is another model: what its answers decide may be anything there."""
-    runs, blocks, further = (twins * sum(getattr(line, name) for line in lines) for name in ("runs", "blocks", "further"))
+    runs, blocks, further = (count * sum(getattr(line, name) for line in lines) for name in ("runs", "blocks", "further"))
     decided = any(line.bound or line.further or line.more for line in lines)
-    flops, what = twins * sum(line.flops for line in lines), "the same on a twin" if twins == 1 else f"the same on {twins} twins"
+    flops, what = count * sum(line.flops for line in lines), "the same on a twin" if count == 1 else f"the same on {count} twins"
     return Line(what, runs, blocks, flops, decided, further, TWINS if decided else "")
 
 
@@ -141,11 +142,14 @@ def _places(uses: Sequence[Use], outlook: Outlook, device: str, workers: int) ->
         "finished": max((use.finished for use in uses), default=0),
     }
     disk = {"run folder": (1 + config.twins) * sum(use.disk for use in uses)}
+    there_too = config.twins and device != "cpu" and config.offload == "none"
+    drawn = {"a twin": twins.drawn_bytes(outlook.model, stays=not there_too)} if config.twins else {}
     if device == "cpu":
         each = {name: size * workers for name, size in (run | host).items()}
-        return {"host": {"weights": weights, **each}, "disk": disk}
+        return {"host": {"weights": weights, **drawn, **each}, "disk": disk}
     waiting = {} if config.offload == "none" else {"weights that wait": weights}
-    return {"device": {"weights": there, **run, "pixels": pixels}, "host": waiting | host, "disk": disk}
+    beside = {"a twin": sum(shape.weights[name] for name in outlook.model.engines)} if there_too else {}
+    return {"device": {"weights": there, **beside, **run, "pixels": pixels}, "host": waiting | drawn | host, "disk": disk}
 
 
 def at_once(outlook: Outlook) -> int:
@@ -158,6 +162,8 @@ def fewer(config: AnalysisConfig, pixels: tuple[int, int, int], layers: int, dev
     height and width as they are; ``layers``: of the model."""
     ways = ("model", "group") if device != "cpu" and config.offload == "none" else ()
     found: list[tuple[str, dict[str, Any]]] = [(f"--offload {way}", {"offload": way}) for way in ways]
+    if config.twins:
+        found.append(("--twins 0", {"twins": 0}))
     fields = type(config).model_fields
     if "controls" in fields:
         found.append(("--no-controls", {"controls": False}))

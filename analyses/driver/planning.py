@@ -78,10 +78,19 @@ class Forecast:
             parts = ", ".join(f"{what} {shown_size(size)}" for what, size in held.items() if size)
             limit = f" of {shown_size(plan.limits[place])}" if place in plan.limits else ", limit not known: give --memory"
             yield f"  {place}: {shown_size(plan.total(place))}{limit} ({parts or 'nothing'})"
-        for problem in plan.problems:
+        yield from self.unfit()
+
+    def unfit(self) -> Iterator[str]:
+        """What does not fit, and what would make it; nothing where all fits."""
+        for problem in self.plan.problems:
             yield f"does not fit: {problem}"
-        if plan.problems:
-            yield f"what makes it fit: {'; or '.join(self.remedies) or 'nothing that was tried; take a smaller model'}"
+        if self.plan.problems:
+            yield f"what makes it fit: {self.remedy}"
+
+    @property
+    def remedy(self) -> str:
+        """The options that would make it fit, in words."""
+        return "; or ".join(self.remedies) or "nothing that was tried; take a smaller model"
 
     def summary(self) -> str:
         """All of it in a line."""
@@ -113,6 +122,24 @@ def forecast(name: str, config: AnalysisConfig, out: Path, workers: int | None =
     enough. InterpError for an experiment that does not say what it takes, and for a model whose loop cannot be run."""
     known(name, config)
     return of_model(name, config, bare(config), out, workers, timed)
+
+
+def refuse(
+    name: str, config: AnalysisConfig, out: Path, workers: int | None = None, model: HookedVideoPipeline | None = None
+) -> None:  # fmt: skip
+    """InterpError for an experiment that takes more than its settings state. ``model``: a loaded one, where it was placed."""
+    if model is None:
+        found = forecast(name, config, out, workers, timed=False)
+    else:
+        found = of_model(name, where_it_is(config, model), model, out, workers, timed=False)
+    if found.plan.problems:
+        raise InterpError("\n".join([f"{name} is not run:", *found.unfit(), "--plan says more"]))
+
+
+def where_it_is(config: Any, model: HookedVideoPipeline) -> Any:
+    """The settings with the device of a model that somebody else has placed."""
+    device = getattr(model.pipe, "_execution_device", model.pipe.device)
+    return config.model_copy(update={"device": str(device)})
 
 
 def known(name: str, config: AnalysisConfig) -> Callable[..., Any]:
@@ -210,4 +237,4 @@ def _with(outlook: Outlook, update: Mapping[str, Any]) -> Outlook | None:
         config = type(outlook.config)(**{**outlook.config.model_dump(), **update})
     except ValidationError:
         return None
-    return Outlook(outlook.model, config, type(outlook.shape).of(outlook.model, config.call()), _runs=outlook.runs_of(config))
+    return Outlook.of(outlook.model, config, runs=outlook.runs_of(config))

@@ -26,6 +26,8 @@ class Loading(BaseModel):
     PLACING: ClassVar[tuple[str, ...]] = ("device", "dtype", "offload", "vae_tiling", "decode_steps", "lora")
     CALL: ClassVar[tuple[str, ...]] = ("size", "num_frames", "negative_prompt", "set")
     LIMITS: ClassVar[tuple[str, ...]] = ("memory", "host_memory", "disk")
+    # settings of several values of which the same may stand twice; of all others twice is once
+    REPEATED: ClassVar[tuple[str, ...]] = ("set", "lora", "against_lora", "checkpoints", "checkpoint_digests", "cell", "query")
 
     model: str = Field("organism", description="'organism', 'organism:NAME', a diffusers folder, a hub id, or tiny:NAME.")
     revision: str | None = Field(None, description="Revision of a hub model.")
@@ -71,6 +73,13 @@ class Loading(BaseModel):
         annotation = cls.model_fields[str(info.field_name)].annotation
         several = any(get_origin(kind) is tuple for kind in (annotation, *get_args(annotation)))
         return (value,) if several and isinstance(value, str) else value
+
+    @field_validator("*")
+    @classmethod
+    def _once(cls, value: Any, info: ValidationInfo) -> Any:
+        """Each of several values once: what is asked for twice is not measured and counted twice."""
+        several = isinstance(value, tuple) and info.field_name not in cls.REPEATED
+        return tuple(dict.fromkeys(value)) if several else value
 
     def placing(self) -> Placing:
         """How the model is loaded."""

@@ -13,7 +13,9 @@ from cos_interp.analyses.driver.findings import Finding, Number
 from cos_interp.analyses.driver.loaded import findings_in
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.offloading import in_turn, offload_of, wait_alike
 
+DRAWN = 4  # bytes of a weight as it is drawn
 FIRST = 77_000  # seed of the first twin's weights: no training here starts from it
 Shown = Mapping[str, Number] | None  # what a twin's run found, by the key of the rule; None where it did not run
 
@@ -24,8 +26,10 @@ def names(count: int) -> list[str]:
 
 
 def twin_of(model: HookedVideoPipeline, number: int) -> HookedVideoPipeline:
-    """The model with transformers as its library draws them, all else its own."""
-    made = {}
+    """The model with transformers as its library draws them, all else its own; their weights lie or wait where its own do. They
+    are drawn in float32 in host memory, one after the other."""
+    made, ways = {}, {name: offload_of(model.pipe, engine.module) for name, engine in model.engines.items()}
+    device = getattr(model.pipe, "_execution_device", model.pipe.device)
     for name, engine in model.engines.items():
         module = engine.module
         with torch.random.fork_rng(devices=[]):
@@ -34,11 +38,31 @@ def twin_of(model: HookedVideoPipeline, number: int) -> HookedVideoPipeline:
         kept = dict(module.named_parameters())
         for weight, new in drawn.named_parameters():
             own = kept.get(weight)  # none where LoRA has wrapped it; whole numbers where it is quantised
-            new.data = new.data.to(module.device, module.dtype if own is None or not own.is_floating_point() else own.dtype)
+            new.data = new.data.to(module.dtype if own is None or not own.is_floating_point() else own.dtype)
+        wait_alike(drawn, ways[name], module.device if ways[name] == "none" else device)
         made[name] = drawn
     parts = {name: part for name, part in model.pipe.components.items() if name not in made}
     settings = {name: value for name, value in model.pipe.config.items() if name in _settings_of(model) and name not in parts}
-    return HookedVideoPipeline(type(model.pipe)(**parts, **made, **settings), f"twin {number} of {model.name}", model.defaults)
+    twin = HookedVideoPipeline(type(model.pipe)(**parts, **made, **settings), f"twin {number} of {model.name}", model.defaults)
+    if "model" in ways.values():
+        in_turn(twin.pipe, device)
+    return twin
+
+
+def gone(model: HookedVideoPipeline) -> None:
+    """Let go of the twins of a model: what they shared waits for its own turn again."""
+    if any(offload_of(model.pipe, engine.module) == "model" for engine in model.engines.values()):
+        in_turn(model.pipe, model.pipe._execution_device)
+
+
+def drawn_bytes(model: HookedVideoPipeline, stays: bool) -> int:
+    """Bytes of host memory that a twin takes while it is drawn; ``stays``: whether its weights are there afterwards, too."""
+    most = before = 0
+    for engine in model.engines.values():
+        weights = list(engine.module.parameters())
+        most = max(most, before + sum(weight.numel() for weight in weights) * DRAWN)
+        before += sum(weight.numel() * weight.itemsize for weight in weights) if stays else 0
+    return max(most, before)
 
 
 def _settings_of(model: HookedVideoPipeline) -> set[str]:

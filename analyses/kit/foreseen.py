@@ -100,4 +100,5 @@ def split_masks(outlook: Outlook, config: Any, index: int) -> Mapping[str, Tenso
     boxes = pair_file.boxes(Path(pairs.pair_file))[index] if pairs.pair_file else {}
     if not boxes:
         return {EVERYWHERE: torch.ones(shape, dtype=torch.bool)}
-    return of_boxes(boxes, shape, outlook.shape.pixels, f"--pair-file {pairs.pair_file}")
+    own = outlook.at(pair_file.read(Path(str(pairs.pair_file)), config)[index][0].call).shape
+    return of_boxes(boxes, own.grid.shape, own.pixels, f"--pair-file {pairs.pair_file}")

@@ -22,6 +22,7 @@ from cos_interp.analyses.kit.problems import Problem, check_calls, judge, own_ca
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.planning.costs import Shape
 from cos_interp.tasks.scorer import Scorer
 
 SIDES = ("clean", "corrupt")
@@ -81,6 +82,11 @@ def of_one_noise(sides: Sides) -> Sides:
     if sides[0].seed != sides[1].seed:
         raise InterpError(f"{sides[1].source}: both sides must start from one noise: give them the same seed, or none")
     return sides
+
+
+def largest(found: Sequence[Sides], config: AnalysisConfig, model: HookedVideoPipeline) -> Problem:
+    """The clean side of a pair whose video has the most tokens."""
+    return max((clean for clean, _ in found), key=lambda side: Shape.of(model, {**config.call(), **side.call}).grid.tokens)
 
 
 def stranger(found: Sequence[Sides], index: int) -> Problem | None:

@@ -12,13 +12,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from cos_interp.analyses.driver.outlook import Outlook
 from cos_interp.analyses.driver.planning import kind_of_device
 from cos_interp.analyses.driver.settings import AnalysisConfig
 from cos_interp.analyses.driver.workers import default_workers
 from cos_interp.interp.limits import host_memory
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.planning.first import first_latents
-from cos_interp.interp.run.engine import ExpertEngine
 
 Rows = Literal["auto"] | Annotated[int, Field(ge=1)]
 MOST = 12  # more gain little: of the time of single rows 8 take .62, 16 take .57 (organism, one core)
@@ -41,11 +41,21 @@ def settled(
     return before if isinstance(before, int) else rows_that_fit(model, call, min(_memory(model), memory))
 
 
+def foreseen(outlook: Outlook) -> int:
+    """As :func:`rows_that_fit`, before the model is there, of the largest video of a run."""
+    if outlook.model.adapter.one_video(outlook.model.pipe, outlook.call):
+        return 1
+    memory = stated(outlook.config)
+    if kind_of_device(outlook.config) == "cpu":
+        memory = min(memory, host_memory() / default_workers())
+    return fitting(outlook.model, outlook.shape.grid.tokens, memory)
+
+
 def rows_that_fit(model: HookedVideoPipeline, call: Mapping[str, Any], memory: float) -> int:
     """Rows of one forward that take at most a share of so many bytes, from 1 to MOST."""
     if model.adapter.one_video(model.pipe, call):
         return 1
-    return fitting(next(iter(model.engines.values())), model.token_grid(first_latents(model, **call)).tokens, memory)
+    return fitting(model, model.token_grid(first_latents(model, **call)).tokens, memory)
 
 
 def at_once(model: HookedVideoPipeline, rows: int) -> int:
@@ -54,8 +64,9 @@ def at_once(model: HookedVideoPipeline, rows: int) -> int:
     return 1 if model.one_row or model.adapter.per_sample_attention else rows
 
 
-def fitting(engine: ExpertEngine, tokens: int, memory: float) -> int:
+def fitting(model: HookedVideoPipeline, tokens: int, memory: float) -> int:
     """As :func:`rows_that_fit`, of so many tokens."""
+    engine = next(iter(model.engines.values()))
     width, _ = engine.adapter.width(engine.module)
     both = 2  # branches in one forward
     each = both * tokens * width * LIVE * engine.module.dtype.itemsize

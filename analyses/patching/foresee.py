@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 
 from cos_interp.analyses.driver.outlook import Outlook, Use
 from cos_interp.analyses.driver.plan import at_once
-from cos_interp.analyses.driver.planning import kind_of_device
-from cos_interp.analyses.driver.workers import default_workers
 from cos_interp.analyses.kit.foreseen import AGAIN, OTHERS, SOME, Nothing, blocks_of_rows, groups, tried
 from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, Cell, checked_alone
 from cos_interp.analyses.kit.groups import of_boxes
-from cos_interp.analyses.kit.rows import fitting, stated
+from cos_interp.analyses.kit.rows import foreseen as fitting_rows
 from cos_interp.analyses.patching import PatchingConfig
 from cos_interp.analyses.patching.blocks import always, blocks
 from cos_interp.analyses.patching.cells import asked_layers, cells, is_euler, sites_of
 from cos_interp.analyses.patching.pieces import OWN, Piece, pairs_of, span_of, steps_of
 from cos_interp.analyses.patching.recordings import foreseen
 from cos_interp.interp.cache_plan import DEFAULT_BUDGET
-from cos_interp.interp.limits import host_memory
 from cos_interp.interp.patches import Donor, Patch
 from cos_interp.interp.sweeping import spanned
 
+DRAWN = "which cells these are is drawn, and read off the map"
 UNFOUND = "fewer where blocks show no effect"
 FILE = 4  # times that the latents of a unit are in memory at most while its file is written: alone, joined, packed, sealed
 MORE = f"{OTHERS}, other noises where it does not give the same answer"
@@ -52,6 +50,7 @@ def foresee(config: PatchingConfig, outlook: Outlook) -> list[Use]:
 
 def blocks_first(config: PatchingConfig, outlook: Outlook, piece: Piece) -> int:
     """Transformer blocks that the rows of a pair's blocks take."""
+    outlook = of_pair(config, outlook, piece)
     steps, model, sites = steps_of(config, piece), outlook.model, sites_of(config, outlook.model)
     layers, size = asked_layers(config, model.layers), int(config.coarse or 1)
     cells = [c for k in steps for c in cells_of(config, outlook, piece, k) if c.donor == "clean" and not always(c, sites)]
@@ -91,16 +90,12 @@ def _shared(outlook: Outlook, config: PatchingConfig) -> int:
 def _foresee_maps(config: PatchingConfig, outlook: Outlook) -> list[Use]:
     """The recordings of every pair, one sweep back a pair, and as many exact cells as its map is held against."""
     asked = pairs_of(config)
-    sweeps = blocks = rows = 0
+    sweeps, held = 0, [exact_of(config, outlook, piece) for piece in asked]
     for piece in asked:
-        steps = steps_of(config, piece)
-        calls = [call for call in outlook.run().calls if call.step >= first_of(config, outlook, piece)]
-        sweeps += len(calls) * outlook.model.layers
-        every = sum(len(cells_of(config, outlook, piece, step)) for step in steps)
-        exact = min(every, 2 * len(sites_of(config, outlook.model)) * config.exact_cells + config.top_cells) + 1
-        blocks += round(blocks_of(config, outlook, piece, steps)[0] * exact / max(every, 1))
-        rows += exact
-    judged = config.pair_file is None or config.scored
+        calls = of_pair(config, outlook, piece).run().calls
+        sweeps += sum(call.step >= first_of(config, outlook, piece) for call in calls) * outlook.model.layers
+    rows, blocks = sum(one.cells for one in held), sum(one.blocks for one in held)
+    judged, drawn = config.pair_file is None or config.scored, any(one.drawn for one in held)
     disk = (rows + 2 * len(asked)) * outlook.shape.latent_bytes + rows * outlook.shape.clip_bytes
     back = "the way back, which takes 1.3 times the time of the forwards, and memory for the graph of one of them"
     looks = 1 if len(asked) == 1 else 2  # the maps of all pairs first, then the exact cells of each
@@ -113,11 +108,57 @@ def _foresee_maps(config: PatchingConfig, outlook: Outlook) -> list[Use]:
             more=MORE if judged else "",
         ),
         Use("gradient maps", blocks=sweeps, more=back),
-        replace(use_of(config, outlook, asked), what=f"exact cells, about {rows}", blocks=blocks, disk=disk),
+        replace(
+            use_of(config, outlook, asked),
+            what=f"exact cells, {'at most ' * drawn}{rows}",
+            blocks=blocks,
+            disk=disk,
+            bound=drawn,
+            more=DRAWN if drawn else "",
+        ),
     ]
 
 
-def further_of(config: PatchingConfig, outlook: Outlook, asked: Sequence[Piece]) -> int:
+@dataclass(frozen=True)
+class Exact:
+    """Of the exact cells that a pair's map is held against: how many, the block calls that they take, and whether these are drawn
+    and found, so that both are the most that they may be."""
+
+    cells: int
+    blocks: int
+    drawn: bool
+
+
+def exact_of(config: PatchingConfig, outlook: Outlook, piece: Piece) -> Exact:
+    """The exact cells of a pair, and what it takes to finish one of each step again alone, by which rounding is measured."""
+    sites, outlook = sites_of(config, outlook.model), of_pair(config, outlook, piece)
+    made = [cell for step in steps_of(config, piece) for cell in cells_of(config, outlook, piece, step)]
+    main = [cell for cell in made if cell.donor == "clean" and cell.site in sites]
+    own = [replace(cell, donor=SELF) for cell in main[:1]]
+    kinds = [
+        [c for c in main if c.site == site and (c.group == EVERYWHERE) == whole] for site in sites for whole in (True, False)
+    ]
+    most = min(len(main), sum(min(config.exact_cells, len(kind)) for kind in kinds) + config.top_cells)
+    if most == len(main):
+        return Exact(len(main) + len(own), sum(_finished(config, outlook, piece, [*main, *own])), False)
+    donor = cache(lambda *_: Nothing())
+    cost = {cell: blocks_of_rows(outlook, [_patch(config, outlook, piece, cell, donor)]) for cell in [*main, *own]}
+    dear = lambda some, count: sorted(some, key=lambda cell: -cost[cell])[:count]
+    drawn = [cell for kind in kinds for cell in dear(kind, config.exact_cells)]
+    largest = dear([cell for cell in main if cell not in set(drawn)], config.top_cells)
+    again = (
+        {c.step: max(cost[other] for other in main if other.step == c.step) for c in main} if rows_of(config, outlook) > 1 else {}
+    )
+    blocks = sum(cost[cell] for cell in [*drawn, *largest, *own]) + sum(dear_steps(again, len(drawn) + len(largest)))
+    return Exact(most + len(own), blocks, True)
+
+
+def dear_steps(costs: Mapping[int, int], cells: int) -> list[int]:
+    """Of the steps that may have two cells which share a forward, of so many in all, what one of these takes again at most."""
+    return sorted(costs.values(), reverse=True)[: cells // 2]
+
+
+def further_of(config: PatchingConfig, outlook: Outlook, asked: Sequence[Piece]) -> float:
     """Block calls of what is recorded at most beside the first candidates of pairs and the first noises of their controls."""
     if config.pair_file is not None:
         return 0
@@ -155,16 +196,25 @@ def cells_of(config: PatchingConfig, outlook: Outlook, piece: Piece, step: int) 
 def blocks_of(config: PatchingConfig, outlook: Outlook, piece: Piece, steps: tuple[int, ...]) -> tuple[int, int]:
     """Transformer blocks that the patched runs of a pair take, where what they have in common runs once; and those of the one row
     of each step that is finished alone, by which rounding is measured."""
-    done = set[Hashable]()
+    outlook = of_pair(config, outlook, piece)
+    return _finished(config, outlook, piece, [cell for step in steps for cell in cells_of(config, outlook, piece, step)])
+
+
+def _finished(config: PatchingConfig, outlook: Outlook, piece: Piece, asked: Sequence[Cell]) -> tuple[int, int]:
+    """As :func:`blocks_of`, of some cells of a pair, step by step."""
     donor = cache(lambda *_: Nothing())  # of each place its own, by which shared calls are known
-    together = alone = 0
-    for step in steps:
-        made = cells_of(config, outlook, piece, step)
-        patches = {cell: _patch(config, outlook, piece, cell, donor) for cell in made}
-        together += blocks_of_rows(outlook, patches.values(), done)
-        if (one := checked_alone(made, rows_of(config, outlook))) is not None:
-            alone += blocks_of_rows(outlook, [patches[one]])
+    patches = {cell: _patch(config, outlook, piece, cell, donor) for cell in asked}
+    done, alone = set[Hashable](), 0
+    together = blocks_of_rows(outlook, patches.values(), done)
+    for step in dict.fromkeys(cell.step for cell in asked):
+        one = checked_alone([cell for cell in asked if cell.step == step], rows_of(config, outlook))
+        alone += 0 if one is None else blocks_of_rows(outlook, [patches[one]])
     return together, alone
+
+
+def of_pair(config: PatchingConfig, outlook: Outlook, piece: Piece) -> Outlook:
+    """What is known of the runs of a pair: those of the side that receives, as its line says them."""
+    return outlook if piece.sides is None else outlook.at(piece.sides[int(config.direction == "denoising")].call)
 
 
 def _patch(config: PatchingConfig, outlook: Outlook, piece: Piece, cell: Cell, donor: Callable[..., Donor]) -> Patch:
@@ -172,23 +222,18 @@ def _patch(config: PatchingConfig, outlook: Outlook, piece: Piece, cell: Cell, d
     steps = spanned(cell.step, outlook.steps, span_of(config, piece.one_noise))
     given = donor(cell.donor, cell.site, cell.layer, cell.update)
     branches = run.branches if config.branch == "both" else (config.branch,)
-    return Patch(cell.hook, steps, given, branches, None if cell.group == EVERYWHERE else SOME)
+    return Patch(cell.hook, steps, given, branches, None if cell.group == EVERYWHERE and cell.frame is None else SOME)
 
 
 def rows_of(config: PatchingConfig, outlook: Outlook) -> int:
     """Rows of a forward; where the memory decides and is known, as many as it holds."""
-    if config.batch != "auto":
-        return config.batch
-    engine, memory = outlook.shape.engine, stated(config)
-    on_cpu = kind_of_device(config) == "cpu"
-    memory = min(memory, host_memory() / default_workers()) if on_cpu else memory
-    return fitting(engine, outlook.shape.grid.tokens, memory)
+    return fitting_rows(outlook) if config.batch == "auto" else config.batch
 
 
 def groups_of(config: PatchingConfig, outlook: Outlook, piece: Piece) -> list[str]:
     """The token groups of a pair: of a task's, those of its first candidate, which is the pair where the model solves it."""
     if piece.kind == OWN:
-        shape = outlook.shape
+        shape = of_pair(config, outlook, piece).shape
         boxes = of_boxes(piece.boxes, shape.grid.shape, shape.pixels, "--pair-file") if piece.boxes else {}
         return [EVERYWHERE, *boxes]
     masks = groups(outlook, config, config.task_name, piece.kind, piece.index, config.unique)

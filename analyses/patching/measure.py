@@ -140,7 +140,7 @@ def settle(config: PatchingConfig, model: HookedVideoPipeline, held: Mapping[str
         item = get_task(config.task_name).sample(0)
         call = arguments(model, config, Problem("size", item_call(item), 0, 0, item))
     else:
-        call = arguments(model, config, pair_file.read(Path(config.pair_file), config)[0][0])
+        call = arguments(model, config, pair_file.largest(pair_file.read(Path(config.pair_file), config), config, model))
     return config.model_copy(update={"batch": settled(config.batch, held, model, call, stated(config))})
 
 

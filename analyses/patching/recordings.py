@@ -3,7 +3,7 @@ give the asked sites, layers, steps and tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -36,12 +36,15 @@ def kept_of(config: PatchingConfig, model: HookedVideoPipeline, piece: Piece, to
     The run that receives is its own donor in one cell a step. Where patches act in single steps, all is needed a step at a time.
     """
     own = [site for site in sites_of(config, model) if site != X_T]
-    layers = asked_layers(config, model.layers) if own else ()
+    layers: Sequence[int] = asked_layers(config, model.layers) if own else []
     among = ("*",) if config.layers is None else config.layers
     sites = tuple(f"blocks.{layer}.{site}" for site in own for layer in among)
-    itself = {f"blocks.{rotated(layers, step)}.{own[0]}": None for step in steps_of(config, piece)} if own else {}
-    if not config.controls or sites_of(config, model)[0] == X_T:
-        itself = {}
+    first_is_own = bool(own) and sites_of(config, model)[0] != X_T
+    if config.method == "gradient":  # the first cell of the map
+        turned = [layers[0]] if first_is_own else []
+    else:
+        turned = [rotated(layers, step) for step in steps_of(config, piece)] if first_is_own and config.controls else []
+    itself = list(dict.fromkeys(f"blocks.{layer}.{own[0]}" for layer in turned))
     single = span_of(config, piece.one_noise) == "single" and config.method == "exact" and config.coarse is None
     every = acting(config, piece)
     starts, steps = sorted(set(map(min, every))), sorted(set().union(*every))
@@ -69,6 +72,7 @@ def order_of(config: PatchingConfig, beside: int) -> list[str]:
 
 def foreseen(config: PatchingConfig, outlook: Outlook, piece: Piece, beside: int) -> Kept:
     """The recordings of a pair with so many ``beside`` its sides."""
+    outlook = outlook if piece.sides is None else outlook.at(piece.sides[0].call)
     groups = of_boxes(piece.boxes, outlook.shape.grid.shape, outlook.shape.pixels, "--pair-file") if piece.boxes else {}
     kept = kept_of(config, outlook.model, piece, union(config, groups))
     starts = sorted(map(min, acting(config, piece)))

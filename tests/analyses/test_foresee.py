@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from cos_interp.analyses.diff.against import other_model
 from cos_interp.analyses.driver import twins
 from cos_interp.analyses.driver.experiment import loaded, run_and_report
-from cos_interp.analyses.driver.planning import bare
+from cos_interp.analyses.driver.planning import bare, forecast
 from cos_interp.analyses.driver.registry import entries, foresight, load
 from cos_interp.analyses.kit.other_models import without_weights
 from cos_interp.interp import HookedVideoPipeline
@@ -152,6 +152,23 @@ def test_twins_are_in_the_total(prompts, tmp_path, monkeypatch):
     plan = planned("self-correction", config, tmp_path)
     assert len(made) == 2 and plan.blocks == sum(one.block_calls for one in (model, *made)) == 3 * model.block_calls
     assert "2 twins" in plan.lines[-1].what and plan.runs == 3 * plan.lines[0].runs
+
+
+def test_a_twin_is_a_second_set_of_weights_drawn_in_float32_on_the_host(prompts, tmp_path):
+    asked = {"prompts": prompts, **SMALL, "dtype": "bf16"}
+    experts = [sum(p.numel() for p in e.module.parameters()) for e in loaded_model(asked).engines.values()]
+    config = lambda **more: entries()["self-correction"].config(**asked, **more)
+    places = lambda **more: forecast("self-correction", config(**more), tmp_path, workers=1, timed=False).plan.places
+    assert "a twin" not in places()["host"]
+    assert places(twins=2)["host"]["a twin"] == 2 * experts[0] + 4 * experts[1]  # the first waits in bf16 for the second
+    near = places(twins=1, device="cuda")
+    assert near["device"]["a twin"] == 2 * sum(experts) and near["host"]["a twin"] == 4 * max(experts)
+    waiting = places(twins=1, device="cuda", offload="model")
+    assert "a twin" not in waiting["device"] and waiting["host"]["a twin"] == 2 * experts[0] + 4 * experts[1]
+
+
+def loaded_model(asked):
+    return bare(entries()["self-correction"].config(**asked))
 
 
 def test_candidates_of_pairs_that_may_come_on_top_are_counted(tmp_path):

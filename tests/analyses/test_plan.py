@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
+from cos_interp import analyses
 from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig
 from cos_interp.analyses.dossier import DossierConfig, foresee
 from cos_interp.analyses.dossier.run import PILOT, chosen, configured
@@ -61,6 +62,91 @@ def test_planned_block_calls_of_patching_are_those_that_run(model, pair_file, tm
     plan = planned("patching", config, tmp_path)
     assert plan.blocks == ran > 0
     assert plan.lines[1].blocks == result.facts["block_calls"] == result.facts["block_calls_minimum"]
+
+
+@pytest.mark.parametrize(
+    "model, asked",
+    [
+        ("tiny:wan2.1", {"frames": (0, 1)}),
+        ("tiny:wan2.1", {"frames": (0, 1), "sites": ("hook_x_t",), "span": "single"}),
+        ("tiny:wan-vace", {}),  # one video a forward, whatever the memory
+        ("tiny:wan2.1", {"layers": (1, 1), "steps": (0, 0), "sites": ("hook_mlp_out",) * 2, "frames": (1, 1)}),
+        ("tiny:wan2.1", {"method": "gradient", "exact_cells": 40, "sites": ("hook_mlp_out",)}),  # which are all
+    ],
+)  # fmt: skip
+def test_planned_block_calls_follow_what_is_asked_of_patching(model, asked, pair_file, tmp_path):
+    config = PatchingConfig(model=model, pair_file=pair_file, num_inference_steps=3, **asked)
+    ran, result = counted("patching", config, tmp_path / "run")
+    plan = planned("patching", config, tmp_path)
+    assert plan.blocks == plan.most == ran > 0 and not any(line.bound for line in plan.lines)
+    exact = result.rows[result.rows.effect.notna()]
+    assert not exact.duplicated(["pair", "donor", "site", "step", "layer", "group", "frame", "head"]).any()
+
+
+def test_what_the_drawn_exact_cells_of_a_map_take_is_no_more_than_planned(pair_file, tmp_path):
+    asked = {"method": "gradient", "exact_cells": 10, "top_cells": 4, "num_inference_steps": 8, "guidance_scale": 3.0}
+    for number, site in enumerate(("hook_resid_post", "cross_attn.hook_z")):
+        config = PatchingConfig(model="tiny:wan2.1", pair_file=pair_file, span="single", sites=(site,), **asked)
+        ran, _ = counted("patching", config, tmp_path / str(number))
+        plan = planned("patching", config, tmp_path)
+        assert plan.lines[-1].bound and 0.6 * plan.blocks < ran <= plan.blocks
+
+
+def test_what_is_asked_for_twice_counts_once():
+    config = PatchingConfig(layers=(2, 1, 2), steps=(0, 0), tokens=("all", "all"))
+    assert (config.layers, config.steps, config.tokens) == ((2, 1), (0,), ("all",))
+    assert load("memory").config(cell=(2, 2)).cell == (2, 2)  # a row and a column
+
+
+def write(path, *lines):
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return str(path)
+
+
+LARGE = {"height": 64, "width": 96, "num_frames": 17}
+
+
+def test_a_plan_follows_the_sizes_of_lines(tmp_path):
+    """Bytes of the largest; calls do not depend on it, operations do."""
+    told = {"model": "tiny:wan2.1", "num_inference_steps": 2}
+    small, large, both = (
+        planned_of(ChainOfStepsConfig(prompts=write(tmp_path / f"{n}.jsonl", *lines), **told), tmp_path)
+        for n, lines in enumerate(([{"prompt": "a"}], [{"prompt": "a", **LARGE}], [{"prompt": "a"}, {"prompt": "b", **LARGE}]))
+    )
+    said = planned_of(
+        ChainOfStepsConfig(prompts=write(tmp_path / "s.jsonl", {"prompt": "a"}), size="96x64", num_frames=17, **told), tmp_path
+    )
+    assert large.outlook.shape.pixels == both.outlook.shape.pixels == said.outlook.shape.pixels == (17, 64, 96)
+    assert large.plan.places == said.plan.places and large.plan.flops == said.plan.flops > 2 * small.plan.flops
+    assert both.plan.blocks == 2 * small.plan.blocks == 2 * large.plan.blocks
+    assert both.plan.flops == pytest.approx(small.plan.flops + large.plan.flops)
+    assert both.plan.total("host") == large.plan.total("host") > small.plan.total("host")
+
+
+def planned_of(config, at):
+    return forecast("chain-of-steps", config, at, workers=1, timed=False)
+
+
+def test_planned_block_calls_follow_what_each_line_says_of_guidance(tmp_path):
+    lines = [{"prompt": "a", "negative_prompt": "b"}, {"prompt": "c"}, {"prompt": "d", "negative_prompt": "e"}]
+    told = {"model": "tiny:hunyuan", "num_inference_steps": 3, "set": {"true_cfg_scale": 3}}
+    config = load("self-correction").config(prompts=write(tmp_path / "prompts.jsonl", *lines), **told)
+    ran, _ = counted("self-correction", config, tmp_path / "run")
+    assert planned("self-correction", config, tmp_path).blocks == ran > 0
+    one = load("self-correction").config(prompts=write(tmp_path / "one.jsonl", lines[1]), **told)
+    assert ran == 5 * planned("self-correction", one, tmp_path).blocks  # two calls a step where there is a negative prompt
+
+
+def test_pairs_of_several_sizes_are_planned_each_at_its_own(tmp_path):
+    """Boxes lie in the video of their own line, and rows and bytes are those of the largest."""
+    sides = lambda size: {"clean": {"prompt": "a red ball", **size}, "corrupt": {"prompt": "a blue ball", **size}}
+    lines = [sides({"height": 32, "width": 32}), {**sides({"height": 64, "width": 64}), "boxes": {"ball": [40, 40, 64, 64]}}]
+    path = write(tmp_path / "pairs.jsonl", *lines)
+    config = PatchingConfig(model="tiny:wan2.1", pair_file=path, num_inference_steps=2, sites=("hook_mlp_out",), layers=(1,))
+    found = forecast("patching", config, tmp_path, workers=1, timed=False)
+    assert found.plan.blocks == counted("patching", config, tmp_path / "run")[0] and found.outlook.shape.pixels[1:] == (64, 64)
+    first = forecast("patching", config.model_copy(update={"pairs": 1}), tmp_path, workers=1, timed=False)
+    assert first.outlook.shape.pixels[1:] == (32, 32)  # the other line does not run
 
 
 def test_planned_blocks_of_patching_on_a_pair_of_the_organism(tmp_path):
@@ -203,7 +289,7 @@ def test_the_recordings_of_wan_a14b_fit(tmp_path, boxed):
     assert placed.place == "host" and any(problem.startswith("the host takes") for problem in plan.problems)
 
 
-def test_the_command_prints_it_refuses_what_does_not_fit_and_says_what_would(prompts, tmp_path, monkeypatch):
+def test_the_command_prints_it_refuses_what_does_not_fit_and_says_what_would(prompts, tmp_path):
     asked = ["analyze", "chain-of-steps", "--model", "tiny:wan2.1", "--prompts", prompts, "--workers", "1", "--num-steps", "4",
              "--out", str(tmp_path / "run")]  # fmt: skip
     runner = CliRunner()
@@ -212,8 +298,38 @@ def test_the_command_prints_it_refuses_what_does_not_fit_and_says_what_would(pro
     held = json.loads(runner.invoke(app, [*asked, "--plan", "--json"]).output)
     assert held["block_calls"] == 2 * 4 * 3 and not held["problems"]
     small = runner.invoke(app, [*asked, "--memory", "10kB"])
-    assert small.exit_code == 1 and "does not fit: the host takes" in small.output and "what makes it fit" in small.output
+    said = str(small.exception)
+    assert small.exit_code == 1 and "does not fit: the host takes" in said and "what makes it fit" in said
     assert not Path(tmp_path / "run").exists()
+
+
+LIMITS = {"memory": "10kB", "host_memory": "10kB", "disk": "1kB"}
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_run_from_python_is_refused_as_the_command_is(given, prompts, tmp_path):
+    asked = {"prompts": prompts, "num_inference_steps": 2, "workers": 1, "out": tmp_path / "run"}
+    model = HookedVideoPipeline.from_pretrained("tiny:wan2.1") if given else "tiny:wan2.1"
+    with pytest.raises(InterpError, match=r"does not fit: the host takes .*, and has 10 kB") as refused:
+        analyses.run("self-correction", model=model, **asked, **LIMITS)
+    assert "what makes it fit: " in str(refused.value)
+    said = ["analyze", "self-correction", "--model", "tiny:wan2.1", "--prompts", prompts, "--num-steps", "2", "--workers", "1",
+            "--memory", "10kB", "--host-memory", "10kB", "--disk", "1kB", "--out", str(tmp_path / "run")]  # fmt: skip
+    for shard in ([], ["--shard", "1/2"]):
+        command = CliRunner().invoke(app, said + shard)
+        assert command.exit_code == 1 and str(command.exception) == str(refused.value)
+    assert not (tmp_path / "run").exists()
+    fits = analyses.run("self-correction", model=model, **asked, memory="10GB", disk="1GB")
+    assert len(fits.rows)
+
+
+def test_a_dossier_from_python_is_refused_with_what_would_make_each_experiment_fit(prompts, tmp_path):
+    asked = {"prompts": prompts, "only": ("self-correction", "trajectory"), "num_inference_steps": 2, "twins": 0}
+    with pytest.raises(InterpError) as refused:
+        analyses.run("all", model="tiny:wan2.1", out=tmp_path / "run", workers=1, **asked, memory="10kB")
+    for name in asked["only"]:
+        assert f"does not fit: {name}: the host takes" in str(refused.value) and f"what makes {name} fit" in str(refused.value)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_long_run_says_in_a_line_what_it_takes(prompts, tmp_path, monkeypatch):

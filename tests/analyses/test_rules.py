@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from accelerate import cpu_offload
 
 from cos_interp import analyses
 from cos_interp.analyses.driver import rules, twins
@@ -21,6 +22,7 @@ from cos_interp.analyses.driver.findings import Finding, Number, decide
 from cos_interp.analyses.driver.rules import Rule, judge
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.interp import HookedVideoPipeline, tiny
+from cos_interp.interp.offloading import offload_of
 
 NONE = Number(math.nan)
 ASKED = Rule(claim="c", number="a share", smallest=0.5, control="chance", dated="2026-11-25", seen="none")
@@ -154,3 +156,45 @@ def test_nothing_is_reproduced_by_chance_more_often_than_it_says():
     chance = np.random.default_rng(0)
     found = [judge("x.c", Share(chance.random(40) < 0.5), "s", NONE).verdict for _ in range(400)]
     assert found.count("reproduced") <= 10 + 2 * math.sqrt(10)
+
+
+OFFLOADS = {
+    "model": lambda pipe: pipe.enable_model_cpu_offload(device="cpu"),
+    "group": lambda pipe: pipe.transformer.enable_group_offload(
+        onload_device=torch.device("cpu"), offload_device=torch.device("cpu"), offload_type="leaf_level"
+    ),
+    "sequential": lambda pipe: [
+        cpu_offload(part, torch.device("cpu")) for part in (pipe.transformer, pipe.transformer_2, pipe.vae, pipe.text_encoder)
+    ],
+}
+
+
+@pytest.mark.parametrize("way", OFFLOADS)
+def test_twins_wait_where_the_model_does_and_show_the_same(way, tmp_path, prompts):
+    asked = {"num_inference_steps": 2, "prompts": prompts, "twins": 1, "workers": 1}
+    plain = analyses.run("self-correction", model="tiny:wan2.2", out=tmp_path / "plain", **asked)
+    model = HookedVideoPipeline.from_pretrained("tiny:wan2.2")
+    OFFLOADS[way](model.pipe)
+    twin = twins.twin_of(model, 0)
+    assert offload_of(model.pipe, model.pipe.transformer) == offload_of(twin.pipe, twin.pipe.transformer) == way
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run = analyses.run("self-correction", model=model, out=tmp_path / way, **asked)
+    for folder in ("", "twin-0"):
+        mine, theirs = (analyses.load(one.folder / folder).rows for one in (run, plain))
+        assert mine.drop(columns="model", errors="ignore").equals(theirs.drop(columns="model", errors="ignore"))
+    if way == "model":  # what both had waits for the model's own turn
+        hooked = {hook.model for hook in model.pipe._all_hooks}
+        assert model.pipe.vae in hooked and model.pipe.vae._hf_hook is not None
+        chain = model.pipe.vae._hf_hook.prev_module_hook
+        assert chain is None or chain.model in {engine.module for engine in model.engines.values()}
+
+
+def test_a_twin_that_cannot_be_made_shows_nothing_and_the_run_ends(tmp_path, prompts):
+    model = HookedVideoPipeline.from_pretrained("tiny:wan2.1")
+    model.pipe.transformer.register_to_config(ffn_dim=-1)  # of which none can be drawn
+    with pytest.warns(UserWarning, match="twin-0: "):
+        run = analyses.run(
+            "self-correction", model=model, out=tmp_path / "run", num_inference_steps=2, prompts=prompts, twins=1, workers=1
+        )
+    assert len(run.rows) and not (tmp_path / "run" / "twin-0").exists()
