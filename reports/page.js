@@ -545,21 +545,32 @@
 
   // --- the page ------------------------------------------------------------------------------------------------------
 
-  for (const figure of document.querySelectorAll("figure.drawn")) {
+  // what cannot be set up stays as it stands without scripts, and stops nothing else
+  function each(where, act) {
+    for (const part of document.querySelectorAll(where)) {
+      try {
+        act(part);
+      } catch (error) {
+        console.error(part.id, error);
+      }
+    }
+  }
+
+  each("figure.drawn", (figure) => {
     const held = figure.querySelector("script");
     const data = held && JSON.parse(held.textContent);
     if (data) ({ maps, curves, points })[data.kind](figure, data);
-  }
-  for (const figure of document.querySelectorAll("figure.reel")) {
-    if (!figure.querySelector("script")) continue;
+  });
+  each("figure.reel", (figure) => {
+    if (!figure.querySelector("script")) return;
     if (!contents(figure)[0].looked) figure.querySelector("figcaption").after(player(...contents(figure)));
     figure.querySelector("details.all").open = false;
-  }
-  for (const table of document.querySelectorAll("table.rows")) {
-    if (table.tBodies[0].rows.length < 2) continue;
+  });
+  each("table.rows", (table) => {
+    if (table.tBodies[0].rows.length < 2) return;
     sortable(table);
     if (table.tBodies[0].rows.length > 5) filtered(table);
-  }
+  });
   if (document.querySelector(".beside")) {
     const box = make("input", { type: "checkbox", checked: true, change: () => document.body.classList.toggle("plain", !box.checked) });
     document.querySelector("header").append(make("label", { class: "switch" }, box, " controls and twins"));

@@ -249,6 +249,18 @@ def test_a_counterexample_is_one_click_away(opened):
     page.wait_for_function("scrollY > 0")
 
 
+def test_a_figure_that_cannot_be_explored_stops_nothing_else(browser, tmp_path):
+    text = re.sub(r'("kind":"maps"[^<]*?)"reels":', r'\1"rolls":', cached("word"), count=1)
+    assert text != cached("word")
+    (tmp_path / "report.html").write_text(text, encoding="utf-8")
+    heard = []
+    page = overheard(browser.new_page(), heard)
+    page.goto((tmp_path / "report.html").as_uri())
+    assert len(heard) == 1 and "TypeError" in heard[0]
+    assert page.locator("#answer figure.drawn svg").first.is_visible() and page.locator("#answer td[role=gridcell]").count() == 0
+    assert all(page.locator(part).count() > 0 for part in ("#evidence td[role=gridcell]", ".player", "th[aria-sort]"))
+
+
 def test_the_policy_stops_a_foreign_script(browser, tmp_path):
     text = cached("word").replace("</main>", "<script>document.title = 'foreign'</script></main>")
     (tmp_path / "report.html").write_text(text, encoding="utf-8")
