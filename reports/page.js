@@ -575,9 +575,16 @@
     const box = make("input", { type: "checkbox", checked: true, change: () => document.body.classList.toggle("plain", !box.checked) });
     document.querySelector("header").append(make("label", { class: "switch" }, box, " controls and twins"));
   }
-  const drawn = () => document.querySelectorAll("details.twin, details.all, details.rule");
-  addEventListener("beforeprint", () => drawn().forEach((part) => (part.open = true)));
-  addEventListener("afterprint", () => drawn().forEach((part) => (part.open = false)));
+  let closed = []; // that are open for print only
+  const open = (on) => closed.forEach((part) => (part.open = on));
+  addEventListener("beforeprint", () => {
+    closed = [...closed, ...document.querySelectorAll(":is(details.twin, details.all, details.rule):not([open])")];
+    open(true);
+  });
+  addEventListener("afterprint", () => {
+    open(false);
+    closed = [];
+  });
   addEventListener("hashchange", read);
   addEventListener("click", (event) => {
     const link = framed && event.target.closest("a[href^='#']");

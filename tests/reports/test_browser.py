@@ -214,6 +214,23 @@ def test_in_print_the_drawn_figures_are_there_and_the_players_are_not(opened):
     assert not page.locator(".player").first.is_visible()
 
 
+def test_after_print_all_is_as_it_was(opened):
+    """Explored maps step back again; curves, which have only their drawing, and what a reader opened stay."""
+    page = opened()
+    page.locator("details.rule summary, details.twin summary:visible").first.click()
+    states = "Array.from(document.querySelectorAll('details'), part => part.open)"
+    before = page.evaluate(states)
+    assert True in before and False in before
+    for _ in range(2):
+        page.pdf()
+        assert page.evaluate(states) == before
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(states) != before
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(states) == before
+    assert all(drawn.is_visible() for drawn in page.locator("figure.drawn:has(input[type=range]) svg").all())
+
+
 @pytest.mark.parametrize("page_of", [cached, made_up_points])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(opened, scheme, page_of):
