@@ -12,6 +12,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from seaborn.utils import relative_luminance
 
 from cos_interp.reports.drawing import STOPS, Curves, Drawing, Maps, Numbers, Points
 from cos_interp.reports.style import PALETTE, drawn_on, style, svg, widest
@@ -38,6 +39,19 @@ def _is_left(axis: Axes) -> bool:
 def colours(name: str) -> list[str]:
     """Evenly spaced colours of a matplotlib map, as the page's script needs them."""
     return [matplotlib.colors.to_hex(colour) for colour in matplotlib.colormaps[name](np.linspace(0, 1, STOPS))]
+
+
+INK, CHALK = "#272727", "#fefefe"  # on painted cells; a dark page turns pure white and seaborn's #262626, which stand on paper
+EVEN = 0.22  # luminance at which both have the same contrast
+
+
+def written_map(axis: Axes, table: pd.DataFrame, marks: np.ndarray | None, **how: Any) -> None:
+    """A heat map with a text in each cell, light or dark by what it stands on."""
+    sns.heatmap(table, ax=axis, annot=marks, fmt="", **how)
+    for text in axis.texts:
+        column, row = (int(place) for place in text.get_position())
+        below = axis.collections[0].to_rgba(table.iat[row, column])
+        text.set_color(INK if relative_luminance(below) > EVEN else CHALK)
 
 
 def heat_maps(
