@@ -114,6 +114,7 @@
     let open = -1;
 
     const address = (at) => Object.fromEntries(names.map((name) => [name, columns[name][at]]));
+    const named = (axis, place) => data.names?.[axis]?.[place] ?? shown(place);
     const place = (at) => names.filter((n) => columns[n][at] !== null && columns[n][at] !== "").map((n) => `${n} ${shown(columns[n][at])}`).join(", ");
     const explain = (at) => {
       told.replaceChildren(make("b", { text: place(at) }), ...numbers(columns, at, names, data.label).map((text) => make("span", { text })));
@@ -147,8 +148,8 @@
       if (focusable.length) focusable[0].tabIndex = 0;
       const table = make(
         "table", { role: "grid", "aria-label": `${data.label}, ${data.panel} ${name}` }, make("caption", { text: name ?? "" }),
-        ...rows.map((row, at) => make("tr", { role: "row" }, make("th", { scope: "row", text: shown(up[at]) }), ...row)),
-        make("tr", { role: "row" }, make("th", { text: `${data.y} / ${data.x}` }), ...across.map((x) => make("th", { scope: "col", text: shown(x).replaceAll("_", "_\u200b") }))),
+        ...rows.map((row, at) => make("tr", { role: "row" }, make("th", { scope: "row", text: named(data.y, up[at]) }), ...row)),
+        make("tr", { role: "row" }, make("th", { text: data.corner }), ...across.map((x) => make("th", { scope: "col", text: named(data.x, x).replaceAll("_", "_\u200b") }))),
       );
       table.addEventListener("keydown", (event) => move(event, rows));
       return table;

@@ -88,6 +88,13 @@ def test_an_address_chooses_in_all_figures_and_in_the_scrubber(opened):
     assert page.locator("input[aria-label=step]").first.get_attribute("aria-valuetext") == "step 1"
 
 
+def test_a_map_of_steps_says_their_sigma_and_is_addressed_without(opened):
+    page = opened()
+    heads = page.locator("#answer .maps table").first.locator("th[scope=col]")
+    assert [head.inner_text() for head in heads.all()] == ["0\n1.00", "1\n0.60"]
+    assert page.locator("#answer .maps th:not([scope])").first.inner_text() == "layer / step, sigma"
+
+
 def test_the_scrubber_draws_the_step_and_frame_that_are_asked_for(opened):
     page = opened()
     player = page.get_by_role("group", name="player: scrubber")

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from made_up_page import HOSTILE, build, cached, made_up_result
 
+from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.answer import answer, in_words, of_twins
 from cos_interp.analyses.driver.caveats import CAVEATS, caveats
 from cos_interp.analyses.driver.estimates import Mean, Share
@@ -296,3 +297,23 @@ def test_numbers_on_cells_are_read_in_every_light():
     turned = set(re.findall(r'(?:fill|stroke): (#[0-9a-f]{6})"\]', (Path(html.__file__).parent / "page.css").read_text()))
     assert len(used) == 2 and turned and not used & turned
     assert all(f"fill: {colour}" in drawn for colour in used)
+
+
+def test_places_of_a_map_are_addressed_by_themselves_and_called_by_their_ticks():
+    table = pd.DataFrame([[0.1, 0.2]], index=[7], columns=[0, 4])
+    drawn = figures.matrix_maps([("a", table)], "step, sigma", "layer", "z", xticks={0: "0\n1.00", 4: "4\n0.55", 5: "5\n0.00"})
+    data = drawn.shown.data({})
+    assert (data["x"], data["y"], data["columns"]["step"], data["columns"]["layer"]) == ("step", "layer", [0, 4], [7, 7])
+    assert data["names"]["step"]["4"] == "4\n0.55" and data["corner"] == "layer / step, sigma"
+    assert set(drawn.table.step) == {0, 4}
+    by_layer = figures.heat_maps([("a", table)], {0: 1.0, 4: 0.55}, "z").shown.data({})
+    assert by_layer["columns"]["step"] == [0, 4] and by_layer["names"]["step"]["4"] == "4\n0.55"
+
+
+def test_a_section_has_one_picture():
+    """Two after each other are no file that a viewer opens, and have no numbers."""
+    drawn = figures.matrix_maps([("a", pd.DataFrame([[1.0]]))], "x", "y", "z")
+    with pytest.raises(ValueError, match="'Both' has 2 pictures"):
+        pages.build(made_up_result("word"), "t", "q", "s", [], [Section("Both", drawn + drawn)])
+    made = pages.build(made_up_result("word"), "t", "q", "s", [], [Section("One", drawn)])
+    assert made.media["one.svg"].count(b"<svg ") == 1
