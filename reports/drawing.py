@@ -18,7 +18,8 @@ STOPS = 33  # colours of a scale
 @dataclass(frozen=True)
 class Maps:
     """Heat maps with one scale. ``cells``: a row a cell; its columns ``panel``, ``y`` and ``x`` are its address, ``value`` is
-    coloured, the others are shown with it (``low`` and ``high`` as the interval of the column before them)."""
+    coloured, the others are shown with it (``low`` and ``high`` as the interval of the column before them). ``names``: by axis,
+    what stands at a place that is more than its address, and ``corner``, what stands at the axes, y first."""
 
     cells: pd.DataFrame
     x: str
@@ -28,6 +29,8 @@ class Maps:
     low: float
     high: float
     colours: Sequence[str] = ()
+    names: Mapping[str, Mapping[Any, str]] = field(default_factory=dict)
+    corner: str = ""
 
     @classmethod
     def of(cls, tables: Sequence[tuple[str, pd.DataFrame]], x: str, y: str, panel: str, **scale: Any) -> Self:
@@ -53,6 +56,8 @@ class Maps:
         return {
             "kind": "maps", "x": self.x, "y": self.y, "panel": self.panel, "label": self.label, "low": float(self.low),
             "high": float(self.high), "colours": list(self.colours), "columns": columns, "reels": seen,
+            "names": {axis: {str(_plain(place)): text for place, text in names.items()} for axis, names in self.names.items()},
+            "corner": self.corner or f"{self.y} / {self.x}",
         }  # fmt: skip
 
     def words(self) -> str:

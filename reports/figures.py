@@ -12,6 +12,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from seaborn.utils import relative_luminance
 
 from cos_interp.reports.drawing import STOPS, Curves, Drawing, Maps, Numbers, Points
 from cos_interp.reports.style import PALETTE, drawn_on, style, svg, widest
@@ -40,6 +41,19 @@ def colours(name: str) -> list[str]:
     return [matplotlib.colors.to_hex(colour) for colour in matplotlib.colormaps[name](np.linspace(0, 1, STOPS))]
 
 
+INK, CHALK = "#272727", "#fefefe"  # on painted cells; a dark page turns pure white and seaborn's #262626, which stand on paper
+EVEN = 0.22  # luminance at which both have the same contrast
+
+
+def written_map(axis: Axes, table: pd.DataFrame, marks: np.ndarray | None, **how: Any) -> None:
+    """A heat map with a text in each cell, light or dark by what it stands on."""
+    sns.heatmap(table, ax=axis, annot=marks, fmt="", **how)
+    for text in axis.texts:
+        column, row = (int(place) for place in text.get_position())
+        below = axis.collections[0].to_rgba(table.iat[row, column])
+        text.set_color(INK if relative_luminance(below) > EVEN else CHALK)
+
+
 def heat_maps(
     maps: Sequence[tuple[str, pd.DataFrame]],
     sigmas: dict[int, float],
@@ -56,19 +70,21 @@ def heat_maps(
     top = limit or max(0.05, float(np.abs(values).max())) if len(values) else 1.0
     cmap = "Reds" if share else "RdBu_r"
     scale = {"vmin": 0 if share else -top, "vmax": 1 if share else top, "cmap": cmap}
+    ticks = {k: f"{k}\n{sigma:.2f}" for k, sigma in sigmas.items()}
     with matplotlib.rc_context(style()):
         figure, axes = subplots(len(maps), 4, 3.1, 2.9)
         for axis, (title, table) in zip(axes, maps, strict=True):
             sns.heatmap(table.astype(float), ax=axis, cbar=False, **scale)
             axis.set_title(title)
             axis.set_xticks(np.arange(table.shape[1]) + 0.5)
-            axis.set_xticklabels([f"{k}\n{sigmas[int(k)]:.2f}" for k in table.columns], fontsize=6, rotation=0)
+            axis.set_xticklabels([ticks[int(k)] for k in table.columns], fontsize=6, rotation=0)
             axis.set_xlabel("step, sigma")
             axis.set_ylabel("layer" if _is_left(axis) else "")
             axis.invert_yaxis()
         figure.colorbar(axes[0].collections[0], ax=axes, label=label, aspect=30)
     ends = {"low": scale["vmin"], "high": scale["vmax"], "colours": colours(cmap)}
-    return Drawing(svg(figure), Maps.of(maps, "step", "layer", panel, label=label, **ends))
+    said = {"names": {"step": ticks}, "corner": "layer / step, sigma"}
+    return Drawing(svg(figure), Maps.of(maps, "step", "layer", panel, label=label, **ends, **said))
 
 
 def profiles(curves: Sequence[tuple[str, pd.DataFrame]], expected: dict[str, list[float]], steps: list[int]) -> Drawing:
@@ -188,8 +204,10 @@ def thinned(labels: Sequence[str], most: int = 14) -> list[str]:
 def matrix_maps(
     maps: Sequence[tuple[str, pd.DataFrame]], xlabel: str, ylabel: str, label: str,
     bounds: tuple[float, float] | None = None, diverging: bool = False, columns: int = 3, panel: str = "map",
+    xticks: Mapping[Any, str] | None = None, yticks: Mapping[Any, str] | None = None,
 ) -> Drawing:  # fmt: skip
-    """Tables as coloured maps with one scale; row labels from the index, column labels from the columns."""
+    """Tables as coloured maps with one scale; row labels from the index, column labels from the columns, or what ``yticks`` and
+    ``xticks`` have for them. An axis is addressed by its label up to a comma, a place by the index or column itself."""
     values = np.concatenate([m.to_numpy(float).ravel() for _, m in maps])
     values = values[np.isfinite(values)]
     low, high = bounds or (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
@@ -201,8 +219,9 @@ def matrix_maps(
     with matplotlib.rc_context(style()):
         figure, axes = subplots(len(maps), columns, 3.9, 3.1)
         for axis, (title, table) in zip(axes, maps, strict=True):
-            labels = thinned([str(column) for column in table.columns])
-            sns.heatmap(table.astype(float), ax=axis, cbar=False, xticklabels=labels, yticklabels=True, **scale)
+            across = thinned([(xticks or {}).get(column, str(column)) for column in table.columns])
+            up = [(yticks or {}).get(row, str(row)) for row in table.index]
+            sns.heatmap(table.astype(float), ax=axis, cbar=False, xticklabels=across, yticklabels=up, **scale)
             axis.set_title(title)
             axis.set_xlabel(xlabel)
             axis.set_ylabel(ylabel if _is_left(axis) else "")
@@ -211,7 +230,8 @@ def matrix_maps(
         figure.colorbar(axes[0].collections[0], ax=axes, label=label, aspect=30)
     x, y = xlabel.split(",")[0] or "column", ylabel.split(",")[0] or "row"
     ends = {"low": low, "high": high, "colours": colours(cmap)}
-    return Drawing(svg(figure), Maps.of(maps, x, y, panel, label=label, **ends))
+    said = {"names": {axis: ticks for axis, ticks in ((x, xticks), (y, yticks)) if ticks}, "corner": f"{ylabel} / {xlabel}"}
+    return Drawing(svg(figure), Maps.of(maps, x, y, panel, label=label, **ends, **said))
 
 
 def bars(groups: pd.DataFrame, ylabel: str, reference: float | None = None) -> Drawing:

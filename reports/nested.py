@@ -45,10 +45,15 @@ def _part(found: re.Match[str], name: str) -> str:
 
 
 def _renamed(data: dict[str, Any], name: str) -> dict[str, Any]:
-    """Data of a figure, whose cells lead to reels by their ids."""
+    """Data of a figure, whose cells lead to reels by their ids; of points only the different cells are listed."""
     if "reels" not in data:
         return data
-    return {**data, "reels": [[f"{name}-{reel}" for reel in cell] for cell in data["reels"]]}
+    reels = data["reels"]
+    return {**data, "reels": {**reels, "values": _led(reels["values"], name)} if isinstance(reels, dict) else _led(reels, name)}
+
+
+def _led(cells: list[list[str]], name: str) -> list[list[str]]:
+    return [[f"{name}-{reel}" for reel in cell] for cell in cells]
 
 
 def _tag(tag: str, name: str) -> str:

@@ -114,6 +114,7 @@
     let open = -1;
 
     const address = (at) => Object.fromEntries(names.map((name) => [name, columns[name][at]]));
+    const named = (axis, place) => data.names?.[axis]?.[place] ?? shown(place);
     const place = (at) => names.filter((n) => columns[n][at] !== null && columns[n][at] !== "").map((n) => `${n} ${shown(columns[n][at])}`).join(", ");
     const explain = (at) => {
       told.replaceChildren(make("b", { text: place(at) }), ...numbers(columns, at, names, data.label).map((text) => make("span", { text })));
@@ -147,8 +148,8 @@
       if (focusable.length) focusable[0].tabIndex = 0;
       const table = make(
         "table", { role: "grid", "aria-label": `${data.label}, ${data.panel} ${name}` }, make("caption", { text: name ?? "" }),
-        ...rows.map((row, at) => make("tr", { role: "row" }, make("th", { scope: "row", text: shown(up[at]) }), ...row)),
-        make("tr", { role: "row" }, make("th", { text: `${data.y} / ${data.x}` }), ...across.map((x) => make("th", { scope: "col", text: shown(x).replaceAll("_", "_\u200b") }))),
+        ...rows.map((row, at) => make("tr", { role: "row" }, make("th", { scope: "row", text: named(data.y, up[at]) }), ...row)),
+        make("tr", { role: "row" }, make("th", { text: data.corner }), ...across.map((x) => make("th", { scope: "col", text: named(data.x, x).replaceAll("_", "_\u200b") }))),
       );
       table.addEventListener("keydown", (event) => move(event, rows));
       return table;
@@ -545,28 +546,46 @@
 
   // --- the page ------------------------------------------------------------------------------------------------------
 
-  for (const figure of document.querySelectorAll("figure.drawn")) {
+  // what cannot be set up stays as it stands without scripts, and stops nothing else
+  function each(where, act) {
+    for (const part of document.querySelectorAll(where)) {
+      try {
+        act(part);
+      } catch (error) {
+        console.error(part.id, error);
+      }
+    }
+  }
+
+  each("figure.drawn", (figure) => {
     const held = figure.querySelector("script");
     const data = held && JSON.parse(held.textContent);
     if (data) ({ maps, curves, points })[data.kind](figure, data);
-  }
-  for (const figure of document.querySelectorAll("figure.reel")) {
-    if (!figure.querySelector("script")) continue;
+  });
+  each("figure.reel", (figure) => {
+    if (!figure.querySelector("script")) return;
     if (!contents(figure)[0].looked) figure.querySelector("figcaption").after(player(...contents(figure)));
     figure.querySelector("details.all").open = false;
-  }
-  for (const table of document.querySelectorAll("table.rows")) {
-    if (table.tBodies[0].rows.length < 2) continue;
+  });
+  each("table.rows", (table) => {
+    if (table.tBodies[0].rows.length < 2) return;
     sortable(table);
     if (table.tBodies[0].rows.length > 5) filtered(table);
-  }
+  });
   if (document.querySelector(".beside")) {
     const box = make("input", { type: "checkbox", checked: true, change: () => document.body.classList.toggle("plain", !box.checked) });
     document.querySelector("header").append(make("label", { class: "switch" }, box, " controls and twins"));
   }
-  const drawn = () => document.querySelectorAll("details.twin, details.all, details.rule");
-  addEventListener("beforeprint", () => drawn().forEach((part) => (part.open = true)));
-  addEventListener("afterprint", () => drawn().forEach((part) => (part.open = false)));
+  let closed = []; // that are open for print only
+  const open = (on) => closed.forEach((part) => (part.open = on));
+  addEventListener("beforeprint", () => {
+    closed = [...closed, ...document.querySelectorAll(":is(details.twin, details.all, details.rule):not([open])")];
+    open(true);
+  });
+  addEventListener("afterprint", () => {
+    open(false);
+    closed = [];
+  });
   addEventListener("hashchange", read);
   addEventListener("click", (event) => {
     const link = framed && event.target.closest("a[href^='#']");

@@ -18,15 +18,16 @@ from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.halves import chosen
 from cos_interp.analyses.kit.words import UNKNOWN
 from cos_interp.interp.views import pixel_to_latent
-from cos_interp.reports.figures import matrix_maps
+from cos_interp.reports.drawing import Drawing
+from cos_interp.reports.figures import matrix_maps, step_ticks
 from cos_interp.reports.grid_maps import grid_maps
 
 QUESTION = (
     "Where do heads look: near or far, in their own frame or others, at few tokens or many, and which words do places read?"
 )
-STATISTICS = {
-    "entropy": "entropy, bits",
+STATISTICS = {  # what the verdict is about first
     "distance": "distance within the picture, cells",
+    "entropy": "entropy, bits",
     "frame_distance": "distance in latent frames",
     "own_frame": "share within the own frame",
     "first_frame": "share to the first frame",
@@ -58,14 +59,10 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     if not facts.words:
         notes.append(f"No maps of words: {UNKNOWN}.")
     sections = [
-        pages.Section(
-            "Heads", head_maps(within, STATISTICS), "Self-attention, mean over queries, steps and items, by layer and head."
-        ),
-        pages.Section(
-            "Along the steps", along_steps(within, facts.sigmas), "Self-attention, mean over queries, heads and items."
-        ),
-        *([pages.Section("Text attention", head_maps(across, TEXT), TO_TEXT)] if len(across) else []),
-        *([word_section(words, named)] if len(words) else []),
+        *head_sections(within, STATISTICS, "Heads", "Self-attention, mean over queries, steps and items, by layer and head."),
+        *step_sections(within, facts.sigmas),
+        *(head_sections(across, TEXT, "Text attention", TO_TEXT) if len(across) else []),
+        *(word_sections(words, named) if len(words) else []),
         *over_videos(store, first_of_each_task(result)),
         *[section for unit, about in first_of_each_task(result).items() for section in map_sections(store, unit, about)],
     ]
@@ -112,31 +109,25 @@ def chosen_head(named: pd.DataFrame) -> tuple[tuple[int, int], pd.DataFrame]:
     return (layer, head), tested.set_index("problem")[["own_ratio", "other_ratio", "excess"]]
 
 
-def head_maps(rows: pd.DataFrame, names: dict[str, str]) -> str:
-    """Layer x head, one scale a statistic."""
-    figures = []
-    for value, title in names.items():
-        if rows[value].isna().all():
-            continue
-        table = (
-            rows.groupby(["layer", "head", "problem"])[value]
-            .mean()
-            .groupby(["layer", "head"])
-            .mean()
-            .unstack()
-            .rename(columns=int)
-        )
-        figures.append(matrix_maps([(title, table)], "head", "layer", ""))
-    return "".join(figures)
+def head_sections(rows: pd.DataFrame, names: Mapping[str, str], title: str, caption: str) -> list[pages.Section]:
+    """Layer x head, a section each statistic that was measured, of a scale of its own."""
+    known = {value: said for value, said in names.items() if rows[value].notna().any()}
+    return [pages.Section(f"{title}: {said}", head_map(rows, value, said), caption) for value, said in known.items()]
 
 
-def along_steps(rows: pd.DataFrame, sigmas: Sequence[float]) -> str:
-    """Layer x step, mean over heads, one scale a statistic."""
-    figures = []
-    for value, title in STATISTICS.items():
-        table = layer_step(rows, value).rename(columns=lambda k: f"{k}\n{sigmas[k]:.2f}")
-        figures.append(matrix_maps([(title, table)], "step, sigma", "layer", ""))
-    return "".join(figures)
+def head_map(rows: pd.DataFrame, value: str, said: str) -> Drawing:
+    """Layer x head, items weighted equally."""
+    each = rows.groupby(["layer", "head", "problem"])[value].mean()
+    table = each.groupby(["layer", "head"]).mean().unstack().rename(columns=int)
+    return matrix_maps([("", table)], "head", "layer", said)
+
+
+def step_sections(rows: pd.DataFrame, sigmas: Sequence[float]) -> list[pages.Section]:
+    """Layer x step, mean over heads, a section each statistic."""
+    ticks, caption = step_ticks(sigmas), "Self-attention, mean over queries, heads and items."
+    made = {said: matrix_maps([("", layer_step(rows, value))], "step, sigma", "layer", said, xticks=ticks)
+            for value, said in STATISTICS.items()}  # fmt: skip
+    return [pages.Section(f"Along the steps: {said}", figure, caption) for said, figure in made.items()]
 
 
 def layer_step(rows: pd.DataFrame, value: str) -> pd.DataFrame:
@@ -145,21 +136,26 @@ def layer_step(rows: pd.DataFrame, value: str) -> pd.DataFrame:
     return each.groupby(["layer", "step"]).mean().unstack()
 
 
-def word_section(words: pd.DataFrame, named: pd.DataFrame) -> pages.Section:
+def word_sections(words: pd.DataFrame, named: pd.DataFrame) -> list[pages.Section]:
+    """By layer and step, and by the heads of which the verdict takes the best."""
     own = words[words.own.astype(bool)]
     tables = [("words at what they name", own), ("words that name nothing", words[words.other.astype(bool)])]
     maps = [(title, layer_step(part, "log2_ratio")) for title, part in tables if len(part)]
-    made: str = matrix_maps(maps, "step", "layer", "log2 ratio", diverging=True)
-    excess = by_head(named)
-    if excess.excess.notna().any():
-        made += head_maps(excess, {"excess": "excess over words that name nothing, and over the frame"})
+    figure = matrix_maps(maps, "step", "layer", "log2 ratio", diverging=True)
     table = [{"word": word, "log2 ratio at what it names": str(by_word(part))} for word, part in own.groupby("word")]
     caption = (
         "log2 of a word's attention at its object's cells of the first frame over its mean there, mean over heads: 0 is no "
-        f"preference. Last: by layer and head, {named.problem.nunique()} items; the verdict takes the best head of half of them "
-        "and its excess on the others. Intervals: 95 %, bootstrap-t over items."
+        "preference. Intervals: 95 %, bootstrap-t over items."
     )
-    return pages.Section("Words and their objects", made, caption, pd.DataFrame(table))
+    sections = [pages.Section("Words and their objects", figure, caption, pd.DataFrame(table))]
+    excess = by_head(named)
+    if excess.excess.notna().any():
+        caption = (
+            "How far the log2 ratio of words at what they name lies above that of words that name nothing, and above 0; "
+            f"{named.problem.nunique()} items. The verdict takes the best head of half of them and its excess on the others."
+        )
+        sections.append(pages.Section("Words by head", head_map(excess, "excess", "excess, log2"), caption))
+    return sections
 
 
 def by_word(part: pd.DataFrame) -> Number:

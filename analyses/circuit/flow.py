@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from cos_interp.analyses.circuit import CLOSER
 from cos_interp.analyses.circuit.checks import ALONE, READS
 from cos_interp.reports.drawing import Drawing, Numbers
-from cos_interp.reports.figures import subplots
+from cos_interp.reports.figures import subplots, written_map
 from cos_interp.reports.style import PALETTE, style, svg
 
 NAMES = {"cross": "attention to the prompt", "attn": "attention to the video", "mlp": "MLP"}
@@ -204,8 +204,8 @@ def _beside(axis: Axes) -> None:
 
 def _map(axis: Axes, table: pd.DataFrame, columns: list[str] | None = None, **scale: Any) -> None:
     """``columns``: how they are called, by default by their numbers; ``scale``: by default that of effects."""
-    scale = {"vmin": -1, "vmax": 1, "cmap": "RdBu_r"} | scale
+    scale = {"cbar": False, "vmin": -1, "vmax": 1, "cmap": "RdBu_r"} | scale
     marks = np.vectorize(lambda value: f"{value:z.2f}".replace("0.", "."))(table.to_numpy(float)) if table.size else None
     named = [str(int(c)) for c in table.columns] if columns is None else columns
-    sns.heatmap(table.astype(float), ax=axis, cbar=False, annot=marks, fmt="", annot_kws={"size": 6}, xticklabels=named, **scale)
+    written_map(axis, table.astype(float), marks, annot_kws={"size": 6}, xticklabels=named, **scale)
     axis.tick_params(labelsize=7, rotation=0)

@@ -14,7 +14,7 @@ from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Number
 from cos_interp.analyses.driver.statistics import by_item
 from cos_interp.analyses.driver.store import RunStore
-from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
+from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels, step_ticks
 
 QUESTION = (
     "Where do two models part, and which layers of the one make the other of it? Both make a video from the same noise. The "
@@ -87,8 +87,8 @@ def _apart(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
             ("own", "cka", "1 - CKA, each on its own"),
         ):
             table = part[part.inputs == inputs].pivot_table(value, "layer", "step", dropna=False)
-            maps.append((_titled(title, expert, post), table.rename(columns=lambda k: f"{int(k)}\n{sigmas[int(k)]:.2f}")))
-    figure = matrix_maps(maps, "step, sigma", "layer", "apart")
+            maps.append((_titled(title, expert, post), table.rename(columns=int)))
+    figure = matrix_maps(maps, "step, sigma", "layer", "apart", xticks=step_ticks(sigmas))
     caption = (
         "Residual stream after a block, on the first model's latents. Norm: |difference| / |first|. On the first model's input "
         "of the block, only what this block does can differ; on its own, what the blocks before did adds up."

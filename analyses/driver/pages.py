@@ -29,7 +29,7 @@ def build(
     rate = result.facts["model"].get("frame_rate")
     media = {media_name(s, clip): clip.file(rate) for s in sections for clip in s.clips}
     media |= {media_name(s, reel): reel.data for s in sections for reel in s.reels}
-    figures = {f"{file_name(s.title)}.svg": s.figure for s in sections if s.figure}
+    figures = {f"{file_name(s.title)}.svg": one_picture(s) for s in sections if s.figure}
     media |= {name: figure.encode() for name, figure in figures.items()}
     asked, method = split_question(question)
     said, laid = answer(findings), laid_out(sections, rate)
@@ -47,6 +47,13 @@ def build(
     lines = [f.line() for f in findings] + list(notes)
     told = {"question": asked, "method": method, "source": source}
     return Report(lines, {"findings": [f.data() for f in findings], "notes": notes}, html, media, figures, told)
+
+
+def one_picture(section: Section) -> str:
+    """The section's figure. ValueError for two SVGs after each other, which no viewer opens and whose numbers nobody has."""
+    if (count := section.figure.count("<svg ")) > 1:
+        raise ValueError(f"section {section.title!r} has {count} pictures as its figure: give each a section")
+    return section.figure
 
 
 def strip(clips: np.ndarray, frames: list[int] | None = None, gap: int = 2) -> np.ndarray:

@@ -17,7 +17,8 @@ from cos_interp.analyses.memory.decoding import KINDS
 from cos_interp.analyses.memory.knockout import CUTS, SETS
 from cos_interp.analyses.memory.places import elsewhere
 from cos_interp.analyses.memory.reader import has_points, reader_table
-from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
+from cos_interp.reports.drawing import Drawing
+from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels, step_ticks
 from cos_interp.reports.grouped import grouped_points
 
 QUESTION = (
@@ -79,7 +80,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         found += [*tracking.findings(result, tracked), conclusions.attended(result, parts["attention"], elsewhere(result, store))]
     sections = [
         *([knockout_section(cut), videos_section(result, cut, store)] if len(cut) else []),
-        attention_section(parts["attention"], sigmas),
+        *attention_sections(parts["attention"], sigmas),
         similarity_section(parts["similarity"], sigmas),
         *([decoded_section(decoded, sigmas)] if len(decoded) else []),
         *([tracking_section(tracked, sigmas)] if len(tracked) else []),
@@ -88,14 +89,12 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     return pages.build(result, "Working memory", QUESTION, source, found, sections, notes, ("cause", "correlation"))
 
 
-def layer_step(rows: pd.DataFrame, value: str, sigmas: list[float]) -> pd.DataFrame:
-    """Layer x step, items weighted equally; columns named by step and sigma."""
-    table = tracking.accuracy_map(rows, value)
-    return table.rename(columns=lambda k: f"{k}\n{sigmas[int(k)]:.2f}")
-
-
-def maps(made: list[tuple[str, pd.DataFrame]], label: str, bounds: tuple[float, float] | None = None) -> str:
-    return matrix_maps(made, "step, sigma", "layer", label, bounds, columns=2)
+def maps(
+    made: list[tuple[str, pd.DataFrame, str]], sigmas: list[float], label: str, bounds: tuple[float, float] | None = None
+) -> Drawing:
+    """Layer x step, items weighted equally: of each title, rows and value a map."""
+    tables = [(title, tracking.accuracy_map(rows, value)) for title, rows, value in made]
+    return matrix_maps(tables, "step, sigma", "layer", label, bounds, columns=2, xticks=step_ticks(sigmas))
 
 
 def knockout_section(cut: pd.DataFrame) -> pages.Section:
@@ -147,11 +146,14 @@ def _short(number: Number, n: int) -> str:
     return str(number).rsplit(" (n", 1)[0] if number.n == n else str(number)
 
 
-def attention_section(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
-    made = [(name, layer_step(rows, name, sigmas)) for name in ("object", "other")]
-    curves = [Curve(name, curve(rows, name, "frame")) for name in ("object", "other")]
+def attention_sections(rows: pd.DataFrame, sigmas: list[float]) -> list[pages.Section]:
+    names = ("object", "other")
+    curves = [Curve(name, curve(rows, name, "frame")) for name in names]
     by_frame = panels([Panel("by frame of the query", curves, "frame", "latent frame", "multiples of even attention")])
-    return pages.Section("Attention received", maps(made, "x even") + by_frame, ATTENTION)
+    return [
+        pages.Section("Attention received", maps([(name, rows, name) for name in names], sigmas, "x even"), ATTENTION),
+        pages.Section("Attention received, by frame", by_frame, "The same by latent frame of the query, over layers and steps."),
+    ]
 
 
 def similarity_section(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
@@ -159,19 +161,18 @@ def similarity_section(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section
     made = [("object, first frame", first, "object"), ("other, first frame", first, "other")]
     made += [("object, later frames", later, "object"), ("other, later frames", later, "other")]
     kept = [(title, part.dropna(subset=[value]), value) for title, part, value in made]
-    tables = [(title, layer_step(part, value, sigmas)) for title, part, value in kept if len(part)]
-    return pages.Section("Likeness to the first step", maps(tables, "cosine"), ALIKE)
+    drawn = maps([one for one in kept if len(one[1])], sigmas, "cosine")
+    return pages.Section("Likeness to the first step", drawn, ALIKE)
 
 
 def decoded_section(decoded: pd.DataFrame, sigmas: list[float]) -> pages.Section:
     parts = {(source, kind): part.dropna(subset=[kind]) for source, part in decoded.groupby("source") for kind in KINDS}
-    drawn = {f"{kind}, {source}": (part, kind) for (source, kind), part in parts.items() if source != "x_t" and len(part)}
-    tables = [(title, layer_step(part, kind, sigmas)) for title, (part, kind) in drawn.items()]
+    drawn = [(f"{kind}, {source}", part, kind) for (source, kind), part in parts.items() if source != "x_t" and len(part)]
     summary = [
         {"read from": source, "at": kind, "right, all layers and steps": str(_over_items(part, kind))}
         for (source, kind), part in parts.items()
     ]
-    return pages.Section("Hidden objects decoded", maps(tables, "right", (0, 1)), DECODED, pd.DataFrame(summary))
+    return pages.Section("Hidden objects decoded", maps(drawn, sigmas, "right", (0, 1)), DECODED, pd.DataFrame(summary))
 
 
 def _over_items(rows: pd.DataFrame, value: str) -> Number:
@@ -181,10 +182,8 @@ def _over_items(rows: pd.DataFrame, value: str) -> Number:
 def tracking_section(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
     parts = [("all frames", rows), ("moved", tracking.moved(rows))]
     kinds = {"hit": "forward", "hit_back": "backward"}
-    tables = [
-        (f"{text}, {title}", layer_step(part, v, sigmas)) for title, part in parts if len(part) for v, text in kinds.items()
-    ]
-    return pages.Section("Query-key tracking", maps(tables, "right cell", (0, 1)), TRACKED, tracking_table(rows))
+    made = [(f"{text}, {title}", part, value) for title, part in parts if len(part) for value, text in kinds.items()]
+    return pages.Section("Query-key tracking", maps(made, sigmas, "right cell", (0, 1)), TRACKED, tracking_table(rows))
 
 
 def tracking_table(rows: pd.DataFrame) -> pd.DataFrame:

@@ -188,10 +188,10 @@ def _matrices(
     for name, tensor, layer in tensors:
         part = rows[(rows.tensor == tensor) & (rows.layer.isna() if layer is None else rows.layer == layer)]
         table = part.pivot_table("value", "disturbed", "step", sort=True)
-        table.index = [f"{k}  {sigmas[k]:.2f}" for k in table.index]
         table.columns = ["end" if k == last else str(k) for k in table.columns]
         maps.append((name, table))
-    figure = matrix_maps(maps, "later step", "disturbed step, sigma", "1 - CKA", bounds)
+    ticks = {k: f"{k}  {sigma:.2f}" for k, sigma in enumerate(sigmas)}
+    figure = matrix_maps(maps, "later step", "disturbed, sigma", "1 - CKA", bounds, yticks=ticks)
     caption = "Mean over items. 'end' is the final latent. Cells before the disturbance are empty: nothing differs there."
     return pages.Section(title, figure, caption)
 

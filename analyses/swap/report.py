@@ -184,8 +184,9 @@ def _steps(rows: pd.DataFrame) -> list[pages.Section]:
     if own.step.nunique() < 2:
         return []
     names = {k: f"{k}\n{part.sigma.iloc[0]:.2f}" for k, part in own.groupby("step")}
-    maps = [(str(v), _pivot(p, "effect").rename(columns=names)) for v, p in own.groupby("variant", sort=False)]
-    return [pages.Section("By step", matrix_maps(maps, "step, sigma", "layer", "effect", diverging=True), "All tokens.")]
+    maps = [(str(v), _pivot(p, "effect")) for v, p in own.groupby("variant", sort=False)]
+    figure = matrix_maps(maps, "step, sigma", "layer", "effect", diverging=True, xticks=names)
+    return [pages.Section("By step", figure, "All tokens.")]
 
 
 def _pivot(rows: pd.DataFrame, value: str) -> pd.DataFrame:

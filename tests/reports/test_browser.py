@@ -88,6 +88,13 @@ def test_an_address_chooses_in_all_figures_and_in_the_scrubber(opened):
     assert page.locator("input[aria-label=step]").first.get_attribute("aria-valuetext") == "step 1"
 
 
+def test_a_map_of_steps_says_their_sigma_and_is_addressed_without(opened):
+    page = opened()
+    heads = page.locator("#answer .maps table").first.locator("th[scope=col]")
+    assert [head.inner_text() for head in heads.all()] == ["0\n1.00", "1\n0.60"]
+    assert page.locator("#answer .maps th:not([scope])").first.inner_text() == "layer / step, sigma"
+
+
 def test_the_scrubber_draws_the_step_and_frame_that_are_asked_for(opened):
     page = opened()
     player = page.get_by_role("group", name="player: scrubber")
@@ -214,6 +221,23 @@ def test_in_print_the_drawn_figures_are_there_and_the_players_are_not(opened):
     assert not page.locator(".player").first.is_visible()
 
 
+def test_after_print_all_is_as_it_was(opened):
+    """Explored maps step back again; curves, which have only their drawing, and what a reader opened stay."""
+    page = opened()
+    page.locator("details.rule summary, details.twin summary:visible").first.click()
+    states = "Array.from(document.querySelectorAll('details'), part => part.open)"
+    before = page.evaluate(states)
+    assert True in before and False in before
+    for _ in range(2):
+        page.pdf()
+        assert page.evaluate(states) == before
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(states) != before
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(states) == before
+    assert all(drawn.is_visible() for drawn in page.locator("figure.drawn:has(input[type=range]) svg").all())
+
+
 @pytest.mark.parametrize("page_of", [cached, made_up_points])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(opened, scheme, page_of):
@@ -247,6 +271,18 @@ def test_a_counterexample_is_one_click_away(opened):
     player = page.get_by_role("group", name="player: word 0")
     assert player.is_visible()
     page.wait_for_function("scrollY > 0")
+
+
+def test_a_figure_that_cannot_be_explored_stops_nothing_else(browser, tmp_path):
+    text = re.sub(r'("kind":"maps"[^<]*?)"reels":', r'\1"rolls":', cached("word"), count=1)
+    assert text != cached("word")
+    (tmp_path / "report.html").write_text(text, encoding="utf-8")
+    heard = []
+    page = overheard(browser.new_page(), heard)
+    page.goto((tmp_path / "report.html").as_uri())
+    assert len(heard) == 1 and "TypeError" in heard[0]
+    assert page.locator("#answer figure.drawn svg").first.is_visible() and page.locator("#answer td[role=gridcell]").count() == 0
+    assert all(page.locator(part).count() > 0 for part in ("#evidence td[role=gridcell]", ".player", "th[aria-sort]"))
 
 
 def test_the_policy_stops_a_foreign_script(browser, tmp_path):

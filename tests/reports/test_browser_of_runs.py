@@ -6,7 +6,7 @@ from collections import Counter
 from functools import cache
 
 import pytest
-from made_up_page import HOSTILE
+from made_up_page import HOSTILE, made_up_points
 from made_up_page import cached as page_of_a_run
 from made_up_runs import MORE, layers_run
 from overheard import overheard
@@ -59,9 +59,11 @@ def dossier(text: str) -> str:
     model = {"name": text, "digest": text, "revision": None, "given": True}
     facts = {"model": model, "versions": {"torch": text}, "command": text}
     units = {"patching": ExperimentFacts(about=text, seconds=1, findings=(finding(text, "refuted"),), lines=(text,))}
+    units["probes"] = ExperimentFacts(about=text, seconds=1, findings=(finding(text, "undecided"),), lines=(text,))
     units["noise"] = ExperimentFacts(about=text, seconds=1, error=text)
+    pages = {name: nested(page(text), name, 10**9) for name, page in (("patching", page_of_a_run), ("probes", made_up_points))}
     result = concluded(AnalysisResult("all", DossierConfig(model=text), None, facts, units))
-    return build(result, {"patching": b"<svg></svg>"}, {"patching": nested(page_of_a_run(text), "patching", 10**9)}).html
+    return build(result, {"patching": b"<svg></svg>"}, pages).html
 
 
 PAGES = {"compare": comparison, "index": listed, "dossier": dossier}
@@ -144,3 +146,6 @@ def test_a_page_inside_a_dossier_is_explored_as_alone(opened):
     assert page.locator("#patching-answer .drawn .player figure").count() == 3
     page.get_by_role("link", name="The whole page of patching").click()
     assert page.url.endswith("#page-patching")
+    page.locator("#probes-answer canvas.points").first.hover(position={"x": 125, "y": 240})  # step 1 of the first run
+    assert page.locator("#probes-answer .preview canvas").count() == 1
+    assert page.locator("#probes-answer table.rows th button").count() > 0

@@ -6,7 +6,8 @@ import json
 import re
 from html.parser import HTMLParser
 
-from made_up_page import HOSTILE, cached
+import pytest
+from made_up_page import HOSTILE, cached, made_up_points
 
 from cos_interp.reports.nested import LEFT_OUT, nested
 
@@ -39,11 +40,28 @@ def test_all_ids_and_what_leads_to_them_have_the_name():
     assert not re.search(r"url\(#(?!x-)", str(nested(cached("word"), "x", EVERYTHING)))
 
 
-def test_cells_still_lead_to_their_reels():
-    text = str(nested(cached("word"), "x", EVERYTHING))
-    data = [json.loads(found) for found in re.findall(r'<script type="application/json">(.*?)</script>', text, re.DOTALL)]
-    reels = {reel for one in data if one["kind"] == "maps" for cell in one["reels"] for reel in cell}
+@pytest.mark.parametrize(("page_of", "kind"), [(cached, "maps"), (made_up_points, "points")])
+def test_cells_and_points_still_lead_to_their_reels(page_of, kind):
+    text = str(nested(page_of("word"), "x", EVERYTHING))
+    before, after = figures(page_of("word"), kind), figures(text, kind)
+    assert [cells(one) for one in after] == [[[f"x-{reel}" for reel in cell] for cell in cells(one)] for one in before]
+    assert [without_names(one) for one in after] == [without_names(one) for one in before]
+    reels = {reel for one in after for cell in cells(one) for reel in cell}
     assert reels and reels <= set(Read(text).ids)
+
+
+def figures(text: str, kind: str) -> list[dict]:
+    data = [json.loads(found) for found in re.findall(r'<script type="application/json">(.*?)</script>', text, re.DOTALL)]
+    return [one for one in data if one["kind"] == kind]
+
+
+def cells(figure: dict) -> list[list[str]]:
+    """The reels of each cell of maps, or of each of the different lists that points have."""
+    return figure["reels"] if figure["kind"] == "maps" else figure["reels"]["values"]
+
+
+def without_names(figure: dict) -> dict:
+    return figure | {"reels": figure["reels"]["at"] if figure["kind"] == "points" else None}
 
 
 def test_headings_are_a_level_deeper_and_nothing_else_changes():

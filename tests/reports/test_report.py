@@ -8,24 +8,28 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 from made_up_page import HOSTILE, build, cached, made_up_result
 
+from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.answer import answer, in_words, of_twins
 from cos_interp.analyses.driver.caveats import CAVEATS, caveats
 from cos_interp.analyses.driver.estimates import Mean, Share
 from cos_interp.analyses.driver.findings import Finding, Number
 from cos_interp.analyses.driver.layout import LARGEST, counterexamples, laid_out
 from cos_interp.analyses.driver.pages import Clip, Link, Reel, Section, Shown
-from cos_interp.reports import figures
+from cos_interp.reports import figures, html
 from cos_interp.reports.drawing import REELS, Drawing, Maps
-from cos_interp.reports.figures import Curve, Panel, panels, scatters
+from cos_interp.reports.figures import Curve, Panel, panels, scatters, written_map
 from cos_interp.reports.grouped import grouped_points
 from cos_interp.reports.html import embedded, number
 from cos_interp.reports.sheets import LONGEST, MOST_PIXELS, plan
+from cos_interp.reports.style import drawn_on, style, svg
 
 
 class Elements(HTMLParser):
@@ -272,3 +276,44 @@ def test_columns_of_one_name_are_refused_and_many_labels_are_thinned():
     wide = pd.DataFrame(np.zeros((1, 40)), columns=[str(k) for k in range(40)])
     drawn = figures.matrix_maps([("map", wide)], "x", "y", "z")
     assert len(drawn.table) == 40 and drawn.count("<!-- 39 -->") == 1 and "<!-- 1 -->" not in drawn
+
+
+def test_numbers_on_cells_are_read_in_every_light():
+    """By the contrast of WCAG on the cell's own colour, in colours that the dark page does not turn with the paper's."""
+    with matplotlib.rc_context(style()):
+        figure = drawn_on((9, 2))
+        axis = figure.subplots()
+        table = pd.DataFrame([np.linspace(-1, 1, 21)])
+        written_map(axis, table, np.full(table.shape, "8"), vmin=-1, vmax=1, cmap="RdBu_r")
+        drawn = svg(figure)
+    linear = lambda part: part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
+    light = lambda colour: np.dot([0.2126, 0.7152, 0.0722], [linear(part) for part in matplotlib.colors.to_rgb(colour)]) + 0.05
+    used = set()
+    for text, value in zip(axis.texts, table.loc[0], strict=True):
+        on = light(matplotlib.colormaps["RdBu_r"]((value + 1) / 2))
+        written = light(text.get_color())
+        assert max(on, written) / min(on, written) >= 3.8, value  # seaborn's own choice has 2.3 on some
+        used.add(matplotlib.colors.to_hex(text.get_color()))
+    turned = set(re.findall(r'(?:fill|stroke): (#[0-9a-f]{6})"\]', (Path(html.__file__).parent / "page.css").read_text()))
+    assert len(used) == 2 and turned and not used & turned
+    assert all(f"fill: {colour}" in drawn for colour in used)
+
+
+def test_places_of_a_map_are_addressed_by_themselves_and_called_by_their_ticks():
+    table = pd.DataFrame([[0.1, 0.2]], index=[7], columns=[0, 4])
+    drawn = figures.matrix_maps([("a", table)], "step, sigma", "layer", "z", xticks={0: "0\n1.00", 4: "4\n0.55", 5: "5\n0.00"})
+    data = drawn.shown.data({})
+    assert (data["x"], data["y"], data["columns"]["step"], data["columns"]["layer"]) == ("step", "layer", [0, 4], [7, 7])
+    assert data["names"]["step"]["4"] == "4\n0.55" and data["corner"] == "layer / step, sigma"
+    assert set(drawn.table.step) == {0, 4}
+    by_layer = figures.heat_maps([("a", table)], {0: 1.0, 4: 0.55}, "z").shown.data({})
+    assert by_layer["columns"]["step"] == [0, 4] and by_layer["names"]["step"]["4"] == "4\n0.55"
+
+
+def test_a_section_has_one_picture():
+    """Two after each other are no file that a viewer opens, and have no numbers."""
+    drawn = figures.matrix_maps([("a", pd.DataFrame([[1.0]]))], "x", "y", "z")
+    with pytest.raises(ValueError, match="'Both' has 2 pictures"):
+        pages.build(made_up_result("word"), "t", "q", "s", [], [Section("Both", drawn + drawn)])
+    made = pages.build(made_up_result("word"), "t", "q", "s", [], [Section("One", drawn)])
+    assert made.media["one.svg"].count(b"<svg ") == 1
