@@ -221,7 +221,7 @@ MUTANTS = [Mutant(*line) for line in (
     ("analyses/circuit/checks.py", "the circuit's last block reads late",
      "if layer <= _last(circuit, part)", "if layer < _last(circuit, part)", f"{ANALYSES}/test_circuit.py found_exactly"),
     ("analyses/circuit/words.py", "a word is its first token",
-     "list(word.tokens)].sum()", "word.tokens[0]].sum()", f"{ANALYSES}/test_circuit_cells.py words_that_are_read"),
+     "float(heads[head, tokens].sum())", "float(heads[head, tokens[:1]].sum())", f"{ANALYSES}/test_circuit_cells.py all_its_tokens"),
     ("analyses/circuit/words.py", "words are read at all tokens",
      "q.flatten(1, 3)[:, at]", "q.flatten(1, 3)", f"{ANALYSES}/test_circuit_cells.py words_that_are_read"),
     ("tasks/scorer.py", "a scorer that failed says that a video is not solved",
