@@ -154,7 +154,8 @@ def known(name: str, config: AnalysisConfig) -> Callable[..., Any]:
 
 
 def bare(config: AnalysisConfig) -> HookedVideoPipeline:
-    """The model of some settings without its weights."""
+    """The model of some settings without its weights. InterpError for files beside it that are not there."""
+    config.placing().check()
     return skeleton(config.model, _type(config, kind_of_device(config)), config.revision)
 
 
