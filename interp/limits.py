@@ -10,6 +10,16 @@ def host_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def enough(count: float) -> str:
+    """As :func:`shown_size`, rounded up, as an option takes it.
+
+    >>> enough(20_970_000), enough(2.151e12)
+    ('21MB', '2.16TB')
+    """
+    digits = max(0, len(str(int(count))) - 3)
+    return shown_size(-(-int(count) // 10**digits) * 10**digits).replace(" ", "")
+
+
 def shown_size(count: float) -> str:
     """Bytes in the unit that shows them.
 

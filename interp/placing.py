@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from cos_interp.interp.errors import InterpError
 Dtype = Literal["auto", "bf16", "fp16", "fp32"]
 Offload = Literal["none", "model", "group", "sequential"]
 TOGETHER = "decoded_together"  # of a pipeline: videos that are decoded together
+FIRST, SECOND = EXPERTS = ("transformer", "transformer_2")  # of a pipeline of two, what runs at high noise and at low
 NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
@@ -21,7 +23,8 @@ class Placing:
 
     ``device``: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``. ``dtype``: ``auto`` is fp32 on the
     CPU and bf16 on a GPU, whatever the files store. ``offload``: what lies in host memory until it is needed. ``lora``: files or
-    folders, ``PATH`` or ``PATH:scale``. ``decode_steps``: videos that are decoded together (None: as :func:`decoding.at_a_time`).
+    folders, ``PATH`` or ``PATH:scale``, of one of two experts ``transformer_2=PATH:scale``. ``decode_steps``: videos that are
+    decoded together (None: as :func:`decoding.at_a_time`).
     """
 
     device: str = "auto"
@@ -47,6 +50,11 @@ class Placing:
 
         name = ("fp32" if self.where().type == "cpu" else "bf16") if self.dtype == "auto" else self.dtype
         return getattr(torch, NAMES[name])
+
+    def check(self) -> None:
+        """InterpError for files that are not there, before anything is loaded."""
+        for one in self.lora:
+            _meant(one)
 
     def place(self, pipe: Any) -> None:
         """Put a loaded pipeline where it belongs. InterpError for what it cannot do."""
@@ -75,6 +83,15 @@ class Placing:
             pipe.enable_sequential_cpu_offload(device=device)
 
 
+def is_device(text: str) -> bool:
+    """Whether a text names a kind of device on which a model may be placed, or one of several.
+
+    >>> is_device("cuda:1"), is_device("banana")
+    (True, False)
+    """
+    return re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text) is not None
+
+
 def _devices() -> list[str]:
     """The devices of this machine, the one that ``auto`` takes first."""
     import torch
@@ -84,21 +101,54 @@ def _devices() -> list[str]:
 
 
 def _add_loras(pipe: Any, asked: Sequence[str]) -> None:
-    """Load each ``PATH`` or ``PATH:scale`` as an adapter of its own; several add up."""
+    """Load each LoRA as an adapter of its own; several add up. Of a pipeline with two experts both have each that names none.
+    InterpError for files of which a weight fits no layer."""
     scales = {}
     for number, one in enumerate(asked):
-        path, scale = _path_and_scale(one)
+        expert, path, scale = _meant(one)
         name = f"lora-{number}"
         where = {"weight_name": path.name} if path.is_file() else {}
+        folder, second = str(path.parent if path.is_file() else path), getattr(pipe, SECOND, None) is not None
+        if expert == SECOND and not second:
+            raise InterpError(f"--lora {one}: {type(pipe).__name__} has no {SECOND} here: leave out {SECOND}=")
+        both = [{}, {"load_into_transformer_2": True}] if second else [{}]
+        chosen = both if expert is None else [both[expert == SECOND]]
         try:
-            pipe.load_lora_weights(str(path.parent if path.is_file() else path), adapter_name=name, **where)
+            for into in chosen:
+                pipe.load_lora_weights(folder, adapter_name=name, **where, **into)
+            state = pipe.lora_state_dict(folder, **where)
         except AttributeError as error:
             raise InterpError(f"--lora {one}: {type(pipe).__name__} takes no LoRA") from error
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise InterpError(f"--lora {one} could not be loaded: {str(error).splitlines()[0]}") from error
+        _check_fits(pipe, one, name, state[0] if isinstance(state, tuple) else state)
         scales[name] = scale
-    if scales:
-        pipe.set_adapters(list(scales), list(scales.values()))
+    for loadable in getattr(pipe, "_lora_loadable_modules", ()):
+        part: Any = getattr(pipe, loadable, None)
+        if mine := [name for name in scales if name in getattr(part, "peft_config", {})]:
+            part.set_adapters(mine, [scales[name] for name in mine])
+
+
+def _check_fits(pipe: Any, asked: str, name: str, state: Mapping[str, Any]) -> None:
+    """InterpError where a weight of a LoRA's file, ``state``, is in no layer that it was loaded into: it would be left out."""
+    parts = [part for part in pipe.components.values() if name in getattr(part, "peft_config", {})]
+    held = {key.replace(f".{name}.", ".") for part in parts for key, _ in part.named_parameters() if f".{name}." in key}
+    components = tuple(f"{part}." for part in pipe.components)
+    bare = lambda key: next((key[len(part) :] for part in components if key.startswith(part)), key)
+    unfit = [key for key in state if bare(key) not in held and not key.endswith(".alpha")]
+    if unfit:
+        raise InterpError(
+            f"--lora {asked}: {len(unfit)} of its {len(state)} weights are of no layer of {type(pipe).__name__} as it is here, "
+            f"like {unfit[0]}: it was made for another model, or for a part that is not loaded"
+        )
+
+
+def _meant(asked: str) -> tuple[str | None, Path, float]:
+    """The expert that a LoRA is for (None: all that there are), its path and its scale."""
+    expert, _, rest = asked.partition("=")
+    if expert not in EXPERTS or not rest or Path(asked).exists():
+        expert, rest = "", asked
+    return expert or None, *_path_and_scale(rest)
 
 
 def _path_and_scale(asked: str) -> tuple[Path, float]:

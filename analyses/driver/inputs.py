@@ -16,6 +16,7 @@ from typing import Any
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cos_interp.analyses.driver import jpeg
+from cos_interp.analyses.driver.saying import NUMBERS, OBJECTS
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.rgb import to_rgb
 
@@ -27,8 +28,6 @@ FILES = ("reference", "template")  # keys whose value is the path of another fil
 TEXTS = ("prompt", "negative_prompt")
 COMMENTS = ("#", "//")  # how a line begins that is none in other kinds of files
 COUNTS = ("height", "width", "num_frames", "num_inference_steps", "max_sequence_length")
-OBJECTS = ("attention_kwargs", "cross_attention_kwargs", "joint_attention_kwargs")
-NUMBERS = ("guidance_scale", "guidance_scale_2", "true_cfg_scale", "frame_rate", "fps")
 # what no line of JSON can hold, or what is a matter of the experiment
 NOT_IN_A_LINE = (
     "self", "*latents", "generator", "output_type", "return_dict", "callback*", "*embeds*", "*mask*", "*_cu_seqlens",

@@ -31,3 +31,12 @@ def of_files(config: AnalysisConfig) -> list[Said]:
     else:
         given = [entry.line for entry in prompt_lists.entries(Path(prompts), "--prompts")] if prompts is not None else []
     return [said(line, config) for line in given if isinstance(line, dict)] or [{}]
+
+
+def boxes_of(config: AnalysisConfig) -> tuple[str, ...]:
+    """The names of boxes that every pair of a file has; none where there is no file."""
+    path = getattr(config, "pair_file", None)
+    if path is None:
+        return ()
+    drawn = [line.get("boxes", {}) for _, line in inputs.json_lines(Path(path), "--pair-file", "{}")]
+    return tuple(name for name in drawn[0] if all(name in boxes for boxes in drawn))

@@ -13,12 +13,13 @@ NEAR, FAR = ("device", "host"), ("disk",)
 @dataclass(frozen=True)
 class Placed:
     """``place``: device (on the CPU the host is it), host or disk. ``sizes``: bytes of each recording; ``spare``: what the place
-    has left. ``lean``: whether they are there one step at a time."""
+    has left. ``lean``: whether they are there one step at a time; ``nowhere``: whether no place holds them."""
 
     place: str
     sizes: tuple[int, ...]
     spare: int
     lean: bool = False
+    nowhere: bool = False
 
     def most(self, number: int) -> int:
         """Bytes that one of them may have, so that all together stay in the place."""
@@ -43,4 +44,4 @@ def placed(kept: Kept, room: Mapping[str, int], usual: int | None = None) -> Pla
         if place in room and sum(sizes) <= room[place] and not much:
             spare = room[place] - sum(sizes)
             return Placed(place, sizes, spare if usual is None else min(spare, sum(max(0, usual - size) for size in sizes)), lean)
-    return Placed("host", kept.lean, 0, True)
+    return Placed("host", kept.lean, 0, True, nowhere=True)

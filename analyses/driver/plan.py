@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from cos_interp.analyses.driver import twins
+from cos_interp.analyses.driver.lines import boxes_of
 from cos_interp.analyses.driver.outlook import Kept, Outlook, Use, recording_budget
 from cos_interp.analyses.driver.placed import Placed, placed
 from cos_interp.analyses.driver.settings import AnalysisConfig
 from cos_interp.interp.cache_plan import DEFAULT_BUDGET
 from cos_interp.interp.families.decoding import MOST, PIXELS
-from cos_interp.interp.limits import shown_size
+from cos_interp.interp.limits import enough, shown_size
 
 Foresee = Callable[[Any, Outlook], list[Use]]
 TWINS = "what comes on top above, too: a twin solves nothing, so that pairs with two right answers are sought in vain"
@@ -82,6 +83,12 @@ class Plan:
         """What does not fit, in words."""
         over = [place for place in self.places if place in self.limits and self.total(place) > self.limits[place]]
         found = [f"the {place} takes {shown_size(self.total(place))}, and has {shown_size(self.limits[place])}" for place in over]
+        if self.placed is not None and self.placed.nowhere:
+            size = sum(self.placed.sizes)
+            found.append(
+                f"recordings of {shown_size(size)} fit neither into memory, where they are counted above, nor on the disk: with "
+                f"--disk {enough(self.total('disk') + size)} they would lie there"
+            )
         if self.recording > self.budget:
             found.append(f"what is kept of one run takes {shown_size(self.recording)}, and may take {shown_size(self.budget)}")
         return found
@@ -169,6 +176,10 @@ def fewer(config: AnalysisConfig, pixels: tuple[int, int, int], layers: int, dev
         found.append(("--no-controls", {"controls": False}))
     if "batch" in fields:
         found.append(("--batch 1", {"batch": 1}))
+    if "span" in fields and config.model_dump(include={"span"})["span"] != "single":
+        found.append(("--range single", {"span": "single"}))
+    if "tokens" in fields and (boxes := boxes_of(config)):
+        found.append((f"--tokens {boxes[0]}", {"tokens": boxes[:1]}))
     for name in ("sites", "variants"):
         if name in fields and len(several := getattr(config, name) or SITES) > 1:
             found.append((f"--{name} {several[0]}", {name: several[:1]}))

@@ -136,6 +136,19 @@ def refuse(
         raise InterpError("\n".join([f"{name} is not run:", *found.unfit(), "--plan says more"]))
 
 
+def refuse_uses(foresee: Callable[..., Any], config: AnalysisConfig, out: Path, model: HookedVideoPipeline | None = None) -> None:
+    """The same of one process that is no experiment and says itself what it takes; nothing where no limits are stated."""
+    if not config.limits():
+        return
+    asked = config if model is None else where_it_is(config, model)
+    there = bare(asked) if model is None else model
+    asked = settled(asked, there)
+    told(there, asked)
+    found = prepared(foresee, asked, there, kind_of_device(asked), out, 1, timed=False)
+    if found.plan.problems:
+        raise InterpError("\n".join(["this is not run:", *found.unfit()]))
+
+
 def where_it_is(config: Any, model: HookedVideoPipeline) -> Any:
     """The settings with the device of a model that somebody else has placed."""
     device = getattr(model.pipe, "_execution_device", model.pipe.device)
@@ -154,7 +167,8 @@ def known(name: str, config: AnalysisConfig) -> Callable[..., Any]:
 
 
 def bare(config: AnalysisConfig) -> HookedVideoPipeline:
-    """The model of some settings without its weights."""
+    """The model of some settings without its weights. InterpError for files beside it that are not there."""
+    config.placing().check()
     return skeleton(config.model, _type(config, kind_of_device(config)), config.revision)
 
 

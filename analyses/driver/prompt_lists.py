@@ -18,11 +18,12 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from cos_interp.analyses.driver import inputs
+from cos_interp.analyses.driver.saying import NUMBERS, OBJECTS
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.rgb import to_rgb
 
 EXAMPLE = '{"prompt": "a red ball", "image": "ball.png"}'
-OURS = (*inputs.TEXTS, *inputs.PICTURES, *inputs.COUNTS, *inputs.NUMBERS, *inputs.OBJECTS, *inputs.OF_SCORER, "seed")
+OURS = (*inputs.TEXTS, *inputs.PICTURES, *inputs.COUNTS, *NUMBERS, *OBJECTS, *inputs.OF_SCORER, "seed")
 # usual names of what ours are; the first that a line has counts
 NAMES = {
     "prompt": ("prompt_en", "text", "caption"),

@@ -24,6 +24,8 @@ ITSELF = (
     "return_dict",
     "callback_on_step_end",
 )  # which an experiment says of each run
+OBJECTS = ("attention_kwargs", "cross_attention_kwargs", "joint_attention_kwargs")  # arguments that are mappings
+NUMBERS = ("guidance_scale", "guidance_scale_2", "true_cfg_scale", "frame_rate", "fps")
 
 
 def size(text: str) -> dict[str, int]:
@@ -74,7 +76,22 @@ def keywords(said: Sequence[str]) -> dict[str, Any]:
         if key in found:
             raise ValueError(f"{key} stands there twice")
         found[key] = _value(value)
+        if problem := unfit(key, found[key]):
+            raise ValueError(f"{one!r}: {problem}")
     return found
+
+
+def unfit(key: str, value: Any) -> str | None:
+    """Why an argument of a pipeline's call cannot have a value that stands for all runs, in words; None where it can."""
+    if value is None:
+        return None
+    if key in OBJECTS and not isinstance(value, dict):
+        return f'give an object, like {key}={{"scale": 0.5}}'
+    if key in NUMBERS and type(value) not in (int, float):
+        return f"give a number, like {key}=3.5"
+    if re.fullmatch("num_.*_per_prompt", key) and value != 1:
+        return "each run is of one video: leave it out; options like --noises, --seeds and --items say how many there are"
+    return None
 
 
 def _value(text: str) -> Any:

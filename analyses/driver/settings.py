@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from cos_interp.analyses.driver import saying
 from cos_interp.analyses.driver.saying import EMPTY, Assignment
 from cos_interp.interp.limits import MOST_STEPS
-from cos_interp.interp.placing import Dtype, Offload, Placing
+from cos_interp.interp.placing import Dtype, Offload, Placing, is_device
 from cos_interp.tasks import NAMES, outside, scorers
 
 
@@ -62,6 +62,14 @@ class Loading(BaseModel):
         read = {"size": saying.size, "set": saying.keywords}.get(str(info.field_name), saying.amount)
         if value is not None:
             read(value)
+        return value
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, value: str) -> str:
+        """ValueError for what is no kind of device. Whether this machine has it is seen where it is used; a plan needs none."""
+        if not is_device(value):
+            raise ValueError(f"there is no device {value!r}: give auto, cpu, cuda, cuda:1 or mps")
         return value
 
     @field_validator("*", mode="before")

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from cos_interp.analyses.driver import identity, lock, saying
+from cos_interp.analyses.driver import identity, lock, planning, saying
 from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.experiment import loaded, settled
+from cos_interp.analyses.driver.outlook import Outlook, Use
 from cos_interp.analyses.exporting import ActivationsConfig
 from cos_interp.analyses.kit.problems import Problem, arguments, fits, judge, problems
 from cos_interp.interp.address import Address
@@ -44,9 +45,10 @@ def export(
     A killed export goes on where its last whole file ends and ends with the same bytes; a finished one is checked, and its
     damaged files are made again. Read it with :class:`cos_interp.interp.ActivationRows`. Returns what it holds, in numbers.
     RunError for a folder of another export or with anything else in it, and, before a transformer runs, for more than the disk or
-    the stated memory holds.
+    the stated memory holds; InterpError, before the model is loaded, where a run does not fit into that.
     """
     refuse_other_content(folder, OWN if (folder / ASKED).is_file() else LOCKS)
+    planning.refuse_uses(foresee, config, folder, model)
     config, model = loaded(config) if model is None else (settled(config, model), model)
     fits(config, model)
     found = problems(config)
@@ -70,6 +72,14 @@ def export(
         rows.finish(len(found), {"asked": asked, "labels": {target.name: list(target.names) for target in targets}})
         progress(len(found), len(found), "done")
     return summary(folder)
+
+
+def foresee(config: ActivationsConfig, outlook: Outlook) -> list[Use]:
+    """What an export takes beside the disk, of which :func:`_fits` knows exactly: one run at a time, and a shard."""
+    found = problems(config)
+    one = max((outlook.kept([name], [0]) for name in outlook.model.matching(list(config.names))), default=0)
+    shard = COPIES * saying.amount(config.shard_size)
+    return [Use("exported runs", len(found), held=one, finished=shard, decoded=int(any(problem.judged for problem in found)))]
 
 
 def _one(

@@ -21,6 +21,7 @@ def beside(
     """Another model, told the same of every call as the first one; without weights beside one that has none, of a plan. One is
     kept for the next time: of many, each is loaded when it is its turn."""
     bare = without_weights(model)
+    placing.check()
     other = skeleton(name, placing.type(), revision) if bare else _loaded(name, placing, revision)
     other.defaults = dict(model.defaults)
     told(other, config)

@@ -11,24 +11,32 @@ from cos_interp.analyses.kit.grid import SELF
 from cos_interp.analyses.patching.agreement import ALL, LIKE, NAMED
 from cos_interp.analyses.patching.pieces import OWN
 
+BOXED = "own-named"
+
 
 def findings(result: AnalysisResult, cells: pd.DataFrame, each: pd.DataFrame) -> list[Finding]:
-    """One finding a kind of pair: of the first site, named tokens where it has them. ``cells``, ``each``: see ``agreement``."""
+    """One finding a kind of pair: of the first site, of named tokens; of own pairs of all tokens, and of those in boxes where
+    exact cells of such are there. ``cells``, ``each``: see ``agreement``."""
     config = result.config
-    kinds = config.pair_kinds if config.pair_file is None else (OWN,)
-    return [_finding(result, kind, cells, each) for kind in kinds]
+    if config.pair_file is None:
+        return [_finding(result, kind, kind, NAMED, cells, each) for kind in config.pair_kinds]
+    there = set(each.tokens) if len(each) else set()
+    asked = [(key, tokens) for key, tokens in ((OWN, ALL), (BOXED, NAMED)) if tokens in there] or [(OWN, ALL)]
+    return [_finding(result, key, OWN, tokens, cells, each) for key, tokens in asked]
 
 
-def _finding(result: AnalysisResult, kind: str, cells: pd.DataFrame, each: pd.DataFrame) -> Finding:
-    tokens = ALL if kind == OWN else NAMED
+def _finding(result: AnalysisResult, key: str, kind: str, tokens: str, cells: pd.DataFrame, each: pd.DataFrame) -> Finding:
     mine = each[(each.pair_kind == kind) & (each.tokens == tokens)] if len(each) else each
-    site = mine.site.iloc[0] if len(mine) else ""
-    mine = mine[mine.site == site] if len(mine) else mine
+    if len(mine):
+        site = mine.site.iloc[0]
+        mine = mine[mine.site == site]
+        drawn = f"over {mine.n.sum():.0f} exact cells of {tokens} in {site}, drawn at random"
+    else:
+        drawn = f"no exact cell of {tokens} is there"
     column = lambda name: mine[name].to_numpy(float) if len(mine) else []
-    drawn = f"over {sum(column('n')):.0f} exact cells of {tokens} in {site}, drawn at random"
     said = f"{kind} pairs: {drawn}, the map's order and the exact one have"
     return result.judge(
-        f"patching.map-{kind}", Mean(column("spearman"), bounds=LIKE), f"{said} a Spearman correlation of",
+        f"patching.map-{key}", Mean(column("spearman"), bounds=LIKE), f"{said} a Spearman correlation of",
         Mean(column("share"), bounds=LIKE).number(), _unfit(cells),
     )  # fmt: skip
 

@@ -30,6 +30,7 @@ from cos_interp.analyses.patching.pair_grid import PairGrid
 from cos_interp.analyses.patching.pieces import OWN, Part, Piece, needs, pieces, steps_of, units_of
 from cos_interp.analyses.patching.recordings import recorder
 from cos_interp.interp.errors import InterpError
+from cos_interp.interp.gradient.playing import refuse_offloaded
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.tasks import get_task
 from cos_interp.tasks.grid import LATENT_FRAMES
@@ -116,6 +117,7 @@ def possible_groups(task: str) -> list[str]:
 def check(config: PatchingConfig, model: HookedVideoPipeline) -> None:
     """InterpError when token groups, layers, heads or frames were asked for that there are not."""
     _known_groups(config)
+    _goes_back(config, model)
     if config.pair_file is None:
         fits_tasks(model, "--pair-file FILE, or another model")
     else:
@@ -132,6 +134,18 @@ def check(config: PatchingConfig, model: HookedVideoPipeline) -> None:
         raise InterpError(f"frame {bad[0]} was asked for; the tasks' videos have latent frames 0 to {LATENT_FRAMES - 1}")
     if config.heads and not set(sites_of(config, model)) & set(HEAD_SITES):
         raise InterpError(f"heads were given, and no site has heads: use --sites {HEAD_SITES[0]}")
+
+
+def _goes_back(config: PatchingConfig, model: HookedVideoPipeline) -> None:
+    """InterpError where the weights are not there when a gradient map needs them, before anything runs, or is loaded."""
+    if config.method != "gradient":
+        return
+    if config.offload in ("group", "sequential"):
+        raise InterpError(
+            f"--method gradient goes back through weights, which --offload {config.offload} has taken away by then: "
+            "use --offload model or none, or --method exact"
+        )
+    refuse_offloaded(model.engines)
 
 
 def settle(config: PatchingConfig, model: HookedVideoPipeline, held: Mapping[str, Any]) -> PatchingConfig:

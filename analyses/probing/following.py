@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from cos_interp.analyses.driver.experiment import loaded
+from cos_interp.analyses.driver.outlook import Use
+from cos_interp.analyses.driver.planning import refuse_uses
 from cos_interp.analyses.kit.attention_maths import Grid, softmax_scores
 from cos_interp.analyses.kit.clips import clip_of
 from cos_interp.analyses.probing import FollowConfig
@@ -50,6 +52,7 @@ def follow(config: FollowConfig, out: Path) -> dict[str, Any]:
 
     InterpError for a cell, layer or step that there is not.
     """
+    refuse_uses(lambda _, outlook: [Use("the clip", 2, decoded=1)], config, out.parent)
     config, model = loaded(config)
     frames = clip_of(model, Path(config.video))
     steps: dict[str, Any] = {"num_inference_steps": config.num_inference_steps, "guidance_scale": config.guidance_scale}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from cos_interp.analyses.driver.experiment import loaded
-from cos_interp.analyses.driver.settings import TasksConfig
+from cos_interp.analyses.driver.outlook import Outlook, Use
+from cos_interp.analyses.driver.planning import refuse_uses
+from cos_interp.analyses.driver.settings import AnalysisConfig, TasksConfig
 from cos_interp.analyses.driver.statistics import mean_number
 from cos_interp.analyses.kit.clips import clip_of
 from cos_interp.analyses.kit.problems import Problem, arguments, items
@@ -27,6 +30,7 @@ from cos_interp.probes.grid import ProbeGrid
 from cos_interp.probes.overlay import overlay
 from cos_interp.probes.persistence import read_card, saved
 from cos_interp.probes.scoring import class_tally, interval, value_tally
+from cos_interp.probes.storage import DEFAULT_BYTES
 from cos_interp.probes.targets import CLASSIFY, Target, known, resolve
 from cos_interp.tasks.clips import grid_task
 
@@ -58,6 +62,7 @@ def target_of(name: str, tasks: Iterable[str]) -> Target:
 def train(config: TrainConfig, out: Path, progress: Any) -> dict[str, Any]:
     """Collect, fit a grid, save it; the best cell and its baselines."""
     found = target_of(config.target, config.tasks)
+    refuse_uses(partial(_of_training, found), config, out)
     config, model = loaded(config)
     names = [f"blocks.{i}.{config.site}" for i in known_layers(config.layers, model.layers)]
     data = ProbeDataset.collect(
@@ -72,10 +77,33 @@ def train(config: TrainConfig, out: Path, progress: Any) -> dict[str, Any]:
     return grid.scores.loc[grid.scores.score.idxmax()].to_dict()
 
 
+def _of_training(target: Target, config: TrainConfig, outlook: Outlook) -> list[Use]:
+    """The clips of :func:`train`, and what is kept of all of them."""
+    names = [f"blocks.{layer}.{config.site}" for layer in known_layers(config.layers, outlook.model.layers)]
+    tasks = [task for task in config.task_names if target.tasks is None or task in target.tasks]
+    return _clips(outlook, names, config.steps, config.items * len(tasks), config.tokens)
+
+
+def _of_cells(cells: Sequence[tuple[str, int]], clips: int, config: AnalysisConfig, outlook: Outlook) -> list[Use]:
+    """Clips of which some cells are read."""
+    names, steps = list(dict.fromkeys(name for name, _ in cells)), sorted({step for _, step in cells})
+    return _clips(outlook, names, steps, clips, 0)
+
+
+def _clips(outlook: Outlook, names: Sequence[str], steps: Sequence[int] | None, clips: int, tokens: int) -> list[Use]:
+    """``tokens``: of each clip that are kept, 0 for all."""
+    of_a_clip, every = outlook.kept(names, steps) if names else 0, outlook.shape.grid.tokens
+    kept = of_a_clip * clips * min(tokens or every, every) // every
+    here = kept <= DEFAULT_BYTES  # else it goes to files
+    return [Use("clips", clips, held=of_a_clip, finished=kept if here else 0, decoded=1, disk=0 if here else kept)]
+
+
 def evaluate(folder: Path, config: EvalConfig, progress: Any) -> list[dict[str, Any]]:
     """Saved probes on other items: a row a cell with ``score, low, high, n_clips, trained`` (its score at training)."""
     card = read_card(folder)
     target = target_of(card["target"]["name"], config.tasks)
+    read = [(cell["name"], cell["step"]) for cell in card["cells"]]
+    refuse_uses(partial(_of_cells, read, config.items * len(config.tasks)), config, folder)
     config, model = loaded(config)
     grid = ProbeGrid.load(folder, model, config.force)
     chosen = sources(model, config, target, config.skip)
@@ -156,6 +184,7 @@ def apply(folder: Path, config: ApplyConfig, out: Path) -> dict[str, Any]:
     from cos_interp.tasks.video import encode_mp4
 
     target = target_of(read_card(folder)["target"]["name"], [config.task])
+    refuse_uses(partial(_of_cells, (), 2), config, out.parent)
     config, model = loaded(config)
     grid = ProbeGrid.load(folder, model, config.force)
     if (config.layer is None) != (config.step is None):

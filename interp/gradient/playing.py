@@ -61,6 +61,11 @@ def _check(engines: Mapping[str, ExpertEngine], run: Run) -> None:
         raise InterpError(f"gradients are of the run of one video, this one has {len(run.latents)}: run each alone")
     if any(tensor.is_inference() for tensor in (*run.x_t, *(part for out in run.outputs for part in out))):
         raise InterpError("this run was made inside torch.inference_mode(), whose tensors have no gradients: make it outside")
+    refuse_offloaded(engines)
+
+
+def refuse_offloaded(engines: Mapping[str, ExpertEngine]) -> None:
+    """InterpError for weights that are not there when a way back needs them."""
     for name, engine in engines.items():
         for path, module in engine.module.named_modules():
             if _comes_and_goes(module):

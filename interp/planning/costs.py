@@ -148,6 +148,17 @@ class Shape:
         size = self.engine.module.dtype.itemsize
         return rows * (self.grid.tokens + self.text) * width * (8 * size + 2 * 4)
 
+    def graph(self, rows: int) -> int:
+        """About the bytes, at most, that a way back through one forward of so many rows needs of it: of every block what its
+        linear layers give, and what stands between them (in float32 where the norms are). Weights have no gradients."""
+        width, _ = self.model.adapter.width(self.engine.module)
+        size, total = self.engine.module.dtype.itemsize, 0
+        for path, _ in self.model.adapter.blocks(self.engine.module):
+            layers = [m for m in self.engine.module.get_submodule(path).modules() if isinstance(m, nn.Linear)]
+            total += self.grid.tokens * sum(layer.out_features for layer in layers) * size
+            total += (self.grid.tokens + self.text) * width * (8 * size + 2 * 4)
+        return rows * total
+
     @property
     def latent_bytes(self) -> int:
         """Bytes of one latent in float32."""

@@ -14,9 +14,10 @@ from faults import at_change, content, in_a_child
 from torch.utils.data import DataLoader
 
 from cos_interp.analyses.driver.errors import RunError
-from cos_interp.analyses.exporting import ActivationsConfig
+from cos_interp.analyses.exporting import ActivationsConfig, activations
 from cos_interp.analyses.exporting.activations import export
 from cos_interp.analyses.kit.problems import arguments, problems
+from cos_interp.analyses.probing import FollowConfig, TrainConfig, following, training
 from cos_interp.interp import ActivationRows, HookedVideoPipeline, InterpError
 from cos_interp.interp.row_format import read
 from cos_interp.probes.inputs import as_tokens
@@ -156,3 +157,26 @@ def test_labels_of_the_tasks(organism, tmp_path):
         assert np.array_equal(columns[label][mine], wanted[tuple(columns[axis][mine] for axis in ("frame", "row", "col"))])
         assert (wanted >= 0).any()
     assert set(columns["status"]) <= {"solved", "wrong", "undecided"}
+
+
+@pytest.mark.parametrize("limit", [{"memory": "10kB"}, {"host_memory": "10kB"}])
+def test_an_export_that_takes_more_than_was_stated_is_refused_before_it_loads(limit, asked, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(activations, "loaded", lambda config: pytest.fail("the model was loaded"))
+    with pytest.raises(InterpError, match=r"does not fit: the host takes .*, and has 10 kB\nwhat makes it fit: "):
+        export(asked.model_copy(update=limit), tmp_path / "rows")
+    before = model.block_calls
+    with pytest.raises(InterpError, match="does not fit: the host takes"):
+        export(asked.model_copy(update=limit), tmp_path / "rows", model)
+    assert model.block_calls == before and not (tmp_path / "rows").exists()
+    export(asked.model_copy(update=dict.fromkeys(limit, "10GB")), tmp_path / "rows", model)
+
+
+@pytest.mark.parametrize("limit", [{"memory": "10kB"}, {"host_memory": "10kB"}])
+def test_the_training_of_a_probe_that_takes_more_than_was_stated_is_refused_before_it_loads(limit, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "loaded", lambda config: pytest.fail("the model was loaded"))
+    config = TrainConfig(target="on_path", tasks=("maze",), items=4, num_inference_steps=2, **limit)
+    with pytest.raises(InterpError, match=r"does not fit: the host takes .*, and has 10 kB"):
+        training.train(config, tmp_path / "probes", None)
+    follow = FollowConfig(video="none.mp4", prompt="a ball", cell=(0, 0), layer=0, step=0, **limit)
+    with pytest.raises(InterpError, match="does not fit: the host takes"):
+        following.follow(follow, tmp_path / "out.mp4")

@@ -9,10 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from accelerate import cpu_offload
 
+from cos_interp import analyses
 from cos_interp.analyses.driver import experiment
 from cos_interp.analyses.driver.experiment import loaded
 from cos_interp.analyses.driver.outlook import Outlook
+from cos_interp.analyses.driver.planning import forecast
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.grid import SELF
@@ -24,7 +27,11 @@ from cos_interp.analyses.patching.gradient_map import BOTH, SAMPLE, TOP, chosen,
 from cos_interp.analyses.patching.map_page import trust
 from cos_interp.analyses.patching.pair_grid import PairGrid
 from cos_interp.analyses.patching.pieces import Piece
+from cos_interp.interp import HookedVideoPipeline
+from cos_interp.interp.errors import InterpError
+from cos_interp.interp.families import tiny
 from cos_interp.interp.patching import record
+from cos_interp.interp.planning.costs import Shape
 from cos_interp.tasks import TASKS
 
 MAP = {
@@ -157,6 +164,19 @@ def test_sites_are_compared_apart():
     assert [line["site"] for line in lines] == ["s0.01", "s1.0"] and all(abs(line["spearman"].value) < 0.3 for line in lines)
 
 
+def test_a_map_of_boxes_says_how_far_it_holds_in_their_tokens(tmp_path):
+    """Of the cells that were measured: those of boxes, and of all tokens only where these were asked for."""
+    sides = {side: {"prompt": f"a {colour} ball"} for side, colour in (("clean", "red"), ("corrupt", "blue"))}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps({**sides, "boxes": {"ball": [0, 0, 16, 16]}}))
+    asked = {"method": "gradient", "model": "tiny:wan2.1", "pair_file": str(tmp_path / "pairs.jsonl"),
+             "num_inference_steps": 4, "span": "single", "sites": ("hook_mlp_out",), "exact_cells": 10}  # fmt: skip
+    for tokens, keys in ((("ball",), ["own-named"]), (("all",), ["own"]), (None, ["own", "own-named"])):
+        run = analyses.run("patching", out=tmp_path / str(tokens), workers=1, tokens=tokens, **asked)
+        assert [finding.key for finding in run.findings] == [f"patching.map-{key}" for key in keys]
+        for finding, kind in zip(run.findings, ({"own": "all", "own-named": "named"}[key] for key in keys), strict=True):
+            assert f"over 10 exact cells of {kind} tokens in hook_mlp_out, drawn" in finding.statement
+
+
 def test_a_map_of_own_pairs_with_two_experts_and_guidance_measures_itself(tmp_path):
     lines = [{"clean": {"prompt": "a red ball", "seed": n}, "corrupt": {"prompt": "a red ball", "seed": n + 9}} for n in range(2)]
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
@@ -205,5 +225,53 @@ def test_a_map_is_planned_at_its_price():
     exact = gradient.model_copy(update={"method": "exact"})
     grid, maps = (foresee(config, Outlook.of(model, config)) for config in (exact, gradient))
     assert maps[1].blocks == 4 * model.layers and "way back" in maps[1].more  # one forward of every call
+    assert maps[1].held == Outlook.of(model, gradient).shape.graph(1)
     assert 0 < maps[1].blocks + maps[2].blocks < grid[1].blocks / 4
     assert maps[0].runs == 2
+
+
+@pytest.mark.parametrize("way", ["group", "sequential"])
+def test_weights_that_come_and_go_are_refused_before_anything_runs(way, tmp_path):
+    sides = {side: {"prompt": f"a {colour} ball"} for side, colour in (("clean", "red"), ("corrupt", "blue"))}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(sides))
+    asked = {"method": "gradient", "pair_file": str(tmp_path / "pairs.jsonl"), "num_inference_steps": 2}
+    config = PatchingConfig(model="tiny:wan2.1", device="cuda", offload=way, **asked)
+    with pytest.raises(InterpError, match=f"which --offload {way} has taken away by then: use --offload model or none"):
+        forecast("patching", config, tmp_path, timed=False)
+    model = HookedVideoPipeline.from_pretrained("tiny:wan2.1")
+    OFFLOADS[way](model.pipe.transformer)
+    with pytest.raises(InterpError, match=r"transformer\..* is offloaded"):
+        analyses.run("patching", model=model, out=tmp_path / "run", workers=1, **asked)
+    assert model.block_calls == 0 and not (tmp_path / "run").exists()
+
+
+CPU = torch.device("cpu")
+OFFLOADS = {
+    "group": lambda part: part.enable_group_offload(onload_device=CPU, offload_device=CPU, offload_type="leaf_level"),
+    "sequential": lambda part: cpu_offload(part, CPU),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["wan2.1", "cogvideox", "ltx"])
+def test_the_graph_of_a_forward_is_planned_to_be_no_smaller_than_autograd_has_it(name, dtype):
+    """At tiny sizes, where a text weighs as much as the video, up to two and a half times larger."""
+    model, call, given = HookedVideoPipeline.from_pretrained(f"tiny:{name}", dtype=dtype), tiny.call(name, steps=2), []
+    module = next(iter(model.engines.values())).module
+    with torch.no_grad():
+        handle = module.register_forward_pre_hook(lambda _, args, kwargs: given.append(kwargs), with_kwargs=True)
+        model.run(seed=0, **call)
+        handle.remove()
+    weights = {p.requires_grad_(False).untyped_storage().data_ptr() for p in module.parameters()}
+    held = {}
+
+    def keep(tensor):
+        held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    latents = given[0]["hidden_states"].clone().requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        module(**given[0] | {"hidden_states": latents})
+    found = sum(storage.nbytes() for place, storage in held.items() if place not in weights)
+    planned = Shape.of(model, call).graph(len(latents))
+    assert found < planned < 2.5 * found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from cos_interp.analyses.driver import ahead
 from cos_interp.analyses.driver.experiment import loaded
 from cos_interp.analyses.driver.planning import forecast
 from cos_interp.analyses.driver.registry import load
+from cos_interp.analyses.driver.saying import amount
 from cos_interp.analyses.patching import PatchingConfig
 from cos_interp.analyses.patching.foresee import donors_of
 from cos_interp.analyses.patching.pieces import pairs_of
@@ -287,6 +289,26 @@ def test_the_recordings_of_wan_a14b_fit(tmp_path, boxed):
     assert "recordings" not in plan.places["host"]
     plan, placed, size = of(span="single", host_memory="100GB", disk="50GB")
     assert placed.place == "host" and any(problem.startswith("the host takes") for problem in plan.problems)
+
+
+def test_what_fits_nowhere_says_how_much_disk_would_do_and_what_would_make_it_less(tmp_path, boxed):
+    """All steps and layers of the donor, 342 GB, of a range; a single step at a time, and a box, take less."""
+    said = {
+        "model": str(folder(tmp_path / "model")),
+        "pair_file": boxed,
+        **A14B | {"disk": "50GB"},
+        "span": "from",
+        "steps": (0,),
+    }
+    found = forecast("patching", PatchingConfig(**said), tmp_path, timed=False)
+    assert found.plan.placed.nowhere
+    (words,) = [problem for problem in found.plan.problems if "with --disk" in problem]
+    disk = re.search(r"with --disk (\S+) they would lie there", words)[1]
+    whole = (1 + 50) * 40 * 2 * STREAM
+    assert whole <= amount(disk) < 1.05 * whole + found.plan.total("disk")
+    enough = forecast("patching", PatchingConfig(**said | {"disk": disk}), tmp_path, timed=False)
+    assert not enough.plan.problems and enough.plan.placed.place == "disk"
+    assert {remedy.partition(" (")[0] for remedy in found.remedies} >= {"--range single", "--tokens ball"}
 
 
 def test_the_command_prints_it_refuses_what_does_not_fit_and_says_what_would(prompts, tmp_path):

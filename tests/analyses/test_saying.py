@@ -13,6 +13,7 @@ from cos_interp.analyses.driver.command import command_line, integers
 from cos_interp.analyses.driver.errors import RunError
 from cos_interp.analyses.driver.experiment import loaded, settled
 from cos_interp.analyses.driver.options import configured, option
+from cos_interp.analyses.driver.planning import forecast
 from cos_interp.analyses.kit.problems import arguments, problems
 from cos_interp.interp import HookedVideoPipeline
 from cos_interp.interp.errors import InterpError
@@ -34,6 +35,25 @@ def given(**said):
 def test_what_cannot_be_read_is_an_error(wrong):
     with pytest.raises(ValueError):
         ChainOfStepsConfig(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [({"device": "banana"}, "there is no device 'banana': give auto, cpu, cuda, cuda:1 or mps"),
+     ({"set": ("attention_kwargs=7",)}, "attention_kwargs=7.*give an object"), ({"set": {"fps": "x"}}, "give a number"),
+     ({"set": ("num_videos_per_prompt=2",)}, "num_videos_per_prompt=2.*each run is of one video: leave it out")],
+)  # fmt: skip
+def test_what_no_run_can_have_is_refused_in_words(said, message):
+    with pytest.raises(ValueError, match=message):
+        ChainOfStepsConfig(**said)
+    fits = {"attention_kwargs": {"scale": 0.5}, "true_cfg_scale": 2, "num_videos_per_prompt": 1}
+    assert ChainOfStepsConfig(set=fits).call() == fits and ChainOfStepsConfig(device="cuda:3").device == "cuda:3"
+
+
+def test_a_plan_names_a_lora_that_is_not_there(tmp_path):
+    config = analyses.EXPERIMENTS["self-correction"].config(model="tiny:wan2.1", lora=(f"{tmp_path}/nosuch:0.5",))
+    with pytest.raises(InterpError, match="nosuch does not exist"):
+        forecast("self-correction", config, tmp_path, timed=False)
 
 
 @pytest.mark.parametrize("name", ["tasks", "lora", "set", "model", "prompts", "scorer", "size"])

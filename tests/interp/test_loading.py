@@ -404,6 +404,48 @@ def test_what_the_command_line_says_is_what_diffusers_does(folder, tmp_path):
     assert torch.equal(model.run(seed=0, **call).latents, expected)
 
 
+@pytest.mark.parametrize(
+    ("word", "into"), [("", ({}, {"load_into_transformer_2": True})), ("transformer=", ({},)),
+                       ("transformer_2=", ({"load_into_transformer_2": True},))]
+)  # fmt: skip
+def test_a_lora_reaches_both_experts_or_the_one_that_it_names(word, into, tmp_path):
+    path, call = saved_lora("wan2.1", tmp_path), tiny.call("wan2.2", steps=3)
+    model, own = (HookedVideoPipeline.from_pretrained("tiny:wan2.2") for _ in range(2))
+    Placing(device="cpu", lora=(f"{word}{path}:0.5",)).place(model.pipe)
+    for where in into:
+        own.pipe.load_lora_weights(path, adapter_name="a", **where)
+    for expert in (own.pipe.transformer, own.pipe.transformer_2):
+        if "a" in getattr(expert, "peft_config", {}):
+            expert.set_adapters(["a"], [0.5])
+    assert torch.equal(model.run(seed=0, **call).latents, own.run(seed=0, **call).latents)
+
+
+def test_a_lora_of_which_a_weight_fits_no_layer_is_refused(tmp_path):
+    path = saved_lora("wan2.1", tmp_path) / "pytorch_lora_weights.safetensors"
+    held = load_file(path)
+    deeper = {key.replace("blocks.0.", "blocks.7."): value.clone() for key, value in held.items() if "blocks.0." in key}
+    for name, changed, message in (
+        (
+            "part",
+            held | deeper,
+            rf"{len(deeper)} of its {len(held | deeper)} weights are of no layer of WanPipeline .*blocks\.7\.",
+        ),
+        ("none", {f"unet.{key}": value for key, value in held.items()}, "could not be loaded|are of no layer"),
+    ):
+        save_file(changed, tmp_path / f"{name}.safetensors")
+        with pytest.raises(InterpError, match=message):
+            Placing(device="cpu", lora=(str(tmp_path / f"{name}.safetensors"),)).place(tiny.build("wan2.1"))
+    with pytest.raises(InterpError, match="WanPipeline has no transformer_2 here"):
+        Placing(device="cpu", lora=(f"transformer_2={path}",)).place(tiny.build("wan2.1"))
+
+
+@pytest.mark.parametrize("name", LORA)
+def test_a_lora_of_every_family_that_takes_one_fits_its_layers(name, tmp_path):
+    pipe = tiny.build(name)
+    Placing(device="cpu", lora=(str(saved_lora(name, tmp_path)),)).place(pipe)
+    assert "lora-0" in pipe.transformer.peft_config
+
+
 @pytest.mark.parametrize(("asked", "parts"), [(None, [5]), (1, [1, 1, 1, 1, 1]), (2, [2, 2, 1])])
 def test_as_many_videos_are_decoded_together_as_was_said(asked, parts, monkeypatch):
     model = HookedVideoPipeline.from_pretrained("tiny:wan2.1")
