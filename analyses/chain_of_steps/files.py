@@ -17,6 +17,8 @@ import torch
 from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig, SampleFacts
 from cos_interp.analyses.driver.experiment import Unit
 from cos_interp.analyses.driver.facts import PIXELS
+from cos_interp.analyses.driver.inputs import picture
+from cos_interp.analyses.driver.prompt_lists import FRAME, SAID_OF, TEXT, TRUTH, json_of
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.problems import reading_columns, scorer_of, spread, verdict_columns
 from cos_interp.interp.errors import InterpError
@@ -29,7 +31,7 @@ from cos_interp.tasks.steps import Sample, find, lacking
 from cos_interp.tasks.video import read_mp4
 
 SHOWN = 1  # samples of a task whose decoded steps are kept for the page
-TRUTH = "true video"
+TRUE = "true video"
 Judge = Callable[[np.ndarray, Path | None], Verdict | None]  # a video, and the file that it was read from
 
 
@@ -58,7 +60,8 @@ def places(config: ChainOfStepsConfig) -> list[Place]:
 
 
 def check(config: ChainOfStepsConfig) -> None:
-    """InterpError for labels of no video of the folder, and for a folder of true videos that has none of them."""
+    """InterpError for labels of no video of the folder, and for a folder of true videos that has none of them, or holds a file
+    that cannot be read."""
     folder, samples = Path(str(config.from_steps)), [place.sample for place in places(config)]
     if config.labels is not None:
         known = {below(folder, path) for sample in samples for path in _paths(sample)}
@@ -68,6 +71,8 @@ def check(config: ChainOfStepsConfig) -> None:
         raise InterpError(
             f"--truth {config.truth} has the true video of no sample: expected files like {samples[0].key}/ground_truth.mp4"
         )
+    for sample in samples:
+        case_for(config, sample)
 
 
 def _paths(sample: Sample) -> list[Path]:
@@ -82,7 +87,7 @@ def below(folder: Path, path: Path) -> str:
 def _true(config: ChainOfStepsConfig, sample: Sample) -> Path | None:
     if config.truth is None:
         return None
-    path = Path(config.truth) / sample.key / "ground_truth.mp4"
+    path = Path(config.truth) / sample.key / TRUTH
     return path if path.is_file() else None
 
 
@@ -99,14 +104,20 @@ def item_at(key: str) -> Item | None:
 
 
 def case_for(config: ChainOfStepsConfig, sample: Sample) -> Case:
-    """What a scorer is told of a sample: of the suite its item, else what lies in the folder of true videos."""
+    """What a scorer is told of a sample: of the suite its item, else what lies in the folder of true videos. InterpError for a
+    file there that cannot be read."""
     item, part = item_at(sample.key), category(sample.task)
     at, true = Path(config.truth or "") / sample.key, _true(config, sample)
     if item is not None:
         return replace(case_of(item, sample.key), folder=at, reference=true)
-    prompt = at / "prompt.txt"
-    text = prompt.read_text(encoding="utf-8", errors="replace").strip() if config.truth and prompt.is_file() else ""
-    return Case(sample.key, text, reference=true, folder=at, group=sample.task, part=part)
+    there = {name: at / name for name in (TEXT, FRAME, SAID_OF) if config.truth and (at / name).is_file()}
+    return Case(
+        sample.key,
+        there[TEXT].read_text(encoding="utf-8", errors="replace").strip() if TEXT in there else "",
+        np.asarray(picture(f"--truth {there[FRAME]}", at, FRAME)) if FRAME in there else None,
+        json_of(there[SAID_OF], "--truth") if SAID_OF in there else None,
+        reference=true, folder=at, group=sample.task, part=part, key=sample.key,
+    )  # fmt: skip
 
 
 def judge_of(config: ChainOfStepsConfig, sample: Sample, case: Case) -> Judge | None:
@@ -173,8 +184,8 @@ def _beside(case: Case, judge: Judge | None) -> Iterator[Row]:
         truth = None
     if truth is None or judge is None:
         return
-    for name in (TRUTH, *SHORTCUTS):
-        verdict = judge(truth, case.reference) if name == TRUTH else judge(SHORTCUTS[name](truth), None)
+    for name in (TRUE, *SHORTCUTS):
+        verdict = judge(truth, case.reference) if name == TRUE else judge(SHORTCUTS[name](truth), None)
         if verdict is not None:
             yield {"video": name, **verdict_columns(verdict), **reading_columns(verdict)}
 

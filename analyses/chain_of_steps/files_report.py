@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from cos_interp.analyses.chain_of_steps import SampleFacts
-from cos_interp.analyses.chain_of_steps.files import TRUTH
+from cos_interp.analyses.chain_of_steps.files import TRUE
 from cos_interp.analyses.chain_of_steps.findings import more
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
@@ -116,7 +116,7 @@ def _panels(steps: pd.DataFrame, beside: pd.DataFrame, measures: list[str]) -> l
         known = steps[steps[name].notna()]
         curves = [Curve("steps", curve(known, name))]
         places = [known.step.min(), known.step.max()]
-        for video in (*SHORTCUTS, TRUTH):
+        for video in (*SHORTCUTS, TRUE):
             part = of_video(beside, video, name, known.problem)
             if len(part):
                 curves.append(Curve(video, pd.DataFrame({"step": places, "mean": [part.mean()] * 2}), "--"))
@@ -141,7 +141,7 @@ def table(steps: pd.DataFrame, beside: pd.DataFrame, measures: list[str]) -> pd.
         for measure in measures:
             row: dict[str, Any] = {"items": name, "n": len(members), "measure": measure.removeprefix(READING)}
             row["final video"] = _told(end[end.problem.isin(members)][measure], measure)
-            row |= {video: _told(of_video(beside, video, measure, members), measure) for video in (*SHORTCUTS, TRUTH)}
+            row |= {video: _told(of_video(beside, video, measure, members), measure) for video in (*SHORTCUTS, TRUE)}
             out.append(row)
     return pd.DataFrame(out)
 

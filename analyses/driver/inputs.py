@@ -267,10 +267,11 @@ def of_lines(lines: Iterable[tuple[dict[str, Any], Path]], home: Path, option: s
     for place, (line, folder) in enumerate(lines, 1):
         found[f"entry {place}"] = hashlib.sha256(json.dumps(line, sort_keys=True).encode()).hexdigest()
         needed = {line.get(key) for key in (*PICTURES, *FILES) if isinstance(line.get(key), str)}
-        for kind, name in _named_files(line):
+        for kind, name in named_files(line):
             if name not in needed and not _is_file(folder / name):  # in what a scorer is told any text may have such a key
                 continue
-            at = name if folder == home else (folder / name).relative_to(home).as_posix()
+            path = folder / name
+            at = path.relative_to(home).as_posix() if folder != home and path.is_relative_to(home) else name
             found[f"{kind} {at}"] = hashlib.sha256(_bytes(folder / name, f"{option} {at}")).hexdigest()
     return found
 
@@ -293,10 +294,11 @@ def _of_folder(path: Path) -> dict[str, str]:
     return {name: digest.hexdigest() for name, digest in parts.items()}
 
 
-def _named_files(value: Any) -> Iterator[tuple[str, str]]:
+def named_files(value: Any) -> Iterator[tuple[str, str]]:
+    """What kind of file each key of a line names, however deep it lies, and how."""
     if isinstance(value, dict):
         for key, inner in value.items():
             if key in (*PICTURES, *FILES) and isinstance(inner, str):
                 yield "picture" if key in PICTURES else "file", inner
             else:
-                yield from _named_files(inner)
+                yield from named_files(inner)

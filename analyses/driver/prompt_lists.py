@@ -37,7 +37,8 @@ NAMES = {
 EMBEDDED = ("first_image", "image_base64")  # a picture as base64, with or without "data:image/png;base64,"
 # what lists say beside: told to the scorer, not to the model
 SAID = ("id", "name", "index", "task", "task_name", "category", "split", "dimension", "metadata", "answer", "auxiliary_info")
-FRAME, TEXT, TRUTH = "first_frame.png", "prompt.txt", "ground_truth.mp4"  # of a folder with a prompt
+# of a folder with a prompt
+FRAME, TEXT, TRUTH, SAID_OF = "first_frame.png", "prompt.txt", "ground_truth.mp4", "metadata.json"
 
 
 @dataclass(frozen=True)
@@ -101,14 +102,14 @@ def _of_folder(path: Path, option: str) -> Iterator[Entry]:
         line: dict[str, Any] = {"prompt": inputs.text_of(text, option).strip()}
         line |= {"image": FRAME} if (folder / FRAME).is_file() else {}
         line |= {"reference": TRUTH} if (folder / TRUTH).is_file() else {}
-        if (told := folder / "metadata.json").is_file():
-            line["expected"] = _json(told, option)
+        if (told := folder / SAID_OF).is_file():
+            line["expected"] = json_of(told, option)
         yield Entry(where, line, folder, folder.relative_to(path).as_posix())
 
 
 def _array(path: Path, option: str) -> list[Any]:
     """The list that a file holds, or those of an object whose values are lists, one after the other."""
-    value = _json(path, option)
+    value = json_of(path, option)
     if isinstance(value, dict) and value and all(isinstance(part, list) for part in value.values()):
         value = [line for part in value.values() for line in part]
     if not isinstance(value, list):
@@ -116,7 +117,8 @@ def _array(path: Path, option: str) -> list[Any]:
     return value
 
 
-def _json(path: Path, option: str) -> Any:
+def json_of(path: Path, option: str) -> Any:
+    """The value of a file of JSON. InterpError for what is none."""
     return inputs.strict_json(
         f"{option} {path}", inputs.text_of(path, option), "no JSON", f"write a list of objects like {EXAMPLE}"
     )

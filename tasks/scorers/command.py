@@ -26,9 +26,9 @@ def command_scorer(command: str, seconds: float) -> Scorer:
     """The scorer of a command, which is split as a shell would but not given to one.
 
     It reads one line of JSON: ``video`` (mp4), ``frames`` (the exact pixels, .npy), ``image`` and ``reference`` (paths or null),
-    ``name``, ``prompt``, ``expected``; it writes one JSON value, of the forms that :func:`as_verdict` takes, as the last line of
-    its output. One that takes longer than ``seconds`` is ended with all that it started. InterpError for a command that is none,
-    or is not there.
+    ``name``, ``prompt``, ``expected``, ``folder`` (where relative paths in ``expected`` start); it writes one JSON value, of the
+    forms that :func:`as_verdict` takes, as the last line of its output. One that takes longer than ``seconds`` is ended with all
+    that it started. InterpError for a command that is none, or is not there.
     """
     try:
         words = shlex.split(command)
@@ -59,7 +59,11 @@ def _told(folder: Path, video: np.ndarray, case: Case) -> dict[str, Any]:
     if reference is None and case.video is not None:
         np.save(folder / "reference.npy", case.video)
         reference = str(folder / "reference.npy")
-    return told | {"reference": reference, "name": case.name, "prompt": case.prompt, "expected": case.expected}
+    return (
+        told
+        | {"reference": reference, "name": case.name, "prompt": case.prompt, "expected": case.expected}
+        | {"folder": str(case.folder.resolve())}
+    )
 
 
 def _run(words: list[str], told: str, seconds: float, folder: Path) -> str:

@@ -254,6 +254,55 @@ def test_what_is_exported_is_read_with_the_same_verdicts(layout, organism, tmp_p
         assert read.sigma.to_list() == pytest.approx(held.sigma.to_list())
 
 
+TOLD = """
+from cos_interp.tasks import TASKS, Case, ClipTask
+
+class Told(ClipTask):
+    name = "told"
+
+    def cases(self):
+        for seed in range(2):
+            item = TASKS["place"].sample(seed)
+            yield Case(f"s{seed}", item.prompt, item.first_frame, {"seed": seed, "template": "dot.png"}, item.video)
+
+    def judge(self, video, case):
+        same = (case.image == TASKS["place"].sample(case.expected["seed"]).first_frame).all()
+        dot = (case.folder / case.expected["template"]).is_file()
+        return {"status": "solved" if video.mean() > 60 else "wrong",
+                "answer": f"{case.prompt} {case.expected} {same} {dot} {len(case.truth)}", "readings": {"bright": video.mean()}}
+"""
+
+
+@pytest.mark.parametrize("layout", ["sensenova", "vbvr-checkpoints"])
+def test_what_is_exported_of_other_tasks_is_scored_again_by_their_own_judge(layout, organism, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where a case without a folder has its files
+    (tmp_path / "told.py").write_text(TOLD)
+    (tmp_path / "dot.png").write_bytes(b"any")
+    small = {"tasks": ("told.py:Told",), "items": 2, "sweep_items": 0, "fewer_items": 0, "num_inference_steps": 2}
+    run = analyses.run("chain-of-steps", model=organism, out=tmp_path / "run", workers=1, **small)
+    export(run, tmp_path / "out", layout, organism, execute=True)
+    assert (tmp_path / "out/truth/own/told/00001/dot.png").read_bytes() == b"any"
+    settings = {"truth": str(tmp_path / "out/truth"), "scorer": "told.py:Told"}
+    read = scored(tmp_path / "out", tmp_path / "again", **settings).rows
+    read = read[read.kind == "steps"].sort_values(["problem", "step"], kind="stable")
+    held = run.rows.sort_values(["problem", "step"], kind="stable")
+    assert len(read) == len(held) == 6 and read.status.isin(["solved", "wrong"]).all()
+    assert read.answer.to_list() == held.answer.to_list() and held.answer.str.contains("True True 9").all()
+    assert read["reading bright"].to_list() == pytest.approx(held["reading bright"].to_list(), abs=2)
+    (tmp_path / "out/truth/own/told/00001/metadata.json").write_text("{")
+    with pytest.raises(InterpError, match=r"00001/metadata.json is no JSON"):
+        scored(tmp_path / "out", tmp_path / "other", **settings)
+
+
+def test_what_cannot_be_written_is_said_before_anything_is_generated(organism, tmp_path):
+    (tmp_path / "odd.py").write_text(TOLD.replace('"seed": seed,', '"seed": seed, "set": {1},'))
+    small = {"tasks": (f"{tmp_path}/odd.py:Told",), "items": 1, "sweep_items": 0, "fewer_items": 0, "num_inference_steps": 2}
+    run = analyses.run("chain-of-steps", model=organism, out=tmp_path / "run", workers=1, **small)
+    with pytest.raises(RunError, match="expected of s0 cannot be written as JSON"):
+        export(run, tmp_path / "out", "sensenova", organism, execute=True)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_an_export_that_was_killed_is_made_by_the_same_command(prompts, tmp_path):
     analyses.run("self-correction", model="tiny:wan2.1", prompts=prompts, num_inference_steps=2, out=tmp_path / "run", workers=1)

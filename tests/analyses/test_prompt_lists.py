@@ -135,3 +135,16 @@ def test_the_benchmarks_data_folder_and_generators_questions(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InterpError, match="holds no prompts"):
         read(tmp_path / "empty")
+
+
+def test_a_path_that_lies_elsewhere_counts_by_its_name(tmp_path):
+    """Of a folder of folders, whose files are else named from its top."""
+    at = tmp_path / "questions/maze/0001"
+    at.mkdir(parents=True)
+    (at / "prompt.txt").write_text("go left")
+    Image.new("RGB", (8, 8)).save(tmp_path / "elsewhere.png")
+    Image.new("RGB", (8, 8)).save(at / "here.png")
+    told = {"first": {"image": str(tmp_path / "elsewhere.png")}, "second": {"image": "here.png"}}
+    (at / "metadata.json").write_text(json.dumps(told))
+    found = prompt_lists.content(tmp_path / "questions", "--prompts")
+    assert set(found) == {"entry 1", f"picture {tmp_path}/elsewhere.png", "picture maze/0001/here.png"}

@@ -202,6 +202,13 @@ def test_a_command_is_told_and_answers(tmp_path):
     verdict = score(judge, ITEM.video, Case("a", "go left", expected={"x": 1}))
     assert verdict.solved and verdict.answer == "go left"
     assert verdict.readings == {"mean": pytest.approx(ITEM.video.mean()), "frames": 9}
+    (tmp_path / "ball.txt").write_text("a ball")
+    (tmp_path / "reads.py").write_text(
+        "import json, os\ntold = json.loads(input())\n"
+        "print(open(os.path.join(told['folder'], told['expected']['file'])).read() == 'a ball' and 'true' or 'false')\n"
+    )
+    judge = command_scorer(f"{sys.executable} {tmp_path / 'reads.py'}", 60)
+    assert score(judge, ITEM.video, Case("a", "p", expected={"file": "ball.txt"}, folder=tmp_path)) == Verdict("solved")
 
 
 @pytest.mark.parametrize(
