@@ -85,5 +85,5 @@ def _rest(found: Mapping[str, Any]) -> Iterator[str]:
             f"{told['spearman']:.2f}, same sign {told['same sign']:.2f}, largest tenth found {told['largest tenth found']:.2f} |"
         )
     for name, told in found.get("memory", {}).items():
-        grown = " and ".join(f"{what} {told[what] / 1e6:.0f} MB" for what in ("recorded", "replayed"))
+        grown = " and ".join(f"{what} {told[what] / 1e6:.2g} MB" for what in ("recorded", "replayed"))
         yield f"| peak over a plain run, budget for {name} of {told['budget'] / 1e6:.0f} MB | {grown} | 2 recordings |"
