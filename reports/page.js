@@ -18,6 +18,7 @@
     if (typeof value !== "number" || Number.isInteger(value)) return String(value);
     return value !== 0 && Math.abs(value) < 0.01 ? value.toPrecision(2) : value.toFixed(2);
   };
+  const brief = (text) => (text.length > 400 ? `${text.slice(0, 399)}…` : text); // what is read out
   const rounded = (value) => value.toFixed(2).replace(/^-(?=0\.00$)/, ""); // no -0.00
   const still = matchMedia("(prefers-reduced-motion: reduce)");
   const framed = location.protocol === "about:"; // within a notebook, whose address is not ours
@@ -124,7 +125,7 @@
       const value = columns.value[at];
       const words = `${place(at)}: ${numbers(columns, at, names, data.label).join(", ") || "no value"}`;
       const made = make("td", {
-        role: "gridcell", tabindex: -1, "aria-label": words, text: wide && value !== null ? rounded(value) : "",
+        role: "gridcell", tabindex: -1, "aria-label": brief(words), text: wide && value !== null ? rounded(value) : "",
         mouseenter: () => explain(at), focus: () => explain(at), click: () => choose(address(at)),
       });
       if (value === null) made.classList.add("none");
@@ -308,7 +309,7 @@
       at = point;
       const words = Object.keys(data.columns).filter((name) => value(name, at) !== null).map((name) => `${name} ${shown(value(name, at))}`);
       told.replaceChildren(...words.map((text) => make("span", { text })));
-      for (const { map, canvas } of panels) canvas.setAttribute("aria-label", `${data.maps[map]}: ${words.join(", ")}`);
+      for (const { map, canvas } of panels) canvas.setAttribute("aria-label", brief(`${data.maps[map]}: ${words.join(", ")}`));
       const glimpses = clipsOf(at).flatMap(([content, sheet]) => glimpse(content, sheet, address(at)));
       preview.replaceChildren(...(glimpses.length ? glimpses : [make("span", { class: "muted", text: "No clip of this point is kept." })]));
       draw();
@@ -402,7 +403,7 @@
         over?.paint(pen, frame);
         const words = said(row);
         caption.replaceChildren(make("b", { text: words[0] }), ...words.slice(1).flatMap((text) => [make("br"), text]), ...bars(row.bars));
-        canvas.setAttribute("aria-label", `${words.join(", ")}, pixel frame ${data.frames[frame]}`);
+        canvas.setAttribute("aria-label", brief(`pixel frame ${data.frames[frame]}: ${words.join(", ")}`));
         whole.classList.toggle("best", Boolean(data.along) && place === 0 && rows[0] === data.mark);
       });
       frames.value = frame;

@@ -12,6 +12,7 @@ import matplotlib
 import seaborn as sns
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 PAGE: dict[Any, Any] = {
     "svg.hashsalt": "cos",
@@ -22,6 +23,7 @@ PAGE: dict[Any, Any] = {
     "text.parse_math": False,  # a name from data is text, with or without dollar signs
 }
 PALETTE = "colorblind"  # of Okabe & Ito's kind
+LONGEST = 200  # characters of a text in a figure; the whole of it stands in the numbers behind
 WIDEST, WIDEST_OF_A_PAGE = 7.0, 100.0  # inches of a figure: two columns of a paper; no bound on a page
 Printed = MutableMapping[str, bytes]  # the PDF of a figure by its SVG text
 
@@ -68,12 +70,34 @@ def svg(figure: Figure) -> str:
     """The figure as an ``<svg>`` element without a document header or a date."""
     buffer, printed = io.StringIO(), _printed.get()
     with matplotlib.rc_context(style()):
+        _bounded(figure)
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight")
         text = buffer.getvalue()
         text = text[text.index("<svg") :]
         if printed is not None:
             printed[text] = _pdf(figure)
     return text
+
+
+def _bounded(figure: Figure) -> None:
+    """Cuts texts that are too long to be read in a figure."""
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            labels = [label.get_text() for label in axis.get_ticklabels()]
+            if any(len(label) > LONGEST for label in labels):  # which are written again when they are drawn
+                axis.set_ticks(axis.get_ticklocs(), [brief(label, LONGEST) for label in labels])
+    for text in figure.findobj(Text):
+        if len(text.get_text()) > LONGEST:
+            text.set_text(brief(text.get_text(), LONGEST))
+
+
+def brief(text: str, most: int) -> str:
+    """A text of at most so many characters.
+
+    >>> brief("abcdef", 4), brief("abcd", 4)
+    ('abc…', 'abcd')
+    """
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _pdf(figure: Figure) -> bytes:

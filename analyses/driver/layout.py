@@ -14,6 +14,7 @@ import pandas as pd
 from cos_interp.analyses.driver.parts import Clip, Link, Overlay, Reel, Section
 from cos_interp.reports.drawing import Curves, Drawing, Maps, Points
 from cos_interp.reports.html import data_uri, drawing, embedded, number
+from cos_interp.reports.style import brief
 from cos_interp.tasks.video import played_at
 
 LARGEST = 8_000_000  # bytes of a page
@@ -21,6 +22,7 @@ AROUND = 200_000  # of them for style, script and words
 WIDE = 700  # points of a figure, from which on it stands alone on the first screen
 MOST_ROWS = 500  # of a table on the page
 MOST_NAMED = 32  # clips in the alternative text of a picture
+MOST_SAID = 400  # characters of an alternative text, of a clip in it
 FURTHEST = 3  # items that are named on the first screen
 MOST_SHADES = 1_000_000  # of maps that are laid over a video, a byte each
 
@@ -98,7 +100,7 @@ def _plain(place: int, section: Section, rate: float | None) -> dict[str, Any]:
     return {
         "id": f"part-{place}", "title": section.title, "caption": section.caption, "above": False,
         "figure": drawing(figure) if figure else "", "wide": _is_wide(figure), "data": None,
-        "alt": f"{section.title}: {known.shown.words()}" if known else section.title,
+        "alt": brief(f"{section.title}: {known.shown.words()}" if known else section.title, MOST_SAID),
         "numbers": _table(known.table) if known else None,
         "reels": [_reel(f"reel-{place}-{j}", section, reel, rate) for j, reel in enumerate(section.reels)],
         "clips": [
@@ -130,7 +132,8 @@ def _reel(name: str, section: Section, reel: Reel, rate: float | None) -> dict[s
         "height": sheet.height, "width": sheet.width, "frames": list(sheet.frames), "rows": rows,
         "over": _over(reel.over, sheet.frames),
     }  # fmt: skip
-    words = "; ".join(", ".join([row.name, *(f"{k} {_cell(v)}" for k, v in row.told.items())]) for row in reel.rows[:MOST_NAMED])
+    told = [", ".join([row.name, *(f"{k} {_cell(v)}" for k, v in row.told.items())]) for row in reel.rows[:MOST_NAMED]]
+    words = "; ".join(brief(row, MOST_SAID) for row in told)
     return {
         "id": name, "name": reel.name, "text": reel.text, "data": embedded(data), "file": media_name(section, reel),
         "width": sheet.width * len(sheet.frames), "height": sheet.height * sheet.rows, "above": False,

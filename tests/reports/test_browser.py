@@ -6,16 +6,19 @@ import re
 import shutil
 from collections import Counter
 
+import pandas as pd
 import pytest
-from made_up_page import HOSTILE, cached, made_up_counterexamples, made_up_points
+from made_up_page import HOSTILE, cached, made_up_counterexamples, made_up_points, made_up_result
 from overheard import overheard
 
 pytest.importorskip("playwright", reason="playwright is not installed: pip install 'cos-interp[test]'")
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.experiment import run_and_report
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.noise import NoiseConfig
+from cos_interp.reports.figures import scatters
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine")]
@@ -207,10 +210,30 @@ def test_without_scripts_figures_frames_and_tables_are_there(opened):
     assert page.locator("#answer .answer .check").inner_text() == "not testable"
 
 
-@pytest.mark.parametrize("width", [390, 768, 1280])
-def test_nothing_is_wider_than_the_window(opened, width):
-    page = opened(viewport={"width": width, "height": 800})
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+PAGES = [cached, made_up_points, made_up_counterexamples]
+
+
+@pytest.mark.parametrize("page_of", PAGES)
+@pytest.mark.parametrize("text", ["word", "x" * 3000, "some words " * 300], ids=["word", "long", "words"])
+def test_nothing_is_wider_than_the_window(opened, page_of, text):
+    page = opened(text, page_of=page_of)
+    for width in (390, 768, 1280):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_many_classes_wrap_on_a_phone(opened):
+    """A legend of fourteen names below maps of points."""
+    about = pd.DataFrame({"name": [f"class of number {n}" for n in range(14)]})
+    tables = [("map", pd.DataFrame({"x": range(14), "y": range(14)}))]
+    figure = scatters(tables, "name", "name", about, ("name",))
+    section = pages.Section("Points", figure)
+    page = opened(
+        page_of=lambda _: pages.build(made_up_result("word"), "t", "q", "s", [], [section]).html,
+        viewport={"width": 390, "height": 800},
+    )
+    assert page.locator(".scale .key").count() == 14
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def test_in_print_the_drawn_figures_are_there_and_the_players_are_not(opened):
@@ -239,9 +262,9 @@ def test_after_print_all_is_as_it_was(opened):
 
 
 @pytest.mark.parametrize("page_of", [cached, made_up_points])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(opened, scheme, page_of):
-    assert serious(opened(page_of=page_of, color_scheme=scheme)) == []
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
+def test_axe_finds_nothing_serious(opened, scheme, width, page_of):
+    assert serious(opened(page_of=page_of, color_scheme=scheme, viewport={"width": width, "height": 800})) == []
 
 
 def serious(page: Page) -> list[tuple[str, list[str]]]:

@@ -317,3 +317,15 @@ def test_a_section_has_one_picture():
         pages.build(made_up_result("word"), "t", "q", "s", [], [Section("Both", drawn + drawn)])
     made = pages.build(made_up_result("word"), "t", "q", "s", [], [Section("One", drawn)])
     assert made.media["one.svg"].count(b"<svg ") == 1
+
+
+def test_a_long_text_is_cut_in_figures_and_in_what_is_read_out():
+    """Its glyphs and labels would be many times its own size; the numbers behind the figure have the whole."""
+    text = "y" * 20_000
+    page = build(text)
+    pictures = re.findall(r"<svg .*?</svg>", page, re.DOTALL)
+    assert pictures and all(len(picture) < 200_000 for picture in pictures)
+    said = re.findall(r'(?:alt|role="img" aria-label)="([^"]*)"', page)
+    assert any("y…" in words for words in said) and all(len(words) < 40 * 450 for words in said)
+    figure = figures.matrix_maps([(text, pd.DataFrame([[1.0]], columns=[text]))], "x", "y", "z")
+    assert len(figure) < 60_000 and text in set(figure.table.x)
