@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
+from cos_interp.tasks import NAMES, outside
 from cos_interp.tasks.base import PairKind, Task
-from cos_interp.tasks.clips import ClipTask, cases_of, task_of
+from cos_interp.tasks.clips import ClipTask, cases_of, no_case, task_of
+from cos_interp.tasks.fingerprints import digest, elsewhere
 from cos_interp.tasks.impostors import backwards, crossfade, frozen, jump
-from cos_interp.tasks.item import Verdict
-from cos_interp.tasks.scorer import Case, case_of, score
+from cos_interp.tasks.item import Item, Verdict
+from cos_interp.tasks.scorer import FAILED, Case, case_of, score
 
 Judge = Callable[[np.ndarray], Verdict]
 KINDS: tuple[PairKind, ...] = ("prompt", "image")
+HASH_SEEDS = (1, 2)  # of the other processes: two, since a small set may have the same order in one
 MOST = 3  # examples that a failed check names
 
 
@@ -40,6 +45,7 @@ class Subject:
     judge: Judge
     other: Case | None = None
     other_judge: Judge | None = None
+    trouble: str = ""  # why there is no other one, where making it went wrong
 
 
 def check(text: str, items: int = 20) -> list[Check]:
@@ -49,29 +55,45 @@ def check(text: str, items: int = 20) -> list[Check]:
     if not once:
         return [Check("items", False, "it has none: cases() gave nothing")]
     known = [s for s in once if s.case.truth is not None]
-    checks = [_names(once), _same(once, again)]
+    checks = [_names(once), _same(once, again), _same_elsewhere(text, once, items)]
     if not known:
         why = "no case has a true video: give video or reference, and the judge itself can be checked"
         return [*checks, Check("true video", None, why)]
-    checks += [_accepted(known), _judged_twice(known)]
+    first = [s.judge(_truth(s)) for s in known]
+    checks.append(_accepted(known, first))
     checks += [_refused(name, known, make) for name, make in (
         ("first frame, frozen", frozen), ("end state, jumped to", jump), ("crossfade", crossfade), ("backwards", backwards),
     )]  # fmt: skip
-    return [*checks, _of_others(known), *_pairs(once)]
+    checks += [_of_others(known), *_pairs(once)]
+    return [*checks, _judged_again(known, first)]
 
 
 def _subjects(task: Task | ClipTask, items: int) -> Iterator[Subject]:
     if isinstance(task, Task):
         for seed in range(items):
             item = task.sample(seed)
-            pair = [task.counterfactual(item, kind, np.random.default_rng(seed)) for kind in KINDS]
-            other = next((found for found in pair if found is not None), None)
-            beside = (None, None) if other is None else (case_of(other), partial(task.verify, other))
-            yield Subject(case_of(item), partial(task.verify, item), *beside)
+            other, trouble = _made(partial(_partner, task, item, seed))
+            case, judge = (None, None) if other is None else (case_of(other), partial(task.verify, other))
+            yield Subject(case_of(item), partial(task.verify, item), case, judge, trouble)
         return
     for case in cases_of(task, 0, items):
-        partner = task.counterfactual(case) if hasattr(task, "counterfactual") else None
-        yield Subject(case, _judge(task, case), partner, None if partner is None else _judge(task, partner))
+        partner, trouble = _made(partial(task.counterfactual, case)) if hasattr(task, "counterfactual") else (None, "")
+        if partner is not None and (wrong := no_case(partner)):
+            partner, trouble = None, wrong
+        yield Subject(case, _judge(task, case), partner, None if partner is None else _judge(task, partner), trouble)
+
+
+def _partner(task: Task, item: Item, seed: int) -> Item | None:
+    pair = (task.counterfactual(item, kind, np.random.default_rng(seed)) for kind in KINDS)
+    return next((found for found in pair if found is not None), None)
+
+
+def _made(make: Callable[[], Any]) -> tuple[Any, str]:
+    """What was made, or why it was not, in words."""
+    try:
+        return make(), ""
+    except (Exception, SystemExit) as error:
+        return None, f"{type(error).__name__}: {error}"
 
 
 def _judge(task: ClipTask, case: Case) -> Judge:
@@ -85,28 +107,42 @@ def _names(found: Sequence[Subject]) -> Check:
 
 
 def _same(once: Sequence[Subject], again: Sequence[Subject]) -> Check:
-    unlike = [a.case.name for a, b in zip(once, again, strict=False) if not _equal(a.case, b.case)]
+    unlike = [a.case.name for a, b in zip(once, again, strict=False) if digest(a.case) != digest(b.case)]
     if len(once) != len(again):
         return Check("determinism", False, f"{len(once)} items, then {len(again)}")
     return _check("determinism", unlike, len(once), "are the same when they are made again", "changed")
 
 
-def _equal(one: Case, other: Case) -> bool:
-    """The same text, expectation, picture and true video."""
-    same = one == other
-    for a, b in ((one.image, other.image), (one.truth, other.truth)):
-        same = same and (a is b or (a is not None and b is not None and np.array_equal(a, b)))
-    return same
+def _same_elsewhere(text: str, once: Sequence[Subject], items: int) -> Check:
+    """A run is continued, and shared out, by other processes, where the order of a set and the process's number are others."""
+    name, own = "other processes", [digest(s.case) for s in once]
+    if not (outside.is_outside(text, outside.TASK_GROUP) or text in NAMES):
+        return Check(name, None, "it was registered in this process, and no other one can make it")
+    bad = dict[str, None]()
+    for hash_seed in HASH_SEEDS:
+        try:
+            found = elsewhere(text, items, hash_seed)
+        except ValueError as error:
+            return Check(name, False, f"it cannot be made in another process: {error}")
+        if len(found) != len(own):
+            return Check(name, False, f"{len(own)} items here, {len(found)} in another process")
+        bad |= {s.case.name: None for s, a, b in zip(once, own, found, strict=True) if a != b}
+    return _check(name, list(bad), len(own), "are the same in other processes", "are others in another process")
 
 
-def _accepted(known: Sequence[Subject]) -> Check:
-    verdicts = [(s.case.name, s.judge(_truth(s))) for s in known]
-    bad = [f"{name} ({v.status} {v.error})" for name, v in verdicts if not v.solved]
+def print_digests(text: str, items: int) -> None:
+    """In such a process: what it finds, as its last line."""
+    print("\n" + json.dumps([digest(subject.case) for subject in _subjects(task_of(text), items)]))
+
+
+def _accepted(known: Sequence[Subject], verdicts: Sequence[Verdict]) -> Check:
+    bad = [f"{s.case.name} ({v.status} {v.error})" for s, v in zip(known, verdicts, strict=True) if not v.solved]
     return _check("true video", bad, len(known), "are solved by their own true video", "not solved by their own true video")
 
 
-def _judged_twice(known: Sequence[Subject]) -> Check:
-    bad = [s.case.name for s in known if s.judge(_truth(s)) != s.judge(_truth(s))]
+def _judged_again(known: Sequence[Subject], first: Sequence[Verdict]) -> Check:
+    """After all others were judged: a judge that counts, or keeps what it saw, says something else."""
+    bad = [s.case.name for s, v in zip(known, first, strict=True) if any(s.judge(_truth(s)) != v for _ in range(2))]
     return _check("same verdict", bad, len(known), "get the same verdict when they are judged again", "judged otherwise")
 
 
@@ -115,21 +151,36 @@ def _refused(name: str, known: Sequence[Subject], make: Callable[[np.ndarray], n
     asked = [(s, made) for s in known if not np.array_equal(made := make(_truth(s)), _truth(s))]
     if not asked:
         return Check(name, None, "it is the true video of every item")
-    bad = [s.case.name for s, made in asked if s.judge(made).solved]
-    return _check(name, bad, len(asked), "are not solved by it", "solved by it")
+    return _not_solved(name, [(s, s.judge(made)) for s, made in asked])
+
+
+def _not_solved(name: str, judged: Sequence[tuple[Subject, Verdict]], good: str = "are not solved by it") -> Check:
+    """A judge that fails refuses nothing."""
+    n = len({s.case.name for s, _ in judged})
+    failed = {s.case.name: f"{s.case.name} ({v.error.removeprefix(FAILED)})" for s, v in judged if v.error.startswith(FAILED)}
+    bad = dict.fromkeys(s.case.name for s, v in judged if v.solved)
+    if failed and not bad:
+        why = "could not be judged, which refuses nothing (return 'wrong', or 'undecided' with an error)"
+        return _check(name, list(failed.values()), n, "", why)
+    return _check(name, list(bad), n, good, "solved by it")
 
 
 def _of_others(known: Sequence[Subject]) -> Check:
-    asked = [(s, o) for s, o in zip(known, known[1:]) if not np.array_equal(_truth(s), _truth(o))]
+    """Of neighbours, which may be alike, and of items further away."""
+    n, name = len(known), "another item's video"
+    away = sorted({by % n for by in (1, 2, n // 3, n // 2, -1)} - {0})
+    pairs = [(s, known[(i + by) % n]) for i, s in enumerate(known) for by in away]
+    asked = [(s, o) for s, o in pairs if not np.array_equal(_truth(s), _truth(o))]
     if not asked:
-        return Check("another item's video", None, "there is one true video only")
-    bad = [s.case.name for s, other in asked if s.judge(_truth(other)).solved]
-    return _check("another item's video", bad, len(asked), "are not solved by it", "solved by it")
+        return Check(name, None, "there is one true video only")
+    return _not_solved(name, [(s, s.judge(_truth(other))) for s, other in asked])
 
 
 def _pairs(found: Sequence[Subject]) -> list[Check]:
     """A pair is two scenes or two prompts with two answers: the true video of each is wrong for the other."""
     pairs = [(s, s.other, s.other_judge) for s in found if s.other is not None and s.other_judge is not None]
+    if troubled := [f"{s.case.name} ({s.trouble})" for s in found if s.trouble]:
+        return [_check("pairs", troubled, len(found), "", "have no counterfactual, which failed")]
     if not pairs:
         return [Check("pairs", None, "no item has a counterfactual")]
     alike = [s.case.name for s, other, _ in pairs if other.prompt == s.case.prompt and _same_picture(s.case, other)]
@@ -137,10 +188,10 @@ def _pairs(found: Sequence[Subject]) -> list[Check]:
     known = [(s, other, judge) for s, other, judge in pairs if s.case.truth is not None and other.truth is not None]
     if known:
         own = [s.case.name for s, other, judge in known if not judge(np.asarray(other.truth)).solved]
-        crossed = [s.case.name for s, other, _ in known if s.judge(np.asarray(other.truth)).solved]
+        crossed = [(s, s.judge(np.asarray(other.truth))) for s, other, _ in known]
         checks += [
             _check("pairs are right", own, len(known), "have another item that its own true video solves", "not solved"),
-            _check("pairs exclude each other", crossed, len(known), "are not solved by the other's true video", "solved by it"),
+            _not_solved("pairs exclude each other", crossed, "are not solved by the other's true video"),
         ]
     return checks
 

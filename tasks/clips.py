@@ -44,7 +44,7 @@ def cases_of(task: ClipTask, first: int, count: int) -> Iterator[Case]:
     made = 0
     try:
         for number, case in enumerate(islice(task.cases(), first, first + count), first):
-            if wrong := _no_case(case):
+            if wrong := no_case(case):
                 raise InterpError(f"case {number} of {task.name}: {wrong}")
             made += 1
             yield case
@@ -56,7 +56,7 @@ def cases_of(task: ClipTask, first: int, count: int) -> Iterator[Case]:
         raise InterpError(f"{task.name} has no case from number {first} on: cases() must give some")
 
 
-def _no_case(found: Any) -> str:
+def no_case(found: Any) -> str:
     """Why something is no case, in words."""
     if not isinstance(found, Case):
         return f"it is {type(found).__name__}, and must be a cos_interp.tasks.Case"
@@ -104,6 +104,8 @@ def _instance(text: str) -> Any:
             _INSTANCES[found] = found()
         except TypeError as error:
             raise InterpError(f"{text} cannot be made without arguments: {error}") from error
+        except (Exception, SystemExit) as error:
+            raise InterpError(f"{text} cannot be made: {type(error).__name__}: {error}") from error
     return _INSTANCES[found]
 
 

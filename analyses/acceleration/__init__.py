@@ -56,12 +56,15 @@ class AccelerationConfig(SuiteConfig):
 
 
 class ScheduleFacts(Facts):
-    """The schedules that half of the items chose: by the share of block calls that was asked for, the calls that are saved."""
+    """The schedules that half of the items chose: by the share of block calls that was asked for, the calls that are saved.
+    ``modules``: by layer, the modules that diffusers' caches hold; ``unfit``: why there are none."""
 
     chosen: dict[float, tuple[Call, ...]]
     steps: int
     layers: int
     branches: tuple[str, ...]
+    modules: tuple[tuple[str, ...], ...] = ()
+    unfit: str = "the run does not say how its model's blocks are called"
 
 
 class TestedFacts(Showing):

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from cos_interp.analyses.acceleration import AccelerationConfig, Method, ScheduleFacts, TestedFacts, judged
+from cos_interp.analyses.acceleration.exported import held_modules, tells_branches
 from cos_interp.analyses.acceleration.saving import Plan, saved_runs
 from cos_interp.analyses.acceleration.schedules import Cell, budget, cells, chosen, random, uniform
 from cos_interp.analyses.driver.experiment import Unit, from_others
@@ -86,7 +87,10 @@ def _chosen(model: HookedVideoPipeline, config: AccelerationConfig, store: RunSt
     pool = sum(len(cell.calls(interval)) for cell in damage)
     counts = {saving: budget(saving, steps, model.layers, len(branches), pool) for saving in config.savings}
     made = {saving: chosen(damage, interval, count) for saving, count in counts.items()}
-    return ScheduleFacts(chosen=made, steps=steps, layers=model.layers, branches=branches)
+    modules, unfit = held_modules(model.engines)
+    if len(branches) > 1 and not (unfit or tells_branches(model.pipe)):
+        unfit = "its pipeline does not tell diffusers' caches which branch a call is of"
+    return ScheduleFacts(chosen=made, steps=steps, layers=model.layers, branches=branches, modules=modules, unfit=unfit)
 
 
 def _tested(model: HookedVideoPipeline, config: AccelerationConfig, store: RunStore, problem: Problem) -> Unit:

@@ -38,7 +38,7 @@ def report(result: AnalysisResult[AccelerationConfig], store: RunStore) -> Repor
     facts = result.first(ScheduleFacts)
     calls = facts.chosen[judged(facts.chosen)]
     share = len(calls) / (facts.steps * facts.layers * len(facts.branches))
-    schedule = as_json(calls, config.by, facts.steps, facts.branches, share)
+    schedule = as_json(calls, config.by, facts.steps, facts.branches, share, facts.modules, facts.unfit)
     notes = [f"Schedule (media/schedule.json): {json.dumps(schedule)}"]
     sections = [_tests(rows), *(_map(rows, method, value) for method in config.methods for value in _values(rows)), _cells(rows)]
     reels = [tested(one).reel(say=SAID) for one in kept_clips(result, store, TestedFacts)]

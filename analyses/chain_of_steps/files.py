@@ -146,7 +146,7 @@ def measure(config: ChainOfStepsConfig, place: Place) -> Unit:
         found, clip = _judged(judge, path, below(folder, path))
         rows.append({**about, "kind": "steps", **row, **found})
         clips.append(clip)
-    final = clips[-1]
+    final = clips[-1] if sample.ended else None
     for row, clip in zip(rows, clips, strict=True):
         row["distance"] = difference(clip, final)
     rows += [{**about, "kind": "beside", **row} for row in _beside(case, judge)]
@@ -158,10 +158,12 @@ def measure(config: ChainOfStepsConfig, place: Place) -> Unit:
 
 
 def _along(sample: Sample) -> Iterator[tuple[Row, Path]]:
+    """Rows of its videos, with their files. ``final``: the one that decides; of steps alone the last stands for it."""
+    stands = sample.steps[-1] if sample.steps and sample.ended and sample.final is None else None
     for step in sample.steps:
-        yield {"step": step.step, "sigma": step.sigma, "final": False}, step.path
+        yield {"step": step.step, "sigma": step.sigma, "final": step is stands}, step.path
     if sample.final is not None:
-        last = sample.steps[-1].step + 1 if sample.steps else 0
+        last = sample.steps[-1].step + 1 if sample.steps else sample.place
         yield {"step": last, "sigma": 0.0, "final": True}, sample.final
 
 

@@ -82,8 +82,8 @@ def _whole_readings(steps: pd.DataFrame) -> list[str]:
 
 
 def at_end(steps: pd.DataFrame) -> pd.DataFrame:
-    """The last row of each item: its final video."""
-    return steps.sort_values("step", kind="stable").groupby("problem", sort=False).tail(1)
+    """The row of each item's final video; none of an item that lacks it."""
+    return steps[steps.final.astype(bool)]
 
 
 def decisive(steps: pd.DataFrame) -> str:
@@ -95,7 +95,7 @@ def decisive(steps: pd.DataFrame) -> str:
 def _beyond(result: AnalysisResult, steps: pd.DataFrame, beside: pd.DataFrame) -> Finding:
     """By item, and against the best of the three, so that none of them is chosen after the numbers."""
     name = decisive(steps)
-    final = at_end(steps).set_index("problem")[name]
+    final = at_end(steps).set_index("problem")[name].reindex(steps.problem.unique())
     silent = int(final.isna().sum())
     without = f"; {silent} of {len(final)} have none, and are left out" if silent else ""
     best = beside[beside.video.isin(SHORTCUTS)].groupby("problem")[name].max()
@@ -182,7 +182,8 @@ def _lacking(result: AnalysisResult) -> list[str]:
 def _distance(steps: pd.DataFrame) -> pages.Section:
     known = steps[steps.distance.notna()]
     if known.empty:
-        return pages.Section("Distance to the final video", caption="No step can be compared with the final video: sizes differ.")
+        why = "No step can be compared with the final video: there is none, or sizes differ."
+        return pages.Section("Distance to the final video", caption=why)
     curves = [Curve(str(name), curve(part, "distance")) for name, part in known.groupby("task", sort=False)]
     panel = Panel("", curves[:12], "step", _xlabel(steps), "root mean square, of 1")
     return pages.Section("Distance to the final video", panels([panel]))

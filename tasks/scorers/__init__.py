@@ -30,8 +30,17 @@ def scorer_of(text: str) -> Scorer:
 
     if outside.is_outside(text, outside.SCORER_GROUP):
         found = outside.load(text, outside.SCORER_GROUP)
-        return callable_scorer(found() if isinstance(found, type) else found, text)
+        return callable_scorer(_made(found, text) if isinstance(found, type) else found, text)
     if text not in READY:
         raise InterpError(f"unknown scorer {text!r}; there are {', '.join(READY)}, or give my.py:judge")
     judge: Scorer = import_module(f"{__name__}.{text}").judge
     return judge
+
+
+def _made(kind: type, text: str) -> object:
+    """An object of a class. InterpError where it needs arguments, or making it fails."""
+    try:
+        return kind()
+    except (Exception, SystemExit) as error:
+        told = f"{type(error).__name__}: {error}"
+        raise InterpError(f"{text} cannot be made without arguments ({told}): name a function or an object") from error

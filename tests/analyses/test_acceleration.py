@@ -14,7 +14,7 @@ from players import players
 from pydantic import ValidationError
 
 from cos_interp.analyses.acceleration import AccelerationConfig
-from cos_interp.analyses.acceleration.exported import as_json, cached_steps, grouped, taylorseer
+from cos_interp.analyses.acceleration.exported import as_json, cached_steps, grouped, held_modules, taylorseer, tells_branches
 from cos_interp.analyses.acceleration.findings import findings
 from cos_interp.analyses.acceleration.saving import Plan, Saving, rounded, saved_runs
 from cos_interp.analyses.acceleration.schedules import bands, cells, chosen, random, uniform
@@ -24,9 +24,11 @@ from cos_interp.analyses.driver.findings import Number
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.problems import arguments, problems
+from cos_interp.interp import HookedVideoPipeline
 from cos_interp.interp.batch import joined
 from cos_interp.interp.errors import InterpError
-from tests.support import build_tiny, hooked_tiny, tiny_call
+from cos_interp.interp.families import tiny
+from tests.support import hooked_tiny, tiny_call
 
 STEPS = 4
 CALL = {k: v for k, v in tiny_call("wan21-t2v", guidance=1.0, steps=STEPS).items() if k != "generator"} | {"seed": 0}
@@ -63,34 +65,57 @@ def test_what_is_missed_least_is_saved_first():
 def test_a_schedule_in_the_words_of_diffusers():
     regular = [(step, layer, "cond") for step in (3, 5, 7) for layer in (1, 4)]
     assert grouped(regular) == [{"branch": "cond", "layers": [1, 4], "steps": [3, 5, 7]}]
-    found = as_json(regular, "cache", 10, ("cond",), 0.1)
+    names = [[f"blocks.{layer}.ffn"] for layer in range(8)]
+    found = as_json(regular, "cache", 10, ("cond",), 0.1, names)
     (config,) = found["diffusers"]["TaylorSeerCacheConfig"]
     assert (config["cache_interval"], config["disable_cache_before_step"], config["disable_cache_after_step"]) == (2, 3, 8)
     assert json.loads(json.dumps(found)) == found and TaylorSeerCacheConfig(**config).max_order == 0
-    assert taylorseer([0], [2, 3, 4]) is None and taylorseer([0], [2]) is not None
+    assert taylorseer(names[0], [2, 3, 4]) is None and taylorseer(names[0], [2]) is not None
     both = [(step, 1, branch) for step in (1, 3) for branch in ("cond", "uncond")]
-    assert as_json(both, "cache", 4, ("cond", "uncond"), 0.1)["diffusers"] is not None
+    assert as_json(both, "cache", 4, ("cond", "uncond"), 0.1, names)["diffusers"] is not None
+    assert as_json(both, "cache", 4, ("cond", "uncond"), 0.1, (), "no names")["not in diffusers because"] == "no names"
     for calls, method, why in ((both[:3], "cache", "branches"), ([(1, 0, "cond"), (2, 0, "cond")], "cache", "regular"),
                                (regular, "skip", "no hook")):  # fmt: skip
-        told = as_json(calls, method, 4, ("cond", "uncond") if calls == both[:3] else ("cond",), 0.1)
+        told = as_json(calls, method, 4, ("cond", "uncond") if calls == both[:3] else ("cond",), 0.1, names)
         assert told["diffusers"] is None and why in told["not in diffusers because"]
 
 
-def test_diffusers_computes_where_the_schedule_says():
-    """The printed configuration on the pipeline itself: layer 1's MLP runs at the steps that are not saved, layer 0's at all."""
-    pipe, calls = build_tiny("wan21-t2v"), [(1, 1, "cond"), (3, 1, "cond")]
-    for config in as_json(calls, "cache", STEPS, ("cond",), 0.1)["diffusers"]["TaylorSeerCacheConfig"]:
-        apply_taylorseer_cache(pipe.transformer, TaylorSeerCacheConfig(**config))
-    ran = {0: 0, 1: 0}
+@pytest.mark.parametrize("family", ["wan2.1", "latte", "hunyuan", "motif", "kandinsky5"])
+def test_diffusers_computes_where_the_schedule_says(family):
+    """The printed configurations on the pipeline itself, of two groups: the last layer's attention runs at the steps that are not
+    saved, that of layer 1 at another number, and those of the others at every step."""
+    pipe = tiny.build(family)
+    model = HookedVideoPipeline.from_pipeline(pipe)
+    (engine,) = model.engines.values()
+    last = model.layers - 1
+    calls = [(1, last, "cond"), (3, last, "cond"), (2, 1, "cond")]
+    modules, unfit = held_modules(model.engines)
+    assert not unfit and len(modules) == model.layers
+    for config in as_json(calls, "cache", STEPS, ("cond",), 0.1, modules, unfit)["diffusers"]["TaylorSeerCacheConfig"]:
+        apply_taylorseer_cache(engine.module, TaylorSeerCacheConfig(**config))
+    ran = dict.fromkeys(range(model.layers), 0)
     for layer in ran:
 
         def count(module, args, out, layer=layer):
             ran[layer] += 1
 
-        pipe.transformer.blocks[layer].ffn.net[2].register_forward_hook(count)
-    with pipe.transformer.cache_context("cond"):
-        pipe(**{k: v for k, v in CALL.items() if k != "seed"}, output_type="latent")
-    assert ran == {0: STEPS, 1: STEPS - 2} and cached_steps(1, 2, 4) == [1, 3]
+        block = engine.module.get_submodule(engine.blocks[layer])
+        attention = next(getattr(block, name) for name in ("attn1", "attn", "self_attention") if hasattr(block, name))
+        (attention.to_query if hasattr(attention, "to_query") else attention.to_q).register_forward_hook(count)
+    call = {k: v for k, v in tiny.call(family).items() if k not in ("seed", "generator")}
+    call |= {"guidance_scale": 1.0} if family != "motif" else {}
+    with engine.module.cache_context("cond"):
+        pipe(**call | {"num_inference_steps": STEPS, "output_type": "latent"})
+    passes = ran[0] // STEPS  # a step, with and without the prompt
+    assert passes in (1, 2) and cached_steps(1, 2, 4) == [1, 3]
+    assert ran == {layer: passes * (STEPS - {last: 2, 1: 1}.get(layer, 0)) for layer in ran}
+
+
+def test_a_transformer_without_a_cache_context_has_a_reason():
+    modules, unfit = held_modules(HookedVideoPipeline.from_pipeline(tiny.build("sana-video")).engines)
+    assert modules == () and "no cache_context" in unfit
+    told = [tells_branches(tiny.build(family)) for family in ("wan2.1", "hunyuan", "motif", "kandinsky5", "latte")]
+    assert told == [True, True, True, False, False]
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from cos_interp.analyses.exporting.steps import export
 from cos_interp.interp import InterpError
 from cos_interp.tasks import suite
 from cos_interp.tasks.impostors import crossfade, frozen, jump
-from cos_interp.tasks.steps import find
+from cos_interp.tasks.steps import find, lacking
 from cos_interp.tasks.video import encode_mp4
 
 ITEMS = suite.task_items("place")[:3]
@@ -177,6 +177,60 @@ def test_steps_that_are_missing_are_told(names, scheduled, said, tmp_path):
     run = scored(tmp_path / "theirs", tmp_path / "run")
     page = (tmp_path / "run/report.html").read_text()
     assert said in page and ("samples: " in page) is bool(said) and len(run.rows) == len(names)
+
+
+def _lose(folder, layout):
+    """Of three whole samples the first loses its end, the second its steps (of checkpoints: one in between)."""
+    at = folder / suite.NAME / "place"
+    if layout is checkpoints:
+        (folder / "checkpoint-200" / suite.NAME / "place/00000.mp4").unlink()
+        (folder / "checkpoint-100" / suite.NAME / "place/00001.mp4").unlink()
+        return
+    (at / "00000.mp4").unlink()
+    for path in (at / "00001_steps").iterdir():
+        path.unlink()
+    (at / "00001_steps").rmdir()
+    (at / "00001_noise_schedule.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("layout", "said"),
+    [(sensenova, ("the final video is missing", "its steps are missing")),
+     (checkpoints, ("checkpoint 200, which others have, is missing", "checkpoint 100, which others have, is missing"))],
+)  # fmt: skip
+def test_samples_without_their_end_are_told_and_left_out_of_the_final_number(layout, said, tmp_path):
+    """The first sample's last step is right, too, and is no final video; the second has nothing but one."""
+    layout(tmp_path / "theirs")
+    _lose(tmp_path / "theirs", layout)
+    run = scored(tmp_path / "theirs", tmp_path / "run")
+    page = (tmp_path / "run/report.html").read_text()
+    assert all(f"Of 1 of 3 samples: {words}." in page for words in said)
+    (finding,) = run.findings
+    assert finding.number.n == 2 and "1 of 3 have none, and are left out" in finding.statement
+    steps = run.rows[run.rows.kind == "steps"]
+    assert set(steps[steps.final.astype(bool)].problem) == {f"{suite.NAME}/place/0000{i}" for i in (1, 2)}
+    first, second = (steps[steps.problem == f"{suite.NAME}/place/0000{i}"] for i in (0, 1))
+    assert first.distance.isna().all() and second.step.max() == steps.step.max()
+    assert len(second) == (1 if layout is sensenova else 2)
+
+
+def test_steps_alone_end_where_the_others_do(tmp_path):
+    """No final videos at all: the last step stands for it, where a sample has as many as the others, or as its schedule lists."""
+    for name, steps, schedule in (("a", 3, 0), ("b", 2, 0), ("c", 2, 2), ("d", 2, 3)):
+        for k in range(steps):
+            put(tmp_path / "theirs" / name / "steps" / f"step_{k:03d}.mp4", ITEMS[0].video)
+        if schedule:
+            listed = [{"step": k, "sigma": 0.9} for k in range(schedule)]
+            (tmp_path / "theirs" / name / "noise_schedule.json").write_text(json.dumps(listed))
+    found = {sample.key: sample for sample in find(tmp_path / "theirs")}
+    assert {key: sample.ended for key, sample in found.items()} == {"a": True, "b": False, "c": True, "d": False}
+    assert lacking(found["b"]) == "step 2, which others have, is missing" and lacking(found["c"]) == ""
+    assert lacking(found["d"]) == "step 2 of its noise schedule is missing"
+    put(tmp_path / "theirs/a/generated.mp4", ITEMS[0].video)
+    put(tmp_path / "theirs/e/generated.mp4", ITEMS[0].video)
+    put(tmp_path / "theirs/e/ground_truth.mp4", ITEMS[0].video)
+    again = {sample.key: (len(sample.steps), sample.ended, lacking(sample)) for sample in find(tmp_path / "theirs")}
+    assert again["e"] == (0, True, "its steps are missing") and again["c"] == (2, False, "the final video is missing")
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_a_stranger_scores_by_the_page(tmp_path):
         )
         assert done.returncode == 0, f"{command}: {done.stderr}"
         said.append(done.stdout)
-    assert said[1].count("ok ") == 12 and "FAILED" not in said[1]
+    assert said[1].count("ok ") == 13 and "FAILED" not in said[1]
     assert "6 videos written to theirs" in said[3]
     assert (tmp_path / "runs/theirs/report.html").read_text().count("frozen") > 0
 

@@ -13,6 +13,7 @@ from cos_interp.interp.errors import InterpError
 from cos_interp.tasks import ClipTask, outside
 from cos_interp.tasks.check import check
 from cos_interp.tasks.clips import cases_of, grid_task, task_of
+from cos_interp.tasks.scorers import scorer_of
 
 TASK = """
 import numpy as np
@@ -74,7 +75,7 @@ def failed(file, name):
 
 def test_a_careful_task_passes_every_check(file):
     found = check(f"{file}:Exact", 6)
-    assert len(found) >= 11 and all(one.passed for one in found)
+    assert len(found) >= 12 and all(one.passed for one in found)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +86,63 @@ def test_a_careful_task_passes_every_check(file):
 def test_what_a_sloppy_task_lets_through_is_named(name, checks, file):
     assert failed(file, name) == checks
     assert {"names", "determinism"} & failed(file, "Random")
+
+
+SLOPPY = {
+    "set": ("yield from (Case(name, 'p', image, video=video) for name in {'a', 'b', 'c', 'd', 'e'})", "", {"other processes"}),
+    "process": ("yield Case('a', 'p', image, os.getpid(), video)", "", {"other processes"}),
+    "array": ("yield Case('a', 'p', image, np.arange(3), video)", "", set()),
+    "fails": ("yield Case('a', 'p', image, video=video)", "assert np.array_equal(video[-1], case.truth[-1])",
+              {"first frame, frozen", "backwards"}),
+    "first": ("yield Case('a', 'p', image, video=video)", "return seen.append(0) or (len(seen) == 1 and 'solved' or 'wrong')",
+              {"same verdict"}),
+    "far": ("yield from (Case(c, 'p', image, video=video // (1 + i % 3)) for i, c in enumerate('abcdef'))",
+            "return bool(video[-1].mean() == case.truth[-1].mean() or video.mean() < 0.4 * case.truth.mean())",
+            {"another item's video"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SLOPPY)
+def test_what_differs_between_processes_calls_and_items_is_named(name, tmp_path):
+    cases, judge, wrong = SLOPPY[name]
+    (tmp_path / "odd.py").write_text(
+        "import os\nimport numpy as np\nfrom cos_interp.tasks import Case, ClipTask\n\nseen = []\n"
+        "video = np.random.default_rng(0).integers(255, size=(5, 8, 8, 3)).astype(np.uint8)\nimage = video[0]\n\n\n"
+        f"class Odd(ClipTask):\n    name = 'odd'\n    def cases(self):\n        {cases}\n    def judge(self, video, case):\n"
+        f"        {judge or 'pass'}\n        return bool(np.array_equal(video, case.truth))\n"
+    )
+    found = {one.name: one for one in check(f"{tmp_path}/odd.py:Odd", 6)}
+    failed = {one.name for one in found.values() if one.passed is False}
+    assert wrong <= failed and ("other processes" in failed) is ("other processes" in wrong), [
+        one.line() for one in found.values()
+    ]
+    assert wrong or not failed
+    if name == "fails":
+        assert (
+            "could not be judged, which refuses nothing" in found["backwards"].text
+            and "AssertionError" in found["backwards"].text
+        )
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [("raise KeyError('lost')", "KeyError: 'lost'"), ("return {'prompt': 'x'}", "it is dict, and must be a cos_interp")],
+)  # fmt: skip
+def test_a_counterfactual_that_fails_is_a_failed_check(body, said, file, tmp_path):
+    (tmp_path / "mine.py").write_text(f"{TASK}\n\nclass Bad(Exact):\n    def counterfactual(self, case):\n        {body}\n")
+    (pairs,) = [one for one in check(f"{file}:Bad", 2) if one.passed is False]
+    assert pairs.name == "pairs" and said in pairs.text
+
+
+def test_tasks_and_scorers_that_cannot_be_made_are_said_in_words(tmp_path):
+    (tmp_path / "bad.py").write_text(
+        f"{TASK}\n\nclass Broken(Exact):\n    def __init__(self):\n        raise OSError('no file')\n\n"
+        "class Needs:\n    def __init__(self, least):\n        pass\n    def judge(self, video, case):\n        return True\n"
+    )
+    with pytest.raises(InterpError, match=r"bad.py:Broken cannot be made: OSError: no file"):
+        check(f"{tmp_path}/bad.py:Broken", 2)
+    with pytest.raises(InterpError, match=r"bad.py:Needs cannot be made without arguments .TypeError: .*least"):
+        scorer_of(f"{tmp_path}/bad.py:Needs")
 
 
 def test_the_command(file):
