@@ -169,13 +169,14 @@ def _shown(made: Sequence[Panel]) -> Curves | Numbers:
 
 
 def _draw(axis: Axes, panel: Panel) -> None:
-    palette = sns.color_palette(PALETTE if len(panel.curves) <= 10 else "husl", max(10, len(panel.curves)))
+    palette = apart(len(panel.curves))
     for place, (curve, colour) in enumerate(zip(panel.curves, palette, strict=False)):
         table = curve.table
         under = (len(panel.curves) - 1 - place) / max(1, len(panel.curves) - 1)  # wider below: where two coincide both show
         size, width = 2.5 + 2.5 * under, 1.2 + 1.6 * under
         line, at = curve.style, table[panel.along]
-        axis.plot(at, table["mean"], line, marker="o", ms=size, lw=width, label=curve.name, color=colour)
+        marks = {"marker": "o", "ms": size} if line.strip("-.:") == "" else {"ms": 5}  # a style that is a mark has its own
+        axis.plot(at, table["mean"], line, **marks, lw=width, label=curve.name, color=colour)
         if "low" in table:
             low, high = table.low.astype(float), table.high.astype(float)
             axis.fill_between(table[panel.along].astype(float), low, high, alpha=0.13, color=colour, lw=0)
@@ -260,24 +261,32 @@ def scatters(
     :class:`~cos_interp.reports.drawing.Points`)."""
     values = about[colour]
     order = list(dict.fromkeys(values.dropna())) if categorical else None
+    palette = "viridis" if order is None else apart(len(order))
     with matplotlib.rc_context(style()):
         figure, axes = subplots(len(made), columns, 3.7, 3.2)
         for place, (axis, (title, table)) in enumerate(zip(axes, made, strict=True)):
-            drawn = {"hue": values.to_numpy(), "hue_order": order, "palette": "deep" if categorical else "viridis"}
+            drawn = {"hue": values.to_numpy(), "hue_order": order, "palette": palette}
             sns.scatterplot(
                 x=table.x.to_numpy(), y=table.y.to_numpy(), **drawn, s=9, lw=0, ax=axis, legend=place == 0, rasterized=True
             )
             axis.set(title=title, xlabel="", ylabel="", xticks=[], yticks=[])
-            if place == 0:
-                axis.legend(title=label, fontsize=6, title_fontsize=6, frameon=False)
+            if axis.legend_ is not None:
+                named = axis.get_legend_handles_labels()
+                axis.legend_.remove()
+                figure.legend(*named, title=label, fontsize=6, title_fontsize=6, frameon=False, loc="outside right upper")
     places = np.stack([table[["x", "y"]].to_numpy(float) for _, table in made])
     painted = _painted_by_name(values, order) if order is not None else _painted_by_size(values)
     return Drawing(svg(figure), Points([title for title, _ in made], places, about, address, label, *painted, joined))
 
 
+def apart(count: int) -> list[tuple[float, float, float]]:
+    """So many colours of which no two are alike; up to ten, those that the colour-blind tell apart."""
+    return list(sns.color_palette(PALETTE if count <= 10 else "husl", count))
+
+
 def _painted_by_name(values: pd.Series, order: Sequence[Any]) -> tuple[list[int], list[str], list[str]]:
     """The colour of each point, the colours, their names."""
-    palette = [matplotlib.colors.to_hex(c) for c in sns.color_palette("deep", len(order))]
+    palette = [matplotlib.colors.to_hex(c) for c in apart(len(order))]
     return [order.index(v) if v == v and v is not None else -1 for v in values], palette, [str(v) for v in order]
 
 

@@ -416,7 +416,7 @@
     function play(on) {
       clearInterval(clock);
       clock = 0;
-      if (on) clock = setInterval(() => go(frame + 1), 1000 / data.fps);
+      if (on) clock = setInterval(() => (whole.isConnected ? go(frame + 1) : play(false)), 1000 / data.fps);
       button.textContent = on ? "Pause" : "Play";
     }
 
@@ -595,7 +595,7 @@
     document.getElementById(link.getAttribute("href").slice(1))?.scrollIntoView();
   });
   addEventListener("keydown", (event) => {
-    if (event.key !== "Escape" || !chosen.size) return;
+    if (event.key !== "Escape" || !chosen.size || event.target.matches("input[type=search], select")) return; // it is theirs
     chosen.clear();
     choose({});
   });

@@ -74,7 +74,7 @@ def local(result: AnalysisResult, within: pd.DataFrame) -> Finding:
     """Are rows of attention nearer to their own query than to a random other query? A permutation keeps all else."""
     each = within.groupby("problem")[["distance", "shuffled_distance"]].mean()
     own, shuffled = (Mean(each[name].to_numpy(float)).number() for name in ("distance", "shuffled_distance"))
-    said = f"tokens look {own} cells away on average; given to other queries their rows lie farther, by a share of"
+    said = f"the mean distance of what tokens look at, in cells, is {own}; given to other queries it is more, by a share of"
     return result.judge("attention.space", Mean(nearer(each)), said, shuffled)
 
 

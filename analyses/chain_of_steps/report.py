@@ -119,15 +119,14 @@ def _judged_sections(rows: pd.DataFrame, sigmas: list[float]) -> list[pages.Sect
     axis = _axis(sigmas)
     share = {**axis, "bounds": (-0.03, 1.03)}
     verdicts = [Curve(s, curve(flags, s)) for s in ("solved", "wrong", "undecided")]
-    along = [
-        Panel("solved, by task", _curves(flags.groupby("task", sort=False), "solved"), ylabel="solved", **share),
-        Panel("solved, by ambiguity", _curves(_by_kind(flags), "solved"), ylabel="solved", **share),
-    ]
+    kinds = Panel("solved, by ambiguity", _curves(_by_kind(flags), "solved"), ylabel="solved", **share)
+    tasks = Panel("solved, by task", _curves(flags.groupby("task", sort=False), "solved"), ylabel="solved", **share)
     counts = ", ".join(f"{part.problem.nunique()} with {name}" for name, part in _by_kind(rows))
     told = f"Items: {counts}. Bands: 95 % intervals over items."
     return [
+        pages.Section("Accuracy by ambiguity", panels([kinds]), told, key=True),  # of the items that the answer is about
         pages.Section("Accuracy along the steps", panels([Panel("verdicts", verdicts, ylabel="share of items", **share)]), told),
-        pages.Section("Accuracy by task and ambiguity", panels(along), told),
+        pages.Section("Accuracy by task", panels([tasks]), told),
         *_candidates(rows, axis),
         *_frames(rows),
         *_by_difficulty(flags),
@@ -220,7 +219,7 @@ def _fewer(rows: pd.DataFrame) -> list[pages.Section]:
         right = part[part.whole.astype(bool)]
         row = {**about, "items": len(part)}
         row |= {"first frames right": len(right), "from another noise": int(right.other.sum())}
-        out.append(row | {f"{part.frames.iloc[0]} frames alone": int(right.fewer.sum())})
+        out.append(row | {f"{int(part.frames.iloc[0])} frames alone": int(right.fewer.sum())})
     return [pages.Section("Fewer frames", "", FEWER_CAPTION, pd.DataFrame(out))]
 
 

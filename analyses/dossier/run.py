@@ -80,7 +80,8 @@ def expected(config: DossierConfig) -> str:
         return ""
     entries, beside = chosen(config), f", each beside {config.twins} twins" if config.twins else ""
     minutes = sum(entry.seconds for entry in entries) * (1 + config.twins) / 60
-    what = f"{len(entries)} experiments{beside}: about {minutes:.0f} minutes for the shipped organisms on two cores"
+    count = f"{len(entries)} experiment{'s' * (len(entries) != 1)}"
+    what = f"{count}{beside}: about {minutes:.0f} minutes for the shipped organisms on two cores"
     return f"{what}; interrupt it and run the same command again: it continues"
 
 

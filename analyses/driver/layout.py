@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cos_interp.analyses.driver.parts import Clip, Link, Overlay, Reel, Section
@@ -22,6 +23,7 @@ AROUND = 200_000  # of them for style, script and words
 WIDE = 700  # points of a figure, from which on it stands alone on the first screen
 MOST_ROWS = 500  # of a table on the page
 MOST_NAMED = 32  # clips in the alternative text of a picture
+COUNTED = ("n", "step", "layer", "head", "frame")  # columns of whole numbers, were they only 0 and 1
 MOST_SAID = 400  # characters of an alternative text, of a clip in it
 FURTHEST = 3  # items that are named on the first screen
 MOST_SHADES = 1_000_000  # of maps that are laid over a video, a byte each
@@ -162,12 +164,25 @@ def _known(told: Any) -> dict[str, Any]:
 
 
 def _table(table: pd.DataFrame) -> dict[str, Any]:
-    rows = [[_value(v) for v in row] for row in table.head(MOST_ROWS).itertuples(index=False)]
+    shown = table.head(MOST_ROWS)
+    columns = [[_value(v, counts) for v in shown.iloc[:, at]] for at, counts in enumerate(map(_counts, table.items()))]
+    rows = [list(row) for row in zip(*columns, strict=True)]
     return {"columns": [str(c) for c in table.columns], "rows": rows, "left_out": max(0, len(table) - MOST_ROWS)}
 
 
-def _value(value: Any) -> dict[str, Any]:
+def _counts(column: tuple[Any, pd.Series]) -> bool:
+    """Whether a column of floats counts, or is of places: integers, which are floats only where some of them are missing."""
+    name, values = column
+    if not pd.api.types.is_float_dtype(values):
+        return False
+    known = values.dropna()
+    return bool((np.isfinite(known) & (known == known.round())).all()) and (name in COUNTED or bool((known.abs() > 1).any()))
+
+
+def _value(value: Any, counted: bool) -> dict[str, Any]:
     """A cell: its text, the number that it is sorted by, the reel that it leads to."""
+    if counted and not _missing(value):
+        value = int(value)
     counts = isinstance(value, (int, float)) or hasattr(value, "item")
     raw = None if not counts or _missing(value) or isinstance(value, bool) else f"{float(value):.9g}"
     return {"text": _cell(value.text if isinstance(value, Link) else value), "raw": raw, "link": getattr(value, "reel", None)}

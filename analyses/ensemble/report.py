@@ -71,8 +71,9 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     if judged.empty:
         notes.append("These problems have no verifier: only how far the result moves is shown.")
     else:
+        ensembles = "of one ensemble" if config.repeats == 1 else f"the mean of {config.repeats} ensembles"
         caption = (
-            f"Bars: 95 % intervals, {judged.problem.nunique()} items, each the mean of {config.repeats} ensembles. "
+            f"Bars: 95 % intervals, {judged.problem.nunique()} items, each {ensembles}. "
             "Dashed: single runs. One seed, scaled: the same seeds alone, the merged tensor at the norm that merging leaves."
         )
         sections = [pages.Section("Accuracy", _bars(judged), caption, _table(judged)), _videos(result, judged, store)]

@@ -37,8 +37,8 @@ def dissociated(result: AnalysisResult, key: str, cut: pd.DataFrame, value: str,
     second = table["kept_other", "object"] - table["kept_other", "another object"]
     own, beside = (Mean(table[value, name].to_numpy(), bounds=(0, 1)).number() for name in ("object", "another object"))
     said = (
-        f"an object is right in {own} of its {frames} without its own tokens of the first frame; the lesser of what it loses "
-        "more than without another object's, and of what that one loses more, is"
+        f"the share of its {frames} in which an object is right without its own tokens of the first frame is {own}; the lesser "
+        "of what it loses more than without another object's, and of what that one loses more, is"
     )
     return result.judge(key, Mean(np.minimum(first, second), bounds=DIFFERENCE), said, beside)
 

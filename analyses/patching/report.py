@@ -253,7 +253,7 @@ def _exact(found: list[dict[str, Any]]) -> pages.Section:
     rows = [
         {
             "control": c["name"], "must be": c["must"], "measured, smallest": repr(c["low"]), "largest": repr(c["high"]),
-            "cells": c["n"], "": "holds" if c["ok"] else "broken",
+            "cells": c["n"], "outcome": "holds" if c["ok"] else "broken",
         }
         for c in found
     ]  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -92,9 +92,13 @@ def summary(runs: Sequence[Indexed]) -> str:
     damaged, others = (sum(run.state == DAMAGED for run in runs), sum(run.state not in (COMPLETE, DAMAGED) for run in runs))
     said = ", ".join(f"{count[verdict]} {verdict}" for verdict in get_args(Verdict))
     return (
-        f"{len(whole)} finished runs of {len({run.experiment for run in whole})} experiments with "
-        f"{len({run.model for run in whole})} models: {said}. {others} unfinished, {damaged} damaged."
+        f"{_many(whole, 'finished run')} of {_many({run.experiment for run in whole}, 'experiment')} with "
+        f"{_many({run.model for run in whole}, 'model')}: {said}. {others} unfinished, {damaged} damaged."
     )
+
+
+def _many(things: Collection[object], name: str) -> str:
+    return f"{len(things)} {name}{'s' * (len(things) != 1)}"
 
 
 def matrix(runs: Sequence[Indexed]) -> dict[str, Any]:

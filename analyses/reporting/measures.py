@@ -102,11 +102,14 @@ def _named(rows: pd.DataFrame, measured: Measured) -> pd.Series:
 
 
 def _of_part(name: str, value: object) -> str:
-    """A value of a column in words: a number with what it is of, a name by itself; nothing where there is none."""
+    """A value of a column in words: a number with what it is of, a name by itself, whether something is so; nothing where there
+    is none."""
     if value is None or value is pd.NA or value != value:
         return ""
     if isinstance(value, str):
         return value.replace("_", " ")
+    if isinstance(value, bool | np.bool_):
+        return f"{'' if value else 'not '}{name.replace('_', ' ')}"
     return f"{name.replace('_', ' ')} {value:g}" if isinstance(value, float) else f"{name.replace('_', ' ')} {value}"
 
 

@@ -53,7 +53,7 @@ def test_a_damaged_run_hides_no_other(folder):
     states = {row["run"]: row["state"] for row in data}
     whole = {'deep/er/b"><b>x': "complete", "good": "complete"}
     assert states == {**whole, "cut": "damaged", "foreign": "damaged", "half": "running"}
-    assert "2 finished runs of 1 experiments with 2 models: 1 reproduced, 1 refuted" in page and "1 unfinished, 2 damaged" in page
+    assert "2 finished runs of 1 experiment with 2 models: 1 reproduced, 1 refuted" in page and "1 unfinished, 2 damaged" in page
     assert "has been changed since it was written" in page and "its seal does not fit" in page
 
 

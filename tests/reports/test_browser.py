@@ -181,6 +181,30 @@ def test_points_are_drawn_without_scripts_and_take_no_text_for_markup(opened):
     assert {t: n for t, n in plain.items() if t not in drawn} == {t: n for t, n in hostile.items() if t not in drawn}
 
 
+def test_a_player_stops_where_its_cell_is_left(opened):
+    page = opened()
+    cell(page, 1, 1).click()
+    button = page.locator("#answer .drawn .player").get_by_role("button", name="Play").first.element_handle()
+    button.click()
+    assert button.text_content() == "Pause"
+    cell(page, 0, 1).click()
+    waited = 0
+    while button.text_content() == "Pause" and (waited := waited + 1) < 50:
+        page.wait_for_timeout(100)
+    assert button.text_content() == "Play" and not button.evaluate("button => button.isConnected")
+
+
+def test_escape_in_a_filter_leaves_what_is_chosen(opened):
+    page = opened()
+    cell(page, 1, 1).click()
+    page.locator("label.filter input:visible").first.focus()
+    page.keyboard.press("Escape")
+    assert cell(page, 1, 1).get_attribute("aria-selected") == "true"
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("Escape")
+    assert cell(page, 1, 1).get_attribute("aria-selected") == "false"
+
+
 def test_tables_sort_and_filter(opened):
     page = opened()
     table = page.locator("table.rows").filter(has_text="its noise").first

@@ -329,3 +329,30 @@ def test_a_long_text_is_cut_in_figures_and_in_what_is_read_out():
     assert any("y…" in words for words in said) and all(len(words) < 40 * 450 for words in said)
     figure = figures.matrix_maps([(text, pd.DataFrame([[1.0]], columns=[text]))], "x", "y", "z")
     assert len(figure) < 60_000 and text in set(figure.table.x)
+
+
+def test_counts_are_whole_and_shares_are_not():
+    """Where some are missing pandas has floats of both."""
+    table = pd.DataFrame({
+        "n": [1.0, None], "layer": [0.0, 1.0], "items": [12.0, 3.0], "share": [1.0, 0.0], "mean": [2.0, 2.5],
+        "far": [2.0, np.inf],
+    })  # fmt: skip
+    (section,) = laid_out([Section("x", table=table)])["sections"]
+    texts = [[cell["text"] for cell in row] for row in section["table"]["rows"]]
+    assert texts == [["1", "0", "12", "1.00", "2.00", "2.00"], ["–", "1", "3", "0.00", "2.50", "inf"]]
+
+
+def test_crosses_are_crosses():
+    """A style that is a mark has no other mark over it, and no line."""
+    table = pd.DataFrame({"step": [0, 1], "mean": [0.1, 0.2]})
+    axis = drawn_on((3, 2)).subplots()
+    figures._draw(axis, Panel("", [Curve("a", table), Curve("b", table, "x"), Curve("c", table, "--")], "step", "", ""))
+    assert [line.get_marker() for line in axis.lines] == ["o", "x", "o"]
+    assert [line.get_linestyle() for line in axis.lines] == ["-", "None", "--"]
+
+
+def test_fourteen_classes_have_colours_of_their_own_and_a_legend_beside_the_maps():
+    about = pd.DataFrame({"name": [f"class {n}" for n in range(14)]})
+    table = pd.DataFrame({"x": range(14), "y": range(14)})
+    data = scatters([("map", table)], "name", "name", about, ("name",)).shown.data({})
+    assert len(set(data["colours"])) == 14 and data["paint"] == list(range(14))
