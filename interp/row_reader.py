@@ -21,6 +21,14 @@ NO_LABEL = -1
 HELD = 256  # items whose labels are held
 
 
+MOST_TOLD = 20  # values of a column that an error names
+
+
+def _several(wanted: Any) -> list[Any]:
+    """One value, or several, as a list."""
+    return [wanted] if isinstance(wanted, str) or np.ndim(wanted) == 0 else list(wanted)
+
+
 class ActivationRows(Dataset[dict[str, Any]]):
     """The rows of one hook name in an export: ``rows[i]`` is a dictionary with ``x``, the activation ``[width]``, and the columns
     ``item`` (its number), ``clip`` (its name), ``task``, ``seed``, ``status`` (the verdict, empty without one), ``step``,
@@ -53,7 +61,12 @@ class ActivationRows(Dataset[dict[str, Any]]):
         self._files: dict[int, Any] = {}
         self._items: dict[int, dict[str, np.ndarray]] = {}
         self.shards = [n for n, rows in enumerate(self.manifest["shards"]) if rows.get(name)]
-        self.chosen = [self._selected(shard, where or {}) for shard in self.shards]
+        seen: dict[str, set[Any]] = {}
+        self.chosen = [self._selected(shard, where or {}, seen) for shard in self.shards]
+        for column, values in seen.items():
+            if strange := [value for value in _several((where or {})[column]) if value not in values]:
+                there = ", ".join(map(str, sorted(values)[:MOST_TOLD])) + (", ..." if len(values) > MOST_TOLD else "")
+                raise InterpError(f"where: no row of {name} has {column} {strange[0]!r}; there are {there}")
         self.ends = np.cumsum([self._count(n) for n in range(len(self.shards))], dtype=int)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -115,8 +128,8 @@ class ActivationRows(Dataset[dict[str, Any]]):
         chosen = self.chosen[number]
         return self.manifest["shards"][self.shards[number]][self.name] if chosen is None else len(chosen)
 
-    def _selected(self, shard: int, where: Mapping[str, Any]) -> np.ndarray | None:
-        """The rows of a shard that ``where`` takes; None for all."""
+    def _selected(self, shard: int, where: Mapping[str, Any], seen: dict[str, set[Any]]) -> np.ndarray | None:
+        """The rows of a shard that ``where`` takes; None for all. Adds the values of these columns to what was ``seen``."""
         if not where:
             return None
         columns = self._columns(self._file(shard).get_tensor(self.name + INDEX).numpy().astype(np.int64))
@@ -124,8 +137,8 @@ class ActivationRows(Dataset[dict[str, Any]]):
         for name, wanted in where.items():
             if name not in columns:
                 raise InterpError(f"where: there is no column {name!r}, only {', '.join(columns)}")
-            values = [wanted] if isinstance(wanted, str) or np.ndim(wanted) == 0 else list(wanted)
-            keep &= np.isin(columns[name], np.asarray(values))
+            keep &= np.isin(columns[name], np.asarray(_several(wanted)))
+            seen.setdefault(name, set()).update(np.unique(columns[name]).tolist())
         return np.flatnonzero(keep)
 
     def _read(self, number: int, places: np.ndarray) -> tuple[Tensor, np.ndarray]:

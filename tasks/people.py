@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from difflib import get_close_matches
 from pathlib import Path
 
 from cos_interp.interp.errors import InterpError
@@ -25,6 +26,9 @@ def read_labels(path: Path, option: str) -> dict[str, Verdict]:
         raise InterpError(f"{option} {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if not {"video", "status"} <= set(held):
         raise InterpError(f"{option} {path} has the columns {', '.join(held) or 'of an empty file'}: write video,status,answer")
+    for name in held:  # others are the people's own notes
+        if name not in COLUMNS and (meant := get_close_matches(name.strip().lower(), COLUMNS, 1, 0.7)):
+            raise InterpError(f"{option} {path} has the column {name!r}: {meant[0]} must be written so; name notes otherwise")
     found: dict[str, Verdict] = {}
     for number, line in enumerate(lines, 2):
         where, status = f"{option} {path}, line {number}", (line["status"] or "").strip()

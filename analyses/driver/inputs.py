@@ -131,6 +131,8 @@ def _named(value: Any) -> str:
 def keywords(where: str, given: dict[str, Any], folder: Path, settings: dict[str, tuple[str, Any]]) -> dict[str, Any]:
     """Checked keywords of one generation: texts are texts, numbers whole and positive, pictures are opened (paths are relative to
     ``folder``). ``settings`` are what the command line says for all: key -> (option, value); another value is refused."""
+    if given.get("negative_prompt", "") is None:  # as lists say that there is none
+        given = {key: value for key, value in given.items() if key != "negative_prompt"}
     out = dict(given)
     if not isinstance(given.get("prompt"), str):
         held = "missing" if "prompt" not in given else f"{_named(given['prompt'])}, not a text"

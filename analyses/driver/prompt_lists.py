@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,21 +55,21 @@ class Entry:
 
 def entries(path: Path, option: str) -> list[Entry]:
     """All lines of a list: ``.txt`` a prompt a line, ``.json`` an array of objects or texts, a folder with folders that hold
-    ``prompt.txt``, else JSON lines. InterpError names the line that does not fit, and what would."""
+    ``prompt.txt``, or else files of JSON; else JSON lines. InterpError names the line that does not fit, and what would."""
     if path.is_dir():
-        found = list(_of_folder(path, option))
+        found = list(_of_folder(path, option)) or list(_of_json_files(path, option))
     elif path.suffix == ".txt":
         texts = enumerate(inputs.text_of(path, option).split("\n"), 1)
         found = [_of_text(f"{option} {path}, line {number}", text.strip(), path.parent) for number, text in texts if text.strip()]
     elif path.suffix == ".json":
-        found = [
-            _entry(f"{option} {path}, entry {n}", line, path.parent, False) for n, line in enumerate(_array(path, option), 1)
-        ]
+        found = [_entry(where, line, path.parent, False) for where, line in enumerated(path, option)]
     else:
         found = [
             _entry(f"{option} {path}, line {number}", line, path.parent, True)
             for number, line in inputs.json_lines(path, option, EXAMPLE)
         ]
+    if not found and path.is_dir():
+        raise InterpError(f"{option} {path} holds no prompts: give folders with {TEXT}, or files of JSON like {EXAMPLE}")
     if not found:
         raise InterpError(f"{option} {path} holds no prompts: write one a line (.txt), or lines of JSON like {EXAMPLE}")
     return found
@@ -105,6 +105,23 @@ def _of_folder(path: Path, option: str) -> Iterator[Entry]:
         if (told := folder / SAID_OF).is_file():
             line["expected"] = json_of(told, option)
         yield Entry(where, line, folder, folder.relative_to(path).as_posix())
+
+
+def _of_json_files(path: Path, option: str) -> Iterator[Entry]:
+    """``<task>/<id>.json``, an object each, or a list of them, at any depth, by path; files beside are named from theirs."""
+    for file in sorted(path.rglob("*.json")):
+        held = json_of(file, option)
+        key = file.relative_to(path).with_suffix("").as_posix()
+        if isinstance(held, dict):
+            yield replace(_entry(f"{option} {file}", held, file.parent, False), key=key)
+            continue
+        for number, (where, line) in enumerate(enumerated(file, option)):
+            yield replace(_entry(where, line, file.parent, False), key=f"{key}/{number:05d}")
+
+
+def enumerated(path: Path, option: str) -> list[tuple[str, Any]]:
+    """The entries of a list of JSON, each with how an error names it."""
+    return [(f"{option} {path}, entry {number}", line) for number, line in enumerate(_array(path, option), 1)]
 
 
 def _array(path: Path, option: str) -> list[Any]:

@@ -78,6 +78,9 @@ def test_no_shard_is_larger_than_asked_and_all_digests_hold(whole):
 
 
 def test_a_loader_with_workers_and_a_shuffle_give_every_row_once(whole):
+    for where, said in (({"task": "mazes"}, "has task 'mazes'; there are"), ({"step": [0, 99]}, "has step 99; there are 0, ")):
+        with pytest.raises(InterpError, match=f"where: no row of {NAMES[0]} {said}"):
+            ActivationRows(whole, NAMES[0], where=where)
     rows = ActivationRows(whole, NAMES[0], where={"step": [2], "item": (0, 2)})
     assert len(pickle.loads(pickle.dumps(rows))) == len(rows) and {row["step"] for row in rows.__getitems__(range(9))} == {2}
     key = lambda batch: [*zip(batch["item"].tolist(), batch["frame"].tolist(), batch["row"].tolist(), batch["col"].tolist())]

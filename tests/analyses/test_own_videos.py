@@ -257,6 +257,12 @@ def test_labels_by_people(tmp_path):
     inside = scored(tmp_path / "theirs/steps", tmp_path / "inside").rows  # the folder of the steps itself
     assert inside.step.to_list() == rows.index.to_list()
     assert rows.status[1] == "wrong" and rows.answer[3] == "left" and rows.status[[0, 2]].isna().all()
+    (tmp_path / "labels.csv").write_text("video,Status,status,anwser,rater\n")
+    with pytest.raises(InterpError, match="has the column 'Status': status must be written so"):
+        scored(tmp_path / "theirs", tmp_path / "other", labels=str(tmp_path / "labels.csv"))
+    (tmp_path / "labels.csv").write_text("video,status,anwser,rater\n")
+    with pytest.raises(InterpError, match="has the column 'anwser': answer must be written so"):
+        scored(tmp_path / "theirs", tmp_path / "other", labels=str(tmp_path / "labels.csv"))
     (tmp_path / "labels.csv").write_text("")
     with pytest.raises(InterpError, match="of an empty file"):
         scored(tmp_path / "theirs", tmp_path / "other", labels=str(tmp_path / "labels.csv"))

@@ -148,3 +148,22 @@ def test_a_path_that_lies_elsewhere_counts_by_its_name(tmp_path):
     (at / "metadata.json").write_text(json.dumps(told))
     found = prompt_lists.content(tmp_path / "questions", "--prompts")
     assert set(found) == {"entry 1", f"picture {tmp_path}/elsewhere.png", "picture maze/0001/here.png"}
+
+
+def test_a_file_of_json_a_sample(tmp_path):
+    """Below folders of tasks, without any prompt.txt; what lies beside a file is named from its place."""
+    (tmp_path / "bench/maze").mkdir(parents=True)
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "bench/maze/a.png")
+    told = {"prompt_en": "go left", "image_path": "a.png", "level": 3, "negative_prompt": None}
+    (tmp_path / "bench/maze/0001.json").write_text(json.dumps(told))
+    (tmp_path / "bench/maze/0002.json").write_text('[{"text": "go right"}]')
+    one, two = read(tmp_path / "bench")
+    assert (one.call["prompt"], one.case.expected, one.case.key) == ("go left", {"level": 3}, "maze/0001")
+    assert one.call["image"].getpixel((0, 0)) == (255, 0, 0) and "negative_prompt" not in one.call
+    assert two.call["prompt"] == "go right" and two.case.key == "maze/0002/00000"
+    (tmp_path / "bench/maze/0003.json").write_text('{"level": 3}')
+    with pytest.raises(InterpError, match=r"0003.json: 'prompt' is missing"):
+        read(tmp_path / "bench")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InterpError, match=r"holds no prompts: give folders with prompt.txt, or files of JSON"):
+        read(tmp_path / "empty")
