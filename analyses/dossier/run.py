@@ -79,9 +79,10 @@ def expected(config: DossierConfig) -> str:
     if not math.isinf(seconds(config.budget)):
         return ""
     entries, beside = chosen(config), f", each beside {config.twins} twins" if config.twins else ""
-    minutes = sum(entry.seconds for entry in entries) * (1 + config.twins) / 60
+    minutes = max(1, round(sum(entry.seconds for entry in entries) * (1 + config.twins) / 60))
     count = f"{len(entries)} experiment{'s' * (len(entries) != 1)}"
-    what = f"{count}{beside}: about {minutes:.0f} minutes for the shipped organisms on two cores"
+    time = f"{minutes} minute{'s' * (minutes != 1)}"
+    what = f"{count}{beside}: about {time} for the shipped organisms on two cores"
     return f"{what}; interrupt it and run the same command again: it continues"
 
 

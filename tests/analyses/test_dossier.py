@@ -94,9 +94,8 @@ def test_every_experiment_can_be_configured():
 def test_a_dossier_without_a_budget_has_the_experiments_own_sizes(counted, organism, tmp_path):
     result, _ = dossier.run_and_report(DossierConfig(budget="none", twins=0), tmp_path / "run", model=organism, workers=1)
     own = CountConfig().items
-    assert (
-        dossier.expected(result.config).startswith("1 experiments: about") and dossier.expected(DossierConfig(budget="1h")) == ""
-    )
+    assert dossier.expected(result.config).startswith("1 experiment: about 1 minute for")
+    assert dossier.expected(DossierConfig(budget="1h")) == ""
     assert result.units["count"].items == own == len(CALLS) and result.units["count"].command == "cos analyze count"
 
 
