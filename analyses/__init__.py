@@ -39,6 +39,8 @@ def runner(name: str) -> Callable[..., tuple[AnalysisResult, Report]]:
     """
 
     def played(config: Any, folder: Path, **ways: Any) -> tuple[AnalysisResult, Report]:
+        from cos_interp.analyses.before import refuse_over
+
         refuse_over(name, config, folder, ways.get("workers"), ways.get("model"))
         if name == dossier.ENTRY.name:
             from cos_interp.analyses.dossier.run import run_and_report
@@ -49,23 +51,6 @@ def runner(name: str) -> Callable[..., tuple[AnalysisResult, Report]]:
         return experiment.run_and_report(registry.load(name), config, folder, **ways)
 
     return played
-
-
-def refuse_over(
-    name: str, config: Any, folder: Path, workers: int | None = None, model: HookedVideoPipeline | None = None
-) -> None:
-    """InterpError, which names what takes how much and what would make it fit, for a run that takes more than its settings state;
-    without such limits nothing is planned. ``model``: a loaded one, else that of the settings, of which no weights are read."""
-    if not config.limits():
-        return
-    if name == dossier.ENTRY.name:
-        from cos_interp.analyses.dossier import foresee
-
-        foresee.refuse(config, folder, workers, model)
-        return
-    from cos_interp.analyses.driver import planning
-
-    planning.refuse(name, config, folder, workers, model)
 
 
 def run(

@@ -1,4 +1,4 @@
-"""What a command of ``cos analyze`` says before its run begins: of an experiment, and of the dossier."""
+"""What comes before a run, of an experiment and of the dossier: a run that does not fit is refused; what a command says."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from cos_interp.interp.terminal import print_json
 
 if TYPE_CHECKING:
     from cos_interp.analyses.driver.settings import AnalysisConfig
+    from cos_interp.interp.model import HookedVideoPipeline
 
 SAY: Callable[[str], None] = partial(typer.echo, err=True)
 
@@ -78,3 +79,20 @@ class OfDossier:
 def before(entry: Entry, out: Path, workers: int | None) -> OfExperiment | OfDossier:
     """What comes before a run of an analysis."""
     return OfDossier(out, workers) if entry is DOSSIER else OfExperiment(entry, out, workers)
+
+
+def refuse_over(
+    name: str, config: Any, folder: Path, workers: int | None = None, model: HookedVideoPipeline | None = None
+) -> None:
+    """InterpError, which names what takes how much and what would make it fit, for a run that takes more than its settings state;
+    without such limits nothing is planned. ``model``: a loaded one, else that of the settings, of which no weights are read."""
+    if not config.limits():
+        return
+    if name == DOSSIER.name:
+        from cos_interp.analyses.dossier import foresee
+
+        foresee.refuse(config, folder, workers, model)
+        return
+    from cos_interp.analyses.driver import planning
+
+    planning.refuse(name, config, folder, workers, model)

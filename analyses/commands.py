@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cos_interp.analyses import EXPERIMENTS, draw, load, refuse_over, runner
-from cos_interp.analyses.before import before
+from cos_interp.analyses import EXPERIMENTS, draw, load, runner
+from cos_interp.analyses.before import before, refuse_over
 from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.options import configured, with_options
 from cos_interp.analyses.driver.registry import entries
