@@ -52,7 +52,9 @@
     for (const [name, value] of Object.entries(address)) chosen.set(name, String(value));
     tell();
     clearTimeout(writing); // browsers refuse many changes of the address in a row
+    const before = location.hash;
     writing = setTimeout(() => {
+      if (location.hash !== before) return; // a link was followed meanwhile
       const parts = [...chosen].map((pair) => pair.map(encodeURIComponent).join("="));
       if (!framed) history.replaceState(null, "", parts.length ? `#${parts.join("&")}` : location.pathname);
     }, 120);
