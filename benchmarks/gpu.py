@@ -71,8 +71,9 @@ def pipeline(shape: str, device: str, dtype: torch.dtype) -> WanPipeline:
 class Watch:
     """Seconds and peak bytes of what runs on a device."""
 
-    def __init__(self, device: str):
-        self.cuda, self.found = device.startswith("cuda"), {}
+    def __init__(self, device: str, silent: bool = False):
+        self.cuda, self.silent, self.found = device.startswith("cuda"), silent, {}
+        self.seconds: dict[str, float] = {}  # not rounded
 
     def __call__(self, name: str, work: Callable[[], Any]) -> Any:
         if self.cuda:
@@ -82,10 +83,12 @@ class Watch:
         out = work()
         if self.cuda:
             torch.cuda.synchronize()
-        self.found[name] = {"seconds": round(time.perf_counter() - began, 3)}
+        self.seconds[name] = time.perf_counter() - began
+        self.found[name] = {"seconds": round(self.seconds[name], 3)}
         if self.cuda:
             self.found[name]["peak_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
-        print(f"  {name:46} {self.found[name]}", flush=True)
+        if not self.silent:
+            print(f"  {name:46} {self.found[name]}", flush=True)
         return out
 
 
@@ -100,16 +103,10 @@ def flops(shape: str, tokens: int) -> float:
 def limit(device: str, dtype: torch.dtype, size: int) -> float:
     """TFLOP/s of a product of two square matrices, the best of ten: what the device does at most."""
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    best = 0.0
-    for _ in range(10):
-        if device != "cpu":
-            torch.cuda.synchronize()
-        began = time.perf_counter()
-        _ = a @ b
-        if device != "cpu":
-            torch.cuda.synchronize()
-        best = max(best, 2 * size**3 / (time.perf_counter() - began) / 1e12)
-    return best
+    watch = Watch(device, silent=True)
+    for attempt in range(10):
+        watch(str(attempt), lambda: a @ b)
+    return 2 * size**3 / min(watch.seconds.values()) / 1e12
 
 
 def planned(model: HookedVideoPipeline, call: dict[str, Any]) -> float:

@@ -55,7 +55,8 @@ def check(text: str, items: int = 20) -> list[Check]:
     if not once:
         return [Check("items", False, "it has none: cases() gave nothing")]
     known = [s for s in once if s.case.truth is not None]
-    checks = [_names(once), _same(once, again), _same_elsewhere(text, once, items)]
+    own = [digest(subject.case) for subject in once]
+    checks = [_names(once), _same(once, own, again), _same_elsewhere(text, once, own, items)]
     if not known:
         why = "no case has a true video: give video or reference, and the judge itself can be checked"
         return [*checks, Check("true video", None, why)]
@@ -106,16 +107,16 @@ def _names(found: Sequence[Subject]) -> Check:
     return Check("names", not doubled, f"{doubled[0]} stands for several cases" if doubled else f"{len(names)} differ")
 
 
-def _same(once: Sequence[Subject], again: Sequence[Subject]) -> Check:
-    unlike = [a.case.name for a, b in zip(once, again, strict=False) if digest(a.case) != digest(b.case)]
+def _same(once: Sequence[Subject], own: Sequence[str], again: Sequence[Subject]) -> Check:
+    unlike = [s.case.name for s, here, b in zip(once, own, again, strict=False) if here != digest(b.case)]
     if len(once) != len(again):
         return Check("determinism", False, f"{len(once)} items, then {len(again)}")
     return _check("determinism", unlike, len(once), "are the same when they are made again", "changed")
 
 
-def _same_elsewhere(text: str, once: Sequence[Subject], items: int) -> Check:
+def _same_elsewhere(text: str, once: Sequence[Subject], own: Sequence[str], items: int) -> Check:
     """A run is continued, and shared out, by other processes, where the order of a set and the process's number are others."""
-    name, own = "other processes", [digest(s.case) for s in once]
+    name = "other processes"
     if not (outside.is_outside(text, outside.TASK_GROUP) or text in NAMES):
         return Check(name, None, "it was registered in this process, and no other one can make it")
     bad = dict[str, None]()

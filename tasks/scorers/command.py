@@ -59,11 +59,8 @@ def _told(folder: Path, video: np.ndarray, case: Case) -> dict[str, Any]:
     if reference is None and case.video is not None:
         np.save(folder / "reference.npy", case.video)
         reference = str(folder / "reference.npy")
-    return (
-        told
-        | {"reference": reference, "name": case.name, "prompt": case.prompt, "expected": case.expected}
-        | {"folder": str(case.folder.resolve())}
-    )
+    about = {"name": case.name, "prompt": case.prompt, "expected": case.expected, "folder": str(case.folder.resolve())}
+    return {**told, "reference": reference, **about}
 
 
 def _run(words: list[str], told: str, seconds: float, folder: Path) -> str:
