@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cos_interp.interp.errors import InterpError
-from cos_interp.interp.families.sites import EXPERTS
 
 Dtype = Literal["auto", "bf16", "fp16", "fp32"]
 Offload = Literal["none", "model", "group", "sequential"]
 TOGETHER = "decoded_together"  # of a pipeline: videos that are decoded together
-FIRST, SECOND = EXPERTS  # of a pipeline of two, what runs at high noise and at low
+FIRST, SECOND = EXPERTS = ("transformer", "transformer_2")  # of a pipeline of two, what runs at high noise and at low
 NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
