@@ -5,7 +5,20 @@ from __future__ import annotations
 import pandas as pd
 
 from cos_interp.analyses.circuit import SearchFacts
-from cos_interp.analyses.circuit.checks import ALONE, FOREIGN, LEFT, LESS, OUT, RANDOM, RANDOM_LEFT, RANDOM_OUT, WHOLE
+from cos_interp.analyses.circuit.checks import (
+    ALONE,
+    EARLY,
+    FOREIGN,
+    LATE,
+    LEFT,
+    LESS,
+    NARROW,
+    OUT,
+    RANDOM,
+    RANDOM_LEFT,
+    RANDOM_OUT,
+    WHOLE,
+)  # fmt: skip
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import DIFFERENCE, EFFECT, EFFECTS, Mean
 from cos_interp.analyses.driver.findings import Finding
@@ -16,7 +29,7 @@ COMPLETE = 0.9  # of the way that all components together must go, else they are
 
 def by_pair(rows: pd.DataFrame) -> pd.DataFrame:
     """A row a tested pair, a column a way: its effect from -1 to 1, the mean over draws of the random sets."""
-    asked = [ALONE, LEFT, LESS, OUT, RANDOM, RANDOM_LEFT, RANDOM_OUT, WHOLE]
+    asked = [ALONE, EARLY, LATE, LEFT, LESS, NARROW, OUT, RANDOM, RANDOM_LEFT, RANDOM_OUT, WHOLE]
     if rows.empty or "way" not in rows or not (rows.table == "check").any():
         return pd.DataFrame(columns=asked, dtype=float)
     checks = rows[rows.table == "check"]
@@ -25,7 +38,7 @@ def by_pair(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def findings(result: AnalysisResult) -> list[Finding]:
-    """The four, on the pairs that the search has not seen; of own pairs with a scorer also whose answer is given."""
+    """Of the pairs that the search has not seen; of own pairs with a scorer also whose answer is given."""
     at, unfit = by_pair(result.rows), _unfit(result)
     control = at[RANDOM] if FOREIGN not in at else at[[RANDOM, FOREIGN]].max(axis=1)
     lost, lost_by_random = at[WHOLE] - at[LEFT], at[WHOLE] - at[RANDOM_LEFT]
@@ -37,8 +50,10 @@ def findings(result: AnalysisResult) -> list[Finding]:
         ("knocked-out", at[OUT] - at[RANDOM_OUT], at[RANDOM_OUT], EFFECT,
          "set back, they cost the donor's run more than random ones by"),
         ("smallest", at[ALONE] - at[LESS], at[LESS], EFFECT, "they go further than the best set with one component less by"),
+        ("read-early", at[EARLY] - at[LATE], at[LATE], EFFECTS, "what is read early goes further than what is read after it by"),
+        ("narrowed", at[NARROW] - control, control, EFFECT, "narrowed, they go further than the larger control by"),
     )  # fmt: skip
-    of_its_own = {"smallest": _one(at)}
+    of_its_own = {"smallest": _one(at), "read-early": _unread(at)}
     found = [
         result.judge(f"circuit.{name}", number(values), text, number(beside, most).number(), unfit or of_its_own.get(name))
         for name, values, beside, most, text in said
@@ -49,6 +64,12 @@ def findings(result: AnalysisResult) -> list[Finding]:
 def _one(at: pd.DataFrame) -> str | None:
     """Why nothing can be smaller; None where the best set with one component less does anything at all."""
     return "a set of one component is the smallest there is" if len(at) and (at[LESS] == 0).all() else None
+
+
+def _unread(at: pd.DataFrame) -> str | None:
+    """Why nothing is said of early and late; None where both were tried."""
+    tried = at[[EARLY, LATE]].notna().all(axis=1).any()
+    return "the circuit has no attention, or no block with any comes after it" if len(at) and not tried else None
 
 
 def _answers(result: AnalysisResult, unfit: str | None) -> Finding:

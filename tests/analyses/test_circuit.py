@@ -59,7 +59,7 @@ def test_the_planted_circuit_is_found_exactly(found):
     places = {(one.part, one.layer, one.group) for one in circuit.components}
     assert places in ({("cross", 0, "a"), ("cross", 1, "c")}, {("attn", 2, "b"), ("cross", 1, "c")})
     assert circuit.effect == pytest.approx(1, abs=1e-4) and len(circuit.smaller) == 1 and circuit.smaller_effect < 0.8
-    assert circuit.model["digest"] == result.facts["model"]["digest"] and len(circuit.checks) == 4  # fmt: skip
+    assert circuit.model["digest"] == result.facts["model"]["digest"] and len(circuit.checks) == 6  # fmt: skip
     ways = result.rows[result.rows.table == "check"].groupby("way").effect.mean()
     assert ways["circuit"] == pytest.approx(1, abs=1e-4) and ways["random set"] < 0.2  # some of its tokens may be B's
     assert ways["knocked out"] == pytest.approx(1, abs=1e-4) and ways["a random set knocked out"] < 0.2

@@ -10,7 +10,20 @@ import pytest
 import torch
 
 from cos_interp.analyses.circuit import CircuitConfig, Component
-from cos_interp.analyses.circuit.checks import ALONE, FOREIGN, LEFT, LESS, OUT, RANDOM, RANDOM_LEFT, RANDOM_OUT, WHOLE
+from cos_interp.analyses.circuit.checks import (
+    ALONE,
+    EARLY,
+    FOREIGN,
+    LATE,
+    LEFT,
+    LESS,
+    NARROW,
+    OUT,
+    RANDOM,
+    RANDOM_LEFT,
+    RANDOM_OUT,
+    WHOLE,
+)  # fmt: skip
 from cos_interp.analyses.circuit.components import drawn
 from cos_interp.analyses.circuit.findings import findings
 from cos_interp.analyses.circuit.search import narrowed, smallest
@@ -59,12 +72,13 @@ def test_a_random_set_is_as_large_elsewhere():
 
 TRUE = {
     ALONE: 0.95, RANDOM: 0.05, FOREIGN: 0.1, LEFT: 0.2, RANDOM_LEFT: 0.98, OUT: 0.9, RANDOM_OUT: 0.03, LESS: 0.4, WHOLE: 1.0,
-}  # all four claims hold  # fmt: skip
+    EARLY: 0.96, LATE: 0.1, NARROW: 0.9,
+}  # all claims hold  # fmt: skip
 
 
 def told(first: float | None = None, **more: float) -> list[Finding]:
-    """Of made-up effects on 16 unseen pairs that differ a little: sufficient, necessary, knocked out, smallest. ``first``: what
-    the found components do in the first pair."""
+    """Of made-up effects on 16 unseen pairs that differ a little: sufficient, necessary, knocked out, smallest, read early,
+    narrowed. ``first``: what the found components do in the first pair."""
     chance = np.random.default_rng(0)
     rows = [
         {"table": "check", "pair": f"check-{n}", "way": way, "effect": effect + 0.02 * chance.standard_normal()}
@@ -85,15 +99,25 @@ def test_one_pair_that_diverges_by_itself_is_one_of_16():
 
 
 def test_verdicts_of_made_up_effects():
-    assert verdicts() == ["reproduced"] * 4
+    assert verdicts() == ["reproduced"] * 6
     assert verdicts(**{ALONE: 0.5})[0] == "refuted"  # it goes less than half of the way beyond the controls
     assert verdicts(**{RANDOM: 0.9})[0] == verdicts(**{FOREIGN: 0.9})[0] == "refuted"  # as far as any components, or any donor
     assert verdicts(**{LEFT: 0.97})[1] == verdicts(**{RANDOM_LEFT: 0.2})[1] == "refuted"  # nothing is lost, or as much by any set
     assert verdicts(**{OUT: 0.04})[2] == verdicts(**{RANDOM_OUT: 0.8})[2] == "refuted"  # there is another road, or none matters
     assert verdicts(**{LESS: 0.93})[3] == "refuted"  # one is too many
     older = verdicts(**{OUT: math.nan, RANDOM_OUT: math.nan})  # of a run that did not try it
-    assert older == ["reproduced", "reproduced", "not testable", "reproduced"]
-    assert verdicts(**{WHOLE: 0.5}) == ["not testable"] * 4  # something else carries it
+    assert older == ["reproduced", "reproduced", "not testable", *["reproduced"] * 3]
+    assert verdicts(**{WHOLE: 0.5}) == ["not testable"] * 6  # something else carries it
+
+
+def test_verdicts_of_what_is_read_early_and_of_a_narrowed_set():
+    assert verdicts(**{LATE: 0.9})[4] == "refuted"  # a second road: what is read later does it, too
+    assert verdicts(**{EARLY: 0.3})[4] == "refuted"  # most is read later
+    assert verdicts(**{NARROW: 0.5})[5] == verdicts(**{FOREIGN: 0.8})[5] == "refuted"  # less than half beyond the controls
+    number = told()[4].number
+    assert number.value == pytest.approx(0.96 - 0.1, abs=0.02) and number.n == 16
+    nothing_after = told(**{EARLY: math.nan, LATE: math.nan})[4]
+    assert nothing_after.verdict == "not testable" and "comes after it" in nothing_after.why
 
 
 def test_a_set_of_one_is_not_found_to_be_the_smallest():
@@ -104,4 +128,5 @@ def test_a_set_of_one_is_not_found_to_be_the_smallest():
         for n in range(16) for way, effect in TRUE.items()
     ])  # fmt: skip
     found = findings(AnalysisResult("circuit", CircuitConfig(), rows))
-    assert [one.verdict for one in found] == ["reproduced"] * 3 + ["not testable"] and "set of one" in found[3].why
+    assert [one.verdict for one in found] == [*["reproduced"] * 3, "not testable", *["reproduced"] * 2]
+    assert "set of one" in found[3].why
