@@ -93,7 +93,9 @@ def test_verdicts_of_made_up_effects():
     assert verdicts(**{LESS: 0.93})[3] == "refuted"  # one is too many
     older = verdicts(**{OUT: math.nan, RANDOM_OUT: math.nan})  # of a run that did not try it
     assert older == ["reproduced", "reproduced", "not testable", "reproduced"]
-    assert verdicts(**{WHOLE: 0.5}) == ["not testable"] * 4  # something else carries it
+    assert verdicts(**{WHOLE: 0.5}) == verdicts(**{WHOLE: math.nan}) == ["not testable"] * 4  # something else carries it, or may
+    for control in (RANDOM, FOREIGN):  # of two controls one is missing
+        assert verdicts(**{control: math.nan})[0] == "not testable"
 
 
 def test_a_set_of_one_is_not_found_to_be_the_smallest():
