@@ -264,7 +264,11 @@ def test_several_dossiers_have_a_verdict_only_where_they_agree():
     for dossiers, right in (
         ((told("a", False, x=good), told("b", False, x=good), told("c", False, x=good)), "reproduced"),
         ((told("a", False, x=good), told("b", False, x=bad), told("c", False, x=good)), "undecided: 2 reproduced, 1 refuted"),
-        ((told("seen", False, x=good), told("unseen", True, x=bad)), "refuted"),  # items that no rule has seen decide
+        ((told("a, weights 1", False, x=good), told("a, weights 1, unseen items", True, x=bad)), "refuted"),  # which decide
+        (  # of another model they say nothing
+            (told("a, weights 1", False, x=bad), told("b, weights 2, unseen items", True, x=good)),
+            "undecided: 1 refuted, 1 reproduced",
+        ),
         ((told("a", False, x=good), told("b", False)), "undecided: 1 reproduced, 1 no finding"),
     ):
         page = markdown(dossiers, "What is known.")
