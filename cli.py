@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections import Counter
 from functools import cache
 from importlib import import_module
 from typing import Annotated, Any
@@ -17,7 +18,7 @@ for talkative in ("torchao", "torch.utils._pytree"):  # diffusers imports torcha
     logging.getLogger(talkative).setLevel(logging.ERROR)
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from cos_interp.interp.terminal import Failure, plain_warnings
 
@@ -38,6 +39,22 @@ GROUPS = {  # name: where its commands are, and what they are about
 }
 
 
+SEVERAL = "several values in one, with commas, where it takes several"
+
+
+class OnceEach(TyperCommand):
+    """A command that refuses an option which is given twice: only the last would count, and the others be left out unsaid."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As typer does, after a first look. Click's UsageError names what stands there twice."""
+        _, _, said = self.make_parser(ctx).parse_args(args=[*args])
+        for option, times in Counter(said).items():
+            if times > 1 and not (getattr(option, "multiple", False) or option.is_eager):
+                flags = " or ".join([*option.opts, *option.secondary_opts])
+                ctx.fail(f"{flags} is given {times} times, of which the last would count: give it once ({SEVERAL})")
+        return super().parse_args(ctx, args)
+
+
 def _lazy(where: str) -> type[TyperGroup]:
     """A group whose commands are imported when one of them is asked for, so that ``cos --help`` answers at once."""
 
@@ -46,6 +63,8 @@ def _lazy(where: str) -> type[TyperGroup]:
         module, _, name = where.partition(":")
         room = getattr(import_module(f"cos_interp.{module}"), name)
         room.rich_markup_mode = app.rich_markup_mode
+        for command in room.registered_commands:
+            command.cls = OnceEach
         return typer.main.get_group(room)
 
     class Lazy(TyperGroup):

@@ -29,7 +29,7 @@ COMPLETE = 0.9  # of the way that all components together must go, else they are
 
 def by_pair(rows: pd.DataFrame) -> pd.DataFrame:
     """A row a tested pair, a column a way: its effect from -1 to 1, the mean over draws of the random sets."""
-    asked = [ALONE, EARLY, LATE, LEFT, LESS, NARROW, OUT, RANDOM, RANDOM_LEFT, RANDOM_OUT, WHOLE]
+    asked = [ALONE, EARLY, FOREIGN, LATE, LEFT, LESS, NARROW, OUT, RANDOM, RANDOM_LEFT, RANDOM_OUT, WHOLE]
     if rows.empty or "way" not in rows or not (rows.table == "check").any():
         return pd.DataFrame(columns=asked, dtype=float)
     checks = rows[rows.table == "check"]
@@ -40,7 +40,8 @@ def by_pair(rows: pd.DataFrame) -> pd.DataFrame:
 def findings(result: AnalysisResult) -> list[Finding]:
     """Of the pairs that the search has not seen; of own pairs with a scorer also whose answer is given."""
     at, unfit = by_pair(result.rows), _unfit(result)
-    control = at[RANDOM] if FOREIGN not in at else at[[RANDOM, FOREIGN]].max(axis=1)
+    controls = [RANDOM, FOREIGN] if result.config.pair_file is None else [RANDOM]  # own pairs have no other items
+    control = at[controls].max(axis=1, skipna=False)
     lost, lost_by_random = at[WHOLE] - at[LEFT], at[WHOLE] - at[RANDOM_LEFT]
     number = lambda values, bounds=EFFECTS: Mean(values.astype(float), bounds=bounds)
     said = (
@@ -92,6 +93,6 @@ def _unfit(result: AnalysisResult) -> str | None:
     if searched and searched[0].circuit is None:
         return f"no circuit was found: {searched[0].why}"
     whole = by_pair(result.rows)[WHOLE]
-    if len(whole) and float(whole.mean()) < COMPLETE:
+    if len(whole) and not float(whole.mean()) >= COMPLETE:
         return f"all components together go {whole.mean():.2f} of the way: something else carries the answer too"
     return None

@@ -32,6 +32,11 @@ class Told:
     units: Mapping[str, ExperimentFacts]
     rules: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def model(self) -> str:
+        """Its name and weights, with which a label begins."""
+        return ", ".join(self.label.split(", ")[:2])
+
     def finding(self, experiment: str, place: tuple[str, int]) -> Finding | None:
         """Its finding of a claim, None where it has none."""
         return dict(_placed(self.units, experiment)).get(place)
@@ -100,8 +105,9 @@ def _placed(units: Mapping[str, ExperimentFacts], experiment: str) -> Iterator[t
 
 
 def verdict(dossiers: Sequence[Told], found: Sequence[Finding | None]) -> str:
-    """A verdict that is the same in all dossiers, of those that confirm where there are such; else that they differ."""
-    counted = [f for one, f in zip(dossiers, found, strict=True) if one.confirms] or list(found)
+    """A verdict that all dossiers have, of each model those that confirm where it has such; else that they differ."""
+    confirmed = {one.model for one in dossiers if one.confirms}
+    counted = [f for one, f in zip(dossiers, found, strict=True) if one.confirms or one.model not in confirmed]
     said = [finding.verdict if finding is not None else "no finding" for finding in counted]
     if len(set(said)) == 1:
         return said[0]

@@ -112,7 +112,7 @@ class Share(Estimate):
     least, kind = 20, "share"
 
     def __init__(self, items: Sequence[Any] | np.ndarray):
-        known = _known(items)
+        known = _outcomes(_known(items))
         self.successes, self.n = int(known.sum()), len(known)
         self.value = self.successes / self.n if self.n else math.nan
         self.named = _named(items)
@@ -133,7 +133,7 @@ class PairedShares(Estimate):
 
     def __init__(self, first: Sequence[Any] | np.ndarray, second: Sequence[Any] | np.ndarray):
         pairs = np.column_stack([np.asarray(first, float), np.asarray(second, float)])
-        pairs = pairs[~np.isnan(pairs).any(1)]
+        pairs = _outcomes(pairs[~np.isnan(pairs).any(1)])
         a, b = pairs[:, 0] > 0.5, pairs[:, 1] > 0.5
         self.both, self.gained, self.lost = int((a & b).sum()), int((a & ~b).sum()), int((~a & b).sum())
         self.n = len(pairs)
@@ -196,6 +196,10 @@ class Mean(Estimate):
         self.value = float(self.items.mean()) if self.n else math.nan
         if bounds is not None and self.n and not (bounds[0] - NEAR <= self.items.min() <= self.items.max() <= bounds[1] + NEAR):
             raise ValueError(f"values from {self.items.min():g} to {self.items.max():g} do not lie within {bounds}")
+
+    def lacking(self) -> str | None:
+        endless = int(np.isinf(self.items).sum())
+        return f"{endless} of {self.n} items have no finite value" if endless else super().lacking()
 
     @property
     def least(self) -> int:  # type: ignore[override]
@@ -315,6 +319,13 @@ class Statistic(Estimate):
         at = stats.norm.cdf(bias + (bias + z) / (1 - acceleration * (bias + z)))
         low, high = np.quantile(self._drawn, at)
         return float(low), float(high)
+
+
+def _outcomes(values: np.ndarray) -> np.ndarray:
+    """The values; ValueError where one is neither 0 nor 1, of which there is no share."""
+    if not (whole := np.isin(values, (0, 1))).all():
+        raise ValueError(f"a share is of outcomes, 0 or 1; found {values[~whole].flat[0]:g}: take the mean of such values")
+    return values
 
 
 def _known(items: Sequence[Any] | np.ndarray) -> np.ndarray:

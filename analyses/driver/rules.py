@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import tomllib
 from collections.abc import Sequence
 from datetime import date
@@ -117,9 +118,15 @@ def no_room(key: str, most: float, over: str, hint: str = "", least: float | Non
 
 def beyond(number: Number, twins: Sequence[Number]) -> Number | None:
     """The twin that the interval does not lie beyond, in the claim's direction; None where it lies beyond all of them."""
-    top = lambda twin: twin.high if twin.high == twin.high else twin.value  # one item, say, has a value and no interval
     reached = [twin for twin in twins if twin.n and top(twin) >= number.low]
     return max(reached, key=top, default=None)
+
+
+def top(twin: Number) -> float:
+    """The most that a twin may show: the upper end of its interval, or its value where that is all there is (one item, or items
+    that do not differ). An end that was read again as NaN was open: JSON has no infinity."""
+    alone = twin.n < 2 or twin.kind == "constant"
+    return twin.high if not math.isnan(twin.high) else twin.value if alone else math.inf
 
 
 def _more(estimate: Estimate, rule: Rule) -> str:

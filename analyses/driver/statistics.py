@@ -51,12 +51,13 @@ def remaining_share(sigmas: Sequence[float], step: int) -> float:
 def mean_number(values: Sequence[float] | np.ndarray, bounds: Bounds | None = None) -> Number:
     """Mean over items with its 95 % interval; NaN items are left out.
 
-    The exact one where all are 0 or 1; else the bootstrap-t, or Student's t where that has no bounds: where hardly any item
-    differs from the others. ``bounds``: between which the quantity lies by its definition.
+    The exact one where all are 0 or 1, unless ``bounds``, between which the quantity lies by its definition, say that these are
+    no outcomes; else the bootstrap-t, or Student's t where that has no bounds: where hardly any item differs from the others.
     """
     items = np.asarray(values, float)
     known = items[~np.isnan(items)]
-    return Share(known).number() if len(known) and np.isin(known, (0, 1)).all() else _mean(known, bounds)
+    outcomes = bounds in (None, (0, 1)) and len(known) and np.isin(known, (0, 1)).all()
+    return Share(known).number() if outcomes else _mean(known, bounds)
 
 
 def graded(values: Sequence[float] | np.ndarray) -> Number:
@@ -72,9 +73,9 @@ def _mean(items: np.ndarray, bounds: Bounds | None = None) -> Number:
 
 def by_item(rows: pd.DataFrame, value: str, item: str = "problem", bounds: Bounds | None = None) -> Number:
     """Mean of a column: within each item first, then over items, with the interval over items. ``bounds`` as of
-    :func:`mean_number`; a column of outcomes, 0 or 1, has those of a share."""
+    :func:`mean_number`; a column of outcomes, 0 or 1, has those of a share where no others are given."""
     outcomes = rows[value].dropna().isin((0, 1)).all()
-    return mean_number(rows.groupby(item)[value].mean().to_numpy(float), (0, 1) if outcomes else bounds)
+    return mean_number(rows.groupby(item)[value].mean().to_numpy(float), (0, 1) if outcomes and bounds is None else bounds)
 
 
 def paired(first: pd.Series, second: pd.Series) -> Number:

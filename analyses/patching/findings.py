@@ -34,7 +34,7 @@ COLUMNS = ["pair", *POINT, "sigma", "own", "random", "share", "control", "moved"
 def compared(rows: pd.DataFrame, noising: bool) -> pd.DataFrame:
     """One row a pair and cell of the named tokens, from rows of one site. ``own``, ``random``: how far the pair's donor and the
     random one move the target along the difference of the pair, as it counts; ``moved``, ``control_moved``: in any direction;
-    ``share``: the tokens' part of that difference; ``control``: the larger of it and ``random``."""
+    ``share``: the tokens' part of that difference; ``control``: the larger of it and ``random``, NaN where one is missing."""
     if rows.empty:
         return pd.DataFrame(columns=COLUMNS)
     plain = rows[rows["head"].isna() & rows.frame.isna() & ~rows.group.isin([EVERYWHERE, REST])]
@@ -42,7 +42,7 @@ def compared(rows: pd.DataFrame, noising: bool) -> pd.DataFrame:
     own, control = plain[plain.donor == "clean"], plain[plain.donor == "random"]
     control = control[["pair", *POINT, "own", "moved"]].rename(columns={"own": "random", "moved": "control_moved"})
     both = own.merge(control, on=["pair", *POINT])
-    return both.assign(control=both[["random", "share"]].max(axis=1))[COLUMNS]
+    return both.assign(control=both[["random", "share"]].max(axis=1, skipna=False))[COLUMNS]
 
 
 def best(cells: pd.DataFrame) -> pd.Series:
@@ -103,7 +103,7 @@ def _unfit(kept: pd.DataFrame, moves: bool) -> str | None:
     if moves:
         return "the placebo, the run as its own donor, changes the run"
     own, control = (float(np.mean(kept[name])) if len(kept) else np.nan for name in ("moved", "control_moved"))
-    if control < INERT * own:
+    if len(kept) and not control >= INERT * own:
         return f"the control does nothing: a random item's tokens move the run by {control:.3f}, the pair's own by {own:.3f}"
     return None
 

@@ -28,9 +28,11 @@ SHOWN = 2  # pairs of each task
 
 
 def outcomes(rows: pd.DataFrame) -> pd.DataFrame:
-    """By pair: whether the impossible clip surprises more, of the model and of each baseline, mean over steps and noises."""
+    """By pair: whether the impossible clip surprises more, of the model and of each baseline, mean over steps and noises.
+    Pairs of which a loss is missing are left out."""
     means = rows.groupby(["problem", "kind"], sort=False)[["possible", "impossible"]].mean()
-    return (means.impossible > means.possible).unstack("kind").astype(float)
+    known = means.notna().all(axis=1)
+    return (means.impossible > means.possible).astype(float).where(known).unstack("kind").dropna()
 
 
 def better(found: pd.DataFrame) -> str:

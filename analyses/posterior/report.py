@@ -39,7 +39,7 @@ def closer(rows: pd.DataFrame) -> pd.DataFrame:
     """By problem, means over the steps: ``apart``, each control, the ``nearest`` of these, and ``closer``, how much nearer to
     the posterior than it the model is."""
     found = rows.groupby("problem", sort=False)[["apart", *CONTROLS]].mean()
-    nearest = found[list(CONTROLS)].min(axis=1)
+    nearest = found[list(CONTROLS)].min(axis=1, skipna=False)
     return found.assign(nearest=nearest, closer=nearest - found.apart)
 
 

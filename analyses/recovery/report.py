@@ -57,13 +57,19 @@ def stays_from(flags: Sequence[bool]) -> int | None:
     return at if at < len(flags) else None
 
 
+RUN = ["problem", "kind", "donor", "dose", "injected"]  # what rows are of one run
+
+
 def with_right(rows: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
     """Rows with ``right`` and ``foreign`` (the donor's answer), and whether a verifier said so.
 
-    Without a verifier: nearer to the undisturbed final latent than to the donor's; undefined for noise, which has none.
+    Without a verifier: nearer to the undisturbed final latent than to the donor's; undefined for noise, which has none. Where it
+    says nothing of some videos (a scorer failed), their runs do not count.
     """
-    if rows.whose.notna().all():
-        return rows.assign(right=rows.whose == "target", foreign=rows.whose == "donor", eligible=_eligible(rows)), True
+    if rows.whose.notna().any():
+        told = rows.whose.notna().groupby([rows[name] for name in RUN], dropna=False).transform("all")
+        own = rows.assign(right=rows.whose == "target", foreign=rows.whose == "donor", eligible=_eligible(rows) & told)
+        return own, True
     kept = rows[rows.effect.notna()]
     near = kept.effect.astype(float) > NEAR
     return kept.assign(right=near, foreign=~near, eligible=True), False

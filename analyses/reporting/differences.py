@@ -19,11 +19,12 @@ Items = Mapping[str, float]
 @dataclass(frozen=True)
 class Difference:
     """What the second run has more than the first. ``pairs``: how many items both have; 0 where the runs are two samples, of
-    ``sizes`` items each."""
+    ``sizes`` items each. ``enough``: whether a side can be told; of outcomes six items must differ, as for a verdict."""
 
     number: Number
     pairs: int
     sizes: tuple[int, int]
+    enough: bool = True
 
     @property
     def how(self) -> str:
@@ -40,7 +41,7 @@ class Difference:
             if self.number.kind != "constant" or not self.pairs:
                 return "no interval"
             return "no difference in any item" if self.number.value == 0 else "the same in all items"
-        return "more" if low > 0 else "less" if high < 0 else "no difference shown"
+        return "no difference shown" if low <= 0 <= high or not self.enough else "more" if low > 0 else "less"
 
     def __str__(self) -> str:
         low, high = self.number.low, self.number.high
@@ -55,11 +56,11 @@ def between(
 
     Without at least ``LEAST`` shared items the two numbers are held against each other as those of two samples.
     """
-    shared = [item for item in own if item in others and same(item)]
+    shared = [item for item in own if item in others and same(item) and not math.isnan(own[item] + others[item])]
     sizes = (first.n, second.n)
     if len(shared) >= LEAST:
-        number = paired([own[item] for item in shared], [others[item] for item in shared]).number()
-        return Difference(number, len(shared), sizes)
+        found = paired([own[item] for item in shared], [others[item] for item in shared])
+        return Difference(found.number(), len(shared), sizes, found.lacking_to_reproduce() is None)
     return Difference(unpaired(first, second), 0, sizes)
 
 

@@ -22,8 +22,8 @@ def by_way(rows: pd.DataFrame, value: str) -> pd.DataFrame:
 
 
 def either(found: pd.DataFrame) -> pd.Series:
-    """Whether one of both controls gives the target."""
-    return found[CONTROLS].max(axis=1)
+    """Whether one of both controls gives the target; NaN where one of them is missing."""
+    return found[CONTROLS].max(axis=1, skipna=False)
 
 
 def moved_to(rows: pd.DataFrame) -> pd.DataFrame:
@@ -83,7 +83,7 @@ def _steered(result: AnalysisResult, fit: pd.DataFrame) -> Finding:
 def _weight(result: AnalysisResult, rows: pd.DataFrame) -> Finding:
     found = by_way(moved_to(rows), "weight")
     untouched = rows[rows.kind == "noise"].set_index("problem").weight.astype(float).reindex(found.index)
-    best = found[CONTROLS].assign(untouched=untouched).max(axis=1)
+    best = found[CONTROLS].assign(untouched=untouched).max(axis=1, skipna=False)
     shown = Mean(found.toward, bounds=(0, 1)).number()
     return result.judge(
         "seed-choice.weight", Mean(found.toward - best, bounds=(-1, 1)),

@@ -84,7 +84,7 @@ def findings(result: AnalysisResult[SteeringConfig], at: pd.DataFrame) -> list[F
     none = pd.Series(dtype=float)
     get = lambda table, way: table.get((way, 1.0), none)
     lacking = [way for way in CONTROLS if len(moved) and (way, 1.0) not in moved]
-    control = pd.concat([get(moved, way) for way in CONTROLS], axis=1).max(axis=1)
+    control = pd.concat([get(moved, way) for way in CONTROLS], axis=1).max(axis=1, skipna=False)
     said = (
         ("donor-free", get(moved, "steer"), control, "the vector moves the run further than the largest control by"),
         ("rank-one", get(moved, "exchange"), get(moved, "random exchange"), "one direction goes further than a random one by"),
@@ -117,8 +117,10 @@ CARRIED = 0.25  # of the way that the donor's own tokens must go at the place
 
 def _unfit(effect: pd.DataFrame) -> str | None:
     """The place must carry the answer at all."""
-    if effect.empty or ("donor", 0.0) not in effect:
+    if effect.empty:
         return None
+    if ("donor", 0.0) not in effect:
+        return "whether the donor's own tokens at this place carry the answer was not measured"
     whole = float(effect["donor", 0.0].mean())
     return (
         None if whole >= CARRIED else f"the donor's own tokens at this place go {whole:.2f} of the way: the answer is not there"

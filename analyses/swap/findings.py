@@ -51,15 +51,18 @@ def missing(rows: pd.DataFrame) -> str | None:
     return None if RANDOM in set(rows.donor) else "no random item's tokens in the same cells"
 
 
-def no_room(rows: pd.DataFrame, span: str, smallest: float) -> str | None:
-    """Why no part of a swap can do as much as is asked for: the whole of it does less. The last block's output in all tokens is
-    the donor's velocity itself; what the run does not keep of that, no other swap at these steps gives."""
+def no_room(rows: pd.DataFrame, span: str, smallest: float, found: Mean) -> str | None:
+    """Why that a part of a swap does not do as much as is asked for says nothing: the whole of it does less, or was not made.
+    None where the part does it, by what is ``found``. The last block's output in all tokens is the donor's velocity itself;
+    what the run does not keep of that, no other swap at these steps gives."""
     whole = at_place(rows, span, "block")
     whole = whole[(whole.group == "all") & (whole.donor == PAIR) & (whole.layer > 0)]
     last = whole[np.isclose(whole.depth * (whole.layer + 1), whole.layer)]  # of a relative depth that only the last block has
     most = Mean(last.set_index("problem").relative, bounds=EFFECT)
-    if not most.interval()[1] < smallest:
+    if found.interval()[0] > smallest or most.interval()[1] >= smallest:
         return None
+    if most.n == 0:
+        return f"whether {smallest:g} is there to find is not known without the last block's output in all tokens (--layers)"
     return (
         f"the last block's output in all tokens does {most.number()} of what these steps carry: {smallest:g} is not there to find"
     )
@@ -123,10 +126,11 @@ def _depth(result: AnalysisResult, rows: pd.DataFrame, variant: str) -> Finding:
     late = at.depth >= MIDDLE
     gains = difference(at, late, ~late)
     halves = "layers of both halves must be swapped" if late.all() or not late.any() else None
-    why = missing(at) or halves or no_room(rows, "single", rules()[DEPTH[variant]].smallest)
+    more = Mean(gains[PAIR] - gains[RANDOM], bounds=MOST)
+    why = missing(at) or halves or no_room(rows, "single", rules()[DEPTH[variant]].smallest, more)
     what = "updates" if variant == "delta" else "outputs"
     return result.judge(
-        DEPTH[variant], Mean(gains[PAIR] - gains[RANDOM], bounds=MOST),
+        DEPTH[variant], more,
         f"{what} of blocks {when(at)}: effect in the second half of the layers minus that in the first, over the step's share, "
         f"{Mean(gains[PAIR], bounds=EFFECTS).number()}; difference to a random item's",
         Mean(gains[RANDOM], bounds=EFFECTS).number(), why,
@@ -137,9 +141,10 @@ def _object(result: AnalysisResult, rows: pd.DataFrame, span: str) -> Finding:
     at = at_place(rows, span, "block")
     at = at[at.group != "all"]
     more = difference(at, at.group == "object", at.group == "random")
+    beyond = Mean(more[PAIR] - more[RANDOM], bounds=MOST)
     return result.judge(
-        OBJECT[span], Mean(more[PAIR] - more[RANDOM], bounds=MOST),
+        OBJECT[span], beyond,
         f"the object's tokens {when(at)}, mean over layers: effect over the swapped steps' share minus that of as many others "
         f"{Mean(more[PAIR], bounds=EFFECTS).number()}; difference to a random item's",
-        Mean(more[RANDOM], bounds=EFFECTS).number(), missing(at) or no_room(rows, span, rules()[OBJECT[span]].smallest),
+        Mean(more[RANDOM], bounds=EFFECTS).number(), missing(at) or no_room(rows, span, rules()[OBJECT[span]].smallest, beyond),
     )  # fmt: skip

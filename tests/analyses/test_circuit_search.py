@@ -76,9 +76,9 @@ TRUE = {
 }  # all claims hold  # fmt: skip
 
 
-def told(first: float | None = None, **more: float) -> list[Finding]:
+def told(first: float | None = None, own_pairs: str | None = None, **more: float) -> list[Finding]:
     """Of made-up effects on 16 unseen pairs that differ a little: sufficient, necessary, knocked out, smallest, read early,
-    narrowed. ``first``: what the found components do in the first pair."""
+    narrowed. ``first``: what the found components do in the first pair; ``own_pairs``: the file that they are of."""
     chance = np.random.default_rng(0)
     rows = [
         {"table": "check", "pair": f"check-{n}", "way": way, "effect": effect + 0.02 * chance.standard_normal()}
@@ -86,7 +86,7 @@ def told(first: float | None = None, **more: float) -> list[Finding]:
     ]  # fmt: skip
     if first is not None:
         rows[0]["effect"] = first
-    return findings(AnalysisResult("circuit", CircuitConfig(), pd.DataFrame(rows)))
+    return findings(AnalysisResult("circuit", CircuitConfig(pair_file=own_pairs), pd.DataFrame(rows)))
 
 
 def verdicts(**more: float) -> list[str]:
@@ -107,7 +107,14 @@ def test_verdicts_of_made_up_effects():
     assert verdicts(**{LESS: 0.93})[3] == "refuted"  # one is too many
     older = verdicts(**{OUT: math.nan, RANDOM_OUT: math.nan})  # of a run that did not try it
     assert older == ["reproduced", "reproduced", "not testable", *["reproduced"] * 3]
-    assert verdicts(**{WHOLE: 0.5}) == ["not testable"] * 6  # something else carries it
+    assert verdicts(**{WHOLE: 0.5}) == verdicts(**{WHOLE: math.nan}) == ["not testable"] * 6  # something else carries it, or may
+    for control in (RANDOM, FOREIGN):  # of two controls one is missing
+        assert verdicts(**{control: math.nan})[0] == "not testable"
+
+
+def test_own_pairs_have_no_random_item_beside_them():
+    sufficient = told(own_pairs="pairs.jsonl", **{FOREIGN: math.nan})[0]
+    assert sufficient.verdict == "reproduced" and sufficient.control.value == pytest.approx(0.05, abs=0.02)
 
 
 def test_verdicts_of_what_is_read_early_and_of_a_narrowed_set():

@@ -66,6 +66,16 @@ def test_outcomes_have_newcombes_paired_interval_and_other_differences_of_0_and_
     assert counts.kind == "mean" and counts.interval()[0] > 0
 
 
+@pytest.mark.parametrize(("differ", "side"), [(2, "no difference shown"), (5, "no difference shown"), (6, "less")])
+def test_a_side_is_told_of_outcomes_where_six_items_differ(differ, side):
+    """Of five that all differ to one side McNemar's exact p is .0625, and of two .5, whatever Newcombe's interval is."""
+    own, others = {f"i{k}": 1.0 for k in range(differ)}, {f"i{k}": 0.0 for k in range(differ)}
+    found = between(of_shares(differ, differ), of_shares(0, differ), own, others)
+    assert found.number.high < 0 and found.side == side
+    lost = between(of_shares(differ, differ), of_shares(0, differ), {**own, "x": np.nan}, {**others, "x": 1.0})
+    assert lost == found  # an item without a value is none of them
+
+
 def test_a_column_that_is_indexed_by_items_keeps_what_each_has():
     column = pd.Series({"a": 1.0, "b": np.nan, "c": 0.0})
     assert Mean(column).named == {"a": 1.0, "c": 0.0} == Share(column).named

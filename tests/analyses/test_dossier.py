@@ -232,6 +232,18 @@ def test_what_holds_alone_need_not_hold_among_many():
     assert [verdict for verdict, _ in refuted] == ["reproduced", "refuted", "reproduced", "not testable"]
 
 
+def test_what_a_twin_shows_too_makes_no_room_for_another_claim():
+    """Three claims with p = .0001 that twins oppose, one that is reproduced with p = .024, two with .9: its q is .024 * 6 / 1.
+    Were the three counted as found it would be .024 * 6 / 4 = .036."""
+    from cos_interp.analyses.dossier.multiplicity import corrected
+
+    found = [*[finding(0.0001, "undecided")] * 3, finding(0.024), finding(0.9, "refuted"), finding(0.9, "refuted")]
+    units = {f"e{i}": ExperimentFacts(about="", seconds=1, findings=(one,)) for i, one in enumerate(found)}
+    held = corrected(units)["e3"].findings[0]
+    assert held.verdict == "undecided" and held.q == pytest.approx(0.144) and "q = 0.14 among 6 claims" in held.why
+    assert corrected({"e3": units["e3"], "e4": units["e4"]})["e3"].findings[0].verdict == "reproduced"  # .024 * 2
+
+
 def test_an_experiment_whose_own_size_is_no_number_has_that_of_its_pieces(counted, organism, tmp_path, monkeypatch):
     made = replace(EXPERIMENT, config=OpenConfig, pieces=lambda c: [(i, [f"u{i}"]) for i in range(c.items or 3)])
     monkeypatch.setattr(dossier, "load", lambda name: made)
@@ -252,7 +264,11 @@ def test_several_dossiers_have_a_verdict_only_where_they_agree():
     for dossiers, right in (
         ((told("a", False, x=good), told("b", False, x=good), told("c", False, x=good)), "reproduced"),
         ((told("a", False, x=good), told("b", False, x=bad), told("c", False, x=good)), "undecided: 2 reproduced, 1 refuted"),
-        ((told("seen", False, x=good), told("unseen", True, x=bad)), "refuted"),  # items that no rule has seen decide
+        ((told("a, weights 1", False, x=good), told("a, weights 1, unseen items", True, x=bad)), "refuted"),  # which decide
+        (  # of another model they say nothing
+            (told("a, weights 1", False, x=bad), told("b, weights 2, unseen items", True, x=good)),
+            "undecided: 1 refuted, 1 reproduced",
+        ),
         ((told("a", False, x=good), told("b", False)), "undecided: 1 reproduced, 1 no finding"),
     ):
         page = markdown(dossiers, "What is known.")

@@ -251,3 +251,15 @@ def test_no_end_of_an_interval_lies_where_the_quantity_cannot():
     low, high = Mean(values, bounds=(0, 1)).interval()
     assert low == 0 and high == 1
     assert Mean(np.linspace(0.9, 1, 9), normal=True, bounds=(0, 1)).interval()[1] <= 1
+
+
+def test_what_is_no_outcome_has_no_share():
+    for made in (lambda: Share([1, 0, 0.5]), lambda: PairedShares([1, 0.25], [0, 1]), lambda: PairedShares([1], [2])):
+        with pytest.raises(ValueError, match="outcomes, 0 or 1; found"):
+            made()
+    assert PairedShares([1, math.nan], [0, 0.5]).n == 1  # of which no pair is known
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_items_without_an_end_decide_nothing():
+    assert Mean([0.5] * 19 + [math.inf]).lacking() == "1 of 20 items have no finite value"

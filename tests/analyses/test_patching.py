@@ -404,6 +404,11 @@ def test_a_broken_placebo_and_an_idle_control_make_nothing_testable():
     idle = rows.assign(moved=np.where(rows.donor == "random", 0.01, 0.5))
     (found,) = concluded(idle)
     assert found.verdict == "not testable" and "does nothing" in found.why
+    random = rows.donor == "random"
+    for without in (rows.assign(effect=rows.effect.where(~random)), rows.assign(moved=rows.moved.where(~random))):
+        assert concluded(without)[0].verdict == "not testable"
+    one = rows.assign(effect=rows.effect.where(~(random & (rows.pair == "prompt-000"))))
+    assert concluded(one)[0].number.n == 11  # the pair without its control does not count
 
 
 def test_where_the_prompt_is_read_has_a_finding_of_its_own():

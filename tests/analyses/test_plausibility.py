@@ -92,6 +92,15 @@ def test_losses_are_those_of_plain_forwards_and_a_clip_against_itself_is_nothing
     assert not outcomes(pd.DataFrame(same.rows)).to_numpy().any()
 
 
+@pytest.mark.parametrize("kind", ["model", "autoencoder", "noise"])
+def test_a_pair_without_a_loss_does_not_count(kind):
+    table = rows(0.9, 0.5, 0.5)
+    for pairs, n, verdict in ((["p003"], 39, "reproduced"), (table.problem.unique(), 0, "not testable")):
+        lost = table.assign(impossible=table.impossible.where(~(table.problem.isin(pairs) & (table.kind == kind))))
+        (found,) = findings(AnalysisResult("plausibility", CONFIG, lost), lost)
+        assert (found.number.n, found.verdict) == (n, verdict)
+
+
 def test_the_best_guess_is_the_regression_on_the_state():
     generator = torch.Generator().manual_seed(0)
     clean, noise = (torch.randn(200_000, generator=generator, dtype=torch.float64) * scale for scale in (1.7, 1.0))

@@ -110,6 +110,7 @@ def test_the_number_by_hand():
     for _, item in rows.groupby("problem", sort=False):
         by_hand.append(min(item[name].mean() for name in CONTROLS) - item.apart.mean())
     assert closer(rows).closer.tolist() == pytest.approx(by_hand)
+    assert closer(rows.assign(other=np.nan)).closer.isna().all()  # of three controls one is missing
     steps = pd.DataFrame({"problem": "p", "step": range(5), "candidates": 3, "wide": [3.0, 2.5, 1.9, 2.2, 1.2]})
     assert narrowed(steps, "wide").tolist() == [0.8] and narrowed(steps[:4], "wide").isna().all()
     assert narrowed(steps.assign(wide=1.0), "wide").tolist() == [0.0]

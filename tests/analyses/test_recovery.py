@@ -154,6 +154,18 @@ def test_findings_follow_the_rows(back, verdict):
     assert last_recovered(summary) == (None if back is None else 3)
 
 
+@pytest.mark.parametrize(("back", "verdict"), [(4, "reproduced"), (None, "refuted")])
+def test_a_video_of_which_the_scorer_says_nothing_costs_its_own_run_alone(back, verdict):
+    """Its latents lie near the undisturbed run's: by those all would be right at the end."""
+    rows = made_up(back).assign(effect=1.0)
+    ends = (rows.problem == "0") & (rows.step == 10)
+    injected = ends & (rows.donor == "prompt") & (rows.injected == 2)  # the item has another one, at step 3
+    for unread, n in ((injected, 24), (ends & (rows.kind == "undisturbed"), 23)):
+        lost = rows.assign(whose=rows.whose.where(~unread, None))
+        (found,) = judged(lost)
+        assert with_right(lost)[1] and (found.verdict, found.number.n, found.number.value) == (verdict, n, float(back == 4))
+
+
 def test_what_was_never_there_is_not_recovered_from():
     """A placebo: the donor is the run itself, or the injection changes nothing. All are right at the end, none is eligible."""
     (found,) = judged(made_up(None, taken=11))

@@ -22,6 +22,7 @@ from cos_interp.analyses.driver.findings import Finding, Number, decide
 from cos_interp.analyses.driver.rules import Rule, judge
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.interp import HookedVideoPipeline, tiny
+from cos_interp.interp.files import plain
 from cos_interp.interp.offloading import offload_of
 
 NONE = Number(math.nan)
@@ -81,6 +82,18 @@ def test_what_a_twin_shows_too_is_not_reproduced():
         found = judge("x.c", strong, "s", NONE, [Number(0.1, 0.0, 0.3, 20), twin])
         assert found.verdict == "undecided" and "a twin that knows nothing shows" in found.why
     assert judge("x.c", Share([0] * 20), "s", NONE, [shown]).verdict == "refuted"
+
+
+def test_an_open_end_of_a_twins_interval_is_no_end_when_it_is_read_again():
+    """Where one of twelve differs the bootstrap-t leaves the upper end open, for which JSON has no word."""
+    few = Mean([0.0] * 11 + [0.2])
+    assert few.number().low > -math.inf and few.number().high == math.inf
+    found = judge("x.c", few, "s", NONE)
+    again = Finding.of(json.loads(json.dumps(plain(found.data())))).number
+    assert math.isnan(again.high) and again.value == pytest.approx(0.2 / 12)
+    for twin in (few.number(), again, Number(0.02, math.nan, math.nan, 12, "mean")):
+        assert judge("x.c", Share([1] * 40), "s", NONE, [twin]).verdict == "undecided"
+    assert judge("x.c", Share([1] * 40), "s", NONE, [Number(0.02, math.nan, math.nan, 1, "mean")]).verdict == "reproduced"
 
 
 def test_a_twin_that_did_not_run_lets_nothing_pass(monkeypatch, tmp_path):

@@ -130,6 +130,11 @@ def test_the_stronger_of_both_controls_counts(monkeypatch, way):
     found = judged(rows.assign(is_target=rows.is_target.where(rows.way != way, True)))
     assert found["steered"].control.value == 1 == found["reflected"].control.value
     assert {found[name].verdict for name in ("steered", "reflected")} == {"refuted"}
+    known = rows.way != way
+    found = judged(rows.assign(is_target=rows.is_target.where(known, None), weight=rows.weight.where(known, None)))
+    assert {found[name].verdict for name in ("steered", "weight", "reflected")} == {
+        "not testable"
+    }  # of two controls one is missing
 
 
 def test_what_gives_no_answer_is_not_testable(monkeypatch):

@@ -71,6 +71,16 @@ def test_items_count_once_each_and_those_without_a_value_not_at_all():
     assert (by_item(rows, "value").value, by_item(rows, "value").n) == (3.0, 2)  # a: 1, b: 5
 
 
+def test_differences_that_happen_to_be_0_are_no_shares():
+    """Of 20 equal ones the exact interval of a share leaves .1684 open, on either side."""
+    for found in (
+        mean_number([0.0] * 20, (-1, 1)),
+        by_item(pd.DataFrame({"problem": range(20), "value": 0.0}), "value", bounds=(-1, 1)),
+    ):
+        assert (found.low, found.high) == pytest.approx((-0.1684, 0.1684), abs=1e-4)
+    assert mean_number([0.0] * 20, (0, 1)).low == 0 and mean_number([0.0] * 20).low == 0
+
+
 def test_paired_differences_are_those_of_one_item():
     """Ten items in which first + second is 9: differences -9, -7 .. 9, whose mean has a standard error of sqrt(33 / 10)."""
     first = pd.Series(range(10), index=list("abcdefghij"), dtype=float)

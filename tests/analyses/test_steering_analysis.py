@@ -238,7 +238,7 @@ def test_the_map_of_places_is_that_of_plain_hooks(tmp_path):
         assert rows[layer, " + ".join(names)] == pytest.approx(along, abs=1e-9) != 0
 
 
-def judged(steer, random, elsewhere_too=0.0, items=0.0, first=None):
+def judged(steer, random, elsewhere_too=0.0, items=0.0, first=None, donor=1.0):
     """The verdicts of made-up effects of 16 pairs. ``first``: what the vector does in the first one."""
     chance = np.random.default_rng(0)
     rows = []
@@ -246,8 +246,10 @@ def judged(steer, random, elsewhere_too=0.0, items=0.0, first=None):
         for way, value in (
             ("steer", steer), ("random direction", random), ("wrong place", elsewhere_too), ("exchange", steer),
             ("two items' difference", items),
-            ("random exchange", random), ("donor", 1.0),
+            ("random exchange", random), ("donor", donor),
         ):  # fmt: skip
+            if value is None:
+                continue
             size = np.nan if way == "donor" else 1.0
             effect = value + 0.05 * chance.standard_normal()
             if first is not None and (pair, way) == (0, "steer"):
@@ -267,6 +269,11 @@ def test_verdicts_of_made_up_numbers():
     assert judged(0.9, 0.0, first=300.0)[0] == "reproduced"  # one pair that diverges by itself is one of 16
     assert judged(0.9, 0.0, elsewhere_too=0.9)[0] == "refuted"  # it does not matter where
     assert judged(0.9, 0.0, items=0.9)[0] == "refuted"  # nor what is added, as long as activations vary in that direction
+    assert judged(0.9, np.nan) == ["not testable"] * 3
+    assert (
+        judged(0.9, 0.0, items=np.nan)[0] == judged(0.9, 0.0, elsewhere_too=np.nan)[0] == "not testable"
+    )  # of three one is missing
+    assert judged(0.9, 0.0, donor=None) == ["not testable"] * 3  # whether the answer is at the place is not known
 
 
 def test_what_two_items_differ_by_has_the_length_and_is_of_two_of_them():

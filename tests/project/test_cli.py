@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from cos_interp import cli
@@ -22,18 +23,45 @@ def cos(*args: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, str(ROOT / "cli.py"), *args], cwd=cwd, env=env, capture_output=True, text=True)
 
 
-def commands(app, path=()):
-    for group in app.registered_groups:
-        yield from commands(group.typer_instance, (*path, group.name))
-    for command in app.registered_commands:
-        yield (*path, command.name)
+def commands(group, path=()):
+    for name in group.list_commands(None):
+        command = group.get_command(None, name)
+        if hasattr(command, "list_commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
 
 
-@pytest.mark.parametrize("path", list(commands(cli.app)), ids=" ".join)
+COMMANDS = dict(commands(typer.main.get_command(cli.app)))
+
+
+def test_the_commands_are_found():
+    assert {("analyze", "all"), ("analyze", "ensemble"), ("probe", "train"), ("runs", "rm"), ("export", "steps")} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_every_command_has_an_example_in_its_help(path):
     done = CliRunner().invoke(cli.app, [*path, "--help"])
     assert done.exit_code == 0
     assert f"cos {' '.join(path)}" in done.stdout
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_no_command_lets_the_last_of_two_count_unsaid(path):
+    plain = [one for one in COMMANDS[path].params if one.param_type_name == "option" and not (one.is_eager or one.multiple)]
+    for option in plain[:1]:
+        values = [] if option.is_flag else ["2"]
+        done = CliRunner().invoke(cli.app, [*path, *(2 * [option.opts[0], *values])])
+        assert done.exit_code == 2 and f"{option.opts[0]}" in done.output and "is given 2 times" in done.output
+
+
+def test_an_option_that_is_given_twice_says_how_several_values_are_given():
+    done = CliRunner().invoke(cli.app, ["analyze", "ensemble", "--tensors", "x_t", "--tensors=final"])
+    assert "--tensors is given 2 times, of which the last would count: give it once (several values in one" in done.output
+    done = CliRunner().invoke(cli.app, ["analyze", "ensemble", "--confirm", "--items", "3", "--no-confirm"])
+    assert "--confirm or --no-confirm is given 2 times" in done.output
+    done = CliRunner().invoke(cli.app, ["report", "account", "nowhere", "--trained", "a=1", "--trained", "b=2"])
+    assert "times" not in done.output  # which may stand there more than once
 
 
 @pytest.mark.parametrize(
