@@ -120,7 +120,8 @@ def _put(
 
 
 def _line(use: Use, outlook: Outlook) -> Line:
-    blocks = round(use.blocks + (use.runs * outlook.blocks(use.steps) if use.runs else 0))
+    each = outlook.blocks(use.steps) if use.each is None and use.runs else use.each or 0
+    blocks = round(use.blocks + use.runs * each)
     return Line(use.what, use.runs, blocks, blocks * outlook.block_flops, use.bound, round(use.further), use.more)
 
 
