@@ -438,7 +438,7 @@ class HookedVideoPipeline:
         if isinstance(kwargs.get("latents"), Tensor):
             kwargs["latents"] = kwargs["latents"].clone()  # some pipelines write into theirs
         if kwargs.get("callback_on_step_end") is not None:
-            kwargs["callback_on_step_end"] = batch.reading_only(kwargs["callback_on_step_end"])
+            kwargs |= batch.watched(kwargs["callback_on_step_end"])
         rows = batch.rows_of(kwargs)
         kwargs = batch.each_video(kwargs)
         batch.check_latents(kwargs)

@@ -7,6 +7,7 @@ import inspect
 import numpy as np
 import pytest
 import torch
+from diffusers.callbacks import PipelineCallback
 from PIL import Image
 
 from cos_interp.interp import HookedVideoPipeline, InterpError
@@ -142,6 +143,33 @@ def test_prompts_that_are_encoded_and_latents_that_are_given_count(name):
     ours, theirs = (ask(**asked, latents=latents.clone(), generator=seeded()).frames for ask in (model, pipe))
     assert np.array_equal(ours, theirs)
     assert not np.array_equal(ours, model(**asked, generator=seeded()).frames)
+
+
+class Looking(PipelineCallback):
+    """A callback of diffusers' own kind, which says what it is shown."""
+
+    def __init__(self, change=False):
+        super().__init__()
+        self.change, self.shown = change, []
+
+    @property
+    def tensor_inputs(self):
+        return ["latents", "prompt_embeds"]
+
+    def callback_fn(self, pipe, step, timestep, given):
+        self.shown.append({name: value.clone() for name, value in given.items()})
+        return {"latents": given["latents"] * 2} if self.change else given
+
+
+def test_a_callback_of_diffusers_own_kind_is_shown_what_it_asks_for_and_may_not_touch():
+    pipe, call, theirs, ours = tiny.build("wan2.1"), tiny.call("wan2.1", steps=2), Looking(), Looking()
+    model = HookedVideoPipeline.from_pipeline(tiny.build("wan2.1"))
+    for ask, looking in ((pipe, theirs), (model, ours)):
+        ask(**call, generator=seeded(), callback_on_step_end=looking)
+    assert [list(shown) for shown in ours.shown] == [["latents", "prompt_embeds"]] * 2
+    assert all(torch.equal(a[key], b[key]) for a, b in zip(ours.shown, theirs.shown, strict=True) for key in a)
+    with pytest.raises(InterpError, match="callback_on_step_end changed latents at step 0"):
+        model(**call, generator=seeded(), callback_on_step_end=Looking(change=True))
 
 
 def test_what_no_pipeline_takes_is_refused_in_words():
