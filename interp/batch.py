@@ -25,6 +25,7 @@ BY_ROW = ("prompt", "negative_prompt", *PICTURES, "seed")
 SEEDS = (-(2**63), 2**64 - 1)  # that PyTorch takes
 NOISES = 2**32  # its CPU generator reads the lower 32 bits of a seed: -1 draws as 2**32 - 1, 2**32 as 0
 
+CALLBACK = "callback_on_step_end"
 UNTOLD = (AttributeError, NameError, TypeError)  # where a pipeline meets what it was not written for
 
 T = TypeVar("T")
@@ -201,6 +202,12 @@ def generators(seed: Any, rows: int, listed: bool) -> torch.Generator | list[tor
         raise InterpError(f"{len(seeds)} seed(s) for {rows} video(s): give a list with one seed a video")
     made = [torch.Generator("cpu").manual_seed(one) for one in seeds]
     return made if listed or rows > 1 else made[0]
+
+
+def watched(callback: Any) -> dict[str, Any]:
+    """The keywords of a user's callback, which may look and not touch. One of diffusers' kind says which tensors it is shown."""
+    shown = {f"{CALLBACK}_tensor_inputs": callback.tensor_inputs} if hasattr(callback, "tensor_inputs") else {}
+    return {CALLBACK: reading_only(callback), **shown}
 
 
 def reading_only(callback: Any) -> Callable[..., Any]:

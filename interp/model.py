@@ -7,8 +7,7 @@ import copy
 import inspect
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from cos_interp.interp.gradient.taking import Gradients, taken
 from cos_interp.interp.gradient.target import Metric, Target, target_of
 from cos_interp.interp.hooking import TRAJECTORY, EditFn, FwdHook, Hooked, checked_hooks, kind_of
 from cos_interp.interp.loading import load_pipeline
+from cos_interp.interp.own_call import OwnCall, named
 from cos_interp.interp.places import Place
 from cos_interp.interp.run.begun import rows_begun
 from cos_interp.interp.run.director import Director
@@ -47,13 +47,7 @@ from cos_interp.interp.selecting import numbers, whole, words
 from cos_interp.interp.trajectory import Run
 from cos_interp.interp.views import AXES, TokenGrid
 
-
-@dataclass(frozen=True)
-class VideoOutput:
-    """What a call of a model returns, like the pipeline's own. ``frames``: a video a row, in the form of ``output_type``."""
-
-    frames: Any
-    run: Run
+StageOf = Callable[[Any, Mapping[str, ExpertEngine], Director], Stage]
 
 
 class HookedVideoPipeline:
@@ -134,16 +128,16 @@ class HookedVideoPipeline:
 
     # --- as the pipeline itself -----------------------------------------------------------------------------------
 
-    def __call__(self, **kwargs: Any) -> VideoOutput:
-        """As the pipeline's own call, for scripts that were written for it: ``model(prompt=...).frames[0]``; ``.run`` is the run.
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The pipeline's own call, for scripts that were written for it: ``model("a ball").frames[0]``. It returns what the
+        pipeline returns, bit for bit, in the form that ``output_type`` and ``return_dict`` say; ``.run`` of it is the run.
 
-        InterpError for ``return_dict=False``, and for what :meth:`run` refuses.
+        InterpError for what :meth:`run` refuses.
         """
-        asked = {"output_type": self.default("output_type") or "np", **kwargs}
-        if asked.pop("return_dict", True) is not True:
-            raise InterpError("return_dict=False: a model returns an object with .frames and .run; leave return_dict out")
-        run = self.run(**asked)
-        return VideoOutput(run.latents if asked["output_type"] == "latent" else run.frames, run)
+        call = {**self.defaults, **named(self.pipe, args, kwargs)}
+        own = OwnCall(call)
+        shown = {"output_type": self.default("output_type"), **call}
+        return own.with_run(self._hooked(shown, stage=own.stage)[0])
 
     def to(self, *args: Any, **kwargs: Any) -> HookedVideoPipeline:
         """Move the pipeline, as its own ``to`` does; returns the model."""
@@ -444,7 +438,7 @@ class HookedVideoPipeline:
         if isinstance(kwargs.get("latents"), Tensor):
             kwargs["latents"] = kwargs["latents"].clone()  # some pipelines write into theirs
         if kwargs.get("callback_on_step_end") is not None:
-            kwargs["callback_on_step_end"] = batch.reading_only(kwargs["callback_on_step_end"])
+            kwargs |= batch.watched(kwargs["callback_on_step_end"])
         rows = batch.rows_of(kwargs)
         kwargs = batch.each_video(kwargs)
         batch.check_latents(kwargs)
@@ -464,7 +458,7 @@ class HookedVideoPipeline:
         finally:
             self._lock.release()
 
-    def _played(self, director: Director, kwargs: dict[str, Any], stage: type[Stage] = Stage) -> Run:
+    def _played(self, director: Director, kwargs: dict[str, Any], stage: StageOf = Stage) -> Run:
         with silent(self.pipe), guided(self.pipe, kwargs) as own, batch.told_of(self.pipe, kwargs):
             run = stage(self.pipe, self.engines, director).play(**own)
         run.kwargs, run.decoder = kwargs, self.frames
@@ -475,6 +469,7 @@ class HookedVideoPipeline:
         kwargs: dict[str, Any],
         request: CacheRequest | None = None,
         around: Callable[[Director], Director] = lambda director: director,
+        stage: StageOf = Stage,
     ) -> tuple[Run, ActivationCache]:
         """A run with the hooks of this model, and what it kept."""
         with self._alone():
@@ -485,13 +480,15 @@ class HookedVideoPipeline:
             director = around(hooked)
             if batch.rows_of(kwargs) > 1 and self._apart(kwargs):
                 director, kwargs = rows_begun(director, kwargs, self._played, type(self.pipe).__name__)
-            run = self._played(director, kwargs)
+            run = self._played(director, kwargs, stage)
             run.output_type, run.edited = output_type, bool(edits)
             hooked.check_done(run)
             return run, hooked.cache
 
     def _apart(self, kwargs: dict[str, Any]) -> bool:
-        """Whether the rows of a call must be begun one by one."""
+        """Whether rows of a call must be begun one by one. What one generator draws for all is left to the pipeline's batch."""
+        if not isinstance(kwargs.get("generator"), list):
+            return False
         apart = type(self.pipe).__name__.startswith(self.adapter.apart) or self.adapter.one_video(self.pipe, kwargs)
         return apart or kwargs.get("image") is not None
 

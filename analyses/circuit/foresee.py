@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from math import comb
 
@@ -15,7 +15,7 @@ from cos_interp.analyses.circuit.recordings import use_of
 from cos_interp.analyses.circuit.search import NEXT
 from cos_interp.analyses.driver.kept import keeps
 from cos_interp.analyses.driver.outlook import Outlook, Use
-from cos_interp.analyses.kit.foreseen import Nothing, blocks_of_rows, recordings, split_masks
+from cos_interp.analyses.kit.foreseen import Nothing, blocks_of_rows, of_side, recordings, split_masks
 from cos_interp.analyses.kit.split_pairs import counts
 from cos_interp.interp.patches import Patch
 
@@ -30,22 +30,27 @@ def foresee(config: CircuitConfig, outlook: Outlook) -> list[Use]:
     stage = lambda name: sum(piece.stage == name for piece in asked)
     rows = {name: sum(count) for name, count in (("fine", _fine(outlook, config)), ("search", _sets(outlook, config)))}
     drawn = WAYS + 3 * DRAWS + (config.pair_file is None)
-    coarse = seen * blocks_of_rows(outlook, _coarse(outlook)) if seen else 0
+    coarse = sum(blocks_of_rows(own, _coarse(own)) for own in (of_side(outlook, config, place, 1) for place in range(seen)))
     recorded = _recordings(config, outlook, stage("coarse") + stage("fine") + stage("paths") + seen * stage("search"), unseen)
-    one = outlook.blocks()
+    looked, tested = _whole(config, outlook, range(seen)), _whole(config, outlook, range(seen, seen + unseen))
     made = [Use("maps of whole blocks", blocks=coarse, rows=config.batch)]
     if seen:
         made += [
-            Use("maps of places", blocks=seen * rows["fine"] * one, bound=True, more=UNFOUND),
-            Use("sets that are tried", blocks=seen * rows["search"] * one, rows=config.batch, bound=True, more=UNFOUND),
+            Use("maps of places", blocks=looked * rows["fine"], bound=True, more=UNFOUND),
+            Use("sets that are tried", blocks=looked * rows["search"], rows=config.batch, bound=True, more=UNFOUND),
             Use("words that are read", runs=stage("paths"), bound=True, more=UNFOUND),
-            Use("paths between components", blocks=stage("paths") * _paths(outlook) * one, bound=True, more=UNFOUND),
+            Use("paths between components", blocks=looked * _paths(outlook), bound=True, more=UNFOUND),
         ]
     shown = sum(keeps(index, outlook.shape.clip_bytes) for index in range(unseen)) * (2 + len(SHOWN))
-    tests = Use("tests on unseen pairs", blocks=unseen * drawn * one, rows=config.batch, decoded=1, bound=True,
+    tests = Use("tests on unseen pairs", blocks=tested * drawn, rows=config.batch, decoded=1, bound=True,
                 disk=shown * outlook.shape.clip_bytes * int(config.pair_file is None or config.scored),
                 more="less of each where a set acts late, none without a circuit")  # fmt: skip
     return [recorded, *(made if seen else []), tests]
+
+
+def _whole(config: CircuitConfig, outlook: Outlook, places: Iterable[int]) -> float:
+    """Block calls of a row that runs from its first step on in each of some pairs: in the side that takes more, both receive."""
+    return sum(max(of_side(outlook, config, place, side).blocks() for side in (0, 1)) for place in places)
 
 
 def _recordings(config: CircuitConfig, outlook: Outlook, looked: int, unseen: int) -> Use:
@@ -53,9 +58,12 @@ def _recordings(config: CircuitConfig, outlook: Outlook, looked: int, unseen: in
     stages = list(dict.fromkeys(piece.stage for piece, _ in pieces(config)))
     every = [use_of(config, outlook, stage, looked + unseen).kept for stage in stages]
     kept = max((one for one in every if one is not None), key=lambda one: sum(one.whole))
-    made = recordings(outlook, looked + unseen, kept, sought=config.solved and config.pair_file is None)
-    foreign = unseen if config.pair_file is None else 0
-    return replace(made, runs=made.runs + foreign, bound=True)
+    seen, of_task = counts(config, not config.check)[0], config.pair_file is None
+    places = [*[place for place in range(seen) for _ in range(looked // seen)], *range(seen, seen + unseen)]
+    runs = [of_side(outlook, config, place, side) for place in places for side in (0, 1)]
+    foreign = [outlook] * unseen if of_task else []
+    sought = looked + unseen if config.solved and of_task else 0
+    return replace(recordings(outlook, [*runs, *foreign], kept, pairs=sought), bound=True)
 
 
 def _coarse(outlook: Outlook) -> list[list[Patch]]:

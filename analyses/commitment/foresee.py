@@ -32,7 +32,7 @@ def foresee(config: CommitmentConfig, outlook: Outlook) -> list[Use]:
     groups_of = "for two other answers than the first ones, other token groups"
     use = use_of(config, outlook, len(pairs))
     assert use.kept is not None
-    sides = recordings(outlook, len(pairs), use.kept, kind="seed")
+    sides = recordings(outlook, [outlook] * (2 * len(pairs)), use.kept, kind="seed", pairs=len(pairs))
     return [*uses, sides, Use("transplants", blocks=moved, decoded=use.decoded, more=groups_of)]
 
 

@@ -250,6 +250,8 @@ def beside(begun: Begun, play: Callable[..., Any]) -> None:
             if isinstance(error, (RunError, WorkerFailed)):
                 raise
             warnings.warn(f"{name}: {error}", stacklevel=2)
+            if RunStore(begun.store.folder / name).facts() is None:
+                begun.store.note_unmade(name, f"{type(error).__name__}: {error}")
     if begun.config.twins:
         twins.gone(begun.model)
 

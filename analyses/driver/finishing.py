@@ -88,14 +88,23 @@ def _works(folder: Path, known: Mapping[str, Entry]) -> Iterator[Work]:
     work = Work.of(folder, known)
     yield work
     for part in work.parts:
-        facts = RunStore(part).facts()
-        if facts is None:
+        there, why = RunStore(part).facts() is not None, why_not(work.facts, part)
+        if not there and why is None:
             raise RunError(f"{part} is missing, a run of a model of random weights: run all shards, which make it")
-        twin = Work.of(part, known)
-        if twin.missing() and cannot(facts):
-            warnings.warn(f"{part.name}: {facts.get('error')}", stacklevel=3)
-        else:
+        twin = Work.of(part, known) if there else None
+        if twin is not None and not (why and twin.missing()):
             yield twin
+        else:
+            warnings.warn(f"{part.name}: {why}", stacklevel=3)
+
+
+def why_not(facts: Mapping[str, Any], part: Path) -> str | None:
+    """Why a twin's run inside one shows nothing and is not waited for: it could not be made, or has failed for good. None where
+    it may be whole yet. ``facts``: of the run that it is inside."""
+    held = RunStore(part).facts()
+    if held is None:
+        return facts.get("unmade", {}).get(part.name)
+    return str(held.get("error")) if cannot(held) else None
 
 
 def cannot(facts: Mapping[str, Any]) -> bool:

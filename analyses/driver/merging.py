@@ -98,5 +98,7 @@ def _put(units: Mapping[str, Path], held: Sequence[Mapping[str, Any]], out: Path
             store.write(f"{manifest.UNITS}/{unit}.safetensors", data)
         if copied or (store.facts() or {}).get("status") != "complete":
             state = {key: facts[key] for facts in held if facts.get("status") == "failed" for key in ("status", "error")}
-            store.set_status(**({"status": "running"} | state), **({"shards": shards[-1]} if shards else {}))
+            unmade = {part: why for facts in held for part, why in facts.get("unmade", {}).items()}
+            more = ({"shards": shards[-1]} if shards else {}) | ({"unmade": unmade} if unmade else {})
+            store.set_status(**({"status": "running"} | state), **more)
     return Merged(out, len(units), len(copied))

@@ -38,8 +38,9 @@ class Kept:
 class Use:
     """One kind of work of an experiment.
 
-    ``runs``: whole generations, of ``steps`` steps (None: the run's own number). ``blocks``: block calls beside these, each row
-    of a batch counted, as ``model.block_calls`` counts them. ``rows``: videos in one forward. ``held``: bytes of activations that
+    ``runs``: whole generations, of ``steps`` steps (None: the run's own number), each of so many block calls as ``each`` says
+    (None: as the lines take in the mean). ``blocks``: block calls beside these, each row of a batch counted, as
+    ``model.block_calls`` counts them. ``rows``: videos in one forward. ``held``: bytes of activations that
     are kept at once, ``recording`` those of one run; ``kept`` those of recordings whose place is chosen, see
     :mod:`driver.placed`. ``decoded``: latents that become pixels at once. ``disk``: bytes that are stored; ``finished``: of
     results in host memory until they are. Where the model's own answers decide: ``bound``, whether the block calls are the most
@@ -49,6 +50,7 @@ class Use:
     what: str
     runs: int = 0
     steps: int | None = None
+    each: float | None = None
     blocks: float = 0
     rows: int = 1
     held: int = 0

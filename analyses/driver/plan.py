@@ -120,7 +120,8 @@ def _put(
 
 
 def _line(use: Use, outlook: Outlook) -> Line:
-    blocks = round(use.blocks + (use.runs * outlook.blocks(use.steps) if use.runs else 0))
+    each = outlook.blocks(use.steps) if use.each is None and use.runs else use.each or 0
+    blocks = round(use.blocks + use.runs * each)
     return Line(use.what, use.runs, blocks, blocks * outlook.block_flops, use.bound, round(use.further), use.more)
 
 
@@ -149,8 +150,9 @@ def _places(uses: Sequence[Use], outlook: Outlook, device: str, workers: int) ->
         "finished": max((use.finished for use in uses), default=0),
     }
     disk = {"run folder": (1 + config.twins) * sum(use.disk for use in uses)}
-    there_too = config.twins and device != "cpu" and config.offload == "none"
-    drawn = {"a twin": twins.drawn_bytes(outlook.model, stays=not there_too)} if config.twins else {}
+    two = config.twins > 0 or twins.is_one(outlook.model)  # a twin and its model are there at once, whichever runs
+    there_too = two and device != "cpu" and config.offload == "none"
+    drawn = {"a twin": twins.drawn_bytes(outlook.model, stays=not there_too)} if two else {}
     if device == "cpu":
         each = {name: size * workers for name, size in (run | host).items()}
         return {"host": {"weights": weights, **drawn, **each}, "disk": disk}

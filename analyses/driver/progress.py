@@ -9,10 +9,9 @@ from typing import Any, Literal
 
 from cos_interp.analyses.driver import lock, manifest
 from cos_interp.analyses.driver.entry import Entry
-from cos_interp.analyses.driver.finishing import Work, cannot
+from cos_interp.analyses.driver.finishing import Work, why_not
 from cos_interp.analyses.driver.loaded import facts_of
 from cos_interp.analyses.driver.shard import Shard
-from cos_interp.analyses.driver.store import RunStore
 
 State = Literal["done", "running", "stopped", "nobody is at it"]
 
@@ -69,7 +68,7 @@ class Watched:
     def look(self) -> Standing:
         """How far they are now. RunError where the run is gone."""
         facts = facts_of(self.folder)
-        twins = [part for part in self.work.parts if not cannot(RunStore(part).facts() or {})]
+        twins = [part for part in self.work.parts if why_not(facts, part) is None]
         there = [{path.stem for path in (folder / manifest.UNITS).glob("*.safetensors")} for folder in (self.folder, *twins)]
         count = next(iter(self.holders.values())).count
         parts = tuple(self._part(Shard(number, count), there) for number in range(1, count + 1))

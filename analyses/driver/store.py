@@ -227,8 +227,13 @@ class RunStore:
     def set_status(self, status: Status, **more: Any) -> None:
         """Mark the run, with ``error`` or ``root`` beside the status."""
         held = self.facts() or {}
-        gone = ("error", "root", *(("shards",) if status == "complete" else ()))  # how it was shared out decides nothing
+        gone = ("error", "root", *(("shards", "unmade") if status == "complete" else ()))  # how it was shared out decides nothing
         self._write_facts({k: v for k, v in held.items() if k not in gone} | {"status": status, **more})
+
+    def note_unmade(self, part: str, why: str) -> None:
+        """Say of a run inside that it cannot be made, so that nobody waits for it."""
+        held = self.facts() or {}
+        self._write_facts({**held, "unmade": {**held.get("unmade", {}), part: why}})
 
     def _write_facts(self, facts: dict[str, Any]) -> None:
         self.write(manifest.RUN, sealed_json(facts))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from weakref import WeakSet
 
 import torch
 
@@ -17,6 +18,7 @@ from cos_interp.interp.offloading import in_turn, offload_of, wait_alike
 
 DRAWN = 4  # bytes of a weight as it is drawn
 FIRST = 77_000  # seed of the first twin's weights: no training here starts from it
+_MADE = WeakSet[HookedVideoPipeline]()  # those of this process
 Shown = Mapping[str, Number] | None  # what a twin's run found, by the key of the rule; None where it did not run
 
 
@@ -46,7 +48,13 @@ def twin_of(model: HookedVideoPipeline, number: int) -> HookedVideoPipeline:
     twin = HookedVideoPipeline(type(model.pipe)(**parts, **made, **settings), f"twin {number} of {model.name}", model.defaults)
     if "model" in ways.values():
         in_turn(twin.pipe, device)
+    _MADE.add(twin)
     return twin
+
+
+def is_one(model: HookedVideoPipeline) -> bool:
+    """Whether a model is a twin, which is there beside the one that it stands beside."""
+    return model in _MADE
 
 
 def gone(model: HookedVideoPipeline) -> None:

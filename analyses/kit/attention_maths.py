@@ -66,16 +66,15 @@ def sink_share(pattern: Tensor) -> Tensor:
     return pattern.mean(-2).amax(-1)
 
 
-def blocked(keys: Tensor, grid: Grid) -> Tensor:
-    """The pairs that a knock-out of ``keys`` (bool ``[token]``) cuts: those with queries of other frames, ``[query, key]``."""
-    frames = frame_of(grid).to(keys.device)
-    return keys[None] & (frames[:, None] != frames[None])
-
-
-def knock_out(pattern: Tensor, cut: Tensor) -> Tensor:
-    """The pattern with the pairs ``cut`` at 0 and each row scaled back to sum 1. Rows without a cut pair, and rows that
-    would be empty, stay bit for bit as they were."""
-    kept = pattern.masked_fill(cut, 0.0)
-    total = kept.sum(-1, keepdim=True)
-    changed = cut.any(-1, keepdim=True) & (total > 0)
-    return torch.where(changed, kept / total.clamp_min(torch.finfo(kept.dtype).tiny), pattern)
+def unseen(keys: Tensor, grid: Grid) -> list[tuple[Tensor, Tensor]]:
+    """What a knock-out of ``keys`` (bool ``[token]``) cuts: queries, and the keys of other frames among these that they do not
+    see, both bool ``[token]``. Queries that miss the same keys are in one pair."""
+    frames, made = frame_of(grid).to(keys.device), list[tuple[Tensor, Tensor]]()
+    for frame in range(grid[0]):
+        queries, cut = frames == frame, keys & (frames != frame)
+        same = next((place for place, (_, other) in enumerate(made) if torch.equal(other, cut)), None)
+        if same is not None:
+            made[same] = (made[same][0] | queries, cut)
+        elif bool(cut.any()):
+            made.append((queries, cut))
+    return made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +46,22 @@ def blocks_of_rows(outlook: Outlook, rows: Iterable[Row], done: set[Hashable] | 
     return sum(minimal_blocks(outlook.model, one, row, done) for row in rows)
 
 
+def of_side(outlook: Outlook, config: Any, place: int, side: int) -> Outlook:
+    """What is known of the runs of a side (0 gives, 1 receives) of the pair on a line of a file, as that line says them; all are
+    alike of a task."""
+    if config.pair_file is None:
+        return outlook
+    return outlook.at(pair_file.read(Path(config.pair_file), config)[place][side].call)
+
+
 def recordings(
-    outlook: Outlook, pairs: int, kept: Kept, *, kind: PairKind = "prompt", beside: int = 0, again: int = 0, sought: bool = True
+    outlook: Outlook, runs: Sequence[Outlook], kept: Kept, *, kind: PairKind = "prompt", pairs: int = 0, again: int = 0
 ) -> Use:  # fmt: skip
-    """The recorded runs of so many pairs: both sides, ``beside`` others a pair, and one with the same answer in ``again`` of the
-    pairs. ``kept``: those that are there at once. ``sought``: both sides must be solved, so that candidates are tried; without,
-    they are what they are."""
-    further = (pairs * tried(kind) if sought else 0) + again * AGAIN
-    return Use("recordings", pairs * (2 + beside) + again, kept=kept, decoded=1, further=further * outlook.blocks(),
+    """The recorded runs, each as its line says it. ``kept``: those that are there at once. Of ``pairs`` both sides must be
+    solved, so that candidates are tried; in ``again`` of them a further noise is looked for that gives the same answer."""
+    further = pairs * tried(kind) + again * AGAIN
+    each = sum(one.blocks() for one in runs) / max(1, len(runs))
+    return Use("recordings", len(runs), each=each, kept=kept, decoded=1, further=further * outlook.blocks(),
                more=OTHERS if further else "")  # fmt: skip
 
 

@@ -22,7 +22,6 @@ def foresee(config: MemoryConfig, outlook: Outlook) -> list[Use]:
     shown = sum(knocked is not None and keeps(knocked, outlook.shape.clip_bytes) for _, knocked in asked) * (1 + len(SETS))
     steps = len({0, *chosen_steps(config, 5)})
     shape, width = outlook.shape, outlook.model.adapter.width(outlook.shape.engine.module)[0]
-    pattern = shape.activation("blocks.0.attn.hook_pattern") if "blocks.0.attn.hook_pattern" in outlook.model.hook_names else 0
     centred = (outlook.model.layers + 2) * shape.grid.tokens * width * 4
     places = (4 * outlook.model.layers + 1) * shape.grid.rows * shape.grid.cols
     rows = config.batch if cut else 1
@@ -38,7 +37,6 @@ def foresee(config: MemoryConfig, outlook: Outlook) -> list[Use]:
             "runs with attention cut",
             cut,
             rows=rows,
-            held=rows * pattern if cut else 0,
             decoded=rows if cut else 0,
             disk=shown * outlook.shape.clip_bytes,
         ),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from cos_interp.analyses.driver.statistics import distance
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.ablation import thirds
-from cos_interp.analyses.kit.attention_maths import Grid, blocked, knock_out
+from cos_interp.analyses.kit.attention_maths import Grid, unseen
 from cos_interp.analyses.kit.problems import Problem, arguments, item_of, judge, verdict_columns
 from cos_interp.analyses.kit.rows import at_once
 from cos_interp.analyses.kit.tracks import nearest_sprites, tokens_of
@@ -23,11 +24,9 @@ from cos_interp.analyses.memory import MemoryConfig
 from cos_interp.analyses.memory.objects import frames_after_return, later_frames, pair_of, share_right
 from cos_interp.interp.batch import chunks, joined
 from cos_interp.interp.errors import InterpError
-from cos_interp.interp.hooking import EditFn
 from cos_interp.interp.model import HookedVideoPipeline
-from cos_interp.interp.run.clock import Hook
+from cos_interp.interp.run.cutting import Cutting, Unseen
 from cos_interp.interp.trajectory import Run
-from cos_interp.interp.views import stretch
 from cos_interp.tasks import Item
 from cos_interp.tasks.scorer import solved_of
 
@@ -35,7 +34,6 @@ PARTS = ("all", "early", "middle", "late")
 CUTS = [(part, "all") for part in PARTS] + [("all", part) for part in PARTS[1:]]  # (steps, layers)
 SETS = ("object", "another object", "random", "object column", "random column")
 KEPT = ("kept", "returned", "kept_other")
-LARGEST = 4 << 30  # bytes of one pattern
 
 
 @dataclass(frozen=True)
@@ -93,42 +91,16 @@ def whole_attention(model: HookedVideoPipeline) -> None:
             raise InterpError(f"{model.name}: block {layer} {how}: no object can be cut from later frames, give --knocked 0")
 
 
-def video_keys(model: HookedVideoPipeline, layer: int, latents: Tensor) -> Callable[[int], slice]:
-    """Where the tokens of such latents lie among so many keys of a self-attention: beside the text's, in joint attention."""
-    engine = next(iter(model.engines.values()))
-    frames, rows, cols = latents.shape[2:]
-    part = engine.points[f"blocks.{layer}.attn.hook_pattern"].site.part or "lead"
-    grid = model.adapter.grid_at(engine.module, (frames, rows, cols))
-    return lambda keys: stretch(part, keys, grid)
-
-
-def knocking(made: Sequence[Cut], shape: Grid, steps: int, layers: int, video: Sequence[Callable[[int], slice]]) -> EditFn:
-    """An edit of ``attn.hook_pattern`` ``[row, head, frame, row, col, key]`` that applies cut i to row i of the batch. ``video``:
-    :func:`video_keys` of each layer."""
+def knocking(made: Sequence[Cut], shape: Grid, steps: int, layers: int) -> Callable[[int, int, int], Unseen]:
+    """What row i of a batch does not see, as cut i says, by step, layer and row."""
     in_steps, in_layers = thirds(steps), thirds(layers)
-    pairs = [blocked(cut.keys, shape) for cut in made]
+    pairs = [unseen(cut.keys, shape) for cut in made]
 
-    def edit(act: Tensor, hook: Hook) -> Tensor | None:
-        if act[0].numel() * act.element_size() > LARGEST:
-            raise InterpError(
-                f"the attention pattern of {act.shape[-1]} tokens is too large to edit: use --knocked 0 or a smaller video"
-            )
-        active = [
-            row
-            for row, cut in enumerate(made)
-            if hook.step in in_steps[cut.step_part] and hook.layer in in_layers[cut.layer_part]
-        ]
-        if not active:
-            return None
-        flat = act.flatten(2, 4).clone()
-        keys, tokens = flat.shape[-1], flat.shape[-2]
-        cut = torch.zeros(tokens, keys, dtype=torch.bool, device=flat.device)
-        for row in active:
-            cut[:, video[hook.block](keys)] = pairs[row].to(flat.device)
-            flat[row] = knock_out(flat[row], cut)
-        return flat.view_as(act)
+    def cut_at(step: int, layer: int, row: int) -> Unseen:
+        there = step in in_steps[made[row].step_part] and layer in in_layers[made[row].layer_part]
+        return pairs[row] if there else ()
 
-    return edit
+    return cut_at
 
 
 def kept_columns(item: Item, clip: np.ndarray) -> Row:
@@ -153,13 +125,11 @@ def knocked_rows(
     ``[token]``, for a problem without known objects."""
     rng = np.random.default_rng([problem.seed, 7])
     made = cuts(compared_keys(problem, keys, shape, rng), shape, rng)
-    finals, video = [run.latents], [video_keys(model, layer, run.latents) for layer in range(model.layers)]
-    call = arguments(model, config, problem)
+    finals, call = [run.latents], arguments(model, config, problem)
     for part in chunks(made, at_once(model, config.batch)):
-        edit = knocking(part, shape, run.steps, model.layers, video)
-        finals.append(
-            model.run_with_hooks(fwd_hooks=[("blocks.*.attn.hook_pattern", edit)], **joined([call] * len(part))).latents
-        )
+        cut_at = knocking(part, shape, run.steps, model.layers)
+        cutting = partial(Cutting, unseen=cut_at)
+        finals.append(model.run_directed(cutting, **joined([call] * len(part))).latents)
     latents = torch.cat(finals)
     clips = model.decode(latents) if problem.judged or problem.first else [None] * len(latents)
     rows: list[tuple[Row, np.ndarray | None]] = []

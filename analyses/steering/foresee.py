@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cos_interp.analyses.driver.kept import keeps
 from cos_interp.analyses.driver.outlook import Outlook, Use
-from cos_interp.analyses.kit.foreseen import SOME, Nothing, blocks_of_rows, recordings, split_masks
+from cos_interp.analyses.kit.foreseen import SOME, Nothing, blocks_of_rows, of_side, recordings, split_masks
 from cos_interp.analyses.kit.split_pairs import counts
 from cos_interp.analyses.steering import PLACED, SHOWN, SteeringConfig
 from cos_interp.analyses.steering.measure import pieces
@@ -31,16 +31,19 @@ def foresee(config: SteeringConfig, outlook: Outlook) -> list[Use]:
     count = len(placed) + seen + unseen
     use = use_of(config, outlook, config.layer, compared=config.layer is not None, pairs=count)
     assert use.kept is not None
-    recorded = recordings(outlook, count, use.kept, sought=sought)
-    patches = [patch for index in placed for patch in _map(config, outlook, split_masks(outlook, config, index))]
-    tested = unseen * blocks_of_rows(outlook, _tested(config, outlook))
-    framed = 0 if config.frames else min(PLACED, seen) * blocks_of_rows(outlook, _framed(config, outlook))
+    runs = [of_side(outlook, config, place, side) for place in [*placed, *range(seen + unseen)] for side in (0, 1)]
+    recorded = recordings(outlook, runs, use.kept, pairs=count if sought else 0)
+    receiving = lambda place: of_side(outlook, config, place, 1)
+    maps = {place: _map(config, receiving(place), split_masks(outlook, config, place)) for place in placed}
+    tested = sum(blocks_of_rows(own, _tested(config, own)) for own in map(receiving, range(seen, seen + unseen)))
+    framed = sum(blocks_of_rows(own, _framed(config, own)) for own in map(receiving, range(min(PLACED, seen))))
     decoded = int(config.pair_file is None or config.scored)
     kept = sum(keeps(index, outlook.shape.clip_bytes) for index in range(unseen))
     return [
         recorded,
-        Use(f"map of places, {len(patches):,} rows", blocks=blocks_of_rows(outlook, patches), rows=config.batch),
-        Use("map of frames, at most", blocks=framed, rows=config.batch, bound=True, more=FEWER),
+        Use(f"map of places, {sum(map(len, maps.values())):,} rows",
+            blocks=sum(blocks_of_rows(receiving(place), rows) for place, rows in maps.items()), rows=config.batch),
+        Use("map of frames, at most", blocks=0 if config.frames else framed, rows=config.batch, bound=True, more=FEWER),
         Use("directions", held=of_directions(outlook)),
         Use("tests on unseen pairs", blocks=tested, rows=config.batch, decoded=decoded,
             disk=CLIPS * kept * outlook.shape.clip_bytes * decoded, bound=True, more=FEWER),

@@ -9,7 +9,7 @@ from pathlib import Path
 from cos_interp.analyses.driver.kept import keeps
 from cos_interp.analyses.driver.outlook import Outlook, Use
 from cos_interp.analyses.kit import pair_file
-from cos_interp.analyses.kit.foreseen import SOME, Nothing, blocks_of_rows, groups, recordings
+from cos_interp.analyses.kit.foreseen import SOME, Nothing, blocks_of_rows, groups, of_side, recordings
 from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, Cell
 from cos_interp.analyses.kit.problems import problems
 from cos_interp.analyses.swap import SwapConfig
@@ -30,16 +30,37 @@ def foresee(config: SwapConfig, outlook: Outlook) -> list[Use]:
     most_donors = max(map(len, donors.values()), default=2)
     use = use_of(config, outlook, len(asked), ORDER[:most_donors])  # the run itself is one of the donors
     assert use.kept is not None
-    sides = recordings(
-        outlook, len(asked), use.kept, kind="prompt", beside=most_donors - 2 - (not own), again=0 if own else len(asked),
-        sought=not own,
-    )  # fmt: skip
-    blocks = sum(_blocks(config, outlook, piece, donors[piece]) for piece in asked)
+    runs = [run for piece in asked for run in _runs(config, outlook, piece, donors[piece])]
+    again = 0 if own else len(asked)
+    sides = recordings(outlook, runs, use.kept, pairs=again, again=again)
+    blocks = sum(_blocks(config, _receiving(config, outlook, piece), piece, donors[piece]) for piece in asked)
     shown = sum(keeps(piece[2], outlook.shape.clip_bytes) for piece in asked) * CLIPS * outlook.shape.clip_bytes
     more = "none of pairs that the scorer does not accept" if own else "none of the same answer where no noise gives it"
     judged = not own or config.scored
     return [sides, Use("swaps", blocks=blocks, rows=use.rows, decoded=use.decoded, disk=shown, bound=judged,
                        more=more if judged else "")]  # fmt: skip
+
+
+def _receiving(config: SwapConfig, outlook: Outlook, piece: Piece) -> Outlook:
+    """What is known of the run that receives in a pair, as its line says it."""
+    if config.prompts is not None:
+        return outlook.at(problems(config)[piece[2]].call)
+    return of_side(outlook, config, piece[2], 1)
+
+
+def _runs(config: SwapConfig, outlook: Outlook, piece: Piece, donors: list[str]) -> list[Outlook]:
+    """The recorded runs of a pair: the run itself, and those of its donors, each as its line says it."""
+    if not config.own:
+        return [outlook] * len(donors)
+    target, index, other = _receiving(config, outlook, piece), piece[2], "random item" in donors
+    if config.prompts is not None:
+        lines = problems(config)
+        beside = [outlook.at(lines[(index + by) % len(lines)].call) for by in range(1, 2 + other)]
+    else:
+        found = pair_file.read(Path(str(config.pair_file)), config)
+        away = pair_file.stranger(found, index)
+        beside = [of_side(outlook, config, index, 0), *([] if away is None else [outlook.at(away.call)])]
+    return [target, *beside, target]  # again, from another noise
 
 
 def _donors(config: SwapConfig, piece: Piece) -> list[str]:

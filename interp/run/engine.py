@@ -166,21 +166,29 @@ class ExpertEngine:
     def _serving(self, plan: Plan, grid: TokenGrid) -> sdpa.ServeAttention:
         """The servers of attention internals, several points of one location joined."""
         servers: dict[nn.Module, dict[str, sdpa.Server]] = {}
-        second = lambda p: int(p.order > self.points[p.name.replace("image_", "")].order)
-        image = {self.module.get_submodule(p.path): second(p) for p in self.points.values() if p.key == "hook_image_z"}
         for (path, key), group in groupby(plan, key=lambda pv: (pv[0].path, pv[0].key)):
             place = list(group)
             server = lambda value, rows, place=place: self._changed(place, value, rows, grid, None)
             servers.setdefault(self.module.get_submodule(path), {})[key] = server
-        return sdpa.ServeAttention(servers, image, self.adapter.per_sample_attention)
+        return sdpa.ServeAttention(servers, self.image_calls, self.adapter.per_sample_attention)
+
+    @property
+    def image_calls(self) -> dict[nn.Module, int]:
+        """The modules that attend to an image as well, and whether they do so in their first or second call (0 or 1)."""
+        second = lambda p: int(p.order > self.points[p.name.replace("image_", "")].order)
+        return {self.module.get_submodule(p.path): second(p) for p in self.points.values() if p.key == "hook_image_z"}
 
     def _all_fired(self, points: list[Point], serving: sdpa.ServeAttention) -> None:
         for point in points:
             if point.key in sdpa.INNER and (self.module.get_submodule(point.path), point.key) not in serving.served:
-                raise InterpError(
-                    f"{point.name} did not fire: the attention of {point.path} does not run through PyTorch's "
-                    f"scaled_dot_product_attention. Choose the native backend: {self.name}.set_attention_backend('native')"
-                )
+                raise self.did_not_fire(point)
+
+    def did_not_fire(self, point: Point) -> InterpError:
+        """What is wrong where nothing of an attention was seen."""
+        return InterpError(
+            f"{point.name} did not fire: the attention of {point.path} does not run through PyTorch's "
+            f"scaled_dot_product_attention. Choose the native backend: {self.name}.set_attention_backend('native')"
+        )
 
     def _skipped(self, skip: Skip | None, grid: TokenGrid) -> list[tuple[nnsight.Envoy, Any]]:
         """What each skipped block returns; only the last one's value is used, the others must have its shape."""

@@ -5,9 +5,9 @@ The pattern is materialised only when somebody asks for it; reading it leaves th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -33,23 +33,25 @@ def attention_pattern(query: Tensor, key: Tensor, mask: Tensor | None, scale: fl
     return scores.masked_fill(nothing, 0.0).softmax(-1).masked_fill(nothing, 0.0) if nothing.any() else scores.softmax(-1)
 
 
-class ServeAttention(TorchFunctionMode):
-    """While active, hands the wanted inner values of the running attention module to their servers.
+class InAttention(TorchFunctionMode):
+    """While active, has a subclass compute the attention of some modules, whichever runs.
 
-    ``servers``: for each attention module, a server for each key of :data:`INNER` that is wanted. ``image``: modules that attend
-    to an image as well, and whether they do so in their first or second call (0 or 1). ``per_sample``: the family
-    runs its attention once for every row of the batch (Mochi), so that each visit covers one row.
+    ``image``: modules that attend to an image as well, and whether they do so in their first or second call (0 or 1).
+    ``per_sample``: the family runs its attention once for every row of the batch (Mochi), so that each call covers one row.
     """
 
-    def __init__(self, servers: Mapping[nn.Module, Mapping[str, Server]], image: Mapping[nn.Module, int], per_sample: bool):
+    def __init__(self, modules: Iterable[nn.Module], image: Mapping[nn.Module, int], per_sample: bool):
         super().__init__()
-        self.servers, self.image, self.per_sample = servers, image, per_sample
+        self.modules, self.image, self.per_sample = list(modules), image, per_sample
         self.running: list[list[Any]] = []  # [module, calls of SDPA so far]
         self.handles: list[Any] = []
-        self.served: set[tuple[nn.Module, str]] = set()
 
-    def __enter__(self) -> ServeAttention:
-        for module in self.servers:
+    def attend(self, module: nn.Module, a: dict[str, Any], image: bool, rows: slice) -> Tensor:
+        """What ``scaled_dot_product_attention(**a)`` of a module is to give, to an ``image`` or not; ``rows`` of the forward."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        for module in self.modules:
             self.handles += [
                 module.register_forward_pre_hook(self._begins),
                 module.register_forward_hook(self._ends, always_call=True),
@@ -80,13 +82,24 @@ class ServeAttention(TorchFunctionMode):
         if func is not F.scaled_dot_product_attention or not self.running:
             return func(*args, **(kwargs or {}))
         bound = dict(zip(_SIGNATURE, args, strict=False)) | (kwargs or {})
-        return self._attend(bound)
-
-    def _attend(self, a: dict[str, Any]) -> Tensor:
         module, calls = self.running[-1]
         self.running[-1][1] += 1
-        image = self.image.get(module) == calls
-        rows = slice(calls, calls + 1) if self.per_sample else slice(0, a["query"].shape[0])
+        rows = slice(calls, calls + 1) if self.per_sample else slice(0, bound["query"].shape[0])
+        return self.attend(module, bound, self.image.get(module) == calls, rows)
+
+
+class ServeAttention(InAttention):
+    """Hands the wanted inner values of the running attention module to their servers.
+
+    ``servers``: for each attention module, a server for each key of :data:`INNER` that is wanted.
+    """
+
+    def __init__(self, servers: Mapping[nn.Module, Mapping[str, Server]], image: Mapping[nn.Module, int], per_sample: bool):
+        super().__init__(servers, image, per_sample)
+        self.servers = servers
+        self.served: set[tuple[nn.Module, str]] = set()
+
+    def attend(self, module: nn.Module, a: dict[str, Any], image: bool, rows: slice) -> Tensor:
         servers = self.servers[module]
 
         def serve(site: str, value: Tensor) -> Tensor:

@@ -29,6 +29,8 @@ from cos_interp.interp.run.sizes import check_sizes
 from cos_interp.interp.run.standins import Method, Proxy, StandIn, swapped
 from cos_interp.interp.trajectory import Run
 
+LATENTS = {"output_type": "latent", "return_dict": False}  # how a pipeline is asked for its final latents
+
 
 class Stage:
     """One run of one pipeline: counts steps and calls, fills ``run``, and asks the director what happens in them."""
@@ -208,13 +210,20 @@ class Stage:
 
     def play(self, **kwargs: Any) -> Run:
         """Run the pipeline to its final latents. InterpError for a call that the adapter refuses."""
+        return self._ended(self._on_stage({**kwargs, **LATENTS}))
+
+    def _on_stage(self, kwargs: dict[str, Any]) -> Any:
+        """What the pipeline's own call returns, with our stand-ins in place."""
         parameters = inspect.signature(type(self.pipe).__call__).parameters.values()
         reason = self.adapter.refuses_call(self.pipe, {p.name: p.default for p in parameters} | kwargs)
         if reason is not None:
             raise InterpError(f"{type(self.pipe).__name__} cannot be followed in this call: {reason}")
         self.asked = kwargs
         with self._set_up():
-            out = self._called({**kwargs, "output_type": "latent", "return_dict": False})
+            return self._called(kwargs)
+
+    def _ended(self, out: Any) -> Run:
+        """The run, with what the pipeline returned when it was asked for LATENTS."""
         self.run.latents = self._final(latents_of(self.pipe, out)).clone(memory_format=torch.contiguous_format)
         self.run.beside = tuple(out[1:])
         self.run.unseeded = self.noise.drawn

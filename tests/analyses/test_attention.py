@@ -52,14 +52,15 @@ def test_distances_by_hand():
     assert maths.own_frame_share(itself, torch.arange(8), GRID).tolist() == [1.0] * 8
 
 
-def test_knock_out_by_hand():
-    row = torch.tensor([[0.5, 0.3, 0.2]])
-    torch.testing.assert_close(maths.knock_out(row, torch.tensor([[True, False, False]])), torch.tensor([[0.0, 0.6, 0.4]]))
-    assert torch.equal(maths.knock_out(row, torch.ones(1, 3, dtype=torch.bool)), row)  # nothing left to look at
+def test_what_a_knock_out_cuts_by_hand():
     keys = torch.zeros(8, dtype=torch.bool)
     keys[1] = True  # frame 0
-    cut = maths.blocked(keys, GRID)
-    assert cut[:4].sum() == 0 and cut[4:, 1].all() and cut.sum() == 4
+    ((queries, cut),) = maths.unseen(keys, GRID)
+    assert queries.tolist() == [False] * 4 + [True] * 4 and torch.equal(cut, keys)
+    keys[4] = True  # frame 1
+    pairs = [(queries.nonzero()[:, 0].tolist(), cut.nonzero()[:, 0].tolist()) for queries, cut in maths.unseen(keys, GRID)]
+    assert pairs == [([0, 1, 2, 3], [4]), ([4, 5, 6, 7], [1])]
+    assert maths.unseen(torch.zeros(8, dtype=torch.bool), GRID) == []
 
 
 def test_reader_gives_the_patterns_of_the_instrument_and_changes_nothing(organism):

@@ -132,6 +132,37 @@ def test_what_steering_takes_is_no_more_than_planned(pair_file, tmp_path):
     assert counted("steering", placed, tmp_path / "placed")[0] == planned("steering", placed, tmp_path).blocks
 
 
+@pytest.fixture
+def guided_pairs(tmp_path):
+    """Pairs of which all but the first are guided, and so take twice the calls: a negative prompt decides that there."""
+    sides = [
+        {side: {"prompt": f"a {color} ball {n}"} for side, color in (("clean", "red"), ("corrupt", "blue"))} for n in range(3)
+    ]
+    for side in (*sides[1].values(), *sides[2].values()):
+        side["negative_prompt"] = "a box"
+    path = tmp_path / "guided.jsonl"
+    path.write_text("\n".join(json.dumps({**side, "boxes": {"ball": [0, 0, 16, 16]}}) for side in sides))
+    told = {"model": "tiny:hunyuan", "num_inference_steps": 2, "set": {"true_cfg_scale": 3}}
+    return {"pair_file": str(path), **told}
+
+
+def test_pairs_of_steering_and_swap_count_each_as_its_line_says(guided_pairs, tmp_path):
+    """Some are placed and recorded again, some only tested, of some one side alone is given."""
+    placed = entries()["steering"].config(pairs=2, check_pairs=1, ranks=(1,), layer=1, tokens=("ball",), **guided_pairs)
+    assert counted("steering", placed, tmp_path / "placed")[0] == planned("steering", placed, tmp_path).blocks
+    swapped = entries()["swap"].config(items=2, layers=(0, 2), **guided_pairs)
+    plan = planned("swap", swapped, tmp_path)
+    assert plan.blocks == plan.most == counted("swap", swapped, tmp_path / "run")[0] > 0
+
+
+def test_maps_of_a_circuit_count_each_pair_as_its_line_says(guided_pairs, tmp_path):
+    config = entries()["circuit"].config(pairs=2, check_pairs=1, most=1, **guided_pairs)
+    coarse = lambda pairs: next(line.blocks for line in planned("circuit", pairs, tmp_path).lines if "maps of whole" in line.what)
+    first = config.model_copy(update={"pairs": 1})
+    assert coarse(config) == 3 * coarse(first)  # twice as many calls in the second
+    assert counted("circuit", config, tmp_path / "run")[0] <= planned("circuit", config, tmp_path).most
+
+
 def test_what_a_circuit_takes_is_no_more_than_planned(pair_file, tmp_path):
     config = entries()["circuit"].config(
         pair_file=pair_file, pairs=1, check_pairs=1, most=1, **SMALL | {"num_inference_steps": 2}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -15,7 +16,6 @@ from support import occluded
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import run_and_report
 from cos_interp.analyses.driver.registry import load
-from cos_interp.analyses.kit.attention_maths import knock_out
 from cos_interp.analyses.kit.tracks import Track, tokens_of
 from cos_interp.analyses.memory import MemoryConfig
 from cos_interp.analyses.memory.conclusions import used
@@ -26,14 +26,14 @@ from cos_interp.analyses.memory.knockout import (
     kept_columns,
     knocking,
     random_keys,
-    video_keys,
     whole_attention,
 )
 from cos_interp.analyses.memory.measure import pieces
 from cos_interp.analyses.memory.objects import frames_after_return, later_frames, pair_of
 from cos_interp.interp import HookedVideoPipeline, tiny
 from cos_interp.interp.errors import InterpError
-from cos_interp.interp.run.clock import Hook
+from cos_interp.interp.run.cutting import Cutting
+from cos_interp.interp.views import stretch
 from cos_interp.tasks import get_task, grid
 
 SHAPE = (5, 5, 5)
@@ -50,33 +50,61 @@ def test_cut_sets_are_matched():
     assert column(keys, SHAPE).sum() == 10 and column(keys, SHAPE)[100:].nonzero()[:, 0].tolist() == [0, 24]
 
 
-ALONE = lambda keys: slice(0, keys)  # the video's tokens are all keys
-
-
 def test_the_knock_out_touches_its_steps_and_layers_only():
     keys = tokens_of([(2, 2)], 0, SHAPE)
-    edit = knocking([Cut("object", keys, "all", "all"), Cut("object", keys, "late", "early")], SHAPE, 6, 3, [ALONE] * 3)
-    act = torch.rand(2, 1, *SHAPE, 125).softmax(-1)
-    at = lambda step, layer: edit(act, Hook("n", layer, step, 1.0, 1.0, "cond", "transformer"))
-    early = at(0, 0)
-    assert torch.equal(early[1], act[1])
-    assert early[0, 0, 1:, ..., 12].max() == 0 and torch.equal(early[0, 0, 0], act[0, 0, 0])  # the own frame still looks
-    torch.testing.assert_close(early.sum(-1), torch.ones(2, 1, *SHAPE))
-    assert not torch.equal(at(5, 0)[1], act[1]) and torch.equal(at(5, 2)[1], act[1])
+    at = knocking([Cut("object", keys, "all", "all"), Cut("object", keys, "late", "early")], SHAPE, 6, 3)
+    ((queries, cut),) = at(0, 0, 0)
+    assert torch.equal(cut, keys) and not queries[:25].any() and queries[25:].all()  # the own frame still looks
+    assert at(0, 2, 0) and at(5, 0, 1) and not at(0, 0, 1) and not at(5, 2, 1)
+
+
+def knocked(model, cut_at, **call):
+    return model.run_directed(partial(Cutting, unseen=cut_at), **call)
 
 
 def test_cutting_nothing_changes_nothing_in_the_model(organism):
     item = occluded("board")
     call = {"prompt": item.prompt, "image": Image.fromarray(item.first_frame), "seed": 3, "num_inference_steps": 3}
     plain = organism.run(**call)
-    edit = knocking([Cut("none", torch.zeros(125, dtype=torch.bool), "all", "all")], SHAPE, 3, 8, [ALONE] * 8)
-    cut = organism.run_with_hooks(fwd_hooks=[("blocks.*.attn.hook_pattern", edit)], **call)
-    assert torch.equal(cut.latents, plain.latents)
-    late = knocking([Cut("object", tokens_of([(2, 2)], 0, SHAPE), "late", "all")], SHAPE, 3, 8, [ALONE] * 8)
-    cut = organism.run_with_hooks(fwd_hooks=[("blocks.*.attn.hook_pattern", late)], **call)
-    assert torch.equal(cut.x_t[2], plain.x_t[2]) and not torch.equal(cut.latents, plain.latents)
-    pattern = torch.rand(1, 4, 4)
-    assert torch.equal(knock_out(pattern, torch.zeros(4, 4, dtype=torch.bool)), pattern)
+    nothing = knocking([Cut("none", torch.zeros(125, dtype=torch.bool), "all", "all")], SHAPE, 3, 8)
+    assert torch.equal(knocked(organism, nothing, **call).latents, plain.latents)
+    late = knocked(organism, knocking([Cut("object", tokens_of([(2, 2)], 0, SHAPE), "late", "all")], SHAPE, 3, 8), **call)
+    assert torch.equal(late.x_t[2], plain.x_t[2]) and not torch.equal(late.latents, plain.latents)
+
+
+def places(model, layer, latents):
+    """Where the tokens of such latents lie among so many keys of a self-attention."""
+    engine = model.engines["transformer"]
+    part = engine.points[f"blocks.{layer}.attn.hook_pattern"].site.part or "lead"
+    return lambda keys: stretch(part, keys, model.adapter.grid_at(engine.module, tuple(latents.shape[2:])))
+
+
+WHOLE = ["allegro", "chronoedit", "cogvideox", "consisid", "cosmos1-v2w", "easyanimate", "framepack", "hunyuan", "hunyuan-i2v",
+         "hunyuan1.5", "kandinsky5", "ltx", "ltx2", "mochi", "motif-i2v", "skyreels-v2", "wan2.1-i2v", "wan2.2"]  # fmt: skip
+
+
+@pytest.mark.parametrize("family", WHOLE)
+def test_cut_attention_is_a_pattern_whose_pairs_are_cut_and_whose_rest_takes_their_share(family):
+    """The same by whole patterns, on every kind of attention: two objects' tokens, one of them in all frames."""
+    model, call = HookedVideoPipeline(tiny.build(family), family), tiny.call(family, steps=2) | {"seed": 0}
+    whole_attention(model)
+    plain = model.run(**call)
+    shape = model.token_grid(plain.latents).shape
+    frames = torch.arange(shape[0]).repeat_interleave(shape[1] * shape[2])
+    keys = torch.zeros(len(frames), dtype=torch.bool)
+    keys[0] = keys[1 :: shape[1] * shape[2]] = True
+
+    def edit(act, hook):
+        flat, where = act.flatten(2, 4).clone(), places(model, hook.block, plain.latents)
+        pairs = torch.zeros(flat.shape[-2:], dtype=torch.bool)
+        pairs[:, where(flat.shape[-1])] = keys[None] & (frames[:, None] != frames[None])
+        kept = flat.masked_fill(pairs, 0)
+        return torch.where(pairs.any(-1, keepdim=True), kept / kept.sum(-1, keepdim=True), flat).view_as(act)
+
+    by_pattern = model.run_with_hooks(fwd_hooks=[("blocks.*.attn.hook_pattern", edit)], **call).latents
+    found = knocked(model, knocking([Cut("object", keys, "all", "all")], shape, 2, model.layers), **call).latents
+    assert (found - plain.latents).norm() > 1e-4 * plain.latents.norm()
+    assert (found - by_pattern).norm() < 1e-5 * by_pattern.norm()
 
 
 @pytest.mark.parametrize("family", ["wan2.1", "cogvideox", "hunyuan", "motif-i2v", "framepack", "mochi", "easyanimate"])
@@ -94,7 +122,7 @@ def test_the_video_keys_of_an_attention_are_those_whose_scores_it_has(family, la
     run = model.run_with_hooks(fwd_hooks=hooks, **tiny.call(family), seed=0)
     q, k = (held[part][0].flatten(0, 2).movedim(-2, 0) for part in ("q", "k"))
     pattern = held["pattern"][0].flatten(1, 3)
-    where = video_keys(model, layer, run.latents)(pattern.shape[-1])
+    where = places(model, layer, run.latents)(pattern.shape[-1])
     scores = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
     found = pattern[..., where].log()
     torch.testing.assert_close(found - found[..., :1], scores - scores[..., :1], atol=1e-4, rtol=1e-4)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from planned import counted, planned
 
-from cos_interp.analyses.driver.registry import entries
+from cos_interp.analyses.driver import twins
+from cos_interp.analyses.driver.experiment import loaded, run_and_report
+from cos_interp.analyses.driver.registry import entries, load
 from cos_interp.analyses.kit import pairs
 from cos_interp.interp.patching import record
 from cos_interp.interp.places import Disk
@@ -50,3 +53,18 @@ def test_a_run_ends_with_the_same_bytes_wherever_its_recordings_are(name, pair_f
         assert not list(folder.glob(".cos-*"))
         units[way] = {path.name: path.read_bytes() for path in (folder / "shards").iterdir()}
     assert units["usual"] == units["lean"] == units["disk"]
+
+
+def test_a_twins_recordings_leave_room_for_the_model_that_it_stands_beside(pair_file, tmp_path, monkeypatch):
+    """In its run as in that of the model: of both the weights are there."""
+    made = []
+    monkeypatch.setattr(pairs, "record", lambda *args, **kwargs: made.append(record(*args, **kwargs)) or made[-1])
+    having = lambda **more: entries()["swap"].config(pair_file=pair_file, twins=1, **SMALL, **ASKED["swap"], **more)
+    roomy = planned("swap", having(host_memory="10GB"), tmp_path)
+    both = roomy.places["host"]["weights"] + roomy.places["host"]["a twin"]
+    config, model = loaded(having(host_memory=f"{roomy.total('host') - sum(roomy.placed.sizes)}B"))
+    twin = twins.twin_of(model, 0)
+    parts = [part for pipe in (model.pipe, twin.pipe) for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+    assert both == sum({id(weight): weight.nbytes for part in parts for weight in part.parameters()}.values())
+    run_and_report(load("swap"), config, tmp_path / "run", model=model, loaded=True, workers=1)
+    assert len(made) == 8 and all(isinstance(one.cache.store, Disk) for one in made)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from stores import ASKED, asked
 
 from cos_interp.analyses import EXPERIMENTS
-from cos_interp.analyses.driver import experiment, lock, processor
+from cos_interp.analyses.driver import experiment, lock, processor, twins
 from cos_interp.analyses.driver.errors import RunError, Taken
 from cos_interp.analyses.driver.experiment import Experiment, Report, Unit
 from cos_interp.analyses.driver.facts import Facts
@@ -280,6 +280,26 @@ def test_a_twin_on_which_it_cannot_run_shows_nothing_and_one_that_may_yet_is_mis
     with pytest.warns(UserWarning, match=f"twin-0: {error}"):
         finish(first, EXPERIMENTS)
     assert RunStore(first).facts()["status"] == "complete"
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_twin_that_cannot_be_made_is_waited_for_by_nobody(joined, home, model, tmp_path, monkeypatch):
+    """Two shards in one folder, or in two; the run is then the one that the single process leaves."""
+
+    def refused(model, number):
+        raise ValueError("no weights can be drawn")
+
+    monkeypatch.setattr(twins, "twin_of", refused)
+    folders = [tmp_path / str(number if joined else 1) for number in (1, 2)]
+    with pytest.warns(UserWarning, match="twin-0: no weights can be drawn"):
+        experiment.run_and_report(load("self-correction"), asked_for(home), tmp_path / "whole", model=model, workers=1)
+        for number, folder in enumerate(folders, 1):
+            share(load("self-correction"), asked_for(home), folder, shard=Shard(number, 2), model=model, workers=1)
+    merge(folders, tmp_path / "run")
+    assert Watched(tmp_path / "run", EXPERIMENTS).look().whole
+    with pytest.warns(UserWarning, match="twin-0: ValueError: no weights can be drawn"):
+        finish(tmp_path / "run", EXPERIMENTS)
+    assert content(tmp_path / "run") == content(tmp_path / "whole")
 
 
 def test_units_of_other_versions_are_not_finished_unasked(home, tmp_path):
