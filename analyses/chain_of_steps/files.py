@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig, SampleFacts
+from cos_interp.analyses.chain_of_steps.films import Film, in_time, read
 from cos_interp.analyses.driver.experiment import Unit
 from cos_interp.analyses.driver.facts import PIXELS
 from cos_interp.analyses.driver.inputs import picture
@@ -25,10 +26,10 @@ from cos_interp.interp.errors import InterpError
 from cos_interp.tasks import Case, Item, Verdict, get_task, suite
 from cos_interp.tasks.impostors import SHORTCUTS
 from cos_interp.tasks.people import read_labels
-from cos_interp.tasks.scorer import UNREAD, case_of, score
+from cos_interp.tasks.scorer import case_of, score
+from cos_interp.tasks.scorers import OF_FILES
 from cos_interp.tasks.scorers.vbvr import category
 from cos_interp.tasks.steps import Sample, find, lacking
-from cos_interp.tasks.video import read_mp4
 
 SHOWN = 1  # samples of a task whose decoded steps are kept for the page
 TRUE = "true video"
@@ -141,20 +142,32 @@ def measure(config: ChainOfStepsConfig, place: Place) -> Unit:
     case = case_for(config, sample)
     judge = judge_of(config, sample, case)
     about: Row = {"problem": sample.key, "task": sample.task, "part": case.part, "noise": 0, "difficulty": None, "unique": True}
-    rows, clips = [], []
-    for row, path in _along(sample):
-        found, clip = _judged(judge, path, below(folder, path))
-        rows.append({**about, "kind": "steps", **row, **found})
-        clips.append(clip)
-    final = clips[-1] if sample.ended else None
-    for row, clip in zip(rows, clips, strict=True):
-        row["distance"] = difference(clip, final)
+    along = list(_along(sample))
+    films = [read(path, below(folder, path)) for _, path in along]
+    films = films if at_any_rate(config) else in_time(films, case)
+    final = films[-1].comparable if sample.ended else None
+    rows: list[Row] = [
+        {
+            **about,
+            "kind": "steps",
+            **row,
+            "rate": film.rate,
+            **_judged(judge, film),
+            "distance": difference(film.comparable, final),
+        }
+        for (row, _), film in zip(along, films, strict=True)
+    ]
     rows += [{**about, "kind": "beside", **row} for row in _beside(case, judge)]
-    kept = _kept(clips) if place.within < SHOWN else {}
+    kept = _kept([film.frames for film in films]) if place.within < SHOWN else {}
     axes = dict.fromkeys(kept, ("step", *PIXELS))
     sigmas = tuple(float("nan") if step.sigma is None else step.sigma for step in sample.steps)
     facts = SampleFacts(axes=axes, sigmas=sigmas, prompt=case.prompt or sample.key, lacking=lacking(sample))
     return Unit(rows, kept, facts)
+
+
+def at_any_rate(config: ChainOfStepsConfig) -> bool:
+    """Whether frame rates do not count: as was asked, or where the judge looks at the file itself."""
+    return config.any_rate or config.labels is not None or config.scorer in OF_FILES
 
 
 def _along(sample: Sample) -> Iterator[tuple[Row, Path]]:
@@ -167,15 +180,12 @@ def _along(sample: Sample) -> Iterator[tuple[Row, Path]]:
         yield {"step": last, "sigma": 0.0, "final": True}, sample.final
 
 
-def _judged(judge: Judge | None, path: Path, name: str) -> tuple[Row, np.ndarray | None]:
-    """Verdict and readings of a file; one that is no video is undecided with the reason, and has no verdict."""
-    try:
-        clip = read_mp4(path)
-    except ValueError as error:
-        status = None if judge is None else "undecided"
-        return {"status": status, "error": f"{UNREAD}{str(error).replace(str(path), name)}", "answer": None}, None
-    verdict = None if judge is None else judge(clip, path)
-    return verdict_columns(verdict) | ({} if verdict is None else reading_columns(verdict)), clip
+def _judged(judge: Judge | None, film: Film) -> Row:
+    """Frame rate, verdict and readings of a file; one that nobody can judge is undecided with the reason, and has no verdict."""
+    if film.wrong or film.frames is None:
+        return {"rate": film.rate, "status": None if judge is None else "undecided", "error": film.wrong, "answer": None}
+    verdict = None if judge is None else judge(film.frames, film.path)
+    return {"rate": film.rate, **verdict_columns(verdict), **({} if verdict is None else reading_columns(verdict))}
 
 
 def _beside(case: Case, judge: Judge | None) -> Iterator[Row]:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from cos_interp.analyses.chain_of_steps import SampleFacts
-from cos_interp.analyses.chain_of_steps.files import TRUE
+from cos_interp.analyses.chain_of_steps.files import TRUE, at_any_rate
 from cos_interp.analyses.chain_of_steps.findings import more
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
@@ -22,9 +22,15 @@ from cos_interp.analyses.kit.problems import READING
 from cos_interp.analyses.kit.verdicts import outcomes
 from cos_interp.reports.figures import Curve, Panel, panels
 from cos_interp.tasks.impostors import SHORTCUTS
-from cos_interp.tasks.scorer import SILENT, UNREAD
+from cos_interp.tasks.scorer import SILENT, UNREAD, UNTIMED
 
 MOST = 3  # files that a note names
+RATE_RULE = (
+    " Frames are held against frames: a video is judged where each is shown within half a frame's time of its place at the rate "
+    "of the true video or, without one, of most videos of the sample; --any-rate judges all."
+)
+# of files without a verdict, what is said and what can be done about it
+NO_VERDICT = {UNREAD: ("cannot be read", ""), UNTIMED: ("have another frame rate", RATE_RULE)}
 SOLVED = "solved"  # the score of a strict judge
 SCORE = f"{READING}score"  # that of one who grades only
 QUESTION = (
@@ -45,7 +51,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     measures = measured(steps)
     found = [_beyond(result, steps, beside)] if measures and len(beside) else []
     notes = ([] if measures else [NO_JUDGE]) + ([] if len(beside) or not measures else [NO_TRUTH])
-    notes += _lacking(result) + _unread(steps)
+    notes += _lacking(result) + _without(steps) + _rates(result, steps)
     sections = [
         *(_scores(steps, beside, measures) if measures else []),
         _distance(steps),
@@ -162,15 +168,25 @@ def _number(values: pd.Series, measure: str) -> Number:
     return mean_number(values) if measure == SOLVED else graded(values)
 
 
-def _unread(steps: pd.DataFrame) -> list[str]:
-    """How many files are no videos, and which; why others are undecided, most frequent first; of those on which a scorer failed
+def _without(steps: pd.DataFrame) -> list[str]:
+    """How many files have no verdict, and which; why others are undecided, most frequent first; of those on which a scorer failed
     every page tells."""
     told = steps[steps.status.ne("wrong") & steps.error.fillna("").ne("")].error.astype(str)
-    unread = told[told.str.startswith(UNREAD)].str.removeprefix(UNREAD)
-    first = "; ".join(unread.head(MOST))
+    notes = []
+    for kind, (said, remedy) in NO_VERDICT.items():
+        found = told[told.str.startswith(kind)].str.removeprefix(kind)
+        if len(found):
+            notes.append(f"{len(found)} of {len(steps)} videos {said}, and have no score: {'; '.join(found.head(MOST))}.{remedy}")
     errors = told[~told.str.startswith(SILENT)].value_counts()
-    damaged = [f"{len(unread)} of {len(steps)} videos cannot be read, and have no score: {first}."] if len(unread) else []
-    return damaged + [f"Undecided, {count} videos: {error}" for error, count in errors.head(5).items()]
+    return notes + [f"Undecided, {count} videos: {error}" for error, count in errors.head(5).items()]
+
+
+def _rates(result: AnalysisResult, steps: pd.DataFrame) -> list[str]:
+    """Which frame rates there are, where they did not count and are not one."""
+    counts = steps.rate.map(lambda rate: "unknown or varying" if pd.isna(rate) else f"{rate:.4g} a second").value_counts()
+    if not at_any_rate(result.config) or len(counts) < 2:
+        return []
+    return [f"Videos of all frame rates were judged: {'; '.join(f'{rate} ({count})' for rate, count in counts.items())}."]
 
 
 def _lacking(result: AnalysisResult) -> list[str]:
