@@ -94,7 +94,7 @@ def test_any_rate_judges_all_and_tells_the_rates(tmp_path):
     assert (rows.status == "solved").all() and rows.set_index("problem").rate["mine/place/29.97"] == pytest.approx(
         29.97, rel=1e-3
     )
-    assert "Videos of all frame rates were judged: unknown or varying (2)" in page and "29.97 a second (1)" in page
+    assert "Frame rates did not count: unknown or varying (2)" in page and "29.97 a second (1)" in page
 
 
 def test_without_a_true_video_most_videos_of_the_sample_say_the_rate(tmp_path):
