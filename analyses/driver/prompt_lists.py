@@ -36,7 +36,10 @@ NAMES = {
 }
 EMBEDDED = ("first_image", "image_base64")  # a picture as base64, with or without "data:image/png;base64,"
 # what lists say beside: told to the scorer, not to the model
-SAID = ("id", "name", "index", "task", "task_name", "category", "split", "dimension", "metadata", "answer", "auxiliary_info")
+SAID = (
+    "id", "name", "index", "task", "task_name", "category", "split", "dimension", "metadata", "answer", "auxiliary_info",
+    "prompt_path", "final_frame_path", "final_frame", "final_image",
+)  # fmt: skip
 # of a folder with a prompt
 FRAME, TEXT, TRUTH = "first_frame.png", "prompt.txt", "ground_truth.mp4"
 LAST = ("final_frame.png", "last_frame.png")  # how it should end; the model is not told
