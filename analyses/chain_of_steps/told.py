@@ -23,6 +23,8 @@ from cos_interp.tasks.steps import Sample
 LISTS = (".json", ".jsonl")
 # VBVR-Bench's categories, which some folders are called by
 CATEGORIES = ("abstraction", "knowledge", "perception", "spatiality", "transformation")
+NAMED = ("id", "name")  # keys of a line whose value may be its sample's name in the list's folder
+LONGEST = 1000  # characters of a path: a picture in base64 is none
 TAIL = 2  # parts of a path that name a sample at least: its task and its number
 
 
@@ -112,35 +114,40 @@ def _of_folders(sample: Sample) -> str:
 
 
 def _listed(config: ChainOfStepsConfig, sample: Sample) -> Entry:
-    """What a list says of a sample, in our names; an entry that says nothing where none names it.
+    """What JSON beside the samples' folders says of a sample, in our names; an entry that says nothing where none names it.
 
-    A list lies in the folder, as VBVR-Bench.json does, and a line names its sample by the path of any of its files; a file of one
-    sample, ``<split>/<task>/<00000>.json``, is called as it is.
+    A file of one sample, ``<split>/<task>/<00000>.json``, is called as it is. A list lies in any folder above it, as
+    VBVR-Bench.json does, and a line names its sample by the path of any of its files, or by its name in that folder.
     """
+    home = Path(config.truth or "")
     if config.truth is None:
-        return Entry("", {}, Path())
-    home = Path(config.truth)
+        return Entry("", {}, home)
     own = home / f"{sample.key}.json"
     if own.is_file() and isinstance(held := json_of(own, "--truth"), dict):
         return entry_of(f"--truth {own}", held, home, False)
-    where, line = _index(home, _stamp(home)).get(sample.key, ("", {}))
-    return entry_of(where, line, home, False)
+    parts = sample.key.split("/")
+    for depth in range(len(parts) - 1, -1, -1):
+        folder, name = home.joinpath(*parts[:depth]), "/".join(parts[depth:])
+        lines = _index(folder, _stamp(folder))
+        if found := lines.get(name) or lines.get(sample.key):
+            return entry_of(*found, home, False)
+    return Entry("", {}, home)
 
 
-def _stamp(home: Path) -> tuple[tuple[str, int, int], ...]:
-    """Which lists there are, and when they were written."""
-    held = sorted(path for path in home.glob("*") if path.suffix in LISTS and path.is_file())
+def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Which lists there are in a folder, and when they were written."""
+    held = sorted(path for path in folder.glob("*") if path.suffix in LISTS and path.is_file())
     return tuple((path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in held)
 
 
-@lru_cache(maxsize=2)
-def _index(home: Path, stamp: tuple[tuple[str, int, int], ...]) -> dict[str, tuple[str, dict[str, Any]]]:
+@lru_cache(maxsize=32)
+def _index(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> dict[str, tuple[str, dict[str, Any]]]:
     """By every place that a line may mean, how an error names it, and the line."""
     found: dict[str, tuple[str, dict[str, Any]]] = {}
     for name, _, _ in stamp:
-        for number, line in enumerate(_lines(home / name), 1):
+        for number, line in enumerate(_lines(folder / name), 1):
             for place in _meant(line):
-                found.setdefault(place, (f"--truth {home / name}, entry {number}", line))
+                found.setdefault(place, (f"--truth {folder / name}, entry {number}", line))
     return found
 
 
@@ -156,10 +163,16 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _meant(line: Mapping[str, Any]) -> Iterator[str]:
-    """The places that a line may mean: of every path in it the folder, and the path without its ending, from any part on."""
+    """The places that a line may mean: its name; and of every path in it the folder, and the path without its ending, from any
+    part on.
+
+    >>> list(_meant({"id": "00000", "gt_path": "open/maze/00000/a.mp4"}))
+    ['00000', 'open/maze/00000', 'maze/00000', 'open/maze/00000/a', 'maze/00000/a', '00000/a']
+    """
+    yield from (str(line[key]) for key in NAMED if isinstance(line.get(key), (str, int)))
     for value in line.values():
-        if not isinstance(value, str) or "/" not in value or len(value) > 1000:
+        if not isinstance(value, str) or "/" not in value or len(value) > LONGEST:
             continue
         path = PurePosixPath(value)
-        for place in (path.parent, path.with_suffix("")):
+        for place in (path.parent, path.parent / path.stem):
             yield from ("/".join(place.parts[start:]) for start in range(max(1, len(place.parts) - TAIL + 1)))

@@ -106,6 +106,14 @@ def as_list(home, facts):
     put(home / "Bench.json", json.dumps([listed(place, **more) for place, more in facts.items()]).encode())
 
 
+def as_lists_of_tasks(home, facts):
+    """One list a task, beside its samples' folders, that names them by their numbers; some paths mean nothing."""
+    for task in {place.rpartition("/")[0] for place in facts}:
+        lines = [{"id": place.rpartition("/")[2], "prompt": f"do {place}", "first_image": base64.b64encode(png(DARK)).decode(),
+                  "root": "/", "up": "../..", **more} for place, more in facts.items() if place.startswith(task)]  # fmt: skip
+        put(home / task / "all.json", json.dumps({"samples": lines}).encode())
+
+
 def as_lines(home, facts):
     lines = [json.dumps(listed(place, metadata=more)) for place, more in facts.items()]
     put(home / "bench.jsonl", ("\n".join(lines) + "\n").encode())
@@ -123,7 +131,7 @@ def as_metadata(home, facts):
         put(home / place / "question_metadata.json", json.dumps(more).encode())
 
 
-@pytest.mark.parametrize("layout", [as_list, as_lines, as_files, as_metadata])
+@pytest.mark.parametrize("layout", [as_list, as_lists_of_tasks, as_lines, as_files, as_metadata])
 def test_categories_and_dimensions_are_read_from_the_data_folder(layout, folder):
     order, number = {"category": "Order"}, {"category": "Number", "dimension": "end"}
     facts = dict(zip(PLACES, (order | {"dimension": "steps"}, order | {"dimension": ["steps", "end"]}, number), strict=True))
