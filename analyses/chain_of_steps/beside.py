@@ -54,6 +54,11 @@ def true_of(case: Case) -> np.ndarray | None:
         return None
 
 
+def unreadable(case: Case) -> str:
+    """Why the true video is none though it is there, in words that are the same for all samples; nothing where it is one."""
+    return "" if case.reference is None or true_of(case) is not None else f"{case.reference.name} cannot be read"
+
+
 def _sized(image: np.ndarray, like: np.ndarray) -> np.ndarray:
     height, width = like.shape[1:3]
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig, SampleFacts
-from cos_interp.analyses.chain_of_steps.beside import Judge, beside, ends_of
+from cos_interp.analyses.chain_of_steps.beside import Judge, beside, ends_of, unreadable
 from cos_interp.analyses.chain_of_steps.films import Film, in_time, read
 from cos_interp.analyses.chain_of_steps.told import case_for, dimension_of, final_frame, item_at, split_of, told_of
 from cos_interp.analyses.driver.experiment import Unit
@@ -124,7 +124,8 @@ def measure(config: ChainOfStepsConfig, place: Place) -> Unit:
     kept = _kept(frames) if place.within < SHOWN else {}
     axes = dict.fromkeys(kept, ("step", *PIXELS))
     sigmas = tuple(float("nan") if step.sigma is None else step.sigma for step in sample.steps)
-    facts = SampleFacts(axes=axes, sigmas=sigmas, prompt=case.prompt or sample.key, lacking=lacking(sample))
+    gone = "; ".join(filter(None, (lacking(sample), unreadable(case))))
+    facts = SampleFacts(axes=axes, sigmas=sigmas, prompt=case.prompt or sample.key, lacking=gone)
     return Unit(rows, kept, facts)
 
 

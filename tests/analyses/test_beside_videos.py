@@ -97,6 +97,14 @@ def test_given_pictures_make_a_frozen_frame_a_jump_and_a_fade(name, folder):
     assert finding.number.value == 0.0  # a fade satisfies this judge as often as the model does
 
 
+def test_a_true_video_that_cannot_be_read_is_told_and_stands_for_nothing(folder):
+    put(folder / "truth" / PLACES[0] / "ground_truth.mp4", b"nothing")
+    put(folder / "truth" / PLACES[1] / "ground_truth.mp4", encode_mp4(SLOW, 8, enlarge=1))
+    run, page = scored(folder, truth=str(folder / "truth"))
+    assert "Of 1 of 3 samples: ground_truth.mp4 cannot be read." in page
+    assert {place for place, video in beside_of(run) if video == "true video"} == {PLACES[1]}
+
+
 def listed(place, **more):
     return {"id": place.replace("/", "-"), "prompt": f"do {place}", "first_image": base64.b64encode(png(DARK)).decode(),
             "ground_truth_video_path": f"{place}/ground_truth.mp4", **more}  # fmt: skip
