@@ -14,11 +14,13 @@ import numpy as np
 
 from cos_interp.interp.errors import InterpError
 from cos_interp.tasks.item import Item, Status, Verdict
-from cos_interp.tasks.video import read_mp4
+from cos_interp.tasks.timing import rate_of
+from cos_interp.tasks.video import read_timed
 
 FAILED = "scorer failed: "  # how the error of a verdict begins whose scorer raised, or gave nothing that could be taken
 UNREAD = "cannot be read: "  # the same, of a file that is no video
-SILENT = (FAILED, UNREAD)  # what says nothing of a video
+UNTIMED = "frame rate: "  # the same, of a file whose frames are not shown when the true video's are
+SILENT = (FAILED, UNREAD, UNTIMED)  # what says nothing of a video
 GRADED = "graded only"  # the error of a verdict whose scorer gives numbers and no status
 KEYS = ("status", "answer", "error", "readings")
 STATUSES: tuple[str, ...] = get_args(Status)
@@ -51,14 +53,20 @@ class Case:
         """The true video, uint8 ``[frame, height, width, 3]``; None: there is none. ValueError for a file that is none."""
         if self.video is not None or self.reference is None:
             return self.video
-        return _kept(self.reference)
+        return _kept(self.reference)[0]
+
+    @property
+    def true_rate(self) -> float | None:
+        """Frames a second of the true video's file; None without one, and for one without a steady rate. ValueError as of
+        ``truth``."""
+        return None if self.video is not None or self.reference is None else rate_of(_kept(self.reference)[1])
 
 
 @lru_cache(maxsize=4)
-def _kept(path: Path) -> np.ndarray:
-    video = read_mp4(path)
+def _kept(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    video, times = read_timed(path)
     video.setflags(write=False)  # the next scorer is told of the same one
-    return video
+    return video, times
 
 
 Scorer = Callable[[np.ndarray, Case], Any]  # video uint8 [frame, height, width, 3] -> see as_verdict

@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from cos_interp.interp.files import whole_folder
 from cos_interp.tasks import Item, Verdict, get_task, suite
-from cos_interp.tasks.video import encode_mp4, read_mp4
+from cos_interp.tasks.timing import odd
+from cos_interp.tasks.video import encode_mp4, read_timed
 
 
 def places(items: Sequence[Item], split: str) -> list[tuple[Item, Path]]:
@@ -61,7 +61,8 @@ def score(
 ) -> list[tuple[Item, Path, Verdict | None]]:
     """Verdict of every item's video under ``folder``; None where the video is missing.
 
-    A video that cannot be read, or has another size or length, is *undecided* with the reason as its error.
+    A video that cannot be read, or has another size or length, or a frame rate that varies, is *undecided* with the reason as its
+    error.
     Raises FileNotFoundError when the folder holds no video of the suite at all.
     """
     out: list[tuple[Item, Path, Verdict | None]] = []
@@ -85,7 +86,7 @@ def unread(scored: Sequence[tuple[Item, Path, Verdict | None]]) -> list[str]:
 
 def _judge(item: Item, path: Path) -> Verdict:
     try:
-        frames: np.ndarray = read_mp4(path)
-        return get_task(item.task).verify(item, frames)
+        frames, times = read_timed(path)
+        return Verdict("undecided", why) if (why := odd(times, None)) else get_task(item.task).verify(item, frames)
     except ValueError as error:
         return Verdict("undecided", str(error))

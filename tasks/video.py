@@ -48,19 +48,31 @@ def encode_mp4(frames: np.ndarray, fps: int | None = None, enlarge: int | None =
 
 
 def read_mp4(path: Path) -> np.ndarray:
-    """uint8 ``[frame, height, width, 3]``; ValueError when the file is no readable video. FFmpeg is told to pass over nothing: it
-    would otherwise paint over what is damaged (H.264 has no checksum, so that some damage is seen by nobody)."""
+    """uint8 ``[frame, height, width, 3]``; ValueError when the file is no readable video."""
+    return read_timed(path)[0]
+
+
+def read_timed(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """The frames of a video, uint8 ``[frame, height, width, 3]``, and the seconds at which they are shown ``[frame]``; None where
+    the file does not say it. ValueError when the file is no readable video. FFmpeg is told to pass over nothing: it would
+    otherwise paint over what is damaged (H.264 has no checksum, so that some damage is seen by nobody)."""
     import av
 
     if path.exists() and not path.is_file():  # a pipe would block
         raise ValueError(f"{path} is no regular file")
+    frames, times = [], []
     try:
         with av.open(str(path)) as container:
             for stream in container.streams.video:
                 stream.codec_context.options = {"err_detect": "explode"}
-            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+            for frame in container.decode(video=0):
+                frames.append(frame.to_ndarray(format="rgb24"))
+                times.append(frame.time)
     except (av.FFmpegError, IndexError, OSError) as error:
         raise ValueError(f"{path} is no readable video: {error}") from error
     if not frames:
         raise ValueError(f"{path} holds no frames")
-    return np.stack(frames)
+    if len({frame.shape for frame in frames}) > 1:
+        raise ValueError(f"{path} changes its size on the way")
+    told = None not in times and (len(times) == 1 or len(set(times)) > 1)
+    return np.stack(frames), np.sort(np.array(times, np.float64)) if told else None  # frames come in the order of showing

@@ -23,6 +23,7 @@ class ChainOfStepsConfig(SuiteConfig):
     from_steps: str | None = Field(None, description="A folder of decoded steps, scored without a model (docs/own-videos.md).")
     truth: str | None = Field(None, description="With --from-steps: <split>/<task>/<00000>/ground_truth.mp4, and prompt.txt.")
     labels: str | None = Field(None, description="With --from-steps: verdicts by people, a CSV file: video,status,answer.")
+    any_rate: bool = Field(False, description="With --from-steps: judge videos of any frame rate, frame by frame.")
     items: int = Field(40, ge=1, le=125, description="Items of cos-500 of each task; 125 are all.")
     noises: int = Field(1, ge=1, description="Noises an item; from 2 on the entropy over seeds is reported.")
     sweep_items: int = Field(5, ge=0, le=125, description="Items of each task run with 1 to 50 steps, too; 0: none.")
@@ -30,8 +31,8 @@ class ChainOfStepsConfig(SuiteConfig):
 
     @model_validator(mode="after")
     def _of_files(self) -> ChainOfStepsConfig:
-        if self.from_steps is None and (self.truth or self.labels):
-            raise ValueError("truth and labels are of the videos of from_steps: give that, too")
+        if self.from_steps is None and (self.truth or self.labels or self.any_rate):
+            raise ValueError("truth, labels and any_rate are of the videos of from_steps: give that, too")
         if self.from_steps is not None:
             fields = type(self).model_fields
             set_too = [n for n in (*self.OF_RUNS, "prompts") if getattr(self, n) != fields[n].default]

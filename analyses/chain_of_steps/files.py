@@ -1,13 +1,9 @@
-"""Scores along decoded steps that another program left, without a model; beside each what a video without reasoning gets.
-
-Some scorers reward a frozen first frame, a jump to the end state or a fade between them more than models (VBVR-EvalKit, issue
-240). So each is made of the true video, scored by the same judge, and stands beside the steps.
-"""
+"""Scores along decoded steps that another program left, without a model; beside each what a video without reasoning gets."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,24 +11,21 @@ import numpy as np
 import torch
 
 from cos_interp.analyses.chain_of_steps import ChainOfStepsConfig, SampleFacts
+from cos_interp.analyses.chain_of_steps.beside import Judge, beside, ends_of, unreadable
+from cos_interp.analyses.chain_of_steps.films import Film, in_time, read
+from cos_interp.analyses.chain_of_steps.told import case_for, dimension_of, final_frame, item_at, split_of, told_of
 from cos_interp.analyses.driver.experiment import Unit
 from cos_interp.analyses.driver.facts import PIXELS
-from cos_interp.analyses.driver.inputs import picture
-from cos_interp.analyses.driver.prompt_lists import FRAME, SAID_OF, TEXT, TRUTH, json_of
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.problems import reading_columns, scorer_of, spread, verdict_columns
 from cos_interp.interp.errors import InterpError
-from cos_interp.tasks import Case, Item, Verdict, get_task, suite
-from cos_interp.tasks.impostors import SHORTCUTS
+from cos_interp.tasks import Case, get_task
 from cos_interp.tasks.people import read_labels
-from cos_interp.tasks.scorer import UNREAD, case_of, score
-from cos_interp.tasks.scorers.vbvr import category
+from cos_interp.tasks.scorer import score
+from cos_interp.tasks.scorers import OF_FILES
 from cos_interp.tasks.steps import Sample, find, lacking
-from cos_interp.tasks.video import read_mp4
 
 SHOWN = 1  # samples of a task whose decoded steps are kept for the page
-TRUE = "true video"
-Judge = Callable[[np.ndarray, Path | None], Verdict | None]  # a video, and the file that it was read from
 
 
 @dataclass(frozen=True)
@@ -67,9 +60,10 @@ def check(config: ChainOfStepsConfig) -> None:
         known = {below(folder, path) for sample in samples for path in _paths(sample)}
         if strange := sorted(set(read_labels(Path(config.labels), "--labels")) - known):
             raise InterpError(f"--labels {config.labels}: {strange[0]} is no video of {folder}, which has {min(known)}")
-    if config.truth is not None and not any(_true(config, sample) for sample in samples):
+    if config.truth is not None and not any(told_of(config, sample) for sample in samples):
         raise InterpError(
-            f"--truth {config.truth} has the true video of no sample: expected files like {samples[0].key}/ground_truth.mp4"
+            f"--truth {config.truth} has the true video of no sample: expected files like {samples[0].key}/ground_truth.mp4, "
+            "or first_frame.png and final_frame.png there"
         )
     for sample in samples:
         case_for(config, sample)
@@ -84,40 +78,7 @@ def below(folder: Path, path: Path) -> str:
     return Path(os.path.relpath(path, folder)).as_posix()
 
 
-def _true(config: ChainOfStepsConfig, sample: Sample) -> Path | None:
-    if config.truth is None:
-        return None
-    path = Path(config.truth) / sample.key / TRUTH
-    return path if path.is_file() else None
-
-
 # --- who judges ------------------------------------------------------------------------------------------------------
-
-
-def item_at(key: str) -> Item | None:
-    """The item of the suite that ``cos tasks export`` gives this place; None for a place that is not the suite's."""
-    split, _, rest = key.partition("/")
-    task, _, number = rest.partition("/")
-    if split != suite.NAME or task not in suite.OF or not number.isdecimal() or int(number) >= suite.SIZE:
-        return None
-    return suite.task_items(task)[int(number)]
-
-
-def case_for(config: ChainOfStepsConfig, sample: Sample) -> Case:
-    """What a scorer is told of a sample: of the suite its item, else what lies in the folder of true videos. InterpError for a
-    file there that cannot be read."""
-    item, part = item_at(sample.key), category(sample.task)
-    at, true = Path(config.truth or "") / sample.key, _true(config, sample)
-    if item is not None:
-        return replace(case_of(item, sample.key), folder=at, reference=true)
-    there = {name: at / name for name in (TEXT, FRAME, SAID_OF) if config.truth and (at / name).is_file()}
-    return Case(
-        sample.key,
-        there[TEXT].read_text(encoding="utf-8", errors="replace").strip() if TEXT in there else "",
-        np.asarray(picture(f"--truth {there[FRAME]}", at, FRAME)) if FRAME in there else None,
-        json_of(there[SAID_OF], "--truth") if SAID_OF in there else None,
-        reference=true, folder=at, group=sample.task, part=part, key=sample.key,
-    )  # fmt: skip
 
 
 def judge_of(config: ChainOfStepsConfig, sample: Sample, case: Case) -> Judge | None:
@@ -141,20 +102,36 @@ def measure(config: ChainOfStepsConfig, place: Place) -> Unit:
     case = case_for(config, sample)
     judge = judge_of(config, sample, case)
     about: Row = {"problem": sample.key, "task": sample.task, "part": case.part, "noise": 0, "difficulty": None, "unique": True}
-    rows, clips = [], []
-    for row, path in _along(sample):
-        found, clip = _judged(judge, path, below(folder, path))
-        rows.append({**about, "kind": "steps", **row, **found})
-        clips.append(clip)
-    final = clips[-1] if sample.ended else None
-    for row, clip in zip(rows, clips, strict=True):
-        row["distance"] = difference(clip, final)
-    rows += [{**about, "kind": "beside", **row} for row in _beside(case, judge)]
-    kept = _kept(clips) if place.within < SHOWN else {}
+    about |= {"dimension": dimension_of(config, sample, case), "split": split_of(sample)}
+    along = list(_along(sample))
+    films = [read(path, below(folder, path)) for _, path in along]
+    films = films if at_any_rate(config) else in_time(films, case)
+    final = films[-1].comparable if sample.ended else None
+    rows: list[Row] = [
+        {
+            **about,
+            "kind": "steps",
+            **row,
+            "rate": film.rate,
+            **_judged(judge, film),
+            "distance": difference(film.comparable, final),
+        }
+        for (row, _), film in zip(along, films, strict=True)
+    ]
+    frames = [film.frames for film in films]
+    ends = ends_of(case, final_frame(config, sample), next((held for held in reversed(frames) if held is not None), None))
+    rows += [{**about, "kind": "beside", **row} for row in beside(case, ends, judge)]
+    kept = _kept(frames) if place.within < SHOWN else {}
     axes = dict.fromkeys(kept, ("step", *PIXELS))
     sigmas = tuple(float("nan") if step.sigma is None else step.sigma for step in sample.steps)
-    facts = SampleFacts(axes=axes, sigmas=sigmas, prompt=case.prompt or sample.key, lacking=lacking(sample))
+    gone = "; ".join(filter(None, (lacking(sample), unreadable(case))))
+    facts = SampleFacts(axes=axes, sigmas=sigmas, prompt=case.prompt or sample.key, lacking=gone)
     return Unit(rows, kept, facts)
+
+
+def at_any_rate(config: ChainOfStepsConfig) -> bool:
+    """Whether frame rates do not count: as was asked, or where the judge looks at the file itself."""
+    return config.any_rate or config.labels is not None or config.scorer in OF_FILES
 
 
 def _along(sample: Sample) -> Iterator[tuple[Row, Path]]:
@@ -167,29 +144,12 @@ def _along(sample: Sample) -> Iterator[tuple[Row, Path]]:
         yield {"step": last, "sigma": 0.0, "final": True}, sample.final
 
 
-def _judged(judge: Judge | None, path: Path, name: str) -> tuple[Row, np.ndarray | None]:
-    """Verdict and readings of a file; one that is no video is undecided with the reason, and has no verdict."""
-    try:
-        clip = read_mp4(path)
-    except ValueError as error:
-        status = None if judge is None else "undecided"
-        return {"status": status, "error": f"{UNREAD}{str(error).replace(str(path), name)}", "answer": None}, None
-    verdict = None if judge is None else judge(clip, path)
-    return verdict_columns(verdict) | ({} if verdict is None else reading_columns(verdict)), clip
-
-
-def _beside(case: Case, judge: Judge | None) -> Iterator[Row]:
-    """What the same judge says of the true video and of those made of its first and last frame; nothing without a true video."""
-    try:
-        truth = case.truth
-    except ValueError:
-        truth = None
-    if truth is None or judge is None:
-        return
-    for name in (TRUE, *SHORTCUTS):
-        verdict = judge(truth, case.reference) if name == TRUE else judge(SHORTCUTS[name](truth), None)
-        if verdict is not None:
-            yield {"video": name, **verdict_columns(verdict), **reading_columns(verdict)}
+def _judged(judge: Judge | None, film: Film) -> Row:
+    """Frame rate, verdict and readings of a file; one that nobody can judge is undecided with the reason, and has no verdict."""
+    if film.wrong or film.frames is None:
+        return {"rate": film.rate, "status": None if judge is None else "undecided", "error": film.wrong, "answer": None}
+    verdict = None if judge is None else judge(film.frames, film.path)
+    return {"rate": film.rate, **verdict_columns(verdict), **({} if verdict is None else reading_columns(verdict))}
 
 
 def difference(clip: np.ndarray | None, other: np.ndarray | None) -> float | None:

@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from cos_interp.analyses.chain_of_steps import SampleFacts
-from cos_interp.analyses.chain_of_steps.files import TRUE
+from cos_interp.analyses.chain_of_steps.beside import FROZEN, OF_TRUTH, TRUE
+from cos_interp.analyses.chain_of_steps.files import at_any_rate
 from cos_interp.analyses.chain_of_steps.findings import more
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
@@ -16,15 +17,24 @@ from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import RunFacts
 from cos_interp.analyses.driver.findings import Finding, Number
+from cos_interp.analyses.driver.prompt_lists import LAST, TRUTH
 from cos_interp.analyses.driver.statistics import curve, graded, mean_number
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.problems import READING
 from cos_interp.analyses.kit.verdicts import outcomes
 from cos_interp.reports.figures import Curve, Panel, panels
 from cos_interp.tasks.impostors import SHORTCUTS
-from cos_interp.tasks.scorer import SILENT, UNREAD
+from cos_interp.tasks.scorer import SILENT, UNREAD, UNTIMED
 
+GROUPED = {"part": "category", "task": "task", "dimension": "dimension", "split": "split"}
+ENDED = tuple(name for name in SHORTCUTS if name != FROZEN)  # those that need a last frame
 MOST = 3  # files that a note names
+RATE_RULE = (
+    " Frames are held against frames: a video is judged where each is shown within half a frame's time of its place at the rate "
+    "of the true video or, without one, of most videos of the sample; --any-rate judges all."
+)
+# of files without a verdict, what is said and what can be done about it
+NO_VERDICT = {UNREAD: ("cannot be read", ""), UNTIMED: ("have another frame rate", RATE_RULE)}
 SOLVED = "solved"  # the score of a strict judge
 SCORE = f"{READING}score"  # that of one who grades only
 QUESTION = (
@@ -32,7 +42,12 @@ QUESTION = (
     "true video and three that show no reasoning: its first frame frozen, a jump to its last frame, a fade between them."
 )
 NO_JUDGE = "Nobody judged these videos: give --scorer, --scorer-cmd or --labels. Only the distance to the final video is shown."
-NO_TRUTH = "There are no true videos (--truth), so nothing stands beside the scores: a frozen picture may have the same."
+NO_LABELS = "Labels are of the folder's own videos: nothing stands beside the scores, and a frozen picture may have the same."
+# what would make the videos that are not there
+REMEDIES = {TRUE: f"{TRUTH} below --truth", FROZEN: "a video that can be read"} | dict.fromkeys(
+    ENDED, f"{TRUTH} or {LAST[0]} below --truth"
+)
+NO_END = "no sample has a picture of its end, so that neither a jump to it nor a fade stands beside the frozen frame"
 BESIDE = (
     "Means over items with 95 % intervals. Where a frozen picture, a jump or a fade has the score of the "
     "model, the scorer does not measure reasoning there."
@@ -44,8 +59,8 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     steps, beside = rows[rows.kind == "steps"], rows[rows.kind == "beside"]
     measures = measured(steps)
     found = [_beyond(result, steps, beside)] if measures and len(beside) else []
-    notes = ([] if measures else [NO_JUDGE]) + ([] if len(beside) or not measures else [NO_TRUTH])
-    notes += _lacking(result) + _unread(steps)
+    notes = _unmade(result, steps, beside) if measures else [NO_JUDGE]
+    notes += _lacking(result) + _without(steps) + _rates(result, steps)
     sections = [
         *(_scores(steps, beside, measures) if measures else []),
         _distance(steps),
@@ -93,20 +108,43 @@ def decisive(steps: pd.DataFrame) -> str:
 
 
 def _beyond(result: AnalysisResult, steps: pd.DataFrame, beside: pd.DataFrame) -> Finding:
-    """By item, and against the best of the three, so that none of them is chosen after the numbers."""
+    """By item, and against the best of the three, so that none of them is chosen after the numbers. An item that has not all
+    three is left out; where none has, the frozen frame alone decides nothing."""
     name = decisive(steps)
     final = at_end(steps).set_index("problem")[name].reindex(steps.problem.unique())
     silent = int(final.isna().sum())
     without = f"; {silent} of {len(final)} have none, and are left out" if silent else ""
-    best = beside[beside.video.isin(SHORTCUTS)].groupby("problem")[name].max()
+    held = beside[beside.video.isin(SHORTCUTS)].groupby("problem")
+    whole = held.video.nunique() == len(SHORTCUTS)
+    best = held[name].max()[whole if whole.any() else slice(None)]
     both = pd.DataFrame({"final": final, "best": best}).dropna()
+    three = "the best of a frozen first frame, a jump to the end and a fade" if whole.any() else "a frozen first frame"
+    partly = f" (in the {int(whole.sum())} of {len(final)} that have all three)" if 0 < whole.sum() < len(final) else ""
     return result.judge(
         "chain-of-steps.beyond-shortcuts",
-        more(both.final, both.best) if name == SOLVED else Mean(both.final - both.best),
-        f"the final videos have {name.removeprefix(READING)} {_told(both.final, name)}{without}; that is more than the best of a "
-        "frozen first frame, a jump to the end and a fade by",
+        more(both.final, both.best) if name == SOLVED or are_outcomes(both.stack()) else Mean(both.final - both.best),
+        f"the final videos have {name.removeprefix(READING)} {_told(both.final, name)}{without}; that is more than "
+        f"{three}{partly} by",
         _number(both.best, name),
-    )  # fmt: skip
+        None if whole.any() else NO_END,
+    )
+
+
+def _unmade(result: AnalysisResult, steps: pd.DataFrame, beside: pd.DataFrame) -> list[str]:
+    """What of the videos beside the steps could not be made, of how many samples, and what would make it; of what others are."""
+    samples = steps.problem.nunique()
+    if result.config.labels is not None:
+        return [NO_LABELS]
+    made = beside.groupby("video").problem.nunique() if len(beside) else pd.Series(dtype=int)
+    lacking: dict[str, list[str]] = {}
+    for video, remedy in REMEDIES.items():
+        if gone := samples - int(made.get(video, 0)):
+            lacking.setdefault(f"of {gone} of {samples} samples, which {remedy} would make", []).append(video)
+    notes = [f"Not there: {' and '.join(videos)} {why}." for why, videos in lacking.items()]
+    of = beside.drop_duplicates("problem").made_of.value_counts() if len(beside) else pd.Series(dtype=int)
+    if set(of.index) - {OF_TRUTH}:
+        notes.append(f"First frames beside the steps are those of {'; '.join(f'{what} ({n})' for what, n in of.items())}.")
+    return notes
 
 
 def _panels(steps: pd.DataFrame, beside: pd.DataFrame, measures: list[str]) -> list[Panel]:
@@ -133,17 +171,28 @@ def _xlabel(steps: pd.DataFrame) -> str:
 
 
 def table(steps: pd.DataFrame, beside: pd.DataFrame, measures: list[str]) -> pd.DataFrame:
-    """Every measure by category (by task where the benchmark's categories are not known): final video, shortcuts, true video."""
-    end, by = at_end(steps), "part" if (steps.part != "").all() else "task"
-    groups = [("all", end.problem)] + [(str(name), part.problem) for name, part in end.groupby(by, sort=True)]
-    out = []
-    for name, members in groups[:1] if len(groups) == 2 else groups:
+    """Every measure of all items and by each way to group them: final video, shortcuts, true video."""
+    end, out = at_end(steps), []
+    for items, members in _groups(end):
         for measure in measures:
-            row: dict[str, Any] = {"items": name, "n": len(members), "measure": measure.removeprefix(READING)}
+            row: dict[str, Any] = {"items": items, "n": len(members), "measure": measure.removeprefix(READING)}
             row["final video"] = _told(end[end.problem.isin(members)][measure], measure)
             row |= {video: _told(of_video(beside, video, measure, members), measure) for video in (*SHORTCUTS, TRUE)}
             out.append(row)
     return pd.DataFrame(out)
+
+
+def _groups(end: pd.DataFrame) -> list[tuple[str, pd.Series]]:
+    """All items, and those of each category (task, where no category is known), dimension and split, where there are several."""
+    ways = ["part" if (end.part != "").any() else "task", "dimension", "split"]
+    found = [("all", end.problem)]
+    for way in ways:
+        groups = [(str(name) or f"no {GROUPED[way]}", part.problem) for name, part in end.groupby(way, sort=True)]
+        found += [
+            (f"{GROUPED[way]} {name}" if way != "task" else name, members)
+            for name, members in groups[: None if groups[1:] else 0]
+        ]
+    return found
 
 
 def of_video(beside: pd.DataFrame, video: str, measure: str, members: pd.Series) -> pd.Series:
@@ -158,19 +207,34 @@ def _told(values: pd.Series, measure: str) -> str:
 
 
 def _number(values: pd.Series, measure: str) -> Number:
-    """A share of solved items, or the mean of a reading, which is none even where it is 1 for all."""
-    return mean_number(values) if measure == SOLVED else graded(values)
+    """A share of items, or the mean of a reading."""
+    return mean_number(values) if measure == SOLVED or are_outcomes(values) else graded(values)
 
 
-def _unread(steps: pd.DataFrame) -> list[str]:
-    """How many files are no videos, and which; why others are undecided, most frequent first; of those on which a scorer failed
+def are_outcomes(values: pd.Series) -> bool:
+    """Whether a reading says yes or no: 0 of some and 1 of all others. One that is 1 for all may be a grade."""
+    return set(values.dropna()) == {0, 1}
+
+
+def _without(steps: pd.DataFrame) -> list[str]:
+    """How many files have no verdict, and which; why others are undecided, most frequent first; of those on which a scorer failed
     every page tells."""
     told = steps[steps.status.ne("wrong") & steps.error.fillna("").ne("")].error.astype(str)
-    unread = told[told.str.startswith(UNREAD)].str.removeprefix(UNREAD)
-    first = "; ".join(unread.head(MOST))
+    notes = []
+    for kind, (said, remedy) in NO_VERDICT.items():
+        found = told[told.str.startswith(kind)].str.removeprefix(kind)
+        if len(found):
+            notes.append(f"{len(found)} of {len(steps)} videos {said}, and have no score: {'; '.join(found.head(MOST))}.{remedy}")
     errors = told[~told.str.startswith(SILENT)].value_counts()
-    damaged = [f"{len(unread)} of {len(steps)} videos cannot be read, and have no score: {first}."] if len(unread) else []
-    return damaged + [f"Undecided, {count} videos: {error}" for error, count in errors.head(5).items()]
+    return notes + [f"Undecided, {count} videos: {error}" for error, count in errors.head(5).items()]
+
+
+def _rates(result: AnalysisResult, steps: pd.DataFrame) -> list[str]:
+    """Which frame rates there are, where they did not count."""
+    if not at_any_rate(result.config):
+        return []
+    counts = steps.rate.map(lambda rate: "unknown or varying" if pd.isna(rate) else f"{rate:.4g} a second").value_counts()
+    return [f"Frame rates did not count: {'; '.join(f'{rate} ({count})' for rate, count in counts.items())}."]
 
 
 def _lacking(result: AnalysisResult) -> list[str]:

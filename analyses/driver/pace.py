@@ -11,6 +11,7 @@ import torch
 
 from cos_interp.analyses.driver.experiment import load_model, told
 from cos_interp.analyses.driver.outlook import Outlook
+from cos_interp.interp import variants
 from cos_interp.interp.families import tiny
 from cos_interp.interp.loading import files_of, folder_of
 from cos_interp.interp.model import HookedVideoPipeline
@@ -47,7 +48,7 @@ def pace(outlook: Outlook, device: str, model: HookedVideoPipeline | None = None
 
 def _is_here(outlook: Outlook) -> bool:
     name = outlook.config.model
-    if name.startswith("tiny:"):
+    if name.startswith(("tiny:", variants.PREFIX)):  # a variant's weights lie packed in the package
         return True
     folder = folder_of(name)
     return folder is not None and all(files_of(folder / expert, None) for expert in outlook.model.engines)

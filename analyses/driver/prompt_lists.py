@@ -36,9 +36,14 @@ NAMES = {
 }
 EMBEDDED = ("first_image", "image_base64")  # a picture as base64, with or without "data:image/png;base64,"
 # what lists say beside: told to the scorer, not to the model
-SAID = ("id", "name", "index", "task", "task_name", "category", "split", "dimension", "metadata", "answer", "auxiliary_info")
+SAID = (
+    "id", "name", "index", "task", "task_name", "category", "split", "dimension", "metadata", "answer", "auxiliary_info",
+    "prompt_path", "final_frame_path", "final_frame", "final_image",
+)  # fmt: skip
 # of a folder with a prompt
-FRAME, TEXT, TRUTH, SAID_OF = "first_frame.png", "prompt.txt", "ground_truth.mp4", "metadata.json"
+FRAME, TEXT, TRUTH = "first_frame.png", "prompt.txt", "ground_truth.mp4"
+LAST = ("final_frame.png", "last_frame.png")  # how it should end; the model is not told
+SAID_OF = ("metadata.json", "question_metadata.json")
 
 
 @dataclass(frozen=True)
@@ -62,10 +67,10 @@ def entries(path: Path, option: str) -> list[Entry]:
         texts = enumerate(inputs.text_of(path, option).split("\n"), 1)
         found = [_of_text(f"{option} {path}, line {number}", text.strip(), path.parent) for number, text in texts if text.strip()]
     elif path.suffix == ".json":
-        found = [_entry(where, line, path.parent, False) for where, line in enumerated(path, option)]
+        found = [entry_of(where, line, path.parent, False) for where, line in enumerated(path, option)]
     else:
         found = [
-            _entry(f"{option} {path}, line {number}", line, path.parent, True)
+            entry_of(f"{option} {path}, line {number}", line, path.parent, True)
             for number, line in inputs.json_lines(path, option, EXAMPLE)
         ]
     if not found and path.is_dir():
@@ -102,7 +107,7 @@ def _of_folder(path: Path, option: str) -> Iterator[Entry]:
         line: dict[str, Any] = {"prompt": inputs.text_of(text, option).strip()}
         line |= {"image": FRAME} if (folder / FRAME).is_file() else {}
         line |= {"reference": TRUTH} if (folder / TRUTH).is_file() else {}
-        if (told := folder / SAID_OF).is_file():
+        if told := next((folder / name for name in SAID_OF if (folder / name).is_file()), None):
             line["expected"] = json_of(told, option)
         yield Entry(where, line, folder, folder.relative_to(path).as_posix())
 
@@ -113,10 +118,10 @@ def _of_json_files(path: Path, option: str) -> Iterator[Entry]:
         held = json_of(file, option)
         key = file.relative_to(path).with_suffix("").as_posix()
         if isinstance(held, dict):
-            yield replace(_entry(f"{option} {file}", held, file.parent, False), key=key)
+            yield replace(entry_of(f"{option} {file}", held, file.parent, False), key=key)
             continue
         for number, (where, line) in enumerate(enumerated(file, option)):
-            yield replace(_entry(where, line, file.parent, False), key=f"{key}/{number:05d}")
+            yield replace(entry_of(where, line, file.parent, False), key=f"{key}/{number:05d}")
 
 
 def enumerated(path: Path, option: str) -> list[tuple[str, Any]]:
@@ -141,9 +146,9 @@ def json_of(path: Path, option: str) -> Any:
     )
 
 
-def _entry(where: str, given: Any, folder: Path, strict: bool) -> Entry:
-    """A line in our names. ``strict``: a key that is nobody's goes to the pipeline, which refuses what it does not take; else it
-    is told to the scorer."""
+def entry_of(where: str, given: Any, folder: Path, strict: bool) -> Entry:
+    """A line of a list, in our names. ``strict``: a key that is nobody's goes to the pipeline, which refuses what it does not
+    take; else it is told to the scorer."""
     if isinstance(given, str):
         given = {"prompt": given}
     if not isinstance(given, dict):

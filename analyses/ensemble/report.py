@@ -14,6 +14,7 @@ from cos_interp.analyses.driver.rules import no_room
 from cos_interp.analyses.driver.statistics import mean_number
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.ensemble import EnsembleFacts
+from cos_interp.analyses.kit.screening import VOTES
 from cos_interp.reports.figures import bars
 
 ROOM = 0.1  # share unsolved below which a gain of a few per cent has no place to be: three times what the paper reports
@@ -74,7 +75,8 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         ensembles = "of one ensemble" if config.repeats == 1 else f"the mean of {config.repeats} ensembles"
         caption = (
             f"Bars: 95 % intervals, {judged.problem.nunique()} items, each {ensembles}. "
-            "Dashed: single runs. One seed, scaled: the same seeds alone, the merged tensor at the norm that merging leaves."
+            "Dashed: single runs. One seed, scaled: the same seeds alone, the merged tensor at the norm that merging leaves. "
+            f"{VOTES}"
         )
         sections = [pages.Section("Accuracy", _bars(judged), caption, _table(judged)), _videos(result, judged, store)]
     moved = rows[rows.distance.notna()].groupby(["method", "problem"]).distance.mean()

@@ -127,7 +127,7 @@ def _truth(place: Path, case: Case, expected: bytes | None, rate: float | None) 
     if case.truth is not None:
         files[TRUTH] = encode_mp4(case.truth, played_at(len(case.truth), rate))  # as the videos beside it: of their size
     if expected is not None:
-        files[SAID_OF] = expected
+        files[SAID_OF[0]] = expected
     beside = {name for _, name in named_files(case.expected) if not Path(name).is_absolute() and ".." not in Path(name).parts}
     files |= {name: (case.folder / name).read_bytes() for name in sorted(beside) if (case.folder / name).is_file()}
     for name, data in files.items():

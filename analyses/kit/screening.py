@@ -17,6 +17,8 @@ from cos_interp.tasks import Verdict, grid
 
 CELLS = grid.FRAMES * grid.ROWS * grid.COLS
 
+VOTES = "Where a judge names no answers, a vote counts all right videos as one answer, and all wrong ones as another."
+
 
 def look_score(verdict: Verdict) -> float:
     """How promising a clean estimate looks: solved 1, wrong 0, undecided up to one half by its share of readable cells."""

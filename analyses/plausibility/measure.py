@@ -19,7 +19,7 @@ from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.problems import fits_tasks, spread
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.analyses.plausibility import PairFacts, PlausibilityConfig
-from cos_interp.analyses.plausibility.pairs import ClipPair, clip_pairs
+from cos_interp.analyses.plausibility.pairs import ClipPair, check_rates, clip_pairs
 from cos_interp.interp.denoising import Denoiser
 from cos_interp.interp.encoding import encode
 from cos_interp.interp.errors import InterpError
@@ -122,6 +122,7 @@ def check(config: PlausibilityConfig, model: HookedVideoPipeline) -> None:
     for pair in clip_pairs(config):
         if pair.possible(model).shape != pair.impossible(model).shape:
             raise InterpError(f"--clips {config.clips}: the two clips of {pair.name} differ in size: make them alike")
+    check_rates(config)
 
 
 work = each_unit(measure)

@@ -18,6 +18,8 @@ from cos_interp.tasks import Item, grid
 from cos_interp.tasks.base import find
 from cos_interp.tasks.bounce import BALLS, draw, reflect, roll
 from cos_interp.tasks.grid import CLASS_ID, OBJECTS
+from cos_interp.tasks.timing import odd, rate_of
+from cos_interp.tasks.video import read_timed
 
 FLIPS = ((-1, 1), (1, -1), (-1, -1))
 FIRST_TURN, LAST_TURN = 3, 5  # pixel frames after which a ball may turn on nothing: the rest of its way is to be seen
@@ -56,18 +58,31 @@ def _shown(cells: np.ndarray) -> Callable[[HookedVideoPipeline], np.ndarray]:
 
 
 def _own(config: PlausibilityConfig) -> Iterator[ClipPair]:
+    for place, (name, sides) in enumerate(files_of_pairs(config)):
+        text = Path(str(config.clips)) / f"{name}.txt"
+        prompt = text.read_text().strip() if text.is_file() else ""
+        yield ClipPair(name, "clips", prompt, "", seed_for("noise", *config.about, "clips", place), *map(_file, sides))
+
+
+def files_of_pairs(config: PlausibilityConfig) -> list[tuple[str, tuple[Path, Path]]]:
+    """The user's pairs by name: the possible clip and the impossible one. InterpError where one is alone, or none is there."""
     folder = Path(str(config.clips))
-    names = {part: {path.stem: path for path in sorted((folder / part).glob("*.mp4"))} for part in ("possible", "impossible")}
-    both = [name for name in names["possible"] if name in names["impossible"]]
-    alone = sorted(set(names["possible"]) ^ set(names["impossible"]))
-    if alone or not both:
+    possible, impossible = (
+        {path.stem: path for path in sorted((folder / part).glob("*.mp4"))} for part in ("possible", "impossible")
+    )
+    alone = sorted(set(possible) ^ set(impossible))
+    if alone or not possible:
         what = f"{alone[0]} is on one side only" if alone else "no pair is there"
         raise InterpError(f"--clips {folder}: {what}; give possible/NAME.mp4 and impossible/NAME.mp4 for each pair")
-    for place, name in enumerate(both):
-        text = folder / f"{name}.txt"
-        prompt = text.read_text().strip() if text.is_file() else ""
-        sides = (_file(names[part][name]) for part in ("possible", "impossible"))
-        yield ClipPair(name, "clips", prompt, "", seed_for("noise", *config.about, "clips", place), *sides)
+    return [(name, (possible[name], impossible[name])) for name in possible]
+
+
+def check_rates(config: PlausibilityConfig) -> None:
+    """InterpError for a pair whose clips are not shown at one steady rate: frame by frame they would part everywhere."""
+    for name, sides in files_of_pairs(config):
+        first, second = (read_timed(path)[1] for path in sides)
+        if why := odd(first, None) or odd(second, rate_of(first), "the possible one"):
+            raise InterpError(f"--clips {config.clips}: the clips of {name} are not alike: {why}: make both of one rate")
 
 
 def _file(path: Path) -> Callable[[HookedVideoPipeline], np.ndarray]:

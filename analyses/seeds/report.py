@@ -13,7 +13,7 @@ from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Number
 from cos_interp.analyses.driver.kept import kept_clips, linked, right
 from cos_interp.analyses.driver.store import RunStore
-from cos_interp.analyses.kit.screening import best_of, majority_of
+from cos_interp.analyses.kit.screening import VOTES, best_of, majority_of
 from cos_interp.analyses.seeds import SeedsConfig, SeedsFacts
 from cos_interp.analyses.seeds.findings import KINDS, PICKER, PLACEBO, VOTE, control_of, findings, looks, runs_of, table
 from cos_interp.reports.figures import Curve, Panel, panels
@@ -82,7 +82,8 @@ def _curves(seen: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pages.Sec
     panel = Panel("accuracy against compute", curves, "compute", "whole runs' worth of block calls", "share solved")
     caption = (
         "Along a solid line the look comes later, and all seeds cost more. Dashed: whole runs, 1 to all, of which a picker that "
-        "never errs takes one, or the most frequent answer counts. Bands: 95 % intervals over items."
+        "never errs takes one, or the most frequent answer counts. Bands: 95 % intervals over items. "
+        f"{VOTES}"
     )
     return pages.Section("Accuracy against compute", panels([panel], columns=1), caption, key=True)
 

@@ -17,6 +17,7 @@ READY = {
     "motion": "something moves: expected {} or {least}",
     "vbvr": "the benchmark's own scorer of the task, where the package vbvr_bench is installed",
 }  # modules of this package, each with its judge
+OF_FILES = ("vbvr",)  # those that look at the file themselves, at any frame rate
 
 
 def is_known(text: str) -> bool:

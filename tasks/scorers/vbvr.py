@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def judge(video: np.ndarray, case: Case) -> Verdict:
     *undecided*, where the task has no scorer, where its folder lacks what the scorer reads, and where the scorer itself failed:
     the benchmark counts these as 0.
     """
-    from_task = _evaluators().get(case.group)
+    from_task = _package().TASK_EVALUATOR_MAP.get(case.group)
     if from_task is None:
         raise ValueError(f"VBVR-Bench has no scorer for the task {case.group!r}")
     lacking = [name for name in ("first_frame.png", "final_frame.png", "ground_truth.mp4") if not (case.folder / name).is_file()]
@@ -43,35 +44,34 @@ def judge(video: np.ndarray, case: Case) -> Verdict:
 
 
 def category(task: str) -> str:
-    """The benchmark's category of a task; the empty string where its package is not installed, or does not know the task."""
+    """The benchmark's category of a task; the empty string where its package cannot be imported, or does not know the task."""
     try:
-        from vbvr_bench.evaluators import TASK_CATEGORY_MAP
-    except ImportError:
+        return str(_package().TASK_CATEGORY_MAP.get(task, ""))
+    except ValueError:
         return ""
-    return str(TASK_CATEGORY_MAP.get(task, ""))
 
 
 def content() -> dict[str, str]:
-    """sha256 of the benchmark's package, since its version says little; nothing where it is not installed."""
+    """sha256 of the benchmark's package, since its version says little; nothing where it cannot be imported."""
     try:
-        import vbvr_bench
-    except ImportError:
+        home = Path(str(_package().__file__)).parents[1]
+    except ValueError:
         return {}
-    digest, home = hashlib.sha256(), Path(str(vbvr_bench.__file__)).parent
+    digest = hashlib.sha256()
     for path in sorted(home.rglob("*.py")):
         digest.update(path.relative_to(home).as_posix().encode() + b"\0" + path.read_bytes())
     return {"vbvr_bench": digest.hexdigest()}
 
 
-def _evaluators() -> dict[str, Any]:
+def _package() -> Any:
+    """The benchmark's evaluators. ValueError where they cannot be imported: what another package raises is anybody's guess."""
     try:
-        from vbvr_bench.evaluators import TASK_EVALUATOR_MAP
-    except ImportError as error:
+        return import_module("vbvr_bench.evaluators")
+    except (Exception, SystemExit) as error:
         raise ValueError(
-            f"the scorer vbvr needs the package vbvr_bench ({error}): install it from the repository Video-Reason/VBVR-EvalKit, "
-            "or use --scorer reference"
+            f"the scorer vbvr needs the package vbvr_bench ({type(error).__name__}: {error}): pip install "
+            "git+https://github.com/Video-Reason/VBVR-EvalKit, or use --scorer reference"
         ) from error
-    return dict(TASK_EVALUATOR_MAP)
 
 
 def _told(path: Path, case: Case) -> dict[str, str]:

@@ -16,6 +16,7 @@ from cos_interp.analyses.averaging.merged import apart, averaged, weights_of, wi
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import run_and_report
 from cos_interp.analyses.driver.findings import Number
+from cos_interp.analyses.driver.planning import forecast
 from cos_interp.analyses.driver.registry import load
 from cos_interp.interp import HookedVideoPipeline
 from cos_interp.interp.errors import InterpError
@@ -171,3 +172,13 @@ def test_an_average_that_solves_more_is_reproduced_and_the_best_one_is_chosen_el
 def test_an_average_that_solves_as_many_is_refuted_and_one_without_room_not_testable():
     assert judged(made_up({"last": 0.7, "average": 0.7, "checkpoint 1": 0.5}))[0].verdict == "refuted"
     assert judged(made_up({"last": 0.99, "average": 1.0, "checkpoint 1": 0.5}))[0].verdict == "not testable"
+
+
+def test_the_size_that_papers_use_is_priced_by_a_call_of_the_model_itself(tmp_path):
+    """The last of three checkpoints, the mean and the two others on all 500 items. A variant's weights lie packed: priced by a
+    product of its width, which no block beats, it had a sixth of the time."""
+    config = AveragingConfig(model="organism:seed1", checkpoints=("organism:young", "organism:seed2"), items=125)
+    found = forecast("averaging", config, tmp_path)
+    (line,) = found.plan.lines
+    assert line.runs == 4 * 500 and found.plan.blocks == 2000 * 10 * 8  # steps, blocks
+    assert found.pace.how == "one timed call; transformers alone" and found.seconds > 0

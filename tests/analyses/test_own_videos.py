@@ -32,7 +32,7 @@ def clips(item):
 
 def put(path, clip):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encode_mp4(clip))
+    path.write_bytes(encode_mp4(clip, 4))
 
 
 def sensenova(folder, split=suite.NAME):

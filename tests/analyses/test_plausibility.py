@@ -128,6 +128,17 @@ def test_own_clips(organism, tmp_path):
         clip_pairs(PlausibilityConfig(clips=str(tmp_path / "run")))
 
 
+def test_clips_of_two_frame_rates_are_no_pair(organism, tmp_path):
+    """Frame by frame the same motion is another one at another rate."""
+    pair = clip_pairs(CONFIG)[0]
+    for side, rate in (("possible", 4), ("impossible", 8)):
+        (tmp_path / side).mkdir()
+        (tmp_path / side / "a.mp4").write_bytes(encode_mp4(getattr(pair, side)(None), rate))
+    config = PlausibilityConfig(clips=str(tmp_path), num_inference_steps=3, noises=1, steps=(1,))
+    with pytest.raises(InterpError, match="clips of a are not alike: it plays 8 frames a second, the possible one 4"):
+        load("plausibility").check(config, organism)
+
+
 def test_refusals():
     with pytest.raises(ValueError, match="there are impossible clips of bounce, occlusion"):
         PlausibilityConfig(tasks=("maze",))

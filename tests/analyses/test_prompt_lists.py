@@ -104,6 +104,15 @@ def test_pictures_in_base64(prefix, tmp_path):
         read(tmp_path / "bench.json")
 
 
+def test_a_line_of_the_benchmarks_list_stands_in_lines_of_json_too(tmp_path):
+    """What it says of the end, and where its prompt is from, is the scorer's: no model is given the picture of the end."""
+    beside = {"id": 3, "prompt_path": "In/sort/00000/prompt.txt", "final_frame_path": "In/sort/00000/final_frame.png"}
+    line = {"prompt": "p", **beside, "ground_truth_video_path": "In/sort/00000/ground_truth.mp4"}
+    (tmp_path / "bench.jsonl").write_text(json.dumps(line))
+    (found,) = prompt_lists.entries(tmp_path / "bench.jsonl", "--prompts")
+    assert found.line == {"prompt": "p", "reference": "In/sort/00000/ground_truth.mp4", "expected": beside}
+
+
 def test_requests_a_line(tmp_path):
     Image.fromarray(ITEMS[0].first_frame).save(tmp_path / "a.png")
     line = {"id": "q1", "prompt": "p", "n_prompt": "blur", "image_path": "a.png", "task": "t", "expected": {"least": 0.1}}

@@ -175,6 +175,7 @@ def test_a_run_to_the_page(organism, tmp_path):
     assert len(seen) == 2 * 2 * 2 and seen[["scorer", "candidates", "latent", "shuffled"]].notna().all().all()
     assert [f["key"] for f in report.data["findings"]] == ["seeds.latent", "seeds.scorer", "seeds.candidates"]
     assert {f["verdict"] for f in report.data["findings"]} == {"not testable"}
+    assert "Where a judge names no answers, a vote counts" in (tmp_path / "run/report.html").read_text()
     for one in kept_clips(result, RunStore(tmp_path / "run", [SeedsFacts]), SeedsFacts):
         problem = next(p for p in problems(config) if p.name == one.unit)
         assert one.names == ("seed 0", "seed 1") and [row["noise"] for row in one.rows] == [0, 1]

@@ -16,7 +16,7 @@ from cos_interp.interp.errors import InterpError
 from cos_interp.tasks import TASKS, Case, Verdict
 from cos_interp.tasks.impostors import backwards, crossfade, frozen, jump
 from cos_interp.tasks.scorer import answer_of, as_verdict, case_of, is_graded, same_answer, score, solved_of
-from cos_interp.tasks.scorers import scorer_of
+from cos_interp.tasks.scorers import scorer_of, vbvr
 from cos_interp.tasks.scorers.command import command_scorer
 from cos_interp.tasks.scorers.pictures import regions, ssim
 from cos_interp.tasks.scorers.template import errors
@@ -270,6 +270,21 @@ def test_the_benchmarks_scorer_is_asked_where_it_is_installed(tmp_path):
     ours = score(scorer_of("vbvr"), ITEM.video, Case("a", "p", folder=tmp_path, group=case.group, file=file))
     assert is_graded(ours) and ours.readings["score"] == theirs["score"]
     assert "has no scorer for the task 'chess'" in score(scorer_of("vbvr"), ITEM.video, Case("a", "p", group="chess")).error
+
+
+@pytest.mark.parametrize(
+    "line", ["raise RuntimeError('no display')", "raise SystemExit(3)", "import nothing_of_this_name", "1 +"]
+)
+def test_a_benchmark_that_cannot_be_imported_is_said_and_ends_nothing(line, tmp_path, monkeypatch):
+    (tmp_path / "vbvr_bench/evaluators").mkdir(parents=True)
+    (tmp_path / "vbvr_bench/__init__.py").write_text(line + "\n")
+    (tmp_path / "vbvr_bench/evaluators/__init__.py").write_text("")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "vbvr_bench"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    verdict = score(scorer_of("vbvr"), ITEM.video, Case("a", "p", folder=tmp_path, group="O-39_maze_data-generator"))
+    assert verdict.status == "undecided" and "needs the package vbvr_bench" in verdict.error
+    assert vbvr.category("O-39_maze_data-generator") == "" and vbvr.content() == {}
 
 
 def test_names_of_scorers():
