@@ -20,8 +20,8 @@ PREFACE = (
     "which the question can be asked, since it solves none or nothing is read in it: it neither supports nor opposes a claim."
 )
 SEVERAL = (
-    "With several models or runs, a claim has the verdict that all of them have, of each model those on unseen items where it has "
-    "such."
+    "With several models or runs, a claim has the verdict that all of them have, of each model those on unseen items where it "
+    "has such."
 )
 UNSEEN = (
     "Unseen items lie outside cos-500, and no rule had seen them when it was written. {changed} of the {all} claims have a rule "
