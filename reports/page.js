@@ -567,8 +567,12 @@
   });
   each("figure.reel", (figure) => {
     if (!figure.querySelector("script")) return;
-    if (!contents(figure)[0].looked) figure.querySelector("figcaption").after(player(...contents(figure)));
     figure.querySelector("details.all").open = false;
+    const [content, sheet] = contents(figure);
+    const show = () => figure.querySelector("figcaption").after(player(content, sheet));
+    const fold = figure.closest("details.one");
+    if (fold) fold.addEventListener("toggle", show, { once: true });
+    else if (!content.looked) show();
   });
   each("table.rows", (table) => {
     if (table.tBodies[0].rows.length < 2) return;
@@ -582,7 +586,7 @@
   let closed = []; // that are open for print only
   const open = (on) => closed.forEach((part) => (part.open = on));
   addEventListener("beforeprint", () => {
-    closed = [...closed, ...document.querySelectorAll(":is(details.twin, details.all, details.rule):not([open])")];
+    closed = [...closed, ...document.querySelectorAll(":is(details.twin, details.one, details.all, details.rule):not([open])")];
     open(true);
   });
   addEventListener("afterprint", () => {
@@ -591,10 +595,13 @@
   });
   addEventListener("hashchange", read);
   addEventListener("click", (event) => {
-    const link = framed && event.target.closest("a[href^='#']");
-    if (!link) return;
+    const link = event.target.closest("a[href^='#']");
+    const to = link && document.getElementById(link.getAttribute("href").slice(1));
+    const fold = to?.closest("details.one");
+    if (fold) fold.open = true;
+    if (!framed || !link) return;
     event.preventDefault(); // it would lead to the notebook
-    document.getElementById(link.getAttribute("href").slice(1))?.scrollIntoView();
+    to?.scrollIntoView();
   });
   addEventListener("keydown", (event) => {
     if (event.key !== "Escape" || !chosen.size || event.target.matches("input[type=search], select")) return; // it is theirs

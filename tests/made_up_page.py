@@ -11,6 +11,7 @@ from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.facts import Facts, LeftOut
 from cos_interp.analyses.driver.findings import Finding, Number
+from cos_interp.analyses.driver.kept import listed
 from cos_interp.analyses.driver.pages import Overlay, Reel, Shown
 from cos_interp.analyses.driver.thumbnails import looked_into, thumbnails
 from cos_interp.analyses.patching import PairFacts, PatchingConfig, SideFacts
@@ -93,6 +94,18 @@ def made_up_points(text: str) -> str:
     figure = scatters(tables, "run", text, about, ("run", "step"), joined=True)
     sections = [pages.Section(text, figure, text), pages.Section("Small clips", reels=reels)]
     return pages.build(made_up_result(text), text, text, text, [], sections).html
+
+
+def made_up_items(text: str) -> str:
+    """A page of five items with clips of grey ``40 * item``, and a sixth without, in a table: of two tasks, half are right."""
+    told = pd.DataFrame(
+        {"reads": ["solved", f"wrong ({text})"] * 3}, index=pd.Index([f"{text} {n}" for n in range(6)], name="problem")
+    )
+    rows = pd.DataFrame({"problem": told.index, "task": ["maze"] * 4 + ["place"] * 2, "difficulty": [3, 3, 4, 4, 5, 5]})
+    clips = [np.full((1, 2, 16, 16, 3), 40 * n, np.uint8) for n in range(5)]
+    reels = [Reel(f"{text} {n}", text, clip, [Shown("video")]) for n, clip in enumerate(clips)]
+    section = pages.Section("Videos", reels=reels, table=listed(told, rows, reels))
+    return pages.build(made_up_result(text), text, text, text, [], [section]).html
 
 
 def made_up_counterexamples(text: str) -> str:

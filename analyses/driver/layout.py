@@ -22,6 +22,8 @@ LARGEST = 8_000_000  # bytes of a page
 AROUND = 200_000  # of them for style, script and words
 WIDE = 700  # points of a figure, from which on it stands alone on the first screen
 MOST_ROWS = 500  # of a table on the page
+MOST_CHOICES = 9  # different values of a column of an item table, from among which rows are chosen
+OPEN = 3  # reels of a section that are open at once: of more only the first is
 MOST_NAMED = 32  # clips in the alternative text of a picture
 COUNTED = ("n", "step", "layer", "head", "frame")  # columns of whole numbers, were they only 0 and 1
 MOST_SAID = 400  # characters of an alternative text, of a clip in it
@@ -104,7 +106,10 @@ def _plain(place: int, section: Section, rate: float | None) -> dict[str, Any]:
         "figure": drawing(figure) if figure else "", "wide": _is_wide(figure), "data": None,
         "alt": brief(f"{section.title}: {known.shown.words()}" if known else section.title, MOST_SAID),
         "numbers": _table(known.table) if known else None,
-        "reels": [_reel(f"reel-{place}-{j}", section, reel, rate) for j, reel in enumerate(section.reels)],
+        "reels": [
+            _reel(f"reel-{place}-{j}", section, reel, rate) | {"folded": j > 0 and len(section.reels) > OPEN}
+            for j, reel in enumerate(section.reels)
+        ],
         "clips": [
             {"name": c.name, "text": c.text, "kind": "image" if c.still else "video", "file": media_name(section, c)}
             for c in section.clips
@@ -167,7 +172,22 @@ def _table(table: pd.DataFrame) -> dict[str, Any]:
     shown = table.head(MOST_ROWS)
     columns = [[_value(v, counts) for v in shown.iloc[:, at]] for at, counts in enumerate(map(_counts, table.items()))]
     rows = [list(row) for row in zip(*columns, strict=True)]
-    return {"columns": [str(c) for c in table.columns], "rows": rows, "left_out": max(0, len(table) - MOST_ROWS)}
+    items = any(value["link"] for row in rows for value in row)
+    return {
+        "columns": [{"name": str(c), "choices": items and _few(some)} for c, some in zip(table.columns, columns, strict=True)],
+        "rows": rows, "left_out": max(0, len(table) - MOST_ROWS),
+    }  # fmt: skip
+
+
+def _few(column: Sequence[dict[str, Any]]) -> bool:
+    """Whether a column of items tells few of them apart: their task, difficulty, verdict, but no number that is measured."""
+    told = {value["text"] for value in column}
+    return 1 < len(told) <= MOST_CHOICES and len(told) < len(column) and all(_sorts(value) for value in column)
+
+
+def _sorts(value: dict[str, Any]) -> bool:
+    """Whether a cell is of a kind: text, or a whole number."""
+    return value["raw"] is None or "." not in value["text"]
 
 
 def _counts(column: tuple[Any, pd.Series]) -> bool:

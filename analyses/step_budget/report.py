@@ -11,7 +11,7 @@ from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
-from cos_interp.analyses.driver.kept import kept_clips
+from cos_interp.analyses.driver.kept import kept_clips, told_right, videos
 from cos_interp.analyses.driver.statistics import by_item
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.choice import tested
@@ -19,6 +19,7 @@ from cos_interp.analyses.step_budget import ScheduleFacts, StepBudgetConfig, Way
 from cos_interp.analyses.step_budget.allocations import OWN
 from cos_interp.analyses.step_budget.exported import as_json
 from cos_interp.analyses.step_budget.findings import findings
+from cos_interp.analyses.step_budget.measure import SHOWN
 from cos_interp.reports.figures import Curve, Panel, panels
 
 QUESTION = (
@@ -27,6 +28,10 @@ QUESTION = (
     "random ones. All take the same calls of the model. Distance: of the final latent from that of a run of many more steps."
 )
 SOURCE = "the paper's future work; this project"
+VIDEOS = (
+    "The same noise in as many steps, at other noise levels. Table: every item that did not choose; those with a link have their "
+    "videos here."
+)
 VALUES = {"solved": "share solved", "distance": "distance from a fine run"}
 
 
@@ -67,11 +72,13 @@ def _table(rows: pd.DataFrame, stage: str) -> pages.Section:
 
 
 def _videos(result: AnalysisResult[StepBudgetConfig], store: RunStore) -> list[pages.Section]:
-    """One item's videos by the scheduler's own levels, the chosen and random ones."""
-    reels = [tested(one).reel(say={"distance from a fine run": "distance"}) for one in kept_clips(result, store, WayFacts)]
-    return (
-        [pages.Section("Videos", caption="The same noise in as many steps, at other noise levels.", reels=reels)] if reels else []
-    )
+    """Items' videos by the scheduler's own levels, the chosen and random ones, and what became of every tested item."""
+    reels = [tested(one).reel(say={VALUES["distance"]: "distance"}) for one in kept_clips(result, store, WayFacts)]
+    tests = result.rows[result.rows.stage == "test"]
+    named = tests.assign(way=tests.allocation.map(SHOWN)).dropna(subset=["way"])
+    beside = named.pivot_table("distance", "problem", "way", sort=False).add_prefix("distance, ")
+    table = videos(told_right(tests), lambda row: SHOWN.get(row["allocation"]), reels, beside=beside)
+    return [pages.Section("Videos", caption=VIDEOS, reels=reels, table=table)] if len(tests) else []
 
 
 def _number(rows: pd.DataFrame, value: str) -> str:

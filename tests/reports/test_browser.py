@@ -8,7 +8,14 @@ from collections import Counter
 
 import pandas as pd
 import pytest
-from made_up_page import HOSTILE, cached, made_up_counterexamples, made_up_points, made_up_result
+from made_up_page import (
+    HOSTILE,
+    cached,
+    made_up_counterexamples,
+    made_up_items,
+    made_up_points,
+    made_up_result,
+)  # fmt: skip
 from overheard import overheard
 
 pytest.importorskip("playwright", reason="playwright is not installed: pip install 'cos-interp[test]'")
@@ -221,6 +228,35 @@ def test_tables_sort_and_filter(opened):
     assert 0 < numbers.locator("tbody tr:visible").count() < before
 
 
+def test_an_item_of_a_table_opens_its_clips(opened):
+    page = opened(page_of=made_up_items)
+    assert page.locator(".player").count() == 1  # that of the first item, the example
+    page.locator("table.rows").get_by_role("link", name="word 3").click()
+    player = page.get_by_role("group", name="player: word 3")
+    player.wait_for()
+    assert abs(player.locator("canvas").evaluate(GREY) - 120) <= 6 and page.locator(".player").count() == 2
+    page = opened(page_of=made_up_items, address="#reel-0-4")
+    page.get_by_role("group", name="player: word 4").wait_for()
+
+
+@pytest.mark.parametrize("page_of", [made_up_items])
+def test_hostile_names_of_items_add_no_element(opened, page_of):
+    plain, hostile = (Counter(opened(text, page_of=page_of).evaluate(TAGS)) for text in ("word", HOSTILE))
+    assert plain == hostile
+
+
+def test_items_are_picked_by_task_difficulty_and_verdict(opened):
+    page = opened(page_of=made_up_items)
+    rows = page.locator("table.rows tbody tr:visible td:first-child")
+    assert page.locator("label.filter select").count() == 3  # and none of the items' names
+    page.get_by_label("task").select_option("maze")
+    assert rows.all_inner_texts() == ["word 0", "word 1", "word 2", "word 3"]
+    page.get_by_label("reads").select_option("wrong (word)")
+    assert rows.all_inner_texts() == ["word 1", "word 3"]
+    page.get_by_label("difficulty").select_option("4")
+    assert rows.all_inner_texts() == ["word 3"]
+
+
 def test_hostile_text_adds_no_element_to_what_the_script_builds(opened):
     plain, hostile = (Counter(opened(text).evaluate(TAGS)) for text in ("word", HOSTILE))
     drawn = ("path", "g", "use", "defs")  # glyphs of figures
@@ -234,7 +270,7 @@ def test_without_scripts_figures_frames_and_tables_are_there(opened):
     assert page.locator("#answer .answer .check").inner_text() == "not testable"
 
 
-PAGES = [cached, made_up_points, made_up_counterexamples]
+PAGES = [cached, made_up_points, made_up_counterexamples, made_up_items]
 
 
 @pytest.mark.parametrize("page_of", PAGES)
