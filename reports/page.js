@@ -403,7 +403,7 @@
         const row = data.rows[rows[place]];
         if (sheet.naturalWidth) marking ? mark(pen, rows[place]) : pixels(pen, rows[place]);
         over?.paint(pen, frame);
-        const words = said(row);
+        const words = [...said(row), ...(reader?.checked ? frameRead(data, pen, rows[place], frame) : [])];
         caption.replaceChildren(make("b", { text: words[0] }), ...words.slice(1).flatMap((text) => [make("br"), text]), ...bars(row.bars));
         canvas.setAttribute("aria-label", brief(`pixel frame ${data.frames[frame]}: ${words.join(", ")}`));
         whole.classList.toggle("best", Boolean(data.along) && place === 0 && rows[0] === data.mark);
@@ -439,11 +439,13 @@
     const steps = data.along ? make("input", { type: "range", min: 0, max: last, "aria-label": data.along, input: () => step(Number(steps.value), true) }) : null;
     const against = data.along ? data.rows[last].name : data.rows[rows[0]].name;
     const marker = make("input", { type: "checkbox", change: () => { marking = marker.checked; draw(); } });
+    const reader = data.read && make("input", { type: "checkbox", checked: true, change: () => draw() });
     const controls = make("div", { class: "controls" }, ...(over?.controls ?? []));
     if (steps) controls.append(make("label", {}, `${data.along} `, steps));
     if (steps && data.mark !== null) controls.append(make("button", { type: "button", text: `To the commit ${data.along}`, click: () => step(data.mark, true) }));
     controls.append(make("label", {}, "frame ", frames, number), button);
     if (last > 0) controls.append(make("label", {}, marker, `mark what differs from: ${against}`));
+    if (reader) controls.append(make("label", {}, reader, "draw what is read: framed, what was not there at first; crossed, what cannot be read"));
     const whole = make("div", { class: "player", role: "group", "aria-label": `player: ${data.name}` }, make("div", { class: "views" }, ...views.map((view) => view.whole)), controls);
     whole.addEventListener("keydown", (event) => {
       const act = { ",": () => go(frame - 1), ".": () => go(frame + 1), p: () => play(!clock) }[event.key];
@@ -460,6 +462,28 @@
     sheet.decode().then(draw, draw);
     draw();
     return whole;
+  }
+
+  // What the verifier reads in a frame, drawn into it, and in words.
+  function frameRead({ read, width, height }, pen, row, frame) {
+    const counts = {};
+    const [wide, tall] = [width / read.wide, height / read.tall];
+    pen.lineWidth = Math.max(1, Math.round(width / 80));
+    [...read.marks[row][frame]].forEach((mark, at) => {
+      if (mark === ".") return;
+      const name = read.names[mark] ?? "cannot be read";
+      counts[name] = (counts[name] ?? 0) + 1;
+      const inset = pen.lineWidth / 2;
+      const [left, top] = [(at % read.wide) * wide + inset, Math.floor(at / read.wide) * tall + inset];
+      const [right, bottom] = [left + wide - 2 * inset, top + tall - 2 * inset];
+      pen.strokeStyle = mark === "?" ? "#d00000" : "#ffe100";
+      pen.beginPath();
+      pen.rect(left, top, right - left, bottom - top);
+      if (mark === "?") for (const [from, to] of [[left, right], [right, left]]) { pen.moveTo(from, top); pen.lineTo(to, bottom); }
+      pen.stroke();
+    });
+    const words = Object.entries(counts).map(([name, count]) => `${name} ${count}`);
+    return [`read in this frame: ${words.join(", ") || "nothing new"}`];
   }
 
   // Maps of tokens over the frames: of each axis one choice, linked to the page's where it has that axis.

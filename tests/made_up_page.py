@@ -18,6 +18,7 @@ from cos_interp.analyses.patching import PairFacts, PatchingConfig, SideFacts
 from cos_interp.analyses.patching.report import page
 from cos_interp.reports.drawing import REELS
 from cos_interp.reports.figures import scatters
+from cos_interp.tasks import grid
 
 SITE = "hook_resid_post"
 HOSTILE = '"><script>alert(1)</script></script><img src=x onerror=alert(2)>{{7*7}}</svg>&amp;\u2028\u202e<svg onload=alert(3)>'
@@ -106,6 +107,18 @@ def made_up_items(text: str) -> str:
     reels = [Reel(f"{text} {n}", text, clip, [Shown("video")]) for n, clip in enumerate(clips)]
     section = pages.Section("Videos", reels=reels, table=listed(told, rows, reels))
     return pages.build(made_up_result(text), text, text, text, [], [section]).html
+
+
+def made_up_reading(text: str) -> str:
+    """A page with one maze's video, of two frames: in the first the agent stands left above; in the second a trail is there, the
+    agent right of it, and the cell below is half of a trail and half of a wall."""
+    cells = np.zeros((2, grid.ROWS, grid.COLS), int)
+    cells[0, 0, 0], cells[1, 0, :2], cells[:, 4] = grid.AGENT, (grid.TRAIL, grid.AGENT), grid.WALL
+    clip, wall = grid.render(cells), grid.render(np.full_like(cells, grid.WALL))
+    half = clip[:, :16, :16] // 2 + wall[:, :16, :16] // 2
+    clip[1, 16:32, :16] = half[1]
+    section = pages.Section("Videos", reels=[Reel(text, text, clip[None], [Shown(text)])])
+    return pages.build(made_up_result("word"), text, text, text, [], [section]).html
 
 
 def made_up_counterexamples(text: str) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cos_interp.analyses.driver.parts import Clip, Link, Overlay, Reel, Section
+from cos_interp.analyses.driver.reading import read_cells
 from cos_interp.reports.drawing import Curves, Drawing, Maps, Points
 from cos_interp.reports.html import data_uri, drawing, embedded, number
 from cos_interp.reports.style import brief
@@ -44,13 +45,14 @@ class Budget:
         return fits
 
 
-def laid_out(sections: Sequence[Section], rate: float | None = None) -> dict[str, Any]:
+def laid_out(sections: Sequence[Section], rate: float | None = None, reads: bool = False) -> dict[str, Any]:
     """``sections`` for the template, ``key``, the section whose figure is on the first screen, ``example``, its reel,
     ``listed``, the section with a table whose rows lead to videos, and ``reels``, their ids by name.
 
-    Figures and tables come first, then the data by which figures are explored, the example, the other reels, the clips.
+    ``reads``: whether the tasks' verifier reads the clips, so that this is drawn into them. Figures and tables come first, then
+    the data by which figures are explored, the example, the other reels, the clips.
     """
-    made = [_plain(number_, s, rate) for number_, s in enumerate(sections)]
+    made = [_plain(number_, s, rate, reads) for number_, s in enumerate(sections)]
     size = sum(len(s["figure"]) + len(str(s["table"])) * 2 + len(str(s["numbers"])) * 2 for s in made)
     budget = Budget(LARGEST - AROUND - size)
     reels = {r.name: made[i]["reels"][j]["id"] for i, s in enumerate(sections) for j, r in enumerate(s.reels)}
@@ -97,7 +99,7 @@ def _is_wide(svg: str) -> bool:
     return found is not None and float(found[1]) > WIDE
 
 
-def _plain(place: int, section: Section, rate: float | None) -> dict[str, Any]:
+def _plain(place: int, section: Section, rate: float | None, reads: bool) -> dict[str, Any]:
     """A section without what depends on the room that is left."""
     figure = section.figure
     known = figure if isinstance(figure, Drawing) else None
@@ -107,7 +109,7 @@ def _plain(place: int, section: Section, rate: float | None) -> dict[str, Any]:
         "alt": brief(f"{section.title}: {known.shown.words()}" if known else section.title, MOST_SAID),
         "numbers": _table(known.table) if known else None,
         "reels": [
-            _reel(f"reel-{place}-{j}", section, reel, rate) | {"folded": j > 0 and len(section.reels) > OPEN}
+            _reel(f"reel-{place}-{j}", section, reel, rate, reads) | {"folded": j > 0 and len(section.reels) > OPEN}
             for j, reel in enumerate(section.reels)
         ],
         "clips": [
@@ -126,7 +128,7 @@ def _explorable(section: Section, reels: dict[str, str], budget: Budget) -> Any:
     return data if budget.takes(len(data.encode())) else None
 
 
-def _reel(name: str, section: Section, reel: Reel, rate: float | None) -> dict[str, Any]:
+def _reel(name: str, section: Section, reel: Reel, rate: float | None, reads: bool) -> dict[str, Any]:
     sheet = reel.sheet
     rows = [
         {"name": row.name, "told": _known(row.told), "at": dict(row.at) or None, "bars": _known(row.bars) or None}
@@ -138,6 +140,7 @@ def _reel(name: str, section: Section, reel: Reel, rate: float | None) -> dict[s
         "kind": "reel", "name": reel.name, "along": reel.along, "looked": reel.looked_up, "mark": reel.mark, "fps": fps,
         "height": sheet.height, "width": sheet.width, "frames": list(sheet.frames), "rows": rows,
         "over": _over(reel.over, sheet.frames),
+        "read": read_cells(reel.clips, sheet.frames) if reads and reel.over is None and not reel.looked_up else None,
     }  # fmt: skip
     told = [", ".join([row.name, *(f"{k} {_cell(v)}" for k, v in row.told.items())]) for row in reel.rows[:MOST_NAMED]]
     words = "; ".join(brief(row, MOST_SAID) for row in told)

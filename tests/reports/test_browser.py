@@ -14,6 +14,7 @@ from made_up_page import (
     made_up_counterexamples,
     made_up_items,
     made_up_points,
+    made_up_reading,
     made_up_result,
 )  # fmt: skip
 from overheard import overheard
@@ -239,7 +240,7 @@ def test_an_item_of_a_table_opens_its_clips(opened):
     page.get_by_role("group", name="player: word 4").wait_for()
 
 
-@pytest.mark.parametrize("page_of", [made_up_items])
+@pytest.mark.parametrize("page_of", [made_up_items, made_up_reading])
 def test_hostile_names_of_items_add_no_element(opened, page_of):
     plain, hostile = (Counter(opened(text, page_of=page_of).evaluate(TAGS)) for text in ("word", HOSTILE))
     assert plain == hostile
@@ -257,6 +258,26 @@ def test_items_are_picked_by_task_difficulty_and_verdict(opened):
     assert rows.all_inner_texts() == ["word 3"]
 
 
+def test_what_the_verifier_reads_is_drawn_into_the_video(opened):
+    """Cells are of 16 pixels; a pixel of the upper edge of each. Framed in yellow: a trail and the agent that were not there;
+    crossed in red: what is none of both; the wall, as at first, has neither."""
+    page = opened(page_of=made_up_reading)
+    player = page.locator(".player").first
+    colour = lambda x, y: player.locator("canvas").evaluate(
+        f"c => [...c.getContext('2d').getImageData({x}, {y}, 1, 1).data].slice(0, 3)"
+    )
+    edges = [(8, 0), (24, 0), (8, 16), (8, 64)]
+    assert [colour(*at) for at in edges[:3]] == [[255, 225, 0], [255, 225, 0], [208, 0, 0]]
+    wall = colour(*edges[3])
+    assert max(wall) < 80 and "trail 1, agent 1, cannot be read 1" in player.inner_text()
+    player.get_by_label("draw what is read").uncheck()
+    assert "read in this frame" not in player.inner_text() and colour(*edges[3]) == wall
+    assert all(colour(*at) not in ([255, 225, 0], [208, 0, 0]) for at in edges)
+    player.get_by_label("draw what is read").check()
+    player.get_by_role("slider", name="pixel frame").fill("0")
+    assert "nothing new" in player.inner_text() and colour(*edges[2]) not in ([255, 225, 0], [208, 0, 0])
+
+
 def test_hostile_text_adds_no_element_to_what_the_script_builds(opened):
     plain, hostile = (Counter(opened(text).evaluate(TAGS)) for text in ("word", HOSTILE))
     drawn = ("path", "g", "use", "defs")  # glyphs of figures
@@ -270,7 +291,7 @@ def test_without_scripts_figures_frames_and_tables_are_there(opened):
     assert page.locator("#answer .answer .check").inner_text() == "not testable"
 
 
-PAGES = [cached, made_up_points, made_up_counterexamples, made_up_items]
+PAGES = [cached, made_up_points, made_up_counterexamples, made_up_items, made_up_reading]
 
 
 @pytest.mark.parametrize("page_of", PAGES)
