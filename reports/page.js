@@ -378,6 +378,7 @@
     const over = data.over && overlay(data, () => draw());
     const views = rows.map(() => {
       const canvas = make("canvas", { role: "img", width: data.width, height: data.height });
+      if (over) canvas.addEventListener("click", ({ offsetX, offsetY }) => over.pick(offsetX / canvas.clientWidth, offsetY / canvas.clientHeight));
       canvas.style.width = `${Math.max(data.width, Math.min(200, data.width * Math.ceil(160 / data.width)))}px`;
       const caption = make("figcaption");
       return { canvas, caption, whole: make("figure", {}, canvas, caption), pen: canvas.getContext("2d", { willReadFrequently: true }) };
@@ -514,9 +515,20 @@
         const [left, top] = [((cell % wide) * width) / wide, (Math.floor(cell / wide) * height) / tall];
         pen.fillRect(left, top, width / wide, height / tall);
       }
+      const [at, row, col] = over.tokens[picked[0]] ?? [];
+      pen.strokeStyle = "#0b5cad";
+      pen.lineWidth = Math.max(1, Math.round(width / 80));
+      if (at === over.frames[frame]) pen.strokeRect((col * width) / wide + 0.5, (row * height) / tall + 0.5, width / wide - 1, height / tall - 1);
       strength.textContent = `strongest: ${shown(over.tops[which()])}`;
     }
-    return { paint, controls: [...names.map((name, axis) => make("label", {}, `${name} `, selects[axis])), strength] };
+    // the token that looks, by a place in the picture from 0 to 1
+    function pick(x, y) {
+      const at = over.tokens.findIndex(([, row, col]) => row === Math.floor(y * tall) && col === Math.floor(x * wide));
+      if (at < 0) return;
+      selects[0].selectedIndex = at;
+      selects[0].dispatchEvent(new Event("change"));
+    }
+    return { paint, pick, controls: [...names.map((name, axis) => make("label", {}, `${name} `, selects[axis])), strength] };
   }
 
   function bars(weights) {

@@ -66,7 +66,7 @@ def made_up_reels(text: str) -> list[Reel]:
     steps = [Shown(f"step {k}", told, {"step": k}, bars={text: 0.5}) for k in range(3)]
     maps = np.zeros((2, 2, 2, 2, 2))  # look, layer, token frame, row, col
     maps[1, :, 1, 0, 0], maps[0, 1, 1, 1, 1] = (0.25, 0.5), 0.75
-    over = Overlay(maps, {"look": [text, "other"], "layer": ["0", "1"]}, [0, 0, 1, 1])
+    over = Overlay(maps, {"look": [text, "other"], "layer": ["0", "1"]}, [0, 0, 1, 1], [(1, 0, 0), (1, 1, 1)])
     return [
         Reel("prompt-000", text, clips, pair), Reel("scrubber", text, clips, steps, along="step", mark=1),
         Reel("laid over", text, clips[:1], [Shown("video")], over=over),

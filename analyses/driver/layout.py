@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cos_interp.analyses.driver.parts import Clip, Link, Overlay, Reel, Section
+from cos_interp.analyses.driver.parts import MOST_SHADES, Clip, Link, Overlay, Reel, Section
 from cos_interp.analyses.driver.reading import read_cells
 from cos_interp.reports.drawing import Curves, Drawing, Maps, Points
 from cos_interp.reports.html import data_uri, drawing, embedded, number
@@ -29,7 +29,6 @@ MOST_NAMED = 32  # clips in the alternative text of a picture
 COUNTED = ("n", "step", "layer", "head", "frame")  # columns of whole numbers, were they only 0 and 1
 MOST_SAID = 400  # characters of an alternative text, of a clip in it
 FURTHEST = 3  # items that are named on the first screen
-MOST_SHADES = 1_000_000  # of maps that are laid over a video, a byte each
 
 
 @dataclass
@@ -54,6 +53,7 @@ def laid_out(sections: Sequence[Section], rate: float | None = None, reads: bool
     """
     made = [_plain(number_, s, rate, reads) for number_, s in enumerate(sections)]
     size = sum(len(s["figure"]) + len(str(s["table"])) * 2 + len(str(s["numbers"])) * 2 for s in made)
+    size += sum(len(reel["data"].encode()) for s in made for reel in s["reels"])
     budget = Budget(LARGEST - AROUND - size)
     reels = {r.name: made[i]["reels"][j]["id"] for i, s in enumerate(sections) for j, r in enumerate(s.reels)}
     for section, out in zip(sections, made, strict=True):
@@ -159,7 +159,7 @@ def _over(over: Overlay | None, frames: Sequence[int]) -> dict[str, Any] | None:
     return {
         "axes": {name: list(choices) for name, choices in over.axes.items()}, "shape": list(over.maps.shape[-3:]),
         "frames": [over.frames[frame] for frame in frames], "tops": over.tops,
-        "shades": base64.b64encode(over.shades).decode(),
+        "shades": base64.b64encode(over.shades).decode(), "tokens": [list(token) for token in over.tokens],
     }  # fmt: skip
 
 

@@ -143,6 +143,25 @@ def test_maps_lie_over_the_frames_and_follow_what_is_chosen(opened):
     assert red(13, 13) == pytest.approx(0, abs=6)
 
 
+def test_a_cell_of_the_video_is_the_token_that_looks(opened):
+    """The frame of the last clip frame's token: blue in the last frame, about the upper left cell, then the lower right one."""
+    page = opened()
+    player = page.get_by_role("group", name="player: laid over")
+    canvas = player.locator("canvas")
+    blue = lambda x, y: (
+        canvas.evaluate(f"c => [...c.getContext('2d').getImageData({x}, {y}, 1, 1).data].slice(0, 3)") == [11, 92, 173]
+    )
+    assert blue(4, 0) and not blue(12, 15)
+    wide = canvas.evaluate("c => c.clientWidth")
+    canvas.click(position={"x": 0.8 * wide, "y": 0.8 * wide})
+    assert player.get_by_label("look").input_value() == "other" and blue(12, 15) and not blue(4, 0)
+    page.wait_for_url(re.compile("look=other"))
+    player.get_by_role("slider", name="pixel frame").fill("0")
+    assert not blue(12, 15)
+    canvas.click(position={"x": 0.2 * wide, "y": 0.2 * wide})
+    assert player.get_by_label("look").input_value() == "word"
+
+
 def test_points_show_their_clips_by_mouse(opened):
     page = opened(page_of=made_up_points)
     figure = page.locator("#answer figure.drawn")
