@@ -14,7 +14,7 @@ import pandas as pd
 
 from cos_interp.analyses.driver.parts import MOST_SHADES, Clip, Link, Overlay, Reel, Section
 from cos_interp.analyses.driver.reading import read_cells
-from cos_interp.reports.drawing import Curves, Drawing, Maps, Points
+from cos_interp.reports.drawing import Curves, Drawing, Maps, Numbers, Points
 from cos_interp.reports.html import data_uri, drawing, embedded, number
 from cos_interp.reports.style import brief
 from cos_interp.tasks.video import played_at
@@ -104,7 +104,7 @@ def _plain(place: int, section: Section, rate: float | None, reads: bool) -> dic
     figure = section.figure
     known = figure if isinstance(figure, Drawing) else None
     return {
-        "id": f"part-{place}", "title": section.title, "caption": section.caption, "above": False,
+        "id": f"part-{place}", "title": section.title, "caption": _caption(section), "above": False,
         "figure": drawing(figure) if figure else "", "wide": _is_wide(figure), "data": None,
         "alt": brief(f"{section.title}: {known.shown.words()}" if known else section.title, MOST_SAID),
         "numbers": _table(known.table) if known else None,
@@ -118,6 +118,16 @@ def _plain(place: int, section: Section, rate: float | None, reads: bool) -> dic
         ],
         "table": None if section.table is None else _table(section.table),
     }  # fmt: skip
+
+
+def _caption(section: Section) -> str:
+    """The caption, with how many items each mark of its figure is of."""
+    shown = section.figure.shown if isinstance(section.figure, Drawing) else None
+    counted = shown.counted() if isinstance(shown, Curves | Numbers) else ""
+    said = [section.caption, f"Of each mark {counted}." if counted else ""]
+    if isinstance(shown, Curves) and shown.cut:
+        said.append("Triangles at the edge: a curve or its interval goes on outside of the picture, as its numbers say.")
+    return " ".join(filter(None, said))
 
 
 def _explorable(section: Section, reels: dict[str, str], budget: Budget) -> Any:
@@ -225,6 +235,8 @@ def _cell(value: Any) -> str:
     if _missing(value):
         return "–"
     value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, float) and 0 < abs(value) < 0.01:
+        return f"{value:#.2g}"  # as the page's script has it
     return number(value) if isinstance(value, float) else str(value)
 
 
