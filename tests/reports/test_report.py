@@ -104,6 +104,15 @@ def test_the_colour_scale_is_symmetric_and_the_sigma_is_on_the_axis():
     assert svg.shown.words() == "effect from -0.90 to 0.30; the largest at map a, layer 1, step 4"
 
 
+def test_that_no_counterexample_has_a_video_is_said():
+    found = replace(finding(), items=(("a", 0.4), ("b", -0.2)))
+    page = pages.build(made_up_result("word"), "t", "q?", "s", [found], []).html
+    assert "furthest b (-0.20), of which no video is kept." in page
+    reel = Reel("b", "", np.zeros((1, 2, 16, 16, 3), np.uint8), [Shown("video")])
+    page = pages.build(made_up_result("word"), "t", "q?", "s", [found], [Section("Videos", reels=[reel])]).html
+    assert 'furthest <a href="#reel-0-0">b</a> (-0.20).' in page
+
+
 def test_a_wide_interval_leaves_the_curves_legible_and_is_said():
     table = pd.DataFrame(
         {"step": [0, 1, 2], "mean": [0.0, 0.5, 1.0], "low": [-0.2, 0.4, -np.inf], "high": [0.1, 0.6, 40.0], "n": [9, 9, 2]}
