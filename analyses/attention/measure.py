@@ -1,8 +1,8 @@
 """Attention maps and statistics of heads (as Wen et al., 2504.10317, look at them; CoS section 5.1 for the prompt's words).
 
 Queries and keys are read call by call and turned into numbers at once, so that a pattern is never kept. Statistics are of
-every head; maps are of one query, of the prompt's words and, of the item that is shown, of all cells of the query's frame where
-a page can hold them.
+every head; maps are of one query, of the prompt's words and, of the first item, of all cells of the query's frame where a
+page can hold them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit import attention_maths as maths
 from cos_interp.analyses.kit.attention_maths import Grid
 from cos_interp.analyses.kit.attention_reader import checked_layers, query_key_hooks, some_queries
-from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps, each_problem, fits
+from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps, each_problem, fits, problems
 from cos_interp.analyses.kit.tracks import tokens_of, tracks
 from cos_interp.analyses.kit.words import Word, chosen_words, encoded_text, prompt_words, tokenizing, word_cells
 from cos_interp.interp.errors import InterpError
@@ -36,7 +36,7 @@ class Reader:
     """Rows and maps of one run."""
 
     def __init__(self, config: AttentionConfig, problem: Problem, calls: int, words: Callable[[int], list[Word]]):
-        """``calls``: of a self-attention that are read, over steps and layers."""
+        """``calls``: of a self-attention that are read, over steps and layers, where further queries are shown; else 0."""
         self.config, self.problem, self.calls, self._prompt = config, problem, calls, words
         self.words: list[Word] | None = None  # known from the first text attention on
         self.rows: list[Row] = []
@@ -63,7 +63,7 @@ class Reader:
         grid: Grid = (frames, rows, cols)
         if self.query is None:
             self.query = chosen_query(self.config, self.problem, grid)
-            self.queries = shown_queries(self.query, grid, self.calls * len(q))
+            self.queries = shown_queries(self.query, grid, self.calls * len(q)) if self.calls else [self.query]
         flat, asked = q.flatten(1, 3), some_queries(grid).to(q.device)
         found = self_statistics(maths.softmax_scores(flat[:, asked], k), asked, grid)
         self._add(hook, "self", found)
@@ -192,7 +192,10 @@ def measure(model: HookedVideoPipeline, config: AttentionConfig, problem: Proble
     tokenizer, text = getattr(model.pipe, "tokenizer", None), encoded_text(model.pipe, call["prompt"])
     with tokenizing(tokenizer) as seen:
         named = lambda length: prompt_words(tokenizer, seen, text, length, model.adapter.picture_first)
-        reader = Reader(config, problem, len(steps) * len(layers), lambda length: chosen_words(named(length), config.words))
+        further = problem.first and problem.name == problems(config)[0].name  # a page holds them of one item
+        reader = Reader(
+            config, problem, further * len(steps) * len(layers), lambda length: chosen_words(named(length), config.words)
+        )
         hooks = query_key_hooks(model, "attn", layers, steps, reader.within)
         hooks += query_key_hooks(model, "text", layers, steps, reader.across)
         run = model.run_with_hooks(fwd_hooks=hooks, **call)

@@ -35,8 +35,8 @@ STATISTICS = {  # what the verdict is about first
 }
 OVER = (
     "The final video of one item of each task. Laid over it: how much one token looks at every other, or every token at a word "
-    "of the prompt, in one step, layer and head. Click a cell for the token that looks (framed), or choose it from the list. "
-    "Each map is scaled to its own largest value, which is told."
+    "of the prompt, in one step, layer and head. Of the first, click a cell for the token that looks (framed), or choose "
+    "it from the list. Each map is scaled to its own largest value, which is told."
 )
 TO_TEXT = (
     "From tokens to the text, by layer and head; of joint attention that part of it which goes to the text. Layers that do not "
