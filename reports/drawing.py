@@ -74,12 +74,18 @@ class Maps:
 @dataclass(frozen=True)
 class Curves:
     """Curves with bands. ``points``: columns panel, curve, ``along``, mean, low, high, n, as far as there are such. ``label``:
-    what is along the curves, where that is not the column, and ``names`` of its places."""
+    what is along the curves, where that is not the column, and ``names`` of its places. ``cut``: a curve or its band goes on
+    outside of the picture."""
 
     points: pd.DataFrame
     along: str
     label: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
+    cut: bool = False
+
+    def counted(self) -> str:
+        """How many items the points are of, in words; nothing where that is not known."""
+        return of_items(self.points["n"].dropna() if "n" in self.points else ())
 
     def data(self) -> dict[str, Any]:
         """For the page's script."""
@@ -143,6 +149,16 @@ class Points:
         return f"{len(self.about)} points in {len(self.maps)} maps, coloured by {self.label}: {', '.join(self.legend)}"
 
 
+def of_items(counts: Sequence[float] | pd.Series) -> str:
+    """So many items a point, from fewest to most.
+
+    >>> of_items([4, 7, 4]), of_items([4]), of_items([])
+    ('n = 4 to 7', 'n = 4', '')
+    """
+    known = sorted({int(count) for count in counts})
+    return f"n = {known[0]} to {known[-1]}" if len(known) > 1 else f"n = {known[0]}" if known else ""
+
+
 def _coded(values: pd.Series) -> dict[str, Any]:
     """The different values of a column in order, and the place of each row's."""
     codes, known = pd.factorize(values, use_na_sentinel=False)
@@ -154,6 +170,10 @@ class Numbers:
     """The numbers of any other figure, a row a mark."""
 
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    def counted(self) -> str:
+        """As :meth:`Curves.counted`."""
+        return of_items(self.table["n"].dropna() if "n" in self.table else ())
 
     def words(self) -> str:
         """The first marks, in words."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib
@@ -144,10 +145,29 @@ def panels(made: Sequence[Panel], columns: int = 2) -> Drawing:
     """Curves with 95 % bands, in one figure."""
     with matplotlib.rc_context(style()):
         figure, axes = subplots(len(made), columns, 5.4, 3.0)
-        for axis, panel in zip(axes, made, strict=True):
-            _draw(axis, panel)
+        beyond = [_draw(axis, panel) for axis, panel in zip(axes, made, strict=True)]
         sns.despine(figure)
-    return Drawing(svg(figure), _shown(made))
+    shown = _shown(made)
+    return Drawing(svg(figure), replace(shown, cut=any(beyond)) if isinstance(shown, Curves) else shown)
+
+
+WITHIN = 2  # times the range of the means that a picture shows of the bands above and below them
+
+
+def limits(panel: Panel) -> tuple[float, float]:
+    """From where to where a picture goes up: its bounds, else all that is drawn, but of a band no more than some of the curves'
+    own range, so that one wide interval does not flatten them. Numbers that are not finite are nowhere."""
+    if panel.bounds:
+        return panel.bounds
+    finite = lambda name: [v for c in panel.curves if name in c.table for v in c.table[name].astype(float) if np.isfinite(v)]
+    means = finite("mean")
+    if not means:
+        return 0.0, 1.0
+    ends = [*means, *finite("low"), *finite("high")]
+    room = WITHIN * (max(means) - min(means)) or math.inf
+    low, high = max(min(ends), min(means) - room), min(max(ends), max(means) + room)
+    margin = 0.05 * (high - low) or 0.05
+    return low - margin, high + margin
 
 
 def _shown(made: Sequence[Panel]) -> Curves | Numbers:
@@ -168,28 +188,36 @@ def _shown(made: Sequence[Panel]) -> Curves | Numbers:
     return Curves(points, along[0], said, named)
 
 
-def _draw(axis: Axes, panel: Panel) -> None:
-    palette = apart(len(panel.curves))
+def _draw(axis: Axes, panel: Panel) -> bool:
+    """Whether a curve or its band goes on outside of the picture, where a triangle says so at its edge."""
+    palette, beyond = apart(len(panel.curves)), False
+    bottom, top = limits(panel)
+    axis.set_ylim(bottom, top)
     for place, (curve, colour) in enumerate(zip(panel.curves, palette, strict=False)):
         table = curve.table
         under = (len(panel.curves) - 1 - place) / max(1, len(panel.curves) - 1)  # wider below: where two coincide both show
         size, width = 2.5 + 2.5 * under, 1.2 + 1.6 * under
         line, at = curve.style, table[panel.along]
-        marks = {"marker": "o", "ms": size} if line.strip("-.:") == "" else {"ms": 5}  # a style that is a mark has its own
-        axis.plot(at, table["mean"], line, **marks, lw=width, label=curve.name, color=colour)
+        dots = {"marker": "o", "ms": size} if line.strip("-.:") == "" else {"ms": 5}  # a style that is a mark has its own
+        axis.plot(at, table["mean"], line, **dots, lw=width, label=curve.name, color=colour)
         if "low" in table:
             low, high = table.low.astype(float), table.high.astype(float)
-            axis.fill_between(table[panel.along].astype(float), low, high, alpha=0.13, color=colour, lw=0)
+            axis.fill_between(at.astype(float), low.clip(bottom, top), high.clip(bottom, top), alpha=0.13, color=colour, lw=0)
+        ends = table[[end for end in ("mean", "low", "high") if end in table]].astype(float)
+        for edge, there, mark in ((top, ends.max(axis=1) > top, "^"), (bottom, ends.min(axis=1) < bottom, "v")):
+            if there.any():
+                beyond = True
+                (marks,) = axis.plot(at[there], [edge] * int(there.sum()), mark, ms=4, color=colour, clip_on=False)
+                marks.set_in_layout(False)
     axis.set_title(panel.title)
     axis.set_xlabel(panel.xlabel)
     axis.set_ylabel(panel.ylabel)
     if panel.ticks:
         axis.set_xticks(list(panel.ticks))
         axis.set_xticklabels(list(panel.ticks.values()), fontsize=6)
-    if panel.bounds:
-        axis.set_ylim(*panel.bounds)
     if len(panel.curves) > 1 or panel.curves[0].name:
         axis.legend(fontsize=6.5, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))  # never over a curve
+    return beyond
 
 
 def thinned(labels: Sequence[str], most: int = 14) -> list[str]:
@@ -241,7 +269,7 @@ def bars(groups: pd.DataFrame, ylabel: str, reference: float | None = None) -> D
         figure = drawn_on((max(4.0, 0.55 * len(groups) + 1.5), 3.2))
         axis = figure.subplots()
         mean = groups["mean"].astype(float)
-        low, high = groups.low.astype(float).fillna(mean), groups.high.astype(float).fillna(mean)
+        low, high = (groups[end].astype(float).where(lambda value: np.isfinite(value)).fillna(mean) for end in ("low", "high"))
         axis.bar(range(len(groups)), mean, color=sns.color_palette(PALETTE)[0], alpha=0.75)
         axis.errorbar(range(len(groups)), mean, [mean - low, high - mean], fmt="none", ecolor="0.25", capsize=2, lw=1)
         axis.set_xticks(range(len(groups)))

@@ -378,6 +378,7 @@
     const over = data.over && overlay(data, () => draw());
     const views = rows.map(() => {
       const canvas = make("canvas", { role: "img", width: data.width, height: data.height });
+      if (over) canvas.addEventListener("click", ({ offsetX, offsetY }) => over.pick(offsetX / canvas.clientWidth, offsetY / canvas.clientHeight));
       canvas.style.width = `${Math.max(data.width, Math.min(200, data.width * Math.ceil(160 / data.width)))}px`;
       const caption = make("figcaption");
       return { canvas, caption, whole: make("figure", {}, canvas, caption), pen: canvas.getContext("2d", { willReadFrequently: true }) };
@@ -403,7 +404,7 @@
         const row = data.rows[rows[place]];
         if (sheet.naturalWidth) marking ? mark(pen, rows[place]) : pixels(pen, rows[place]);
         over?.paint(pen, frame);
-        const words = said(row);
+        const words = [...said(row), ...(reader?.checked ? frameRead(data, pen, rows[place], frame) : [])];
         caption.replaceChildren(make("b", { text: words[0] }), ...words.slice(1).flatMap((text) => [make("br"), text]), ...bars(row.bars));
         canvas.setAttribute("aria-label", brief(`pixel frame ${data.frames[frame]}: ${words.join(", ")}`));
         whole.classList.toggle("best", Boolean(data.along) && place === 0 && rows[0] === data.mark);
@@ -439,11 +440,13 @@
     const steps = data.along ? make("input", { type: "range", min: 0, max: last, "aria-label": data.along, input: () => step(Number(steps.value), true) }) : null;
     const against = data.along ? data.rows[last].name : data.rows[rows[0]].name;
     const marker = make("input", { type: "checkbox", change: () => { marking = marker.checked; draw(); } });
+    const reader = data.read && make("input", { type: "checkbox", checked: true, change: () => draw() });
     const controls = make("div", { class: "controls" }, ...(over?.controls ?? []));
     if (steps) controls.append(make("label", {}, `${data.along} `, steps));
     if (steps && data.mark !== null) controls.append(make("button", { type: "button", text: `To the commit ${data.along}`, click: () => step(data.mark, true) }));
     controls.append(make("label", {}, "frame ", frames, number), button);
     if (last > 0) controls.append(make("label", {}, marker, `mark what differs from: ${against}`));
+    if (reader) controls.append(make("label", {}, reader, "draw what is read: framed, what was not there at first; crossed, what cannot be read"));
     const whole = make("div", { class: "player", role: "group", "aria-label": `player: ${data.name}` }, make("div", { class: "views" }, ...views.map((view) => view.whole)), controls);
     whole.addEventListener("keydown", (event) => {
       const act = { ",": () => go(frame - 1), ".": () => go(frame + 1), p: () => play(!clock) }[event.key];
@@ -460,6 +463,28 @@
     sheet.decode().then(draw, draw);
     draw();
     return whole;
+  }
+
+  // What the verifier reads in a frame, drawn into it, and in words.
+  function frameRead({ read, width, height }, pen, row, frame) {
+    const counts = {};
+    const [wide, tall] = [width / read.wide, height / read.tall];
+    pen.lineWidth = Math.max(1, Math.round(width / 80));
+    [...read.marks[row][frame]].forEach((mark, at) => {
+      if (mark === ".") return;
+      const name = read.names[mark] ?? "cannot be read";
+      counts[name] = (counts[name] ?? 0) + 1;
+      const inset = pen.lineWidth / 2;
+      const [left, top] = [(at % read.wide) * wide + inset, Math.floor(at / read.wide) * tall + inset];
+      const [right, bottom] = [left + wide - 2 * inset, top + tall - 2 * inset];
+      pen.strokeStyle = mark === "?" ? "#d00000" : "#ffe100";
+      pen.beginPath();
+      pen.rect(left, top, right - left, bottom - top);
+      if (mark === "?") for (const [from, to] of [[left, right], [right, left]]) { pen.moveTo(from, top); pen.lineTo(to, bottom); }
+      pen.stroke();
+    });
+    const words = Object.entries(counts).map(([name, count]) => `${name} ${count}`);
+    return [`read in this frame: ${words.join(", ") || "nothing new"}`];
   }
 
   // Maps of tokens over the frames: of each axis one choice, linked to the page's where it has that axis.
@@ -490,9 +515,20 @@
         const [left, top] = [((cell % wide) * width) / wide, (Math.floor(cell / wide) * height) / tall];
         pen.fillRect(left, top, width / wide, height / tall);
       }
+      const [at, row, col] = over.tokens[picked[0]] ?? [];
+      pen.strokeStyle = "#0b5cad";
+      pen.lineWidth = Math.max(1, Math.round(width / 80));
+      if (at === over.frames[frame]) pen.strokeRect((col * width) / wide + 0.5, (row * height) / tall + 0.5, width / wide - 1, height / tall - 1);
       strength.textContent = `strongest: ${shown(over.tops[which()])}`;
     }
-    return { paint, controls: [...names.map((name, axis) => make("label", {}, `${name} `, selects[axis])), strength] };
+    // the token that looks, by a place in the picture from 0 to 1
+    function pick(x, y) {
+      const at = over.tokens.findIndex(([, row, col]) => row === Math.floor(y * tall) && col === Math.floor(x * wide));
+      if (at < 0) return;
+      selects[0].selectedIndex = at;
+      selects[0].dispatchEvent(new Event("change"));
+    }
+    return { paint, pick, controls: [...names.map((name, axis) => make("label", {}, `${name} `, selects[axis])), strength] };
   }
 
   function bars(weights) {
@@ -567,8 +603,12 @@
   });
   each("figure.reel", (figure) => {
     if (!figure.querySelector("script")) return;
-    if (!contents(figure)[0].looked) figure.querySelector("figcaption").after(player(...contents(figure)));
     figure.querySelector("details.all").open = false;
+    const [content, sheet] = contents(figure);
+    const show = () => figure.querySelector("figcaption").after(player(content, sheet));
+    const fold = figure.closest("details.one");
+    if (fold) fold.addEventListener("toggle", show, { once: true });
+    else if (!content.looked) show();
   });
   each("table.rows", (table) => {
     if (table.tBodies[0].rows.length < 2) return;
@@ -582,7 +622,7 @@
   let closed = []; // that are open for print only
   const open = (on) => closed.forEach((part) => (part.open = on));
   addEventListener("beforeprint", () => {
-    closed = [...closed, ...document.querySelectorAll(":is(details.twin, details.all, details.rule):not([open])")];
+    closed = [...closed, ...document.querySelectorAll(":is(details.twin, details.one, details.all, details.rule):not([open])")];
     open(true);
   });
   addEventListener("afterprint", () => {
@@ -591,10 +631,13 @@
   });
   addEventListener("hashchange", read);
   addEventListener("click", (event) => {
-    const link = framed && event.target.closest("a[href^='#']");
-    if (!link) return;
+    const link = event.target.closest("a[href^='#']");
+    const to = link && document.getElementById(link.getAttribute("href").slice(1));
+    const fold = to?.closest("details.one");
+    if (fold) fold.open = true;
+    if (!framed || !link) return;
     event.preventDefault(); // it would lead to the notebook
-    document.getElementById(link.getAttribute("href").slice(1))?.scrollIntoView();
+    to?.scrollIntoView();
   });
   addEventListener("keydown", (event) => {
     if (event.key !== "Escape" || !chosen.size || event.target.matches("input[type=search], select")) return; // it is theirs

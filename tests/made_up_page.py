@@ -11,12 +11,14 @@ from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.facts import Facts, LeftOut
 from cos_interp.analyses.driver.findings import Finding, Number
+from cos_interp.analyses.driver.kept import listed
 from cos_interp.analyses.driver.pages import Overlay, Reel, Shown
 from cos_interp.analyses.driver.thumbnails import looked_into, thumbnails
 from cos_interp.analyses.patching import PairFacts, PatchingConfig, SideFacts
 from cos_interp.analyses.patching.report import page
 from cos_interp.reports.drawing import REELS
 from cos_interp.reports.figures import scatters
+from cos_interp.tasks import grid
 
 SITE = "hook_resid_post"
 HOSTILE = '"><script>alert(1)</script></script><img src=x onerror=alert(2)>{{7*7}}</svg>&amp;\u2028\u202e<svg onload=alert(3)>'
@@ -64,7 +66,7 @@ def made_up_reels(text: str) -> list[Reel]:
     steps = [Shown(f"step {k}", told, {"step": k}, bars={text: 0.5}) for k in range(3)]
     maps = np.zeros((2, 2, 2, 2, 2))  # look, layer, token frame, row, col
     maps[1, :, 1, 0, 0], maps[0, 1, 1, 1, 1] = (0.25, 0.5), 0.75
-    over = Overlay(maps, {"look": [text, "other"], "layer": ["0", "1"]}, [0, 0, 1, 1])
+    over = Overlay(maps, {"look": [text, "other"], "layer": ["0", "1"]}, [0, 0, 1, 1], [(1, 0, 0), (1, 1, 1)])
     return [
         Reel("prompt-000", text, clips, pair), Reel("scrubber", text, clips, steps, along="step", mark=1),
         Reel("laid over", text, clips[:1], [Shown("video")], over=over),
@@ -93,6 +95,30 @@ def made_up_points(text: str) -> str:
     figure = scatters(tables, "run", text, about, ("run", "step"), joined=True)
     sections = [pages.Section(text, figure, text), pages.Section("Small clips", reels=reels)]
     return pages.build(made_up_result(text), text, text, text, [], sections).html
+
+
+def made_up_items(text: str) -> str:
+    """A page of five items with clips of grey ``40 * item``, and a sixth without, in a table: of two tasks, half are right."""
+    told = pd.DataFrame(
+        {"reads": ["solved", f"wrong ({text})"] * 3}, index=pd.Index([f"{text} {n}" for n in range(6)], name="problem")
+    )
+    rows = pd.DataFrame({"problem": told.index, "task": ["maze"] * 4 + ["place"] * 2, "difficulty": [3, 3, 4, 4, 5, 5]})
+    clips = [np.full((1, 2, 16, 16, 3), 40 * n, np.uint8) for n in range(5)]
+    reels = [Reel(f"{text} {n}", text, clip, [Shown("video")]) for n, clip in enumerate(clips)]
+    section = pages.Section("Videos", reels=reels, table=listed(told, rows, reels))
+    return pages.build(made_up_result(text), text, text, text, [], [section]).html
+
+
+def made_up_reading(text: str) -> str:
+    """A page with one maze's video, of two frames: in the first the agent stands left above; in the second a trail is there, the
+    agent right of it, and the cell below is half of a trail and half of a wall."""
+    cells = np.zeros((2, grid.ROWS, grid.COLS), int)
+    cells[0, 0, 0], cells[1, 0, :2], cells[:, 4] = grid.AGENT, (grid.TRAIL, grid.AGENT), grid.WALL
+    clip, wall = grid.render(cells), grid.render(np.full_like(cells, grid.WALL))
+    half = clip[:, :16, :16] // 2 + wall[:, :16, :16] // 2
+    clip[1, 16:32, :16] = half[1]
+    section = pages.Section("Videos", reels=[Reel(text, text, clip[None], [Shown(text)])])
+    return pages.build(made_up_result("word"), text, text, text, [], [section]).html
 
 
 def made_up_counterexamples(text: str) -> str:

@@ -6,6 +6,7 @@ from cos_interp.analyses.acceleration import AccelerationConfig
 from cos_interp.analyses.acceleration.measure import SHOWN, cells_of, pieces
 from cos_interp.analyses.acceleration.saving import PRE
 from cos_interp.analyses.driver.outlook import Outlook, Use
+from cos_interp.analyses.kit.choice import TEST, kept
 from cos_interp.interp.batch import chunks
 
 CONTROLS = 2  # schedules beside the random ones: the chosen one, and whole steps
@@ -19,7 +20,7 @@ def foresee(config: AccelerationConfig, outlook: Outlook) -> list[Use]:
     mapped = len(config.methods) * len(cells_of(config, outlook.model.layers, outlook.run().branches))
     tested = len(config.savings) * (CONTROLS + config.draws)
     clip = outlook.shape.clip_bytes
-    shown = (1 + len(SHOWN)) * sum(p.stage == "test" and p.problem is not None and p.problem.kept(clip) for p in asked)
+    shown = (1 + len(SHOWN)) * sum(p.stage == TEST and p.problem is not None and kept(p.problem, clip) for p in asked)
     judged = any(piece.problem.judged for piece in asked if piece.problem is not None)
     streams = [name for name in outlook.model.hook_names if PRE in name]
 

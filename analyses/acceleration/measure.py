@@ -123,7 +123,7 @@ def _held_against(
     as_it_is = model.decode(found[:1])[0] if problem.judged or shown else None
     own = None if as_it_is is None else judge(problem, as_it_is)
     clips: list[Clip] = [] if as_it_is is None or not shown else [(AS_IT_IS, None, as_it_is)]
-    keeps = bool(clips) and problem.kept(clips[0][2].nbytes)
+    keeps = bool(clips) and choice.kept(problem, clips[0][2].nbytes)
     rows: list[Row] = []
     for column, name, latent in zip(columns, shown or [None] * len(columns), found[1:].split(1), strict=True):
         frames = model.decode(latent)[0] if problem.judged or (keeps and name) else None
@@ -132,7 +132,7 @@ def _held_against(
         verdict = None if frames is None else judge(problem, frames)
         row = {**problem.facts, **column, "distance": distance(latent, found[:1]), "kept": None, "solved": None}
         if own is not None and verdict is not None:
-            row |= {"solved": solved_of(verdict), "solved_plain": solved_of(own)}
+            row |= {"solved": solved_of(verdict), "error": verdict.error, "solved_plain": solved_of(own)}
             row |= {"kept": _kept(own, verdict)}
         rows.append(row)
     return rows, clips if keeps else []

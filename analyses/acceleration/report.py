@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pandas as pd
 
 from cos_interp.analyses.acceleration import AccelerationConfig, ScheduleFacts, TestedFacts, judged
 from cos_interp.analyses.acceleration.exported import as_json
-from cos_interp.analyses.acceleration.findings import findings
+from cos_interp.analyses.acceleration.findings import deciding, findings
+from cos_interp.analyses.acceleration.measure import SHOWN
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Number
-from cos_interp.analyses.driver.kept import kept_clips
+from cos_interp.analyses.driver.kept import Kept, kept_clips, told_right, videos
 from cos_interp.analyses.driver.statistics import by_item
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.choice import tested
@@ -30,7 +32,11 @@ QUESTION = (
 SOURCE = "this project"
 KEPT = "answers kept"
 SAID = {"distance of the final latent": "distance", "block calls saved": "calls"}
-VIDEOS = "Items of the test: the run as it is, and what is left of it when the judged share of its block calls is saved."
+VIDEOS = (
+    "Items of the test: the run as it is, and what is left of it when the judged share of its block calls is saved. Table: all "
+    "of them, whether the video is right, and whether a solved item's answer is there again with the chosen schedule; those with "
+    "a link have their videos here."
+)
 
 
 def report(result: AnalysisResult[AccelerationConfig], store: RunStore) -> Report:
@@ -41,8 +47,7 @@ def report(result: AnalysisResult[AccelerationConfig], store: RunStore) -> Repor
     schedule = as_json(calls, config.by, facts.steps, facts.branches, share, facts.modules, facts.unfit)
     notes = [f"Schedule (media/schedule.json): {json.dumps(schedule)}"]
     sections = [_tests(rows), *(_map(rows, method, value) for method in config.methods for value in _values(rows)), _cells(rows)]
-    reels = [tested(one).reel(say=SAID) for one in kept_clips(result, store, TestedFacts)]
-    sections.append(pages.Section("Videos", caption=VIDEOS, reels=reels))
+    sections.append(_videos(rows, [tested(one) for one in kept_clips(result, store, TestedFacts)]))
     made = pages.build(result, "Acceleration", QUESTION, SOURCE, findings(result), sections, notes, ("cause",))
     media = {**made.media, "schedule.json": (json.dumps(schedule, indent=1) + "\n").encode()}
     return replace(made, data={**made.data, "schedule": schedule}, media=media)
@@ -102,6 +107,15 @@ def _cells(rows: pd.DataFrame) -> pages.Section:
         out.append(row | {"distance of the final latent": str(_number(part.distance))})
     caption = "May I save this layer at these steps? Answers of the solved items that choose, with 95 % intervals."
     return pages.Section("Cell by cell", "", caption, pd.DataFrame(out))
+
+
+def _videos(rows: pd.DataFrame, held: Sequence[Kept]) -> pages.Section:
+    """The videos of tested items by each schedule, and what became of every one."""
+    reels, tests = [one.reel(say=SAID) for one in held], deciding(rows)
+    chosen = tests[tests.schedule == "chosen"].set_index("problem")
+    beside = pd.DataFrame({"same answer": chosen.kept.map({1: "yes", 0: "no"}), "distance, chosen": chosen.distance})
+    table = videos(told_right(tests), lambda row: SHOWN.get(row["schedule"]), reels, beside=beside.dropna(axis=1, how="all"))
+    return pages.Section("Videos", caption=VIDEOS, reels=reels, table=table)
 
 
 def _number(values: pd.Series) -> Number:

@@ -31,11 +31,13 @@ class AttentionConfig(SuiteConfig):
 
 
 class AttentionFacts(RunFacts):
-    """``steps``, ``layers``: what was read; ``query``: frame, row and column of the maps' query; ``words``: of the word maps."""
+    """``steps``, ``layers``: what was read; ``query``: frame, row and column of the maps' query; ``queries``: of those that are
+    laid over the video, () where it is the only one; ``words``: of the word maps."""
 
     steps: tuple[int, ...]
     layers: tuple[int, ...]
     query: tuple[int, int, int]
+    queries: tuple[tuple[int, int, int], ...] = ()
     words: tuple[str, ...]
 
 

@@ -1,11 +1,13 @@
 """Attention maps and statistics of heads (as Wen et al., 2504.10317, look at them; CoS section 5.1 for the prompt's words).
 
 Queries and keys are read call by call and turned into numbers at once, so that a pattern is never kept. Statistics are of
-every head; maps are of one query and of the prompt's words.
+every head; maps are of one query, of the prompt's words and, of the first item, of all cells of the query's frame where a
+page can hold them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -15,23 +17,27 @@ from torch import Tensor
 from cos_interp.analyses.attention import AttentionConfig, AttentionFacts
 from cos_interp.analyses.driver.experiment import Unit, each_unit
 from cos_interp.analyses.driver.facts import PIXELS
+from cos_interp.analyses.driver.parts import MOST_SHADES
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit import attention_maths as maths
 from cos_interp.analyses.kit.attention_maths import Grid
 from cos_interp.analyses.kit.attention_reader import checked_layers, query_key_hooks, some_queries
-from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps, each_problem, fits
+from cos_interp.analyses.kit.problems import Problem, arguments, chosen_steps, each_problem, fits, problems
 from cos_interp.analyses.kit.tracks import tokens_of, tracks
 from cos_interp.analyses.kit.words import Word, chosen_words, encoded_text, prompt_words, tokenizing, word_cells
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.run.clock import Hook
 
+WORDS = 16  # of a prompt that are mapped, about
+
 
 class Reader:
     """Rows and maps of one run."""
 
-    def __init__(self, config: AttentionConfig, problem: Problem, words: Callable[[int], list[Word]]):
-        self.config, self.problem, self._prompt = config, problem, words
+    def __init__(self, config: AttentionConfig, problem: Problem, calls: int, words: Callable[[int], list[Word]]):
+        """``calls``: of a self-attention that are read, over steps and layers, where further queries are shown; else 0."""
+        self.config, self.problem, self.calls, self._prompt = config, problem, calls, words
         self.words: list[Word] | None = None  # known from the first text attention on
         self.rows: list[Row] = []
         self.self_maps: dict[tuple[int, int], Tensor] = {}  # (step, layer) -> [head, frame, row, col]
@@ -39,6 +45,7 @@ class Reader:
         # of the item that is shown, (step, layer) -> [head, query or word, frame, row, col]
         self.looks: dict[tuple[int, int], Tensor] = {}
         self.query: tuple[int, int, int] | None = None
+        self.queries: list[tuple[int, int, int]] = []  # whose maps are laid over the video
 
     def shown_heads(self, per_head: Tensor) -> Tensor:
         """The heads asked for, one by one; else their mean as the only one."""
@@ -54,14 +61,17 @@ class Reader:
         """Self-attention: q ``[head, frame, row, col, d]``, k ``[head, token, d]``."""
         frames, rows, cols = q.shape[1:4]
         grid: Grid = (frames, rows, cols)
-        self.query = self.query or chosen_query(self.config, self.problem, grid)
+        if self.query is None:
+            self.query = chosen_query(self.config, self.problem, grid)
+            self.queries = shown_queries(self.query, grid, self.calls * len(q)) if self.calls else [self.query]
         flat, asked = q.flatten(1, 3), some_queries(grid).to(q.device)
         found = self_statistics(maths.softmax_scores(flat[:, asked], k), asked, grid)
         self._add(hook, "self", found)
-        at = (self.query[0] * grid[1] + self.query[1]) * grid[2] + self.query[2]
-        one = maths.softmax_scores(flat[:, at : at + 1], k)[:, 0]
+        place = lambda at: (at[0] * grid[1] + at[1]) * grid[2] + at[2]
+        one = maths.softmax_scores(flat[:, [place(self.query)]], k)[:, 0]
         self.self_maps[hook.step, hook.block] = self.shown_heads(one).unflatten(-1, grid).cpu()
-        self._look(hook, one[:, None], grid)
+        if self.problem.first:
+            self._look(hook, maths.softmax_scores(flat[:, [place(at) for at in self.queries]], k), grid)
 
     def across(self, hook: Hook, q: Tensor, k: Tensor) -> None:
         """Text attention: q ``[head, frame, row, col, d]``, k ``[head, text token, d]``."""
@@ -75,13 +85,13 @@ class Reader:
             each = torch.stack([pattern[..., list(w.tokens)].sum(-1) for w in self.words], 1)  # [head, word, token]
             self.word_maps[hook.step, hook.block] = self.shown_heads(each).mean(0).unflatten(-1, grid).cpu()
             self._words(hook, self.words, each.cpu(), grid)
-            self._look(hook, each, grid)
+            if self.problem.first:
+                self._look(hook, each, grid)
 
     def _look(self, hook: Hook, each: Tensor, grid: Grid) -> None:
-        """Keep maps ``[head, query or word, token]`` of the item that is shown, those of the query first."""
-        if self.problem.first:
-            place, own = (hook.step, hook.block), each.unflatten(-1, grid).cpu()
-            self.looks[place] = torch.cat([self.looks[place], own], 1) if place in self.looks else own
+        """Keep maps ``[head, query or word, token]`` of the item that is shown, those of the queries first."""
+        place, own = (hook.step, hook.block), each.unflatten(-1, grid).cpu()
+        self.looks[place] = torch.cat([self.looks[place], own], 1) if place in self.looks else own
 
     def _add(self, hook: Hook, kind: str, found: dict[str, Tensor]) -> None:
         where = {"kind": kind, "layer": hook.layer, "step": hook.step, "sigma": hook.sigma}
@@ -167,13 +177,25 @@ def chosen_query(config: AttentionConfig, problem: Problem, grid: Grid) -> tuple
     return frame, row, col
 
 
+def shown_queries(query: tuple[int, int, int], grid: Grid, maps: int) -> list[tuple[int, int, int]]:
+    """The query and, where a page can hold the maps of all of them and of words, the other cells of its frame. ``maps``: of one
+    query, over steps, layers and heads."""
+    frame, rows, cols = query[0], grid[1], grid[2]
+    if maps * math.prod(grid) * (rows * cols + WORDS) > MOST_SHADES:
+        return [query]
+    return [query, *(at for at in ((frame, row, col) for row in range(rows) for col in range(cols)) if at != query)]
+
+
 def measure(model: HookedVideoPipeline, config: AttentionConfig, problem: Problem) -> Unit:
     layers, steps = checked_layers(model, config.layers), chosen_steps(config, 5)
     call = arguments(model, config, problem)
     tokenizer, text = getattr(model.pipe, "tokenizer", None), encoded_text(model.pipe, call["prompt"])
     with tokenizing(tokenizer) as seen:
         named = lambda length: prompt_words(tokenizer, seen, text, length, model.adapter.picture_first)
-        reader = Reader(config, problem, lambda length: chosen_words(named(length), config.words))
+        further = problem.first and problem.name == problems(config)[0].name  # a page holds them of one item
+        reader = Reader(
+            config, problem, further * len(steps) * len(layers), lambda length: chosen_words(named(length), config.words)
+        )
         hooks = query_key_hooks(model, "attn", layers, steps, reader.within)
         hooks += query_key_hooks(model, "text", layers, steps, reader.across)
         run = model.run_with_hooks(fwd_hooks=hooks, **call)
@@ -189,7 +211,7 @@ def measure(model: HookedVideoPipeline, config: AttentionConfig, problem: Proble
     assert reader.query is not None  # every run has self-attention
     facts = AttentionFacts(
         axes=axes, sigmas=tuple(run.sigmas), prompt=call["prompt"], steps=steps, layers=tuple(layers), query=reader.query,
-        words=tuple(w.text for w in words),
+        queries=tuple(reader.queries), words=tuple(w.text for w in words),
     )  # fmt: skip
     return Unit([{**problem.facts, **row} for row in reader.rows], tensors, facts)
 

@@ -35,7 +35,8 @@ STATISTICS = {  # what the verdict is about first
 }
 OVER = (
     "The final video of one item of each task. Laid over it: how much one token looks at every other, or every token at a word "
-    "of the prompt, in one step, layer and head. Each map is scaled to its own largest value, which is told."
+    "of the prompt, in one step, layer and head. Of the first, click a cell for the token that looks (framed), or choose "
+    "it from the list. Each map is scaled to its own largest value, which is told."
 )
 TO_TEXT = (
     "From tokens to the text, by layer and head; of joint attention that part of it which goes to the text. Layers that do not "
@@ -180,14 +181,15 @@ def over_video(store: RunStore, unit: str, facts: AttentionFacts) -> pages.Reel 
         return None
     maps, video = tensors["looks"].numpy(), tensors["frames"].numpy()
     heads, looks, frames = maps.shape[2:5]
-    asked = facts.words if looks > 1 else ()
+    queries = facts.queries or (facts.query,)
+    asked = facts.words if looks > len(queries) else ()
     axes = {
-        "look": [f"token {', '.join(map(str, facts.query))} at all", *(f"all at “{word}”" for word in asked)],
+        "look": [f"token {', '.join(map(str, at))} at all" for at in queries] + [f"all at “{word}”" for word in asked],
         "step": [str(step) for step in facts.steps], "layer": [str(layer) for layer in facts.layers],
         "head": [str(head) for head in range(heads)],
     }  # fmt: skip
     laid = np.moveaxis(np.nan_to_num(maps), 3, 0)  # what is looked at first; 0 where a layer reads no text
-    over = pages.Overlay(laid, axes, pixel_to_latent(len(video), frames).tolist())
+    over = pages.Overlay(laid, axes, pixel_to_latent(len(video), frames).tolist(), queries)
     return pages.Reel(unit, f"“{facts.prompt}”", video[None], [pages.Shown("final video")], over=over)
 
 

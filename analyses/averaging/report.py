@@ -11,6 +11,7 @@ from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean, Share
 from cos_interp.analyses.driver.experiment import Report
+from cos_interp.analyses.driver.kept import videos
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.reports.figures import Curve, Panel, panels
 
@@ -72,4 +73,7 @@ def _videos(result: AnalysisResult[AveragingConfig], store: RunStore) -> list[pa
         pages.Reel(problem, f"“{prompts[problem]}”", torch.stack(list(held.values())).numpy(), [pages.Shown(v) for v in held])
         for problem, held in shown.items()
     ]
-    return [pages.Section("Videos", caption="From the same noise.", reels=reels)] if reels else []
+    runs = result.rows[result.rows.kind == "run"]
+    told = videos(runs, lambda row: row["variant"], reels)
+    caption = "From the same noise. Table: what is read in the videos of every item; those with a link have theirs here."
+    return [pages.Section("Videos", caption=caption, reels=reels, table=told)] if reels else []

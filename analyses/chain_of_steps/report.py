@@ -54,6 +54,7 @@ def commitments(rows: pd.DataFrame) -> pd.DataFrame:
         out.append({
             "problem": problem, "noise": noise, "task": first.task, "unique": first["unique"], "difficulty": first.difficulty,
             "commit": commit_step(readable), "changes": answer_changes(readable), "final": run.status.iloc[-1],
+            "error": run.error.iloc[-1],
         })  # fmt: skip
     return pd.DataFrame(out)
 
@@ -275,5 +276,6 @@ def items(rows: pd.DataFrame, reels: Sequence[pages.Reel]) -> pd.DataFrame:
     return pd.DataFrame({
         "run": linked(names, reels), "task": found.task,
         "right answers": np.where(found["unique"].astype(bool), "one", "several"), "difficulty": found.difficulty,
-        "at the end": found.final, "commit step": found.commit, "answer changes": found.changes,
+        "at the end": found.final, "error": found.error.replace("", None), "commit step": found.commit,
+        "answer changes": found.changes,
     })  # fmt: skip

@@ -19,7 +19,7 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import EFFECT, Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import LeftOut
-from cos_interp.analyses.driver.findings import Finding
+from cos_interp.analyses.driver.findings import Finding, Number
 from cos_interp.analyses.driver.kept import kept_clips, videos
 from cos_interp.analyses.driver.statistics import effect
 from cos_interp.analyses.driver.store import RunStore
@@ -170,12 +170,23 @@ def _checks(rows: pd.DataFrame) -> list[pages.Section]:
         return []
     table = pd.DataFrame([_way(name, at[at.way == way]) for way, name in WAYS.items() if (at.way == way).any()])
     draws = int((at.way == RANDOM).groupby(at.pair).sum().max())
-    return [pages.Section("On unseen pairs", caption=CHECKS.format(n=at.pair.nunique(), draws=draws), table=table)]
+    caption = CHECKS.format(n=at.pair.nunique(), draws=draws)
+    return [pages.Section("On unseen pairs", figures.bars(effects(at), "effect", 0.0), caption, table, key=True)]
+
+
+def effects(at: pd.DataFrame) -> pd.DataFrame:
+    """The effect of each way on unseen pairs, for a figure: what the verdicts hold against each other."""
+    numbers = {name: _over(at[at.way == way], "effect", EFFECT) for way, name in WAYS.items() if (at.way == way).any()}
+    return pd.DataFrame([{"name": name, "mean": n.value, "low": n.low, "high": n.high, "n": n.n} for name, n in numbers.items()])
+
+
+def _over(at: pd.DataFrame, column: str, bounds: tuple[float, float] = (0, 1)) -> Number:
+    """A mean over pairs, several sets of a pair averaged."""
+    return Mean(at[column].astype(float).groupby(at.pair).mean().to_numpy(float), bounds=bounds).number()
 
 
 def _way(name: str, at: pd.DataFrame) -> dict[str, Any]:
-    each = lambda column: at[column].astype(float).groupby(at.pair).mean().to_numpy(float)
-    over = lambda column, bounds=(0, 1): str(Mean(each(column), bounds=bounds).number())
+    over = lambda column, bounds=(0, 1): str(_over(at, column, bounds))
     row: dict[str, Any] = {"patched": name, "effect": over("effect", EFFECT)}
     if "outcome" in at and at.outcome.notna().all():
         counts = at.outcome.value_counts()

@@ -15,7 +15,7 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Statistic
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import LeftOut
-from cos_interp.analyses.driver.kept import kept_clips, linked
+from cos_interp.analyses.driver.kept import kept_clips, listed
 from cos_interp.analyses.driver.statistics import auc, by_item, curve, mean_number
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit.screening import screening_table
@@ -119,11 +119,10 @@ def _videos(result: AnalysisResult, rows: pd.DataFrame, store: RunStore) -> list
         return []
     since = committed_step(again)
     told = pd.DataFrame({
-        "item": linked(since.index, reels),
-        "committed at step": since.to_numpy(float),
-        "same answer again": again.astype({"same": float}).groupby("problem").same.mean().reindex(since.index).to_numpy(float),
+        "committed at step": since.astype(float),
+        "same answer again": again.astype({"same": float}).groupby("problem").same.mean().reindex(since.index),
     })  # fmt: skip
-    return [pages.Section("Runs one by one", caption=VIDEOS, reels=reels, table=told)]
+    return [pages.Section("Runs one by one", caption=VIDEOS, reels=reels, table=listed(told, again, reels))]
 
 
 def _judged(row: Row) -> Row:

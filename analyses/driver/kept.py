@@ -19,15 +19,16 @@ from cos_interp.analyses.driver.store import Row, RunStore
 FRAMES = "frames"  # the tensor of the clips
 READ = {"outcome": "answer", "whose": "answer", "status": "reads"}  # columns of verdicts, in words
 ANSWERS = {"target": "its own", "donor": "the donor's", "other": "another one", "undecided": "none that can be read"}
-KEPT, SMALL = 3, 4_000_000  # items of a task whose clips are kept where a clip has at most so many bytes; else the first
+MOST, ROOM = 8, 12_000_000  # items of a task whose clips are kept, and bytes that one clip of each of them may take together
+ABOUT = ("task", "difficulty")  # columns of an item, by which a reader looks for it
 Clip = tuple[str, int | None, np.ndarray]  # what it is, the place of its row in the unit, [pixel frame, height, width, 3]
 Where = Mapping[str, str | int]
 
 
 def keeps(index: int, clip_bytes: int) -> bool:
     """Whether an item, by its place in its task, keeps its clips, of so many bytes each: of several items one may go the other
-    way. What a run takes on the disk is planned by this."""
-    return index < (KEPT if clip_bytes <= SMALL else 1)
+    way. The first does, however large. What a run takes on the disk is planned by this."""
+    return index < max(1, min(MOST, ROOM // max(1, clip_bytes)))
 
 
 def kept(clips: Sequence[Clip]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -67,8 +68,21 @@ def right(one: Kept) -> Kept:
     return replace(one, rows=[_right(row) for row in one.rows])
 
 
+def told_right(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows as those of :func:`right`."""
+    return pd.DataFrame([_right(row) for row in rows.to_dict("records")])
+
+
 def _right(row: Row) -> Row:
-    return row if row.get("solved") is None else {**row, "outcome": "right" if row["solved"] else "not right"}
+    solved = row.get("solved")
+    if solved is None or solved != solved:
+        return row
+    return {**row, "outcome": "right" if solved else _with_error("not right", row.get("error"))}
+
+
+def _with_error(words: str, error: str | None) -> str:
+    """A verdict with the kind of mistake, where that is known."""
+    return f"{words} ({error})" if error and error == error else words
 
 
 def told(row: Row, say: Mapping[str, str]) -> dict[str, Any]:
@@ -84,7 +98,7 @@ def reads(row: Row) -> tuple[str, str] | None:
         if (verdict := row.get(column)) is not None and verdict == verdict:
             error = row.get("error") if column == "status" and verdict != "solved" else None
             words = str(verdict) if column == "status" else ANSWERS.get(verdict, str(verdict))
-            return column, f"{words} ({error})" if error and error == error else words
+            return column, _with_error(words, error)
     return None
 
 
@@ -105,19 +119,29 @@ def linked(names: Iterable[str], reels: Iterable[Reel]) -> list[Link | str]:
     return [Link(name, name) if name in there else name for name in names]
 
 
+def listed(told: pd.DataFrame, rows: pd.DataFrame, reels: Iterable[Reel]) -> pd.DataFrame:
+    """What is told of each item (``told``, indexed by them) as the table that leads to their clips, with the task and difficulty
+    of each, of ``rows``, which have a column of the index's name."""
+    known = [column for column in ABOUT if column in rows and column not in told]
+    about = rows.groupby(str(told.index.name), sort=False)[known].first().reindex(told.index).dropna(axis=1, how="all")
+    table = pd.concat([about, told], axis=1).reset_index(drop=True)
+    table.insert(0, "item", linked(told.index, reels))
+    return table
+
+
 def videos(
-    rows: pd.DataFrame, label: Callable[[Row], str | None], reels: Sequence[Reel], item: str = "problem"
-) -> pd.DataFrame | None:
+    rows: pd.DataFrame, label: Callable[[Row], str | None], reels: Sequence[Reel], item: str = "problem",
+    beside: pd.DataFrame | None = None,
+) -> pd.DataFrame | None:  # fmt: skip
     """What is read in the videos that the page shows, a row an item: it leads to its clips where they were kept. ``label``: what
-    the video of a row is. Where to look for the item that goes the other way. None where nobody judged."""
+    the video of a row is; ``beside``: numbers of the items, which index it. Where to look for the item that goes the other way.
+    None where nobody judged and there are no numbers."""
     out: dict[str, dict[str, Any]] = {}
     shown = {row.name for reel in reels for row in reel.rows}
     for row in rows.to_dict("records"):
         name, verdict = label(row), reads(row)
         if name in shown and verdict is not None:
             out.setdefault(row[item], {})[name] = verdict[1]
-    return (
-        pd.DataFrame([{"item": item, **read} for item, read in zip(linked(out, reels), out.values(), strict=True)])
-        if out
-        else None
-    )
+    read = pd.DataFrame.from_dict(out, "index")
+    made = [part for part in (read, beside) if part is not None and len(part)]
+    return listed(pd.concat(made, axis=1).rename_axis(item), rows, reels) if made else None

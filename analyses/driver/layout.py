@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cos_interp.analyses.driver.parts import Clip, Link, Overlay, Reel, Section
-from cos_interp.reports.drawing import Curves, Drawing, Maps, Points
+from cos_interp.analyses.driver.parts import MOST_SHADES, Clip, Link, Overlay, Reel, Section
+from cos_interp.analyses.driver.reading import read_cells
+from cos_interp.reports.drawing import Curves, Drawing, Maps, Numbers, Points
 from cos_interp.reports.html import data_uri, drawing, embedded, number
 from cos_interp.reports.style import brief
 from cos_interp.tasks.video import played_at
@@ -22,11 +23,12 @@ LARGEST = 8_000_000  # bytes of a page
 AROUND = 200_000  # of them for style, script and words
 WIDE = 700  # points of a figure, from which on it stands alone on the first screen
 MOST_ROWS = 500  # of a table on the page
+MOST_CHOICES = 9  # different values of a column of an item table, from among which rows are chosen
+OPEN = 3  # reels of a section that are open at once: of more only the first is
 MOST_NAMED = 32  # clips in the alternative text of a picture
 COUNTED = ("n", "step", "layer", "head", "frame")  # columns of whole numbers, were they only 0 and 1
 MOST_SAID = 400  # characters of an alternative text, of a clip in it
 FURTHEST = 3  # items that are named on the first screen
-MOST_SHADES = 1_000_000  # of maps that are laid over a video, a byte each
 
 
 @dataclass
@@ -42,14 +44,16 @@ class Budget:
         return fits
 
 
-def laid_out(sections: Sequence[Section], rate: float | None = None) -> dict[str, Any]:
+def laid_out(sections: Sequence[Section], rate: float | None = None, reads: bool = False) -> dict[str, Any]:
     """``sections`` for the template, ``key``, the section whose figure is on the first screen, ``example``, its reel,
     ``listed``, the section with a table whose rows lead to videos, and ``reels``, their ids by name.
 
-    Figures and tables come first, then the data by which figures are explored, the example, the other reels, the clips.
+    ``reads``: whether the tasks' verifier reads the clips, so that this is drawn into them. Figures and tables come first, then
+    the data by which figures are explored, the example, the other reels, the clips.
     """
-    made = [_plain(number_, s, rate) for number_, s in enumerate(sections)]
+    made = [_plain(number_, s, rate, reads) for number_, s in enumerate(sections)]
     size = sum(len(s["figure"]) + len(str(s["table"])) * 2 + len(str(s["numbers"])) * 2 for s in made)
+    size += sum(len(reel["data"].encode()) for s in made for reel in s["reels"])
     budget = Budget(LARGEST - AROUND - size)
     reels = {r.name: made[i]["reels"][j]["id"] for i, s in enumerate(sections) for j, r in enumerate(s.reels)}
     for section, out in zip(sections, made, strict=True):
@@ -95,22 +99,35 @@ def _is_wide(svg: str) -> bool:
     return found is not None and float(found[1]) > WIDE
 
 
-def _plain(place: int, section: Section, rate: float | None) -> dict[str, Any]:
+def _plain(place: int, section: Section, rate: float | None, reads: bool) -> dict[str, Any]:
     """A section without what depends on the room that is left."""
     figure = section.figure
     known = figure if isinstance(figure, Drawing) else None
     return {
-        "id": f"part-{place}", "title": section.title, "caption": section.caption, "above": False,
+        "id": f"part-{place}", "title": section.title, "caption": _caption(section), "above": False,
         "figure": drawing(figure) if figure else "", "wide": _is_wide(figure), "data": None,
         "alt": brief(f"{section.title}: {known.shown.words()}" if known else section.title, MOST_SAID),
         "numbers": _table(known.table) if known else None,
-        "reels": [_reel(f"reel-{place}-{j}", section, reel, rate) for j, reel in enumerate(section.reels)],
+        "reels": [
+            _reel(f"reel-{place}-{j}", section, reel, rate, reads) | {"folded": j > 0 and len(section.reels) > OPEN}
+            for j, reel in enumerate(section.reels)
+        ],
         "clips": [
             {"name": c.name, "text": c.text, "kind": "image" if c.still else "video", "file": media_name(section, c)}
             for c in section.clips
         ],
         "table": None if section.table is None else _table(section.table),
     }  # fmt: skip
+
+
+def _caption(section: Section) -> str:
+    """The caption, with how many items each mark of its figure is of."""
+    shown = section.figure.shown if isinstance(section.figure, Drawing) else None
+    counted = shown.counted() if isinstance(shown, Curves | Numbers) else ""
+    said = [section.caption, f"Of each mark {counted}." if counted else ""]
+    if isinstance(shown, Curves) and shown.cut:
+        said.append("Triangles at the edge: a curve or its interval goes on outside of the picture, as its numbers say.")
+    return " ".join(filter(None, said))
 
 
 def _explorable(section: Section, reels: dict[str, str], budget: Budget) -> Any:
@@ -121,7 +138,7 @@ def _explorable(section: Section, reels: dict[str, str], budget: Budget) -> Any:
     return data if budget.takes(len(data.encode())) else None
 
 
-def _reel(name: str, section: Section, reel: Reel, rate: float | None) -> dict[str, Any]:
+def _reel(name: str, section: Section, reel: Reel, rate: float | None, reads: bool) -> dict[str, Any]:
     sheet = reel.sheet
     rows = [
         {"name": row.name, "told": _known(row.told), "at": dict(row.at) or None, "bars": _known(row.bars) or None}
@@ -133,6 +150,7 @@ def _reel(name: str, section: Section, reel: Reel, rate: float | None) -> dict[s
         "kind": "reel", "name": reel.name, "along": reel.along, "looked": reel.looked_up, "mark": reel.mark, "fps": fps,
         "height": sheet.height, "width": sheet.width, "frames": list(sheet.frames), "rows": rows,
         "over": _over(reel.over, sheet.frames),
+        "read": read_cells(reel.clips, sheet.frames) if reads and reel.over is None and not reel.looked_up else None,
     }  # fmt: skip
     told = [", ".join([row.name, *(f"{k} {_cell(v)}" for k, v in row.told.items())]) for row in reel.rows[:MOST_NAMED]]
     words = "; ".join(brief(row, MOST_SAID) for row in told)
@@ -151,7 +169,7 @@ def _over(over: Overlay | None, frames: Sequence[int]) -> dict[str, Any] | None:
     return {
         "axes": {name: list(choices) for name, choices in over.axes.items()}, "shape": list(over.maps.shape[-3:]),
         "frames": [over.frames[frame] for frame in frames], "tops": over.tops,
-        "shades": base64.b64encode(over.shades).decode(),
+        "shades": base64.b64encode(over.shades).decode(), "tokens": [list(token) for token in over.tokens],
     }  # fmt: skip
 
 
@@ -167,7 +185,22 @@ def _table(table: pd.DataFrame) -> dict[str, Any]:
     shown = table.head(MOST_ROWS)
     columns = [[_value(v, counts) for v in shown.iloc[:, at]] for at, counts in enumerate(map(_counts, table.items()))]
     rows = [list(row) for row in zip(*columns, strict=True)]
-    return {"columns": [str(c) for c in table.columns], "rows": rows, "left_out": max(0, len(table) - MOST_ROWS)}
+    items = any(value["link"] for row in rows for value in row)
+    return {
+        "columns": [{"name": str(c), "choices": items and _few(some)} for c, some in zip(table.columns, columns, strict=True)],
+        "rows": rows, "left_out": max(0, len(table) - MOST_ROWS),
+    }  # fmt: skip
+
+
+def _few(column: Sequence[dict[str, Any]]) -> bool:
+    """Whether a column of items tells few of them apart: their task, difficulty, verdict, but no number that is measured."""
+    told = {value["text"] for value in column}
+    return 1 < len(told) <= MOST_CHOICES and len(told) < len(column) and all(_sorts(value) for value in column)
+
+
+def _sorts(value: dict[str, Any]) -> bool:
+    """Whether a cell is of a kind: text, or a whole number."""
+    return value["raw"] is None or "." not in value["text"]
 
 
 def _counts(column: tuple[Any, pd.Series]) -> bool:
@@ -202,6 +235,8 @@ def _cell(value: Any) -> str:
     if _missing(value):
         return "–"
     value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, float) and 0 < abs(value) < 0.01:
+        return f"{value:#.2g}"  # as the page's script has it
     return number(value) if isinstance(value, float) else str(value)
 
 

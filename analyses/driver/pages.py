@@ -16,6 +16,7 @@ from cos_interp.analyses.driver.identity import begun_with
 from cos_interp.analyses.driver.layout import counterexamples, file_name, laid_out, media_name
 from cos_interp.analyses.driver.parts import Clip, Link, Overlay, Reel, Section, Shown
 from cos_interp.analyses.driver.processor import mixed_note
+from cos_interp.analyses.driver.reading import reads_cells
 from cos_interp.reports.html import render
 
 __all__ = ["VERDICT_STYLE", "Clip", "Link", "Overlay", "Reel", "Section", "Shown", "build", "strip"]
@@ -32,7 +33,7 @@ def build(
     figures = {f"{file_name(s.title)}.svg": one_picture(s) for s in sections if s.figure}
     media |= {name: figure.encode() for name, figure in figures.items()}
     asked, method = split_question(question)
-    said, laid = answer(findings), laid_out(sections, rate)
+    said, laid = answer(findings), laid_out(sections, rate, reads_cells(result.config))
     first, mixed = deciding(findings), mixed_note(result.facts.get("processors", {}))
     notes = [*(notes or []), *failing_note(result.rows), *mixed]
     html = render(

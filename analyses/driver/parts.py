@@ -15,6 +15,8 @@ from PIL import Image
 from cos_interp.reports.sheets import Sheet, sheet
 from cos_interp.tasks.video import encode_mp4, played_at
 
+MOST_SHADES = 1_000_000  # of maps that are laid over a video, a byte each
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -54,11 +56,13 @@ class Shown:
 @dataclass(frozen=True)
 class Overlay:
     """Maps of tokens that are laid over the frames of a reel, one at a time. ``maps [choice of each axis..., frame, row, col]``,
-    none negative; ``axes``: the choices by name, in that order; ``frames``: the token frame of each pixel frame."""
+    none negative; ``axes``: the choices by name, in that order; ``frames``: the token frame of each pixel frame; ``tokens``:
+    frame, row and column of the token that each of the first choices of the first axis is about, by which a cell is picked."""
 
     maps: np.ndarray
     axes: Mapping[str, Sequence[str]]
     frames: Sequence[int]
+    tokens: Sequence[tuple[int, int, int]] = ()
 
     @property
     def shades(self) -> bytes:

@@ -9,7 +9,7 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import DIFFERENCE, Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding, Number
-from cos_interp.analyses.driver.kept import kept_clips, linked
+from cos_interp.analyses.driver.kept import kept_clips, listed
 from cos_interp.analyses.driver.rules import no_room
 from cos_interp.analyses.driver.statistics import mean_number
 from cos_interp.analyses.driver.store import RunStore
@@ -91,9 +91,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
 def _videos(result: AnalysisResult, rows: pd.DataFrame, store: RunStore) -> pages.Section:
     """A single run beside the ensembles and their controls; what each method solves of every item."""
     reels = [one.reel(say={"solved": "solved"}) for one in kept_clips(result, store, EnsembleFacts)]
-    each = by_item(rows).reset_index()
-    told = each.assign(item=linked(each.problem, reels))
-    return pages.Section("Item by item", caption=VIDEOS, reels=reels, table=told[["item", *each.columns[1:]]])
+    return pages.Section("Item by item", caption=VIDEOS, reels=reels, table=listed(by_item(rows), rows, reels))
 
 
 def _bars(rows: pd.DataFrame) -> str:

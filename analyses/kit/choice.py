@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cos_interp.analyses.driver.kept import Kept, right
+from cos_interp.analyses.driver.kept import Kept, keeps, right
 from cos_interp.analyses.driver.settings import SuiteConfig
 from cos_interp.analyses.kit.problems import Problem, problems
 
@@ -46,6 +46,11 @@ def needs(config: SuiteConfig, piece: Piece, stage: str) -> Sequence[str]:
 def tested(one: Kept) -> Kept:
     """The clips of a tested problem under the problem's name, as findings and figures name it."""
     return replace(right(one), unit=one.unit.removeprefix(f"{TEST}-"))
+
+
+def kept(problem: Problem, clip_bytes: int) -> bool:
+    """Whether a tested problem's clips, of so many bytes each, are kept: by its place among those of its task that are tested."""
+    return keeps(problem.index // 2, clip_bytes)
 
 
 def _chooses(problem: Problem) -> bool:

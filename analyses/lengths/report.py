@@ -8,6 +8,7 @@ from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean, Share
 from cos_interp.analyses.driver.experiment import Report
+from cos_interp.analyses.driver.kept import listed, reads
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.lengths import BEYOND, TRAINED, WITHIN, LengthsConfig, PairFacts
 from cos_interp.analyses.lengths.findings import findings
@@ -18,6 +19,7 @@ QUESTION = (
     "roll on, in videos of more frames, each beside a shorter item of the same scene from the same noise."
 )
 SOURCE = "the paper's future work; this project"
+VIDEOS = "The first scene of each task, as generated. Table: what is read in the videos of every scene."
 SAID = {
     TRAINED: "short item, trained number of frames", WITHIN: "short item, longer video", BEYOND: "long item, longer video"
 }  # fmt: skip
@@ -60,8 +62,14 @@ def _table(rows: pd.DataFrame) -> pages.Section:
 
 
 def _videos(result: AnalysisResult[LengthsConfig], store: RunStore) -> list[pages.Section]:
-    clips = [
-        pages.Clip(f"{unit}, {facts.length} moves", f"“{facts.prompt}”", store.tensors(unit)[BEYOND].numpy())
+    """The long item's video of some scenes, and what is read in all three of every one."""
+    reels = [
+        pages.Reel(unit, f"“{facts.prompt}”, {facts.length} moves", store.tensors(unit)[BEYOND].numpy()[None],
+                   [pages.Shown(SAID[BEYOND])])
         for unit, facts in result.units_of(PairFacts).items() if BEYOND in facts.axes
     ]  # fmt: skip
-    return [pages.Section("Long items", caption="The first scene of each task, as generated.", clips=clips)] if clips else []
+    rows = result.rows
+    said = [verdict[1] if (verdict := reads(row)) else None for row in rows.to_dict("records")]
+    told = rows.assign(said=said, video=rows.video.map(SAID)).pivot(index="problem", columns="video", values="said")
+    table = listed(told[list(SAID.values())].reindex(rows.problem.unique()).rename_axis("problem"), rows, reels)
+    return [pages.Section("Long items", caption=VIDEOS, reels=reels, table=table)]

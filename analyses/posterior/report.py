@@ -13,7 +13,7 @@ from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.findings import Finding
-from cos_interp.analyses.driver.kept import Kept, kept_clips, linked
+from cos_interp.analyses.driver.kept import Kept, kept_clips, listed
 from cos_interp.analyses.driver.statistics import curve
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.problems import spread
@@ -143,12 +143,9 @@ def _margin(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
 def _videos(result: AnalysisResult[PosteriorConfig], rows: pd.DataFrame, store: RunStore) -> pages.Section:
     """Clean estimates along the steps with how many candidates they hold; every problem's distance from the posterior."""
     reels = [_reel(one) for one in kept_clips(result, store, PosteriorFacts)]
-    table = closer(rows).reset_index()
-    told = pd.DataFrame({
-        "item": linked(table.problem, reels),
-        "distance from the posterior": table.apart, "of the nearest control": table.nearest, "nearer by": table.closer,
-    })  # fmt: skip
-    return pages.Section("Estimates one by one", caption=VIDEOS, reels=reels, table=told)
+    named = {"apart": "distance from the posterior", "nearest": "of the nearest control", "closer": "nearer by"}
+    told = closer(rows).rename(columns=named)[list(named.values())]
+    return pages.Section("Estimates one by one", caption=VIDEOS, reels=reels, table=listed(told, rows, reels))
 
 
 def _reel(one: Kept) -> pages.Reel:

@@ -141,9 +141,20 @@ def _roles(found: Sequence[Depth], scores: pd.DataFrame, data: ProbeDataset) -> 
     caption = (
         "First reliable: lowest layer, then step, whose interval lies above every baseline (for perception the first frame is no "
         "baseline but the source). Selectivity: the score minus that of random labels by position, averaged over the steps; its "
-        "mean layer, 0 the first and 1 the last, is weighted by what of it is above 0."
+        "mean layer, 0 the first and 1 the last, is weighted by what of it is above 0, and is what the claims on depth compare; "
+        "n counts clips."
     )
-    return pages.Section("Roles of the layers", "", caption, pd.DataFrame(rows))
+    return pages.Section("Roles of the layers", _depths(found), caption, pd.DataFrame(rows), key=True)
+
+
+def _depths(found: Sequence[Depth]) -> str:
+    """Selectivity by layer of every target that has one, with the mean layer that the verdicts on depth compare."""
+    curves = []
+    for depth in (depth for depth in found if depth.classifies):
+        by_layer = selectivity(depth)
+        name = f"{depth.family}: {depth.target}, mean layer {centre(by_layer):.2f} (n = {len(depth.clips)})"
+        curves.append(Curve(name, pd.DataFrame({"layer": range(len(by_layer)), "mean": by_layer})))
+    return panels([Panel("mean over the steps", curves, "layer", "probed layer, in order", "selectivity")], 1) if curves else ""
 
 
 def _balance(found: Sequence[Depth], data: ProbeDataset) -> pages.Section:

@@ -11,7 +11,7 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Number
-from cos_interp.analyses.driver.kept import kept_clips, linked, right
+from cos_interp.analyses.driver.kept import kept_clips, listed, right
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.screening import VOTES, best_of, majority_of
 from cos_interp.analyses.seeds import SeedsConfig, SeedsFacts
@@ -44,10 +44,7 @@ def _videos(result: AnalysisResult[SeedsConfig], seen: pd.DataFrame, store: RunS
     solved = (
         seen.drop_duplicates(["problem", "noise"]).astype({"solved": int}).pivot_table("solved", "problem", "noise", sort=False)
     )
-    told = pd.DataFrame({
-        "item": linked(solved.index, reels),
-        "right": solved.sum(axis=1).astype(int).to_numpy(), "of": solved.shape[1],
-    })  # fmt: skip
+    told = listed(pd.DataFrame({"right": solved.sum(axis=1).astype(int), "of": solved.shape[1]}), seen, reels)
     caption = "All seeds of an item, run to the end. Table: how many are right; items with a link have their videos here."
     return pages.Section("Seed by seed", caption=caption, reels=reels, table=told)
 

@@ -12,7 +12,7 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean, Share
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding, Number
-from cos_interp.analyses.driver.kept import kept_clips, linked
+from cos_interp.analyses.driver.kept import kept_clips, listed, reads
 from cos_interp.analyses.driver.rules import rules
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit.verdicts import told
@@ -212,11 +212,12 @@ def _examples(result: AnalysisResult, store: RunStore) -> list[pages.Section]:
             kinds[_kind(facts)].append(one.reel(say={"sigma": "sigma"}, at=_place, along="step", mark=mark))
     reels = [reel for kind in (CORRECTED, STAYED, NEVER) for reel in kinds.get(kind, [])]
     caption = EXAMPLES_CAPTION if any(f.corrected for f in about.values()) else f"No item was corrected. {EXAMPLES_CAPTION}"
+    ends = {row["problem"]: said[1] for row in result.rows.to_dict("records") if (said := reads(row))}  # of the last step
     table = pd.DataFrame([
-        {"item": item, "what became of it": _kind(facts), "wrong at steps": ", ".join(map(str, facts.wrong))}
-        for item, facts in zip(linked(about, reels), about.values(), strict=True)
-    ])  # fmt: skip
-    return [pages.Section("Examples", caption=caption, reels=reels, table=table)]
+        {"what became of it": _kind(facts), "wrong at steps": ", ".join(map(str, facts.wrong)), "at the end": ends.get(name)}
+        for name, facts in about.items()
+    ], index=pd.Index(about, name="problem"))  # fmt: skip
+    return [pages.Section("Examples", caption=caption, reels=reels, table=listed(table, result.rows, reels))]
 
 
 def _kind(facts: CorrectionFacts) -> str:

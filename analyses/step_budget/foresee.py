@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cos_interp.analyses.driver.outlook import Outlook, Use
-from cos_interp.analyses.kit.choice import TEST
+from cos_interp.analyses.kit.choice import TEST, kept
 from cos_interp.analyses.step_budget import StepBudgetConfig
 from cos_interp.analyses.step_budget.measure import SHOWN, STAGE, pieces, randoms, searched
 
@@ -14,8 +14,8 @@ def foresee(config: StepBudgetConfig, outlook: Outlook) -> list[Use]:
     search, test = (sum(piece.stage == stage for piece in asked) for stage in (STAGE, TEST))
     judged = int(any(piece.problem.judged for piece in asked if piece.problem is not None))
     beside = 1 + len(randoms(config))
-    kept = sum(p.problem.kept(outlook.shape.clip_bytes) for p in asked if p.stage == TEST and p.problem is not None)
-    clip = outlook.shape.clip_bytes * kept
+    clip = outlook.shape.clip_bytes
+    clip *= sum(kept(p.problem, clip) for p in asked if p.stage == TEST and p.problem is not None)
     return [
         Use("runs of the search", search * len(searched(config)), decoded=judged),
         Use("runs of the test, without the chosen allocation", test * beside, decoded=1, disk=(len(SHOWN) - 1) * clip),

@@ -79,10 +79,10 @@ def measure(model: HookedVideoPipeline, config: StepBudgetConfig, problem: Probl
         clip = run.decode()[0] if problem.judged or shown else None
         verdict = None if clip is None else judge(problem, clip)
         solved = solved_of(verdict)
-        if clip is not None and shown and problem.kept(clip.nbytes):
+        if clip is not None and shown and choice.kept(problem, clip.nbytes):
             clips.append((SHOWN[name], len(rows), clip))
         row = {"stage": stage, "allocation": name, "distance": distance(run.latents, fine.latents), "calls": len(run.calls)}
-        rows.append({**problem.facts, **row, "solved": solved})
+        rows.append({**problem.facts, **row, "solved": solved, "error": None if verdict is None else verdict.error})
     tensors, kept_of = kept(clips)
     about = {"sigmas": tuple(plain.sigmas), "fine": tuple(fine.sigmas), "prompt": problem.call["prompt"]}
     return Unit(rows, tensors, WayFacts(**about, **kept_of))

@@ -204,6 +204,8 @@ def test_a_planted_layer_is_found_and_spared(tmp_path):
     assert {f["verdict"] for f in report.data["findings"]} == {"not testable"}  # two prompts, no verifier
     shown = players(report.html)["prompt-001"]["rows"]
     assert [row["name"] for row in shown] == ["as it is", "chosen", "whole steps, evenly spread", "random calls"]
+    assert set(players(report.html)) == set(tested.problem)  # every tested item leads to its clips
+    assert '<a href="#reel-' in report.html and "distance, chosen" in report.html
     frames = RunStore(tmp_path / "run").tensors("test-prompt-001")["frames"].numpy()
     plain = model.run(**arguments(model, config, problems(config)[1])).decode()[0]
     assert np.abs(frames[0].astype(int) - plain).max() <= 1 and np.abs(frames[1].astype(int) - plain).max() <= 1

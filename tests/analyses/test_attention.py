@@ -12,7 +12,7 @@ import torch
 from support import build_tiny
 
 from cos_interp.analyses.attention import AttentionConfig, AttentionFacts
-from cos_interp.analyses.attention.measure import self_statistics, word_ratios
+from cos_interp.analyses.attention.measure import self_statistics, shown_queries, word_ratios
 from cos_interp.analyses.attention.report import by_head, chosen_head, local, spoken
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import run_and_report
@@ -229,11 +229,26 @@ def test_a_run_on_the_organism(organism, tmp_path):
     maps = RunStore(tmp_path / "run").tensors("maze-000")["self"]
     assert maps.shape == (2, 2, 2, 5, 5, 5)
     torch.testing.assert_close(maps.sum((-1, -2, -3)), torch.ones(2, 2, 2))
+    about = result.units["maze-000"]
+    assert set(about.queries) == {(4, row, col) for row in range(5) for col in range(5)} and about.queries[0] == about.query
+    looks = RunStore(tmp_path / "run").tensors("maze-000")["looks"]  # step, layer, head, look, place
+    assert looks.shape == (2, 2, 4, 25 + len(about.words), 5, 5, 5)
+    other = config.model_copy(update={"query": (4, 1, 2)})
+    run_and_report(load("attention"), other, tmp_path / "other", model=organism, workers=1)
+    asked = RunStore(tmp_path / "other").tensors("maze-000")["self"]
+    torch.testing.assert_close(looks[:, :, :2, about.queries.index((4, 1, 2))], asked)
+    assert "token 4, 1, 2 at all" in report.html
     for wrong, words in (({"heads": (9,)}, "heads 0 to 3"), ({"query": (9, 0, 0)}, "5 frames")):
         with pytest.raises(InterpError, match=words):
             run_and_report(
                 load("attention"), config.model_copy(update=wrong), tmp_path / "bad", model=organism, workers=1, fresh=True
             )
+
+
+def test_all_cells_of_a_frame_look_where_a_page_can_hold_their_maps():
+    found = shown_queries((4, 2, 3), (5, 5, 5), maps=160)
+    assert found[0] == (4, 2, 3) and sorted(found) == [(4, row, col) for row in range(5) for col in range(5)]
+    assert shown_queries((4, 2, 3), (21, 30, 52), maps=160) == [(4, 2, 3)]
 
 
 def test_words_are_those_of_the_text_that_the_pipeline_encodes(organism):

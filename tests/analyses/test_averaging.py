@@ -117,6 +117,8 @@ def test_two_wrong_checkpoints_whose_mean_is_right(apart_from_one, tmp_path):
     assert more_than_best["number"]["value"] == 1.0 and more_than_best["number"]["n"] == 4
     solved = result.rows[result.rows.kind == "run"].groupby("variant").solved.mean()
     assert solved["average"] == 1.0 > solved["last"] == 0.0
+    read = result.rows[result.rows.kind == "run"].drop_duplicates("problem").iloc[-1]
+    assert f"<td>{read.problem}</td>" in report.html and f"<td>{read.status}" in report.html  # the last item, which has no clips
     weights = result.rows[result.rows.kind == "weights"].set_index("variant").delta
     assert weights["checkpoint 1"] == pytest.approx(2 * weights["average"], rel=1e-3)
 

@@ -15,11 +15,12 @@ from cos_interp.analyses.circuit import measure as measuring
 from cos_interp.analyses.circuit.bench import Bench
 from cos_interp.analyses.circuit.checks import READS, SHOWN
 from cos_interp.analyses.circuit.pieces import pieces
-from cos_interp.analyses.circuit.report import _heads
+from cos_interp.analyses.circuit.report import _heads, effects
 from cos_interp.analyses.circuit.words import OTHERS
 from cos_interp.analyses.driver import experiment
 from cos_interp.analyses.driver.kept import kept_clips
 from cos_interp.analyses.driver.registry import load
+from cos_interp.analyses.driver.statistics import effect
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.driver.twins import twin_of
 from cos_interp.analyses.kit.split_pairs import pair_of
@@ -63,6 +64,11 @@ def test_the_planted_circuit_is_found_exactly(found):
     ways = result.rows[result.rows.table == "check"].groupby("way").effect.mean()
     assert ways["circuit"] == pytest.approx(1, abs=1e-4) and ways["random set"] < 0.2  # some of its tokens may be B's
     assert ways["knocked out"] == pytest.approx(1, abs=1e-4) and ways["a random set knocked out"] < 0.2
+    first, _ = report.html.split('<section id="evidence"')
+    assert "the circuit alone" in first  # what the verdict compares is the figure of the first screen
+    checks = result.rows[result.rows.table == "check"]
+    drawn = effects(checks.assign(effect=effect(checks.effect))).set_index("name")["mean"]
+    assert drawn["the circuit alone"] == pytest.approx(1, abs=1e-4) and drawn["a random set"] == pytest.approx(ways["random set"])
     reads = [ways[name] for name in READS]
     assert reads == pytest.approx([1, 0, 1], abs=1e-6)  # block 2 reads nothing
     assert RunStore(folder / "run").verify() == []

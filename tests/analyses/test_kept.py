@@ -13,8 +13,10 @@ from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import Unit
 from cos_interp.analyses.driver.facts import RunFacts, Showing
-from cos_interp.analyses.driver.kept import KEPT, SMALL, keeps, kept, kept_clips, reads, videos
+from cos_interp.analyses.driver.kept import MOST, ROOM, keeps, kept, kept_clips, listed, reads, told_right, videos
 from cos_interp.analyses.driver.thumbnails import OF_A_REEL, looked_into, thumbnail, thumbnail_bytes, thumbnails
+from cos_interp.analyses.kit import choice
+from cos_interp.analyses.kit.problems import Problem
 from cos_interp.analyses.noise import NoiseConfig, label
 from cos_interp.analyses.self_correction.measure import shown_steps
 
@@ -85,6 +87,30 @@ def test_all_items_are_listed_and_those_with_clips_lead_to_them(result):
     assert videos(made.rows.assign(status=None), label, reels) is None
 
 
+def test_items_are_listed_with_task_and_difficulty_where_these_are_known():
+    told = pd.DataFrame({"number": [2.0, 1.0]}, index=pd.Index(["b", "a"], name="problem"))
+    rows = pd.DataFrame({"problem": ["a", "a", "b"], "task": ["maze", "maze", "place"], "difficulty": [3, 3, None]})
+    table = listed(told, rows, [])
+    assert table.columns.tolist() == ["item", "task", "difficulty", "number"] and table["item"].tolist() == ["b", "a"]
+    assert table.task.tolist() == ["place", "maze"] and table.difficulty.fillna(0).tolist() == [0, 3]
+    assert listed(told, rows.assign(difficulty=None), []).columns.tolist() == ["item", "task", "number"]
+    assert listed(told, rows[["problem"]], []).columns.tolist() == ["item", "number"]
+
+
+def test_verdicts_of_rows_that_say_by_one_column_whether_they_are_right():
+    rows = pd.DataFrame({"problem": ["a", "b", "c"], "solved": [1.0, 0.0, None], "error": [None, "wrong goal", None]})
+    assert [reads(row) for row in told_right(rows).to_dict("records")] == [
+        ("outcome", "right"), ("outcome", "not right (wrong goal)"), None,
+    ]  # fmt: skip
+    numbers = pd.DataFrame({"distance": [0.1, 0.2, 0.3]}, index=["a", "b", "c"])
+    reels = [pages.Reel(name, "", np.zeros((1, 2, 8, 8, 3), np.uint8), [pages.Shown("chosen")]) for name in ("b",)]
+    table = videos(told_right(rows), lambda row: "chosen", reels, beside=numbers)
+    assert table.distance.tolist() == [0.1, 0.2, 0.3] and table.chosen.tolist()[:2] == ["right", "not right (wrong goal)"]
+    assert [getattr(item, "reel", item) for item in table["item"]] == ["a", "b", "c"] and isinstance(table["item"][1], pages.Link)
+    unjudged = videos(rows.assign(solved=None), lambda row: "chosen", reels, beside=numbers)
+    assert unjudged.columns.tolist() == ["item", "distance"]
+
+
 def test_verdicts_in_words():
     assert reads({"status": "wrong", "error": "wrong goal"}) == ("status", "wrong (wrong goal)")
     assert reads({"status": "solved", "error": ""}) == ("status", "solved")
@@ -104,8 +130,10 @@ def test_a_unit_without_clips_and_one_from_before():
 
 
 def test_small_clips_are_kept_of_more_items():
-    assert [keeps(k, SMALL) for k in range(5)] == [True] * KEPT + [False] * (5 - KEPT)
-    assert [keeps(k, SMALL + 1) for k in range(3)] == [True, False, False]
+    count = lambda size: sum(keeps(index, size) for index in range(200))
+    tested = lambda index: choice.kept(Problem(f"maze-{index:03d}", {}, 0, index), 1)
+    assert [index for index in range(1, 40, 2) if tested(index)] == [1, 3, 5, 7, 9, 11, 13, 15]  # the first MOST that are tested
+    assert (count(1), count(9 * 80 * 80 * 3), count(ROOM // 3), count(ROOM // 2), count(100 * ROOM)) == (MOST, MOST, 3, 2, 1)
 
 
 def test_the_steps_about_the_last_wrong_answer_are_kept():

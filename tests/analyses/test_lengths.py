@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from players import players
 from pydantic import ValidationError
 
 from cos_interp.analyses.driver.base import AnalysisResult
@@ -113,3 +114,5 @@ def test_a_run_to_the_page(organism, tmp_path):
     result, report = run_and_report(load("lengths"), config, tmp_path / "run", model=organism, workers=1)
     assert len(result.rows) == 6 and {f["verdict"] for f in report.data["findings"]} == {"not testable"}
     assert [f["key"] for f in report.data["findings"]] == ["lengths.items", "lengths.videos"]
+    linked = [name for name in result.rows.problem.unique() if f">{name}</a></td>" in report.html]
+    assert linked == list(players(report.html)) and len(linked) == 2  # the first of each task

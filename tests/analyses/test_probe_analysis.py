@@ -66,6 +66,8 @@ def test_the_experiment_on_the_organism(organism, tmp_path):
     assert RunStore(tmp_path / "run").verify() == []
     page = (tmp_path / "run/report.html").read_text()
     assert "Is it used?" in page and "Selectivity" in page and "sigma" in page
+    first, _ = page.split('<section id="evidence"')
+    assert "perception: first_class, mean layer 0." in first and "(n = 16)" in first
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from cos_interp.analyses.step_budget import ScheduleFacts, StepBudgetConfig
 from cos_interp.analyses.step_budget.allocations import best, candidates, drawn, favoured, levels
 from cos_interp.analyses.step_budget.exported import given_to
 from cos_interp.analyses.step_budget.findings import findings
+from cos_interp.analyses.step_budget.measure import SHOWN
 from cos_interp.interp import HookedVideoPipeline
 from cos_interp.interp.errors import InterpError
 from tests.support import hooked_tiny
@@ -108,6 +109,9 @@ def test_the_part_in_which_a_flow_bends_is_found(tmp_path):
     exact = euler(way.fine, strength)
     for name, sigmas in (("own", facts.own), ("chosen", facts.levels)):
         assert means[name] == pytest.approx(abs(euler(sigmas, strength) / exact - 1), rel=1e-3), name
+    first, evidence = report.html.split('<section id="evidence"')
+    assert "scheduler&#39;s own" in first and "Of each mark n = 2." in first and "Where the steps lie" in evidence
+    assert f"distance, {SHOWN['chosen']}" in evidence  # item by item
     schedule = json.loads((tmp_path / "run" / "media" / "schedule.json").read_text())
     assert schedule == json.loads(json.dumps(report.data["schedule"])) and len(schedule["set_timesteps"]["sigmas"]) == 6
     assert {f["key"]: f["verdict"] for f in report.data["findings"]}["step-budget.answers"] == "not testable"

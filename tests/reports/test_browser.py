@@ -8,7 +8,15 @@ from collections import Counter
 
 import pandas as pd
 import pytest
-from made_up_page import HOSTILE, cached, made_up_counterexamples, made_up_points, made_up_result
+from made_up_page import (
+    HOSTILE,
+    cached,
+    made_up_counterexamples,
+    made_up_items,
+    made_up_points,
+    made_up_reading,
+    made_up_result,
+)  # fmt: skip
 from overheard import overheard
 
 pytest.importorskip("playwright", reason="playwright is not installed: pip install 'cos-interp[test]'")
@@ -135,6 +143,25 @@ def test_maps_lie_over_the_frames_and_follow_what_is_chosen(opened):
     assert red(13, 13) == pytest.approx(0, abs=6)
 
 
+def test_a_cell_of_the_video_is_the_token_that_looks(opened):
+    """The frame of the last clip frame's token: blue in the last frame, about the upper left cell, then the lower right one."""
+    page = opened()
+    player = page.get_by_role("group", name="player: laid over")
+    canvas = player.locator("canvas")
+    blue = lambda x, y: (
+        canvas.evaluate(f"c => [...c.getContext('2d').getImageData({x}, {y}, 1, 1).data].slice(0, 3)") == [11, 92, 173]
+    )
+    assert blue(4, 0) and not blue(12, 15)
+    wide = canvas.evaluate("c => c.clientWidth")
+    canvas.click(position={"x": 0.8 * wide, "y": 0.8 * wide})
+    assert player.get_by_label("look").input_value() == "other" and blue(12, 15) and not blue(4, 0)
+    page.wait_for_url(re.compile("look=other"))
+    player.get_by_role("slider", name="pixel frame").fill("0")
+    assert not blue(12, 15)
+    canvas.click(position={"x": 0.2 * wide, "y": 0.2 * wide})
+    assert player.get_by_label("look").input_value() == "word"
+
+
 def test_points_show_their_clips_by_mouse(opened):
     page = opened(page_of=made_up_points)
     figure = page.locator("#answer figure.drawn")
@@ -221,6 +248,55 @@ def test_tables_sort_and_filter(opened):
     assert 0 < numbers.locator("tbody tr:visible").count() < before
 
 
+def test_an_item_of_a_table_opens_its_clips(opened):
+    page = opened(page_of=made_up_items)
+    assert page.locator(".player").count() == 1  # that of the first item, the example
+    page.locator("table.rows").get_by_role("link", name="word 3").click()
+    player = page.get_by_role("group", name="player: word 3")
+    player.wait_for()
+    assert abs(player.locator("canvas").evaluate(GREY) - 120) <= 6 and page.locator(".player").count() == 2
+    page = opened(page_of=made_up_items, address="#reel-0-4")
+    page.get_by_role("group", name="player: word 4").wait_for()
+
+
+@pytest.mark.parametrize("page_of", [made_up_items, made_up_reading])
+def test_hostile_names_of_items_add_no_element(opened, page_of):
+    plain, hostile = (Counter(opened(text, page_of=page_of).evaluate(TAGS)) for text in ("word", HOSTILE))
+    assert plain == hostile
+
+
+def test_items_are_picked_by_task_difficulty_and_verdict(opened):
+    page = opened(page_of=made_up_items)
+    rows = page.locator("table.rows tbody tr:visible td:first-child")
+    assert page.locator("label.filter select").count() == 3  # and none of the items' names
+    page.get_by_label("task").select_option("maze")
+    assert rows.all_inner_texts() == ["word 0", "word 1", "word 2", "word 3"]
+    page.get_by_label("reads").select_option("wrong (word)")
+    assert rows.all_inner_texts() == ["word 1", "word 3"]
+    page.get_by_label("difficulty").select_option("4")
+    assert rows.all_inner_texts() == ["word 3"]
+
+
+def test_what_the_verifier_reads_is_drawn_into_the_video(opened):
+    """Cells are of 16 pixels; a pixel of the upper edge of each. Framed in yellow: a trail and the agent that were not there;
+    crossed in red: what is none of both; the wall, as at first, has neither."""
+    page = opened(page_of=made_up_reading)
+    player = page.locator(".player").first
+    colour = lambda x, y: player.locator("canvas").evaluate(
+        f"c => [...c.getContext('2d').getImageData({x}, {y}, 1, 1).data].slice(0, 3)"
+    )
+    edges = [(8, 0), (24, 0), (8, 16), (8, 64)]
+    assert [colour(*at) for at in edges[:3]] == [[255, 225, 0], [255, 225, 0], [208, 0, 0]]
+    wall = colour(*edges[3])
+    assert max(wall) < 80 and "trail 1, agent 1, cannot be read 1" in player.inner_text()
+    player.get_by_label("draw what is read").uncheck()
+    assert "read in this frame" not in player.inner_text() and colour(*edges[3]) == wall
+    assert all(colour(*at) not in ([255, 225, 0], [208, 0, 0]) for at in edges)
+    player.get_by_label("draw what is read").check()
+    player.get_by_role("slider", name="pixel frame").fill("0")
+    assert "nothing new" in player.inner_text() and colour(*edges[2]) not in ([255, 225, 0], [208, 0, 0])
+
+
 def test_hostile_text_adds_no_element_to_what_the_script_builds(opened):
     plain, hostile = (Counter(opened(text).evaluate(TAGS)) for text in ("word", HOSTILE))
     drawn = ("path", "g", "use", "defs")  # glyphs of figures
@@ -234,7 +310,7 @@ def test_without_scripts_figures_frames_and_tables_are_there(opened):
     assert page.locator("#answer .answer .check").inner_text() == "not testable"
 
 
-PAGES = [cached, made_up_points, made_up_counterexamples]
+PAGES = [cached, made_up_points, made_up_counterexamples, made_up_items, made_up_reading]
 
 
 @pytest.mark.parametrize("page_of", PAGES)

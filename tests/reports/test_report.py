@@ -104,6 +104,36 @@ def test_the_colour_scale_is_symmetric_and_the_sigma_is_on_the_axis():
     assert svg.shown.words() == "effect from -0.90 to 0.30; the largest at map a, layer 1, step 4"
 
 
+def test_that_no_counterexample_has_a_video_is_said():
+    found = replace(finding(), items=(("a", 0.4), ("b", -0.2)))
+    page = pages.build(made_up_result("word"), "t", "q?", "s", [found], []).html
+    assert "furthest b (-0.20), of which no video is kept." in page
+    reel = Reel("b", "", np.zeros((1, 2, 16, 16, 3), np.uint8), [Shown("video")])
+    page = pages.build(made_up_result("word"), "t", "q?", "s", [found], [Section("Videos", reels=[reel])]).html
+    assert 'furthest <a href="#reel-0-0">b</a> (-0.20).' in page
+
+
+def test_a_wide_interval_leaves_the_curves_legible_and_is_said():
+    table = pd.DataFrame(
+        {"step": [0, 1, 2], "mean": [0.0, 0.5, 1.0], "low": [-0.2, 0.4, -np.inf], "high": [0.1, 0.6, 40.0], "n": [9, 9, 2]}
+    )
+    panel = figures.Panel("p", [figures.Curve("c", table)], "step", "step", "value")
+    assert figures.limits(panel) == pytest.approx((-0.36, 3.16))  # -0.2 to 1 + 2 x 1, and 5 % about it
+    assert figures.limits(replace(panel, bounds=(0, 1))) == (0, 1)
+    (section,) = laid_out([Section("x", figures.panels([panel]), "A caption.")])["sections"]
+    assert section["caption"].startswith("A caption. Of each mark n = 2 to 9. Triangles at the edge")
+    steep = figures.Curve("c", pd.DataFrame({"step": [0, 1], "mean": [1.0, 569.0]}))
+    assert figures.panels([replace(panel, curves=[steep], bounds=(0, 10))]).shown.cut
+    narrow = figures.panels([replace(panel, curves=[figures.Curve("c", table.head(2))])])
+    assert laid_out([Section("x", narrow, "A caption.")])["sections"][0]["caption"] == "A caption. Of each mark n = 9."
+
+
+def test_bars_of_too_few_for_an_interval_have_none():
+    groups = pd.DataFrame({"name": ["a", "b"], "mean": [0.5, 0.2], "low": [0.4, -np.inf], "high": [0.6, np.inf], "n": [9, 2]})
+    none = groups.assign(low=[0.4, np.nan], high=[0.6, np.nan])
+    assert str(figures.bars(groups, "share")) == str(figures.bars(none, "share"))
+
+
 # --- the first sentence ----------------------------------------------------------------------------------------------
 
 
