@@ -24,6 +24,7 @@ AROUND = 200_000  # of them for style, script and words
 WIDE = 700  # points of a figure, from which on it stands alone on the first screen
 MOST_ROWS = 500  # of a table on the page
 MOST_CHOICES = 9  # different values of a column of an item table, from among which rows are chosen
+BESIDE = 4  # clips side by side that have room beside the figure of the first screen
 OPEN = 3  # reels of a section that are open at once: of more only the first is
 MOST_NAMED = 32  # clips in the alternative text of a picture
 COUNTED = ("n", "step", "layer", "head", "frame")  # columns of whole numbers, were they only 0 and 1
@@ -46,7 +47,8 @@ class Budget:
 
 def laid_out(sections: Sequence[Section], rate: float | None = None, reads: bool = False) -> dict[str, Any]:
     """``sections`` for the template, ``key``, the section whose figure is on the first screen, ``example``, its reel,
-    ``listed``, the section with a table whose rows lead to videos, and ``reels``, their ids by name.
+    ``stacked``, whether that has no room beside the figure, ``listed``, the section with a table whose rows lead to videos, and
+    ``reels``, their ids by name.
 
     ``reads``: whether the tasks' verifier reads the clips, so that this is drawn into them. Figures and tables come first, then
     the data by which figures are explored, the example, the other reels, the clips.
@@ -69,12 +71,14 @@ def laid_out(sections: Sequence[Section], rate: float | None = None, reads: bool
             shown["uri"] = uri if budget.takes(len(uri)) else ""
     drawn = [out for s, out in zip(sections, made, strict=True) if s.figure]
     key = next((out for s, out in zip(sections, made, strict=True) if s.key and s.figure), drawn[0] if drawn else None)
-    example = next((out for reel, out in held if not reel.looked_up), None)
+    shown, example = next(((reel, out) for reel, out in held if not reel.looked_up), (None, None))
+    many = shown is not None and not shown.along and len(shown.rows) > BESIDE
     for part in (key, example):
         if part is not None:
             part["above"] = True
     listed = next((out["id"] for out in made if _leads(out["table"])), None)
-    return {"sections": made, "key": key, "example": example, "listed": listed, "reels": reels}
+    stacked = many or (key is not None and key["wide"])
+    return {"sections": made, "key": key, "example": example, "stacked": stacked, "listed": listed, "reels": reels}
 
 
 def counterexamples(items: Sequence[tuple[str, float]], reels: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -227,6 +227,12 @@ def test_a_page_stays_within_its_size_and_says_where_the_rest_is():
     assert made["sections"][0]["clips"][2]["file"] == "stills-still-2.png" and made["example"]["uri"]
 
 
+@pytest.mark.parametrize(("clips", "along", "stacked"), [(4, "", False), (5, "", True), (20, "step", False)])
+def test_many_clips_stand_below_the_figure_of_the_first_screen(clips, along, stacked):
+    reel = Reel("a", "", np.zeros((clips, 2, 16, 16, 3), np.uint8), [Shown(f"row {n}") for n in range(clips)], along)
+    assert laid_out([Section("x", reels=[reel])])["stacked"] == stacked
+
+
 def test_a_wide_figure_stands_alone_and_items_are_found():
     lines = [Curve("a", pd.DataFrame({"place": [0, 1], "mean": [0.1, 0.2]}))]
     one = Panel("p", lines, "place", "number of steps", "solved", {0: "4", 1: "50"})
@@ -234,7 +240,7 @@ def test_a_wide_figure_stands_alone_and_items_are_found():
     listed = Section("items", table=pd.DataFrame({"item": [Link("a", "r"), "b"]}), reels=large()[0].reels)
     made = laid_out([*parts, listed])
     assert made["key"]["wide"] and not made["sections"][0]["wide"] and made["listed"] == made["sections"][2]["id"]
-    assert laid_out(parts)["listed"] is None
+    assert laid_out(parts)["listed"] is None and made["stacked"] and not laid_out(parts[:1])["stacked"]
     assert parts[0].figure.shown.data()["names"] == {"0": "4", "1": "50"}
     assert parts[0].figure.shown.data()["label"] == "number of steps"
     steps = panels([Panel("p", lines, "place", "step, sigma", "solved", {0: "0\n1.00", 1: "1\n0.50"})]).shown.data()
