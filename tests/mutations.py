@@ -228,7 +228,7 @@ MUTANTS = [Mutant(*line) for line in (
     ("tasks/scorer.py", "a scorer that failed says that a video is not solved",
      "and not verdict.error.startswith(SILENT)", "", "tests/tasks/test_scorers.py says_nothing"),
     ("analyses/circuit/findings.py", "a random item is no control of a circuit",
-     "at[[RANDOM, FOREIGN]].max(axis=1, skipna=False)", "at[RANDOM]", f"{ANALYSES}/test_circuit_search.py verdicts_of_made_up"),
+     "[RANDOM, FOREIGN] if", "[RANDOM] if", f"{ANALYSES}/test_circuit_search.py verdicts_of_made_up"),
     ("analyses/circuit/findings.py", "a set is necessary where any set is",
      '"necessary", lost - lost_by_random,', '"necessary", lost,', f"{ANALYSES}/test_circuit_search.py verdicts_of_made_up"),
     ("analyses/steering/directions.py", "an exchange adds the donor's part to the run's own",

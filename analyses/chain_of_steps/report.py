@@ -54,7 +54,7 @@ def commitments(rows: pd.DataFrame) -> pd.DataFrame:
         out.append({
             "problem": problem, "noise": noise, "task": first.task, "unique": first["unique"], "difficulty": first.difficulty,
             "commit": commit_step(readable), "changes": answer_changes(readable), "final": run.status.iloc[-1],
-            "error": run.error.iloc[-1],
+            "error": run.error.iloc[-1] if "error" in run else None,  # not of rows that nobody judged
         })  # fmt: skip
     return pd.DataFrame(out)
 
