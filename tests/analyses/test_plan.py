@@ -311,6 +311,17 @@ def test_what_fits_nowhere_says_how_much_disk_would_do_and_what_would_make_it_le
     assert {remedy.partition(" (")[0] for remedy in found.remedies} >= {"--range single", "--tokens ball"}
 
 
+def test_the_disk_that_would_do_is_that_of_all_processes(tmp_path, pair_file):
+    """Each of two processes of one machine has recordings of its own."""
+    said = {"model": "tiny:wan2.1", "pair_file": pair_file, "num_inference_steps": 2, "span": "from", "steps": (0,)}
+    of = lambda **limits: forecast("patching", PatchingConfig(**said, **limits), tmp_path, workers=2, timed=False).plan
+    few = of(host_memory="1kB", disk="1kB")
+    (words,) = [problem for problem in few.problems if "with --disk" in problem]
+    disk = re.search(r"with --disk (\S+) they would lie there", words)[1]
+    assert 2 * sum(few.placed.sizes) + few.total("disk") <= amount(disk)
+    assert of(host_memory="1kB", disk=disk).placed.place == "disk"
+
+
 def test_the_command_prints_it_refuses_what_does_not_fit_and_says_what_would(prompts, tmp_path):
     asked = ["analyze", "chain-of-steps", "--model", "tiny:wan2.1", "--prompts", prompts, "--workers", "1", "--num-steps", "4",
              "--out", str(tmp_path / "run")]  # fmt: skip
