@@ -31,6 +31,7 @@ from cos_interp.cli import app
 from cos_interp.interp import HookedVideoPipeline
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.families import tiny
+from cos_interp.interp.planning import costs
 from cos_interp.interp.planning.costs import Shape
 from cos_interp.interp.planning.loop import tiny_run
 from cos_interp.interp.planning.skeleton import skeleton
@@ -233,6 +234,16 @@ def test_a_model_without_weights_is_the_model(name, tmp_path):
     assert shape.latent == tuple(run.latents.shape[1:]) and shape.grid.shape == real.token_grid(run.latents).shape
     parts = {n: part for n, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
     assert shape.weights == {n: sum(p.numel() * 4 for p in part.parameters()) for n, part in parts.items()}
+
+
+def test_what_a_shape_knows_of_its_activations_it_works_out_once(monkeypatch):
+    """A plan asks for them by the thousand, and each time the whole model would be searched for the type of its weights."""
+    asked, own = [], costs.activation_bytes
+    monkeypatch.setattr(costs, "activation_bytes", lambda *given: asked.append(given) or own(*given))
+    model = HookedVideoPipeline.from_pretrained("tiny:wan2.1")
+    shape = Shape.of(model, {})
+    each = {name: shape.activation(name) for name in model.hook_names for _ in range(2)}
+    assert len(asked) == 1 and each["blocks.0.hook_resid_post"] == shape.grid.tokens * 24 * 4
 
 
 @pytest.mark.parametrize("name", ["organism", "organism:seed1", "organism:joint"])
