@@ -84,7 +84,7 @@ class Plan:
         over = [place for place in self.places if place in self.limits and self.total(place) > self.limits[place]]
         found = [f"the {place} takes {shown_size(self.total(place))}, and has {shown_size(self.limits[place])}" for place in over]
         if self.placed is not None and self.placed.nowhere:
-            size = sum(self.placed.sizes)
+            size = self.places[self.placed.place]["recordings"]  # of all processes
             found.append(
                 f"recordings of {shown_size(size)} fit neither into memory, where they are counted above, nor on the disk: with "
                 f"--disk {enough(self.total('disk') + size)} they would lie there"

@@ -17,7 +17,7 @@ import torch
 from cos_interp.analyses.driver import inputs
 from cos_interp.analyses.driver.prompt_lists import Entry
 from cos_interp.analyses.driver.settings import AnalysisConfig, ScoredConfig
-from cos_interp.analyses.kit.pairs import NoPair, Pair, Recorder
+from cos_interp.analyses.kit.pairs import NoPair, Pair, Recorder, Side
 from cos_interp.analyses.kit.problems import Problem, check_calls, judge, own_case, refuse_twice, scorer_of, settings_of
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.interp.errors import InterpError
@@ -28,6 +28,7 @@ from cos_interp.tasks.scorer import Scorer
 SIDES = ("clean", "corrupt")
 EXAMPLE = '{"clean": {"prompt": "a red ball"}, "corrupt": {"prompt": "a blue ball"}}'
 NAMED = ("all", "rest")  # groups of tokens that are no boxes
+NEGATIVE = "negative_prompt"
 OWN = (*inputs.TEXTS, *inputs.PICTURES, "seed")  # what may differ between the sides
 
 Sides = tuple[Problem, Problem]  # clean, corrupt
@@ -64,9 +65,10 @@ def _pair(where: str, given: dict[str, Any], folder: Path, place: int, config: A
 
 
 def recorded(recorder: Recorder, sides: Sides, solved: bool = True) -> Pair:
-    """A pair of a file, recorded. NoPair where the model makes one video of both sides, or, unless ``solved`` is False, one that
-    the scorer does not accept."""
+    """A pair of a file, recorded. NoPair where the model makes one video of both sides, where it guides one alone, and, unless
+    ``solved`` is False, where it makes one that the scorer does not accept."""
     clean, corrupt = (recorder(side, name) for side, name in zip(sides, SIDES, strict=True))
+    guided_alike(clean, corrupt)
     for name, side in zip(SIDES, (clean, corrupt), strict=True):
         verdict = judge(side.problem, side.recording.run.decode()[0]) if side.problem.judged and solved else None
         if verdict is not None and not verdict.solved:
@@ -90,14 +92,30 @@ def largest(found: Sequence[Sides], config: AnalysisConfig, model: HookedVideoPi
 
 
 def stranger(found: Sequence[Sides], index: int) -> Problem | None:
-    """The donor of a pair's control: the clean side of the next pair of a file that is on neither side of this one, from the
-    noise of this one's. None where there is no such pair."""
+    """The donor of a pair's control: the clean side of the next pair of a file that is on neither side of this one, and
+    :func:`alike`, from the noise of this one's. None where there is no such pair."""
     clean, corrupt = found[index]
     for other, _ in [*found[index + 1 :], *found[:index]]:
-        sizes = [{k: v for k, v in side.call.items() if k not in OWN} for side in (clean, other)]
-        if other.call not in (clean.call, corrupt.call) and sizes[0] == sizes[1]:
+        if other.call not in (clean.call, corrupt.call) and alike(clean, other):
             return replace(other, seed=clean.seed)
     return None
+
+
+def alike(one: Problem, other: Problem) -> bool:
+    """Whether what one run computes has a place in another: they are of one size, and both have a negative prompt or neither, for
+    some pipelines guide where there is one."""
+    made = [{k: v for k, v in side.call.items() if k not in OWN} for side in (one, other)]
+    return made[0] == made[1] and (NEGATIVE in one.call) == (NEGATIVE in other.call)
+
+
+def guided_alike(one: Side, other: Side) -> None:
+    """NoPair where one of two runs is guided and the other is not."""
+    branches = [side.recording.run.branches for side in (one, other)]
+    if set(branches[0]) != set(branches[1]):
+        raise NoPair(
+            "one of its runs is guided and the other is not, so that they compute other things: this pipeline guides where there "
+            f"is a {NEGATIVE}; give it on both sides, or on neither"
+        )
 
 
 def check_model(path: Path, config: AnalysisConfig, model: HookedVideoPipeline) -> None:

@@ -16,7 +16,7 @@ from cos_interp.analyses.swap import SwapConfig
 from cos_interp.analyses.swap.cells import cells, layers_of, places
 from cos_interp.analyses.swap.measure import pieces
 from cos_interp.analyses.swap.recordings import ORDER, use_of
-from cos_interp.analyses.swap.sides import Piece
+from cos_interp.analyses.swap.sides import Piece, donors_of
 from cos_interp.interp.patches import Patch
 from cos_interp.interp.sweeping import spanned
 
@@ -52,10 +52,9 @@ def _runs(config: SwapConfig, outlook: Outlook, piece: Piece, donors: list[str])
     """The recorded runs of a pair: the run itself, and those of its donors, each as its line says it."""
     if not config.own:
         return [outlook] * len(donors)
-    target, index, other = _receiving(config, outlook, piece), piece[2], "random item" in donors
+    target, index = _receiving(config, outlook, piece), piece[2]
     if config.prompts is not None:
-        lines = problems(config)
-        beside = [outlook.at(lines[(index + by) % len(lines)].call) for by in range(1, 2 + other)]
+        beside = [outlook.at(line.call) for line in donors_of(problems(config), index).values()]
     else:
         found = pair_file.read(Path(str(config.pair_file)), config)
         away = pair_file.stranger(found, index)
@@ -70,7 +69,7 @@ def _donors(config: SwapConfig, piece: Piece) -> list[str]:
     if config.pair_file is not None:
         beside = pair_file.stranger(pair_file.read(Path(config.pair_file), config), piece[2]) is not None
     else:
-        beside = len(problems(config)) > 2
+        beside = "random item" in donors_of(problems(config), piece[2])
     return ["pair", SELF, *(["random item"] if beside else []), "same prompt"]
 
 

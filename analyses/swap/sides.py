@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -10,7 +11,7 @@ from cos_interp.analyses.kit import pair_file
 from cos_interp.analyses.kit.kinds import PairKind
 from cos_interp.analyses.kit.pair_file import Boxes
 from cos_interp.analyses.kit.pairs import BESIDE, Recorder, Side, find_pair, other_noises, same_answer, stranger
-from cos_interp.analyses.kit.problems import problems
+from cos_interp.analyses.kit.problems import Problem, problems
 from cos_interp.analyses.swap import SwapConfig
 
 Piece = tuple[str, PairKind | Literal["own"], int]  # task ("prompts", "pairs": the user's own), kind of pair, index
@@ -46,15 +47,23 @@ def _task_sides(recorder: Recorder, piece: Piece) -> Sides:
 
 
 def _own_sides(recorder: Recorder, config: SwapConfig, piece: Piece) -> Sides:
-    """Own prompts: the next is the donor, the one after it (where there are three) the random item, from the same noise."""
+    """Own prompts: the next is the donor, one after it the random item, from the same noise. NoPair for a next one that is guided
+    where this one is not."""
     made, index = problems(config), piece[2]
-    target = made[index]
-    later = [replace(made[(index + by) % len(made)], seed=target.seed) for by in (1, 2)]
-    donors = {"pair": later[0]} | ({"random item": later[1]} if len(made) > 2 else {})
-    donors["same prompt"] = replace(target, seed=other_noises(target.seed)[0])
+    target, donors = made[index], donors_of(made, index)
     side = {"pair": "clean"}
-    given = {name: recorder(problem, side.get(name, BESIDE)) for name, problem in donors.items()}
-    return Sides(unit_name(piece), "own", recorder(target, "corrupt"), given)
+    given = {name: recorder(replace(problem, seed=target.seed), side.get(name, BESIDE)) for name, problem in donors.items()}
+    given["same prompt"] = recorder(replace(target, seed=other_noises(target.seed)[0]))
+    corrupt = recorder(target, "corrupt")
+    pair_file.guided_alike(given["pair"], corrupt)
+    return Sides(unit_name(piece), "own", corrupt, given)
+
+
+def donors_of(made: Sequence[Problem], index: int) -> dict[str, Problem]:
+    """What gives to own prompt ``index``: the next one, and the first after it that is ``alike``, if any."""
+    later = [*made[index + 1 :], *made[:index]]
+    random = next((other for other in later[1:] if pair_file.alike(made[index], other)), None)
+    return {"pair": later[0]} | ({} if random is None else {"random item": random})
 
 
 def _file_sides(recorder: Recorder, config: SwapConfig, piece: Piece) -> Sides:

@@ -139,7 +139,12 @@ class Shape:
 
     def activation(self, name: str) -> int:
         """Bytes of one activation of one row, at most."""
-        return activation_bytes(self.engine, {name: kind_of(self.model.engines, name)}, self.grid, 1)[name]
+        return self._activations[name]
+
+    @cached_property
+    def _activations(self) -> dict[str, int]:
+        kinds = {name: kind_of(self.model.engines, name) for name in self.model.hook_names}
+        return activation_bytes(self.engine, kinds, self.grid, 1)
 
     def forward(self, rows: int) -> int:
         """About the bytes that a forward of so many rows has alive at once: the residual stream, what a norm, queries, keys and

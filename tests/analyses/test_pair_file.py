@@ -257,6 +257,52 @@ def test_swaps_of_own_pairs_have_boxes_and_answers(tmp_path):
     assert "swap.flip-all" in {f["key"] for f in report.data["findings"]}
 
 
+GUIDED = {"negative_prompt": "ugly"}  # decides on HunyuanVideo whether a run is guided
+BALLS = {side: {"prompt": f"a {color} ball"} for side, color in (("clean", "red"), ("corrupt", "blue"))}
+CATS = {side: {"prompt": f"a {color} cat"} for side, color in (("clean", "red"), ("corrupt", "blue"))}
+
+
+def told(sides, *guided):
+    return {side: call | (GUIDED if side in guided else {}) for side, call in sides.items()}
+
+
+def of_hunyuan(name, folder, *lines, **asked):
+    given = {"pair_file" if "clean" in lines[0] else "prompts": written(folder, *lines), "set": ("true_cfg_scale=4.0",)}
+    config = load(name).config(**given, model="tiny:hunyuan", num_inference_steps=2, layers=(1,), steps=(0,), **asked)
+    return experiment.run_and_report(load(name), config, folder / "run", workers=1)[0].rows
+
+
+NAMES = {"swap": ("problem", "random item", {"items": 3}), "patching": ("pair", "random", {"tokens": ("all",)})}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_random_item_is_guided_as_the_pair_is(name, tmp_path):
+    """The next pair has no uncond branch to give to a guided one: the one after it gives, and to it nobody does."""
+    pair, random, few = NAMES[name]
+    dogs = {side: {"prompt": call["prompt"].replace("cat", "dog")} for side, call in CATS.items()}
+    rows = of_hunyuan(name, tmp_path, told(BALLS, *pair_file.SIDES), CATS, told(dogs, *pair_file.SIDES), **few)
+    assert rows[pair].nunique() == 3
+    assert sorted(rows[rows.donor == random][pair].str[-3:].unique()) == ["000", "002"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("guided", pair_file.SIDES)
+def test_a_pair_of_which_one_side_is_guided_is_left_out_in_words(name, guided, tmp_path):
+    pair, _, few = NAMES[name]
+    assert of_hunyuan(name, tmp_path, told(BALLS, guided), CATS, **few)[pair].nunique() == 1
+    assert "guided and the other is not" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_swaps_between_own_prompts_are_between_runs_that_are_guided_alike(tmp_path):
+    """Of four prompts the last is not guided: it gives to nobody, and the first gives nothing to it."""
+    calls = [{"prompt": f"a {color} ball", **GUIDED} for color in ("red", "green", "blue")] + [{"prompt": "a cat"}]
+    rows = of_hunyuan("swap", tmp_path, *calls, items=4)
+    everything = {"pair", "random item", "same prompt", "self"}
+    donors = {name: set(of.donor) for name, of in rows.groupby("problem")}
+    assert donors == {"prompts-own-000": everything, "prompts-own-001": everything}
+    assert "guided and the other is not" in (tmp_path / "run" / "report.html").read_text()
+
+
 def test_circuits_of_own_pairs_have_answers(tmp_path):
     model = HookedVideoPipeline.from_pretrained("tiny:wan2.1")
     config = load("circuit").config(**judged_pairs(tmp_path, model, 2), pairs=1, check_pairs=2, num_inference_steps=2, most=2,

@@ -31,6 +31,7 @@ from cos_interp.cli import app
 from cos_interp.interp import HookedVideoPipeline
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.families import tiny
+from cos_interp.interp.planning import costs
 from cos_interp.interp.planning.costs import Shape
 from cos_interp.interp.planning.loop import tiny_run
 from cos_interp.interp.planning.skeleton import skeleton
@@ -235,6 +236,16 @@ def test_a_model_without_weights_is_the_model(name, tmp_path):
     assert shape.weights == {n: sum(p.numel() * 4 for p in part.parameters()) for n, part in parts.items()}
 
 
+def test_what_a_shape_knows_of_its_activations_it_works_out_once(monkeypatch):
+    """A plan asks for them by the thousand, and each time the whole model would be searched for the type of its weights."""
+    asked, own = [], costs.activation_bytes
+    monkeypatch.setattr(costs, "activation_bytes", lambda *given: asked.append(given) or own(*given))
+    model = HookedVideoPipeline.from_pretrained("tiny:wan2.1")
+    shape = Shape.of(model, {})
+    each = {name: shape.activation(name) for name in model.hook_names for _ in range(2)}
+    assert len(asked) == 1 and each["blocks.0.hook_resid_post"] == shape.grid.tokens * 24 * 4
+
+
 @pytest.mark.parametrize("name", ["organism", "organism:seed1", "organism:joint"])
 def test_a_model_that_came_with_the_package_has_its_own_size_without_weights(name):
     real, bare = HookedVideoPipeline.from_pretrained(name), skeleton(name, torch.float32)
@@ -309,6 +320,17 @@ def test_what_fits_nowhere_says_how_much_disk_would_do_and_what_would_make_it_le
     enough = forecast("patching", PatchingConfig(**said | {"disk": disk}), tmp_path, timed=False)
     assert not enough.plan.problems and enough.plan.placed.place == "disk"
     assert {remedy.partition(" (")[0] for remedy in found.remedies} >= {"--range single", "--tokens ball"}
+
+
+def test_the_disk_that_would_do_is_that_of_all_processes(tmp_path, pair_file):
+    """Each of two processes of one machine has recordings of its own."""
+    said = {"model": "tiny:wan2.1", "pair_file": pair_file, "num_inference_steps": 2, "span": "from", "steps": (0,)}
+    of = lambda **limits: forecast("patching", PatchingConfig(**said, **limits), tmp_path, workers=2, timed=False).plan
+    few = of(host_memory="1kB", disk="1kB")
+    (words,) = [problem for problem in few.problems if "with --disk" in problem]
+    disk = re.search(r"with --disk (\S+) they would lie there", words)[1]
+    assert 2 * sum(few.placed.sizes) + few.total("disk") <= amount(disk)
+    assert of(host_memory="1kB", disk=disk).placed.place == "disk"
 
 
 def test_the_command_prints_it_refuses_what_does_not_fit_and_says_what_would(prompts, tmp_path):
