@@ -24,7 +24,7 @@ from cos_interp.interp.rgb import to_rgb
 
 EXAMPLE = '{"prompt": "a red ball", "image": "ball.png"}'
 OURS = (*inputs.TEXTS, *inputs.PICTURES, *inputs.COUNTS, *NUMBERS, *OBJECTS, *inputs.OF_SCORER, "seed")
-# usual names of what ours are; the first that a line has counts
+# usual names of what ours are; ours counts, else the first that a line has
 NAMES = {
     "prompt": ("prompt_en", "text", "caption"),
     "negative_prompt": ("n_prompt", "neg_prompt"),
@@ -156,9 +156,12 @@ def entry_of(where: str, given: Any, folder: Path, strict: bool) -> Entry:
     line = dict(given)
     pictures = [_decoded(f"{where}: {key}", line.pop(key)) for key in EMBEDDED if key in line]
     for ours, names in NAMES.items():
-        known = [line.pop(name) for name in names if name in line]
-        if known and ours not in line:
-            line[ours] = known[0]
+        for name in [name for name in names if name in line]:
+            value = line.pop(name)
+            if value is not None and line.setdefault(ours, value) != value:
+                if strict:
+                    raise InterpError(f"{where}: {ours!r} and {name!r} are names of one thing and differ: leave one out")
+                line[name] = value
     if pictures and not (isinstance(line.get("image"), str) and (folder / line["image"]).is_file()):
         line.pop("image", None)
     else:

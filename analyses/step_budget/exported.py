@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from cos_interp.analyses.step_budget import ScheduleFacts
 
 CHANGING = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "shift_terminal", "invert_sigmas")
+NEAR = 1e-4  # within which a scheduler has the levels that were asked for
 
 
 def before_shift(sigmas: Sequence[float], shift: float) -> tuple[float, ...]:
@@ -19,15 +20,24 @@ def before_shift(sigmas: Sequence[float], shift: float) -> tuple[float, ...]:
     return tuple(sigma / (shift - (shift - 1) * sigma) for sigma in sigmas)
 
 
-def given_to(scheduler: Mapping[str, Any], sigmas: Sequence[float]) -> tuple[tuple[float, ...] | None, str]:
-    """What ``set_timesteps(sigmas=...)`` of a scheduler with such a configuration turns into these levels; None where nothing
+def given_to(scheduler: Any, sigmas: Sequence[float]) -> tuple[tuple[float, ...] | None, str]:
+    """What ``set_timesteps(sigmas=...)`` of such a scheduler turns into these levels, tried on a fresh one; None where nothing
     does, with the reason."""
-    shift, changed = scheduler.get("shift", scheduler.get("flow_shift")), [key for key in CHANGING if scheduler.get(key)]
-    if scheduler.get("use_dynamic_shifting"):
+    config = scheduler.config
+    shift, changed = config.get("shift", config.get("flow_shift")), [key for key in CHANGING if config.get(key)]
+    if config.get("use_dynamic_shifting"):
         return None, "the scheduler's shift follows the size of the video"
     if changed or shift is None:
         return None, f"the scheduler changes the levels that it is given ({', '.join(changed) or 'it says no shift'})"
-    return before_shift(sigmas, float(shift)), ""
+    given, tried = before_shift(sigmas, float(shift)), type(scheduler).from_config(config)
+    try:
+        tried.set_timesteps(sigmas=list(given))
+    except (TypeError, ValueError) as error:  # many take none, UniPC no list
+        return None, f"{type(scheduler).__name__} takes no list of levels ({error})"
+    made = [float(sigma) for sigma in tried.sigmas[: len(sigmas)]]
+    if any(abs(a - b) > NEAR for a, b in zip(made, sigmas, strict=True)):
+        return None, f"{type(scheduler).__name__} changes the levels that it is given"
+    return given, ""
 
 
 def as_json(facts: ScheduleFacts) -> dict[str, Any]:

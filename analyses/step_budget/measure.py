@@ -97,7 +97,7 @@ def _chosen(model: HookedVideoPipeline, config: StepBudgetConfig, store: RunStor
     assert isinstance(way, WayFacts)
     positions = tried[name]
     found = way.sigmas if positions is None else tuple(levels(positions, way.fine))
-    given, why = given_to(model.pipe.scheduler.config, found)
+    given, why = given_to(model.pipe.scheduler, found)
     told = None if positions is None else tuple(positions)
     return ScheduleFacts(name=name, positions=told, levels=found, own=way.sigmas, given=given, why=why)
 

@@ -86,6 +86,20 @@ def test_arrays_of_objects_with_the_usual_names(tmp_path):
             read(tmp_path / "info.json")
 
 
+def test_two_names_of_one_thing_that_differ_are_not_lost(tmp_path):
+    """A list tells the scorer what does not count; a line that asks for both is refused, as one with a key twice is."""
+    line = {"prompt": "short", "caption": "long and detailed", "text": "short", "seed": 1, "base_seed": 2, "n_prompt": None}
+    (tmp_path / "all.json").write_text(json.dumps([line]))
+    (found,) = prompt_lists.entries(tmp_path / "all.json", "--prompts")
+    said = {"caption": "long and detailed", "base_seed": 2}
+    assert found.line == {"prompt": "short", "seed": 1, "expected": said}
+    (tmp_path / "all.jsonl").write_text(json.dumps(line))
+    with pytest.raises(InterpError, match="'prompt' and 'caption' are names of one thing and differ"):
+        read(tmp_path / "all.jsonl")
+    (tmp_path / "same.jsonl").write_text(json.dumps({"prompt": "p", "text": "p", "caption": "p"}))
+    assert prompts_of(read(tmp_path / "same.jsonl")) == ["p"]
+
+
 @pytest.mark.parametrize("prefix", ["", "data:image/png;base64,"])
 def test_pictures_in_base64(prefix, tmp_path):
     Image.fromarray(ITEMS[0].first_frame).save(tmp_path / "a.png")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import run_and_report
@@ -52,12 +52,21 @@ def test_answers_come_before_distances():
 @pytest.mark.parametrize("shift", [1.0, 3.0, 8.0])
 def test_the_printed_levels_are_what_diffusers_makes_of_them(shift):
     scheduler, wanted = FlowMatchEulerDiscreteScheduler(shift=shift), [1.0, 0.9, 0.4, 0.2]
-    given, why = given_to(scheduler.config, wanted)
+    given, why = given_to(scheduler, wanted)
     scheduler.set_timesteps(sigmas=list(given))
     assert scheduler.sigmas[:-1].tolist() == pytest.approx(wanted, abs=1e-6) and not why
-    dynamic = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True).config
+    dynamic = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
     assert given_to(dynamic, wanted) == (None, "the scheduler's shift follows the size of the video")
-    assert "use_beta_sigmas" in given_to(FlowMatchEulerDiscreteScheduler(use_beta_sigmas=True).config, wanted)[1]
+    assert "use_beta_sigmas" in given_to(FlowMatchEulerDiscreteScheduler(use_beta_sigmas=True), wanted)[1]
+
+
+@pytest.mark.parametrize("kind", [DPMSolverMultistepScheduler, UniPCMultistepScheduler])
+def test_no_levels_are_printed_that_the_scheduler_would_refuse(kind):
+    scheduler = kind(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
+    with pytest.raises(TypeError):  # what diffusers says to such a list
+        scheduler.set_timesteps(sigmas=[1.0, 0.5])
+    given, why = given_to(scheduler, [1.0, 0.75])
+    assert given is None and why.startswith(f"{kind.__name__} takes no list of levels")
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------
