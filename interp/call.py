@@ -24,6 +24,7 @@ OUTPUT_TYPES = ("np", "pt", "pil", "latent")
 ONE_ROW = ("Kandinsky5I2V", "EasyAnimateInpaint")  # pipelines whose loop mixes the rows of a batch, or has one mask for it
 TEXTS = ("prompt", "negative_prompt")
 SIZES = ("height", "width", "num_frames")
+FRAMES = ("video_length", "frames")  # what some pipelines call num_frames
 COUNTS = (*SIZES, "num_inference_steps", "num_videos_per_prompt", "max_sequence_length")
 
 
@@ -65,10 +66,21 @@ def unknown_keyword(pipe: Any, call: Iterable[str]) -> str | None:
     parameters = _parameters(pipe)
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return None
-    for key in call:
+    for key in own_words(pipe, dict.fromkeys(call)):
         if key not in parameters and not (key == KEY and by_guider(pipe)):
             return f"{type(pipe).__name__} takes no {key!r}: {_instead(key, list(parameters))}"
     return None
+
+
+def own_words(pipe: Any, call: Mapping[str, Any]) -> dict[str, Any]:
+    """A call with ``num_frames`` under the name that the pipeline has for it. InterpError where it stands under both."""
+    parameters = _parameters(pipe)
+    own = next((name for name in FRAMES if name in parameters), None)
+    if "num_frames" not in call or "num_frames" in parameters or own is None:
+        return dict(call)
+    if own in call:
+        raise InterpError(f"num_frames and {own} are the same to {type(pipe).__name__}: give one of them")
+    return {own if key == "num_frames" else key: value for key, value in call.items()}
 
 
 def _parameters(pipe: Any) -> dict[str, inspect.Parameter]:

@@ -20,7 +20,7 @@ from cos_interp.interp.address import BRANCHES, Address
 from cos_interp.interp.batch import described
 from cos_interp.interp.cache import ActivationCache
 from cos_interp.interp.cache_plan import DEFAULT_BUDGET, CachePlan, CacheRequest, Reduce, Steps, Tokens, requested
-from cos_interp.interp.call import check_call, checked_output_type, one_row
+from cos_interp.interp.call import FRAMES, check_call, checked_output_type, one_row, own_words
 from cos_interp.interp.errors import InterpError, unknown_hook
 from cos_interp.interp.families import decoding
 from cos_interp.interp.families.adapter import Adapter
@@ -114,7 +114,7 @@ class HookedVideoPipeline:
         key = name.removeprefix("tiny:")
         if key not in tiny.TINY:
             raise InterpError(f"no model {name!r}: the tiny pipelines are {', '.join(tiny.TINY)}")
-        sizes = ("height", "width", "num_frames", "max_sequence_length")
+        sizes = ("height", "width", "num_frames", *FRAMES, "max_sequence_length", "use_resolution_binning")
         pipe = tiny.build(key) if dtype in (None, torch.float32) else tiny.build(key).to(dtype)
         return cls(pipe, name, {k: v for k, v in tiny.call(key).items() if k in sizes})
 
@@ -429,7 +429,7 @@ class HookedVideoPipeline:
 
     def call_arguments(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The pipeline's keywords: the model's defaults, then the caller's; ``seed`` becomes generators."""
-        kwargs = {**self.defaults, **kwargs}
+        kwargs = {**own_words(self.pipe, self.defaults), **own_words(self.pipe, kwargs)}
         check_call(self.pipe, {k: v for k, v in kwargs.items() if k != "seed"})
         if kwargs.get("seed") is not None and kwargs.get("generator") is not None:
             raise InterpError("seed and generator were both given: give one of them, each says which noise is drawn")

@@ -26,7 +26,7 @@ from cos_interp.analyses.driver.shard import Shard
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.driver.watch import Watch
 from cos_interp.analyses.driver.workers import WorkerFailed, default_workers, scatter
-from cos_interp.interp.call import unknown_keyword
+from cos_interp.interp.call import own_words, unknown_keyword
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.files import plain
 from cos_interp.interp.model import HookedVideoPipeline
@@ -117,7 +117,7 @@ def told(model: HookedVideoPipeline, config: Loading) -> None:
     """Let every call of a model have what its settings say. InterpError for keywords that its pipeline does not take."""
     if wrong := unknown_keyword(model.pipe, config.call()):
         raise InterpError(wrong)
-    model.defaults |= config.call()
+    model.defaults |= own_words(model.pipe, config.call())
 
 
 def settled(config: Config, model: HookedVideoPipeline) -> Config:

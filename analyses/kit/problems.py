@@ -15,7 +15,7 @@ from cos_interp.analyses.driver import inputs, prompt_lists, saying
 from cos_interp.analyses.driver.kept import keeps
 from cos_interp.analyses.driver.settings import AnalysisConfig, ScoredConfig, SuiteConfig, TasksConfig
 from cos_interp.analyses.kit.seeds import seed_for
-from cos_interp.interp.call import unfit
+from cos_interp.interp.call import own_words, unfit
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.own_size import own_size
@@ -182,7 +182,8 @@ def settings_of(config: AnalysisConfig) -> dict[str, tuple[str, Any]]:
 def check_calls(model: HookedVideoPipeline, found: Iterable[Problem]) -> None:
     """InterpError for the first problem of the user's own that has keywords the model's pipeline does not take, or lacks one."""
     for problem in found:
-        if problem.source and (wrong := unfit(model.pipe, {**model.defaults, **model.adapter.needs, **problem.call})):
+        call = {**model.defaults, **model.adapter.needs, **own_words(model.pipe, problem.call)}
+        if problem.source and (wrong := unfit(model.pipe, call)):
             raise InterpError(f"{problem.source}: {wrong}")
 
 

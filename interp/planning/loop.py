@@ -8,13 +8,14 @@ from difflib import SequenceMatcher
 from functools import cache
 from typing import Any
 
+from cos_interp.interp.call import FRAMES, SIZES
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.families import tiny
 from cos_interp.interp.identity import settings_of
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.trajectory import Run
 
-SHAPES = ("height", "width", "num_frames", "max_sequence_length", "prompt", "image", "last_image", "seed", "generator", "video")
+SHAPES = (*SIZES, *FRAMES, "max_sequence_length", "prompt", "image", "last_image", "seed", "generator", "video")
 
 
 def tiny_run(model: HookedVideoPipeline, call: Mapping[str, Any]) -> Run:

@@ -181,3 +181,16 @@ def test_what_no_pipeline_takes_is_refused_in_words():
     with pytest.raises(InterpError, match="output_type='gif'"):
         model(**call, output_type="gif")
     assert model.block_calls == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "frames"), [("sana-video", "frames", 5), ("latte", "video_length", 3), ("wan2.1", "num_frames", 5)]
+)
+def test_the_number_of_frames_has_one_name_for_all_families(name, own, frames):
+    model = HookedVideoPipeline.from_pretrained(f"tiny:{name}")
+    asked = {"prompt": "a ball", "num_inference_steps": 2, "seed": 0}
+    ours, theirs = model.run(**asked, num_frames=frames), model.run(**asked, **{own: frames})
+    assert torch.equal(ours.latents, theirs.latents) and ours.frames.shape[1] == frames
+    if own != "num_frames":
+        with pytest.raises(InterpError, match=f"num_frames and {own} are the same"):
+            model.run(**asked, **{own: frames, "num_frames": frames})
