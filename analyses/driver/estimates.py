@@ -99,11 +99,14 @@ class Estimate(ABC):
         return float((stats.norm.ppf(0.5 + LEVEL / 2) + POWER) * self.deviation())
 
     def needed(self, threshold: float) -> int | None:
-        """Items that would decide at 80 % power, were the true value this one; None where no number would."""
+        """Items that would decide at 80 % power, were the true value this one: more than these where they do not. None where no
+        number would."""
         distance, smallest = abs(self.value - threshold), self.smallest()
         if not (math.isfinite(smallest) and distance > 0):
             return None
-        return max(self.least, math.ceil(self.n * (smallest / distance) ** 2))
+        low, high = self.interval()
+        more = self.n + 1 if low <= threshold <= high else 0
+        return max(self.least, more, math.ceil(self.n * (smallest / distance) ** 2))
 
 
 class Share(Estimate):

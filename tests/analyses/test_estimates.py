@@ -263,3 +263,9 @@ def test_what_is_no_outcome_has_no_share():
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_items_without_an_end_decide_nothing():
     assert Mean([0.5] * 19 + [math.inf]).lacking() == "1 of 20 items have no finite value"
+
+
+def test_more_items_are_needed_than_do_not_decide():
+    """12 values of 1 between -1 and 1 are at least .47, 13 at least .51: 2 * .025 ** (1 / n) - 1."""
+    assert [Mean(np.ones(n), bounds=(-1, 1)).interval()[0] > 0.5 for n in (12, 13)] == [False, True]
+    assert Mean(np.ones(12), bounds=(-1, 1)).needed(0.5) == 13
