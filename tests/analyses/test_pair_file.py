@@ -258,7 +258,7 @@ def test_swaps_of_own_pairs_have_boxes_and_answers(tmp_path):
 
 
 GUIDED = {"negative_prompt": "ugly"}  # decides on HunyuanVideo whether a run is guided
-BALLS = {side: {"prompt": f"a {color} ball"} for side, color in (("clean", "red"), ("corrupt", "blue"))}
+RED_OR_BLUE = {side: {"prompt": f"a {color} ball"} for side, color in (("clean", "red"), ("corrupt", "blue"))}
 CATS = {side: {"prompt": f"a {color} cat"} for side, color in (("clean", "red"), ("corrupt", "blue"))}
 
 
@@ -280,7 +280,7 @@ def test_a_random_item_is_guided_as_the_pair_is(name, tmp_path):
     """The next pair has no uncond branch to give to a guided one: the one after it gives, and to it nobody does."""
     pair, random, few = NAMES[name]
     dogs = {side: {"prompt": call["prompt"].replace("cat", "dog")} for side, call in CATS.items()}
-    rows = of_hunyuan(name, tmp_path, told(BALLS, *pair_file.SIDES), CATS, told(dogs, *pair_file.SIDES), **few)
+    rows = of_hunyuan(name, tmp_path, told(RED_OR_BLUE, *pair_file.SIDES), CATS, told(dogs, *pair_file.SIDES), **few)
     assert rows[pair].nunique() == 3
     assert sorted(rows[rows.donor == random][pair].str[-3:].unique()) == ["000", "002"]
 
@@ -289,7 +289,7 @@ def test_a_random_item_is_guided_as_the_pair_is(name, tmp_path):
 @pytest.mark.parametrize("guided", pair_file.SIDES)
 def test_a_pair_of_which_one_side_is_guided_is_left_out_in_words(name, guided, tmp_path):
     pair, _, few = NAMES[name]
-    assert of_hunyuan(name, tmp_path, told(BALLS, guided), CATS, **few)[pair].nunique() == 1
+    assert of_hunyuan(name, tmp_path, told(RED_OR_BLUE, guided), CATS, **few)[pair].nunique() == 1
     assert "guided and the other is not" in (tmp_path / "run" / "report.html").read_text()
 
 
