@@ -43,7 +43,7 @@ def check_call(pipe: Any, call: Mapping[str, Any]) -> None:
 
 def unfit(pipe: Any, call: Mapping[str, Any]) -> str | None:
     """What is wrong with the keywords of a call, in words; None when they fit."""
-    parameters, name = _parameters(pipe), type(pipe).__name__
+    parameters, name = keywords_of(pipe), type(pipe).__name__
     if wrong := unknown_keyword(pipe, call):
         return wrong
     for key, parameter in parameters.items():
@@ -63,7 +63,7 @@ def one_row(pipe: Any) -> bool:
 
 def unknown_keyword(pipe: Any, call: Iterable[str]) -> str | None:
     """The first keyword that the pipeline's call does not take, in words, with what it may have been meant for."""
-    parameters = _parameters(pipe)
+    parameters = keywords_of(pipe)
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return None
     for key in own_words(pipe, dict.fromkeys(call)):
@@ -74,7 +74,7 @@ def unknown_keyword(pipe: Any, call: Iterable[str]) -> str | None:
 
 def own_words(pipe: Any, call: Mapping[str, Any]) -> dict[str, Any]:
     """A call with ``num_frames`` under the name that the pipeline has for it. InterpError where it stands under both."""
-    parameters = _parameters(pipe)
+    parameters = keywords_of(pipe)
     own = next((name for name in FRAMES if name in parameters), None)
     if "num_frames" not in call or "num_frames" in parameters or own is None:
         return dict(call)
@@ -83,7 +83,8 @@ def own_words(pipe: Any, call: Mapping[str, Any]) -> dict[str, Any]:
     return {own if key == "num_frames" else key: value for key, value in call.items()}
 
 
-def _parameters(pipe: Any) -> dict[str, inspect.Parameter]:
+def keywords_of(pipe: Any) -> dict[str, inspect.Parameter]:
+    """What the call of a pipeline takes, by name, in its order."""
     signature = inspect.signature(type(pipe).__call__).parameters
     return {key: parameter for key, parameter in signature.items() if key != "self"}
 

@@ -134,9 +134,9 @@ class HookedVideoPipeline:
 
         InterpError for what :meth:`run` refuses.
         """
-        call = {**self.defaults, **named(self.pipe, args, kwargs)}
-        own = OwnCall(call)
-        shown = {"output_type": self.default("output_type"), **call}
+        given = named(self.pipe, args, kwargs)
+        own = OwnCall({**self.defaults, **given})
+        shown = {"output_type": self.default("output_type"), **given}
         return own.with_run(self._hooked(shown, stage=own.stage)[0])
 
     def to(self, *args: Any, **kwargs: Any) -> HookedVideoPipeline:

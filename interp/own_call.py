@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from cos_interp.interp.call import keywords_of
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.rows import Fed
 from cos_interp.interp.run.director import Director
@@ -21,7 +21,7 @@ from cos_interp.interp.trajectory import Run
 
 def named(pipe: Any, given: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of the pipeline's call by name that were given by place, and the others. InterpError for too many or doubled."""
-    names = list(inspect.signature(type(pipe).__call__).parameters)[1:]
+    names = list(keywords_of(pipe))
     if len(given) > len(names):
         raise InterpError(f"{len(given)} arguments by place: {type(pipe).__name__} takes {len(names)}, {', '.join(names)}")
     by_place = dict(zip(names, given, strict=False))

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cos_interp.interp.call import keywords_of, own_words
 from cos_interp.interp.check.parts import Probe, identities, token_order
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.families import adapter_for, tiny
@@ -216,14 +217,12 @@ def small_call(pipe: Any, prompt: str = "a red ball rolls to the right", steps: 
 
     ``wanted``: ``height``, ``width`` (pixels), ``frames`` (pixel frames, whatever the pipeline calls them), or its keywords.
     """
-    parameters = inspect.signature(type(pipe).__call__).parameters
+    parameters = keywords_of(pipe)
     experts = [expert for name in EXPERTS if (expert := getattr(pipe, name, None)) is not None]
     made: dict[str, Any] = {"prompt": prompt, "num_inference_steps": steps, **adapter_for(experts[0]).needs}
-    frames = wanted.pop("frames", None)
-    for name in ("num_frames", "video_length", "frames"):
-        if frames is not None and name in parameters:
-            made[name] = frames
-    made |= {k: v for k, v in wanted.items() if v is not None and k in parameters}
+    if "frames" in wanted:
+        wanted["num_frames"] = wanted.pop("frames")
+    made |= {k: v for k, v in own_words(pipe, wanted).items() if v is not None and k in parameters}
     if "image" in parameters:
         made["image"] = tiny.image(made.get("width") or 256)
         if made.get("height"):

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from cos_interp.interp.call import FRAMES as OTHER_NAMES
 from cos_interp.interp.families.sites import Block, Site
 from cos_interp.interp.hooking import activation_bytes, kind_of
 from cos_interp.interp.model import HookedVideoPipeline
@@ -22,7 +23,7 @@ BY_TIME, BY_SPACE = (
     ("vae_scale_factor_temporal", "vae_temporal_compression_ratio", "vae_temporal_scale_factor"),
     ("vae_scale_factor_spatial", "vae_spatial_compression_ratio", "vae_spatial_scale_factor", "vae_scale_factor"),
 )
-FRAMES = ("num_frames", "video_length", "frames", "num_frames_per_chunk", "segment_frame_length")
+FRAMES = ("num_frames", *OTHER_NAMES, "num_frames_per_chunk", "segment_frame_length")
 VIDEOS = ("video", "control_video")  # that are given, and say how many
 READ = ("tokenizer_max_length", "tokenizer_2_max_length", "vision_num_semantic_tokens")
 TEXT = 256  # tokens of a text where the pipeline does not say

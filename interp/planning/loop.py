@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from difflib import SequenceMatcher
 from functools import cache
 from typing import Any
 
-from cos_interp.interp.call import FRAMES, SIZES
+from cos_interp.interp.call import FRAMES, SIZES, keywords_of
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.families import tiny
 from cos_interp.interp.identity import settings_of
@@ -32,7 +31,7 @@ def tiny_run(model: HookedVideoPipeline, call: Mapping[str, Any]) -> Run:
         own.pop("negative_prompt", None)
     twin = HookedVideoPipeline.from_pipeline(pipe)
     steps = {"num_inference_steps": model.default("num_inference_steps")}
-    taken = inspect.signature(type(pipe).__call__).parameters
+    taken = keywords_of(pipe)
     strength = {"strength": 1.0} if "strength" in own and "strength" not in asked else {}
     return twin.run(**{**own, **steps, **strength, **{k: v for k, v in asked.items() if k in taken or k in own}, "seed": 0})
 

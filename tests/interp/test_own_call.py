@@ -194,3 +194,13 @@ def test_the_number_of_frames_has_one_name_for_all_families(name, own, frames):
     if own != "num_frames":
         with pytest.raises(InterpError, match=f"num_frames and {own} are the same"):
             model.run(**asked, **{own: frames, "num_frames": frames})
+
+
+def test_a_call_of_a_model_takes_the_number_of_frames_by_either_name():
+    """``sana-video`` calls it ``frames``, of which the tiny model has a number of its own."""
+    model = HookedVideoPipeline.from_pretrained("tiny:sana-video")
+    few = {"num_inference_steps": 2, "generator": torch.Generator().manual_seed(0)}
+    ours = model("a ball", num_frames=5, output_type="np", **few).frames
+    few["generator"].manual_seed(0)
+    theirs = model("a ball", frames=5, output_type="np", **few).frames
+    assert ours.shape[1] == 5 and np.array_equal(ours, theirs)
