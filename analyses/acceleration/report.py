@@ -18,7 +18,7 @@ from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Number
 from cos_interp.analyses.driver.kept import Kept, kept_clips, told_right, videos
-from cos_interp.analyses.driver.statistics import by_item
+from cos_interp.analyses.driver.statistics import by_item, points
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.choice import tested
 from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
@@ -62,7 +62,7 @@ def _values(rows: pd.DataFrame) -> dict[str, str]:
 def _curve(rows: pd.DataFrame, value: str) -> pd.DataFrame:
     """By the share of calls that is saved; draws of random schedules are averaged within an item."""
     numbers = {float(saving): by_item(part, value) for saving, part in rows[rows[value].notna()].groupby("saving")}
-    return pd.DataFrame([{"saving": at, "mean": n.value, "low": n.low, "high": n.high, "n": n.n} for at, n in numbers.items()])
+    return points(numbers, "saving")
 
 
 def _tests(rows: pd.DataFrame) -> pages.Section:

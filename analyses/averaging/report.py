@@ -12,6 +12,7 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean, Share
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.kept import videos
+from cos_interp.analyses.driver.statistics import points
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.reports.figures import Curve, Panel, panels
 
@@ -41,9 +42,7 @@ def _solved(rows: pd.DataFrame) -> list[pages.Section]:
     curves = []
     for variant, part in judged.groupby("variant", sort=False):
         shares = [Share(part[part.task == task].solved.astype(float)).number() for task in tasks]
-        curves.append(Curve(str(variant), pd.DataFrame([
-            {"task": place, "mean": n.value, "low": n.low, "high": n.high, "n": n.n} for place, n in enumerate(shares)
-        ])))  # fmt: skip
+        curves.append(Curve(str(variant), points(dict(enumerate(shares)), "task")))
     ticks = {float(place): task for place, task in enumerate(tasks)}
     panel = Panel("share solved", curves, "task", "task", "share solved", ticks, (-0.03, 1.03))
     return [pages.Section("What is solved", panels([panel], columns=1), "Bands: exact 95 % intervals over items.", key=True)]

@@ -108,14 +108,7 @@ def measure(config: ChainOfStepsConfig, place: Place) -> Unit:
     films = films if at_any_rate(config) else in_time(films, case)
     final = films[-1].comparable if sample.ended else None
     rows: list[Row] = [
-        {
-            **about,
-            "kind": "steps",
-            **row,
-            "rate": film.rate,
-            **_judged(judge, film),
-            "distance": difference(film.comparable, final),
-        }
+        {**about, "kind": "steps", **row, **_judged(judge, film), "distance": difference(film.comparable, final)}
         for (row, _), film in zip(along, films, strict=True)
     ]
     frames = [film.frames for film in films]

@@ -17,8 +17,9 @@ from cos_interp.analyses.circuit.checks import (
     RANDOM,
     RANDOM_LEFT,
     RANDOM_OUT,
+    WAYS,
     WHOLE,
-)  # fmt: skip
+)
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import DIFFERENCE, EFFECT, EFFECTS, Mean
 from cos_interp.analyses.driver.findings import Finding
@@ -29,12 +30,11 @@ COMPLETE = 0.9  # of the way that all components together must go, else they are
 
 def by_pair(rows: pd.DataFrame) -> pd.DataFrame:
     """A row a tested pair, a column a way: its effect from -1 to 1, the mean over draws of the random sets."""
-    asked = [ALONE, EARLY, FOREIGN, LATE, LEFT, LESS, NARROW, OUT, RANDOM, RANDOM_LEFT, RANDOM_OUT, WHOLE]
     if rows.empty or "way" not in rows or not (rows.table == "check").any():
-        return pd.DataFrame(columns=asked, dtype=float)
+        return pd.DataFrame(columns=[*WAYS], dtype=float)
     checks = rows[rows.table == "check"]
     found = checks.assign(effect=effect(checks.effect)).pivot_table(index="pair", columns="way", values="effect", aggfunc="mean")
-    return found.reindex(columns=[*asked, *found.columns.difference(asked)])  # nothing of what an older run did not try
+    return found.reindex(columns=[*WAYS])  # nothing of what an older run did not try
 
 
 def findings(result: AnalysisResult) -> list[Finding]:

@@ -21,7 +21,7 @@ from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.findings import Finding, Number
 from cos_interp.analyses.driver.kept import kept_clips, videos
-from cos_interp.analyses.driver.statistics import effect
+from cos_interp.analyses.driver.statistics import effect, points
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.split_pairs import none_left
 from cos_interp.reports import figures
@@ -177,7 +177,7 @@ def _checks(rows: pd.DataFrame) -> list[pages.Section]:
 def effects(at: pd.DataFrame) -> pd.DataFrame:
     """The effect of each way on unseen pairs, for a figure: what the verdicts hold against each other."""
     numbers = {name: _over(at[at.way == way], "effect", EFFECT) for way, name in WAYS.items() if (at.way == way).any()}
-    return pd.DataFrame([{"name": name, "mean": n.value, "low": n.low, "high": n.high, "n": n.n} for name, n in numbers.items()])
+    return points(numbers, "name")
 
 
 def _over(at: pd.DataFrame, column: str, bounds: tuple[float, float] = (0, 1)) -> Number:

@@ -12,7 +12,7 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Number
-from cos_interp.analyses.driver.statistics import by_item
+from cos_interp.analyses.driver.statistics import by_item, points
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels, step_ticks
 
@@ -58,10 +58,7 @@ def _number(values: pd.Series) -> Number:
 
 
 def _curve(rows: pd.DataFrame) -> pd.DataFrame:
-    numbers = {int(layer): _number(part.effect) for layer, part in rows.groupby("layer")}
-    return pd.DataFrame(
-        [{"layer": layer, "mean": n.value, "low": n.low, "high": n.high, "n": n.n} for layer, n in numbers.items()]
-    )
+    return points({int(layer): _number(part.effect) for layer, part in rows.groupby("layer")}, "layer")
 
 
 def _table(made: pd.DataFrame) -> pd.DataFrame:

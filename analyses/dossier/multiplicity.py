@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from cos_interp.analyses.dossier import ExperimentFacts
+from cos_interp.analyses.driver.estimates import LEVEL
 from cos_interp.analyses.driver.findings import Finding
 
 RATE = 0.05
-ONE_SIDED = 0.025  # of a 95 % interval: p of a claim whose interval lies above its smallest effect
+ONE_SIDED = (1 - LEVEL) / 2  # p of a claim whose interval lies above its smallest effect is below it
 
 
 def corrected(units: Mapping[str, ExperimentFacts]) -> dict[str, ExperimentFacts]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -107,11 +107,12 @@ def curve(
     rows: pd.DataFrame, value: str, along: str = "step", item: str = "problem", bounds: Bounds | None = None
 ) -> pd.DataFrame:
     """Columns ``along, mean, low, high, n``: :func:`by_item` at every point of an axis."""
-    out = []
-    for at, part in rows.groupby(along):
-        number = by_item(part, value, item, bounds)
-        out.append({along: at, "mean": number.value, "low": number.low, "high": number.high, "n": number.n})
-    return pd.DataFrame(out)
+    return points({at: by_item(part, value, item, bounds) for at, part in rows.groupby(along)}, along)
+
+
+def points(numbers: Mapping[Any, Number], along: str) -> pd.DataFrame:
+    """Columns ``along, mean, low, high, n``: numbers by their place, as curves and bars are drawn of them."""
+    return pd.DataFrame([{along: at, "mean": n.value, "low": n.low, "high": n.high, "n": n.n} for at, n in numbers.items()])
 
 
 def auc(scores: np.ndarray, labels: np.ndarray) -> float:

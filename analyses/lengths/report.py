@@ -9,6 +9,7 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean, Share
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.kept import listed, reads
+from cos_interp.analyses.driver.statistics import points
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.lengths import BEYOND, TRAINED, WITHIN, LengthsConfig, PairFacts
 from cos_interp.analyses.lengths.findings import findings
@@ -38,10 +39,8 @@ def _curves(rows: pd.DataFrame) -> pages.Section:
         curves = []
         for video, name in SAID.items():
             some = part[part.video == video]
-            found = [(length, Share(at.solved.astype(float)).number()) for length, at in some.groupby("length")]
-            curves.append(Curve(name, pd.DataFrame([
-                {"length": int(length), "mean": n.value, "low": n.low, "high": n.high, "n": n.n} for length, n in found
-            ])))  # fmt: skip
+            found = {int(length): Share(at.solved.astype(float)).number() for length, at in some.groupby("length")}
+            curves.append(Curve(name, points(found, "length")))
         made.append(Panel(str(task), curves, "length", "moves", "share solved", bounds=(-0.03, 1.03)))
     caption = "Moves: cells of the route, or of the ball's way. Bands: exact 95 % intervals over scenes."
     return pages.Section("Accuracy by length", panels(made), caption, key=True)

@@ -13,7 +13,7 @@ from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding, Number
 from cos_interp.analyses.driver.kept import kept_clips, videos
 from cos_interp.analyses.driver.rules import rules
-from cos_interp.analyses.driver.statistics import curve
+from cos_interp.analyses.driver.statistics import curve, points
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit.verdicts import outcomes
 from cos_interp.analyses.noise import NoiseFacts, label
@@ -210,8 +210,7 @@ def _line(rows: pd.DataFrame, value: str, along: str, shares: bool) -> pd.DataFr
     """A curve with its band: one value an item at every point."""
     if not shares:
         return curve(rows, value, along)
-    numbers = {at: Share(part[value]).number() for at, part in rows.groupby(along)}
-    return pd.DataFrame([{along: at, "mean": n.value, "low": n.low, "high": n.high, "n": n.n} for at, n in numbers.items()])
+    return points({at: Share(part[value]).number() for at, part in rows.groupby(along)}, along)
 
 
 def _losses(rows: pd.DataFrame, modes: tuple[str, ...], dose: float, label: str, sigmas: Sequence[float]) -> list[pages.Section]:

@@ -12,6 +12,7 @@ from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Number
 from cos_interp.analyses.driver.kept import kept_clips, listed, right
+from cos_interp.analyses.driver.statistics import points
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.screening import VOTES, best_of, majority_of
 from cos_interp.analyses.seeds import SeedsConfig, SeedsFacts
@@ -54,7 +55,7 @@ def _number(values: pd.Series) -> Number:
 
 
 def _curve(numbers: Mapping[float, Number]) -> pd.DataFrame:
-    return pd.DataFrame([{"compute": at, "mean": n.value, "low": n.low, "high": n.high, "n": n.n} for at, n in numbers.items()])
+    return points(numbers, "compute")
 
 
 def _whole(seen: pd.DataFrame, value: Callable[[pd.DataFrame, int], float]) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding, Number
 from cos_interp.analyses.driver.kept import kept_clips, listed, reads
 from cos_interp.analyses.driver.rules import rules
+from cos_interp.analyses.driver.statistics import points
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit.verdicts import told
 from cos_interp.analyses.self_correction import CorrectionFacts
@@ -140,8 +141,7 @@ def final_given(rows: pd.DataFrame, status: str) -> pd.DataFrame:
 
 
 def _curve(shares: dict[Any, Share]) -> pd.DataFrame:
-    numbers = {step: share.number() for step, share in shares.items()}
-    return pd.DataFrame([{"step": k, "mean": n.value, "low": n.low, "high": n.high, "n": n.n} for k, n in numbers.items()])
+    return points({step: share.number() for step, share in shares.items()}, "step")
 
 
 def lag_to_right(rows: pd.DataFrame) -> Number:

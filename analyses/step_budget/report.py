@@ -13,7 +13,7 @@ from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Number
 from cos_interp.analyses.driver.kept import kept_clips, told_right, videos
-from cos_interp.analyses.driver.statistics import by_item
+from cos_interp.analyses.driver.statistics import by_item, points
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.choice import tested
 from cos_interp.analyses.step_budget import ScheduleFacts, StepBudgetConfig, WayFacts
@@ -61,24 +61,23 @@ def _levels(facts: ScheduleFacts) -> pages.Section:
 def _table(rows: pd.DataFrame, stage: str) -> pages.Section:
     part = rows[rows.stage == stage]
     shown = {value: name for value, name in VALUES.items() if part[value].notna().any()}
+    called = lambda name: "scheduler's own" if name == OWN else str(name)
     table = pd.DataFrame([
-        {"allocation": "scheduler's own" if name == OWN else name, "calls": int(some.calls.iloc[0])}
+        {"allocation": called(name), "calls": int(some.calls.iloc[0])}
         | {title: str(_number(some, value)) for value, title in shown.items()}
         for name, some in part.groupby("allocation", sort=False)
     ])  # fmt: skip
     value = next(iter(shown))  # what decides, where anybody judges
-    numbers = {str(name): _number(some, value) for name, some in part.groupby("allocation", sort=False)}
-    groups = pd.DataFrame([
-        {"name": "scheduler's own" if name == OWN else name, "mean": n.value, "low": n.low, "high": n.high, "n": n.n}
-        for name, n in numbers.items()
-    ])  # fmt: skip
+    numbers = {called(name): _number(some, value) for name, some in part.groupby("allocation", sort=False)}
     caption = {
         "test": "Items that did not choose.",
         "search": "Items that choose. Even: steps evenly along the way; dense: closer in these parts of it, from noise on.",
     }[stage]
     caption += f" {part.problem.nunique()} items; 95 % intervals over them, {KINDS[value]}."
     title = "On other items" if stage == "test" else "The search"
-    return pages.Section(title, bars(groups, shown[value], numbers[OWN].value), caption, table, key=stage == "test")
+    return pages.Section(
+        title, bars(points(numbers, "name"), shown[value], numbers[called(OWN)].value), caption, table, key=stage == "test"
+    )
 
 
 def _videos(result: AnalysisResult[StepBudgetConfig], store: RunStore) -> list[pages.Section]:

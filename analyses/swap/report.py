@@ -12,7 +12,7 @@ from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.findings import Number
 from cos_interp.analyses.driver.kept import kept_clips, videos
-from cos_interp.analyses.driver.statistics import curve, remaining_share
+from cos_interp.analyses.driver.statistics import curve, points, remaining_share
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.swap import WHEN, label
 from cos_interp.analyses.swap.findings import findings, middle_layer
@@ -36,8 +36,7 @@ GROUPS = {"all": "all tokens", "object": "object's tokens", "random": "as many o
 
 def flip_curve(rows: pd.DataFrame) -> pd.DataFrame:
     """Columns ``layer, mean, low, high, n``: share of pairs that flipped at each layer, with its exact interval."""
-    found = [(layer, Share(part.flipped.astype(float)).number()) for layer, part in rows.groupby("layer")]
-    return pd.DataFrame([{"layer": k, "mean": f.value, "low": f.low, "high": f.high, "n": f.n} for k, f in found])
+    return points({layer: Share(part.flipped.astype(float)).number() for layer, part in rows.groupby("layer")}, "layer")
 
 
 def main_rows(rows: pd.DataFrame) -> pd.DataFrame:

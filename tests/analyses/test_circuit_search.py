@@ -23,7 +23,7 @@ from cos_interp.analyses.circuit.checks import (
     RANDOM_LEFT,
     RANDOM_OUT,
     WHOLE,
-)  # fmt: skip
+)
 from cos_interp.analyses.circuit.components import drawn
 from cos_interp.analyses.circuit.findings import findings
 from cos_interp.analyses.circuit.search import narrowed, smallest
