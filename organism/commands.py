@@ -60,6 +60,29 @@ def organism_train(
     typer.echo(f"Pipeline: {folder.resolve()}\nMeasure it: cos organism eval --model {folder}")
 
 
+@organism_app.command("guide")
+def organism_guide(
+    base: Annotated[str, typer.Argument(help="'organism', 'organism:NAME' or a pipeline folder.")],
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoint and the finished LoRA.")],
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps; the recipe's by default.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Compile the blocks.")] = True,
+) -> None:
+    """Tune a trained organism, as a LoRA, so that guidance up to 5 holds. Run it again to continue after a kill.
+
+    Examples:
+
+      cos organism guide organism:seed1 --out runs/guided1
+
+      cos organism ship runs/guided1 --name seed1-guided --about "organism:seed1, tuned for guidance"
+    """
+    refuse_other_content(out, ("transformer", "lora"))
+    from cos_interp.organism.guide import guide
+
+    folder = guide(base, out, steps, device, compiled)
+    typer.echo(f"LoRA: {folder.resolve()}\nUse it: cos analyze ... --model {base} --lora {folder} --set guidance_scale=5")
+
+
 @organism_app.command("eval")
 def organism_eval(
     model: Annotated[str, typer.Option(help="'organism', 'organism:NAME' or a pipeline folder.")] = "organism",

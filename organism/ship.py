@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import tempfile
@@ -18,12 +19,13 @@ from cos_interp.interp.identity import component_digest
 from cos_interp.interp.loading import load_pipeline
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.variants import ORGANISM
-from cos_interp.organism import card, loop, package
+from cos_interp.organism import card, loop, package, shapes
 from cos_interp.organism.evaluate import evaluate
 from cos_interp.organism.kinds import KINDS
 from cos_interp.organism.train import shipped_autoencoder
 
 STEPS = 20  # of the measurement on the card
+GUIDED = (5.0, 3.0, 1.0)  # guidance scales on the card of a tuned organism; the first is its default, at which the paper runs
 Progress = Callable[[int, int, str], None]
 
 
@@ -37,18 +39,40 @@ def ship(source: Path, name: str, about: str, limit: int | None, workers: int | 
     made = folder.with_name(TEMPORARY.format(name))
     shutil.rmtree(made, ignore_errors=True)  # of a shipping that was killed
     try:
-        with tempfile.TemporaryDirectory() as whole:
-            facts = _pipeline(source, Path(whole) / "pipeline")
-            _differing(Path(whole) / "pipeline", made)
+        tuned = (source / "lora" / variants.BASE).is_file()
+        if tuned:
+            facts = _lora(source / "lora", made)
+        else:
+            with tempfile.TemporaryDirectory() as whole:
+                facts = _pipeline(source, Path(whole) / "pipeline")
+                _differing(Path(whole) / "pipeline", made)
         with variants.whole(made) as whole:
             model = HookedVideoPipeline.from_pretrained(whole, dtype=torch.float32)
-            found = evaluate(model, STEPS, 1.0, limit, 0, False, False, workers, progress)
+            found = [
+                evaluate(model, STEPS, scale, limit, 0, False, False, workers, progress)
+                for scale in (GUIDED if tuned else (1.0,))
+            ]
         card.write_variant(made, name, about, facts, found)
         made.replace(folder)
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
         raise
     return folder
+
+
+def _lora(source: Path, made: Path) -> dict[str, Any]:
+    """Write a variant that is a LoRA of an organism that ships; returns what is known of its training."""
+    facts: dict[str, Any] = json.loads((source / variants.BASE).read_text())
+    if facts["base"] != "organism" and facts["base"].removeprefix(variants.PREFIX) not in variants.names():
+        raise ValueError(f"{source} is a LoRA of {facts['base']}, which does not ship: ship that first, and tune it by its name")
+    made.mkdir(parents=True)
+    (made / variants.BASE).write_text(json.dumps({"base": facts["base"]}) + "\n")
+    weights = {key: value.bfloat16() for key, value in load_file(source / variants.LORA).items()}
+    save_file(weights, made / variants.LORA, {"format": "pt"})
+    base = variants.base_of(made) or ORGANISM
+    shutil.copy(base / "model_index.json", made)
+    (made / "call_defaults.json").write_text(json.dumps({**shapes.CALL_DEFAULTS, "guidance_scale": GUIDED[0]}, indent=1) + "\n")
+    return {"source": "a LoRA", **facts}
 
 
 def _new(name: str) -> Path:

@@ -51,8 +51,7 @@ def train(plan: Plan) -> Path:
     The result depends on the number of processes by rounding only: samples are addressed by step. Raises ValueError for a
     device or a starting point that is not there.
     """
-    if plan.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda was asked for, and torch sees no CUDA GPU: use --device cpu")
+    check_device(plan.device)
     for option, folder in (("--start-from", plan.start_from), ("--autoencoder", plan.autoencoder)):
         if folder is not None and not (folder / "model_index.json").is_file():
             raise ValueError(f"{option} {folder}: no diffusers pipeline is there (no model_index.json)")
@@ -68,6 +67,12 @@ def train(plan: Plan) -> Path:
     else:
         mp.spawn(_work, args=(count, port, plan), nprocs=count)
     return plan.out / "pipeline"
+
+
+def check_device(device: str) -> None:
+    """ValueError where it is not there."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda was asked for, and torch sees no CUDA GPU: use --device cpu")
 
 
 def _work(rank: int, count: int, port: int, plan: Plan) -> None:

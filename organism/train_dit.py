@@ -96,20 +96,24 @@ class FlowMatching(ABC):
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Mean squared error of the velocity, weighted by token."""
-        video, noise, sigma, weights = (batch[name] for name in DRAWN)
-        x0, condition = (t.repeat(NOISES, 1, 1, 1, 1) for t in (self.normalised(video), self.condition(video)))
-        s = sigma.view(-1, 1, 1, 1, 1)
-        noisy = torch.cat([(1 - s) * x0 + s * noise, condition], 1)
+        x0, noisy = self.noisy(batch)
         words = {name: value for name, value in batch.items() if name not in DRAWN}
-        # the fused CPU kernel's backward pass is slower than plain matrix products at this size
-        backend = [SDPBackend.MATH] if video.device.type == "cpu" else [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-        with sdpa_kernel(backend), mixed(video.device):
-            v = self.velocity(model, words, hidden_states=noisy, timestep=sigma * 1000, return_dict=False)
-        return ((v.float() - (noise - x0)).pow(2) * weights).mean()
+        v = self.velocity(model, words, hidden_states=noisy, timestep=batch["sigma"] * 1000, return_dict=False)
+        return ((v - (batch["noise"] - x0)).pow(2) * batch["weights"]).mean()
+
+    def noisy(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Clean latents, ``NOISES`` of each clip, and what the transformer sees: noisy ones with the condition."""
+        x0, condition = (t.repeat(NOISES, 1, 1, 1, 1) for t in (self.normalised(batch["video"]), self.condition(batch["video"])))
+        s = batch["sigma"].view(-1, 1, 1, 1, 1)
+        return x0, torch.cat([(1 - s) * x0 + s * batch["noise"], condition], 1)
 
     def velocity(self, model: nn.Module, words: Batch, **call: Any) -> torch.Tensor:
         """What the transformer answers."""
-        return model(**call, **words)[0]
+        device = self.vae.device
+        # the fused CPU kernel's backward pass is slower than plain matrix products at this size
+        backend = [SDPBackend.MATH] if device.type == "cpu" else [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+        with sdpa_kernel(backend), mixed(device):
+            return model(**call, **words)[0].float()
 
 
 class CrossFlowMatching(FlowMatching):
