@@ -28,14 +28,14 @@ from cos_interp.organism.graphed import Batch
 from cos_interp.organism.loop import Recipe, Run, fit
 from cos_interp.organism.train import check_device, shipped_autoencoder
 
-RECIPE = Recipe(steps=1500, batch=12, lr=2e-3, warmup=30, decay=0.7, ema=0.99, weight_decay=0.0, seed=40)
+RECIPE = Recipe(steps=1200, batch=12, lr=2e-3, warmup=30, decay=0.7, ema=0.99, weight_decay=0.0, seed=40)
 RANK = 16
 LAYERS = ["to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2",
           "time_embedder.linear_1", "time_embedder.linear_2", "time_proj"]  # fmt: skip
-BELOW, LEAST = 0.7, 0.02  # noise levels at which the guided answer is trained
+BELOW, LEAST = 0.5, 0.02  # noise levels at which the guided answer is trained
 STRONGEST = 6.0  # guidance scales in training are uniform from 1 to this
 FLOOR = 0.15  # errors of velocities count as those of clean estimates below this noise level
-HELD = 8.0  # weight of what is to stay
+HELD = 16.0  # weight of what is to stay
 
 
 class Guided(train_dit.CrossFlowMatching):

@@ -66,7 +66,7 @@ def test_the_loss_is_that_of_the_guided_answer_at_little_noise_and_of_what_has_m
             true = noise[row] - x0[row]
             errors = ((1 - scale) * bare + scale * told - true) ** 2 + (told - true) ** 2 + (bare - true) ** 2 / 4
         else:
-            errors = 8 * ((told - velocities["was", "told"]) ** 2 + (bare - velocities["was", "bare"]) ** 2 / 2)
+            errors = 16 * ((told - velocities["was", "told"]) ** 2 + (bare - velocities["was", "bare"]) ** 2 / 2)
         total.append((errors * batch["weights"][row] * (sigma / max(sigma, 0.15)) ** 2).mean())
     assert found == pytest.approx(float(np.mean(total)), rel=1e-4)
     untouched = guide.Guided(shipped_autoencoder(variants.ORGANISM), other, teacher)
