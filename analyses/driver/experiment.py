@@ -30,6 +30,7 @@ from cos_interp.interp.call import own_words, unknown_keyword
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.files import plain
 from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.run.refusing import refused
 
 if TYPE_CHECKING:
     from cos_interp.reports.drawing import Drawing
@@ -117,8 +118,8 @@ def load_model(config: Loading) -> HookedVideoPipeline:
 
 
 def told(model: HookedVideoPipeline, config: Loading) -> None:
-    """Let every call of a model have what its settings say. InterpError for keywords that its pipeline does not take."""
-    if wrong := unknown_keyword(model.pipe, config.call()):
+    """Let every call of a model have what its settings say. InterpError for keywords, and values, that its pipeline refuses."""
+    if wrong := unknown_keyword(model.pipe, config.call()) or refused(model.pipe, own_words(model.pipe, config.call())):
         raise InterpError(wrong)
     model.defaults |= own_words(model.pipe, config.call())
 
