@@ -296,7 +296,7 @@ def report_account(
     made = account.chapters([load(folder) for folder in account.folders(runs)], EXPERIMENTS)
     formed = formation.along({chapter.name: chapter.runs for chapter in made}, steps) if steps else None
     if formed is not None:
-        write_file(out.parent / "media" / formation.FIGURE, formation.drawn(formed, account.CHAPTERS).encode())
+        write_file(out.parent / "media" / formation.FIGURE, formation.drawn(formed, account.CHAPTERS).svg.encode())
     for chapter in made:
         if chapter.figure is not None:
             write_file(out.parent / "media" / chapter.figure[0], chapter.figure[1].encode())

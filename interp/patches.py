@@ -169,7 +169,7 @@ def resolved(model: HookedVideoPipeline, run: Run, patch: Patch) -> Patch:
         raise InterpError(f"{patch}: a replay does not patch hook_x0hat: patch hook_model_out, from which it is computed")
     if not isinstance(patch.site, str) or "@" in patch.site:
         raise InterpError(f"site={patch.site!r}: give a whole hook name; steps=, branches=, tokens= and heads= say the rest")
-    if patch.site not in model.hook_names:
+    if patch.site != "hook_x_t" and not any(patch.site in engine.points for engine in model.engines.values()):
         raise unknown_hook(patch.site, model.hook_names)
     if not isinstance(patch.broadcast, bool):
         raise InterpError(f"{patch}: broadcast={patch.broadcast!r}: give True or False")

@@ -172,19 +172,50 @@ def minimal_blocks(model: HookedVideoPipeline, target: Recording, row: Row, done
     Where both branches run in one forward, both count: a forward of half the batch would round differently. ``done``: keys of
     the calls that earlier rows with the same :class:`~cos_interp.interp.sharing.Shared` have run, to which this row's are added.
     """
-    patches = [resolved(model, target.run, patch) for patch in of_row(row)]
-    later = [call for call in target.run.calls if call.step >= first_step(patches)]
-    total = 0
-    for _, forward in groupby(later, key=lambda call: call.forward):
-        calls = tuple(forward)
-        start = start_of(model, target, patches, calls)
-        key = None if done is None or start is None else shared_key(model, patches, calls, start)
-        if start is None or (done is not None and key in done):
-            continue
-        total += len(calls) * (model.layers - start)
-        if done is not None and key is not None:
-            done.add(key)
-    return total
+    return Minimum(model, target, done).blocks(row)
+
+
+class Minimum:
+    """:func:`minimal_blocks` of many rows of one recording: what is alike in the place of their patches is worked out once."""
+
+    def __init__(self, model: HookedVideoPipeline, target: Recording, done: set[Hashable] | None = None):
+        self.model, self.target, self.done = model, target, done
+        self._forwards = [tuple(calls) for _, calls in groupby(target.run.calls, key=lambda call: call.forward)]
+        self._known: dict[Hashable, tuple[int, list[tuple[int, int, tuple[Call, ...]]]]] = {}
+
+    def blocks(self, row: Row) -> int:
+        """Transformer blocks that a row cannot avoid, after those that are ``done``, to which its own are added."""
+        patches = [resolved(self.model, self.target.run, patch) for patch in of_row(row)]
+        alike = tuple((type(p), p.site, p.steps, p.branches, p.tokens is None) for p in patches)
+        if alike not in self._known:
+            self._known[alike] = self._worked_out(patches)
+        alone, common = self._known[alike]
+        return alone + sum(blocks for blocks, which, calls in common if self._is_new(patches[which], calls))
+
+    def _is_new(self, patch: Patch, calls: tuple[Call, ...]) -> bool:
+        """Whether a forward that rows with a patch have in common must run for this one; the next one finds it done."""
+        if self.done is None:
+            return True
+        before = len(self.done)
+        self.done.add(_key(self.model, patch, calls))
+        return len(self.done) > before
+
+    def _worked_out(self, patches: Sequence[Patch]) -> tuple[int, list[tuple[int, int, tuple[Call, ...]]]]:
+        """Blocks of the forwards that only this row has, and of each other one with the patch that decides its result."""
+        first, acting = first_step(patches), {step for patch in patches for step in patch.steps}
+        alone, common = 0, []
+        for calls in self._forwards:
+            if calls[0].step < first:
+                continue
+            start = start_of(self.model, self.target, patches, calls) if calls[0].step in acting else 0
+            if start is None:
+                continue
+            blocks, patch = len(calls) * (self.model.layers - start), _deciding(self.model, patches, calls, start)
+            if patch is None:
+                alone += blocks
+            else:
+                common.append((blocks, patches.index(patch), calls))
+        return alone, common
 
 
 def start_of(model: HookedVideoPipeline, target: Recording, patches: Sequence[Patch], calls: Sequence[Call]) -> int | None:
@@ -215,13 +246,24 @@ def _layer(name: str) -> int:
 
 def shared_key(model: HookedVideoPipeline, patches: Sequence[Patch], calls: Sequence[Call], start: int) -> Hashable | None:
     """What decides the result of a forward beside its conditions, where the row's way there does not; None where it does."""
+    patch = _deciding(model, patches, calls, start)
+    return None if patch is None else _key(model, patch, calls)
+
+
+def _deciding(model: HookedVideoPipeline, patches: Sequence[Patch], calls: Sequence[Call], start: int) -> Patch | None:
+    """The patch that decides the result of a forward alone, whatever the row's way there was."""
     acting = [p for p in patches if any(map(p.touches, calls)) and not 0 <= _layer(p.site) < start - 1]
     engine = model.engines[calls[0].expert]
     if len(acting) != 1 or not _is_whole(model, acting[0], calls):
         return None
     if engine.adapter.rereads(engine.module, _layer(acting[0].site)):
         return None
-    return (engine.name, calls[0].step, tuple(call.branch for call in calls), acting[0].site, acting[0].donor)
+    return acting[0]
+
+
+def _key(model: HookedVideoPipeline, patch: Patch, calls: Sequence[Call]) -> Hashable:
+    engine = model.engines[calls[0].expert]
+    return (engine.name, calls[0].step, tuple(call.branch for call in calls), patch.site, patch.donor)
 
 
 def replay(

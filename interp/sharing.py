@@ -43,7 +43,7 @@ class Shared:
 
 def is_all(engine: ExpertEngine, layer: int) -> bool:
     """Whether ``hook_resid_post`` of a block is all that the block hands on: no text, audio or history beside it."""
-    return sum(name.startswith(f"blocks.{layer}.hook_resid_post") for name in engine.points) == 1
+    return layer in engine.sole_streams
 
 
 def conditions(kwargs: Mapping[str, Any]) -> str:

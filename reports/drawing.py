@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
+
+from cos_interp.reports.style import Picture, picture
 
 VALUE = "value"
 REELS = "reels"  # a column of cells: the names of the reels in which a cell can be seen
@@ -181,20 +185,28 @@ class Numbers:
         return "; ".join(" ".join(str(_plain(v)) for v in row) for row in rows) or "no values"
 
 
-class Drawing(str):
-    """SVG text that knows what it shows."""
+@dataclass(frozen=True)
+class Drawing:
+    """A figure that knows what it shows. ``draw`` makes it, within the style, when its picture is asked for: a page asks for
+    those of all its figures at once, of several processes."""
 
+    draw: Callable[[], Figure]
     shown: Maps | Curves | Points | Numbers
 
-    def __new__(cls, svg: str, shown: Maps | Curves | Points | Numbers) -> Self:
-        made = super().__new__(cls, svg)
-        made.shown = shown
-        return made
+    @cached_property
+    def picture(self) -> Picture:
+        """Drawn once, in the style that holds then."""
+        return picture(self.draw)
+
+    @property
+    def svg(self) -> str:
+        """The picture as an ``<svg>`` element; the same numbers give the same bytes."""
+        return self.picture.svg
 
     def explored(self, cells: pd.DataFrame) -> Drawing:
         """The same picture of maps with more said of each cell."""
         assert isinstance(self.shown, Maps)
-        return Drawing(self, self.shown.with_cells(cells))
+        return replace(self, shown=self.shown.with_cells(cells))
 
     @property
     def table(self) -> pd.DataFrame:

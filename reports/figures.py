@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from seaborn.utils import relative_luminance
 
 from cos_interp.reports.drawing import STOPS, Curves, Drawing, Maps, Numbers, Points
-from cos_interp.reports.style import PALETTE, drawn_on, style, svg, widest
+from cos_interp.reports.style import PALETTE, drawn_on, widest
 
 
 def subplots(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
@@ -72,7 +72,8 @@ def heat_maps(
     cmap = "Reds" if share else "RdBu_r"
     scale = {"vmin": 0 if share else -top, "vmax": 1 if share else top, "cmap": cmap}
     ticks = {k: f"{k}\n{sigma:.2f}" for k, sigma in sigmas.items()}
-    with matplotlib.rc_context(style()):
+
+    def draw() -> Figure:
         figure, axes = subplots(len(maps), 4, 3.1, 2.9)
         for axis, (title, table) in zip(axes, maps, strict=True):
             sns.heatmap(table.astype(float), ax=axis, cbar=False, **scale)
@@ -83,14 +84,17 @@ def heat_maps(
             axis.set_ylabel("layer" if _is_left(axis) else "")
             axis.invert_yaxis()
         figure.colorbar(axes[0].collections[0], ax=axes, label=label, aspect=30)
+        return figure
+
     ends = {"low": scale["vmin"], "high": scale["vmax"], "colours": colours(cmap)}
     said = {"names": {"step": ticks}, "corner": "layer / step, sigma"}
-    return Drawing(svg(figure), Maps.of(maps, "step", "layer", panel, label=label, **ends, **said))
+    return Drawing(draw, Maps.of(maps, "step", "layer", panel, label=label, **ends, **said))
 
 
 def profiles(curves: Sequence[tuple[str, pd.DataFrame]], expected: dict[str, list[float]], steps: list[int]) -> Drawing:
     """Effect by step against sigma with 95 % bands; the trivial expectations dashed."""
-    with matplotlib.rc_context(style()):
+
+    def draw() -> Figure:
         figure = drawn_on((6.4, 3.2))
         axis = figure.subplots()
         sigmas: list[float] = []
@@ -107,10 +111,12 @@ def profiles(curves: Sequence[tuple[str, pd.DataFrame]], expected: dict[str, lis
         axis.set_ylabel("effect")
         axis.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
         sns.despine(figure)
+        return figure
+
     made = [table.assign(curve=name) for name, table in curves]
     made += [pd.DataFrame({"step": steps, "mean": values, "curve": f"expected: {name}"}) for name, values in expected.items()]
     points = pd.concat(made).assign(panel="")
-    return Drawing(svg(figure), Curves(points[["panel", "curve", "step", "sigma", "mean", "low", "high", "n"]], "step"))
+    return Drawing(draw, Curves(points[["panel", "curve", "step", "sigma", "mean", "low", "high", "n"]], "step"))
 
 
 @dataclass(frozen=True)
@@ -143,12 +149,16 @@ def step_ticks(sigmas: Sequence[float], every: int = 1) -> dict[int, str]:
 
 def panels(made: Sequence[Panel], columns: int = 2) -> Drawing:
     """Curves with 95 % bands, in one figure."""
-    with matplotlib.rc_context(style()):
+
+    def draw() -> Figure:
         figure, axes = subplots(len(made), columns, 5.4, 3.0)
-        beyond = [_draw(axis, panel) for axis, panel in zip(axes, made, strict=True)]
+        for axis, panel in zip(axes, made, strict=True):
+            _draw(axis, panel)
         sns.despine(figure)
+        return figure
+
     shown = _shown(made)
-    return Drawing(svg(figure), replace(shown, cut=any(beyond)) if isinstance(shown, Curves) else shown)
+    return Drawing(draw, replace(shown, cut=any(map(_is_cut, made))) if isinstance(shown, Curves) else shown)
 
 
 WITHIN = 2  # times the range of the means that a picture shows of the bands above and below them
@@ -188,9 +198,20 @@ def _shown(made: Sequence[Panel]) -> Curves | Numbers:
     return Curves(points, along[0], said, named)
 
 
-def _draw(axis: Axes, panel: Panel) -> bool:
-    """Whether a curve or its band goes on outside of the picture, where a triangle says so at its edge."""
-    palette, beyond = apart(len(panel.curves)), False
+def _beyond(table: pd.DataFrame, bottom: float, top: float) -> list[tuple[float, pd.Series, str]]:
+    """Where a curve or its band goes on outside of the picture: each edge, whether it does there at each point, and the
+    triangle that says so."""
+    ends = table[[end for end in ("mean", "low", "high") if end in table]].astype(float)
+    return [(top, ends.max(axis=1) > top, "^"), (bottom, ends.min(axis=1) < bottom, "v")]
+
+
+def _is_cut(panel: Panel) -> bool:
+    """Whether some curve or band goes on outside of the picture."""
+    return any(there.any() for curve in panel.curves for _, there, _ in _beyond(curve.table, *limits(panel)))
+
+
+def _draw(axis: Axes, panel: Panel) -> None:
+    palette = apart(len(panel.curves))
     bottom, top = limits(panel)
     axis.set_ylim(bottom, top)
     for place, (curve, colour) in enumerate(zip(panel.curves, palette, strict=False)):
@@ -203,10 +224,8 @@ def _draw(axis: Axes, panel: Panel) -> bool:
         if "low" in table:
             low, high = table.low.astype(float), table.high.astype(float)
             axis.fill_between(at.astype(float), low.clip(bottom, top), high.clip(bottom, top), alpha=0.13, color=colour, lw=0)
-        ends = table[[end for end in ("mean", "low", "high") if end in table]].astype(float)
-        for edge, there, mark in ((top, ends.max(axis=1) > top, "^"), (bottom, ends.min(axis=1) < bottom, "v")):
+        for edge, there, mark in _beyond(table, bottom, top):
             if there.any():
-                beyond = True
                 (marks,) = axis.plot(at[there], [edge] * int(there.sum()), mark, ms=4, color=colour, clip_on=False)
                 marks.set_in_layout(False)
     axis.set_title(panel.title)
@@ -217,7 +236,6 @@ def _draw(axis: Axes, panel: Panel) -> bool:
         axis.set_xticklabels(list(panel.ticks.values()), fontsize=6)
     if len(panel.curves) > 1 or panel.curves[0].name:
         axis.legend(fontsize=6.5, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))  # never over a curve
-    return beyond
 
 
 def thinned(labels: Sequence[str], most: int = 14) -> list[str]:
@@ -245,7 +263,8 @@ def matrix_maps(
         low = -high
     cmap = "RdBu_r" if diverging else "viridis"
     scale = {"vmin": low, "vmax": high, "cmap": cmap}
-    with matplotlib.rc_context(style()):
+
+    def draw() -> Figure:
         figure, axes = subplots(len(maps), columns, 3.9, 3.1)
         for axis, (title, table) in zip(axes, maps, strict=True):
             across = thinned([(xticks or {}).get(column, str(column)) for column in table.columns])
@@ -257,15 +276,18 @@ def matrix_maps(
             axis.tick_params(labelsize=6, rotation=0)
             axis.invert_yaxis()
         figure.colorbar(axes[0].collections[0], ax=axes, label=label, aspect=30)
+        return figure
+
     x, y = xlabel.split(",")[0] or "column", ylabel.split(",")[0] or "row"
     ends = {"low": low, "high": high, "colours": colours(cmap)}
     said = {"names": {axis: ticks for axis, ticks in ((x, xticks), (y, yticks)) if ticks}, "corner": f"{ylabel} / {xlabel}"}
-    return Drawing(svg(figure), Maps.of(maps, x, y, panel, label=label, **ends, **said))
+    return Drawing(draw, Maps.of(maps, x, y, panel, label=label, **ends, **said))
 
 
 def bars(groups: pd.DataFrame, ylabel: str, reference: float | None = None) -> Drawing:
     """Means with 95 % whiskers; ``groups`` has the columns ``name, mean, low, high``."""
-    with matplotlib.rc_context(style()):
+
+    def draw() -> Figure:
         figure = drawn_on((max(4.0, 0.55 * len(groups) + 1.5), 3.2))
         axis = figure.subplots()
         mean = groups["mean"].astype(float)
@@ -278,7 +300,9 @@ def bars(groups: pd.DataFrame, ylabel: str, reference: float | None = None) -> D
         if reference is not None:
             axis.axhline(reference, color="0.4", lw=0.8, ls="--")
         sns.despine(figure)
-    return Drawing(svg(figure), Numbers(groups))
+        return figure
+
+    return Drawing(draw, Numbers(groups))
 
 
 def scatters(
@@ -290,7 +314,8 @@ def scatters(
     values = about[colour]
     order = list(dict.fromkeys(values.dropna())) if categorical else None
     palette = "viridis" if order is None else apart(len(order))
-    with matplotlib.rc_context(style()):
+
+    def draw() -> Figure:
         figure, axes = subplots(len(made), columns, 3.7, 3.2)
         for place, (axis, (title, table)) in enumerate(zip(axes, made, strict=True)):
             drawn = {"hue": values.to_numpy(), "hue_order": order, "palette": palette}
@@ -302,9 +327,11 @@ def scatters(
                 named = axis.get_legend_handles_labels()
                 axis.legend_.remove()
                 figure.legend(*named, title=label, fontsize=6, title_fontsize=6, frameon=False, loc="outside right upper")
+        return figure
+
     places = np.stack([table[["x", "y"]].to_numpy(float) for _, table in made])
     painted = _painted_by_name(values, order) if order is not None else _painted_by_size(values)
-    return Drawing(svg(figure), Points([title for title, _ in made], places, about, address, label, *painted, joined))
+    return Drawing(draw, Points([title for title, _ in made], places, about, address, label, *painted, joined))
 
 
 def apart(count: int) -> list[tuple[float, float, float]]:

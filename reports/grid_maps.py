@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from cos_interp.reports.drawing import Drawing, Numbers
-from cos_interp.reports.style import drawn_on, style, svg
+from cos_interp.reports.style import drawn_on
 
 
 def grid_maps(
@@ -25,7 +25,8 @@ def grid_maps(
     frames = rows[0][1].shape[0]
     extra = picture is not None
     height, width = 0.95 * len(rows) + 0.5, 0.95 * (frames + extra) + 1.6
-    with matplotlib.rc_context(style()):
+
+    def draw() -> Figure:
         figure = drawn_on((width, height))
         axes = figure.subplots(len(rows), frames + extra, squeeze=False)
         for axis in axes.flat:
@@ -48,7 +49,9 @@ def grid_maps(
             axes[0, 0].imshow(picture)
             axes[0, 0].set_title("first frame", fontsize=7)
         figure.supxlabel(label, fontsize=7)
-    return Drawing(svg(figure), Numbers(cells(rows)))
+        return figure
+
+    return Drawing(draw, Numbers(cells(rows)))
 
 
 def cells(rows: Sequence[tuple[str, np.ndarray]]) -> pd.DataFrame:

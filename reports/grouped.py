@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from cos_interp.reports.drawing import Drawing, Numbers
 from cos_interp.reports.figures import subplots
-from cos_interp.reports.style import PALETTE, style, svg
+from cos_interp.reports.style import PALETTE
 
 LINE = 90  # letters of names that stand beside each other below a panel
 
@@ -20,12 +20,15 @@ def grouped_points(made: list[tuple[str, pd.DataFrame]], reference: str | None =
 
     ``reference``: a series with one row, drawn as a dashed line across the panel.
     """
-    with matplotlib.rc_context(style()):
+
+    def draw() -> Figure:
         figure, axes = subplots(len(made), columns, 8.6, 2.8)
         for axis, (label, table) in zip(axes, made, strict=True):
             _draw(axis, table, label, reference)
         sns.despine(figure)
-    return Drawing(svg(figure), Numbers(pd.concat([table.assign(of=label) for label, table in made])))
+        return figure
+
+    return Drawing(draw, Numbers(pd.concat([table.assign(of=label) for label, table in made])))
 
 
 def _draw(axis: Axes, table: pd.DataFrame, label: str, reference: str | None) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -25,9 +26,16 @@ PAGE: dict[Any, Any] = {
 PALETTE = "colorblind"  # of Okabe & Ito's kind
 LONGEST = 200  # characters of a text in a figure; the whole of it stands in the numbers behind
 WIDEST, WIDEST_OF_A_PAGE = 7.0, 100.0  # inches of a figure: two columns of a paper; no bound on a page
-Printed = MutableMapping[str, bytes]  # the PDF of a figure by its SVG text
 
-_printed: ContextVar[Printed | None] = ContextVar("printed", default=None)
+_in_paper: ContextVar[bool] = ContextVar("in_paper", default=False)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as it was drawn: SVG text and, in a paper's style, the PDF."""
+
+    svg: str
+    pdf: bytes | None = None
 
 
 def drawn_on(figsize: tuple[float, float]) -> Figure:
@@ -39,24 +47,23 @@ def drawn_on(figsize: tuple[float, float]) -> Figure:
 
 def style() -> dict[Any, Any]:
     """matplotlib's settings, as they hold now."""
-    return PAGE if _printed.get() is None else _paper()
+    return _paper() if _in_paper.get() else PAGE
 
 
 def widest() -> float:
     """Inches that a figure may be wide."""
-    return WIDEST_OF_A_PAGE if _printed.get() is None else WIDEST
+    return WIDEST if _in_paper.get() else WIDEST_OF_A_PAGE
 
 
 @contextmanager
-def paper() -> Iterator[Printed]:
+def paper() -> Iterator[None]:
     """Draw in the style of a paper for the length of a block: seaborn's, within the width of a page, text that can be edited in
-    the PDF. Yields what was drawn."""
-    printed: Printed = {}
-    before = _printed.set(printed)
+    the PDF."""
+    before = _in_paper.set(True)
     try:
-        yield printed
+        yield
     finally:
-        _printed.reset(before)
+        _in_paper.reset(before)
 
 
 def _paper() -> dict[Any, Any]:
@@ -66,17 +73,20 @@ def _paper() -> dict[Any, Any]:
     return looks | own
 
 
-def svg(figure: Figure) -> str:
-    """The figure as an ``<svg>`` element without a document header or a date."""
-    buffer, printed = io.StringIO(), _printed.get()
+def picture(draw: Callable[[], Figure]) -> Picture:
+    """What ``draw`` makes, in the style that holds now."""
     with matplotlib.rc_context(style()):
+        figure = draw()
         _bounded(figure)
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight")
-        text = buffer.getvalue()
-        text = text[text.index("<svg") :]
-        if printed is not None:
-            printed[text] = _pdf(figure)
-    return text
+        return Picture(_svg(figure), _pdf(figure) if _in_paper.get() else None)
+
+
+def _svg(figure: Figure) -> str:
+    """An ``<svg>`` element without a document header or a date."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight")
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
 
 
 def _bounded(figure: Figure) -> None:

@@ -106,7 +106,7 @@ def _cells(rows: pd.DataFrame) -> pages.Section:
         row |= {KEPT: str(by_item(solved, "kept"))} if len(solved) else {}
         out.append(row | {"distance of the final latent": str(_number(part.distance))})
     caption = "May I save this layer at these steps? Answers of the solved items that choose, with 95 % intervals."
-    return pages.Section("Cell by cell", "", caption, pd.DataFrame(out))
+    return pages.Section("Cell by cell", None, caption, pd.DataFrame(out))
 
 
 def _videos(rows: pd.DataFrame, held: Sequence[Kept]) -> pages.Section:

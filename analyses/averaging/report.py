@@ -56,7 +56,7 @@ def _table(rows: pd.DataFrame, names: dict[str, str]) -> pages.Section:
         row = {"variant": variant, "weights of": name, "weights: |difference| / |last|": float(deltas.get(variant, 0.0))}
         row["final latent: distance from the last's"] = str(Mean(moved[variant], normal=True).number())
         out.append(row | ({"solved": str(Share(solved[variant]).number())} if len(solved) else {}))
-    return pages.Section("Side by side", "", "95 % intervals over items.", pd.DataFrame(out))
+    return pages.Section("Side by side", None, "95 % intervals over items.", pd.DataFrame(out))
 
 
 def _videos(result: AnalysisResult[AveragingConfig], store: RunStore) -> list[pages.Section]:

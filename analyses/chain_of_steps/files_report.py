@@ -64,7 +64,9 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     sections = [
         *(_scores(steps, beside, measures) if measures else []),
         _distance(steps),
-        pages.Section("Decoded steps", "", "Rows: steps from first to last, the final video last.", clips=_strips(result, store)),
+        pages.Section(
+            "Decoded steps", None, "Rows: steps from first to last, the final video last.", clips=_strips(result, store)
+        ),
     ]
     return pages.build(result, "Chain-of-Steps in videos", QUESTION, "CoS section 3.1", found, sections, notes)
 

@@ -173,7 +173,7 @@ def _candidates(rows: pd.DataFrame, axis: dict[str, Any]) -> list[pages.Section]
 def _commitment(rows: pd.DataFrame, axis: dict[str, Any]) -> pages.Section:
     """The entropy needs several noises of an item; the table does not."""
     caption = "Commit step: first step from which the read answer no longer changes. Intervals: 95 % intervals over items."
-    figure = ""
+    figure = None
     if rows.noise.nunique() > 1:
         bits = _curves(seed_entropy(rows).groupby("task", sort=False), "entropy")
         figure = panels([Panel("entropy of the answer over noises", bits, ylabel="bits", **axis)])
@@ -221,7 +221,7 @@ def _fewer(rows: pd.DataFrame) -> list[pages.Section]:
         row = {**about, "items": len(part)}
         row |= {"first frames right": len(right), "from another noise": int(right.other.sum())}
         out.append(row | {f"{int(part.frames.iloc[0])} frames alone": int(right.fewer.sum())})
-    return [pages.Section("Fewer frames", "", FEWER_CAPTION, pd.DataFrame(out))]
+    return [pages.Section("Fewer frames", None, FEWER_CAPTION, pd.DataFrame(out))]
 
 
 def sweep_table(right: pd.DataFrame) -> pd.DataFrame:

@@ -9,17 +9,17 @@ from functools import partial
 from textwrap import shorten
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from cos_interp.analyses.circuit import CLOSER
 from cos_interp.analyses.circuit.checks import ALONE, READS
 from cos_interp.reports.drawing import Drawing, Numbers
 from cos_interp.reports.figures import subplots, written_map
-from cos_interp.reports.style import PALETTE, style, svg
+from cos_interp.reports.style import PALETTE
 
 NAMES = {"cross": "attention to the prompt", "attn": "attention to the video", "mlp": "MLP"}
 MOST_WORDS = 12
@@ -43,14 +43,17 @@ def flow(rows: pd.DataFrame, sigmas: list[float], prompts: tuple[str, str]) -> t
     """
     shown = [panel for panel in panels(rows, sigmas, prompts) if len(panel.rows)]
     count = rows[rows.table == "flow"].pair.nunique()
-    with matplotlib.rc_context(style()):
+
+    def draw() -> Figure:
         figure, axes = subplots(len(shown), 2, 4.6, 3.2)
         for number, (axis, panel) in enumerate(zip(axes, shown, strict=True), 1):
             panel.draw(axis, panel.rows)
             axis.set(title=f"{number}. {panel.title}")
         figure.suptitle(f"Pairs like “{_short(prompts[0])}” and “{_short(prompts[1])}”", fontsize=9)
+        return figure
+
     says = " ".join(f"{number}: {panel.says}." for number, panel in enumerate(shown, 1))
-    return Drawing(svg(figure), Numbers(_numbers(shown))), f"Means over the {count} pairs of the search (points: pairs). {says}"
+    return Drawing(draw, Numbers(_numbers(shown))), f"Means over the {count} pairs of the search (points: pairs). {says}"
 
 
 def panels(rows: pd.DataFrame, sigmas: list[float], prompts: tuple[str, str]) -> Iterator[Panel]:

@@ -129,7 +129,7 @@ def _maps(result: AnalysisResult, rows: pd.DataFrame) -> list[pages.Section]:
         table = named.pivot_table(index="place", columns="group", values="effect").loc[list(dict.fromkeys(named.place))]
         table = table[list(dict.fromkeys(named.group))]
         caption = "The strongest parts of blocks by token group, each patched alone in all steps: mean effect over pairs."
-        out.append(pages.Section("By token group", "", caption, table.reset_index()))
+        out.append(pages.Section("By token group", None, caption, table.reset_index()))
     return out
 
 

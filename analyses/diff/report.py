@@ -104,7 +104,8 @@ def _weights(rows: pd.DataFrame) -> pages.Section | None:
     table = found.assign(share=found.energy / total if total else 0.0)[["expert", "layer", "part", "delta", "share"]]
     named = {"delta": "|difference| / |first|", "share": "share of the whole squared difference"}
     caption = "How far the weights are apart, which says nothing of what it does."
-    return pages.Section("Weights", "", caption, table.sort_values("share", ascending=False, kind="stable").rename(columns=named))
+    largest = table.sort_values("share", ascending=False, kind="stable").rename(columns=named)
+    return pages.Section("Weights", None, caption, largest)
 
 
 def _videos(result: AnalysisResult[DiffConfig], store: RunStore) -> pages.Section:

@@ -22,7 +22,7 @@ Kind = TypeVar("Kind", bound=Facts)
 class AnalysisResult(Generic[Config]):
     """``config``: the settings, as typed. ``rows``: one measured value a row. ``facts``: what the run was. ``units``: the
     facts of each unit by name. ``twins``: for each model of random weights beside it, its numbers by the key of their rule; None
-    for one that did not run."""
+    for one that did not run. ``workers``: processes that draw its pictures."""
 
     name: str
     config: Config
@@ -30,6 +30,7 @@ class AnalysisResult(Generic[Config]):
     facts: dict[str, Any] = field(default_factory=dict)
     units: Mapping[str, Facts] = field(default_factory=dict)
     twins: Sequence[Mapping[str, Number] | None] = ()
+    workers: int = 1
 
     def judge(
         self, key: str, estimate: Estimate, statement: str, control: Number, unfit: str | None = None, short: str = ""

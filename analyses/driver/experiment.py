@@ -12,7 +12,7 @@ from graphlib import CycleError, TopologicalSorter
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from torch import Tensor
@@ -30,6 +30,10 @@ from cos_interp.interp.call import own_words, unknown_keyword
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.files import plain
 from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.run.refusing import refused
+
+if TYPE_CHECKING:
+    from cos_interp.reports.drawing import Drawing
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Report:
     data: dict[str, Any]
     html: str
     media: dict[str, bytes] = field(default_factory=dict)
-    figures: Mapping[str, str] = field(default_factory=dict)
+    figures: Mapping[str, Drawing] = field(default_factory=dict)
     told: Mapping[str, str] = field(default_factory=dict)
 
     def files(self) -> dict[str, bytes]:
@@ -114,8 +118,8 @@ def load_model(config: Loading) -> HookedVideoPipeline:
 
 
 def told(model: HookedVideoPipeline, config: Loading) -> None:
-    """Let every call of a model have what its settings say. InterpError for keywords that its pipeline does not take."""
-    if wrong := unknown_keyword(model.pipe, config.call()):
+    """Let every call of a model have what its settings say. InterpError for keywords, and values, that its pipeline refuses."""
+    if wrong := unknown_keyword(model.pipe, config.call()) or refused(model.pipe, own_words(model.pipe, config.call())):
         raise InterpError(wrong)
     model.defaults |= own_words(model.pipe, config.call())
 
@@ -199,12 +203,14 @@ def run_and_report(experiment: Experiment, config: AnalysisConfig, folder: Path,
     """As :func:`run`, then draw the page and mark the run complete."""
     with _computed(experiment, config, folder, Ways(**ways)) as (result, begun):
         beside(begun, run_and_report)
-        return concluded(experiment, result, begun.store)
+        return concluded(experiment, result, begun.store, begun.workers)
 
 
-def concluded(experiment: Experiment, result: AnalysisResult, store: RunStore) -> tuple[AnalysisResult, Report]:
+def concluded(
+    experiment: Experiment, result: AnalysisResult, store: RunStore, workers: int
+) -> tuple[AnalysisResult, Report]:  # fmt: skip
     """Write the page of a run whose units and results are there, and mark it complete."""
-    result = replace(result, twins=twins.shown(store.folder, result.config.twins))
+    result = _shown(result, store, workers)
     report = experiment.report(result, store)
     store.write_page(report.files())
     made = result.facts.get("processors")
@@ -357,5 +363,10 @@ def collect(experiment: Experiment, config: AnalysisConfig, store: RunStore) -> 
 
 def drawn(experiment: Experiment, config: AnalysisConfig, store: RunStore) -> Report:
     """The report of a finished run again, from what it left, without a model. Writes nothing."""
-    result = replace(experiment.finish(collect(experiment, config, store)), twins=twins.shown(store.folder, config.twins))
-    return experiment.report(result, store)
+    result = experiment.finish(collect(experiment, config, store))
+    return experiment.report(_shown(result, store, default_workers()), store)
+
+
+def _shown(result: AnalysisResult, store: RunStore, workers: int) -> AnalysisResult:
+    """A result as it is reported: beside its twins, its pictures drawn by so many processes."""
+    return replace(result, twins=twins.shown(store.folder, result.config.twins), workers=workers)

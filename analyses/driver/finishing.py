@@ -20,7 +20,7 @@ from cos_interp.analyses.driver.settings import AnalysisConfig
 from cos_interp.analyses.driver.shard import Shard
 from cos_interp.analyses.driver.share import holders
 from cos_interp.analyses.driver.store import RunStore
-from cos_interp.analyses.driver.workers import WorkerFailed
+from cos_interp.analyses.driver.workers import WorkerFailed, default_workers
 
 NAMED = 8  # missing units that are named one by one
 # errors of a run that may succeed when it is repeated
@@ -132,4 +132,4 @@ def _finish(work: Work, accept_versions: bool) -> Report:
         store.refuse_others(work.holders())
         result = work.experiment.finish(collect(work.experiment, work.config, store))
         store.write_results(result.rows)
-        return concluded(work.experiment, result, store)[1]
+        return concluded(work.experiment, result, store, default_workers())[1]

@@ -14,7 +14,7 @@ import pandas as pd
 
 from cos_interp.analyses.driver.parts import MOST_SHADES, Clip, Link, Overlay, Reel, Section
 from cos_interp.analyses.driver.reading import read_cells
-from cos_interp.reports.drawing import Curves, Drawing, Maps, Numbers, Points
+from cos_interp.reports.drawing import Curves, Maps, Numbers, Points
 from cos_interp.reports.html import data_uri, drawing, embedded, number
 from cos_interp.reports.style import brief
 from cos_interp.tasks.video import played_at
@@ -106,12 +106,12 @@ def _is_wide(svg: str) -> bool:
 def _plain(place: int, section: Section, rate: float | None, reads: bool) -> dict[str, Any]:
     """A section without what depends on the room that is left."""
     figure = section.figure
-    known = figure if isinstance(figure, Drawing) else None
+    svg = "" if figure is None else figure.svg
     return {
         "id": f"part-{place}", "title": section.title, "caption": _caption(section), "above": False,
-        "figure": drawing(figure) if figure else "", "wide": _is_wide(figure), "data": None,
-        "alt": brief(f"{section.title}: {known.shown.words()}" if known else section.title, MOST_SAID),
-        "numbers": _table(known.table) if known else None,
+        "figure": drawing(svg), "wide": _is_wide(svg), "data": None,
+        "alt": brief(f"{section.title}: {figure.shown.words()}" if figure else section.title, MOST_SAID),
+        "numbers": _table(figure.table) if figure else None,
         "reels": [
             _reel(f"reel-{place}-{j}", section, reel, rate, reads) | {"folded": j > 0 and len(section.reels) > OPEN}
             for j, reel in enumerate(section.reels)
@@ -126,7 +126,7 @@ def _plain(place: int, section: Section, rate: float | None, reads: bool) -> dic
 
 def _caption(section: Section) -> str:
     """The caption, with how many items each mark of its figure is of."""
-    shown = section.figure.shown if isinstance(section.figure, Drawing) else None
+    shown = section.figure.shown if section.figure else None
     counted = shown.counted() if isinstance(shown, Curves | Numbers) else ""
     said = [section.caption, f"Of each mark {counted}." if counted else ""]
     if isinstance(shown, Curves) and shown.cut:
@@ -135,7 +135,7 @@ def _caption(section: Section) -> str:
 
 
 def _explorable(section: Section, reels: dict[str, str], budget: Budget) -> Any:
-    shown = section.figure.shown if isinstance(section.figure, Drawing) else None
+    shown = section.figure.shown if section.figure else None
     if not isinstance(shown, Maps | Curves | Points):
         return None
     data = embedded(shown.data() if isinstance(shown, Curves) else shown.data(reels))

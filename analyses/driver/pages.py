@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cos_interp.analyses.driver import pictures
 from cos_interp.analyses.driver.answer import answer, deciding, in_words, split_question
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.caveats import caveats
@@ -27,11 +28,12 @@ def build(
     notes: list[str] | None = None, named: Sequence[str] = (),
 ) -> Report:  # fmt: skip
     """The report of an experiment: page, lines for the terminal, data, media. ``named``: caveats beside those of what was run."""
+    pictures.make(sections, result.workers)
     rate = result.facts["model"].get("frame_rate")
     media = {media_name(s, clip): clip.file(rate) for s in sections for clip in s.clips}
     media |= {media_name(s, reel): reel.data for s in sections for reel in s.reels}
-    figures = {f"{file_name(s.title)}.svg": one_picture(s) for s in sections if s.figure}
-    media |= {name: figure.encode() for name, figure in figures.items()}
+    figures = {f"{file_name(s.title)}.svg": s.figure for s in sections if s.figure is not None}
+    media |= {name: figure.svg.encode() for name, figure in figures.items()}
     asked, method = split_question(question)
     said, laid = answer(findings), laid_out(sections, rate, reads_cells(result.config))
     first, mixed = deciding(findings), mixed_note(result.facts.get("processors", {}))
@@ -48,13 +50,6 @@ def build(
     lines = [f.line() for f in findings] + list(notes)
     told = {"question": asked, "method": method, "source": source}
     return Report(lines, {"findings": [f.data() for f in findings], "notes": notes}, html, media, figures, told)
-
-
-def one_picture(section: Section) -> str:
-    """The section's figure. ValueError for two SVGs after each other, which no viewer opens and whose numbers nobody has."""
-    if (count := section.figure.count("<svg ")) > 1:
-        raise ValueError(f"section {section.title!r} has {count} pictures as its figure: give each a section")
-    return section.figure
 
 
 def strip(clips: np.ndarray, frames: list[int] | None = None, gap: int = 2) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from cos_interp.reports.drawing import Drawing
 from cos_interp.reports.sheets import Sheet, sheet
 from cos_interp.tasks.video import encode_mp4, played_at
 
@@ -110,13 +111,13 @@ class Link:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with a figure (SVG text; a :class:`Drawing` can be explored), its caption, reels, clips and a table.
+    """A heading with a figure, its caption, reels, clips and a table.
 
     ``key``: its figure is the one of the first screen, else the first figure is.
     """
 
     title: str
-    figure: str = ""
+    figure: Drawing | None = None
     caption: str = ""
     table: pd.DataFrame | None = None
     clips: list[Clip] = field(default_factory=list)

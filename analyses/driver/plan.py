@@ -18,6 +18,7 @@ from cos_interp.interp.limits import enough, shown_size
 
 Foresee = Callable[[Any, Outlook], list[Use]]
 TWINS = "what comes on top above, too: a twin solves nothing, so that pairs with two right answers are sought in vain"
+PAGE = 16_000_000  # bytes of a page and of what it shows, which lies beside it once more: at most twice those of a page
 FLOAT, BYTE = 4, 1  # bytes of a value of a decoded video, on the way and at the end
 SITES, COARSER = ("hook_resid_post", "others"), 4  # the first of several sites, and of how many layers one, where less would fit
 ROUNDED = 3  # times that a decoded video is there in floats before it is bytes: as it came, scaled, rounded
@@ -79,10 +80,16 @@ class Plan:
         return sum(self.places[place].values())
 
     @property
+    def over(self) -> list[str]:
+        """The places that have less than it takes."""
+        return [place for place in self.places if place in self.limits and self.total(place) > self.limits[place]]
+
+    @property
     def problems(self) -> list[str]:
         """What does not fit, in words."""
-        over = [place for place in self.places if place in self.limits and self.total(place) > self.limits[place]]
-        found = [f"the {place} takes {shown_size(self.total(place))}, and has {shown_size(self.limits[place])}" for place in over]
+        found = [
+            f"the {place} takes {shown_size(self.total(place))}, and has {shown_size(self.limits[place])}" for place in self.over
+        ]
         if self.placed is not None and self.placed.nowhere:
             size = self.places[self.placed.place]["recordings"]  # of all processes
             found.append(
@@ -94,13 +101,15 @@ class Plan:
         return found
 
 
-def planned(foresee: Foresee, outlook: Outlook, device: str, limits: Mapping[str, int], workers: int = 1) -> Plan:
-    """The plan of an experiment's runs. ``device``: the kind that computes; ``limits``: bytes by place."""
+def planned(
+    foresee: Foresee, outlook: Outlook, device: str, limits: Mapping[str, int], workers: int = 1, page: int = PAGE
+) -> Plan:  # fmt: skip
+    """The plan of an experiment's runs. ``device``: the kind that computes; ``limits``: bytes by place; ``page``: of one."""
     uses = foresee(outlook.config, outlook)
     recording = max((use.recording for use in uses), default=0)
     lines = [_line(use, outlook) for use in uses]
     lines += [_again(lines, outlook.config.twins)] if outlook.config.twins else []
-    places = _places(uses, outlook, device, workers)
+    places = _places(uses, outlook, device, workers, page)
     kept = max((use.kept for use in uses if use.kept is not None), key=lambda one: sum(one.whole), default=None)
     chosen = None if kept is None else _put(kept, places, limits, outlook.config, workers)
     if kept is not None and chosen is not None and chosen.lean:
@@ -133,7 +142,7 @@ def _again(lines: Sequence[Line], count: int) -> Line:
     return Line(what, runs, blocks, flops, decided, further, TWINS if decided else "")
 
 
-def _places(uses: Sequence[Use], outlook: Outlook, device: str, workers: int) -> dict[str, dict[str, int]]:
+def _places(uses: Sequence[Use], outlook: Outlook, device: str, workers: int, page: int) -> dict[str, dict[str, int]]:
     shape, config = outlook.shape, outlook.config
     weights = sum(shape.weights.values())
     there = {"none": weights, "model": max(shape.weights.values(), default=0)}.get(config.offload, 2 * shape.block_weights)
@@ -149,7 +158,8 @@ def _places(uses: Sequence[Use], outlook: Outlook, device: str, workers: int) ->
         "pixels": decoded * shape.clip_bytes * BYTE + together * ROUNDED * FLOAT,
         "finished": max((use.finished for use in uses), default=0),
     }
-    disk = {"run folder": (1 + config.twins) * sum(use.disk for use in uses)}
+    folders = 1 + config.twins
+    disk = {"run folder": folders * sum(use.disk for use in uses), "its page and the files of it, at most": folders * page}
     two = config.twins > 0 or twins.is_one(outlook.model)  # a twin and its model are there at once, whichever runs
     there_too = two and device != "cpu" and config.offload == "none"
     drawn = {"a twin": twins.drawn_bytes(outlook.model, stays=not there_too)} if two else {}

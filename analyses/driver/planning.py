@@ -16,11 +16,11 @@ from cos_interp.analyses.driver import registry
 from cos_interp.analyses.driver.experiment import settled, told
 from cos_interp.analyses.driver.outlook import Outlook
 from cos_interp.analyses.driver.pace import Pace, can_time, pace
-from cos_interp.analyses.driver.plan import Plan, fewer, planned
+from cos_interp.analyses.driver.plan import PAGE, Plan, fewer, planned
 from cos_interp.analyses.driver.settings import AnalysisConfig
 from cos_interp.analyses.driver.workers import default_workers
 from cos_interp.interp.errors import InterpError
-from cos_interp.interp.limits import host_memory, shown_size
+from cos_interp.interp.limits import enough, host_memory, shown_size
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.placing import NAMES
 from cos_interp.interp.planning.skeleton import skeleton
@@ -144,7 +144,7 @@ def refuse_uses(foresee: Callable[..., Any], config: AnalysisConfig, out: Path, 
     there = bare(asked) if model is None else model
     asked = settled(asked, there)
     told(there, asked)
-    found = prepared(foresee, asked, there, kind_of_device(asked), out, 1, timed=False)
+    found = prepared(foresee, asked, there, kind_of_device(asked), out, 1, timed=False, page=0)
     if found.plan.problems:
         raise InterpError("\n".join(["this is not run:", *found.unfit()]))
 
@@ -185,14 +185,15 @@ def of_model(
 
 def prepared(
     foresee: Callable[..., Any], config: AnalysisConfig, model: HookedVideoPipeline, device: str, out: Path, workers: int | None,
-    timed: bool, remedied: bool = True,
+    timed: bool, remedied: bool = True, page: int = PAGE,
 ) -> Forecast:  # fmt: skip
-    """As :func:`of_model`, of settings that are settled and checked. ``remedied``: look for what would make it fit."""
+    """As :func:`of_model`, of settings that are settled and checked. ``remedied``: look for what would make it fit;
+    ``page``: bytes of a page at most, 0 where there is none."""
     outlook = Outlook.of(model, config)
     count = (default_workers() if workers is None else workers) if device == "cpu" else 1
     limits = limits_of(config, device, out)
-    plan = planned(foresee, outlook, device, limits, count)
-    remedies = tuple(_remedies(foresee, outlook, plan, device, count)) if plan.problems and remedied else ()
+    plan = planned(foresee, outlook, device, limits, count, page)
+    remedies = tuple(_remedies(foresee, outlook, plan, device, count, page)) if plan.problems and remedied else ()
     return Forecast(outlook, plan, device, count, pace(outlook, device) if timed else None, remedies)
 
 
@@ -219,8 +220,14 @@ def limits_of(config: AnalysisConfig, device: str, out: Path) -> dict[str, int]:
     return found | ({"device": said["memory"]} if "memory" in said else {})
 
 
-def _remedies(foresee: Callable[..., Any], outlook: Outlook, plan: Plan, device: str, workers: int) -> Iterator[str]:
+def _remedies(
+    foresee: Callable[..., Any], outlook: Outlook, plan: Plan, device: str, workers: int, page: int
+) -> Iterator[str]:  # fmt: skip
     """The first options, alone or two together, with which everything fits."""
+    if plan.over == ["disk"] and len(plan.problems) == 1:
+        yield _more_disk(outlook.config, plan)
+        if plan.limits["disk"] < page:  # less than any run takes
+            return
     options = fewer(outlook.config, outlook.shape.pixels, outlook.model.layers, device)
     named = 0
     least = list({tuple(change): (word, change) for word, change in options}.values())  # the last, smallest of each setting
@@ -232,7 +239,7 @@ def _remedies(foresee: Callable[..., Any], outlook: Outlook, plan: Plan, device:
             if len(update) < count or (again := _with(outlook, update)) is None:  # two words for one setting
                 continue
             try:
-                other = planned(foresee, again, device, plan.limits, workers)
+                other = planned(foresee, again, device, plan.limits, workers, page)
             except InterpError:  # boxes that lie outside of a smaller video
                 continue
             if not other.problems:
@@ -243,6 +250,12 @@ def _remedies(foresee: Callable[..., Any], outlook: Outlook, plan: Plan, device:
                 return
         if named:
             return
+
+
+def _more_disk(config: AnalysisConfig, plan: Plan) -> str:
+    """What helps where only the disk is too small: the limit that was given, or else another disk."""
+    needed = enough(plan.total("disk"))
+    return f"--disk {needed}" if "disk" in config.limits() else f"--out on a disk that has {needed} free"
 
 
 def _with(outlook: Outlook, update: Mapping[str, Any]) -> Outlook | None:

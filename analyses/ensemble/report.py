@@ -15,6 +15,7 @@ from cos_interp.analyses.driver.statistics import mean_number
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.ensemble import EnsembleFacts
 from cos_interp.analyses.kit.screening import VOTES
+from cos_interp.reports.drawing import Drawing
 from cos_interp.reports.figures import bars
 
 ROOM = 0.1  # share unsolved below which a gain of a few per cent has no place to be: three times what the paper reports
@@ -94,7 +95,7 @@ def _videos(result: AnalysisResult, rows: pd.DataFrame, store: RunStore) -> page
     return pages.Section("Item by item", caption=VIDEOS, reels=reels, table=listed(by_item(rows), rows, reels))
 
 
-def _bars(rows: pd.DataFrame) -> str:
+def _bars(rows: pd.DataFrame) -> Drawing:
     each = by_item(rows)
     numbers = {method: _mean(each[method]) for method in each}
     made = [{"name": name, "mean": number.value, "low": number.low, "high": number.high} for name, number in numbers.items()]

@@ -18,7 +18,7 @@ from cos_interp.analyses.kit.pairs import NOISES, TRIES, candidate_numbers, two_
 from cos_interp.analyses.kit.split_pairs import Pairs
 from cos_interp.interp.cache import ActivationCache
 from cos_interp.interp.patches import Row
-from cos_interp.interp.patching import Recording, minimal_blocks
+from cos_interp.interp.patching import Minimum, Recording
 from cos_interp.tasks import Item, get_task
 from cos_interp.tasks.base import PairKind
 
@@ -42,8 +42,7 @@ def target(outlook: Outlook) -> Recording:
 
 def blocks_of_rows(outlook: Outlook, rows: Iterable[Row], done: set[Hashable] | None = None) -> int:
     """Block calls of patched runs. ``done``: of the calls that rows have in common, where these run once."""
-    one = target(outlook)
-    return sum(minimal_blocks(outlook.model, one, row, done) for row in rows)
+    return sum(map(Minimum(outlook.model, target(outlook), done).blocks, rows))
 
 
 def of_side(outlook: Outlook, config: Any, place: int, side: int) -> Outlook:

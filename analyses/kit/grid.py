@@ -8,7 +8,7 @@ runs of the pair, and whose answer the video gives.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -26,7 +26,7 @@ from cos_interp.interp.errors import InterpError
 from cos_interp.interp.families import decoding
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.patches import Donor, Patch
-from cos_interp.interp.patching import Recording, check_made, hold_step, minimal_blocks, replay
+from cos_interp.interp.patching import Minimum, Recording, check_made, hold_step, replay
 from cos_interp.interp.sharing import Shared
 from cos_interp.interp.sweeping import Span, spanned
 
@@ -250,7 +250,7 @@ class Grid:
 
     def minimal_blocks(self, cells: Sequence[Cell], before: Sequence[Cell] = ()) -> int:
         """Transformer blocks that the cells cannot avoid, where those ``before`` were finished in the same run."""
-        done: set[Hashable] = set()
-        count = lambda some: sum(minimal_blocks(self.model, self.target.recording, self.patch(cell), done) for cell in some)
+        least = Minimum(self.model, self.target.recording, set())
+        count = lambda some: sum(least.blocks(self.patch(cell)) for cell in some)
         count(before)
         return count(cells)

@@ -57,7 +57,7 @@ def _table(rows: pd.DataFrame) -> pages.Section:
             "frames right, from the first on": str(Mean(part.right.astype(float), normal=True).number()),
             "else": ", ".join(f"{why} {n}" for why, n in reasons.items()) or "-",
         })  # fmt: skip
-    return pages.Section("Side by side", "", "Exact 95 % intervals over scenes.", pd.DataFrame(out))
+    return pages.Section("Side by side", None, "Exact 95 % intervals over scenes.", pd.DataFrame(out))
 
 
 def _videos(result: AnalysisResult[LengthsConfig], store: RunStore) -> list[pages.Section]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -9,7 +10,7 @@ from itertools import groupby
 
 from cos_interp.analyses.driver.outlook import Outlook, Use
 from cos_interp.analyses.driver.plan import at_once
-from cos_interp.analyses.kit.foreseen import AGAIN, OTHERS, SOME, Nothing, blocks_of_rows, groups, tried
+from cos_interp.analyses.kit.foreseen import AGAIN, OTHERS, SOME, Nothing, blocks_of_rows, groups, target, tried
 from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, Cell, checked_alone
 from cos_interp.analyses.kit.groups import of_boxes
 from cos_interp.analyses.kit.rows import foreseen as fitting_rows
@@ -20,6 +21,7 @@ from cos_interp.analyses.patching.pieces import OWN, Piece, pairs_of, span_of, s
 from cos_interp.analyses.patching.recordings import foreseen
 from cos_interp.interp.cache_plan import DEFAULT_BUDGET
 from cos_interp.interp.patches import Donor, Patch
+from cos_interp.interp.patching import Minimum
 from cos_interp.interp.sweeping import spanned
 
 DRAWN = "which cells these are is drawn, and read off the map"
@@ -144,13 +146,15 @@ def exact_of(config: PatchingConfig, outlook: Outlook, piece: Piece) -> Exact:
     if most == len(main):
         return Exact(len(main) + len(own), sum(_finished(config, outlook, piece, [*main, *own])), False)
     donor = cache(lambda *_: Nothing())
-    cost = {cell: blocks_of_rows(outlook, [_patch(config, outlook, piece, cell, donor)]) for cell in [*main, *own]}
+    least = Minimum(outlook.model, target(outlook))
+    cost = {cell: least.blocks(_patch(config, outlook, piece, cell, donor)) for cell in [*main, *own]}
     dear = lambda some, count: sorted(some, key=lambda cell: -cost[cell])[:count]
     drawn = [cell for kind in kinds for cell in dear(kind, config.exact_cells)]
-    largest = dear([cell for cell in main if cell not in set(drawn)], config.top_cells)
-    again = (
-        {c.step: max(cost[other] for other in main if other.step == c.step) for c in main} if rows_of(config, outlook) > 1 else {}
-    )
+    taken = set(drawn)
+    largest = dear([cell for cell in main if cell not in taken], config.top_cells)
+    again: dict[int, int] = {}
+    for cell in main if rows_of(config, outlook) > 1 else ():
+        again[cell.step] = max(cost[cell], again.get(cell.step, 0))
     blocks = sum(cost[cell] for cell in [*drawn, *largest, *own]) + sum(dear_steps(again, len(drawn) + len(largest)))
     return Exact(most + len(own), blocks, True)
 
@@ -208,8 +212,11 @@ def _finished(config: PatchingConfig, outlook: Outlook, piece: Piece, asked: Seq
     patches = {cell: _patch(config, outlook, piece, cell, donor) for cell in asked}
     done, alone = set[Hashable](), 0
     together = blocks_of_rows(outlook, patches.values(), done)
-    for step in dict.fromkeys(cell.step for cell in asked):
-        one = checked_alone([cell for cell in asked if cell.step == step], rows_of(config, outlook))
+    rows, by_step = rows_of(config, outlook), defaultdict[int, list[Cell]](list)
+    for cell in asked:
+        by_step[cell.step].append(cell)
+    for some in by_step.values():
+        one = checked_alone(some, rows)
         alone += 0 if one is None else blocks_of_rows(outlook, [patches[one]])
     return together, alone
 

@@ -15,6 +15,7 @@ from cos_interp.analyses.driver.rules import rules
 from cos_interp.analyses.driver.statistics import by_item, curve, mean_number
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.perception.measure import lags
+from cos_interp.reports.drawing import Drawing
 from cos_interp.reports.figures import Curve, Panel, panels, step_ticks
 
 QUESTION = (
@@ -48,7 +49,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     strips = [strip(store, unit, facts) for unit, facts in result.units_of(RunFacts).items() if facts.axes]
     sections = [
         *([pages.Section("Readings along the steps", reading_panels(rows, sigmas, NAMES), READ)] if known else []),
-        pages.Section("The lag", "", LAGS, lag_table(found_lags)),
+        pages.Section("The lag", None, LAGS, lag_table(found_lags)),
         pages.Section(
             "Without a verifier", reading_panels(rows, sigmas, LATENT), "Cosine of parts of x0hat with the final latent's."
         ),
@@ -92,7 +93,7 @@ def _floor(lags: pd.DataFrame, first: str, second: str) -> str | None:
     )
 
 
-def reading_panels(rows: pd.DataFrame, sigmas: list[float], names: dict[str, str]) -> str:
+def reading_panels(rows: pd.DataFrame, sigmas: list[float], names: dict[str, str]) -> Drawing:
     made = []
     groups = [("all tasks", rows), *rows.groupby("task", sort=False)] if rows.task.nunique() > 1 else [("", rows)]
     ticks = step_ticks(sigmas, 2)

@@ -20,7 +20,7 @@ from cos_interp.probes.crossval import ask
 from cos_interp.probes.dataset import ProbeDataset, layer_of
 from cos_interp.probes.roles import BASELINES, OWN, centre, role
 from cos_interp.probes.views import shown_rows, view
-from cos_interp.reports.drawing import REELS
+from cos_interp.reports.drawing import REELS, Drawing
 from cos_interp.reports.figures import Curve, Panel, bars, matrix_maps, panels, scatters
 from cos_interp.tasks.labels import FAMILIES
 
@@ -147,14 +147,14 @@ def _roles(found: Sequence[Depth], scores: pd.DataFrame, data: ProbeDataset) -> 
     return pages.Section("Roles of the layers", _depths(found), caption, pd.DataFrame(rows), key=True)
 
 
-def _depths(found: Sequence[Depth]) -> str:
+def _depths(found: Sequence[Depth]) -> Drawing | None:
     """Selectivity by layer of every target that has one, with the mean layer that the verdicts on depth compare."""
     curves = []
     for depth in (depth for depth in found if depth.classifies):
         by_layer = selectivity(depth)
         name = f"{depth.family}: {depth.target}, mean layer {centre(by_layer):.2f} (n = {len(depth.clips)})"
         curves.append(Curve(name, pd.DataFrame({"layer": range(len(by_layer)), "mean": by_layer})))
-    return panels([Panel("mean over the steps", curves, "layer", "probed layer, in order", "selectivity")], 1) if curves else ""
+    return panels([Panel("mean over the steps", curves, "layer", "probed layer, in order", "selectivity")], 1) if curves else None
 
 
 def _balance(found: Sequence[Depth], data: ProbeDataset) -> pages.Section:
@@ -162,7 +162,7 @@ def _balance(found: Sequence[Depth], data: ProbeDataset) -> pages.Section:
         {"target": d.target, "class": name, "tokens": count} for d in found for name, count in data.balance(d.target).items()
     ]
     return pages.Section(
-        "Class balance", "", "Classes that occur in fewer clips than there are folds are not probed.", pd.DataFrame(table)
+        "Class balance", None, "Classes that occur in fewer clips than there are folds are not probed.", pd.DataFrame(table)
     )
 
 
@@ -218,7 +218,7 @@ def _used(use: pd.DataFrame) -> list[pages.Section]:
         "two answers end differently; mean and 95 % interval (bootstrap-t) over pairs. Reads: what the strict verifier says."
     )
     if not table:
-        return [pages.Section("Is it used?", "", caption)]
+        return [pages.Section("Is it used?", None, caption)]
     return [pages.Section("Is it used?", bars(pd.DataFrame(rows), "other run's answer shown"), caption, pd.DataFrame(table))]
 
 

@@ -48,9 +48,9 @@ class Chapter:
 
     @property
     def figure(self) -> tuple[str, str] | None:
-        """File name and drawing of its first figure."""
+        """File name and SVG text of its first figure."""
         found = next(iter(self.reports[0].figures.items()), None)
-        return None if found is None else (f"{self.name}.svg", found[1])
+        return None if found is None else (f"{self.name}.svg", found[1].svg)
 
 
 def folders(given: Sequence[Path]) -> Iterator[Path]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from cos_interp.analyses.driver import pictures
 from cos_interp.analyses.driver.answer import in_words, of_twins
 from cos_interp.analyses.driver.command import flag
 from cos_interp.analyses.driver.entry import Entry
@@ -17,6 +18,7 @@ from cos_interp.analyses.driver.identity import ELSEWHERE
 from cos_interp.analyses.driver.layout import laid_out
 from cos_interp.analyses.driver.loaded import LoadedRun
 from cos_interp.analyses.driver.parts import Section
+from cos_interp.analyses.driver.workers import default_workers
 from cos_interp.analyses.reporting.claims import Claim, claims
 from cos_interp.analyses.reporting.differences import Difference
 from cos_interp.analyses.reporting.drawn import claim_figures, sections_of
@@ -45,6 +47,7 @@ def compared(runs: Sequence[LoadedRun], entry: Entry) -> tuple[str, dict[str, An
     lacking = [f"{one.measured.title}: not compared ({'; '.join(one.lacking)})." for one in columns if one.lacking]
     sections = [*claim_figures(found, held), *(section for one in columns for section in sections_of(one, held))]
     settings = Section("What differs between the runs", table=differing(held))
+    pictures.make(sections, default_workers())
     html = render(
         "compare.html",
         title=f"{entry.name}: {len(held)} runs", question=f"How do {_list([side.name for side in held])} differ? {entry.about}",

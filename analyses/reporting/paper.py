@@ -10,7 +10,6 @@ from cos_interp.analyses.driver.entry import Entry
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.loaded import opened
 from cos_interp.analyses.reporting.methods import methods
-from cos_interp.reports.drawing import Drawing
 from cos_interp.reports.style import paper
 
 METHODS = "methods.md"
@@ -22,13 +21,13 @@ def files(folder: Path, known: Mapping[str, Entry]) -> dict[str, bytes]:
     ``known``: experiments by name.
     """
     facts, _, config = opened(folder, known)
-    with paper() as printed:
+    with paper():
         report = report_of(folder, known)
     made: dict[str, bytes] = {}
     for name, figure in report.figures.items():
         stem = Path(name).stem
-        made |= {f"{stem}.svg": figure.encode(), f"{stem}.pdf": printed[str(figure)]}
-        if isinstance(figure, Drawing):
-            made[f"{stem}.csv"] = figure.table.to_csv(index=False, lineterminator="\n").encode()
+        numbers = figure.table.to_csv(index=False, lineterminator="\n")
+        made |= {f"{stem}.svg": figure.svg.encode(), f"{stem}.csv": numbers.encode()}
+        made |= {f"{stem}.pdf": pdf} if (pdf := figure.picture.pdf) is not None else {}
     found = [Finding.of(data) for data in report.data["findings"]]
     return made | {METHODS: methods(config, facts, found, report.told).encode()}

@@ -98,4 +98,4 @@ def _steps(tables: Mapping[str, pd.DataFrame]) -> pages.Section:
                 "best of all": str(_number(part["best of all"])), "gain over": name,
                 "gain": str(_number(part.screened - part[name])),
             })  # fmt: skip
-    return pages.Section("Step by step", "", "Gains are paired by item.", pd.DataFrame(out))
+    return pages.Section("Step by step", None, "Gains are paired by item.", pd.DataFrame(out))

@@ -16,6 +16,7 @@ from cos_interp.interp.hooking import activation_bytes, kind_of
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.own_size import own_size
 from cos_interp.interp.run.engine import ExpertEngine
+from cos_interp.interp.run.refusing import check_patches
 from cos_interp.interp.views import TokenGrid
 
 # how pipelines name what their autoencoder reduces, the frames that they are asked for, and the tokens of what they read
@@ -62,6 +63,8 @@ class Shape:
         )
         module = next(iter(model.engines.values())).module
         dims = ((frames - 1) // time + 1, height // space, width // space)
+        if all(key in call for key in ("height", "width")):
+            check_patches(model.pipe, said, dims, model.adapter.patch(module.config))
         return cls(model, (frames, height, width), (_channels(model), *dims), model.adapter.grid_at(module, dims),
                    *_read(model, said), _sound(model, frames, said))  # fmt: skip
 

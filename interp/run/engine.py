@@ -7,6 +7,7 @@ them its silent ways of binding a read to the wrong call; inside the one call th
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -93,6 +94,8 @@ class ExpertEngine:
         if reason is not None:
             raise InterpError(f"this {self.adapter.family} model is not supported: {reason}")
         self.points = self.adapter.points(transformer)
+        streams = Counter(p.layer for name, p in self.points.items() if name.startswith(f"blocks.{p.layer}.hook_resid_post"))
+        self.sole_streams = {layer for layer, count in streams.items() if count == 1}  # blocks that hand on one stream only
         self.blocks = [path for path, _ in self.adapter.blocks(transformer)]
         self.env = wrap(transformer)
         self.block_calls = 0  # blocks run so far, each row of a batch counted

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import inspect
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from cos_interp.interp.run.engine import ExpertEngine, streams
 from cos_interp.interp.run.finite import check_finite
 from cos_interp.interp.run.latents import LatentView, canonical, native
 from cos_interp.interp.run.prediction import Clean, check_scheduler, clean_at
+from cos_interp.interp.run.refusing import check_patches, checked
 from cos_interp.interp.run.sizes import check_sizes
 from cos_interp.interp.run.standins import Method, Proxy, StandIn, swapped
 from cos_interp.interp.trajectory import Run
@@ -129,6 +130,7 @@ class Stage:
         self.clock.rows = latents.shape[0]
         self.run.dims = layout.prepared_dims(latents, arguments, self.pipe)
         check_sizes(self.pipe, self.asked, arguments, self.run.dims)
+        check_patches(self.pipe, self.asked, self.run.dims, self.adapter.patch(config))
         whole = canonical(latents, layout, self.run.dims)
         count = self.adapter.channels(config, whole.shape[1])
         state = whole[:, :count]
@@ -251,9 +253,10 @@ class Stage:
         """Our stand-ins in the pipeline's and the scheduler's places, while the run lasts."""
         self._check()
         experts = {name: Proxy(engine, self.transformer_called, self.clock.within) for name, engine in self.engines.items()}
-        methods = {
+        methods: dict[str, Callable[[Method], Any]] = {
             "prepare_latents": self._prepare_latents,
             "get_timesteps": self._get_timesteps,
+            "check_inputs": functools.partial(checked, self.pipe),
             **dict.fromkeys(("encode_prompt", *self.adapter.recalls), self._recalled),
         }
         return swapped(self.pipe, experts, methods, {"step": self._scheduler_step, "set_timesteps": self._set_timesteps})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -16,9 +17,14 @@ from cos_interp.analyses.posterior import PosteriorConfig
 from cos_interp.analyses.reporting import account, formation
 from cos_interp.analyses.steering import SteeringConfig
 from cos_interp.cli import app
+from cos_interp.reports import figures
 from tests.made_up_runs import layers_run
 
-DRAWN = Report(["The circuit: cross of layer 1.", "another line"], {}, "", figures={"a.svg": "<svg/>"}, told={"question": "Why?"})
+BARS = pd.DataFrame({"name": ["a"], "mean": [0.5], "low": [0.4], "high": [0.6]})
+DRAWN = Report(
+    ["The circuit: cross of layer 1.", "another line"], {}, "",
+    figures={"a.svg": figures.bars(BARS, "y")}, told={"question": "Why?"},
+)  # fmt: skip
 
 
 def run(name: str, model: str, values: list[float], key: str, config):

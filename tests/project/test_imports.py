@@ -61,8 +61,8 @@ def test_drawing_leaves_pyplot_as_it_is():
         "import matplotlib\nmatplotlib.use('svg')\n"
         "import pandas as pd\nfrom cos_interp.reports.figures import bars, matrix_maps\n"
         "table = pd.DataFrame([[0.0, 1.0], [1.0, 0.5]])\n"
-        "assert '<svg' in bars(pd.DataFrame({'name': ['a'], 'mean': [1.0], 'low': [0.5], 'high': [1.5]}), 'y')\n"
-        "assert '<svg' in matrix_maps([('one', table)], 'x', 'y', 'effect')\n"
+        "assert '<svg' in bars(pd.DataFrame({'name': ['a'], 'mean': [1.0], 'low': [0.5], 'high': [1.5]}), 'y').svg\n"
+        "assert '<svg' in matrix_maps([('one', table)], 'x', 'y', 'effect').svg\n"
         "import matplotlib.pyplot as plt\n"
         "assert matplotlib.get_backend() == 'svg' and not plt.get_fignums()\n"
     )
