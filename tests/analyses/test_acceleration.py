@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from diffusers import TaylorSeerCacheConfig
-from diffusers.hooks import HookRegistry, apply_taylorseer_cache
 from players import players
 from pydantic import ValidationError
 
@@ -32,6 +33,7 @@ from cos_interp.interp.families import tiny
 from tests.support import hooked_tiny, tiny_call
 
 STEPS = 4
+PAGE = Path(__file__).parents[2] / "docs/experiments/acceleration.md"
 CALL = {k: v for k, v in tiny_call("wan21-t2v", guidance=1.0, steps=STEPS).items() if k != "generator"} | {"seed": 0}
 POOL = cells([range(10)], 8, ("cond",), 3, 2)
 
@@ -87,13 +89,13 @@ def test_a_schedule_in_the_words_of_diffusers():
         assert told["diffusers"] is None and why in told["not in diffusers because"]
 
 
-def apply(pipe, schedule) -> None:
-    """As the schedule says, from its JSON."""
-    for expert, configs in json.loads(json.dumps(schedule))["diffusers"]["TaylorSeerCacheConfig"].items():
-        transformer = getattr(pipe, expert)
-        for config in configs:
-            apply_taylorseer_cache(transformer, TaylorSeerCacheConfig(**config))
-        HookRegistry.check_if_exists_or_initialize(transformer).invalidate_child_registries_cache()
+def apply(pipe, schedule, folder) -> None:
+    """The code of the page, on a schedule that a run has left."""
+    (folder / "media").mkdir()
+    (folder / "media/schedule.json").write_text(json.dumps(schedule))
+    (code,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    assert code.count('"runs/cache/media') == 1
+    exec(code.replace("runs/cache", str(folder)), {"pipe": pipe})
 
 
 # at the steps of each expert from its first on: two groups of layers
@@ -102,7 +104,7 @@ SAVED = {"cache": {0: (1, 3), 1: (2,)}, "skip": {0: (1, 2), 1: (2,)}}
 
 @pytest.mark.parametrize("method", ["cache", "skip"])
 @pytest.mark.parametrize("family", ["wan2.1", "wan2.2", "cogvideox", "hunyuan", "hunyuan1.5", "mochi", "motif", "skyreels-v2"])
-def test_diffusers_makes_the_video_of_the_schedule(family, method):
+def test_diffusers_makes_the_video_of_the_schedule(family, method, tmp_path):
     """A plain pipeline, which has run before, with the printed configurations: the latents of the own run, in both branches,
     in every stream, and with two experts, of which the second counts its steps from its own first one. Twice, since what is
     held must not outlast a run."""
@@ -124,13 +126,13 @@ def test_diffusers_makes_the_video_of_the_schedule(family, method):
 
     apart = lambda a, b: float((a - b).norm() / own.norm())
     assert apart(plain(), own) < 1e-6
-    apply(pipe, as_json(calls, method, 6, branches, 0.1, *held_modules(model.engines), experts))
+    apply(pipe, as_json(calls, method, 6, branches, 0.1, *held_modules(model.engines), experts), tmp_path)
     first, second = plain(), plain()
     assert torch.equal(first, second) and apart(first, saved) < 1e-6 < 2e-5 < apart(first, own)
 
 
 @pytest.mark.parametrize("family", ["wan2.1", "latte", "hunyuan", "motif", "kandinsky5"])
-def test_diffusers_computes_where_the_schedule_says(family):
+def test_diffusers_computes_where_the_schedule_says(family, tmp_path):
     """The printed configurations on the pipeline itself, of two groups: the last layer's attention runs at the steps that are not
     saved, that of layer 1 at another number, and those of the others at every step."""
     pipe = tiny.build(family)
@@ -140,7 +142,7 @@ def test_diffusers_computes_where_the_schedule_says(family):
     calls = [(1, last, "cond"), (3, last, "cond"), (2, 1, "cond")]
     modules, unfit = held_modules(model.engines)
     assert not unfit and len(modules) == model.layers
-    apply(pipe, as_json(calls, "cache", STEPS, ("cond",), 0.1, modules, unfit))
+    apply(pipe, as_json(calls, "cache", STEPS, ("cond",), 0.1, modules, unfit), tmp_path)
     ran = dict.fromkeys(range(model.layers), 0)
     for layer in ran:
 
