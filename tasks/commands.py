@@ -15,11 +15,11 @@ tasks_app = typer.Typer()
 
 @tasks_app.command("list")
 def tasks_list(as_json: Json = False) -> None:
-    """The tasks, their difficulty scales and the errors that their verifiers name.
+    """The tasks, their difficulty scales and the errors that their verifiers name; and those that installed packages declare.
 
     Example: cos tasks list --json
     """
-    from cos_interp.tasks import TASKS
+    from cos_interp.tasks import TASKS, outside
 
     rows = [
         {
@@ -28,11 +28,15 @@ def tasks_list(as_json: Json = False) -> None:
         }
         for t in TASKS.values()
     ]  # fmt: skip
+    # declared by packages, which are not imported to be listed
+    others = [{"task": name, "declared": found.value} for name, found in outside.declared(outside.TASK_GROUP).items()]
     if as_json:
-        print_json(rows)
+        print_json([*rows, *others])
         return
     for row in rows:
         typer.echo(f"{row['task']}: {row['about']}\n  difficulty {row['difficulty']}\n  errors: {', '.join(row['errors'])}")
+    for other in others:
+        typer.echo(f"{other['task']}: of an installed package ({other['declared']}); cos tasks check {other['task']}")
 
 
 @tasks_app.command("show")

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from cos_interp.analyses.driver.entry import Entry
-from cos_interp.analyses.driver.facts import Facts, Showing
+from cos_interp.analyses.driver.facts import Facts, RunFacts, Showing
 from cos_interp.analyses.driver.measured import Measured
 from cos_interp.analyses.driver.settings import SuiteConfig
 from cos_interp.interp.limits import MOST_STEPS
@@ -33,7 +33,9 @@ class AccelerationConfig(SuiteConfig):
     items: int = Field(16, ge=2, le=125, description="Items of cos-500 of each task; half of them choose. 125 are all.")
     num_inference_steps: int = Field(10, ge=4, le=MOST_STEPS, description="Denoising steps of every run.")
     methods: tuple[Method, ...] = Field(
-        ("cache", "skip", "round"), min_length=1, description="cache: from an earlier step; skip: nothing; round: in few bits."
+        ("cache", "skip", "round"),
+        min_length=1,
+        description="cache: what its parts gave last; skip: nothing; round: in few bits.",
     )
     bands: int = Field(3, ge=1, description="Spans of steps that are told apart in the map.")
     interval: int = Field(2, ge=2, description="Of cache: of so many steps one is computed.")
@@ -55,6 +57,15 @@ class AccelerationConfig(SuiteConfig):
         return tuple(sorted(set(value)))
 
 
+Spans = dict[str, tuple[int, int]]  # of each expert its first step, and the one after its last
+
+
+class MapFacts(RunFacts):
+    """Of an item that chooses. ``experts``: which ran when."""
+
+    experts: Spans
+
+
 class ScheduleFacts(Facts):
     """The schedules that half of the items chose: by the share of block calls that was asked for, the calls that are saved.
     ``modules``: by layer, the modules that diffusers' caches hold; ``unfit``: why there are none."""
@@ -63,6 +74,7 @@ class ScheduleFacts(Facts):
     steps: int
     layers: int
     branches: tuple[str, ...]
+    experts: Spans = Field(default_factory=dict)
     modules: tuple[tuple[str, ...], ...] = ()
     unfit: str = "the run does not say how its model's blocks are called"
 
@@ -82,7 +94,7 @@ ENTRY = Entry(
         "cos analyze acceleration --tasks maze --items 40 --num-steps 20 --bands 5 --methods cache --out runs/cache",
     ),
     seconds=240,
-    facts=(ScheduleFacts, TestedFacts),
+    facts=(MapFacts, ScheduleFacts, TestedFacts),
     compared=(
         Measured("Distance when a block is taken from an earlier step", "distance", ("layer",), {"method": "cache"}, ("band",)),
     ),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cos_interp.analyses.acceleration import AccelerationConfig
-from cos_interp.analyses.acceleration.measure import SHOWN, cells_of, pieces
-from cos_interp.analyses.acceleration.saving import PRE
+from cos_interp.analyses.acceleration.measure import SHOWN, cells_of, experts_of, pieces
+from cos_interp.analyses.acceleration.saving import parts
 from cos_interp.analyses.driver.outlook import Outlook, Use
 from cos_interp.analyses.kit.choice import TEST, kept
 from cos_interp.interp.batch import chunks
@@ -17,16 +17,17 @@ def foresee(config: AccelerationConfig, outlook: Outlook) -> list[Use]:
     more with every batch of rows."""
     asked = [piece for piece, _ in pieces(config) if piece.problem is not None]
     count = {stage: sum(piece.stage == stage for piece in asked) for stage in ("map", "test")}
-    mapped = len(config.methods) * len(cells_of(config, outlook.model.layers, outlook.run().branches))
+    run = outlook.run()
+    mapped = len(config.methods) * len(cells_of(config, experts_of(run), outlook.model.layers, run.branches))
     tested = len(config.savings) * (CONTROLS + config.draws)
     clip = outlook.shape.clip_bytes
     shown = (1 + len(SHOWN)) * sum(p.stage == TEST and p.problem is not None and kept(p.problem, clip) for p in asked)
     judged = any(piece.problem.judged for piece in asked if piece.problem is not None)
-    streams = [name for name in outlook.model.hook_names if PRE in name]
+    given = parts(outlook.model.hook_names)
 
     def rows(what: str, each: int, stage: str, disk: int = 0) -> Use:
         together = min(config.batch, 1 + each)
-        held = 2 * together * outlook.kept(streams, (0,))  # what a block read, and the update that was computed last
+        held = together * outlook.kept(given, (0,))  # what every part gave last
         blocks = count[stage] * (each + len(list(chunks(range(each), config.batch - 1)))) * outlook.blocks()
         return Use(what, blocks=blocks, rows=together, held=held, decoded=int(judged), disk=disk)
 

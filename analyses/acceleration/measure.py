@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from cos_interp.analyses.acceleration import AccelerationConfig, Method, ScheduleFacts, TestedFacts, judged
+from cos_interp.analyses.acceleration import AccelerationConfig, MapFacts, Method, ScheduleFacts, Spans, TestedFacts, judged
 from cos_interp.analyses.acceleration.exported import held_modules, tells_branches
 from cos_interp.analyses.acceleration.saving import Plan, saved_runs
-from cos_interp.analyses.acceleration.schedules import Cell, budget, cells, chosen, random, uniform
+from cos_interp.analyses.acceleration.schedules import Cell, budget, cells, chosen, random, spanned, uniform
 from cos_interp.analyses.driver.experiment import Unit, from_others
-from cos_interp.analyses.driver.facts import RunFacts
 from cos_interp.analyses.driver.kept import Clip, kept
 from cos_interp.analyses.driver.statistics import distance
 from cos_interp.analyses.driver.store import Row, RunStore
@@ -24,6 +23,7 @@ from cos_interp.analyses.kit.problems import Problem, arguments, fits, judge, pr
 from cos_interp.analyses.kit.seeds import seed_for
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
+from cos_interp.interp.trajectory import Run
 from cos_interp.tasks import Verdict
 from cos_interp.tasks.scorer import has_verdict, same_answer, solved_of
 
@@ -55,52 +55,65 @@ def _made(model: HookedVideoPipeline, config: AccelerationConfig, store: RunStor
     return (_mapped if mapped else _tested)(model, config, store, piece.problem)
 
 
-def cells_of(config: AccelerationConfig, layers: int, branches: Sequence[str]) -> list[Cell]:
+def experts_of(run: Run) -> Spans:
+    """Which expert ran at which steps of a run."""
+    steps: dict[str, list[int]] = {}
+    for call in run.calls:
+        steps.setdefault(call.expert, []).append(call.step)
+    return {expert: (some[0], some[-1] + 1) for expert, some in steps.items()}
+
+
+def cells_of(config: AccelerationConfig, experts: Spans, layers: int, branches: Sequence[str]) -> list[Cell]:
     """All cells of the map."""
-    return cells(config.num_inference_steps, layers, branches, config.bands, config.interval)
+    return cells([range(*span) for span in experts.values()], layers, branches, config.bands, config.interval)
 
 
 def _mapped(model: HookedVideoPipeline, config: AccelerationConfig, store: RunStore, problem: Problem) -> Unit:
     run = model.run(**arguments(model, config, problem))
-    found = [(m, cell) for m in config.methods for cell in cells_of(config, model.layers, run.branches)]
+    experts = experts_of(run)
+    found = [(m, cell) for m in config.methods for cell in cells_of(config, experts, model.layers, run.branches)]
     plans = [Plan(m, frozenset(cell.calls(interval_of(config, m))), config.bits) for m, cell in found]
     columns: list[Row] = [
         {"stage": "map", "method": m, "first": cell.first, "last": cell.last, "band": cell.band, "layer": cell.layer,
          "branch": cell.branch, "calls": len(plan.calls)}
         for (m, cell), plan in zip(found, plans, strict=True)
     ]  # fmt: skip
-    facts = RunFacts(sigmas=tuple(run.sigmas), prompt=problem.call["prompt"])
+    facts = MapFacts(sigmas=tuple(run.sigmas), prompt=problem.call["prompt"], experts=experts)
     return Unit(_held_against(model, config, problem, plans, columns)[0], facts=facts)
 
 
 def _chosen(model: HookedVideoPipeline, config: AccelerationConfig, store: RunStore) -> ScheduleFacts:
     """The schedules from the maps of all problems that choose."""
-    rows = [row for piece in choosing(config, STAGE) for row in store.finished(piece.name)[0]]
-    rows = [row for row in rows if row["method"] == config.by]
+    mapped = [store.finished(piece.name) for piece in choosing(config, STAGE)]
+    rows = [row for unit in mapped for row in unit[0] if row["method"] == config.by]
+    run = mapped[0][1]
+    assert isinstance(run, MapFacts)
     branches = tuple(dict.fromkeys(str(row["branch"]) for row in rows))
     damage: dict[Cell, tuple[float, float]] = {}
-    for cell in cells_of(config, model.layers, branches):
+    for cell in cells_of(config, run.experts, model.layers, branches):
         here = [row for row in rows if (row["first"], row["layer"], row["branch"]) == (cell.first, cell.layer, cell.branch)]
         lost = [1 - row["kept"] for row in here if row["kept"] is not None]
         damage[cell] = (sum(lost) / max(1, len(lost)), sum(row["distance"] for row in here) / max(1, len(here)))
-    interval, steps = interval_of(config, config.by), config.num_inference_steps
+    interval, steps = interval_of(config, config.by), len(run.sigmas)
     pool = sum(len(cell.calls(interval)) for cell in damage)
     counts = {saving: budget(saving, steps, model.layers, len(branches), pool) for saving in config.savings}
     made = {saving: chosen(damage, interval, count) for saving, count in counts.items()}
     modules, unfit = held_modules(model.engines)
     if len(branches) > 1 and not (unfit or tells_branches(model.pipe)):
         unfit = "its pipeline does not tell diffusers' caches which branch a call is of"
-    return ScheduleFacts(chosen=made, steps=steps, layers=model.layers, branches=branches, modules=modules, unfit=unfit)
+    return ScheduleFacts(
+        chosen=made, steps=steps, layers=model.layers, branches=branches, experts=run.experts, modules=modules, unfit=unfit
+    )
 
 
 def _tested(model: HookedVideoPipeline, config: AccelerationConfig, store: RunStore, problem: Problem) -> Unit:
     facts = store.finished(SCHEDULE)[1]
     assert isinstance(facts, ScheduleFacts)
-    pool, interval = cells_of(config, facts.layers, facts.branches), interval_of(config, config.by)
+    pool, interval = cells_of(config, facts.experts, facts.layers, facts.branches), interval_of(config, config.by)
     plans: list[Plan] = []
     columns: list[Row] = []
     for saving, calls in facts.chosen.items():
-        named = {"chosen": calls, "uniform": uniform(facts.steps, facts.layers, facts.branches, len(calls))}
+        named = {"chosen": calls, "uniform": uniform(spanned(pool), facts.layers, facts.branches, len(calls))}
         for draw in range(config.draws):
             named[f"random {draw}"] = random(pool, interval, len(calls), seed_for("random schedule", *config.about, draw))
         for name, some in named.items():

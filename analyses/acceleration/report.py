@@ -25,7 +25,8 @@ from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
 
 QUESTION = (
     "Which calls of which blocks may be saved without changing verified answers? On every second item each layer is saved in "
-    "each span of steps: taken from the step before (cache), left out (skip), or read and written in few bits (round). The "
+    "each span of steps: its attention and MLP give what they gave at the step before (cache), or nothing (skip), or the block "
+    "reads and adds in few bits (round). The "
     "schedule saves what was missed least; on the other items it stands against whole steps, evenly spread, and random calls of "
     "equal cost."
 )
@@ -44,7 +45,7 @@ def report(result: AnalysisResult[AccelerationConfig], store: RunStore) -> Repor
     facts = result.first(ScheduleFacts)
     calls = facts.chosen[judged(facts.chosen)]
     share = len(calls) / (facts.steps * facts.layers * len(facts.branches))
-    schedule = as_json(calls, config.by, facts.steps, facts.branches, share, facts.modules, facts.unfit)
+    schedule = as_json(calls, config.by, facts.steps, facts.branches, share, facts.modules, facts.unfit, facts.experts)
     notes = [f"Schedule (media/schedule.json): {json.dumps(schedule)}"]
     sections = [_tests(rows), *(_map(rows, method, value) for method in config.methods for value in _values(rows)), _cells(rows)]
     sections.append(_videos(rows, [tested(one) for one in kept_clips(result, store, TestedFacts)]))

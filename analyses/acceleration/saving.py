@@ -1,11 +1,12 @@
 """Runs in which some calls of blocks are saved, as rows of one batch.
 
-The blocks still run; what they would have added is replaced by what a run that saves them has there, so that it can be looked at
-on any model."""
+The blocks still run; what their parts give is replaced by what a run that saves them has there, so that it can be looked at on
+any model. To rounding it is what diffusers' caches make of the same schedule."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,16 +20,27 @@ from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.run.clock import Hook
 
 PRE, POST = "hook_resid_pre", "hook_resid_post"
+PART = re.compile(r"blocks\.\d+\.hook_\w*_out(_text|_audio)?")  # what attention and MLP give, before their gates
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One row: the calls that are saved, and how. ``cache``: the update of the last computed call of that block and branch;
-    ``skip``: none; ``round``: the block reads its input, and adds its update, in so many ``bits`` with one scale a token."""
+    """One row: the calls that are saved, and how. ``cache``: attention and MLP give what they gave in the last computed call of
+    that block and branch; ``skip``: nothing, so that the block adds nothing; ``round``: the block reads the video, and adds its
+    update to it, in so many ``bits`` with one scale a token."""
 
     method: Method
     calls: frozenset[Call]
     bits: int = 16
+
+
+def parts(names: Iterable[str]) -> list[str]:
+    """Of hook names those at which a block adds to its streams, of video, text and audio.
+
+    >>> parts(["blocks.1.hook_resid_pre", "blocks.1.attn.hook_z", "blocks.1.hook_attn_out", "blocks.1.hook_mlp_out_text"])
+    ['blocks.1.hook_attn_out', 'blocks.1.hook_mlp_out_text']
+    """
+    return [name for name in names if PART.fullmatch(name)]
 
 
 def rounded(x: Tensor, bits: int) -> Tensor:
@@ -48,49 +60,58 @@ class Saving:
 
     plans: Sequence[Plan]
     _before: dict[str, Tensor] = field(default_factory=dict, init=False)
-    _held: dict[tuple[int, str, str | None, str | None], Tensor] = field(default_factory=dict, init=False)
+    _held: dict[tuple[int, str, str | None], Tensor] = field(default_factory=dict, init=False)
 
     def hooks(self, model: HookedVideoPipeline) -> list[FwdHook]:
-        """At every stream of the blocks of which some call is saved (video, and text or history where blocks write these)."""
-        layers = {layer for plan in self.plans for _, layer, _ in plan.calls}
-        known = set(model.hook_names)
-        made: list[FwdHook] = []
-        for name in model.hook_names:
-            block, _, site = name.rpartition(".")
-            after = f"{block}.{site.replace(PRE, POST)}"
-            if site.startswith(PRE) and after in known and int(block.split(".")[1]) in layers:
-                made += [(name, self._read), (after, self._write)]
+        """At the blocks of which some call is saved: where these add to their streams, and around those that are rounded."""
+        made: list[FwdHook] = [
+            (name, self._give) for name in parts(model.hook_names) if layer_of(name) in self._layers("cache", "skip")
+        ]
+        for layer in sorted(self._layers("round")):
+            made += [(f"blocks.{layer}.{PRE}", self._read), (f"blocks.{layer}.{POST}", self._write)]
         return made
 
-    def _saved(self, row: int, hook: Hook) -> bool:
-        return (hook.step, hook.block, str(hook.branch)) in self.plans[row - 1].calls
+    def _layers(self, *methods: Method) -> set[int]:
+        return {layer for plan in self.plans if plan.method in methods for _, layer, _ in plan.calls}
 
-    def _read(self, act: Tensor, hook: Hook) -> Tensor | None:
+    def _rows(self, method: Method, hook: Hook) -> list[int]:
+        """The rows of a method that save this call."""
+        call = (hook.step, hook.block, str(hook.branch))
+        return [row for row, plan in enumerate(self.plans, 1) if plan.method == method and call in plan.calls]
+
+    def _give(self, act: Tensor, hook: Hook) -> Tensor:
+        out, cached = act.clone(), self._rows("cache", hook)
+        for row, plan in enumerate(self.plans, 1):
+            key = (row, hook.name, hook.branch)
+            if row in cached:
+                out[row] = self._held[key]
+            elif plan.method == "cache":
+                self._held[key] = act[row]
+        out[self._rows("skip", hook)] = 0
+        return out
+
+    def _read(self, act: Tensor, hook: Hook) -> Tensor:
         self._before[hook.name.replace(PRE, POST)] = act
-        rows = [r for r, plan in enumerate(self.plans, 1) if plan.method == "round" and self._saved(r, hook)]
-        if not rows:
-            return None
         out = act.clone()
-        for row in rows:
+        for row in self._rows("round", hook):
             out[row] = rounded(act[row], self.plans[row - 1].bits)
         return out
 
-    def _write(self, act: Tensor, hook: Hook) -> Tensor | None:
+    def _write(self, act: Tensor, hook: Hook) -> Tensor:
         before, out = self._before[hook.name], act.clone()
-        for row, plan in enumerate(self.plans, 1):
-            key = (row, hook.name, hook.branch, hook.expert)
-            if not self._saved(row, hook):
-                if plan.method == "cache":
-                    self._held[key] = act[row] - before[row]
-            elif plan.method == "cache":
-                if key in self._held:  # else another expert ran before, and there is nothing to take
-                    out[row] = before[row] + self._held[key]
-            elif plan.method == "skip":
-                out[row] = before[row]
-            else:
-                read = rounded(before[row], plan.bits)
-                out[row] = before[row] + rounded(act[row] - read, plan.bits)
+        for row in self._rows("round", hook):
+            bits = self.plans[row - 1].bits
+            out[row] = before[row] + rounded(act[row] - rounded(before[row], bits), bits)
         return out
+
+
+def layer_of(name: str) -> int:
+    """The layer of a hook inside a block.
+
+    >>> layer_of("blocks.12.hook_mlp_out")
+    12
+    """
+    return int(name.split(".")[1])
 
 
 def saved_runs(model: HookedVideoPipeline, call: dict[str, Any], plans: Sequence[Plan], batch: int) -> Tensor:

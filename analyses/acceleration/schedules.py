@@ -38,20 +38,31 @@ class Cell:
         return tuple((step, self.layer, self.branch) for step in kept)
 
 
-def bands(steps: int, count: int, interval: int) -> list[tuple[int, int]]:
-    """First and last step of up to ``count`` spans of steps 1 on (step 0 has none before it), whole intervals each but the last.
+def bands(stretch: range, count: int, interval: int) -> list[tuple[int, int]]:
+    """First and last step of up to ``count`` spans of the steps of one expert from its second on (its first has none before it),
+    whole intervals each but the last.
 
-    >>> bands(10, 3, 2), bands(4, 9, 2)
-    ([(1, 4), (5, 6), (7, 9)], [(1, 2), (3, 3)])
+    >>> bands(range(10), 3, 2), bands(range(6, 10), 9, 2), bands(range(5, 6), 3, 2)
+    ([(1, 4), (5, 6), (7, 9)], [(7, 8), (9, 9)], [])
     """
-    cuts = [min(steps, 1 + interval * round(part * (steps - 1) / interval / count)) for part in range(count)] + [steps]
-    return [(a, b - 1) for a, b in zip(cuts, cuts[1:], strict=False) if b > a]
+    first, steps = stretch.start + 1, len(stretch)
+    cuts = [min(steps - 1, interval * round(part * (steps - 1) / interval / count)) for part in range(count)] + [steps - 1]
+    return [(first + a, first + b - 1) for a, b in zip(cuts, cuts[1:], strict=False) if b > a]
 
 
-def cells(steps: int, layers: int, branches: Sequence[str], count: int, interval: int) -> list[Cell]:
-    """All cells of the map."""
-    spans = bands(steps, count, interval)
+def cells(stretches: Iterable[range], layers: int, branches: Sequence[str], count: int, interval: int) -> list[Cell]:
+    """All cells of the map: up to ``count`` spans of every stretch of steps that one expert runs."""
+    spans = [span for stretch in stretches for span in bands(stretch, count, interval)]
     return [Cell(a, b, layer, branch) for a, b in spans for layer in range(layers) for branch in branches]
+
+
+def spanned(pool: Iterable[Cell]) -> list[int]:
+    """The steps that cells span: all but the first of each expert.
+
+    >>> spanned([Cell(1, 2, 0, "cond"), Cell(4, 5, 0, "cond"), Cell(1, 2, 1, "cond")])
+    [1, 2, 4, 5]
+    """
+    return sorted({step for cell in pool for step in range(cell.first, cell.last + 1)})
 
 
 def budget(saving: float, steps: int, layers: int, branches: int, pool: int) -> int:
@@ -72,19 +83,19 @@ def chosen(damage: Mapping[Cell, tuple[float, float]], interval: int | None, cou
     return filled(sorted(damage, key=rank), interval, count)
 
 
-def uniform(steps: int, layers: int, branches: Sequence[str], count: int) -> tuple[Call, ...]:
-    """Whole steps, evenly spread from step 1 on, as caches for all layers save them; what is left over, in evenly spread layers
-    of one more step.
+def uniform(steps: Sequence[int], layers: int, branches: Sequence[str], count: int) -> tuple[Call, ...]:
+    """Whole steps of those that may be saved, evenly spread, as caches for all layers save them; what is left over, in evenly
+    spread layers of one more step.
 
-    >>> uniform(5, 2, ["cond"], 5)
+    >>> uniform([1, 2, 3, 4], 2, ["cond"], 5)
     ((1, 0, 'cond'), (1, 1, 'cond'), (3, 0, 'cond'), (4, 0, 'cond'), (4, 1, 'cond'))
     """
     each = layers * len(branches)
     whole, rest = divmod(count, each)
-    places = spread(steps - 1, whole + bool(rest))
+    places = spread(len(steps), whole + bool(rest))
     every = [(layer, branch) for layer in range(layers) for branch in branches]
     part = places[len(places) // 2] if rest else None
-    made = [(1 + at, *call) for at in places for call in ([every[i] for i in spread(each, rest)] if at == part else every)]
+    made = [(steps[at], *call) for at in places for call in ([every[i] for i in spread(each, rest)] if at == part else every)]
     return tuple(sorted(made))
 
 

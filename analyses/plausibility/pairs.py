@@ -86,7 +86,7 @@ def check_rates(config: PlausibilityConfig) -> None:
 
 
 def _file(path: Path) -> Callable[[HookedVideoPipeline], np.ndarray]:
-    return lambda model: clip_of(model, path)
+    return lambda model: clip_of(model, path).frames
 
 
 # --- breaking ----------------------------------------------------------------------------------------------------------

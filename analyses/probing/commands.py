@@ -192,6 +192,7 @@ def _follow(*, out: Path, as_json: bool, **given: Any) -> None:
     if as_json:
         print_json(facts)
         return
+    typer.echo(f"Clip: {facts['clip']}")
     typer.echo(f"{facts['at']}; round trip error {facts['round trip error']:.3f}")
     for at in facts["track"]:
         place = f"frame {at['frame']}: row {at['row']}, column {at['col']}"

@@ -54,7 +54,7 @@ def follow(config: FollowConfig, out: Path) -> dict[str, Any]:
     """
     refuse_uses(lambda _, outlook: [Use("the clip", 2, decoded=1)], config, out.parent)
     config, model = loaded(config)
-    frames = clip_of(model, Path(config.video))
+    frames, taken = clip_of(model, Path(config.video))
     steps: dict[str, Any] = {"num_inference_steps": config.num_inference_steps, "guidance_scale": config.guidance_scale}
     [layer] = numbers([config.layer], model.layers, "layer")
     [step] = numbers([config.step], config.num_inference_steps, "step")
@@ -76,4 +76,5 @@ def follow(config: FollowConfig, out: Path) -> dict[str, Any]:
 
     write_file(out, encode_mp4(video))
     where = f"blocks.{layer}.attn, step {step} (sigma {found.run.sigmas[step]:.2f})"
-    return {"video": str(out), "at": where, "round trip error": found.error, "track": [at._asdict() for at in track]}
+    facts = {"video": str(out), "clip": taken, "at": where, "round trip error": found.error}
+    return {**facts, "track": [at._asdict() for at in track]}

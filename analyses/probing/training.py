@@ -222,12 +222,12 @@ def _of_item(model: HookedVideoPipeline, config: ApplyConfig, target: Target, ce
 
 def _of_clip(model: HookedVideoPipeline, config: ApplyConfig, target: Target, cell: tuple[str, int]) -> Shown:
     """A clip on its way through the model, from the noise that leads to it."""
-    frames = clip_of(model, Path(str(config.video)))
+    frames, taken = clip_of(model, Path(str(config.video)))
     steps: dict[str, Any] = {"num_inference_steps": config.num_inference_steps, "guidance_scale": config.guidance_scale}
     found = invert(model, frames, prompt=config.prompt, **steps)
     with model.hooks(found.hooks()):
         clip = collect_clip(model, Source("clip", dict(found.call)), [cell[0]], [cell[1]], [target], "all", 0)
-    return Shown(clip, frames, {"prompt": config.prompt, "round trip error": found.error})
+    return Shown(clip, frames, {"prompt": config.prompt, "clip": taken, "round trip error": found.error})
 
 
 def _cell(grid: ProbeGrid, layer: int, step: int) -> tuple[str, int]:

@@ -1,6 +1,6 @@
 """VBVR-Bench's own scorers, called where the benchmark's package is installed. Nothing of it is copied.
 
-The package is ``vbvr_bench`` of Video-Reason/VBVR-EvalKit; it is on no index.
+The package is ``vbvr_bench`` of Video-Reason/VBVR-EvalKit; it is on no index. What it imports is the extra ``vbvr``.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def _package() -> Any:
         return import_module("vbvr_bench.evaluators")
     except (Exception, SystemExit) as error:
         raise ValueError(
-            f"the scorer vbvr needs the package vbvr_bench ({type(error).__name__}: {error}): pip install "
-            "git+https://github.com/Video-Reason/VBVR-EvalKit, or use --scorer reference"
+            f"the scorer vbvr needs the package vbvr_bench ({type(error).__name__}: {error}): pip install 'cos-interp[vbvr]', "
+            "then pip install --no-deps git+https://github.com/Video-Reason/VBVR-EvalKit, or use --scorer reference"
         ) from error
 
 

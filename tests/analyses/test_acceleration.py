@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from diffusers import TaylorSeerCacheConfig
-from diffusers.hooks import apply_taylorseer_cache
 from players import players
 from pydantic import ValidationError
 
 from cos_interp.analyses.acceleration import AccelerationConfig
 from cos_interp.analyses.acceleration.exported import as_json, cached_steps, grouped, held_modules, taylorseer, tells_branches
 from cos_interp.analyses.acceleration.findings import findings
-from cos_interp.analyses.acceleration.saving import Plan, Saving, rounded, saved_runs
-from cos_interp.analyses.acceleration.schedules import bands, cells, chosen, random, uniform
+from cos_interp.analyses.acceleration.measure import cells_of, experts_of
+from cos_interp.analyses.acceleration.saving import PRE, Plan, Saving, parts, rounded, saved_runs
+from cos_interp.analyses.acceleration.schedules import bands, cells, chosen, random, spanned, uniform
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import run_and_report
 from cos_interp.analyses.driver.findings import Number
@@ -31,8 +33,9 @@ from cos_interp.interp.families import tiny
 from tests.support import hooked_tiny, tiny_call
 
 STEPS = 4
+PAGE = Path(__file__).parents[2] / "docs/experiments/acceleration.md"
 CALL = {k: v for k, v in tiny_call("wan21-t2v", guidance=1.0, steps=STEPS).items() if k != "generator"} | {"seed": 0}
-POOL = cells(10, 8, ("cond",), 3, 2)
+POOL = cells([range(10)], 8, ("cond",), 3, 2)
 
 
 # --- schedules -------------------------------------------------------------------------------------------------------
@@ -40,13 +43,18 @@ POOL = cells(10, 8, ("cond",), 3, 2)
 
 @pytest.mark.parametrize("steps, count, interval", [(10, 3, 2), (20, 5, 2), (50, 4, 3), (4, 1, 2), (5, 9, 2), (9, 20, 5)])
 def test_bands_hold_every_step_but_the_first_once(steps, count, interval):
-    found = bands(steps, count, interval)
-    assert [step for a, b in found for step in range(a, b + 1)] == list(range(1, steps)) and len(found) <= count
+    for stretch in (range(steps), range(7, 7 + steps)):
+        found = bands(stretch, count, interval)
+        assert [step for a, b in found for step in range(a, b + 1)] == list(stretch)[1:] and len(found) <= count
 
 
 def test_all_schedules_cost_the_same():
     for count in (1, 8, 13, 24):
-        made = [uniform(10, 8, ("cond",), count), random(POOL, 2, count, 0), chosen(dict.fromkeys(POOL, (0.0, 1.0)), 2, count)]
+        made = [
+            uniform(spanned(POOL), 8, ("cond",), count),
+            random(POOL, 2, count, 0),
+            chosen(dict.fromkeys(POOL, (0.0, 1.0)), 2, count),
+        ]
         assert [len(set(one)) for one in made] == [count] * 3
         assert all(step > 0 for one in made for step, _, _ in one)
     assert random(POOL, 2, 9, 0) == random(POOL, 2, 9, 0) != random(POOL, 2, 9, 1)
@@ -67,21 +75,64 @@ def test_a_schedule_in_the_words_of_diffusers():
     assert grouped(regular) == [{"branch": "cond", "layers": [1, 4], "steps": [3, 5, 7]}]
     names = [[f"blocks.{layer}.ffn"] for layer in range(8)]
     found = as_json(regular, "cache", 10, ("cond",), 0.1, names)
-    (config,) = found["diffusers"]["TaylorSeerCacheConfig"]
+    (config,) = found["diffusers"]["TaylorSeerCacheConfig"]["transformer"]
     assert (config["cache_interval"], config["disable_cache_before_step"], config["disable_cache_after_step"]) == (2, 3, 8)
     assert json.loads(json.dumps(found)) == found and TaylorSeerCacheConfig(**config).max_order == 0
-    assert taylorseer(names[0], [2, 3, 4]) is None and taylorseer(names[0], [2]) is not None
+    assert taylorseer(names[0], [2, 3, 4], "cache") is None and taylorseer(names[0], [2], "cache") is not None
+    assert taylorseer(names[0], [*range(1, 30)], "skip")["cache_interval"] == 30  # all steps but the first
     both = [(step, 1, branch) for step in (1, 3) for branch in ("cond", "uncond")]
     assert as_json(both, "cache", 4, ("cond", "uncond"), 0.1, names)["diffusers"] is not None
     assert as_json(both, "cache", 4, ("cond", "uncond"), 0.1, (), "no names")["not in diffusers because"] == "no names"
-    for calls, method, why in ((both[:3], "cache", "branches"), ([(1, 0, "cond"), (2, 0, "cond")], "cache", "regular"),
-                               (regular, "skip", "no hook")):  # fmt: skip
+    for calls, method, why in ((both[:3], "cache", "branches"), ([(2, 0, "cond"), (3, 0, "cond")], "cache", "regular"),
+                               (regular, "round", "no hook")):  # fmt: skip
         told = as_json(calls, method, 4, ("cond", "uncond") if calls == both[:3] else ("cond",), 0.1, names)
         assert told["diffusers"] is None and why in told["not in diffusers because"]
 
 
+def apply(pipe, schedule, folder) -> None:
+    """The code of the page, on a schedule that a run has left."""
+    (folder / "media").mkdir()
+    (folder / "media/schedule.json").write_text(json.dumps(schedule))
+    (code,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    assert code.count('"runs/cache/media') == 1
+    exec(code.replace("runs/cache", str(folder)), {"pipe": pipe})
+
+
+# at the steps of each expert from its first on: two groups of layers
+SAVED = {"cache": {0: (1, 3), 1: (2,)}, "skip": {0: (1, 2), 1: (2,)}}
+
+
+@pytest.mark.parametrize("method", ["cache", "skip"])
+@pytest.mark.parametrize("family", ["wan2.1", "wan2.2", "cogvideox", "hunyuan", "hunyuan1.5", "mochi", "motif", "skyreels-v2"])
+def test_diffusers_makes_the_video_of_the_schedule(family, method, tmp_path):
+    """A plain pipeline, which has run before, with the printed configurations: the latents of the own run, in both branches,
+    in every stream, and with two experts, of which the second counts its steps from its own first one. Twice, since what is
+    held must not outlast a run."""
+    pipe = tiny.build(family)
+    model = HookedVideoPipeline.from_pipeline(tiny.build(family))
+    call = {k: v for k, v in tiny.call(family, steps=6).items() if k != "generator"} | {"seed": 0}
+    run = model.run(**call)
+    experts, branches = experts_of(run), run.branches
+    assert len(branches) == 2 and list(experts.values()) == ([(0, 3), (3, 6)] if family == "wan2.2" else [(0, 6)])
+    calls = [(first + step, layer, branch) for first, end in experts.values() for layer, steps in SAVED[method].items()
+             for step in steps if first + step < end for branch in branches]  # fmt: skip
+    own, saved = saved_runs(model, call, [Plan(method, frozenset(calls))], 2).split(1)
+
+    def plain() -> torch.Tensor:
+        given = {**model.defaults, **{k: v for k, v in call.items() if k != "seed"}}
+        generator = torch.Generator("cpu").manual_seed(0)
+        out = pipe(**given, generator=generator, output_type="latent", return_dict=False)[0]
+        return out.transpose(1, 2) if family == "cogvideox" else out  # its own layout has frames first
+
+    apart = lambda a, b: float((a - b).norm() / own.norm())
+    assert apart(plain(), own) < 1e-6
+    apply(pipe, as_json(calls, method, 6, branches, 0.1, *held_modules(model.engines), experts), tmp_path)
+    first, second = plain(), plain()
+    assert torch.equal(first, second) and apart(first, saved) < 1e-6 < 2e-5 < apart(first, own)
+
+
 @pytest.mark.parametrize("family", ["wan2.1", "latte", "hunyuan", "motif", "kandinsky5"])
-def test_diffusers_computes_where_the_schedule_says(family):
+def test_diffusers_computes_where_the_schedule_says(family, tmp_path):
     """The printed configurations on the pipeline itself, of two groups: the last layer's attention runs at the steps that are not
     saved, that of layer 1 at another number, and those of the others at every step."""
     pipe = tiny.build(family)
@@ -91,8 +142,7 @@ def test_diffusers_computes_where_the_schedule_says(family):
     calls = [(1, last, "cond"), (3, last, "cond"), (2, 1, "cond")]
     modules, unfit = held_modules(model.engines)
     assert not unfit and len(modules) == model.layers
-    for config in as_json(calls, "cache", STEPS, ("cond",), 0.1, modules, unfit)["diffusers"]["TaylorSeerCacheConfig"]:
-        apply_taylorseer_cache(engine.module, TaylorSeerCacheConfig(**config))
+    apply(pipe, as_json(calls, "cache", STEPS, ("cond",), 0.1, modules, unfit), tmp_path)
     ran = dict.fromkeys(range(model.layers), 0)
     for layer in ran:
 
@@ -131,28 +181,71 @@ def test_rounding_by_hand():
 
 @pytest.mark.parametrize("method", ["cache", "skip"])
 def test_saved_calls_are_those_of_plain_hooks(method):
-    """Row 1 of a plain pipeline with a forward hook on block 1, which gives back its input, or that and the last update."""
+    """Row 1 of a plain pipeline with forward hooks on block 1: to skip it is to give back its input, whatever it computes; cached
+    parts give what they gave last, and their gates are of the step."""
     model, calls = hooked_tiny(), frozenset([(1, 1, "cond"), (2, 1, "cond")])
     both = joined([CALL, CALL])
     found = model.run_with_hooks(fwd_hooks=Saving([Plan(method, calls)]).hooks(model), **both).latents
-    held, seen = {}, []
+    block = model.pipe.transformer.blocks[1]
+    held, seen = {}, dict.fromkeys((block, block.attn1, block.attn2, block.ffn), 0)
 
     def hook(module, args, kwargs, out):
-        step, before = len(seen), args[0]
-        seen.append(step)
-        new = out.clone()
+        step, new = seen[module], out.clone()
+        seen[module] += 1
         if (step, 1, "cond") in calls:
-            new[1] = before[1] + (held["update"] if method == "cache" else 0)
-        else:
-            held["update"] = out[1] - before[1]
+            new[1] = held[module] if method == "cache" else args[0][1]
+        held[module] = new[1]
         return new
 
-    handle = model.pipe.transformer.blocks[1].register_forward_hook(hook, with_kwargs=True)
+    hooked = (block.attn1, block.attn2, block.ffn) if method == "cache" else (block,)
+    handles = [module.register_forward_hook(hook, with_kwargs=True) for module in hooked]
     generators = [torch.Generator("cpu").manual_seed(0) for _ in range(2)]
     given = {**model.defaults, **{k: v for k, v in both.items() if k != "seed"}}
     plain = model.pipe(**given, generator=generators, output_type="latent", return_dict=False)[0]
-    handle.remove()
-    assert torch.equal(found, plain) and not torch.equal(found[0], found[1]) and len(seen) == STEPS
+    for handle in handles:
+        handle.remove()
+    assert torch.equal(found, plain) and not torch.equal(found[0], found[1]) and {seen[module] for module in hooked} == {STEPS}
+
+
+@pytest.mark.parametrize("family", ["cogvideox", "hunyuan", "mochi", "cosmos1", "sana-video", "latte", "easyanimate", "ltx2"])
+def test_a_skipped_block_adds_nothing_to_any_stream(family):
+    """Bit for bit, in every layer: what it hands on, of video, text and audio, is what it was handed."""
+    model = HookedVideoPipeline.from_pipeline(tiny.build(family))
+    call = {k: v for k, v in tiny.call(family, steps=2).items() if k != "generator"} | {"seed": 0}
+    compared = 0
+    for layer in range(model.layers):
+        zero = [(name, lambda act, hook: act * 0) for name in parts(model.hook_names) if name.startswith(f"blocks.{layer}.")]
+        names = [name for name in model.hook_names if name.startswith(f"blocks.{layer}.hook_resid_post")]
+        came = {
+            name: f"blocks.{layer}.{PRE}" if name.endswith("post") else f"blocks.{layer - 1}.{name.split('.')[-1]}"
+            for name in names
+        }
+        handed: dict = {}
+        keep = lambda act, hook, handed=handed: handed.update({(hook.name, hook.branch): act.clone()})
+        read = {name: keep for name in (*names, *came.values()) if name in model.hook_names}
+        model.run_with_hooks(fwd_hooks=[*zero, *read.items()], **call)
+        for name, before in came.items():
+            if layer or name.endswith("post"):  # of the other streams the first block's input has no name
+                assert all(torch.equal(handed[before, b], handed[name, b]) for n, b in handed if n == name), name
+                compared += 1
+    assert compared >= model.layers
+
+
+def test_no_expert_begins_with_a_call_that_is_saved():
+    """At the first step of the second expert nothing is held: its calls would be counted as saved and computed all the same."""
+    model = hooked_tiny("wan22-t2v")
+    run = model.run(**{k: v for k, v in tiny_call("wan22-t2v", steps=8).items() if k != "generator"}, seed=0)
+    experts = experts_of(run)
+    assert experts == {"transformer": (0, 3), "transformer_2": (3, 8)}
+    assert all(call.expert == ("transformer" if call.step < 3 else "transformer_2") for call in run.calls)
+    for interval in (2, 3):
+        pool = cells_of(AccelerationConfig(bands=2, interval=interval), experts, model.layers, run.branches)
+        most = sum(len(cell.calls(interval)) for cell in pool)
+        for count in (5, most):
+            made = [uniform(spanned(pool), model.layers, run.branches, count), random(pool, interval, count, 0)]
+            made.append(chosen(dict.fromkeys(pool, (0.0, 1.0)), interval, count))
+            assert [len(set(one)) for one in made] == [count] * 3
+            assert {step for one in made for step, _, _ in one}.isdisjoint({0, 3})
 
 
 def test_each_branch_is_saved_by_itself():

@@ -338,10 +338,12 @@ def test_the_commands(tmp_path, organism):
     clip = ("apply", folder, "--out", tmp_path / "c.mp4", "--video", tmp_path / "clip.mp4", "--num-steps", 2)
     facts = json.loads(cos(*clip, "--prompt", item.prompt, "--json").stdout)
     assert 0 < facts["round trip error"] < 0.1 and "tokens right" not in facts
+    assert facts["clip"] == "9 of 9 frames, 160 x 160 as 80 x 80; 4 frames a second"  # as the own commands show nine frames
     assert read_mp4(tmp_path / "c.mp4").shape == frames.shape
     assert "video and prompt belong together" in str(cos(*clip).exception)
     track = ("follow", *clip[4:], "--out", tmp_path / "t.mp4", "--prompt", item.prompt, "--layer", 2, "--step", 1)
     facts = json.loads(cos(*track, "--cell", "1,2", "--json").stdout)
+    assert facts["clip"].startswith("9 of 9 frames")
     assert [at["frame"] for at in facts["track"]] == list(range(5)) and read_mp4(tmp_path / "t.mp4").shape == frames.shape
     assert "a frame of this clip has 5 x 5 tokens" in str(cos(*track, "--cell", "5,0").exception)
     assert "cell_class" in cos("targets").stdout

@@ -8,7 +8,9 @@ import av
 import numpy as np
 import pytest
 
-from cos_interp import analyses
+from cos_interp import HookedVideoPipeline, analyses
+from cos_interp.analyses.kit.clips import clip_of, speed
+from cos_interp.interp.errors import InterpError
 from cos_interp.tasks import suite, vbvr
 from cos_interp.tasks.timing import common_rate, odd, rate_of
 from cos_interp.tasks.video import read_timed
@@ -121,3 +123,23 @@ def test_the_suites_own_score_takes_any_steady_rate(tmp_path):
         write(tmp_path / suite.NAME / "place" / f"{i:05d}.mp4", **WRITTEN[how], frames=items[i].video)
     found = [verdict for _, _, verdict in vbvr.score(tmp_path, items)]
     assert [verdict.status for verdict in found] == ["solved", "undecided", "solved"] and "varies" in found[1].error
+
+
+def test_a_clip_for_a_model_is_taken_as_it_comes_and_its_rate_is_said(tmp_path):
+    """The organism plays 16 frames a second, and this project shows nine frames at 4. A clip whose rate varies is refused
+    where the frames that are taken do."""
+    model = HookedVideoPipeline.from_pretrained("organism")
+    said = {"1": "1 frames a second, the model's 16: what moves is given at 16 of its speed", "16": "16 frames a second",
+            "29.97": "29.97 frames a second, the model's 16: what moves is given at 0.53 of its speed",
+            "unknown": "the file names no frame rate"}  # fmt: skip
+    for name, words in said.items():
+        write(tmp_path / f"{name}.mp4", **WRITTEN[name])
+        film = clip_of(model, tmp_path / f"{name}.mp4")
+        assert film.taken == f"9 of 9 frames, 160 x 160 as 80 x 80; {words}" and film.frames.shape == ITEM.video.shape
+    write(tmp_path / "varying.mp4", **WRITTEN["varying"])
+    with pytest.raises(InterpError, match=r"0\.25 to 0\.5 s: give a clip of one rate"):
+        clip_of(model, tmp_path / "varying.mp4")
+    late = ITEM.video[[0, *range(9), 8]]
+    write(tmp_path / "late.mp4", 4, late, [*range(0, 2500, 250), 9000])  # the long gap is after the ninth frame
+    assert clip_of(model, tmp_path / "late.mp4").taken == "9 of 11 frames, 160 x 160 as 80 x 80; 4 frames a second"
+    assert speed(24.0, None, 81) == "24 frames a second"

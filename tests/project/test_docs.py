@@ -8,6 +8,7 @@ import doctest
 import re
 import shlex
 import sys
+import tomllib
 from importlib import import_module
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from cos_interp.analyses.driver.registry import entries
 from cos_interp.analyses.driver.rules import rules
 
 ROOT = Path(__file__).resolve().parents[2]
+EXTRA = re.compile(r"cos-interp\[(\w+)\]")
 CARDS = (ROOT / "organism").glob("**/README.md")
 PAGES = sorted(p for p in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *CARDS) if "_build" not in p.parts)
 NAMES = [str(path.relative_to(ROOT)) for path in PAGES]
@@ -32,7 +34,7 @@ EXECUTED = {
     "docs/quick-start.md": "test_pages", "docs/experiments.md": "test_pages", "docs/probes.md": "test_pages",
     "docs/adding-a-task.md": "test_pages", "docs/adding-an-experiment.md": "test_pages",
     "docs/adding-a-family.md": "test_own_family", "docs/own-videos.md": "test_own_videos_page",
-    "docs/activations.md": "test_activations_page",
+    "docs/activations.md": "test_activations_page", "docs/experiments/acceleration.md": "test_acceleration",
 }  # fmt: skip
 NOT_EXECUTED = {"docs/loading.md": "a list of names to load, of which most would have to be downloaded"}
 
@@ -46,6 +48,18 @@ def anchors(text: str) -> set[str]:
     """What headings are called in links, as GitHub and MyST do."""
     heads = re.findall(r"^#+ (.*)$", prose(text), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}
+
+
+def test_extras_that_somebody_is_told_to_install_are_there():
+    """By pages, and by errors."""
+    code = [
+        path for room in ("analyses", "interp", "probes", "tasks", "reports", "organism") for path in (ROOT / room).rglob("*.py")
+    ]
+    told = {name for path in (*PAGES, *code) for name in EXTRA.findall(path.read_text())}
+    there = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {"cluster", "ray", "vbvr"} <= told <= set(there)
+    assert not any("@" in line or "://" in line for lines in there.values() for line in lines)  # an index takes no addresses
+    assert any(line.startswith("opencv") and line.endswith("<5") for line in there["vbvr"])  # what its scorers work with
 
 
 @pytest.mark.parametrize("name", NAMES)

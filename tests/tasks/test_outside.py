@@ -220,6 +220,8 @@ def test_entry_points_of_an_installed_package(tmp_path, monkeypatch):
     (info / "entry_points.txt").write_text("[cos_interp.tasks]\ntheirs = their_tasks:Exact\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert outside.is_outside("theirs", outside.TASK_GROUP) and not outside.is_outside("theirs", outside.SCORER_GROUP)
+    listed = CliRunner().invoke(cli.app, ["tasks", "list"]).stdout
+    assert "theirs: of an installed package (their_tasks:Exact)" in listed and "their_tasks" not in sys.modules
     task = task_of("theirs")
     assert isinstance(task, ClipTask) and task.name == "exact"
     assert set(outside.content("theirs", outside.TASK_GROUP)) == {"their-tasks 1.2", "their_tasks.py"}

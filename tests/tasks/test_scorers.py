@@ -257,7 +257,10 @@ def test_the_benchmarks_scorer_is_asked_where_it_is_installed(tmp_path):
     try:
         from vbvr_bench.evaluators import get_evaluator
     except ImportError:
-        assert "needs the package vbvr_bench" in score(scorer_of("vbvr"), ITEM.video, case).error
+        told = score(scorer_of("vbvr"), ITEM.video, case).error
+        assert (
+            "needs the package vbvr_bench" in told and "pip install 'cos-interp[vbvr]', then pip install --no-deps git+" in told
+        )
         return
     assert "lacks first_frame.png" in score(scorer_of("vbvr"), ITEM.video, case).error
     Image.fromarray(ITEM.video[0]).save(tmp_path / "first_frame.png")
