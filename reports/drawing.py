@@ -49,6 +49,15 @@ class Maps:
         """The same maps with more said of each cell."""
         return replace(self, cells=cells)
 
+    def counted(self) -> str:
+        """How many items the cells are of, in words; nothing where they do not say."""
+        return of_items(self.cells["n"].dropna() if "n" in self.cells else ())
+
+    @property
+    def intervals(self) -> bool:
+        """Whether cells have intervals."""
+        return "low" in self.cells and bool(self.cells["low"].notna().any())
+
     def words(self) -> str:
         """Range and largest value, in words."""
         known = self.cells[self.cells[VALUE].notna()]

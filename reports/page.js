@@ -233,6 +233,7 @@
     const held = figure?.querySelector("script");
     return held && { data: JSON.parse(held.textContent), sheet: figure.querySelector("img.sheet") };
   }
+  const saidOf = ({ name, told }) => [name, ...Object.entries(told).map(([of, words]) => `${of}: ${words}`)];
   const clipsOf = (ids) => ids.map((id) => clipIn(document.getElementById(id))).filter((clip) => clip);
 
   // rows that are of no place, and those of a place
@@ -259,7 +260,7 @@
     if (!row) return [];
     const canvas = screen(clip.data, row.name, 144);
     put(canvas, clip, clip.data.rows.indexOf(row), clip.data.frames.length - 1);
-    return [make("figure", {}, canvas, make("figcaption", {}, [row.name, ...row.told].join(", ")))];
+    return [make("figure", {}, canvas, make("figcaption", {}, saidOf(row).join(", ")))];
   }
 
   // one row beside the last one, along steps; or all rows that fit a place
@@ -297,7 +298,7 @@
         const pen = put(canvas, clip, places[view], frame);
         if (marking && sheet.naturalWidth) mark(canvas, places[view]);
         over?.paint(pen, frame);
-        const words = [row.name, ...row.told, ...(reading ? [frameRead(data, pen, places[view], frame)] : [])];
+        const words = [...saidOf(row), ...(reading ? [frameRead(data, pen, places[view], frame)] : [])];
         const lines = words.slice(1).flatMap((text) => [make("br"), text]);
         caption.replaceChildren(make("b", {}, row.name), ...lines, ...bars(row.bars));
         canvas.setAttribute("aria-label", brief(`pixel frame ${frames[frame]}: ${words.join(", ")}`));

@@ -14,7 +14,7 @@ import pandas as pd
 
 from cos_interp.analyses.driver.parts import MOST_SHADES, Clip, Link, Overlay, Reel, Section
 from cos_interp.analyses.driver.reading import read_cells
-from cos_interp.reports.drawing import Curves, Drawing, Maps, Numbers, Points, plain
+from cos_interp.reports.drawing import Curves, Drawing, Maps, Numbers, Points, of_items, plain
 from cos_interp.reports.explored import explored
 from cos_interp.reports.html import data_uri, drawing, embedded, worded
 from cos_interp.reports.style import brief
@@ -128,8 +128,11 @@ def _plain(place: int, section: Section, rate: float | None, reads: bool) -> dic
 def _caption(section: Section) -> str:
     """The caption, with how many items each mark of its figure is of."""
     shown = section.figure.shown if isinstance(section.figure, Drawing) else None
-    counted = shown.counted() if isinstance(shown, Curves | Numbers) else ""
-    said = [section.caption, f"Of each mark {counted}." if counted else ""]
+    said = [section.caption]
+    if isinstance(shown, Curves | Numbers) and (counted := shown.counted()):
+        said.append(f"Of each mark {counted}.")
+    if isinstance(shown, Maps) and (counted := shown.counted() or of_items(section.of)):
+        said.append(f"Of each cell {counted}{'; its interval is of 95 % over them' if shown.intervals else ''}.")
     if isinstance(shown, Curves) and shown.cut:
         said.append("Triangles at the edge: a curve or its interval goes on outside of the picture, as its numbers say.")
     return " ".join(filter(None, said))
@@ -149,7 +152,7 @@ def _reel(name: str, section: Section, reel: Reel, rate: float | None, reads: bo
     sheet = reel.sheet
     rows = [
         {
-            "name": row.name, "told": [f"{name}: {worded(plain(value))}" for name, value in _known(row.told).items()],
+            "name": row.name, "told": {name: worded(plain(value)) for name, value in _known(row.told).items()},
             "at": dict(row.at) or None, "bars": _known(row.bars),
         }
         for row in reel.rows

@@ -113,6 +113,15 @@ def test_that_no_counterexample_has_a_video_is_said():
     assert 'furthest <a href="#reel-0-0">b</a> (-0.20).' in page
 
 
+def test_a_heat_map_says_of_how_many_items_its_cells_are():
+    """By its cells, with what their interval is; else by what its section says."""
+    plain = figures.matrix_maps([("a", pd.DataFrame([[0.1, 0.2]]))], "x", "y", "z")
+    caption = lambda figure, of=(): laid_out([Section("x", figure, "A caption.", of=of)])["sections"][0]["caption"]
+    assert caption(plain) == "A caption." and caption(plain, [7, 4, 7]) == "A caption. Of each cell n = 4 to 7."
+    told = plain.shown.cells.assign(low=[0.0, None], high=[0.3, None], n=[12, 3])
+    assert caption(plain.explored(told)) == "A caption. Of each cell n = 3 to 12; its interval is of 95 % over them."
+
+
 def test_a_wide_interval_leaves_the_curves_legible_and_is_said():
     table = pd.DataFrame(
         {"step": [0, 1, 2], "mean": [0.0, 0.5, 1.0], "low": [-0.2, 0.4, -np.inf], "high": [0.1, 0.6, 40.0], "n": [9, 9, 2]}
