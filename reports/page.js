@@ -339,6 +339,7 @@
     const differs = `mark what differs from: ${rows[against].name}`;
     if (last > 0) controls.append(box(differs, false, (on) => { marking = on; draw(); }));
     const read = "draw what is read: framed, what was not there at first; crossed, what cannot be read";
+    if (data.unread) controls.append(muted(data.unread));
     if (data.read) controls.append(box(read, true, (on) => { reading = on; draw(); }));
     const keydown = keys({ ",": () => go(frame - 1), ".": () => go(frame + 1), p: () => play(!clock) });
     const shown = make("div", { class: "views" }, ...views.map(({ figure }) => figure));

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cos_interp.analyses.driver.kept import READ
 from cos_interp.analyses.driver.parts import MOST_SHADES, Clip, Link, Overlay, Reel, Section
 from cos_interp.analyses.driver.reading import read_cells
 from cos_interp.reports.drawing import Curves, Drawing, Maps, Numbers, Points, of_items, plain
@@ -30,6 +31,7 @@ OPEN = 3  # reels of a section that are open at once: of more only the first is
 MOST_NAMED = 32  # clips in the alternative text of a picture
 COUNTED = ("n", "step", "layer", "head", "frame")  # columns of whole numbers, were they only 0 and 1
 MOST_SAID = 400  # characters of an alternative text, of a clip in it
+UNREAD = "What is read is not drawn in: the scorer of these videos says its verdict and reason, and no places."
 FURTHEST = 3  # items that are named on the first screen
 
 
@@ -165,6 +167,8 @@ def _reel(name: str, section: Section, reel: Reel, rate: float | None, reads: bo
         "over": _over(reel.over, sheet.frames),
         "read": read_cells(reel.clips, sheet.frames) if reads and reel.over is None and not reel.looked_up else None,
     }  # fmt: skip
+    if not reads and any(name in row.told for row in reel.rows for name in READ.values()):
+        data["unread"] = UNREAD
     told = [", ".join([row.name, *(f"{k} {worded(v)}" for k, v in row.told.items())]) for row in reel.rows[:MOST_NAMED]]
     words = "; ".join(brief(row, MOST_SAID) for row in told)
     return {

@@ -122,6 +122,17 @@ def test_a_heat_map_says_of_how_many_items_its_cells_are():
     assert caption(plain.explored(told)) == "A caption. Of each cell n = 3 to 12; its interval is of 95 % over them."
 
 
+def test_where_a_scorer_from_outside_judged_it_is_said_that_nothing_is_drawn_in():
+    clips = np.zeros((1, 2, 16, 16, 3), np.uint8)
+
+    def unread(told: dict, reads: bool) -> bool:
+        (section,) = laid_out([Section("x", reels=[Reel("a", "", clips, [Shown("video", told)])])], reads=reads)["sections"]
+        return "unread" in json.loads(section["reels"][0]["data"])
+
+    verdict = {"reads": "wrong (too far left)"}
+    assert unread(verdict, False) and not unread(verdict, True) and not unread({"sigma": 0.5}, False)
+
+
 def test_a_wide_interval_leaves_the_curves_legible_and_is_said():
     table = pd.DataFrame(
         {"step": [0, 1, 2], "mean": [0.0, 0.5, 1.0], "low": [-0.2, 0.4, -np.inf], "high": [0.1, 0.6, 40.0], "n": [9, 9, 2]}
