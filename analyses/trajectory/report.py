@@ -69,10 +69,11 @@ def findings(result: AnalysisResult, rows: pd.DataFrame, sigmas: Sequence[float]
     step = told_step(told, sigmas) if len(told) else None
     found = pd.DataFrame(columns=READINGS, dtype=float) if step is None else by_item(told, step)
     areas = {name: Mean(found[name], bounds=(0, 1)).number() for name in READINGS}
+    at = "an early step" if step is None else f"step {step}"
     return [
         result.judge(
             f"trajectory.{key}", Mean(found["x0hat"] - found[control], bounds=DIFFERENCE),
-            f"of two runs of one item that end with different right answers, x0hat at step {step} tells which is whose with an "
+            f"of two runs of one item that end with different right answers, x0hat at {at} tells which is whose with an "
             f"area under the curve of {areas['x0hat']}, an ideal observer of x_t there with {areas['x_t']}; more than {said} by",
             areas[control], no_room(f"trajectory.{key}", 1 - areas[control].value, said),
         )

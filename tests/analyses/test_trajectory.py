@@ -185,6 +185,11 @@ def test_what_is_told_only_at_the_end_does_not_count():
     assert trajectory_report.told_step(rows, SIGMAS) == 8
 
 
+def test_without_an_item_to_tell_apart_no_step_is_named():
+    found = judged(pd.DataFrame({"kind": [], "step": []}))
+    assert all("x0hat at an early step tells" in one.statement and "None" not in one.statement for one in found.values())
+
+
 def test_scores_of_a_run_are_the_kits():
     rows = torch.randn(3, 4, 2, 3, 3, generator=torch.Generator().manual_seed(0))
     among = Candidates(ANSWERS, rows, rows[0] * 0)
