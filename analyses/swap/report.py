@@ -185,7 +185,7 @@ def _steps(rows: pd.DataFrame) -> list[pages.Section]:
     names = {k: f"{k}\n{part.sigma.iloc[0]:.2f}" for k, part in own.groupby("step")}
     maps = [(str(v), _pivot(p, "effect")) for v, p in own.groupby("variant", sort=False)]
     figure = matrix_maps(maps, "step, sigma", "layer", "effect", diverging=True, xticks=names)
-    return [pages.Section("By step", figure, "All tokens.", of=items_each(own, ["variant", "layer", "step"], "pair"))]
+    return [pages.Section("By step", figure, "All tokens.", of=items_each(own, ["variant", "layer", "step"]))]
 
 
 def _pivot(rows: pd.DataFrame, value: str) -> pd.DataFrame:
