@@ -1,7 +1,8 @@
 """Results to one self-contained HTML file. Knows tables and text, not models.
 
-``html`` renders pages, ``figures``, ``grid_maps`` and ``grouped`` draw them; a ``drawing`` knows its numbers, ``sheets`` hold
-frames, ``framed`` shows a page in a notebook, and ``page.js`` lets what is on a page be explored.
+``html`` renders pages, ``figures``, ``grid_maps`` and ``grouped`` draw them; a ``drawing`` knows its numbers, ``explored``
+puts them in words for the page, ``sheets`` hold frames, ``framed`` shows a page in a notebook, and ``page.js`` lets what is on a
+page be explored.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cos_interp.reports import drawing, figures, framed, grid_maps, grouped, html, sheets
+    from cos_interp.reports import drawing, explored, figures, framed, grid_maps, grouped, html, sheets
 
-__all__ = ["drawing", "figures", "framed", "grid_maps", "grouped", "html", "sheets"]
+__all__ = ["drawing", "explored", "figures", "framed", "grid_maps", "grouped", "html", "sheets"]
 
 
 def __getattr__(name: str) -> Any:

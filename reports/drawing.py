@@ -53,16 +53,14 @@ class Maps:
         """The same maps with more said of each cell."""
         return replace(self, cells=cells)
 
-    def data(self, reels: Mapping[str, str]) -> dict[str, Any]:
-        """For the page's script. ``reels``: the ids of the page's reels by name."""
-        columns = {name: [_plain(v) for v in self.cells[name]] for name in self.cells if name != REELS}
-        seen = [[reels[name] for name in names if name in reels] for names in self.cells.get(REELS, [()] * len(self.cells))]
-        return {
-            "kind": "maps", "x": self.x, "y": self.y, "panel": self.panel, "label": self.label, "low": float(self.low),
-            "high": float(self.high), "colours": list(self.colours), "columns": columns, "reels": seen,
-            "names": {axis: {str(_plain(place)): text for place, text in names.items()} for axis, names in self.names.items()},
-            "corner": self.corner or f"{self.y} / {self.x}",
-        }  # fmt: skip
+    def counted(self) -> str:
+        """How many items the cells are of, in words; nothing where they do not say."""
+        return of_items(self.cells["n"].dropna() if "n" in self.cells else ())
+
+    @property
+    def intervals(self) -> bool:
+        """Whether cells have intervals."""
+        return "low" in self.cells and bool(self.cells["low"].notna().any())
 
     def words(self) -> str:
         """Range and largest value, in words."""
@@ -70,7 +68,7 @@ class Maps:
         if known.empty:
             return "no values"
         top = known.iloc[int(known[VALUE].astype(float).to_numpy().argmax())]
-        at = ", ".join(f"{name} {_plain(top[name])}" for name in (self.panel, self.y, self.x) if str(top[name]))
+        at = ", ".join(f"{name} {plain(top[name])}" for name in (self.panel, self.y, self.x) if str(top[name]))
         values = known[VALUE].astype(float)
         return f"{self.label or VALUE} from {values.min():.2f} to {values.max():.2f}; the largest at {at}"
 
@@ -91,12 +89,6 @@ class Curves:
         """How many items the points are of, in words; nothing where that is not known."""
         return of_items(self.points["n"].dropna() if "n" in self.points else ())
 
-    def data(self) -> dict[str, Any]:
-        """For the page's script."""
-        columns = {name: [_plain(v) for v in self.points[name]] for name in self.points}
-        said = {"label": self.label or self.along, "names": dict(self.names)}
-        return {"kind": "curves", "along": self.along, "columns": columns, **said}
-
     def words(self) -> str:
         """First and last value of the first curves, in words."""
         said = []
@@ -105,8 +97,8 @@ class Curves:
             if len(known):
                 first, last = known.iloc[0], known.iloc[-1]
                 where = ", ".join(filter(None, [str(panel), str(name)])) or "the curve"
-                values = f"{first['mean']:.2f} at {self.along} {_plain(first[self.along])}"
-                said.append(f"{where}: {values}, {last['mean']:.2f} at {_plain(last[self.along])}")
+                values = f"{first['mean']:.2f} at {self.along} {plain(first[self.along])}"
+                said.append(f"{where}: {values}, {last['mean']:.2f} at {plain(last[self.along])}")
         return "; ".join(said) or "no values"
 
 
@@ -126,20 +118,6 @@ class Points:
     colours: Sequence[str]
     legend: Sequence[str]
     joined: bool = False
-
-    def data(self, reels: Mapping[str, str]) -> dict[str, Any]:
-        """For the page's script: places in thousandths of a map, columns as their values and the place of each row's value."""
-        low, high = self.places.min(1, keepdims=True), self.places.max(1, keepdims=True)
-        places = np.round(1000 * (self.places - low) / np.where(high > low, high - low, 1)).astype(int)
-        seen = [[reels[name] for name in names if name in reels] for names in self.about.get(REELS, [()] * len(self.about))]
-        columns = {name: _coded(self.about[name].map(_plain)) for name in self.about if name != REELS}
-        return {
-            "kind": "points", "maps": list(self.maps), "x": places[..., 0].tolist(), "y": places[..., 1].tolist(),
-            "label": self.label, "columns": columns, "address": list(self.address), "paint": list(self.paint),
-            "colours": list(self.colours), "legend": list(self.legend), "joined": self.joined,
-            "scale": len(self.legend) != len(self.colours),
-            "reels": _coded(pd.Series(map(tuple, seen), dtype=object)),
-        }  # fmt: skip
 
     def table(self) -> pd.DataFrame:
         """A row a point and map."""
@@ -163,12 +141,6 @@ def of_items(counts: Sequence[float] | pd.Series) -> str:
     return f"n = {known[0]} to {known[-1]}" if len(known) > 1 else f"n = {known[0]}" if known else ""
 
 
-def _coded(values: pd.Series) -> dict[str, Any]:
-    """The different values of a column in order, and the place of each row's."""
-    codes, known = pd.factorize(values, use_na_sentinel=False)
-    return {"values": [_plain(v) if not isinstance(v, tuple) else list(v) for v in known], "at": codes.tolist()}
-
-
 @dataclass(frozen=True)
 class Numbers:
     """The numbers of any other figure, a row a mark."""
@@ -182,7 +154,7 @@ class Numbers:
     def words(self) -> str:
         """The first marks, in words."""
         rows = self.table.head(4).itertuples(index=False)
-        return "; ".join(" ".join(str(_plain(v)) for v in row) for row in rows) or "no values"
+        return "; ".join(" ".join(str(plain(v)) for v in row) for row in rows) or "no values"
 
 
 @dataclass(frozen=True)
@@ -218,7 +190,7 @@ class Drawing:
         return self.shown.points if isinstance(self.shown, Curves) else self.shown.table
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """For JSON: numbers of four digits, None for what is missing or not finite, everything else as text in one line."""
     if value is None or value is pd.NA or value != value or value in (math.inf, -math.inf):
         return None

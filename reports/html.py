@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -20,6 +21,20 @@ UNSAFE = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}  # what could e
 def number(value: float | None, digits: int = 2) -> str:
     """A number for people; a dash where there is none."""
     return "–" if value is None or value != value else f"{value:z.{digits}f}"
+
+
+def worded(value: Any) -> str:
+    """A value as a page says it, in a table and beside a figure.
+
+    >>> worded(None), worded(3), worded(0.5), worded(-0.0012), worded("maze")
+    ('–', '3', '0.50', '-0.0012', 'maze')
+    """
+    value = value.item() if hasattr(value, "item") else value
+    if value is None or value is pd.NA or value != value:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:#.2g}" if 0 < abs(value) < 0.01 else number(value)
+    return str(value)
 
 
 def data_uri(data: bytes, kind: str) -> str:

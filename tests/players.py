@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,24 @@ from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.problems import Problem, judge
 
 PLAYER = re.compile(r'<figure class="reel".*?<script type="application/json">(.*?)</script>', re.DOTALL)
+TABLE = re.compile(r'<table class="rows">(.*?)</table>', re.DOTALL)
 
 
 def players(html: str) -> dict[str, dict[str, Any]]:
     """By name."""
     found = [json.loads(text) for text in PLAYER.findall(html)]
     return {one["name"]: one for one in found}
+
+
+def item_table(html: str) -> list[dict[str, str]]:
+    """The rows of the first table of a page that leads to clips, by the heads of its columns; ``opens``: where to."""
+    for text in TABLE.findall(html):
+        if 'href="#reel' in text:
+            cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in text.split("</tr>")]
+            heads, *rows = [[re.sub(r"<[^>]*>", "", unescape(cell)) for cell in row] for row in cells if row]
+            opens = ["".join(re.findall(r'href="#(reel[^"]*)"', row[0])) for row in cells[1:] if row]
+            return [dict(zip(heads, row, strict=True), opens=to) for row, to in zip(rows, opens, strict=True)]
+    return []
 
 
 def read_in(folder: Path, problem: Problem) -> list[str]:

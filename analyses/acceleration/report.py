@@ -93,7 +93,9 @@ def _map(rows: pd.DataFrame, method: str, value: str) -> pages.Section:
         table = part.astype({value: float}).pivot_table(value, "layer", "band", sort=False, dropna=False).sort_index()
         maps.append((str(branch), table[list(dict.fromkeys(part.sort_values("first").band))].rename(index=int)))
     figure = matrix_maps(maps, "steps", "layer", name, (0, 1) if value == "kept" else None)
-    return pages.Section(f"One layer at a time: {method}, {name}", figure, "Mean over the items that choose.")
+    return pages.Section(
+        f"One layer at a time: {method}, {name}", figure, "Mean over the items that choose.", of=[mapped.problem.nunique()]
+    )
 
 
 def _cells(rows: pd.DataFrame) -> pages.Section:

@@ -14,6 +14,8 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding, Number
+from cos_interp.analyses.driver.kept import listed
+from cos_interp.analyses.driver.statistics import items_each
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.halves import chosen
 from cos_interp.analyses.kit.words import UNKNOWN
@@ -64,7 +66,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         *step_sections(within, facts.sigmas),
         *(head_sections(across, TEXT, "Text attention", TO_TEXT) if len(across) else []),
         *(word_sections(words, named) if len(words) else []),
-        *over_videos(store, first_of_each_task(result)),
+        over_videos(store, result, item_table(within, named)),
         *[section for unit, about in first_of_each_task(result).items() for section in map_sections(store, unit, about)],
     ]
     source = "CoS section 5.1; Wen et al. (2504.10317: structure of attention); ConceptAttention (2502.04320: words)"
@@ -113,7 +115,8 @@ def chosen_head(named: pd.DataFrame) -> tuple[tuple[int, int], pd.DataFrame]:
 def head_sections(rows: pd.DataFrame, names: Mapping[str, str], title: str, caption: str) -> list[pages.Section]:
     """Layer x head, a section each statistic that was measured, of a scale of its own."""
     known = {value: said for value, said in names.items() if rows[value].notna().any()}
-    return [pages.Section(f"{title}: {said}", head_map(rows, value, said), caption) for value, said in known.items()]
+    of = {value: items_each(rows[rows[value].notna()], ["layer", "head"]) for value in known}
+    return [pages.Section(f"{title}: {s}", head_map(rows, value, s), caption, of=of[value]) for value, s in known.items()]
 
 
 def head_map(rows: pd.DataFrame, value: str, said: str) -> Drawing:
@@ -128,7 +131,8 @@ def step_sections(rows: pd.DataFrame, sigmas: Sequence[float]) -> list[pages.Sec
     ticks, caption = step_ticks(sigmas), "Self-attention, mean over queries, heads and items."
     made = {said: matrix_maps([("", layer_step(rows, value))], "step, sigma", "layer", said, xticks=ticks)
             for value, said in STATISTICS.items()}  # fmt: skip
-    return [pages.Section(f"Along the steps: {said}", figure, caption) for said, figure in made.items()]
+    of = items_each(rows, ["layer", "step"])
+    return [pages.Section(f"Along the steps: {said}", figure, caption, of=of) for said, figure in made.items()]
 
 
 def layer_step(rows: pd.DataFrame, value: str) -> pd.DataFrame:
@@ -148,7 +152,8 @@ def word_sections(words: pd.DataFrame, named: pd.DataFrame) -> list[pages.Sectio
         "log2 of a word's attention at its object's cells of the first frame over its mean there, mean over heads: 0 is no "
         "preference. Intervals: 95 %, bootstrap-t over items."
     )
-    sections = [pages.Section("Words and their objects", figure, caption, pd.DataFrame(table))]
+    of = [n for _, part in tables for n in items_each(part, ["layer", "step"])]
+    sections = [pages.Section("Words and their objects", figure, caption, pd.DataFrame(table), of=of)]
     excess = by_head(named)
     if excess.excess.notna().any():
         caption = (
@@ -169,10 +174,21 @@ def first_of_each_task(result: AnalysisResult) -> dict[str, AttentionFacts]:
     return {name: units[name] for name in result.rows.drop_duplicates("task").problem}
 
 
-def over_videos(store: RunStore, units: Mapping[str, AttentionFacts]) -> list[pages.Section]:
-    """Every map of the shown items over their videos, one at a time."""
+def over_videos(store: RunStore, result: AnalysisResult, told: pd.DataFrame) -> pages.Section:
+    """Every map of the shown items over their videos, one at a time; and what is ``told`` of every item."""
+    units = first_of_each_task(result)
     reels = [reel for unit, facts in units.items() if (reel := over_video(store, unit, facts)) is not None]
-    return [pages.Section("Over the video", caption=OVER, reels=reels)] if reels else []
+    return pages.Section("Over the video", caption=OVER, reels=reels, table=listed(told, result.rows, reels))
+
+
+def item_table(within: pd.DataFrame, named: pd.DataFrame) -> pd.DataFrame:
+    """A row an item: the numbers that the claims are decided by, those of words where they are tested."""
+    each = within.groupby("problem", sort=False)[["distance", "shuffled_distance"]].mean()
+    told = pd.DataFrame({"distance, cells": each.distance, "nearer than other queries by": nearer(each)})
+    if len(named):
+        (layer, head), tested = chosen_head(named)
+        told[f"words at layer {layer}, head {head}: excess, log2"] = tested.excess
+    return told
 
 
 def over_video(store: RunStore, unit: str, facts: AttentionFacts) -> pages.Reel | None:

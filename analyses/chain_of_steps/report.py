@@ -17,7 +17,7 @@ from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import RunFacts
 from cos_interp.analyses.driver.kept import linked
-from cos_interp.analyses.driver.statistics import by_item, curve, entropy
+from cos_interp.analyses.driver.statistics import by_item, curve, entropy, items_each
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.problems import READING
 from cos_interp.analyses.kit.readings import answer_changes, commit_step
@@ -140,7 +140,15 @@ def _frames(rows: pd.DataFrame) -> list[pages.Section]:
     if "frame_1" not in rows:
         return []
     frames = matrix_maps([("share of right frames", steps_against_frames(rows))], "pixel frame", "step", "share", (0, 1))
-    return [pages.Section("Steps and frames", frames, FRAMES_CAPTION, slope_table(forming(rows)))]
+    return [
+        pages.Section(
+            "Steps and frames",
+            frames,
+            FRAMES_CAPTION,
+            slope_table(forming(rows)),
+            of=[rows[rows.frame_1.notna()].problem.nunique()],
+        )
+    ]
 
 
 def _by_difficulty(flags: pd.DataFrame) -> list[pages.Section]:
@@ -148,7 +156,8 @@ def _by_difficulty(flags: pd.DataFrame) -> list[pages.Section]:
         return []
     by_step = flags.groupby(["task", "difficulty", "step"]).solved.mean().unstack()
     maps = [(task, by_step.loc[task]) for task in by_step.index.get_level_values(0).unique()]
-    return [pages.Section("By difficulty", matrix_maps(maps, "step", "difficulty", "solved", (0, 1), columns=2), "Share solved.")]
+    figure = matrix_maps(maps, "step", "difficulty", "solved", (0, 1), columns=2)
+    return [pages.Section("By difficulty", figure, "Share solved.", of=items_each(flags, ["task", "difficulty"]))]
 
 
 def _graded(rows: pd.DataFrame, axis: dict[str, Any]) -> list[pages.Section]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pandas as pd
-import torch
 
 from cos_interp.analyses.diff import DiffConfig, DiffFacts
 from cos_interp.analyses.diff.findings import findings, same
@@ -12,7 +11,8 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Number
-from cos_interp.analyses.driver.statistics import by_item, points
+from cos_interp.analyses.driver.kept import Kept, first_items, videos
+from cos_interp.analyses.driver.statistics import by_item, items_each, points
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels, step_ticks
 
@@ -22,7 +22,8 @@ QUESTION = (
     "model's video, 1 the second's, along the difference of the two final latents."
 )
 SOURCE = "this project"
-SHOWN = 2  # items whose videos are on the page
+MODELS = {"first": "first model", "other": "other model"}
+VIDEOS = "Both models from the same noise, of the first items of each task; what is read in both of every item."
 
 
 def report(result: AnalysisResult[DiffConfig], store: RunStore) -> Report:
@@ -93,7 +94,9 @@ def _apart(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
     by = ["inputs", "expert", "layer", "site"]
     table = found.groupby(by, sort=False)[["delta", "cka", "cka_debiased"]].mean().reset_index()
     named = {"delta": "|difference| / |first|", "cka": "1 - CKA", "cka_debiased": "1 - CKA, debiased"}
-    return pages.Section("On the same inputs", figure, caption, table.rename(columns=named))
+    return pages.Section(
+        "On the same inputs", figure, caption, table.rename(columns=named), of=items_each(post, ["expert", "layer", "step"])
+    )
 
 
 def _weights(rows: pd.DataFrame) -> pages.Section | None:
@@ -109,12 +112,16 @@ def _weights(rows: pd.DataFrame) -> pages.Section | None:
 
 
 def _videos(result: AnalysisResult[DiffConfig], store: RunStore) -> pages.Section:
-    reels = []
-    for unit, facts in list(result.units_of(DiffFacts).items())[:SHOWN]:
-        held: torch.Tensor = store.tensors(unit)["videos"]
-        rows = [pages.Shown("first model"), pages.Shown("other model")]
-        reels.append(pages.Reel(unit, f"“{facts.prompt}”", held.numpy(), rows))
-    return pages.Section("Videos", caption="Both models from the same noise.", reels=reels)
+    rows = result.rows[result.rows.kind == "plain"]
+    units = result.units_of(DiffFacts)
+    of = lambda name: rows[rows.problem == name].to_dict("records")
+    reels = [
+        Kept(name, units[name].prompt, store.tensors(name)["videos"].numpy(), tuple(MODELS.values()), of(name)).reel()
+        for name in first_items(rows)
+    ]
+    apart = rows[rows.what == "other"].set_index("problem").moved.astype(float)
+    table = videos(rows, lambda row: MODELS[row["what"]], reels, beside=pd.DataFrame({"the videos are apart by": apart}))
+    return pages.Section("Videos", caption=VIDEOS, reels=reels, table=table)
 
 
 def _titled(title: str, expert: object, rows: pd.DataFrame) -> str:

@@ -113,6 +113,12 @@ def kept_clips(result: AnalysisResult, store: RunStore, kind: type[Showing] = Sh
         yield Kept(unit, getattr(facts, "prompt", ""), store.tensors(unit)[FRAMES].numpy(), facts.shown, rows)
 
 
+def first_items(rows: pd.DataFrame) -> list[str]:
+    """The first items of each task of a run, of which a page shows clips where every unit has its own."""
+    items = rows.drop_duplicates("problem")
+    return list(items.problem[items.groupby("task").cumcount() < MOST])
+
+
 def linked(names: Iterable[str], reels: Iterable[Reel]) -> list[Link | str]:
     """Names of items, each of which leads to its clips where these are shown."""
     there = {reel.name for reel in reels}

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cos_interp.analyses.driver.kept import READ
 from cos_interp.analyses.driver.parts import MOST_SHADES, Clip, Link, Overlay, Reel, Section
 from cos_interp.analyses.driver.reading import read_cells
-from cos_interp.reports.drawing import Curves, Maps, Numbers, Points
-from cos_interp.reports.html import data_uri, drawing, embedded, number
+from cos_interp.reports.drawing import Curves, Maps, Numbers, Points, of_items, plain
+from cos_interp.reports.explored import explored
+from cos_interp.reports.html import data_uri, drawing, embedded, worded
 from cos_interp.reports.style import brief
 from cos_interp.tasks.video import played_at
 
@@ -29,6 +31,7 @@ OPEN = 3  # reels of a section that are open at once: of more only the first is
 MOST_NAMED = 32  # clips in the alternative text of a picture
 COUNTED = ("n", "step", "layer", "head", "frame")  # columns of whole numbers, were they only 0 and 1
 MOST_SAID = 400  # characters of an alternative text, of a clip in it
+UNREAD = "What is read is not drawn in: the scorer of these videos says its verdict and reason, and no places."
 FURTHEST = 3  # items that are named on the first screen
 
 
@@ -59,7 +62,7 @@ def laid_out(sections: Sequence[Section], rate: float | None = None, reads: bool
     budget = Budget(LARGEST - AROUND - size)
     reels = {r.name: made[i]["reels"][j]["id"] for i, s in enumerate(sections) for j, r in enumerate(s.reels)}
     for section, out in zip(sections, made, strict=True):
-        out["data"] = _explorable(section, reels, budget)
+        out["explored"] = _explorable(section, reels, budget)
         _link(out["table"], reels)
     held = [(r, out["reels"][j]) for s, out in zip(sections, made, strict=True) for j, r in enumerate(s.reels)]
     for reel, out in held:
@@ -109,7 +112,7 @@ def _plain(place: int, section: Section, rate: float | None, reads: bool) -> dic
     svg = "" if figure is None else figure.svg
     return {
         "id": f"part-{place}", "title": section.title, "caption": _caption(section), "above": False,
-        "figure": drawing(svg), "wide": _is_wide(svg), "data": None,
+        "figure": drawing(svg), "wide": _is_wide(svg), "explored": None,
         "alt": brief(f"{section.title}: {figure.shown.words()}" if figure else section.title, MOST_SAID),
         "numbers": _table(figure.table) if figure else None,
         "reels": [
@@ -127,25 +130,33 @@ def _plain(place: int, section: Section, rate: float | None, reads: bool) -> dic
 def _caption(section: Section) -> str:
     """The caption, with how many items each mark of its figure is of."""
     shown = section.figure.shown if section.figure else None
-    counted = shown.counted() if isinstance(shown, Curves | Numbers) else ""
-    said = [section.caption, f"Of each mark {counted}." if counted else ""]
+    said = [section.caption]
+    if isinstance(shown, Curves | Numbers) and (counted := shown.counted()):
+        said.append(f"Of each mark {counted}.")
+    if isinstance(shown, Maps) and (counted := shown.counted() or of_items(section.of)):
+        said.append(f"Of each cell {counted}{'; its interval is of 95 % over them' if shown.intervals else ''}.")
     if isinstance(shown, Curves) and shown.cut:
         said.append("Triangles at the edge: a curve or its interval goes on outside of the picture, as its numbers say.")
     return " ".join(filter(None, said))
 
 
-def _explorable(section: Section, reels: dict[str, str], budget: Budget) -> Any:
+def _explorable(section: Section, reels: dict[str, str], budget: Budget) -> dict[str, Any] | None:
+    """What is explored of a figure, with its data for the script, if it has room."""
     shown = section.figure.shown if section.figure else None
-    if not isinstance(shown, Maps | Curves | Points):
+    made = explored(shown, reels) if isinstance(shown, Maps | Curves | Points) else None
+    if made is None:
         return None
-    data = embedded(shown.data() if isinstance(shown, Curves) else shown.data(reels))
-    return data if budget.takes(len(data.encode())) else None
+    data, drawn = embedded(made.data), embedded(made.grids)
+    return vars(made) | {"json": data} if budget.takes(len(data.encode()) + len(drawn.encode())) else None
 
 
 def _reel(name: str, section: Section, reel: Reel, rate: float | None, reads: bool) -> dict[str, Any]:
     sheet = reel.sheet
     rows = [
-        {"name": row.name, "told": _known(row.told), "at": dict(row.at) or None, "bars": _known(row.bars) or None}
+        {
+            "name": row.name, "told": {name: worded(plain(value)) for name, value in _known(row.told).items()},
+            "at": dict(row.at) or None, "bars": _known(row.bars),
+        }
         for row in reel.rows
     ]  # fmt: skip
     made = reel.clips.shape[1]  # of which a sheet may show some
@@ -156,7 +167,9 @@ def _reel(name: str, section: Section, reel: Reel, rate: float | None, reads: bo
         "over": _over(reel.over, sheet.frames),
         "read": read_cells(reel.clips, sheet.frames) if reads and reel.over is None and not reel.looked_up else None,
     }  # fmt: skip
-    told = [", ".join([row.name, *(f"{k} {_cell(v)}" for k, v in row.told.items())]) for row in reel.rows[:MOST_NAMED]]
+    if not reads and any(name in row.told for row in reel.rows for name in READ.values()):
+        data["unread"] = UNREAD
+    told = [", ".join([row.name, *(f"{k} {worded(v)}" for k, v in row.told.items())]) for row in reel.rows[:MOST_NAMED]]
     words = "; ".join(brief(row, MOST_SAID) for row in told)
     return {
         "id": name, "name": reel.name, "text": reel.text, "data": embedded(data), "file": media_name(section, reel),
@@ -172,7 +185,7 @@ def _over(over: Overlay | None, frames: Sequence[int]) -> dict[str, Any] | None:
         return None
     return {
         "axes": {name: list(choices) for name, choices in over.axes.items()}, "shape": list(over.maps.shape[-3:]),
-        "frames": [over.frames[frame] for frame in frames], "tops": over.tops,
+        "frames": [over.frames[frame] for frame in frames], "tops": list(map(worded, over.tops)),
         "shades": base64.b64encode(over.shades).decode(), "tokens": [list(token) for token in over.tokens],
     }  # fmt: skip
 
@@ -222,7 +235,7 @@ def _value(value: Any, counted: bool) -> dict[str, Any]:
         value = int(value)
     counts = isinstance(value, (int, float)) or hasattr(value, "item")
     raw = None if not counts or _missing(value) or isinstance(value, bool) else f"{float(value):.9g}"
-    return {"text": _cell(value.text if isinstance(value, Link) else value), "raw": raw, "link": getattr(value, "reel", None)}
+    return {"text": worded(value.text if isinstance(value, Link) else value), "raw": raw, "link": getattr(value, "reel", None)}
 
 
 def _link(table: dict[str, Any] | None, reels: dict[str, str]) -> None:
@@ -233,15 +246,6 @@ def _link(table: dict[str, Any] | None, reels: dict[str, str]) -> None:
 
 def _missing(value: Any) -> bool:
     return value is None or value is pd.NA or value != value
-
-
-def _cell(value: Any) -> str:
-    if _missing(value):
-        return "–"
-    value = value.item() if hasattr(value, "item") else value
-    if isinstance(value, float) and 0 < abs(value) < 0.01:
-        return f"{value:#.2g}"  # as the page's script has it
-    return number(value) if isinstance(value, float) else str(value)
 
 
 def media_name(section: Section, part: Clip | Reel) -> str:

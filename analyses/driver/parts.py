@@ -113,7 +113,8 @@ class Link:
 class Section:
     """A heading with a figure, its caption, reels, clips and a table.
 
-    ``key``: its figure is the one of the first screen, else the first figure is.
+    ``key``: its figure is the one of the first screen, else the first figure is. ``of``: how many items the cells of its heat
+    maps are of, where these do not say it themselves.
     """
 
     title: str
@@ -123,3 +124,4 @@ class Section:
     clips: list[Clip] = field(default_factory=list)
     reels: Sequence[Reel] = ()
     key: bool = False
+    of: Sequence[int] = ()

@@ -128,3 +128,8 @@ def entropy(labels: Sequence[object]) -> float:
     """Shannon entropy of the shares of labels, in bits."""
     _, counts = np.unique([str(label) for label in labels], return_counts=True)
     return float(scipy.stats.entropy(counts, base=2))
+
+
+def items_each(rows: pd.DataFrame, by: Sequence[str] | str, item: str = "problem") -> list[int]:
+    """How many items each part of some rows is of."""
+    return [int(n) for n in rows.groupby(by, sort=False)[item].nunique()]

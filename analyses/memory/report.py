@@ -10,14 +10,13 @@ from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Number
 from cos_interp.analyses.driver.kept import kept_clips, videos
-from cos_interp.analyses.driver.statistics import by_item, curve
+from cos_interp.analyses.driver.statistics import by_item, curve, items_each
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.memory import conclusions, label, tracking
 from cos_interp.analyses.memory.decoding import KINDS
 from cos_interp.analyses.memory.knockout import CUTS, SETS
 from cos_interp.analyses.memory.places import elsewhere
 from cos_interp.analyses.memory.reader import has_points, reader_table
-from cos_interp.reports.drawing import Drawing
 from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels, step_ticks
 from cos_interp.reports.grouped import grouped_points
 
@@ -89,12 +88,15 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     return pages.build(result, "Working memory", QUESTION, source, found, sections, notes, ("cause", "correlation"))
 
 
-def maps(
-    made: list[tuple[str, pd.DataFrame, str]], sigmas: list[float], label: str, bounds: tuple[float, float] | None = None
-) -> Drawing:
+def mapped(
+    title: str, made: list[tuple[str, pd.DataFrame, str]], sigmas: list[float], label: str, caption: str,
+    bounds: tuple[float, float] | None = None, table: pd.DataFrame | None = None,
+) -> pages.Section:  # fmt: skip
     """Layer x step, items weighted equally: of each title, rows and value a map."""
     tables = [(title, tracking.accuracy_map(rows, value)) for title, rows, value in made]
-    return matrix_maps(tables, "step, sigma", "layer", label, bounds, columns=2, xticks=step_ticks(sigmas))
+    figure = matrix_maps(tables, "step, sigma", "layer", label, bounds, columns=2, xticks=step_ticks(sigmas))
+    of = [n for _, rows, _ in made for n in items_each(rows, ["layer", "step"])]
+    return pages.Section(title, figure, caption, table, of=of)
 
 
 def knockout_section(cut: pd.DataFrame) -> pages.Section:
@@ -151,7 +153,7 @@ def attention_sections(rows: pd.DataFrame, sigmas: list[float]) -> list[pages.Se
     curves = [Curve(name, curve(rows, name, "frame")) for name in names]
     by_frame = panels([Panel("by frame of the query", curves, "frame", "latent frame", "multiples of even attention")])
     return [
-        pages.Section("Attention received", maps([(name, rows, name) for name in names], sigmas, "x even"), ATTENTION),
+        mapped("Attention received", [(name, rows, name) for name in names], sigmas, "x even", ATTENTION),
         pages.Section("Attention received, by frame", by_frame, "The same by latent frame of the query, over layers and steps."),
     ]
 
@@ -161,8 +163,7 @@ def similarity_section(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section
     made = [("object, first frame", first, "object"), ("other, first frame", first, "other")]
     made += [("object, later frames", later, "object"), ("other, later frames", later, "other")]
     kept = [(title, part.dropna(subset=[value]), value) for title, part, value in made]
-    drawn = maps([one for one in kept if len(one[1])], sigmas, "cosine")
-    return pages.Section("Likeness to the first step", drawn, ALIKE)
+    return mapped("Likeness to the first step", [one for one in kept if len(one[1])], sigmas, "cosine", ALIKE)
 
 
 def decoded_section(decoded: pd.DataFrame, sigmas: list[float]) -> pages.Section:
@@ -172,7 +173,7 @@ def decoded_section(decoded: pd.DataFrame, sigmas: list[float]) -> pages.Section
         {"read from": source, "at": kind, "right, all layers and steps": str(_over_items(part, kind))}
         for (source, kind), part in parts.items()
     ]
-    return pages.Section("Hidden objects decoded", maps(drawn, sigmas, "right", (0, 1)), DECODED, pd.DataFrame(summary))
+    return mapped("Hidden objects decoded", drawn, sigmas, "right", DECODED, (0, 1), pd.DataFrame(summary))
 
 
 def _over_items(rows: pd.DataFrame, value: str) -> Number:
@@ -183,7 +184,7 @@ def tracking_section(rows: pd.DataFrame, sigmas: list[float]) -> pages.Section:
     parts = [("all frames", rows), ("moved", tracking.moved(rows))]
     kinds = {"hit": "forward", "hit_back": "backward"}
     made = [(f"{text}, {title}", part, value) for title, part in parts if len(part) for value, text in kinds.items()]
-    return pages.Section("Query-key tracking", maps(made, sigmas, "right cell", (0, 1)), TRACKED, tracking_table(rows))
+    return mapped("Query-key tracking", made, sigmas, "right cell", TRACKED, (0, 1), tracking_table(rows))
 
 
 def tracking_table(rows: pd.DataFrame) -> pd.DataFrame:

@@ -190,15 +190,18 @@ def _figures(
     maps, flips = ([(g, summary.map_of(p, v)) for g, p in at.groupby("group", sort=False)] for v in ("effect", "flipped"))
     limit = max(0.05, float(np.nanmax([np.abs(m.to_numpy(float)).max() for _, m in maps])))
     figure = figures.heat_maps(maps, ticks, "effect", limit, panel="tokens").explored(cells(at, random, reels))
-    out = [pages.Section(f"Effect: {name}", figure, EFFECT.format(n=at.pair.nunique()))]
+    out, of = [pages.Section(f"Effect: {name}", figure, EFFECT.format(n=at.pair.nunique()))], [at.pair.nunique()]
     if any(m.to_numpy(float).max() > 0 for _, m in flips):
-        out.append(pages.Section(f"Flips: {name}", figures.heat_maps(flips, ticks, "share", share=True, panel="tokens"), FLIPS))
+        out.append(
+            pages.Section(f"Flips: {name}", figures.heat_maps(flips, ticks, "share", share=True, panel="tokens"), FLIPS, of=of)
+        )
     if at.donor_shown.notna().any():
         shown = [(group, summary.map_of(part, "donor_shown")) for group, part in at.groupby("group", sort=False)]
-        out.append(pages.Section(f"Shown: {name}", figures.heat_maps(shown, ticks, "share", share=True, panel="tokens"), GRADED))
+        figure = figures.heat_maps(shown, ticks, "share", share=True, panel="tokens")
+        out.append(pages.Section(f"Shown: {name}", figure, GRADED, of=of))
     controls = [(donor, summary.map_of(part, "effect")) for donor, part in whole.groupby("donor", sort=False)]
     if len(controls) > 1:
-        out.append(pages.Section(f"Controls: {name}", figures.heat_maps(controls, ticks, "effect", limit), DONORS))
+        out.append(pages.Section(f"Controls: {name}", figures.heat_maps(controls, ticks, "effect", limit), DONORS, of=of))
     base = at[at.group == EVERYWHERE] if (at.group == EVERYWHERE).any() else at
     curves = [("clean donor", summary.profile(base))]
     others = whole[whole.donor != "clean"].groupby("donor", sort=True)

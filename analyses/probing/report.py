@@ -93,18 +93,23 @@ def _pivot(part: pd.DataFrame, value: str) -> pd.DataFrame:
     return part.pivot(index="layer", columns="step", values=value)
 
 
+def _clips(scores: pd.DataFrame) -> list[int]:
+    """How many clips each score is of."""
+    return [int(n) for n in scores.n_clips.unique()]
+
+
 def _maps(scores: pd.DataFrame, data: ProbeDataset) -> list[pages.Section]:
     groups = list(scores.groupby("target", sort=False))
     made = [(f"{t} ({p.family.iloc[0]})", _pivot(p, "score")) for t, p in groups]
     scored = matrix_maps(made, "step, sigma", "layer", "score", columns=len(made), xticks=_labels(data))
-    sections = [pages.Section("What is readable where", scored, "Score out of fold, by layer and step.")]
+    sections = [pages.Section("What is readable where", scored, "Score out of fold, by layer and step.", of=_clips(scores))]
     if "selectivity" in scores:
         chosen = [(str(t), _pivot(p, "selectivity")) for t, p in groups]
         figure = matrix_maps(
             chosen, "step, sigma", "layer", "selectivity", diverging=True, columns=len(chosen), xticks=_labels(data)
         )
         caption = "The score minus that of random labels by position: below 0 a probe reads the position better than the target."
-        sections.append(pages.Section("Selectivity", figure, caption))
+        sections.append(pages.Section("Selectivity", figure, caption, of=_clips(scores)))
     return sections
 
 

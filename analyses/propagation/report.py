@@ -13,8 +13,8 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import DIFFERENCE, Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding
-from cos_interp.analyses.driver.kept import kept_clips
-from cos_interp.analyses.driver.statistics import curve, relative
+from cos_interp.analyses.driver.kept import kept_clips, listed
+from cos_interp.analyses.driver.statistics import curve, items_each, relative
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.propagation import PropagationConfig, PropagationFacts
 from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
@@ -150,9 +150,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         _matrices("Dissimilarity of later estimates and layers, on their own scale", rows, tensors[1:], sigmas, None),
         _curves(rows, tensors, sigmas),
         pages.Section("Peaks", caption="Of the mean over items.", table=peak_table(rows, tensors)),
-        pages.Section(
-            "Videos", caption=VIDEOS, reels=[one.reel(say=SAID, along="disturbed step") for one in kept_clips(result, store)]
-        ),
+        _videos(result, rows, store),
     ]
     title = "Propagation of a disturbance"
     return pages.build(
@@ -180,6 +178,22 @@ def notes(config: PropagationConfig, facts: PropagationFacts) -> list[str]:
     return out
 
 
+def _videos(result: AnalysisResult, rows: pd.DataFrame, store: RunStore) -> pages.Section:
+    """The disturbed videos beside the undisturbed one, and what every item says of the claims."""
+    reels = [one.reel(say=SAID, along="disturbed step") for one in kept_clips(result, store)]
+    return pages.Section("Videos", caption=VIDEOS, reels=reels, table=listed(item_table(rows), rows, reels))
+
+
+def item_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row an item: where its estimate reacts the most, and what is left at the end, of all disturbed steps."""
+    reacts, final, carried = per_displacement(rows, "x0hat"), by_item(rows, "x_t", None, end=True), by_item(rows, "carried", None)
+    return pd.DataFrame({
+        "reacts most at step": reacts.dropna(how="all").idxmax(axis=1).astype("Int64"),
+        "1 - CKA of the final latent": final.mean(axis=1), "of what would be left unrepaired": left_shares(final, carried),
+        "first noise left, undisturbed": rows.groupby("problem", sort=False).noise_kept.first(),
+    }).rename_axis("problem").reindex(final.index)  # fmt: skip
+
+
 def _matrices(
     title: str, rows: pd.DataFrame, tensors: list, sigmas: list[float], bounds: tuple[float, float] | None
 ) -> pages.Section:
@@ -193,7 +207,7 @@ def _matrices(
     ticks = {k: f"{k}  {sigma:.2f}" for k, sigma in enumerate(sigmas)}
     figure = matrix_maps(maps, "later step", "disturbed, sigma", "1 - CKA", bounds, yticks=ticks)
     caption = "Mean over items. 'end' is the final latent. Cells before the disturbance are empty: nothing differs there."
-    return pages.Section(title, figure, caption)
+    return pages.Section(title, figure, caption, of=items_each(rows, ["tensor", "disturbed", "step"]))
 
 
 def _curves(rows: pd.DataFrame, tensors: list, sigmas: list[float]) -> pages.Section:

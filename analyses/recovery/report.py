@@ -14,7 +14,7 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Share
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding
-from cos_interp.analyses.driver.kept import Kept, kept_clips
+from cos_interp.analyses.driver.kept import Kept, kept_clips, reads
 from cos_interp.analyses.driver.rules import rules
 from cos_interp.analyses.driver.statistics import by_item, curve, mean_number
 from cos_interp.analyses.driver.store import Row, RunStore
@@ -22,7 +22,8 @@ from cos_interp.analyses.recovery import RecoveryFacts
 from cos_interp.reports.drawing import REELS, VALUE
 from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
 
-COLUMNS = ["problem", "task", "donor", "dose", "injected", "eligible", "taken", "recovered", "foreign", "back"]
+ABOUT = ["problem", "task", "difficulty"]
+COLUMNS = [*ABOUT, "donor", "dose", "injected", "eligible", "taken", "recovered", "foreign", "back", "reads"]
 NEAR = 0.5  # without a verifier: an effect above this is nearer to the undisturbed run than to the donor's
 DONORS = {"other": "another item", "prompt": "same scene, other prompt", "noise": "noise"}
 QUESTION = (
@@ -90,15 +91,16 @@ def recoveries(rows: pd.DataFrame) -> pd.DataFrame:
     one back at the end, and the step from which it stays (NaN: never, or not followed)."""
     out, steps = [], rows.step.max()
     part = rows[rows.kind == "injected"]
-    for (problem, donor, dose, step), run in part.groupby(["problem", "donor", "dose", "injected"], sort=False):
+    for (_, donor, dose, step), run in part.groupby(["problem", "donor", "dose", "injected"], sort=False):
         run = run.sort_values("step")
         at = stays_from(list(run.right))
         followed = len(run) == steps - step + 1
         back = float(run.step.iloc[at]) if at is not None and followed else float("nan")
         out.append({
-            "problem": problem, "task": run.task.iloc[0], "donor": donor, "dose": dose, "injected": int(step),
+            **run.iloc[0][ABOUT], "donor": donor, "dose": dose, "injected": int(step),
             "eligible": bool(run.eligible.iloc[0]), "taken": bool(run.foreign.iloc[0]), "recovered": float(at is not None),
             "foreign": float(run.foreign.iloc[-1]), "back": back,
+            "reads": said[1] if (said := reads(run.iloc[-1].to_dict())) else None,
         })  # fmt: skip
     return pd.DataFrame(out, columns=COLUMNS).astype({"eligible": bool, "taken": bool})
 
@@ -286,12 +288,16 @@ def injections(found: pd.DataFrame, reels: Sequence[pages.Reel]) -> pd.DataFrame
     """Every injected run, a row each; those of an item whose videos were kept lead to them."""
     kept = {reel.name for reel in reels}
     named = [(problem, f"{problem}, {DONORS[donor]}") for problem, donor in zip(found.problem, found.donor, strict=True)]
-    return pd.DataFrame({
+    table = pd.DataFrame({
         "item": [pages.Link(problem, name) if name in kept else problem for problem, name in named],
+        "task": found.task, "difficulty": found.difficulty,
         "injected": found.donor.map(DONORS), "dose": found.dose, "step": found.injected,
         "eligible": np.where(found.eligible, "yes", "no"), "its answer was read": np.where(found.taken, "yes", "no"),
-        "right at the end": np.where(found.recovered > 0, "yes", "no"), "right from step": found.back,
+        "answer at the end": found.reads, "right at the end": np.where(found.recovered > 0, "yes", "no"),
+        "right from step": found.back,
     })  # fmt: skip
+    unknown = [name for name in ("difficulty", "answer at the end") if table[name].isna().all()]  # of the user's own
+    return table.drop(columns=unknown)
 
 
 def back_table(found: pd.DataFrame, sigmas: list[float]) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.findings import Number
 from cos_interp.analyses.driver.kept import kept_clips, videos
-from cos_interp.analyses.driver.statistics import curve, points, remaining_share
+from cos_interp.analyses.driver.statistics import curve, items_each, points, remaining_share
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.swap import WHEN, label
 from cos_interp.analyses.swap.findings import findings, middle_layer
@@ -185,7 +185,7 @@ def _steps(rows: pd.DataFrame) -> list[pages.Section]:
     names = {k: f"{k}\n{part.sigma.iloc[0]:.2f}" for k, part in own.groupby("step")}
     maps = [(str(v), _pivot(p, "effect")) for v, p in own.groupby("variant", sort=False)]
     figure = matrix_maps(maps, "step, sigma", "layer", "effect", diverging=True, xticks=names)
-    return [pages.Section("By step", figure, "All tokens.")]
+    return [pages.Section("By step", figure, "All tokens.", of=items_each(own, ["variant", "layer", "step"]))]
 
 
 def _pivot(rows: pd.DataFrame, value: str) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import DIFFERENCE, Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding
+from cos_interp.analyses.driver.kept import first_items, listed, reads
 from cos_interp.analyses.driver.rules import no_room
 from cos_interp.analyses.driver.statistics import curve, mean_number
 from cos_interp.analyses.driver.store import RunStore
@@ -37,6 +39,7 @@ MAPS = (
     "Every point is one run at one step; a line joins the steps of a run. UMAP keeps neighbours and not distances: how far apart "
     "two clusters are means nothing. All coordinates: media/maps.csv."
 )
+ITEMS = "The final videos of all noises of an item, of the first items of each task, small; how the runs of every item ended."
 SMALL_CLIPS = "What the points of the maps show: final videos of all runs, and the clean estimates of some before them."
 MAPPED = 3  # spaces drawn as maps: x_t, x0hat and one layer
 READINGS = ["x0hat", "x_t", NOISE]
@@ -66,10 +69,11 @@ def findings(result: AnalysisResult, rows: pd.DataFrame, sigmas: Sequence[float]
     step = told_step(told, sigmas) if len(told) else None
     found = pd.DataFrame(columns=READINGS, dtype=float) if step is None else by_item(told, step)
     areas = {name: Mean(found[name], bounds=(0, 1)).number() for name in READINGS}
+    at = "an early step" if step is None else f"step {step}"
     return [
         result.judge(
             f"trajectory.{key}", Mean(found["x0hat"] - found[control], bounds=DIFFERENCE),
-            f"of two runs of one item that end with different right answers, x0hat at step {step} tells which is whose with an "
+            f"of two runs of one item that end with different right answers, x0hat at {at} tells which is whose with an "
             f"area under the curve of {areas['x0hat']}, an ideal observer of x_t there with {areas['x_t']}; more than {said} by",
             areas[control], no_room(f"trajectory.{key}", 1 - areas[control].value, said),
         )
@@ -93,6 +97,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         sections += _answers(result.rows[result.rows.kind == "told"], sigmas)
         sections += [_separations(rows, runs, by, sigmas) for by in ("same_answer", "relation")]
     sections += _maps(points, titles, judged, small_clips(result, store))
+    sections.append(_items(result, store))
     found = findings(result, result.rows, sigmas) if judged else []
     page = pages.build(result, TITLE, QUESTION, SOURCE, found, sections, notes, ("correlation",))
     return replace(page, media={**page.media, "maps.csv": points.to_csv(index=False, float_format="%.4f").encode()})
@@ -225,6 +230,37 @@ def small_clips(result: AnalysisResult, store: RunStore) -> list[pages.Reel]:
             reads = {"reads": run["status"]} if run["status"] else {}
             made.append((pages.Shown(f"{name}, final video", reads, {"run": name}), final))
     return thumbnails(made)
+
+
+def _items(result: AnalysisResult, store: RunStore) -> pages.Section:
+    """The final videos of an item's runs beside each other, and how all items ended."""
+    units = result.units_of(TrajectoryFacts)
+    reels = [item_reel(name, units[name], store.tensors(name)[FINALS].numpy()) for name in first_items(result.rows)]
+    return pages.Section(
+        "Items one by one", caption=ITEMS, reels=reels, table=listed(item_table(result, units), result.rows, reels)
+    )
+
+
+def item_reel(name: str, facts: TrajectoryFacts, finals: np.ndarray) -> pages.Reel:
+    told = [{"reads": said[1]} if (said := reads(run)) else {} for run in facts.runs]
+    shown = [pages.Shown(f"noise {run['noise']}", one) for run, one in zip(facts.runs, told, strict=True)]
+    return pages.Reel(name, f"“{facts.prompt}”", finals, shown)
+
+
+def item_table(result: AnalysisResult, units: Mapping[str, TrajectoryFacts]) -> pd.DataFrame:
+    """A row an item: how its runs ended, into how many answers, and how far apart their estimates are half-way."""
+    rows = result.rows[(result.rows.kind == "pair") & (result.rows.space == "x0hat")]
+    steps = sorted(rows.step.unique())
+    half = steps[(len(steps) - 1) // 2]
+    ends = {name: Counter(said[1] for run in facts.runs if (said := reads(run))) for name, facts in units.items()}
+    right = {name: {run["answer"] for run in facts.runs if run["status"] == "solved"} for name, facts in units.items()}
+    told = pd.DataFrame({
+        "runs": {name: len(facts.runs) for name, facts in units.items()},
+        "end as": {name: ", ".join(f"{n} {end}" for end, n in sorted(some.items())) or None for name, some in ends.items()},
+        "different right answers": {name: len(right[name]) if ends[name] else None for name in units},
+        f"x0hat apart at step {half}": rows[rows.step == half].groupby("problem").distance.mean(),
+    })  # fmt: skip
+    return told.reindex(list(units)).dropna(axis=1, how="all").rename_axis("problem")
 
 
 def _maps(points: pd.DataFrame, titles: dict[str, str], judged: bool, reels: Sequence[pages.Reel]) -> list[pages.Section]:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from players import item_table
 from support import build_tiny
 
 from cos_interp.analyses.attention import AttentionConfig, AttentionFacts
@@ -25,6 +26,7 @@ from cos_interp.analyses.kit.halves import choosing_half
 from cos_interp.analyses.kit.words import chosen_words, encoded_text, group_tokens, prompt_words, tokenizing, word_cells
 from cos_interp.interp import HookedVideoPipeline, tiny
 from cos_interp.interp.errors import InterpError
+from cos_interp.reports.html import worded
 from cos_interp.tasks import get_task
 
 GRID = (2, 2, 2)
@@ -226,6 +228,10 @@ def test_a_run_on_the_organism(organism, tmp_path):
     assert "Words and their objects" in report.html and "maze-000" in report.html
     named = result.rows[result.rows.kind == "named"]
     assert len(named) == 2 * 2 * 4 and named[["own_ratio", "other_ratio"]].notna().all(axis=None)
+    (told,) = item_table(report.html)
+    assert told["opens"] and (told["item"], told["task"]) == ("maze-000", "maze")
+    assert told["distance, cells"] == worded(heads.distance.mean())
+    assert "n = 1." in report.html.split("Heads: entropy, bits</h3>")[1].split("</figcaption>")[0]
     maps = RunStore(tmp_path / "run").tensors("maze-000")["self"]
     assert maps.shape == (2, 2, 2, 5, 5, 5)
     torch.testing.assert_close(maps.sum((-1, -2, -3)), torch.ones(2, 2, 2))

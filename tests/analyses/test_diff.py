@@ -10,6 +10,7 @@ import pandas as pd
 import peft
 import pytest
 import torch
+from players import item_table
 
 from cos_interp.analyses.diff import DiffConfig
 from cos_interp.analyses.diff.against import other_model
@@ -283,3 +284,5 @@ def test_a_planted_layer_of_the_organism_is_named(organism, tmp_path):
     _, report = run_of(config.model_copy(update={"twins": 1}), tmp_path / "run", organism)
     found = report.data["findings"][0]
     assert found["verdict"] == "reproduced" and "layer 5" in found["statement"] and found["number"]["n"] == 16
+    told = item_table(report.html)
+    assert len(told) == 32 and all(row["opens"] and row["first model"] and row["other model"] for row in told)

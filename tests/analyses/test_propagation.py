@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from players import players
+from players import item_table, players
 from support import hooked_tiny
 
 from cos_interp.analyses.driver import twins
@@ -33,6 +33,7 @@ from cos_interp.analyses.propagation.report import (
     per_displacement,
 )
 from cos_interp.interp import InterpError
+from cos_interp.reports.html import worded
 
 
 def features(seed: int, rows: int = 20, columns: int = 6) -> torch.Tensor:
@@ -242,7 +243,7 @@ def test_a_run_on_the_organism(organism, tmp_path):
 def test_the_shown_videos_are_those_of_the_disturbed_runs(organism, tmp_path):
     """Each again by a hook of its own that puts the disturbed state in, and the undisturbed one last."""
     config = PropagationConfig(items=1, num_inference_steps=3, tasks=("maze",), layers=(), batch=2)
-    _, report = run_and_report(load("propagation"), config, tmp_path / "run", model=organism, workers=1)
+    result, report = run_and_report(load("propagation"), config, tmp_path / "run", model=organism, workers=1)
     (problem,) = problems(config)
     call = arguments(organism, config, problem)
     run = organism.run(**call)
@@ -254,6 +255,12 @@ def test_the_shown_videos_are_those_of_the_disturbed_runs(organism, tmp_path):
     assert np.array_equal(run.decode()[0], clips[-1]) and len(clips) == 4
     shown = players(report.html)["maze-000"]
     assert [row["name"] for row in shown["rows"]] == [*(f"disturbed at step {k}" for k in range(3)), "undisturbed"]
+    (told,) = item_table(report.html)
+    ends = result.rows[(result.rows.tensor == "x_t") & (result.rows.step == 3)].debiased
+    carried = result.rows[result.rows.tensor == "carried"].debiased
+    assert told["opens"] and (told["item"], told["difficulty"]) == ("maze-000", str(problem.item.difficulty))
+    assert told["1 - CKA of the final latent"] == worded(ends.mean())
+    assert told["of what would be left unrepaired"] == worded(ends.sum() / carried.sum())
 
 
 def test_layers_that_do_not_exist_are_refused(organism, tmp_path):

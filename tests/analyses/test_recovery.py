@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from players import players
+from players import item_table, players
 from support import hooked_tiny
 
 from cos_interp.analyses.driver.base import AnalysisResult
@@ -243,6 +243,13 @@ def test_a_run_on_the_organism(organism, tmp_path):
         put_in = put_in[(put_in.kind == "injected") & (put_in.step == rows.step.max())]
         assert [row["at"]["injection step"] for row in one if row["at"]] == put_in.injected.tolist()
         assert [row["told"]["answer"] for row in one if row["at"]] == put_in.whose.map(ANSWERS).tolist()
+    table = item_table(report.html)
+    own = [row for row in table if row["item"] == "maze-000" and row["injected"] == "another item"]
+    ends = rows[(rows.problem == "maze-000") & (rows.donor == "other") & (rows.kind == "injected") & (rows.step == 4)]
+    assert [row["answer at the end"] for row in own] == ends.whose.map(ANSWERS).tolist() and all(row["opens"] for row in own)
+    assert {(row["task"], row["difficulty"]) for row in table} == {
+        (str(task), str(difficulty)) for task, difficulty in zip(rows.task, rows.difficulty, strict=True)
+    }
 
 
 def test_the_untrained_twin_has_nothing_to_recover(tmp_path):

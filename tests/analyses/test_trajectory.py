@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from players import players
+from players import item_table, players
 from support import build_tiny, tiny_call
 
 from cos_interp.analyses.driver import experiment
@@ -185,6 +185,11 @@ def test_what_is_told_only_at_the_end_does_not_count():
     assert trajectory_report.told_step(rows, SIGMAS) == 8
 
 
+def test_without_an_item_to_tell_apart_no_step_is_named():
+    found = judged(pd.DataFrame({"kind": [], "step": []}))
+    assert all("x0hat at an early step tells" in one.statement and "None" not in one.statement for one in found.values())
+
+
 def test_scores_of_a_run_are_the_kits():
     rows = torch.randn(3, 4, 2, 3, 3, generator=torch.Generator().manual_seed(0))
     among = Candidates(ANSWERS, rows, rows[0] * 0)
@@ -216,10 +221,19 @@ def test_a_run_on_the_organism(organism, tmp_path):
     assert len(points) == 3 * 2 * 3 * 3 and points[["x", "y"]].notna().all(axis=None)  # spaces, methods, runs, steps
     kept = RunStore(tmp_path / "run").tensors("maze-000")
     assert kept["x_t"].shape == (3, 3, trajectory_map.KEPT)
-    (small,) = players(report.html).values()  # what the points show: three estimates and the final video of each run
+    shown = players(report.html)
+    small = next(
+        one for one in shown.values() if one["looked"]
+    )  # what the points show: three estimates and the final video of each run
     assert [row["at"]["run"] for row in small["rows"]] == [f"maze-000, noise {n}" for n in range(3) for _ in range(4)]
     assert [row["at"].get("step") for row in small["rows"]] == [0, 2, 5, None] * 3
     assert [row["told"]["reads"] for row in small["rows"][3::4]] == [run["status"] for run in result.units["maze-000"].runs]
+    ends = [run["status"] for run in result.units["maze-000"].runs]
+    (told,) = item_table(report.html)
+    assert told["opens"] and (told["item"], told["task"], told["runs"]) == ("maze-000", "maze", "3")
+    assert sum(int(part.split()[0]) for part in told["end as"].split(", ")) == 3
+    assert all(end.split(" ")[0] in told["end as"] for end in ends if end)
+    assert [row["told"]["reads"].split(" ")[0] for row in shown["maze-000"]["rows"]] == ends
     problem = problems(config)[0]
     again = organism.run(**arguments(organism, config, problem, problem.noise(1)))
     for clip, latent in ((kept["finals"][1], again.latents), (kept["estimates"][1, 1], again.x0hat[2])):

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_up_page import HOSTILE, build, cached, made_up_result
-from matplotlib.figure import Figure
 
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.answer import answer, in_words, of_twins
@@ -25,8 +24,8 @@ from cos_interp.analyses.driver.findings import Finding, Number
 from cos_interp.analyses.driver.layout import LARGEST, counterexamples, laid_out
 from cos_interp.analyses.driver.pages import Clip, Link, Reel, Section, Shown
 from cos_interp.reports import figures, html
-from cos_interp.reports.drawing import REELS, Drawing, Maps
-from cos_interp.reports.figures import Curve, Panel, panels, scatters, written_map
+from cos_interp.reports.drawing import Maps
+from cos_interp.reports.figures import Curve, Panel, panels, written_map
 from cos_interp.reports.grouped import grouped_points
 from cos_interp.reports.html import embedded, number
 from cos_interp.reports.sheets import LONGEST, MOST_PIXELS, plan
@@ -112,6 +111,26 @@ def test_that_no_counterexample_has_a_video_is_said():
     reel = Reel("b", "", np.zeros((1, 2, 16, 16, 3), np.uint8), [Shown("video")])
     page = pages.build(made_up_result("word"), "t", "q?", "s", [found], [Section("Videos", reels=[reel])]).html
     assert 'furthest <a href="#reel-0-0">b</a> (-0.20).' in page
+
+
+def test_a_heat_map_says_of_how_many_items_its_cells_are():
+    """By its cells, with what their interval is; else by what its section says."""
+    plain = figures.matrix_maps([("a", pd.DataFrame([[0.1, 0.2]]))], "x", "y", "z")
+    caption = lambda figure, of=(): laid_out([Section("x", figure, "A caption.", of=of)])["sections"][0]["caption"]
+    assert caption(plain) == "A caption." and caption(plain, [7, 4, 7]) == "A caption. Of each cell n = 4 to 7."
+    told = plain.shown.cells.assign(low=[0.0, None], high=[0.3, None], n=[12, 3])
+    assert caption(plain.explored(told)) == "A caption. Of each cell n = 3 to 12; its interval is of 95 % over them."
+
+
+def test_where_a_scorer_from_outside_judged_it_is_said_that_nothing_is_drawn_in():
+    clips = np.zeros((1, 2, 16, 16, 3), np.uint8)
+
+    def unread(told: dict, reads: bool) -> bool:
+        (section,) = laid_out([Section("x", reels=[Reel("a", "", clips, [Shown("video", told)])])], reads=reads)["sections"]
+        return "unread" in json.loads(section["reels"][0]["data"])
+
+    verdict = {"reads": "wrong (too far left)"}
+    assert unread(verdict, False) and not unread(verdict, True) and not unread({"sigma": 0.5}, False)
 
 
 def test_a_wide_interval_leaves_the_curves_legible_and_is_said():
@@ -242,10 +261,6 @@ def test_a_wide_figure_stands_alone_and_items_are_found():
     made = laid_out([*parts, listed])
     assert made["key"]["wide"] and not made["sections"][0]["wide"] and made["listed"] == made["sections"][2]["id"]
     assert laid_out(parts)["listed"] is None and made["stacked"] and not laid_out(parts[:1])["stacked"]
-    assert parts[0].figure.shown.data()["names"] == {"0": "4", "1": "50"}
-    assert parts[0].figure.shown.data()["label"] == "number of steps"
-    steps = panels([Panel("p", lines, "place", "step, sigma", "solved", {0: "0\n1.00", 1: "1\n0.50"})]).shown.data()
-    assert steps["names"] == {} and steps["label"] == "step, sigma"
 
 
 @pytest.mark.parametrize("shape", [(1, 9, 80, 80), (51, 81, 480, 832), (400, 3, 2000, 20), (2, 1, 8000, 8000)])
@@ -255,14 +270,6 @@ def test_sheets_are_bounded(shape):
     assert (picked[0] == 0 and picked[-1] == frames - 1) or len(picked) == 1
     assert rows * len(picked) * height * width * scale**2 <= MOST_PIXELS * 1.01
     assert max(rows * height, len(picked) * width) * scale <= LONGEST * 1.01
-
-
-def test_a_cell_that_is_not_finite_is_missing_in_the_data():
-    cells = pd.DataFrame({"m": "", "y": [0, 1], "x": [0, 0], "value": [float("inf"), 0.25], "reels": [["a"], ["b"]]})
-    maps = Maps(cells, "x", "y", "m", "effect", 0, 1)
-    data = maps.data({"a": "reel-0"})
-    assert data["columns"]["value"] == [None, 0.25] and data["reels"] == [["reel-0"], []]
-    assert "reels" not in Drawing(Figure, maps).table
 
 
 # --- caveats ---------------------------------------------------------------------------------------------------------
@@ -286,23 +293,6 @@ def test_caveats_follow_what_was_run():
 def test_the_largest_cell_is_found_among_rows_of_one_index():
     parts = [pd.DataFrame({"m": name, "y": [0, 1], "x": [3, 4], "value": [0.1, top]}) for name, top in (("a", 0.2), ("b", 0.9))]
     assert Maps(pd.concat(parts), "x", "y", "m", "share", 0, 1).words().endswith("0.90; the largest at m b, y 1, x 4")
-
-
-def test_points_know_their_places_clips_and_colours():
-    about = pd.DataFrame({"run": ["a", "a", "b"], "kind": ["x", None, "y"], REELS: [("r",), ("r", "gone"), ()]})
-    table = pd.DataFrame({"x": [-2.0, 0.0, 2.0], "y": [5.0, 5.0, 5.0]})
-    drawn = scatters([("one", table), ("two", table[["y", "x"]].set_axis(["x", "y"], axis=1))], "kind", "kind", about, ("run",))
-    data = drawn.shown.data({"r": "reel-0"})
-    assert data["x"] == [[0, 500, 1000], [0, 0, 0]] and data["y"] == [[0, 0, 0], [0, 500, 1000]]
-    assert data["paint"] == [0, -1, 1] and data["legend"] == ["x", "y"] and not data["scale"]
-    named = lambda column: [column["values"][at] for at in column["at"]]
-    assert named(data["reels"]) == [["reel-0"], ["reel-0"], []] and named(data["columns"]["kind"]) == ["x", None, "y"]
-    assert drawn.shown.words() == "3 points in 2 maps, coloured by kind: x, y"
-    assert drawn.table[drawn.table["map"] == "two"].y.tolist() == [-2, 0, 2] and REELS not in drawn.table
-    scaled = scatters(
-        [("one", table)], "size", "size", about.assign(size=[1.0, 3.0, 2.0]), ("run",), categorical=False
-    ).shown.data({})
-    assert scaled["paint"] == [0, 32, 16] and scaled["legend"] == ["1", "3"] and scaled["scale"]
 
 
 def test_columns_of_one_name_are_refused_and_many_labels_are_thinned():
@@ -332,17 +322,6 @@ def test_numbers_on_cells_are_read_in_every_light():
     turned = set(re.findall(r'(?:fill|stroke): (#[0-9a-f]{6})"\]', (Path(html.__file__).parent / "page.css").read_text()))
     assert len(used) == 2 and turned and not used & turned
     assert all(f"fill: {colour}" in drawn for colour in used)
-
-
-def test_places_of_a_map_are_addressed_by_themselves_and_called_by_their_ticks():
-    table = pd.DataFrame([[0.1, 0.2]], index=[7], columns=[0, 4])
-    drawn = figures.matrix_maps([("a", table)], "step, sigma", "layer", "z", xticks={0: "0\n1.00", 4: "4\n0.55", 5: "5\n0.00"})
-    data = drawn.shown.data({})
-    assert (data["x"], data["y"], data["columns"]["step"], data["columns"]["layer"]) == ("step", "layer", [0, 4], [7, 7])
-    assert data["names"]["step"]["4"] == "4\n0.55" and data["corner"] == "layer / step, sigma"
-    assert set(drawn.table.step) == {0, 4}
-    by_layer = figures.heat_maps([("a", table)], {0: 1.0, 4: 0.55}, "z").shown.data({})
-    assert by_layer["columns"]["step"] == [0, 4] and by_layer["names"]["step"]["4"] == "4\n0.55"
 
 
 def test_a_picture_is_a_file_beside_the_page():
@@ -381,10 +360,3 @@ def test_crosses_are_crosses():
     figures._draw(axis, Panel("", [Curve("a", table), Curve("b", table, "x"), Curve("c", table, "--")], "step", "", ""))
     assert [line.get_marker() for line in axis.lines] == ["o", "x", "o"]
     assert [line.get_linestyle() for line in axis.lines] == ["-", "None", "--"]
-
-
-def test_fourteen_classes_have_colours_of_their_own_and_a_legend_beside_the_maps():
-    about = pd.DataFrame({"name": [f"class {n}" for n in range(14)]})
-    table = pd.DataFrame({"x": range(14), "y": range(14)})
-    data = scatters([("map", table)], "name", "name", about, ("name",)).shown.data({})
-    assert len(set(data["colours"])) == 14 and data["paint"] == list(range(14))
