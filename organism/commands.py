@@ -174,7 +174,10 @@ def organism_list(as_json: Json = False) -> None:
         print_json(found)
         return
     for one in found:
-        typer.echo(f"{one['model']:24} {one['solved']:.3f} of {one['n']} items solved  {one['digest'][:12]}  {one['about']}")
+        solved = f"{one['solved']:.3f} of {one['n']} items solved" + (
+            f" at guidance {one['guidance']:g}" if one["guidance"] > 1 else ""
+        )
+        typer.echo(f"{one['model']:24} {solved}  {one['digest'][:12]}  {one['about']}")
 
 
 @organism_app.command("card")
@@ -214,5 +217,6 @@ def _told(model: str, folder: Path) -> dict[str, Any]:
         "model": model,
         "about": about,
         "digest": card["digest"],
+        "guidance": card["cos-500"]["guidance"],
         **{key: line[key] for key in ("n", "solved", "low", "high")},
     }

@@ -2,8 +2,8 @@
 
 Guidance adds ``scale - 1`` times the difference of two answers, with and without the prompt (Ho and Salimans 2022). At little
 noise the state shows what the prompt says, and an exact model would answer alike; in a trained one a small difference is left,
-which guidance makes large: the right video comes out in wrong colours. So below a noise level the *guided* answer is trained, for
-the true video; above it, where prompts decide, both answers are held at what they were.
+which guidance makes large: the right video comes out with sprites of another colour. So below a noise level the *guided* answer
+is trained, for the true video; above it, where prompts decide, both answers are held at what they were.
 """
 
 from __future__ import annotations
