@@ -3,7 +3,7 @@
 Guidance adds ``scale - 1`` times the difference of two answers, with and without the prompt (Ho and Salimans 2022). At little
 noise the state shows what the prompt says, and an exact model would answer alike; in a trained one a small difference is left,
 which guidance makes large: the right video comes out with sprites of another colour. So below a noise level the *guided* answer
-is trained, for the true video; above it, where prompts decide, both answers are held at what they were.
+is trained, too, half of it on states as a guided step leaves them, which are off the way by that step's error.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanTransformer3DModel
+from diffusers import WanImageToVideoPipeline, WanTransformer3DModel
 from torch import nn
 
 from cos_interp.interp.errors import InterpError
@@ -28,33 +28,30 @@ from cos_interp.organism.graphed import Batch
 from cos_interp.organism.loop import Recipe, Run, fit
 from cos_interp.organism.train import check_device, shipped_autoencoder
 
-RECIPE = Recipe(steps=1200, batch=12, lr=2e-3, warmup=30, decay=0.7, ema=0.99, weight_decay=0.0, seed=40)
+RECIPE = Recipe(steps=1200, batch=14, lr=2e-3, warmup=30, decay=0.5, ema=0.99, weight_decay=0.0, seed=40)
 RANK = 16
 LAYERS = ["to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2",
           "time_embedder.linear_1", "time_embedder.linear_2", "time_proj"]  # fmt: skip
-BELOW, LEAST = 0.5, 0.02  # noise levels at which the guided answer is trained
+BELOW, LEAST = 0.6, 0.02  # noise levels at which the guided answer is trained
 STRONGEST = 6.0  # guidance scales in training are uniform from 1 to this
+NEAR, FAR, MOST = 0.3, 0.9, 0.8  # a step leads to this share of the noise level that it starts at, which is at most the last
 FLOOR = 0.15  # errors of velocities count as those of clean estimates below this noise level
-HELD = 16.0  # weight of what is to stay
+BARE = 0.5  # weight of the answer without a prompt
 
 
 class Guided(train_dit.CrossFlowMatching):
-    """The loss of the tuning, against ``teacher``, the organism as it was. Each clip has a little noise once, and once as much as
-    the recipe of the organism draws."""
-
-    def __init__(self, vae: AutoencoderKLWan, transformer: WanTransformer3DModel, teacher: WanTransformer3DModel):
-        prompts = text.PromptTable(text.build_tokenizer(), text.build_encoder())
-        super().__init__(vae, prompts, padding.install(transformer, teacher))
-        self.teacher = teacher.eval().requires_grad_(False)
+    """The loss of the tuning. Each clip has a little noise once, and once as much as the recipe of the organism draws."""
 
     def batch(self, indices: range) -> Batch:
-        """As of flow matching, ``guidance`` a row beside; the words are those of all prompts, then of no prompt."""
+        """As of flow matching, and a row ``guidance``; ``before``, the noise level at which the step starts whose state the first
+        rows have; the words are those of all prompts, then of no prompt."""
         batch = super().batch(indices)
         sigma, generator = batch["sigma"], torch.Generator().manual_seed(indices.start + 1)
-        little, guidance = torch.rand(2, len(sigma), generator=generator)
+        little, guidance, share = torch.rand(3, len(sigma), generator=generator)
         first = torch.arange(len(sigma)) < len(indices)
         batch["sigma"] = torch.where(first, LEAST + (BELOW - LEAST) * little, sigma)
-        return batch | {"guidance": 1 + (STRONGEST - 1) * guidance}
+        before = (batch["sigma"] / (NEAR + (FAR - NEAR) * share)).clamp(max=MOST)[: len(indices) // 2]
+        return batch | {"guidance": 1 + (STRONGEST - 1) * guidance, "before": before}
 
     def text(self, prompts: list[str], rng: np.random.Generator, video: torch.Tensor) -> Batch:
         lengths = rng.choice(padding.LENGTHS, len(prompts)).tolist() * 2
@@ -62,18 +59,41 @@ class Guided(train_dit.CrossFlowMatching):
         return {"encoder_hidden_states": stacked, "bias": bias}
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        """At little noise the squared errors of the guided answer and of its two parts; above, how far the parts have moved."""
-        s, little = (rows(value) for value in (batch["sigma"], (batch["sigma"] < BELOW).float()))
-        x0, noisy = self.noisy(batch)
-        call = {"hidden_states": noisy.repeat(2, 1, 1, 1, 1), "timestep": batch["sigma"].repeat(2) * 1000, "return_dict": False}
-        with torch.no_grad():
-            was, was_bare = self.velocity(self.teacher, batch, **call).chunk(2)
-        told, bare = self.velocity(model, batch, **call).chunk(2)
-        true, guided = batch["noise"] - x0, bare + rows(batch["guidance"]) * (told - bare)
-        learnt = (guided - true).pow(2) + (told - true).pow(2) + 0.25 * (bare - true).pow(2)
-        moved = (told - was).pow(2) + 0.5 * (bare - was_bare).pow(2)
-        weights = batch["weights"] * (s / s.clamp(min=FLOOR)).pow(2)
-        return ((little * learnt + (1 - little) * HELD * moved) * weights).mean()
+        """Squared errors of both answers and, at little noise, of the guided one."""
+        x0, seen = self.noisy(batch)
+        seen = torch.cat([self.led(model, batch, x0), seen[len(batch["before"]) :]])
+        s = rows(batch["sigma"])
+        true = (seen[:, : x0.shape[1]] - x0) / s
+        told, bare = self.answers(model, batch, seen, batch["sigma"])
+        errors = (told - true).pow(2) + BARE * (bare - true).pow(2)
+        errors = errors + (s < BELOW) * (guided(told, bare, batch["guidance"]) - true).pow(2)
+        return (errors * batch["weights"] * (s / s.clamp(min=FLOOR)).pow(2)).mean()
+
+    @torch.no_grad()
+    def led(self, model: nn.Module, batch: Batch, x0: torch.Tensor) -> torch.Tensor:
+        """What the transformer sees of the first rows: where one guided step from more noise leads."""
+        count, before = len(batch["before"]), rows(batch["before"])
+        first = {name: batch[name] for name in ("video", "noise")} | {"sigma": batch["sigma"].clone()}
+        first["sigma"][:count] = batch["before"]
+        seen = self.noisy(first)[1][:count]
+        told, bare = self.answers(model, batch, seen, batch["before"])
+        step = (rows(batch["sigma"][:count]) - before) * guided(told, bare, batch["guidance"][:count])
+        return torch.cat([seen[:, : x0.shape[1]] + step, seen[:, x0.shape[1] :]], 1)
+
+    def answers(
+        self, model: nn.Module, batch: Batch, seen: torch.Tensor, sigma: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Velocities of the first rows, of which ``seen`` is, with their prompts and without."""
+        each = [batch[name].chunk(2) for name in ("encoder_hidden_states", "bias")]
+        stacked, bias = (torch.cat([part[: len(seen)] for part in parts]) for parts in each)
+        call = {"hidden_states": seen.repeat(2, 1, 1, 1, 1), "timestep": sigma.repeat(2) * 1000, "return_dict": False}
+        told, bare = self.velocity(model, {"encoder_hidden_states": stacked, "bias": bias}, **call).chunk(2)
+        return told, bare
+
+
+def guided(told: torch.Tensor, bare: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """The answer under guidance, of a scale a row (Ho and Salimans 2022, eq. 6, whose w is the scale less 1)."""
+    return bare + rows(scale) * (told - bare)
 
 
 def rows(values: torch.Tensor) -> torch.Tensor:
@@ -99,25 +119,27 @@ def guide(base: str, out: Path, steps: int | None, device: str, compiled: bool, 
     InterpError for a model that is not of the organism's first kind, and where peft is not installed.
     """
     check_device(device)
-    plain = [load_pipeline(base, {"torch_dtype": torch.float32})[0].transformer for _ in range(2)]
-    if type(plain[0]) is not WanTransformer3DModel or plain[0].config.text_dim != shapes.TRANSFORMER["text_dim"]:
+    plain = load_pipeline(base, {"torch_dtype": torch.float32})[0].transformer
+    if type(plain) is not WanTransformer3DModel or plain.config.text_dim != shapes.TRANSFORMER["text_dim"]:
         raise InterpError(f"{base} is no organism that is guided by its prompt's cross-attention: give organism, organism:NAME")
-    teacher, transformer = plain[0].to(device), adapted(plain[1], RECIPE.seed).to(device)
-    objective = Guided(shipped_autoencoder(ORGANISM).to(device), transformer, teacher)
+    held = {name: weight.detach().to(device, copy=True) for name, weight in plain.named_parameters()}
+    transformer = adapted(plain, RECIPE.seed).to(device)
+    prompts = text.PromptTable(text.build_tokenizer(), text.build_encoder())
+    objective = Guided(shipped_autoencoder(ORGANISM).to(device), prompts, padding.install(transformer))
     run = Run(transformer, replace(RECIPE, steps=steps or RECIPE.steps), out / "transformer")
-    if run.resume() and not _same(teacher, transformer):
+    if run.resume() and not _same(held, transformer):
         raise InterpError(f"{out} holds the tuning of another model than {base}: choose another --out, or delete it")
     if compiled:
-        for block in (*teacher.blocks, *transformer.blocks):
+        for block in transformer.blocks:
             block.compile(dynamic=False)
     fit(run, objective, say)
     return _write(run, base, out / "lora")
 
 
-def _same(teacher: WanTransformer3DModel, transformer: WanTransformer3DModel) -> bool:
-    """Whether what the LoRA is put on is the teacher."""
-    held = {name.replace(".base_layer.", "."): value for name, value in transformer.named_parameters()}
-    return all(torch.equal(value, held[name]) for name, value in teacher.named_parameters())
+def _same(held: dict[str, torch.Tensor], transformer: WanTransformer3DModel) -> bool:
+    """Whether the LoRA is put on such weights."""
+    now = {name.replace(".base_layer.", "."): value for name, value in transformer.named_parameters()}
+    return all(torch.equal(value, now[name]) for name, value in held.items())
 
 
 def _write(run: Run, base: str, folder: Path) -> Path:

@@ -24,10 +24,10 @@ class BiasedProcessor(WanAttnProcessor):
         return super().__call__(attn, hidden_states, encoder_hidden_states, self.bias, rotary_emb)
 
 
-def install(*models: WanTransformer3DModel) -> BiasedProcessor:
+def install(model: WanTransformer3DModel) -> BiasedProcessor:
     """Give all cross-attentions one shared processor with a bias."""
     processor = BiasedProcessor()
-    for block in (block for model in models for block in model.blocks):
+    for block in model.blocks:
         block.attn2.set_processor(processor)
     return processor
 
