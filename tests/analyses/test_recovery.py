@@ -119,7 +119,7 @@ def made_up(
     answer is in the final video where it was put in before step ``noise`` (None: no noise is put in)."""
     rows = []
     for item in range(items):
-        about = {"problem": str(item), "task": "maze", "effect": None}
+        about = {"problem": str(item), "task": "maze", "difficulty": 5, "effect": None}
         rows.append({**about, "kind": "undisturbed", "step": steps, "whose": "target"})
         rows.append({**about, "kind": "never corrected", "donor": "prompt", "step": steps, "whose": "donor"})
         for k in at:
