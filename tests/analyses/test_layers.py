@@ -179,6 +179,13 @@ def ablated(window: float, random: float = 0.0, items: int = 14) -> pd.DataFrame
     return pd.DataFrame(rows)
 
 
+def test_an_item_counts_where_every_ablated_video_was_judged():
+    rows = ablated(0.5)
+    rows.loc[(rows.problem == "p2") & (rows["kind"] == "skip") & (rows.layer == 4), "solved"] = None
+    gain = layers_report.window_gain(layers_report.ablations_of(rows), "skip", "loss")
+    assert "p2" not in gain and len(gain) == 13
+
+
 def judged(*parts: pd.DataFrame) -> dict[str, Finding]:
     found = layers_report.findings(AnalysisResult("layers", LayersConfig(), pd.concat(parts, ignore_index=True)))
     return {f.key.removeprefix("layers."): f for f in found}
