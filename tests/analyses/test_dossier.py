@@ -275,6 +275,13 @@ def told(label: str, confirms: bool, **found: Finding) -> Told:
     return Told(label, (f"cos analyze all --out {label}",), confirms, {"count": facts}, {"count": "rules1"})
 
 
+def test_how_far_models_lie_apart_is_said():
+    at = lambda value: replace(finding(0.001), number=Number(value, value - 0.1, value + 0.1, 30))
+    page = markdown([told(name, False, x=at(value)) for name, value in (("a", 0.9), ("b", 0.5), ("c", 0.7))])
+    assert "Over these 3 runs the number goes from 0.50 to 0.90." in page
+    assert "Over these" not in markdown([told("a", False, x=at(0.9))])
+
+
 def test_several_dossiers_have_a_verdict_only_where_they_agree():
     good, bad = finding(0.001), finding(0.9, "refuted")
     for dossiers, right in (
