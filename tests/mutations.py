@@ -307,6 +307,8 @@ MUTANTS = [Mutant(*line) for line in (
      f"{ANALYSES}/test_recovery.py same_step"),
     ("analyses/driver/rules.py", "a twin that did not run has nothing to say against a claim",
      "twin.kind for twin in twins if twin.kind in UNKNOWN", "twin.kind for twin in ()", f"{ANALYSES}/test_rules.py did_not_run"),
+    ("analyses/kit/verdicts.py", "videos that nobody judged leave an item the mean of the others",
+     "skipna=False", "skipna=True", f"{ANALYSES}/test_noise.py every_video_of_it"),
     ("analyses/driver/base.py", "a twin that was not asked passes as one without items",
      "twin.get(key, lacking(UNASKED))", 'twin.get(key, lacking(""))', f"{ANALYSES}/test_rules.py did_not_run"),
     ("analyses/swap/findings.py", "a flip counts though a random item's tokens flip as well",
