@@ -11,6 +11,7 @@ from cos_interp.analyses.driver.estimates import DIFFERENCE, Mean, Share
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.rules import no_room
 from cos_interp.analyses.driver.statistics import relative
+from cos_interp.analyses.kit.verdicts import whole
 
 
 def deciding(rows: pd.DataFrame) -> pd.DataFrame:
@@ -22,11 +23,11 @@ def deciding(rows: pd.DataFrame) -> pd.DataFrame:
 def by_kind(tests: pd.DataFrame, value: str) -> pd.DataFrame:
     """A value by item, a column each for ``chosen``, ``uniform`` and ``random``, the mean of its draws. Items without it are left
     out."""
-    known = tests[tests[value].notna()]
+    known = tests[tests.problem.isin(tests.problem[tests[value].notna()])]
     kinds = known.schedule.str.split().str[0].rename("kind")
     if known.empty:
         return pd.DataFrame(columns=["chosen", "uniform", "random"], dtype=float)
-    table = known[value].astype(float).groupby([known.problem, kinds]).mean().unstack()
+    table = known[value].astype(float).groupby([known.problem, kinds]).agg(whole).unstack()
     return table.reindex(columns=["chosen", "uniform", "random"])
 
 

@@ -12,7 +12,7 @@ from cos_interp.analyses.driver.answer import in_words
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import DIFFERENCE, Estimate, Mean, PairedShares, Share
 from cos_interp.analyses.driver.findings import Finding, Number
-from cos_interp.analyses.kit.verdicts import outcomes
+from cos_interp.analyses.kit.verdicts import outcomes, whole
 
 TIMED = 0.3  # share of the steps by which the paper's accuracy is there: step 30 of 100
 TIMED_SIGMA = 0.921  # noise level of that step with the paper's scheduler, shift 5
@@ -21,8 +21,8 @@ LEVEL = 0.8  # of the final accuracy, from which on it is a plateau
 
 
 def solved(rows: pd.DataFrame) -> pd.DataFrame:
-    """Share of an item's noises whose estimate is right: a row an item, a column a step; NaN where none has a verdict."""
-    return rows.assign(right=outcomes(rows)).pivot_table("right", "problem", "step", sort=False, dropna=False)
+    """Share of an item's noises whose estimate is right: a row an item, a column a step; NaN where one has no verdict."""
+    return rows.assign(right=outcomes(rows)).pivot_table("right", "problem", "step", sort=False, dropna=False, aggfunc=whole)
 
 
 def findings(result: AnalysisResult, rows: pd.DataFrame, sigmas: Sequence[float]) -> list[Finding]:
@@ -94,8 +94,9 @@ def reached(table: pd.DataFrame, step: int, stays: bool = True) -> pd.Series:
 
 
 def _timing(result: AnalysisResult, unique: pd.DataFrame, several: pd.DataFrame, key: str, sigmas: Sequence[float]) -> Finding:
-    """One noise an item: a share of shares would be another number than the accuracy's."""
-    step, table, beside = timed_step(key, sigmas), solved(unique), solved(several)
+    """One noise an item: a share of shares would be another number than the accuracy's. Items that were read at step 0."""
+    step, beside, table = timed_step(key, sigmas), solved(several), solved(unique)
+    table = table[table[0].notna()] if len(table) else table
     start, there, unfit = Share(reached(table, 0, stays=False)), Share(reached(table, step, stays=False)), None
     if start.n and start.value >= LEVEL:
         unfit = f"{start.number()} of them are right at step 0 already, before anything could form"

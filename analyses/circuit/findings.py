@@ -24,6 +24,7 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import DIFFERENCE, EFFECT, EFFECTS, Mean
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.statistics import effect
+from cos_interp.analyses.kit.verdicts import whole
 
 COMPLETE = 0.9  # of the way that all components together must go, else they are not all there is
 
@@ -33,7 +34,7 @@ def by_pair(rows: pd.DataFrame) -> pd.DataFrame:
     if rows.empty or "way" not in rows or not (rows.table == "check").any():
         return pd.DataFrame(columns=[*WAYS], dtype=float)
     checks = rows[rows.table == "check"]
-    found = checks.assign(effect=effect(checks.effect)).pivot_table(index="pair", columns="way", values="effect", aggfunc="mean")
+    found = checks.assign(effect=effect(checks.effect)).pivot_table(index="pair", columns="way", values="effect", aggfunc=whole)
     return found.reindex(columns=[*WAYS])  # nothing of what an older run did not try
 
 

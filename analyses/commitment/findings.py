@@ -12,6 +12,7 @@ from cos_interp.analyses.driver.estimates import DIFFERENCE, Mean, Share
 from cos_interp.analyses.driver.findings import Finding, Number
 from cos_interp.analyses.driver.rules import no_room
 from cos_interp.analyses.kit.screening import screening_table
+from cos_interp.analyses.kit.verdicts import whole
 
 SHARE = 0.9  # of its ceiling: from there on the plan counts as chosen
 ROOM = 0.2  # least ceiling above chance; below it independent noises choose the same
@@ -32,8 +33,8 @@ def excess(rows: pd.DataFrame, value: str = "same") -> pd.DataFrame:
     """
     again = rows[rows.kind == "renoise"]
     again = again[again.eligible.astype(bool)] if len(again) else again.assign(**{value: [], "step": []})
-    chance = rows[rows.kind == "independent"].astype({"same": float}).groupby("problem").same.mean()
-    agreed = again.assign(**{value: again[value].astype(float)}).pivot_table(value, "problem", "step", sort=True)
+    chance = rows[rows.kind == "independent"].astype({"same": float}).groupby("problem").same.agg(whole)
+    agreed = again.assign(**{value: again[value].astype(float)}).pivot_table(value, "problem", "step", sort=True, aggfunc=whole)
     return agreed.sub(chance.reindex(agreed.index), axis=0)
 
 

@@ -9,7 +9,17 @@ from typing import Any
 
 from cos_interp.analyses.dossier import DossierConfig
 from cos_interp.analyses.dossier.alike import Like
-from cos_interp.analyses.dossier.run import PILOT, chosen, configured, fitting_items, seconds, settled_size, size_of
+from cos_interp.analyses.dossier.run import (
+    MORE_TWINS,
+    PILOT,
+    USUAL_TWINS,
+    chosen,
+    configured,
+    fitting_items,
+    seconds,
+    settled_size,
+    size_of,
+)
 from cos_interp.analyses.driver.planning import Forecast, bare, of_model, where_it_is
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.model import HookedVideoPipeline
@@ -81,6 +91,8 @@ def lines(config: DossierConfig, found: Sequence[Part]) -> Iterator[str]:
             f"how many fit into its share of --budget {config.budget}: all together take about the budget, and longer only where "
             f"{PILOT} items of each do."
         )
+    if config.twins == USUAL_TWINS and not config.like:
+        yield f"A run of under a minute has {MORE_TWINS} twins, not {USUAL_TWINS}, which is not counted here."
     yield from unfit(found)
 
 

@@ -79,11 +79,19 @@ def expected(config: DossierConfig) -> str:
     if not math.isinf(seconds(config.budget)):
         return ""
     entries, beside = chosen(config), f", each beside {config.twins} twins" if config.twins else ""
-    minutes = max(1, round(sum(entry.seconds for entry in entries) * (1 + config.twins) / 60))
+    more = [entry.seconds for entry in entries if not config.like and short(config, entry.seconds)]
+    beside += f" ({MORE_TWINS} where a run takes under a minute)" if more else ""
+    took = sum(entry.seconds for entry in entries) * (1 + config.twins) + sum(more) * (MORE_TWINS - config.twins)
+    minutes = max(1, round(took / 60))
     count = f"{len(entries)} experiment{'s' * (len(entries) != 1)}"
     time = f"{minutes} minute{'s' * (minutes != 1)}"
     what = f"{count}{beside}: about {time} for the shipped organisms on two cores"
     return f"{what}; interrupt it and run the same command again: it continues"
+
+
+def short(config: DossierConfig, run_seconds: float) -> bool:
+    """Whether a run of so many seconds has more twins than the usual number: not where another number was asked for."""
+    return config.twins == USUAL_TWINS and run_seconds < SHORT
 
 
 def fitting_items(allowed: float, pilot_seconds: float) -> int:
@@ -168,15 +176,17 @@ def _one(
     try:
         if other:
             other.take_twins(entry, folder)
-        sized = settled_size(entry, config, allowed, other)
-        asked = _config_of(folder, entry) or sized or configured(entry, config, PILOT)
+        sized, continued = settled_size(entry, config, allowed, other), _config_of(folder, entry)
+        asked = continued or sized or configured(entry, config, PILOT)
         _, report = experiment.run_and_report(made, asked, folder, **ways)
-        spent = time.monotonic() - began
+        spent = takes = time.monotonic() - began
         fitting = PILOT if sized else fitting_items(allowed - spent, spent)
+        first = asked
         if config.prompts is None and getattr(asked, size_field(entry)) == PILOT < fitting:
-            asked = configured(entry, config, fitting)
-            if spent / (1 + config.twins) * fitting / PILOT < SHORT and config.twins == USUAL_TWINS:
-                asked = asked.model_copy(update={"twins": MORE_TWINS})
+            asked, takes = configured(entry, config, fitting), spent * fitting / PILOT
+        if not (continued or other) and short(config, takes / (1 + config.twins)):  # of a part its time says nothing
+            asked = asked.model_copy(update={"twins": MORE_TWINS})
+        if asked != first:
             _, report = experiment.run_and_report(made, asked, folder, **ways)
         said |= {"command": command_line(entry.name, asked), "items": size_of(entry, config, asked)}
         said |= said_of(report)

@@ -17,7 +17,7 @@ PREFACE = (
     "beyond what models of random weights (twins) show; refuted: wholly below it; undecided: neither; not testable: too few "
     "items, or the experiment did not do what it says. Over the primary claims of a model the false discovery rate is held at "
     "5 % (Benjamini-Hochberg); q is the rate at which a claim would just be told still. A twin without a value has no item of "
-    "which the question can be asked, since it solves none or nothing is read in it: it neither supports nor opposes a claim."
+    "which the question can be asked, for the reason that stands there: it neither supports nor opposes a claim."
 )
 SEVERAL = (
     "With several models or runs, a claim has the verdict that all of them have, of each model those on unseen items where it "
@@ -125,7 +125,7 @@ def _experiment(dossiers: Sequence[Told], experiment: str) -> Iterator[str]:
 def _claim(dossiers: Sequence[Told], found: Sequence[Finding | None]) -> Iterator[str]:
     first = next(finding for finding in found if finding is not None)
     said = verdict(dossiers, found) if first.primary else "variant, without a verdict"
-    yield from (f"### {first.claim}", "", f"**{said[:1].upper()}{said[1:]}.** Decides: {first.rule}.", "")
+    yield from (f"### {first.claim}", "", f"**{said[:1].upper()}{said[1:]}.** Decides: {first.rule}.{apart(found)}", "")
     yield row("", "found", "number that decides", "control", "twins", "verdict")
     yield "|---|---|---|---|---|---|"
     for one, finding in zip(dossiers, found, strict=True):
@@ -135,6 +135,15 @@ def _claim(dossiers: Sequence[Told], found: Sequence[Finding | None]) -> Iterato
         twins = "; ".join(map(str, finding.twins)) or "none ran"
         yield row(one.label, finding.statement, str(finding.number), str(finding.control), twins, _told(finding))
     yield ""
+
+
+def apart(found: Sequence[Finding | None]) -> str:
+    """How far the numbers of several runs lie apart, in words; nothing of one. No interval is made of them: of so few it would
+    cover too little."""
+    values = sorted(finding.number.value for finding in found if finding is not None and finding.number.n)
+    return (
+        f" Over these {len(values)} runs the number goes from {values[0]:z.2f} to {values[-1]:z.2f}." if len(values) > 1 else ""
+    )
 
 
 def _told(finding: Finding) -> str:

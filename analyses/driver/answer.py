@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cos_interp.analyses.driver.findings import UNRUN, Finding, Number
+from cos_interp.analyses.driver.findings import UNKNOWN, UNRUN, Finding, Number
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def of_twins(twins: Sequence[Number]) -> str:
     >>> of_twins([Number(math.nan, kind=UNRUN), Number(math.nan)])
     'not all models of random weights did run'
     """
-    if any(twin.kind == UNRUN for twin in twins):
-        return "not all models of random weights did run"
+    if unknown := {twin.kind for twin in twins} & set(UNKNOWN):
+        return f"not all models of random weights {'did run' if UNRUN in unknown else 'were asked'}"
     many = {1: "a model", 2: "both models"}.get(len(twins), f"all {len(twins)} models")
     if not any(twin.n for twin in twins):
         return f"of {many} of random weights no item counts"

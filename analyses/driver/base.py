@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import pandas as pd
 
 from cos_interp.analyses.driver.estimates import Estimate
 from cos_interp.analyses.driver.facts import Facts, RunFacts
-from cos_interp.analyses.driver.findings import UNRUN, Finding, Number
+from cos_interp.analyses.driver.findings import UNASKED, UNRUN, Finding, Number
 from cos_interp.analyses.driver.rules import judge
 from cos_interp.analyses.driver.settings import AnalysisConfig
 
@@ -36,8 +36,8 @@ class AnalysisResult(Generic[Config]):
         self, key: str, estimate: Estimate, statement: str, control: Number, unfit: str | None = None, short: str = ""
     ) -> Finding:
         """What the rule of a key (see ``rules.toml``) says of an estimate, beside what the twins of this run show."""
-        none = Number(float("nan"))
-        beside = [replace(none, kind=UNRUN) if twin is None else twin.get(key, none) for twin in self.twins]
+        lacking = lambda kind: Number(float("nan"), kind=kind)
+        beside = [lacking(UNRUN) if twin is None else twin.get(key, lacking(UNASKED)) for twin in self.twins]
         return judge(key, estimate, statement, control, beside, unfit, short)
 
     def units_of(self, kind: type[Kind]) -> dict[str, Kind]:

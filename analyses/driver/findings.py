@@ -12,7 +12,10 @@ Verdict = Literal["reproduced", "refuted", "undecided", "not testable"]
 VERDICT_STYLE = {"reproduced": "ok", "refuted": "bad", "undecided": "maybe", "not testable": "none"}  # classes of a page
 
 
-UNRUN = "did not run"  # the kind of the number of a twin that could not run, or whose run is unfinished or damaged
+# kinds of the number of a twin of which it is not known what it shows
+UNRUN = "did not run"  # it could not run, or its run is unfinished or damaged
+UNASKED = "was not asked"  # it ran, and its run has no finding of the rule
+UNKNOWN = (UNRUN, UNASKED)
 # JSON has no NaN and says null
 Measured = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 
@@ -25,13 +28,14 @@ class Number:
     low: Measured = math.nan
     high: Measured = math.nan
     n: int = 0
-    kind: str = ""  # of its interval: that of an Estimate, "constant" where the items do not differ; UNRUN of a twin without one
+    kind: str = ""  # of its interval: that of an Estimate, "constant" where the items do not differ; one of UNKNOWN of a twin
+    why: str = ""  # of a twin without a value: why it has none, by its own finding
 
     def __str__(self) -> str:
-        if self.kind == UNRUN:
-            return UNRUN
+        if self.kind in UNKNOWN:
+            return self.kind
         if self.value != self.value:
-            return f"no value (n = {self.n})"
+            return f"no value (n = {self.n}){self.why and f': {self.why}'}"
         if self.kind == "share" and self.value in (0, 1):
             bound = f"at most {self.high:.2f}" if self.value == 0 else f"at least {self.low:.2f}"
             return f"{round(self.value * self.n)} of {self.n}; {bound}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cos_interp.analyses.driver.findings import UNRUN, Finding, Number, Verdict, decide
+from cos_interp.analyses.driver.findings import UNKNOWN, Finding, Number, Verdict, decide
 
 if TYPE_CHECKING:  # scipy, for which a run that is only shown does not wait
     from cos_interp.analyses.driver.estimates import Estimate
@@ -100,8 +100,8 @@ def _verdict(rule: Rule, estimate: Estimate, number: Number, twins: Sequence[Num
             return "undecided", short
         if (highest := beyond(number, twins)) is not None:
             return "undecided", f"a twin that knows nothing shows {highest}"
-        if any(twin.kind == UNRUN for twin in twins):
-            return "undecided", "a twin did not run, so that what it shows is not known"
+        if (unknown := next((twin.kind for twin in twins if twin.kind in UNKNOWN), None)) is not None:
+            return "undecided", f"a twin {unknown}, so that what it shows is not known"
     return verdict, _more(estimate, rule).lstrip("; ") if verdict == "undecided" else ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from weakref import WeakSet
 
@@ -92,4 +93,9 @@ def _shown(folder: Path) -> Shown:
         found: Sequence[Finding] = findings_in(store)
     except RunError:
         return None
-    return {finding.key: finding.number for finding in found if finding.key}
+    return {finding.key: _with_why(finding) for finding in found if finding.key}
+
+
+def _with_why(finding: Finding) -> Number:
+    """Its number; where it has none also why, without which a twin without items would let a claim pass unsaid."""
+    return finding.number if finding.number.n else replace(finding.number, why=finding.why)

@@ -6,7 +6,7 @@ import pandas as pd
 
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
-from cos_interp.analyses.driver.estimates import DIFFERENCE, Mean
+from cos_interp.analyses.driver.estimates import DIFFERENCE, Mean, PairedShares
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding, Number
 from cos_interp.analyses.driver.kept import kept_clips, listed
@@ -15,11 +15,11 @@ from cos_interp.analyses.driver.statistics import mean_number
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.ensemble import EnsembleFacts
 from cos_interp.analyses.kit.screening import VOTES
+from cos_interp.analyses.kit.verdicts import whole
 from cos_interp.reports.drawing import Drawing
 from cos_interp.reports.figures import bars
 
 ROOM = 0.1  # share unsolved below which a gain of a few per cent has no place to be: three times what the paper reports
-PAIRS = 30  # items: what is compared is solved or not, a few seeds each, as coarse as pairs of shares
 SINGLE = "mean of single runs"
 QUESTION = (
     "Several noises of one problem explore different candidates. Does merging them inside the model, before the plan is "
@@ -32,9 +32,17 @@ VIDEOS = (
 )
 
 
+class Gain(Mean):
+    """Of shares of a few seeds each, which are as coarse as pairs of outcomes, and decide from as many items on."""
+
+    least = PairedShares.least
+
+
 def by_item(rows: pd.DataFrame) -> pd.DataFrame:
-    """Solved share, a row an item and a column a method, repeats averaged: an item counts once, however many noises it has."""
-    return rows.astype({"solved": float}).groupby(["problem", "method"], sort=False).solved.mean().unstack()
+    """Solved share, a row an item and a column a method, repeats averaged: an item counts once, however many noises it has. A
+    method without a verdict in one of them has none of the item."""
+    each = rows.astype({"solved": float}).pivot_table("solved", ["problem", "repeat"], "method", sort=False)
+    return each.groupby("problem", sort=False).agg(whole)
 
 
 def findings(result: AnalysisResult, rows: pd.DataFrame) -> list[Finding]:
@@ -48,12 +56,11 @@ def _finding(result: AnalysisResult, tensor: str, each: pd.DataFrame) -> Finding
     base = single if single.mean() >= scaled.mean() else scaled
     beside = f"single runs {_mean(single)}, the same seeds at the merged norm {_mean(scaled)}"
     said = f"ensemble of {tensor} solves {_mean(own)}, {beside}; its gain over the better of the two is"
-    gain = Mean(own - base)  # without bounds: where no item differs nothing was merged, or nothing is solved
-    few = f"{gain.n} of at least {PAIRS} items" if gain.n < PAIRS else None
+    gain = Gain(own - base)  # without bounds: where no item differs nothing was merged, or nothing is solved
     full = no_room(
         f"ensemble.{tensor}", 1 - float(base.mean()), "runs alone", "take fewer steps (--num-steps 4) or harder items", ROOM
     )
-    return result.judge(f"ensemble.{tensor}", gain, said, _mean(base), full or few)
+    return result.judge(f"ensemble.{tensor}", gain, said, _mean(base), full)
 
 
 def _mean(items: pd.Series, bounds: tuple[float, float] | None = (0, 1)) -> Number:

@@ -1,10 +1,20 @@
-"""Verdicts as columns of results: which rows have one, and what became of them."""
+"""Verdicts as columns of results: which rows have one, what became of them, and one number of several of an item."""
 
 from __future__ import annotations
 
 import pandas as pd
 
 from cos_interp.tasks.scorer import SILENT
+
+
+def whole(values: pd.Series) -> float:
+    """The mean of what belongs together, to aggregate by; NaN where one value is missing: the others alone are of other videos
+    than the item beside them has, and which ones a scorer fails on is no accident.
+
+    >>> whole(pd.Series([1.0, 0.0])), whole(pd.Series([1.0, float("nan")]))
+    (0.5, nan)
+    """
+    return float(values.mean(skipna=False))
 
 
 def told(rows: pd.DataFrame) -> pd.Series:

@@ -17,6 +17,7 @@ from cos_interp.analyses.driver.rules import rules
 from cos_interp.analyses.driver.statistics import by_item, curve, mean_number, paired
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.problems import spread
+from cos_interp.analyses.kit.verdicts import whole
 from cos_interp.interp.errors import InterpError
 from cos_interp.reports.figures import Curve, Panel, matrix_maps, panels
 
@@ -111,7 +112,8 @@ def window_gain(ablations: pd.DataFrame, kind: str, value: str) -> pd.Series:
     """Mean effect of ablating a layer of the paper's window minus that of the other layers; an item."""
     own = ablations[(ablations.kind == kind) & (ablations.unit == "layer")]
     inside = deep(own, *WINDOW)
-    return (own[inside].groupby("problem")[value].mean() - own[~inside].groupby("problem")[value].mean()).dropna()
+    within, beside = (own[part].groupby("problem")[value].agg(whole) for part in (inside, ~inside))
+    return (within - beside).dropna()
 
 
 def _window(result: AnalysisResult, ablations: pd.DataFrame) -> list[Finding]:

@@ -15,7 +15,7 @@ from cos_interp.analyses.driver.kept import kept_clips, videos
 from cos_interp.analyses.driver.rules import rules
 from cos_interp.analyses.driver.statistics import curve, points
 from cos_interp.analyses.driver.store import Row, RunStore
-from cos_interp.analyses.kit.verdicts import outcomes
+from cos_interp.analyses.kit.verdicts import outcomes, whole
 from cos_interp.analyses.noise import NoiseFacts, label
 from cos_interp.reports.figures import Curve, Panel, panels
 
@@ -121,7 +121,7 @@ def _frame_costs_less(
 ) -> Finding:
     """Noise in a frame (mean over the frames of an item) against noise in all frames at a step (mean over the steps ``few``)."""
     frame, step = of_kind(rows, kind, mode, dose), of_kind(rows, "step", mode, dose, few)
-    by_frame, by_step = beside(*(part.groupby("problem").score.mean() for part in (frame, step)))
+    by_frame, by_step = beside(*(part.groupby("problem").score.agg(whole) for part in (frame, step)))
     base, same = beside(undisturbed(rows), by_step)
     share = (0, 1) if rows.score.isin((0, 1)).all() else None
     one, all_of_them = (Mean(scores, bounds=share).number() for scores in (by_frame, by_step))
@@ -148,7 +148,10 @@ def no_frame(frame: pd.DataFrame, step: pd.DataFrame, few: Sequence[int], equal:
 
 
 def no_cost(costs: Mean, smallest: float) -> str | None:
-    """Why nothing can cost less than noise at a step does: it costs less than the difference that is asked for."""
+    """Why nothing can cost less than noise at a step does: it costs less than the difference that is asked for, or what it costs
+    was not measured."""
+    if not costs.n:
+        return "what noise at a step costs is not known without a verdict on the undisturbed videos"
     top = costs.interval()[1] if costs.varies() else costs.value
     return f"noise at a step costs at most {top:.2f}: nothing costs less by {smallest:g}" if top < smallest else None
 

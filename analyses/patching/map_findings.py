@@ -43,6 +43,8 @@ def _finding(result: AnalysisResult, key: str, kind: str, tokens: str, cells: pd
 
 def _unfit(cells: pd.DataFrame) -> str | None:
     own = cells[cells.donor == SELF] if len(cells) else cells
+    if len(cells) and own.empty:
+        return "the placebo, the run as its own donor, was not run (--no-controls)"
     if len(own) and ((own.estimate != 0) | (own.change != 0)).any():
         return "the placebo, the run as its own donor, is not exactly 0"
     return None

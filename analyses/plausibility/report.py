@@ -14,6 +14,7 @@ from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.statistics import curve
 from cos_interp.analyses.driver.store import RunStore
+from cos_interp.analyses.kit.verdicts import whole
 from cos_interp.analyses.plausibility import PairFacts, PlausibilityConfig
 from cos_interp.reports.figures import Curve, Panel, panels, step_ticks
 
@@ -30,7 +31,7 @@ SHOWN = 2  # pairs of each task
 def outcomes(rows: pd.DataFrame) -> pd.DataFrame:
     """By pair: whether the impossible clip surprises more, of the model and of each baseline, mean over steps and noises.
     Pairs of which a loss is missing are left out."""
-    means = rows.groupby(["problem", "kind"], sort=False)[["possible", "impossible"]].mean()
+    means = rows.groupby(["problem", "kind"], sort=False)[["possible", "impossible"]].agg(whole)
     known = means.notna().all(axis=1)
     return (means.impossible > means.possible).astype(float).where(known).unstack("kind").dropna()
 

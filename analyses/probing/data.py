@@ -21,7 +21,7 @@ from cos_interp.probes.clip import ClipData, Source
 from cos_interp.probes.collect import collect_clip
 from cos_interp.probes.dataset import ProbeDataset, assemble
 from cos_interp.probes.estimator import LinearProbe
-from cos_interp.probes.targets import REGRESS, Target, resolve
+from cos_interp.probes.targets import CLASSIFY, REGRESS, Target, resolve
 from cos_interp.tasks.clips import grid_task
 
 SMALL_CLIP = "small clip"  # the tensor of a clip's video, as the page shows it
@@ -35,6 +35,13 @@ def targets_of(config: ProbesConfig) -> list[Target]:
         return resolve(config.targets)
     found = resolve(config.targets)
     return [t for t in found if t.tasks is None] or resolve(["final_latent"])
+
+
+def used_tasks(config: ProbesConfig, target: Target) -> list[str]:
+    """The tasks whose pairs exchange what a probe of a target reads."""
+    if config.prompts is not None or config.used_items == 0 or target.form != CLASSIFY:
+        return []
+    return [task for task in config.task_names if target.tasks is None or task in target.tasks]
 
 
 def probe_of(config: ProbesConfig, target: Target) -> LinearProbe:

@@ -124,13 +124,19 @@ def decided_at(shares: Mapping[float, float]) -> float | None:
 
 
 def use_findings(result: AnalysisResult, use: pd.DataFrame, families: Mapping[str, str]) -> list[Finding]:
-    """Of the first target of each family: does the other run's answer follow what is exchanged, more than random directions?"""
-    out, told = [], set()
-    for target, part in use.groupby("target", sort=False):
-        family = families.get(str(target))
-        if family is not None and family not in told:
-            told.add(family)
-            out.append(_used(result, family, str(target), part))
+    """Of the first target of each family: does the other run's answer follow what is exchanged, more than random directions?
+    ``families``: by target, of those that pairs were asked for. A family without a pair, as of a model that solves none, has no
+    item."""
+    exchanged = set(use.target) if len(use) else set()
+    out = []
+    for family in dict.fromkeys(families.values()):
+        targets = [target for target, of in families.items() if of == family]
+        there = [target for target in targets if target in exchanged]
+        none = Mean([])
+        out.append(
+            _used(result, family, there[0], use[use.target == there[0]]) if there
+            else result.judge(f"probes.use-{family}", none, f"{targets[0]}: no pair could exchange it", none.number())
+        )  # fmt: skip
     return out
 
 

@@ -8,8 +8,8 @@ from cos_interp.analyses.driver.outlook import Outlook, Use
 from cos_interp.analyses.driver.thumbnails import thumbnail_bytes
 from cos_interp.analyses.kit.problems import problems
 from cos_interp.analyses.probing import ProbesConfig
-from cos_interp.analyses.probing.data import hook_names, steps_of, targets_of
-from cos_interp.analyses.probing.use import ORDER, use_of, used_tasks
+from cos_interp.analyses.probing.data import hook_names, steps_of, targets_of, used_tasks
+from cos_interp.analyses.probing.use import ORDER, use_of
 
 MORE = "other candidates where the model does not solve both sides"
 EDITS = 2  # the probe's own directions and random ones

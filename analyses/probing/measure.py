@@ -17,8 +17,8 @@ from cos_interp.analyses.driver.facts import Facts
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit.problems import Problem, fits, problems
 from cos_interp.analyses.probing import ProbesConfig, TransferFacts
-from cos_interp.analyses.probing.data import collect_unit, dataset, hook_names, probe_of, steps_of, targets_of
-from cos_interp.analyses.probing.use import used_tasks, used_unit
+from cos_interp.analyses.probing.data import collect_unit, dataset, hook_names, probe_of, steps_of, targets_of, used_tasks
+from cos_interp.analyses.probing.use import used_unit
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.probes.dataset import ProbeDataset
 from cos_interp.probes.errors import ProbeError

@@ -14,7 +14,7 @@ from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.driver.thumbnails import looked_into, thumbnails
 from cos_interp.analyses.probing import TransferFacts
-from cos_interp.analyses.probing.data import SMALL_CLIP, dataset
+from cos_interp.analyses.probing.data import SMALL_CLIP, dataset, used_tasks
 from cos_interp.analyses.probing.findings import Depth, eligible, order_findings, selectivity, use_findings
 from cos_interp.probes.crossval import ask
 from cos_interp.probes.dataset import ProbeDataset, layer_of
@@ -44,9 +44,9 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
     scores = scores.astype({"layer": int, "step": int})
     found = depths(scores, store, data, config.folds)
     use = rows[rows.table == "use"] if "use" in set(rows.table) else pd.DataFrame()
-    families = {depth.target: depth.family for depth in found}
+    families = {depth.target: depth.family for depth in found if used_tasks(config, data.targets[depth.target])}
     findings = order_findings(result, [d for d in found if d.classifies])
-    findings += use_findings(result, use, families) if len(use) else []
+    findings += use_findings(result, use, families)
     sections = [
         *_maps(scores, data),
         _lines(scores, data),

@@ -38,7 +38,7 @@ from cos_interp.probes.collect import grid_of
 from cos_interp.probes.crossval import ask
 from cos_interp.probes.dataset import ProbeDataset
 from cos_interp.probes.estimator import LinearProbe
-from cos_interp.probes.targets import CLASSIFY, Target
+from cos_interp.probes.targets import Target
 from cos_interp.probes.use import Erasure, interchange, leace, matched_control, random_erasure
 from cos_interp.tasks import get_task
 from cos_interp.tasks.base import outcome
@@ -99,13 +99,6 @@ def recorder(model: HookedVideoPipeline, config: ProbesConfig, store: RunStore, 
     """Makes the recordings of a pair, each in its place and within its part of the memory."""
     kept = dict.fromkeys(ORDER, _gives(name, config.num_inference_steps))
     return recorded.recorder(model, config, store, kept, ORDER, lambda outlook: use_of(outlook, name))
-
-
-def used_tasks(config: ProbesConfig, target: Target) -> list[str]:
-    """The tasks whose pairs exchange what a probe of a target reads."""
-    if config.prompts is not None or config.used_items == 0 or target.form != CLASSIFY:
-        return []
-    return [task for task in config.task_names if target.tasks is None or task in target.tasks]
 
 
 def used_unit(

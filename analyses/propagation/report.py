@@ -10,7 +10,7 @@ import pandas as pd
 
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
-from cos_interp.analyses.driver.estimates import DIFFERENCE, Mean
+from cos_interp.analyses.driver.estimates import DIFFERENCE, EFFECTS, Mean
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.kept import kept_clips, listed
@@ -92,10 +92,13 @@ def _first_other(count: int, own: int, place: int) -> float:
 
 
 def scattered(above: pd.Series, by_chance: pd.Series) -> str | None:
-    """Why the place of a peak cannot be told: the order of the steps makes no difference. None where it does."""
-    low, high = Mean(above - by_chance).interval()
-    if not low <= 0 <= high:
+    """Why the place of a peak cannot be told: nothing reacts, or the order of the steps makes no difference."""
+    beyond = Mean(above - by_chance, bounds=EFFECTS)
+    low, high = beyond.interval()
+    if above.empty or low > 0 or high < 0:
         return None
+    if not beyond.n:
+        return "the clean estimate reacts to nothing that was put in"
     return f"no step stands out: with the steps in any order it would be {by_chance.mean():.2f}"
 
 

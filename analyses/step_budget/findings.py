@@ -9,6 +9,7 @@ from cos_interp.analyses.driver.estimates import DIFFERENCE, Mean
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.rules import no_room
 from cos_interp.analyses.driver.statistics import relative
+from cos_interp.analyses.kit.verdicts import whole
 from cos_interp.analyses.step_budget.allocations import OWN
 
 KINDS = {OWN: "the scheduler's own levels", "random": "random allocations"}
@@ -17,12 +18,12 @@ KINDS = {OWN: "the scheduler's own levels", "random": "random allocations"}
 def by_kind(tests: pd.DataFrame, value: str) -> pd.DataFrame:
     """A value by item, a column each for ``chosen``, ``own`` and ``random``, the mean of its draws. Items without it are left
     out."""
-    known = tests[tests[value].notna()]
+    known = tests[tests.problem.isin(tests.problem[tests[value].notna()])]
     columns = ["chosen", *KINDS]
     if known.empty:
         return pd.DataFrame(columns=columns, dtype=float)
     kinds = known.allocation.str.split().str[0].rename("kind")
-    return known[value].astype(float).groupby([known.problem, kinds]).mean().unstack().reindex(columns=columns)
+    return known[value].astype(float).groupby([known.problem, kinds]).agg(whole).unstack().reindex(columns=columns)
 
 
 def findings(result: AnalysisResult) -> list[Finding]:

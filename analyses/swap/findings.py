@@ -13,7 +13,7 @@ from cos_interp.analyses.driver.estimates import EFFECT, EFFECTS, Mean, PairedSh
 from cos_interp.analyses.driver.findings import Finding
 from cos_interp.analyses.driver.rules import rules
 from cos_interp.analyses.driver.statistics import effect
-from cos_interp.analyses.swap import WHEN
+from cos_interp.analyses.swap import WHEN, SwapConfig
 
 MOST = (-4.0, 4.0)  # bounds of a difference of two differences of effects
 MIDDLE = 0.5  # relative depth of the paper's layer 20 of 40
@@ -25,13 +25,25 @@ DEPTH = {"delta": "swap.depth", "block": "swap.depth-block"}
 
 
 def findings(result: AnalysisResult, rows: pd.DataFrame) -> list[Finding]:
-    """The primary rules, and the variants that were measured. Flips need a verifier, the object's tokens a scene."""
+    """The primary rules, and the variants that were measured. Flips need a verifier, the object's tokens a scene. Without a pair,
+    as of a model that solves none, what the settings ask for, of no item."""
+    if rows.empty:
+        return [result.judge(key, Mean([]), "no pair could be swapped", Mean([]).number()) for key in asked(result.config)]
     spans = [span for span in LASTING if span == "single" or (rows.span == span).any()]
     out = [_flip(result, rows, span) for span in spans] if rows.flipped.notna().any() else []
     out += [_depth(result, rows, variant) for variant in DEPTH if variant == "delta" or (rows.variant == variant).any()]
     if {"object", "random"} <= set(rows.group):
         out += [_object(result, rows, span) for span in spans if span in OBJECT]
     return out
+
+
+def asked(config: SwapConfig) -> list[str]:
+    """The keys of the rules that settings ask for."""
+    spans = [span for span in LASTING if span == "single" or span in config.spans]
+    flips = [LASTING[span] for span in spans] if config.scored or not config.own else []
+    depths = [key for variant, key in DEPTH.items() if variant == "delta" or variant in config.variants]
+    objects = [OBJECT[span] for span in spans if span in OBJECT] if {"object", "random"} <= set(config.tokens) else []
+    return [*flips, *depths, *objects]
 
 
 def at_place(rows: pd.DataFrame, span: str, variant: str) -> pd.DataFrame:

@@ -84,7 +84,7 @@ def missing_notes(result: AnalysisResult) -> list[str]:
 def report(result: AnalysisResult, store: RunStore) -> Report:
     rows, notes = result.rows, missing_notes(result)
     if rows.empty:
-        return pages.build(result, TITLE, QUESTION, SOURCE, [], [], notes)
+        return pages.build(result, TITLE, QUESTION, SOURCE, findings(result, rows), [], notes)
     sigmas = [*result.sigmas, 0.0]
     single = rows[rows.span == "single"]
     notes = [self_note(rows), *([share_note(single, sigmas)] if len(single) else []), *notes]

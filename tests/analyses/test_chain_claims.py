@@ -98,6 +98,13 @@ def test_the_timing_is_of_a_level_that_was_not_there_at_step_0(starts, by_steps,
         assert found["timing-steps"].number.value == pytest.approx(np.mean([s <= 6 for s in ended]))
 
 
+def test_items_that_were_not_read_at_step_0_are_not_timed():
+    """It is not known whether they were right before anything could form."""
+    unread = [row | {"error": "scorer failed: x" * (row["step"] == 0 and row["problem"] < "True-2")} for row in items([3] * 40)]
+    known = [name for name in (f"True-{i}" for i in range(40)) if name >= "True-2"]
+    assert judged(unread)["timing-steps"].number.n == len(known) < 40
+
+
 def test_what_is_right_in_time_and_lost_again_does_not_stay():
     flickers = [k in (6, 7) or k >= 10 for k in range(STEPS + 1)]
     rows = items([5] * 20) + [row for i in range(20) for row in run_rows(f"lost-{i}", flickers)]

@@ -65,6 +65,15 @@ def looks(score, items: int = 40, seed: int = 0, solved=lambda i, n: n == i % 4)
     ]  # fmt: skip
 
 
+def test_an_item_counts_where_all_its_draws_were_judged():
+    """The draws on which a scorer failed may be those that gave another answer."""
+    rows = pd.DataFrame(renoised(20, 3)).astype({"same": object})
+    for kind, name in (("renoise", "p1"), ("independent", "p2")):
+        rows.loc[rows.index[(rows.kind == kind) & (rows.problem == name)][0], "same"] = None
+    table = excess(rows)
+    assert table.loc["p1"].isna().sum() == 1 and table.loc["p2"].isna().all() and table.drop(["p1", "p2"]).notna().all(axis=None)
+
+
 # --- when the plan is chosen -----------------------------------------------------------------------------------------
 
 

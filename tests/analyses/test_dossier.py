@@ -117,23 +117,39 @@ def test_a_setting_that_a_later_version_adds_makes_no_unit_another_runs(organism
 
 
 def test_a_dossier_like_another_has_its_sizes_and_takes_over_the_twins_that_are_the_same(counted, organism, tmp_path):
-    config = DossierConfig(budget="none", twins=2)  # a budget may be enough for more twins
+    config = DossierConfig(budget="none", twins=2)
     dossier.run_and_report(config, tmp_path / "first", model=organism, workers=1)
-    size = len(CALLS) // 3
+    size = len(CALLS) // 5  # it takes under a minute, and has four twins
     other = HookedVideoPipeline.from_pipeline(package.untrained_twin(5))
     other.defaults |= organism.defaults
     CALLS.clear()
     asked = config.model_copy(update={"like": str(tmp_path / "first"), "budget": "9h"})
     dossier.run_and_report(asked, tmp_path / "second", model=other, workers=1)
     assert len(CALLS) == size  # the model alone, and no larger
-    for name in ("twin-0", "twin-1"):
+    for name in ("twin-0", "twin-1", "twin-2", "twin-3"):
         first, second = (tmp_path / of / "count" / name / "results.parquet" for of in ("first", "second"))
         assert first.read_bytes() == second.read_bytes()
     with torch.no_grad():
         next(other.pipe.vae.parameters()).add_(0.1)  # other twins
     CALLS.clear()
     dossier.run_and_report(asked, tmp_path / "third", model=other, workers=1)
-    assert len(CALLS) == 3 * size
+    assert len(CALLS) == 5 * size
+
+
+@pytest.mark.parametrize(("short", "twins", "ran"), [(60, 2, 4), (0, 2, 2), (60, 1, 1), (60, 0, 0)])
+def test_an_experiment_whose_run_takes_under_a_minute_has_four_twins(counted, organism, tmp_path, monkeypatch, short, twins, ran):
+    monkeypatch.setattr(dossier, "SHORT", short)
+    config = DossierConfig(budget="none", twins=twins)
+    result, _ = dossier.run_and_report(config, tmp_path / "run", model=organism, workers=1)
+    assert len(list((tmp_path / "run/count").glob("twin-*"))) == ran and len(CALLS) == (1 + ran) * CountConfig().items
+    assert RunStore(tmp_path / "run/count").verify() == [] and ("--twins 4" in result.units["count"].command) == (ran == 4)
+
+
+def test_an_interrupted_experiment_keeps_its_twins(counted, organism, tmp_path):
+    """What is left of it takes less than a whole run does."""
+    experiment.run(EXPERIMENT, CountConfig(twins=2), tmp_path / "run" / "count", model=organism, workers=1)
+    dossier.run_and_report(DossierConfig(budget="none", twins=2), tmp_path / "run", model=organism, workers=1)
+    assert sorted(path.name for path in (tmp_path / "run/count").glob("twin-*")) == ["twin-0", "twin-1"]
 
 
 def test_a_dossier_like_one_of_other_items_or_none_is_refused(counted, organism, tmp_path):
@@ -257,6 +273,13 @@ def told(label: str, confirms: bool, **found: Finding) -> Told:
         about="Counts.", command=f"cos analyze count --out {label}", seconds=1, findings=tuple(found.values())
     )
     return Told(label, (f"cos analyze all --out {label}",), confirms, {"count": facts}, {"count": "rules1"})
+
+
+def test_how_far_models_lie_apart_is_said():
+    at = lambda value: replace(finding(0.001), number=Number(value, value - 0.1, value + 0.1, 30))
+    page = markdown([told(name, False, x=at(value)) for name, value in (("a", 0.9), ("b", 0.5), ("c", 0.7))])
+    assert "Over these 3 runs the number goes from 0.50 to 0.90." in page
+    assert "Over these" not in markdown([told("a", False, x=at(0.9))])
 
 
 def test_several_dossiers_have_a_verdict_only_where_they_agree():

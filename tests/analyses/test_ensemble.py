@@ -99,6 +99,13 @@ def _found(rows: pd.DataFrame, twins=()):
     return found
 
 
+def test_an_item_counts_where_the_method_was_judged_in_every_repeat():
+    rows = _rows(0.95, 0.5, 0.5, repeats=2)
+    gone = (rows.problem == "p003") & (rows.repeat == 1)
+    assert _found(rows[~(gone & (rows.method == "ensemble of x_t"))]).number.n == 59
+    assert _found(rows[~gone]).number.n == 60  # all methods from the one repeat that there is
+
+
 def test_an_ensemble_that_helps_is_found():
     rows = _rows(0.95, 0.5, 0.5, repeats=2)
     found = _found(rows)
@@ -156,7 +163,8 @@ def test_without_room_or_items_nothing_is_testable():
     assert re.match(
         r"nothing can gain more than 0\.0[23]\d over runs alone", ceiling.why
     )  # of drawn outcomes: .03 but for chance
-    assert _found(_rows(0.9, 0.3, 0.3, items=29)).verdict == "not testable"
+    few = _found(_rows(0.9, 0.3, 0.3, items=29))
+    assert few.verdict == "not testable" and few.why.startswith("29 of at least 30 items; about 30 items would decide, were 0.")
     assert _found(_rows(0.0, 0.0, 0.0)).verdict == "not testable"  # a model that solves nothing
     small = _found(_rows(0.68, 0.65, 0.65, items=40))
     assert small.verdict == "undecided" and "items would decide" in small.why

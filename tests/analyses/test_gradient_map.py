@@ -13,6 +13,7 @@ from accelerate import cpu_offload
 
 from cos_interp import analyses
 from cos_interp.analyses.driver import experiment
+from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import loaded
 from cos_interp.analyses.driver.outlook import Outlook
 from cos_interp.analyses.driver.planning import forecast
@@ -21,7 +22,7 @@ from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.grid import SELF
 from cos_interp.analyses.kit.pairs import Pair, Recorder, Side
 from cos_interp.analyses.kit.problems import Problem, call_for
-from cos_interp.analyses.patching import MapFacts, PatchingConfig, StepFacts, agreement
+from cos_interp.analyses.patching import MapFacts, PatchingConfig, StepFacts, agreement, map_findings
 from cos_interp.analyses.patching.foresee import foresee
 from cos_interp.analyses.patching.gradient_map import BOTH, SAMPLE, TOP, chosen, exact_cells, mapped
 from cos_interp.analyses.patching.map_page import trust
@@ -191,6 +192,16 @@ def test_a_map_of_own_pairs_with_two_experts_and_guidance_measures_itself(tmp_pa
     assert [finding["key"] for finding in report.data["findings"]] == ["patching.map-own"]
     again, _ = experiment.run_and_report(load("patching"), config, tmp_path / "run", workers=1)
     pd.testing.assert_frame_equal(again.rows, result.rows)
+
+
+def test_a_map_whose_placebo_was_not_run_is_not_testable():
+    each = pd.DataFrame({
+        "pair_kind": "seed", "tokens": agreement.NAMED, "site": "s", "n": 20, "spearman": np.linspace(0.7, 0.9, 12), "share": 0.1,
+    })  # fmt: skip
+    cells = pd.DataFrame({"donor": ["clean", SELF], "estimate": [0.1, 0.0], "change": [0.1, 0.0]})
+    result = AnalysisResult("patching", PatchingConfig(method="gradient", pair_kinds=("seed",)), cells)
+    (with_it,), (without,) = (map_findings.findings(result, rows, each) for rows in (cells, cells[:1]))
+    assert with_it.verdict == "reproduced" and without.verdict == "not testable" and "was not run" in without.why
 
 
 @pytest.mark.slow

@@ -144,10 +144,13 @@ def test_a_planted_idle_layer_costs_nothing_and_its_neighbours_do(organism):
     assert (update[:, 5] == 0).all() and (update[:, 4] > 0).all()
 
 
-def energies(strength: float, items: int = 14, start: float = 0.0, constant: float = 0.0) -> pd.DataFrame:
+def energies(
+    strength: float, items: int = 14, start: float = 0.0, constant: float = 0.0, given: float = 0.0
+) -> pd.DataFrame:  # fmt: skip
     """Rows of random maps in which things have ``strength`` more energy from layer 2 of 8 on, and less before.
 
-    ``start``: so much less from the first block's input on, in early layers too; ``constant``: so much more in every layer.
+    ``start``: so much less from the first block's input on, in early layers too; ``constant``: so much more in every layer;
+    ``given``: so much more in all tokens of the first frame, after every layer.
     """
     rng = torch.Generator().manual_seed(0)
     rows = []
@@ -159,6 +162,7 @@ def energies(strength: float, items: int = 14, start: float = 0.0, constant: flo
         maps[:, :2] -= (strength + start) * things
         first -= start * things
         maps, first = maps + constant * things, first + constant * things
+        maps[:, :, 0] += given
         found = layers.energy_rows({"energy": maps, "update": maps}, first, item, i)
         rows += [{"problem": f"p{i}", "measure": "energy", "layers": 8, "sigma": 1.0, **row} for row in found]
     return pd.DataFrame(rows)
@@ -177,6 +181,13 @@ def ablated(window: float, random: float = 0.0, items: int = 14) -> pd.DataFrame
                 common = {"problem": f"p{i}", "measure": "ablation", "layers": 8, "unit": "layer", "span": "all"}
                 rows.append({**common, "kind": kind, "layer": layer, **value})
     return pd.DataFrame(rows)
+
+
+def test_an_item_counts_where_every_ablated_video_was_judged():
+    rows = ablated(0.5)
+    rows.loc[(rows.problem == "p2") & (rows["kind"] == "skip") & (rows.layer == 4), "solved"] = None
+    gain = layers_report.window_gain(layers_report.ablations_of(rows), "skip", "loss")
+    assert "p2" not in gain and len(gain) == 13
 
 
 def judged(*parts: pd.DataFrame) -> dict[str, Finding]:
@@ -229,6 +240,8 @@ def test_what_was_long_before_the_first_block_or_is_in_every_layer_is_no_finding
     assert judged(before, ablated(0.3))["background"].verdict == "refuted"
     massive = judged(energies(0.0, constant=50.0), ablated(0.3, 0.3))  # things are massive activations, all along
     assert {f.verdict for f in massive.values()} <= {"refuted", "undecided"}
+    given = judged(energies(0.0, given=50.0), ablated(0.3, 0.3))  # tokens of the first frame are, whatever stands there
+    assert given["background"].verdict == given["turn-energy"].verdict == "refuted"
 
 
 def test_deciding_numbers_by_hand():

@@ -193,6 +193,19 @@ def verdicts(rows: pd.DataFrame, *modes: str) -> dict[str, str]:
     return {key: found.verdict for key, found in judged(rows, *modes).items()}
 
 
+SILENT = "scorer failed: no ball"
+
+
+def test_an_item_counts_where_every_video_of_it_was_judged():
+    """The mean of the frames that are left would be of other frames than its steps are held against."""
+    rows = uneven(made_up(both(0.2, 0.9))).assign(error="")
+    failed = (rows.problem == "3") & (rows.kind == "frame-few-steps") & (rows.frame == 2)
+    one = judged(rows.assign(error=rows.error.mask(failed, SILENT)))["frame"]
+    assert one.number.n == 39 and "3" not in dict(one.items) and judged(rows)["frame"].number.n == 40
+    unknown = judged(rows.assign(error=rows.error.mask(rows.kind == "none", SILENT)))["frame"]
+    assert unknown.verdict == "not testable" and "is not known" in unknown.why
+
+
 def test_findings_follow_the_rows():
     rows = uneven(made_up(both(0.2, 0.9)))
     assert verdicts(rows) == {"step-renoise": "reproduced", "frame": "reproduced", "frame-every": "reproduced"}

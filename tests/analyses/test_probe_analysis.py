@@ -198,6 +198,15 @@ def test_a_probe_that_decodes_but_does_not_matter_is_visible():
     assert used(exchanges(own=0.8, pairs=11)).verdict == "not testable"
 
 
+def test_a_family_without_a_pair_has_no_item():
+    """As of a twin, which solves none."""
+    result = AnalysisResult("probes", ProbesConfig(), pd.DataFrame())
+    asked = {"first_class": "perception", "on_path": "reasoning", "next_direction": "reasoning"}
+    perception, reasoning = use_findings(result, exchanges(own=0.8), asked)
+    assert perception.key == "probes.use-perception" and perception.why == "no item is eligible" and reasoning.number.n == 16
+    assert [f.number.n for f in use_findings(result, pd.DataFrame(), asked)] == [0, 0]
+
+
 def test_the_dose_is_the_whole_or_the_largest_that_the_control_survives():
     assert decided_at({0.5: 0.95, 1.0: 0.9, 2.0: 0.85}) == 1.0 and decided_at({0.5: 0.9, 1.0: 0.8}) == 0.5
     assert decided_at({1.0: 0.8}) is None and decided_at({2.0: 0.9}) is None

@@ -161,6 +161,11 @@ def test_a_curve_that_only_scatters_refutes_no_peak(heights):
     assert found.verdict == "not testable" and "in any order" in found.why and found.number.value < 0
 
 
+def test_where_nothing_reacts_no_peak_is_refuted():
+    found = judged(made_up(0.1, dict.fromkeys(range(10), 0.0), items=100))[0]
+    assert found.number.high < 0.05 and found.verdict == "not testable" and "reacts to nothing" in found.why
+
+
 def test_persistence_that_a_twin_shows_too_is_not_reproduced():
     twin = {"propagation.left": Number(1.2, 1.19, 1.21, 16)}
     found = judged(made_up(0.9, {2: 0.8}), [twin, {}])

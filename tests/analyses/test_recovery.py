@@ -211,7 +211,8 @@ def test_the_last_steps_estimate_is_the_final_video(organism):
 
 def test_recovery_that_a_twin_shows_too_is_not_reproduced():
     assert judged(made_up(4), [{"recovery.prompt": Number(0.9, 0.7, 1.0, 20)}])[0].verdict == "undecided"
-    assert judged(made_up(4), [{}])[0].verdict == "reproduced"
+    none = Number(float("nan"), why="no item is eligible")
+    assert judged(made_up(4), [{"recovery.prompt": none}])[0].verdict == "reproduced"
     assert judged(made_up(4, items=19))[0].verdict == "not testable"
 
 

@@ -97,12 +97,13 @@ def test_an_open_end_of_a_twins_interval_is_no_end_when_it_is_read_again():
 
 
 def test_a_twin_that_did_not_run_lets_nothing_pass(monkeypatch, tmp_path):
-    """One that runs and has no item to ask is another thing: it is complete, and its page says why."""
+    """Nor does one whose run says nothing of the claim. One that was asked and has no item is another thing: it says why."""
     strong, rows = Share([1] * 19 + [0]), pd.DataFrame()
-    for shown, verdict in (([{}], "reproduced"), ([{}, None], "undecided"), ([None], "undecided")):
+    empty = {"x.c": Number(math.nan, kind="share", why="no item is eligible")}
+    for shown, said in (([empty], ""), ([empty, None], "did not run"), ([None], "did not run"), ([empty, {}], "was not asked")):
         found = AnalysisResult("x", None, rows, twins=shown).judge("x.c", strong, "s", NONE)
-        assert found.verdict == verdict and ("did not run" in found.why) == (verdict == "undecided")
-        assert str(found.twins[-1]) == ("no value (n = 0)" if verdict == "reproduced" else "did not run")
+        assert found.verdict == ("undecided" if said else "reproduced") and said in found.why and bool(said) == bool(found.why)
+        assert str(found.twins[-1]) == (said or "no value (n = 0): no item is eligible")
         assert Finding.of(json.loads(json.dumps(found.data()).replace("NaN", "null"))).twins[-1].kind == found.twins[-1].kind
     assert AnalysisResult("x", None, rows, twins=[None]).judge("x.c", Share([0] * 20), "s", NONE).verdict == "refuted"
     assert twins.shown(tmp_path, 1) == [None]  # there is no such run

@@ -176,6 +176,13 @@ def test_an_allocation_that_solves_more_is_reproduced():
     assert judged(rows, [{"step-budget.answers": Number(0.5, 0.4, 0.6, 80)}])[0].verdict == "undecided"
 
 
+def test_an_item_counts_where_all_random_draws_were_judged():
+    rows = made_up({"chosen": 0.9, "own": 0.5, "random": 0.4}, MOVED)
+    rows.loc[(rows.problem == "p003") & (rows.allocation == "random 1"), "solved"] = None
+    answers, search, _ = judged(rows)
+    assert (answers.number.n, search.number.n) == (80, 79)
+
+
 def test_one_that_solves_as_many_is_refuted_and_the_same_thrice_shows_nothing():
     alike = dict.fromkeys(("chosen", "own", "random"), 0.5)
     assert judged(made_up(alike, MOVED, items=150))[0].verdict == "refuted"

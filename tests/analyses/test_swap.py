@@ -331,6 +331,21 @@ def test_a_layer_that_is_not_there_is_named(organism, tmp_path):
         experiment.run(load("swap"), SwapConfig(layers=(8,)), tmp_path / "run", model=organism, workers=1)
 
 
+@pytest.mark.parametrize(
+    ("settings", "asked"),
+    [({}, "flip flip-from flip-all depth depth-block object object-all"),
+     ({"spans": ("single",)}, "flip depth depth-block object"),
+     ({"variants": ("delta",), "tokens": ("all",)}, "flip flip-from flip-all depth"),
+     ({"prompts": "mine.jsonl", "tokens": ("all",)}, "depth depth-block")],
+)  # fmt: skip
+def test_without_a_pair_every_claim_that_was_asked_has_no_item(settings, asked):
+    """As of a twin, which solves none: were its page silent, it would let each claim pass unsaid."""
+    result = AnalysisResult("swap", SwapConfig(**settings), pd.DataFrame())
+    found = findings(result, result.rows)
+    assert [f.key for f in found] == [f"swap.{name}" for name in asked.split()]
+    assert {(f.verdict, f.why, f.number.n) for f in found} == {("not testable", "no item is eligible", 0)}
+
+
 def test_the_report_survives_missing_pairs():
     result = AnalysisResult("swap", {}, pd.DataFrame(), {}, {name: LeftOut(reason="none") for name in "ab"})
     assert swap_report.missing_notes(result) == ["2 pair(s) left out: none"]

@@ -161,6 +161,12 @@ def test_steps_on_which_a_scorer_failed_are_missing_and_not_0():
     assert solved(rows[rows.step == 0].assign(error="scorer failed: noise")).isna().all(axis=None)
 
 
+def test_of_several_noises_one_that_nobody_judged_leaves_the_item_without_a_share():
+    said = (("solved", ""), ("undecided", "scorer failed: x"))
+    rows = pd.DataFrame([{"problem": "a", "step": 0, "status": status, "error": error} for status, error in said])
+    assert solved(rows).isna().all(axis=None) and solved(rows.assign(error="")).loc["a", 0] == 0.5
+
+
 @pytest.mark.parametrize("experiment", ["self-correction", "noise"])
 def test_experiments_go_on_where_a_scorer_fails(experiment, run_of, tmp_path):
     settings = {"num_inference_steps": 3} | ({"steps": (1,), "modes": ("replace",)} if experiment == "noise" else {})
