@@ -340,6 +340,8 @@ MUTANTS = [Mutant(*line) for line in (
     ("analyses/kit/ablation.py", "a random update of another length than the block's own",
      "drawn * (update.norm(dim=-1, keepdim=True) / drawn.norm(dim=-1, keepdim=True))", "drawn",
      f"{ANALYSES}/test_layers.py replacements"),
+    ("analyses/kit/updates.py", "a block's update is what it adds to the video alone",
+     'f".{POST}" in name', "name.endswith(POST)", f"{ANALYSES}/test_updates.py transplanted"),
     ("analyses/layers/measure.py", "z-scores are not divided by the spread",
      "centred / spread.clamp_min(1e-30)", "centred", f"{ANALYSES}/test_layers.py contrasts"),
     ("analyses/kit/cka.py", "linear CKA without centring",

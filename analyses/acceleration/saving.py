@@ -14,20 +14,20 @@ import torch
 from torch import Tensor
 
 from cos_interp.analyses.acceleration import Call, Method
+from cos_interp.analyses.kit.updates import PRE, around, layer_of
 from cos_interp.interp.batch import chunks, joined
 from cos_interp.interp.hooking import FwdHook
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.run.clock import Hook
 
-PRE, POST = "hook_resid_pre", "hook_resid_post"
 PART = re.compile(r"blocks\.\d+\.hook_\w*_out(_text|_audio)?")  # what attention and MLP give, before their gates
 
 
 @dataclass(frozen=True)
 class Plan:
     """One row: the calls that are saved, and how. ``cache``: attention and MLP give what they gave in the last computed call of
-    that block and branch; ``skip``: nothing, so that the block adds nothing; ``round``: the block reads the video, and adds its
-    update to it, in so many ``bits`` with one scale a token."""
+    that block and branch; ``skip``: nothing, so that the block adds nothing; ``round``: the block reads its streams,
+    and adds its updates to them, in so many ``bits`` with one scale a token."""
 
     method: Method
     calls: frozenset[Call]
@@ -59,17 +59,14 @@ class Saving:
     """Hooks that save calls of the rows of a batch after the first, which stays as it is."""
 
     plans: Sequence[Plan]
-    _before: dict[str, Tensor] = field(default_factory=dict, init=False)
     _held: dict[tuple[int, str, str | None], Tensor] = field(default_factory=dict, init=False)
 
     def hooks(self, model: HookedVideoPipeline) -> list[FwdHook]:
         """At the blocks of which some call is saved: where these add to their streams, and around those that are rounded."""
-        made: list[FwdHook] = [
-            (name, self._give) for name in parts(model.hook_names) if layer_of(name) in self._layers("cache", "skip")
-        ]
-        for layer in sorted(self._layers("round")):
-            made += [(f"blocks.{layer}.{PRE}", self._read), (f"blocks.{layer}.{POST}", self._write)]
-        return made
+        names, saved, round_ = model.hook_names, self._layers("cache", "skip"), self._layers("round")
+        made: list[FwdHook] = [(name, self._give) for name in parts(names) if layer_of(name) in saved]
+        made += around(names, round_, self._write)  # which is given what came before it was rounded
+        return made + [(name, self._read) for name in names if f".{PRE}" in name and layer_of(name) in round_]
 
     def _layers(self, *methods: Method) -> set[int]:
         return {layer for plan in self.plans if plan.method in methods for _, layer, _ in plan.calls}
@@ -91,27 +88,17 @@ class Saving:
         return out
 
     def _read(self, act: Tensor, hook: Hook) -> Tensor:
-        self._before[hook.name.replace(PRE, POST)] = act
         out = act.clone()
         for row in self._rows("round", hook):
             out[row] = rounded(act[row], self.plans[row - 1].bits)
         return out
 
-    def _write(self, act: Tensor, hook: Hook) -> Tensor:
-        before, out = self._before[hook.name], act.clone()
+    def _write(self, before: Tensor, after: Tensor, hook: Hook) -> Tensor:
+        out = after.clone()
         for row in self._rows("round", hook):
             bits = self.plans[row - 1].bits
-            out[row] = before[row] + rounded(act[row] - rounded(before[row], bits), bits)
+            out[row] = before[row] + rounded(after[row] - rounded(before[row], bits), bits)
         return out
-
-
-def layer_of(name: str) -> int:
-    """The layer of a hook inside a block.
-
-    >>> layer_of("blocks.12.hook_mlp_out")
-    12
-    """
-    return int(name.split(".")[1])
 
 
 def saved_runs(model: HookedVideoPipeline, call: dict[str, Any], plans: Sequence[Plan], batch: int) -> Tensor:

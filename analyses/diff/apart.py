@@ -16,6 +16,7 @@ from torch import Tensor
 from cos_interp.analyses.diff.regions import relative
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.cka import debiased_cka, linear_cka, state_features
+from cos_interp.analyses.kit.updates import PRE, around, before, replaced, written
 from cos_interp.interp.cache import ActivationCache
 from cos_interp.interp.hooking import FwdHook
 from cos_interp.interp.model import HookedVideoPipeline
@@ -23,7 +24,6 @@ from cos_interp.interp.run.clock import Hook
 from cos_interp.interp.trajectory import Run
 
 SITES = ("hook_attn_out", "hook_cross_attn_out", "hook_mlp_out", "hook_resid_post")
-BEFORE = ".hook_resid_pre"  # of the video, and of text and history where the family has them
 
 
 def apart(mine: Tensor, theirs: Tensor) -> dict[str, float]:
@@ -41,15 +41,19 @@ def sites(model: HookedVideoPipeline) -> list[str]:
     return [name for name in model.hook_names if name.startswith("blocks.") and name.rpartition(".")[2] in SITES]
 
 
+def inputs(model: HookedVideoPipeline) -> list[str]:
+    """What every block reads: the streams before it, of video, and of text, audio and history where the family has them."""
+    return [name for name in model.hook_names if f".{PRE}" in name]
+
+
 def apart_rows(
     model: HookedVideoPipeline, other: HookedVideoPipeline, steps: Sequence[int], budget: int, call: dict[str, Any]
 ) -> list[Row]:
     """Rows of both kinds of inputs. ``call``: the pipeline's keywords of one video. BudgetExceeded for more bytes than that."""
-    names = sites(model)
-    inputs = [name for name in model.hook_names if BEFORE in name]
-    run, cache = model.run_with_cache(names=[*names, *inputs], steps=list(steps), max_bytes=budget, **call)
+    names, read = sites(model), inputs(model)
+    run, cache = model.run_with_cache(names=[*names, *read], steps=list(steps), max_bytes=budget, **call)
     at = ",".join(map(str, steps))
-    given = [(f"{name} @ step=[{at}]", _from(cache)) for name in inputs]
+    given = [(f"{name} @ step=[{at}]", _from(cache)) for name in read]
     rows: list[Row] = []
     for kind, hooks in (("own", []), ("given", given)):
         with other.hooks([("hook_x_t", _latents(run)), *hooks]):
@@ -80,26 +84,25 @@ def _compared(run: Run, mine: ActivationCache, theirs: ActivationCache, names: S
     ]  # fmt: skip
 
 
+def ends(model: HookedVideoPipeline) -> list[str]:
+    """The streams before and after every block."""
+    return [name for after in written(model.hook_names, range(model.layers)) for name in (before(after), after)]
+
+
 class Updates:
     """Hooks by which the blocks of a region write the updates that they had in another model's run.
 
-    ``kept``: that run's residual streams before and after every block, at every step.
+    ``kept``: that run's streams before and after every block, at every step.
     """
 
     def __init__(self, kept: ActivationCache, layers: Sequence[int], expert: str):
         self.kept, self.layers, self.expert = kept, layers, expert
-        self._before: Tensor | None = None
 
-    def hooks(self) -> list[FwdHook]:
-        places = [(f"blocks.{n}.hook_resid_pre", f"blocks.{n}.hook_resid_post") for n in self.layers]
-        return [hook for pre, post in places for hook in ((pre, self._keep), (post, self._write))]
+    def hooks(self, model: HookedVideoPipeline) -> list[FwdHook]:
+        return around(model.hook_names, self.layers, self._write)
 
-    def _keep(self, act: Tensor, hook: Hook) -> None:
-        self._before = act
-
-    def _write(self, act: Tensor, hook: Hook) -> Tensor | None:
-        if hook.expert != self.expert or self._before is None:
+    def _write(self, came: Tensor, went: Tensor, hook: Hook) -> Tensor | None:
+        if hook.expert != self.expert:
             return None
-        pre, post = (f"blocks.{hook.layer}.{site}" for site in ("hook_resid_pre", "hook_resid_post"))
-        given = self.kept[post, hook.step, hook.branch] - self.kept[pre, hook.step, hook.branch]
-        return (act + (given - (act - self._before))).to(act.dtype)  # its own update given back changes no bit
+        after, first = (self.kept[name, hook.step, hook.branch] for name in (hook.name, before(hook.name)))
+        return replaced(came, went, after - first).to(went.dtype)

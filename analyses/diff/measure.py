@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cos_interp.analyses.diff import DiffConfig, DiffFacts
 from cos_interp.analyses.diff.against import other_model
-from cos_interp.analyses.diff.apart import Updates, apart_rows
+from cos_interp.analyses.diff.apart import Updates, apart_rows, ends
 from cos_interp.analyses.diff.regions import Region, regions, stretches, transplanted, weight_rows
 from cos_interp.analyses.driver.experiment import Unit, each_unit
 from cos_interp.analyses.driver.facts import PIXELS
@@ -73,11 +73,10 @@ def _activations(
     read: Callable[[Tensor], Row],
 ) -> list[Row]:
     """The other run's updates, put in by stretches of layers."""
-    names = [name for name in model.hook_names if name.endswith((".hook_resid_pre", ".hook_resid_post"))]
-    _, kept = other.run_with_cache(names=names, max_bytes=recording_budget(config), **call)
+    _, kept = other.run_with_cache(names=ends(model), max_bytes=recording_budget(config), **call)
     rows = []
     for region in stretches(model.engines):
-        hooks = Updates(kept, _layers(region), region.expert).hooks()
+        hooks = Updates(kept, _layers(region), region.expert).hooks(model)
         run = model.run_with_hooks(fwd_hooks=hooks, **call)
         rows.append({"kind": "transplant", "what": "activations", **region.columns(), **read(run.latents)})
     return rows

@@ -1,4 +1,4 @@
-"""Ablation of blocks: what a block adds to the residual stream is replaced, in some layers and steps.
+"""Ablation of blocks: what a block adds to its streams is replaced, in some layers and steps.
 
 Many ablations of one problem run as rows of one batch, behind rows of other items that give the replacements; nothing has
 to be stored, so that the size of the model does not matter.
@@ -7,13 +7,14 @@ to be stored, so that the size of the model does not matter.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from cos_interp.analyses.kit.seeds import seed_for
+from cos_interp.analyses.kit.updates import POST, around, replaced
 from cos_interp.interp.batch import chunks, joined
 from cos_interp.interp.hooking import FwdHook
 from cos_interp.interp.model import HookedVideoPipeline
@@ -24,7 +25,7 @@ Kind = Literal["mean", "resample", "skip", "random", "own"]
 
 @dataclass(frozen=True)
 class Edit:
-    """One ablated row: in ``layers`` and ``steps`` the block's update is replaced.
+    """One ablated row: in ``layers`` and ``steps`` the block's update is replaced, in each stream by one of that stream.
 
     ``mean``: by the mean of updates over tokens; ``resample``: by another item's update; ``skip``: by nothing;
     ``random``: by a random direction of the same norm, per token; ``own``: by itself (the control, which changes nothing).
@@ -36,23 +37,15 @@ class Edit:
 
 
 def token_mean(updates: Tensor) -> Tensor:
-    """Mean over rows and tokens of ``[row, frame, row, col, d_model]``, as ``[1, 1, 1, 1, d_model]``."""
-    return updates.mean(dim=(0, 1, 2, 3), keepdim=True)
+    """Mean over rows and tokens of ``[row, ..., d_model]``, as ``[1, ..., d_model]``."""
+    return updates.mean(dim=tuple(range(updates.ndim - 1)), keepdim=True)
 
 
 def random_like(update: Tensor, seed: int) -> Tensor:
-    """Random directions with the norm of each token's update, ``[frame, row, col, d_model]``; the same for a seed."""
+    """Random directions with the norm of each token's update, ``[..., d_model]``; the same for a seed."""
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(update.shape, generator=generator).to(update)
     return drawn * (update.norm(dim=-1, keepdim=True) / drawn.norm(dim=-1, keepdim=True))
-
-
-def replaced(before: Tensor, after: Tensor, update: Tensor) -> Tensor:
-    """The state after a block whose update is ``update`` instead of its own, ``[..., d_model]``.
-
-    Its own update given back leaves ``after`` exactly as it is, which ``before + update`` would not, by rounding.
-    """
-    return after + (update - (after - before))
 
 
 @dataclass
@@ -67,41 +60,33 @@ class Ablation:
     references: int
     mean_over_items: bool
     seed: int
-    _before: Tensor | None = field(default=None, init=False)
 
-    def hooks(self) -> list[FwdHook]:
-        layers = sorted({layer for edit in self.edits for layer in edit.layers})
-        pairs = [(f"blocks.{layer}.hook_resid_pre", f"blocks.{layer}.hook_resid_post") for layer in layers]
-        return [hook for pre, post in pairs for hook in ((pre, self._keep), (post, self._replace))]
+    def hooks(self, model: HookedVideoPipeline) -> list[FwdHook]:
+        return around(model.hook_names, {layer for edit in self.edits for layer in edit.layers}, self._replace)
 
-    def _keep(self, act: Tensor, hook: Hook) -> None:
-        self._before = act
-
-    def _replace(self, act: Tensor, hook: Hook) -> Tensor | None:
+    def _replace(self, before: Tensor, after: Tensor, hook: Hook) -> Tensor | None:
         rows = [r for r, e in enumerate(self.edits, self.references) if hook.layer in e.layers and hook.step in e.steps]
         if not rows:
             return None
-        out = act.clone()
+        out, updates = after.clone(), after - before
         for row in rows:
-            out[row] = self._after(act, row, hook)
+            update = self._update(updates, row, hook)
+            out[row] = before[row] if update is None else replaced(before[row], after[row], update)
         return out
 
-    def _after(self, act: Tensor, row: int, hook: Hook) -> Tensor:
-        """The state of a row after the ablated block, ``[frame, row, col, d_model]``."""
-        assert self._before is not None  # the block's input came first
-        kind, before, after = self.edits[row - self.references].kind, self._before[row], act[row]
+    def _update(self, updates: Tensor, row: int, hook: Hook) -> Tensor | None:
+        """What stands in the place of a row's update, ``[..., d_model]``, None for nothing; ``updates`` are those of all rows."""
+        kind, own, given = self.edits[row - self.references].kind, updates[row], updates[: self.references]
         if kind == "skip":
-            return before
-        own = after - before
+            return None
         if kind == "own":
-            return replaced(before, after, own)
+            return own
         if kind == "random":
-            return replaced(before, after, random_like(own, seed_for("ablation", self.seed, hook.step, hook.block)))
-        given = act[: self.references] - self._before[: self.references]
+            stream = hook.name.partition(POST)[2]  # of another stream other directions
+            return random_like(own, seed_for("ablation", self.seed, hook.step, hook.block, *[stream] * bool(stream)))
         if kind == "resample":
-            return replaced(before, after, given[0])
-        mean = token_mean(given if self.mean_over_items else own[None])[0]
-        return replaced(before, after, mean.expand_as(own))
+            return given[0]
+        return token_mean(given if self.mean_over_items else own[None])[0].expand_as(own)
 
 
 def thirds(count: int) -> dict[str, tuple[int, ...]]:
@@ -126,7 +111,7 @@ def ablate(
     out = []
     for part in chunks(edits, batch):
         state = Ablation(part, len(references), mean_over_items, int(target["seed"]))
-        run = model.run_with_hooks(fwd_hooks=state.hooks(), **joined([*references, *[target] * len(part)]))
+        run = model.run_with_hooks(fwd_hooks=state.hooks(model), **joined([*references, *[target] * len(part)]))
         out.append(run.latents[len(references) :])
     return torch.cat(out)
 
@@ -134,4 +119,4 @@ def ablate(
 def identity(model: HookedVideoPipeline, target: dict[str, Any], layers: int, steps: int) -> Tensor:
     """Final latent of the target with every block given its own update, in a run by itself: exactly the plain run's."""
     state = Ablation([Edit("own", tuple(range(layers)), tuple(range(steps)))], 0, False, 0)
-    return model.run_with_hooks(fwd_hooks=state.hooks(), **target).latents
+    return model.run_with_hooks(fwd_hooks=state.hooks(model), **target).latents

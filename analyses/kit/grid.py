@@ -75,15 +75,21 @@ class Patched:
         return None if self.outcome is None else self.outcome == "donor"
 
 
-def delta_donor(target: Recording, donor: Recording, layer: int) -> Donor:
-    """The target's state before the block plus the donor's update by the block, ``[1, frame, row, col, d_model]``.
+def state_before(model: HookedVideoPipeline, layer: int) -> str:
+    """The hook of the video before a block: after the one before it, which a recording has anyway, if nothing lies between."""
+    between = any(layer in engine.adapter.breaks(engine.module) for engine in model.engines.values())
+    return f"blocks.{layer - 1}.hook_resid_post" if layer and not between else f"blocks.{layer}.hook_resid_pre"
+
+
+def delta_donor(target: Recording, donor: Recording, layer: int, before: str) -> Donor:
+    """The target's state before the block plus the donor's update by the block, ``[1, frame, row, col, d_model]``; ``before``:
+    where both recordings have the state before it.
 
     Written as the target's own result plus the difference of the two updates, so that a run given its own update is
     exactly unchanged.
     """
 
     def update(recording: Recording, step: int, branch: str) -> Tensor:
-        before = f"blocks.{layer - 1}.hook_resid_post" if layer else "blocks.0.hook_resid_pre"
         return recording.residual(layer, step, branch) - recording.cache[before, step, branch]
 
     def given(step: int, branch: str) -> Tensor:
@@ -157,7 +163,7 @@ class Grid:
         if key not in self._given:
             target, donor = self.target.recording, self.donors[cell.donor].recording
             if cell.update and cell.layer is not None:
-                self._given[key] = delta_donor(target, donor, cell.layer)
+                self._given[key] = delta_donor(target, donor, cell.layer, state_before(self.model, cell.layer))
             else:
                 self._given[key] = donor.donor(cell.hook)
         return self._given[key]

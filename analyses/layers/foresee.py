@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cos_interp.analyses.driver.outlook import Outlook, Use
 from cos_interp.analyses.kit.problems import problems
+from cos_interp.analyses.kit.updates import written
 from cos_interp.analyses.layers import LayersConfig
 from cos_interp.analyses.layers.measure import grid_of_ablations, others
 from cos_interp.interp.batch import chunks
@@ -20,7 +21,7 @@ def foresee(config: LayersConfig, outlook: Outlook) -> list[Use]:
     rows = min(config.batch, edits) + max(beside, default=0)
     maps = MAPS * outlook.steps * outlook.model.layers * outlook.shape.grid.tokens * 4
     shown = sum(problem.first for problem in found) * outlook.shape.clip_bytes
-    one = outlook.shape.activation("blocks.0.hook_resid_post")
+    one = sum(outlook.shape.activation(name) for name in written(outlook.model.hook_names, [0]))
     return [
         Use("runs that are read, and their controls", 2 * len(found), held=maps + one, decoded=1, disk=len(found) * maps + shown),
         Use("ablated runs", len(found) * edits, rows=rows, held=rows * one, decoded=1 + edits if found[0].judged else 0),

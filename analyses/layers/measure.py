@@ -20,6 +20,7 @@ from cos_interp.analyses.driver.statistics import distance
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.ablation import Edit, ablate, identity, thirds
 from cos_interp.analyses.kit.problems import Problem, arguments, each_problem, fits, judge, problems
+from cos_interp.analyses.kit.updates import POST, PRE, around
 from cos_interp.analyses.layers import LayersConfig
 from cos_interp.interp import pixel_to_latent
 from cos_interp.interp.hooking import FwdHook
@@ -41,29 +42,24 @@ MAPS = ["step", "layer", "frame", "row", "col"]
 class EnergyReader:
     """Hooks that keep, for the conditional branch, the norm of every block's result and of its update, token by token.
 
-    Only one layer's activation is held at a time, so that the size of the model does not matter.
+    Only one block's activations are held at a time, so that the size of the model does not matter.
     """
 
     energy: dict[tuple[int, int], Tensor] = field(default_factory=dict)  # (step, layer) -> [frame, row, col]
     update: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     start: dict[int, Tensor] = field(default_factory=dict)  # step -> energy of the first block's input
-    _before: Tensor | None = None
 
-    def hooks(self) -> list[FwdHook]:
-        """The released tool keeps the first forward of a step only, the conditional one; so does this."""
-        return [
-            ("blocks.0.hook_resid_pre @ branch=cond", self._start), ("blocks.*.hook_resid_post @ branch=cond", self._block),
-        ]  # fmt: skip
+    def hooks(self, model: HookedVideoPipeline) -> list[FwdHook]:
+        """At the video before and after every block: what a family adds between two blocks is none's update."""
+        return around([name for name in model.hook_names if name.endswith((PRE, POST))], range(model.layers), self._block)
 
-    def _start(self, act: Tensor, hook: Hook) -> None:
-        self.start[hook.step] = token_norm(act)[0]
-        self._before = act
-
-    def _block(self, act: Tensor, hook: Hook) -> None:
-        self.energy[hook.step, hook.block] = token_norm(act)[0]
-        assert self._before is not None  # the first block's input came first
-        self.update[hook.step, hook.block] = token_norm(act - self._before)[0]
-        self._before = act
+    def _block(self, before: Tensor, after: Tensor, hook: Hook) -> None:
+        if hook.branch != "cond":  # the released tool keeps the first forward of a step only, the conditional one
+            return
+        if hook.block == 0:
+            self.start[hook.step] = token_norm(before)[0]
+        self.energy[hook.step, hook.block] = token_norm(after)[0]
+        self.update[hook.step, hook.block] = token_norm(after - before)[0]
 
     def maps(self) -> dict[str, Tensor]:
         """``energy`` and ``update`` as ``[step, layer, frame, row, col]``."""
@@ -247,7 +243,7 @@ def check(config: LayersConfig, model: HookedVideoPipeline) -> None:
 
 def measure(model: HookedVideoPipeline, config: LayersConfig, problem: Problem) -> Unit:
     reader = EnergyReader()
-    plain = model.run_with_hooks(fwd_hooks=reader.hooks(), **arguments(model, config, problem))
+    plain = model.run_with_hooks(fwd_hooks=reader.hooks(model), **arguments(model, config, problem))
     maps = reader.maps()
     energy = energy_rows(maps, reader.starts(), problem.item, problem.seed)
     ablated = ablation_rows(model, config, problem, plain, grid_of_ablations(config, model.layers))

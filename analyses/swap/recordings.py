@@ -9,7 +9,7 @@ from cos_interp.analyses.driver.outlook import Outlook, Use
 from cos_interp.analyses.driver.plan import at_once
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit import recorded
-from cos_interp.analyses.kit.grid import EVERYWHERE, SELF
+from cos_interp.analyses.kit.grid import EVERYWHERE, SELF, state_before
 from cos_interp.analyses.kit.pairs import BESIDE, Recorder
 from cos_interp.analyses.kit.recorded import Gives
 from cos_interp.analyses.swap import SwapConfig
@@ -27,7 +27,7 @@ def kept_of(config: SwapConfig, model: HookedVideoPipeline) -> dict[str, Gives]:
     own = {c.hook for p in places(config) for c in cells(config, p, layers, [EVERYWHERE], []) if c.donor == SELF}
     updates = "delta" in config.variants
     if updates:
-        own = sites = sites | {"blocks.0.hook_resid_pre"} | {f"blocks.{n - 1}.hook_resid_post" for n in layers if n}
+        own = sites = sites | {state_before(model, layer) for layer in layers}
     single = set(config.spans) == {"single"} and not updates
     steps = sorted({step for acting in acting_steps(config) for step in acting})
     gives = Gives(sorted(sites), steps, Keeping((), single=single))

@@ -190,9 +190,10 @@ def identities(probe: Probe) -> Outcome:
             if (outcome := z_gives_output(probe, layer, kind)) is not None:
                 yield 1, outcome or None
         if layer and layer not in breaks:
-            names = [f"blocks.{layer - 1}.hook_resid_post", f"blocks.{layer}.hook_resid_pre"]
-            before, after = probe.read(names).values()
-            yield 1, None if torch.equal(before, after) else f"{names[1]} is not {names[0]}"
+            for name in (n for n in points if n.startswith(f"blocks.{layer}.hook_resid_pre")):
+                left = name.replace(f"blocks.{layer}.hook_resid_pre", f"blocks.{layer - 1}.hook_resid_post")
+                before, after = probe.read([left, name]).values()
+                yield 1, None if torch.equal(before, after) else f"{name} is not {left}"
         yield from residual_sums(probe, layer)
 
 

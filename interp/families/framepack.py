@@ -30,8 +30,8 @@ def after_history(block: Block) -> Block:
         made.append(replace(site, part="lead") if site.kind == "tokens" else site)
         if site.name in ("attn.hook_k", "attn.hook_v"):
             made.append(replace(site, name=f"{site.name}_history", kind="history_heads", part="history"))
-        if site.name == "hook_resid_post":
-            made.append(replace(site, name="hook_resid_post_history", kind="history", part="history"))
+        if site.name in ("hook_resid_pre", "hook_resid_post"):
+            made.append(replace(site, name=f"{site.name}_history", kind="history", part="history"))
     return tuple(made)
 
 

@@ -36,7 +36,8 @@ def look(name: str, module: str, keys: str, after: str, audio: bool, label: int)
 
 
 BLOCK: Block = (
-    Site("hook_resid_pre", "tokens", "", "input"),
+    Site("hook_resid_pre", "tokens", "", "input", item=0),
+    Site("hook_resid_pre_audio", "audio", "", "input", item=1),
     *look("attn", "attn1", VIDEO_HEADS, "mid", audio=False, label=0),
     *look("attn", "audio_attn1", AUDIO_HEADS, "mid", audio=True, label=0),
     *look("cross_attn", "attn2", TEXT_HEADS, "mid2", audio=False, label=1),

@@ -17,7 +17,8 @@ def block() -> Block:
     keeps_text = lambda b: not b.context_pre_only
     heads = tuple(s for s in attention("attn", "attn1", text="last") if not s.name.endswith("_text"))
     return (
-        Site("hook_resid_pre", "tokens", "", "input"),
+        Site("hook_resid_pre", "tokens", "", "input", item=0),
+        Site("hook_resid_pre_text", "text", "", "input", item=1),
         *heads,
         Site("hook_attn_out", "tokens", "attn1", "output", item=0),
         Site("hook_attn_out_text", "text", "attn1", "output", item=1, wanted=keeps_text),

@@ -106,7 +106,8 @@ def joint_block(
     video_part, text_part = {"first": ("trail", "before"), "last": ("lead", "after")}[text]
     heads = attention("attn", attn, text=text)
     out = [
-        Site("hook_resid_pre", "tokens", "", "input", item=takes or None),
+        Site("hook_resid_pre", "tokens", "", "input", item=takes),
+        Site("hook_resid_pre_text", "text", "", "input", item=1 - takes),
         *(s for s in heads if text_sites or not s.name.endswith("_text")),
         Site("hook_attn_out", "tokens", attn, "output", item=attn_returns),
         Site("hook_attn_out_text", "text", attn, "output", item=1 - attn_returns),
@@ -140,7 +141,7 @@ def single_block(attn: str = "attn1", text: str = "last", mlp: str = "ff", mid: 
         Site(f"{name}_text", "text", path, key, part=text_part),
     )
     return (
-        both("hook_resid_pre", "", "input")[0],
+        *both("hook_resid_pre", "", "input"),
         *attention("attn", attn, text=text),
         *both("hook_attn_out", attn, "output"),
         *both("hook_resid_mid", "", f"source.{mid}"),
@@ -152,7 +153,8 @@ def single_block(attn: str = "attn1", text: str = "last", mlp: str = "ff", mid: 
 def parallel_block(attn: str = "attn", mlp: str = "act_mlp", out: str = "proj_out") -> Block:
     """Attention and MLP side by side on [video, text]; no residual stream lies between them (HunyuanVideo's single blocks)."""
     return (
-        Site("hook_resid_pre", "tokens", "", "input"),
+        Site("hook_resid_pre", "tokens", "", "input", item=0),
+        Site("hook_resid_pre_text", "text", "", "input", item=1),
         Site("mlp.hook_post", "tokens", mlp, "output", part="lead"),
         Site("mlp.hook_post_text", "text", mlp, "output", part="after"),
         *attention("attn", attn, text="last"),

@@ -18,7 +18,7 @@ from cos_interp.analyses.acceleration import AccelerationConfig
 from cos_interp.analyses.acceleration.exported import as_json, cached_steps, grouped, held_modules, taylorseer, tells_branches
 from cos_interp.analyses.acceleration.findings import findings
 from cos_interp.analyses.acceleration.measure import cells_of, experts_of
-from cos_interp.analyses.acceleration.saving import PRE, Plan, Saving, parts, rounded, saved_runs
+from cos_interp.analyses.acceleration.saving import Plan, Saving, parts, rounded, saved_runs
 from cos_interp.analyses.acceleration.schedules import bands, cells, chosen, random, spanned, uniform
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import run_and_report
@@ -26,6 +26,7 @@ from cos_interp.analyses.driver.findings import Number
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.problems import arguments, problems
+from cos_interp.analyses.kit.updates import before
 from cos_interp.interp import HookedVideoPipeline
 from cos_interp.interp.batch import joined
 from cos_interp.interp.errors import InterpError
@@ -216,18 +217,13 @@ def test_a_skipped_block_adds_nothing_to_any_stream(family):
     for layer in range(model.layers):
         zero = [(name, lambda act, hook: act * 0) for name in parts(model.hook_names) if name.startswith(f"blocks.{layer}.")]
         names = [name for name in model.hook_names if name.startswith(f"blocks.{layer}.hook_resid_post")]
-        came = {
-            name: f"blocks.{layer}.{PRE}" if name.endswith("post") else f"blocks.{layer - 1}.{name.split('.')[-1]}"
-            for name in names
-        }
         handed: dict = {}
         keep = lambda act, hook, handed=handed: handed.update({(hook.name, hook.branch): act.clone()})
-        read = {name: keep for name in (*names, *came.values()) if name in model.hook_names}
-        model.run_with_hooks(fwd_hooks=[*zero, *read.items()], **call)
-        for name, before in came.items():
-            if layer or name.endswith("post"):  # of the other streams the first block's input has no name
-                assert all(torch.equal(handed[before, b], handed[name, b]) for n, b in handed if n == name), name
-                compared += 1
+        read = [(name, keep) for name in (*names, *map(before, names))]
+        model.run_with_hooks(fwd_hooks=[*zero, *read], **call)
+        for name in names:
+            assert all(torch.equal(handed[before(name), b], handed[name, b]) for n, b in handed if n == name), name
+            compared += 1
     assert compared >= model.layers
 
 

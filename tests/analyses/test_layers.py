@@ -82,7 +82,7 @@ def test_energies_are_those_of_the_cache(organism):
     config = LayersConfig(tasks=("maze",), items=1, num_inference_steps=2, guidance_scale=2.0)
     call = arguments(organism, config, problems(config)[0])
     reader = layers.EnergyReader()
-    organism.run_with_hooks(fwd_hooks=reader.hooks(), **call)
+    organism.run_with_hooks(fwd_hooks=reader.hooks(organism), **call)
     _, cache = organism.run_with_cache(names=["blocks.*.hook_resid_post", "blocks.5.hook_resid_pre"], branches="cond", **call)
     maps = reader.maps()
     assert maps["energy"].shape == maps["update"].shape == (2, 8, 5, 5, 5)

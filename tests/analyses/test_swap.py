@@ -18,7 +18,7 @@ from cos_interp.analyses.driver.kept import ANSWERS
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit import pairs
-from cos_interp.analyses.kit.grid import Grid, delta_donor
+from cos_interp.analyses.kit.grid import Grid, delta_donor, state_before
 from cos_interp.analyses.kit.pairs import Recorder, Side
 from cos_interp.analyses.kit.problems import Problem, item_call
 from cos_interp.analyses.swap import SwapConfig
@@ -26,10 +26,12 @@ from cos_interp.analyses.swap import cells as swaps
 from cos_interp.analyses.swap import measure as swap
 from cos_interp.analyses.swap import report as swap_report
 from cos_interp.analyses.swap.findings import findings, middle_layer
+from cos_interp.analyses.swap.recordings import kept_of
 from cos_interp.analyses.swap.sides import Sides
 from cos_interp.interp import HookedVideoPipeline, InterpError
 from cos_interp.interp.cache import ActivationCache
-from cos_interp.interp.patching import Recording
+from cos_interp.interp.families import tiny
+from cos_interp.interp.patching import Recording, record
 from cos_interp.interp.trajectory import Run
 from cos_interp.reports.drawing import plain
 from cos_interp.reports.html import worded
@@ -47,10 +49,25 @@ def recording(*states: float) -> Recording:
 
 def test_a_delta_swap_adds_the_donors_update_to_the_targets_state():
     target, donor = recording(1.0, 3.0, 7.0), recording(10.0, 15.0, 16.0)
-    assert delta_donor(target, donor, 0)(0, "cond").unique().item() == 1 + 5
-    assert delta_donor(target, donor, 1)(0, "cond").unique().item() == 3 + 1
+    assert delta_donor(target, donor, 0, "blocks.0.hook_resid_pre")(0, "cond").unique().item() == 1 + 5
+    assert delta_donor(target, donor, 1, "blocks.0.hook_resid_post")(0, "cond").unique().item() == 3 + 1
     odd = recording(0.1, 0.3, 1e7)
-    assert torch.equal(delta_donor(odd, odd, 1)(0, "cond"), odd.residual(1, 0, "cond"))  # exactly, whatever rounding does
+    own = delta_donor(odd, odd, 1, "blocks.0.hook_resid_post")
+    assert torch.equal(own(0, "cond"), odd.residual(1, 0, "cond"))  # exactly, whatever rounding does
+
+
+def test_what_lies_between_two_blocks_is_no_update():
+    """Motif's decoder starts from the embedded latents again: the update of its first block is none of the encoder's state."""
+    model, call = HookedVideoPipeline.from_pipeline(tiny.build("motif")), tiny.call("motif", steps=2)
+    sites = kept_of(SwapConfig(variants=("delta",), steps=(0,), num_inference_steps=2), model)["clean"].sites
+    target, donor = (record(model, sites, seed=seed, **call) for seed in (0, 1))
+    names = ["blocks.*.hook_resid_pre", "blocks.*.hook_resid_post"]
+    mine, theirs = (model.run_with_cache(names=names, seed=seed, **call)[1] for seed in (0, 1))
+    for layer in range(model.layers):
+        after, came = (f"blocks.{layer}.hook_resid_{end}" for end in ("post", "pre"))
+        update = theirs[after, 1] - theirs[came, 1]
+        wanted = mine[after, 1] + (update - (mine[after, 1] - mine[came, 1]))
+        assert torch.equal(delta_donor(target, donor, layer, state_before(model, layer))(1, "cond"), wanted)
 
 
 def test_random_tokens_are_as_many_and_others():
