@@ -266,3 +266,13 @@ class _Parser:
                 return tuple(numbers)
             if not self.peek(","):
                 raise self.fail("',' or ']' was expected in the list")
+
+
+def layer_of(name: str) -> int | None:
+    """The block of a hook name.
+
+    >>> layer_of("blocks.12.hook_resid_post"), layer_of("hook_embed")
+    (12, None)
+    """
+    parts = name.split(".")
+    return int(parts[1]) if parts[0] == "blocks" else None

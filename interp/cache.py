@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cos_interp.interp import cache_file
-from cos_interp.interp.address import BRANCHES, AddressError, parse_index
+from cos_interp.interp.address import BRANCHES, AddressError, layer_of, parse_index
 from cos_interp.interp.cache_plan import CachePlan
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.places import Place
@@ -192,7 +192,7 @@ class ActivationCache:
 
         rows = []
         for (name, step, branch), act in self.store.items():
-            layer = int(name.split(".")[1]) if name.startswith("blocks.") else None
+            layer = layer_of(name)
             if act.is_complex():
                 raise InterpError(f"{name!r} holds {act.dtype}, of which the table has no numbers: reduce it to real ones")
             of = act.double()

@@ -9,7 +9,6 @@ is trained, too, half of it on states as a guided step leaves them, which are of
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,13 +19,13 @@ from diffusers import WanImageToVideoPipeline, WanTransformer3DModel
 from torch import nn
 
 from cos_interp.interp.errors import InterpError
-from cos_interp.interp.files import TEMPORARY
 from cos_interp.interp.loading import load_pipeline
 from cos_interp.interp.variants import BASE, ORGANISM
-from cos_interp.organism import padding, shapes, text, train_dit
+from cos_interp.organism import package, padding, shapes, text, train_dit
 from cos_interp.organism.graphed import Batch
 from cos_interp.organism.loop import Recipe, Run, fit
 from cos_interp.organism.train import check_device, shipped_autoencoder
+from cos_interp.organism.train_dit import rows
 
 RECIPE = Recipe(steps=1200, batch=14, lr=2e-3, warmup=30, decay=0.5, ema=0.99, weight_decay=0.0, seed=40)
 RANK = 16
@@ -60,25 +59,22 @@ class Guided(train_dit.CrossFlowMatching):
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Squared errors of both answers and, at little noise, of the guided one."""
-        x0, seen = self.noisy(batch)
-        seen = torch.cat([self.led(model, batch, x0), seen[len(batch["before"]) :]])
-        s = rows(batch["sigma"])
-        true = (seen[:, : x0.shape[1]] - x0) / s
-        told, bare = self.answers(model, batch, seen, batch["sigma"])
+        x0, condition = self.clean(batch)
+        state, s = train_dit.noisy(x0, batch["noise"], batch["sigma"]), rows(batch["sigma"])
+        state = torch.cat([self.led(model, batch, x0, condition), state[len(batch["before"]) :]])
+        true = (state - x0) / s
+        told, bare = self.answers(model, batch, torch.cat([state, condition], 1), batch["sigma"])
         errors = (told - true).pow(2) + BARE * (bare - true).pow(2)
         errors = errors + (s < BELOW) * (guided(told, bare, batch["guidance"]) - true).pow(2)
         return (errors * batch["weights"] * (s / s.clamp(min=FLOOR)).pow(2)).mean()
 
     @torch.no_grad()
-    def led(self, model: nn.Module, batch: Batch, x0: torch.Tensor) -> torch.Tensor:
-        """What the transformer sees of the first rows: where one guided step from more noise leads."""
-        count, before = len(batch["before"]), rows(batch["before"])
-        first = {name: batch[name] for name in ("video", "noise")} | {"sigma": batch["sigma"].clone()}
-        first["sigma"][:count] = batch["before"]
-        seen = self.noisy(first)[1][:count]
-        told, bare = self.answers(model, batch, seen, batch["before"])
-        step = (rows(batch["sigma"][:count]) - before) * guided(told, bare, batch["guidance"][:count])
-        return torch.cat([seen[:, : x0.shape[1]] + step, seen[:, x0.shape[1] :]], 1)
+    def led(self, model: nn.Module, batch: Batch, x0: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """States of the first rows: where one guided step from more noise leads."""
+        before, count = batch["before"], len(batch["before"])
+        state = train_dit.noisy(x0[:count], batch["noise"][:count], before)
+        told, bare = self.answers(model, batch, torch.cat([state, condition[:count]], 1), before)
+        return state + rows(batch["sigma"][:count] - before) * guided(told, bare, batch["guidance"][:count])
 
     def answers(
         self, model: nn.Module, batch: Batch, seen: torch.Tensor, sigma: torch.Tensor
@@ -94,11 +90,6 @@ class Guided(train_dit.CrossFlowMatching):
 def guided(told: torch.Tensor, bare: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """The answer under guidance, of a scale a row (Ho and Salimans 2022, eq. 6, whose w is the scale less 1)."""
     return bare + rows(scale) * (told - bare)
-
-
-def rows(values: torch.Tensor) -> torch.Tensor:
-    """One number a row, for latents."""
-    return values.view(-1, 1, 1, 1, 1)
 
 
 def adapted(transformer: WanTransformer3DModel, seed: int) -> WanTransformer3DModel:
@@ -147,10 +138,7 @@ def _write(run: Run, base: str, folder: Path) -> Path:
     from peft import get_peft_model_state_dict
 
     state = get_peft_model_state_dict(run.load_average())
-    made = folder.with_name(TEMPORARY.format(folder.name))
-    shutil.rmtree(made, ignore_errors=True)  # of a writing that was killed
-    WanImageToVideoPipeline.save_lora_weights(made, {key: value.cpu().contiguous() for key, value in state.items()})
-    (made / BASE).write_text(json.dumps({"base": base, "step": run.step, "recipe": asdict(run.recipe)}, indent=1) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    made.replace(folder)
+    with package.written(folder) as made:
+        WanImageToVideoPipeline.save_lora_weights(made, {key: value.cpu().contiguous() for key, value in state.items()})
+        (made / BASE).write_text(json.dumps({"base": base, "step": run.step, "recipe": asdict(run.recipe)}, indent=1) + "\n")
     return folder

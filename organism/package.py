@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -37,19 +39,26 @@ def untrained_twin(seed: int = 0) -> WanImageToVideoPipeline:
     return WanImageToVideoPipeline(**{**trained.components, "transformer": train_dit.build(seed).eval()})
 
 
-def save(pipe: WanImageToVideoPipeline, folder: Path) -> None:
-    """Write the folder whole or not at all, with the organism's call defaults beside the parts."""
+@contextmanager
+def written(folder: Path) -> Iterator[Path]:
+    """A folder to write into, which takes the place of ``folder`` at the end of the block."""
     made = folder.with_name(TEMPORARY.format(folder.name))
     shutil.rmtree(made, ignore_errors=True)  # of a writing that was killed
-    pipe.save_pretrained(made)
-    for path in made.glob("*/config.json"):  # diffusers writes where a part was loaded from: a path of this machine
-        config = json.loads(path.read_text())
-        config.pop("_name_or_path", None)
-        path.write_text(json.dumps(config, indent=2) + "\n")
-    (made / "call_defaults.json").write_text(json.dumps(shapes.CALL_DEFAULTS, indent=1) + "\n")
+    yield made
     if folder.exists():
         shutil.rmtree(folder)
     made.replace(folder)
+
+
+def save(pipe: WanImageToVideoPipeline, folder: Path) -> None:
+    """Write the folder whole or not at all, with the organism's call defaults beside the parts."""
+    with written(folder) as made:
+        pipe.save_pretrained(made)
+        for path in made.glob("*/config.json"):  # diffusers writes where a part was loaded from: a path of this machine
+            config = json.loads(path.read_text())
+            config.pop("_name_or_path", None)
+            path.write_text(json.dumps(config, indent=2) + "\n")
+        (made / "call_defaults.json").write_text(json.dumps(shapes.CALL_DEFAULTS, indent=1) + "\n")
 
 
 def size(folder: Path) -> int:

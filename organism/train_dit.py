@@ -53,6 +53,16 @@ def token_weights(first: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(weight / weight.mean()).float()[:, None]
 
 
+def rows(values: torch.Tensor) -> torch.Tensor:
+    """One number a row, for latents."""
+    return values.view(-1, 1, 1, 1, 1)
+
+
+def noisy(x0: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """Latents at noise levels, one a row."""
+    return (1 - rows(sigma)) * x0 + rows(sigma) * noise
+
+
 class FlowMatching(ABC):
     """The training loss: predict ``noise - x0`` from ``(1 - sigma) x0 + sigma noise``. What goes into the transformer beside that
     is a matter of its kind: see :class:`CrossFlowMatching` and :mod:`cos_interp.organism.joint`."""
@@ -96,16 +106,16 @@ class FlowMatching(ABC):
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Mean squared error of the velocity, weighted by token."""
-        x0, noisy = self.noisy(batch)
+        x0, condition = self.clean(batch)
         words = {name: value for name, value in batch.items() if name not in DRAWN}
-        v = self.velocity(model, words, hidden_states=noisy, timestep=batch["sigma"] * 1000, return_dict=False)
+        seen = torch.cat([noisy(x0, batch["noise"], batch["sigma"]), condition], 1)
+        v = self.velocity(model, words, hidden_states=seen, timestep=batch["sigma"] * 1000, return_dict=False)
         return ((v - (batch["noise"] - x0)).pow(2) * batch["weights"]).mean()
 
-    def noisy(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Clean latents, ``NOISES`` of each clip, and what the transformer sees: noisy ones with the condition."""
+    def clean(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents and condition, ``NOISES`` of each clip."""
         x0, condition = (t.repeat(NOISES, 1, 1, 1, 1) for t in (self.normalised(batch["video"]), self.condition(batch["video"])))
-        s = batch["sigma"].view(-1, 1, 1, 1, 1)
-        return x0, torch.cat([(1 - s) * x0 + s * batch["noise"], condition], 1)
+        return x0, condition
 
     def velocity(self, model: nn.Module, words: Batch, **call: Any) -> torch.Tensor:
         """What the transformer answers."""

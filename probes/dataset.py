@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cos_interp.interp.address import layer_of
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.selecting import whole
 from cos_interp.probes.asked import count, kept_step
@@ -156,16 +157,6 @@ class ProbeDataset:
         values, counts = np.unique(self.label(target)[self.rows(target)], return_counts=True)
         names = self.targets[target].names
         return {names[v] if v < len(names) else str(v): int(c) for v, c in zip(values, counts, strict=True)}
-
-
-def layer_of(name: str) -> int | None:
-    """The block of a hook name.
-
-    >>> layer_of("blocks.12.hook_resid_post"), layer_of("hook_embed")
-    (12, None)
-    """
-    parts = name.split(".")
-    return int(parts[1]) if parts[0] == "blocks" else None
 
 
 def meant(names: Iterable[str], layer: int | None, name: str | None) -> list[str]:

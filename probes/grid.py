@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 from sklearn.base import clone
 
+from cos_interp.interp.address import layer_of
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.selecting import whole
 from cos_interp.probes.asked import kept_names, kept_steps
 from cos_interp.probes.collect import Progress
 from cos_interp.probes.crossval import Question, ask, cross_tally, fitting_kind, input_tallies, majority, stream_tally
-from cos_interp.probes.dataset import ProbeDataset, layer_of, meant
+from cos_interp.probes.dataset import ProbeDataset, meant
 from cos_interp.probes.errors import ProbeError
 from cos_interp.probes.estimator import Kind, LinearProbe
 from cos_interp.probes.persistence import Cell, load_probes, save_probes

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 from sklearn.base import clone
 
+from cos_interp.interp.address import layer_of
 from cos_interp.probes.crossval import Question, ask, cross_tally, fitting_kind
-from cos_interp.probes.dataset import ProbeDataset, layer_of
+from cos_interp.probes.dataset import ProbeDataset
 from cos_interp.probes.errors import ProbeError
 from cos_interp.probes.estimator import LinearProbe
 from cos_interp.probes.persistence import Cell

@@ -16,7 +16,7 @@ from cos_interp.reports.style import brief
 
 EVEN = 0.179  # luminance of a colour on which black and white have the same contrast, 4.6: WCAG asks for 4.5
 WRITTEN = 10  # columns of a map, up to which a cell has room for its number
-MOST_SAID = 400  # characters that are read out
+MOST_SAID = 400  # characters that are read out: of a cell, of an alternative text, of a clip in it
 HINT = "Point at a {}, or move with the arrow keys, for its numbers; click or press Enter to choose it."
 Reels = Mapping[str, str]  # the ids of the page's reels by name
 

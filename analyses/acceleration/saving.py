@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from cos_interp.analyses.acceleration import Call, Method
-from cos_interp.analyses.kit.updates import PRE, around, layer_of
+from cos_interp.analyses.kit.updates import PRE, around
+from cos_interp.interp.address import layer_of
 from cos_interp.interp.batch import chunks, joined
 from cos_interp.interp.hooking import FwdHook
 from cos_interp.interp.model import HookedVideoPipeline

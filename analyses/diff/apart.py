@@ -17,6 +17,7 @@ from cos_interp.analyses.diff.regions import relative
 from cos_interp.analyses.driver.store import Row
 from cos_interp.analyses.kit.cka import debiased_cka, linear_cka, state_features
 from cos_interp.analyses.kit.updates import PRE, around, before, replaced, written
+from cos_interp.interp.address import layer_of
 from cos_interp.interp.cache import ActivationCache
 from cos_interp.interp.hooking import FwdHook
 from cos_interp.interp.model import HookedVideoPipeline
@@ -78,7 +79,7 @@ def _compared(run: Run, mine: ActivationCache, theirs: ActivationCache, names: S
     return [
         {
             "expert": expert[step, branch], "step": step, "sigma": run.sigmas[step], "branch": branch,
-            "layer": int(name.split(".")[1]), "site": name.rpartition(".")[2], **apart(mine[name, step, branch], theirs[key]),
+            "layer": layer_of(name), "site": name.rpartition(".")[2], **apart(mine[name, step, branch], theirs[key]),
         }
         for key in theirs if (name := key[0]) in names and (step := key[1]) is not None and (branch := key[2])
     ]  # fmt: skip

@@ -16,7 +16,7 @@ from cos_interp.analyses.driver.kept import READ
 from cos_interp.analyses.driver.parts import MOST_SHADES, Clip, Link, Overlay, Reel, Section
 from cos_interp.analyses.driver.reading import read_cells
 from cos_interp.reports.drawing import Curves, Maps, Numbers, Points, of_items, plain
-from cos_interp.reports.explored import explored
+from cos_interp.reports.explored import MOST_SAID, explored
 from cos_interp.reports.html import data_uri, drawing, embedded, worded
 from cos_interp.reports.style import brief
 from cos_interp.tasks.video import played_at
@@ -30,7 +30,6 @@ BESIDE = 4  # clips side by side that have room beside the figure of the first s
 OPEN = 3  # reels of a section that are open at once: of more only the first is
 MOST_NAMED = 32  # clips in the alternative text of a picture
 COUNTED = ("n", "step", "layer", "head", "frame")  # columns of whole numbers, were they only 0 and 1
-MOST_SAID = 400  # characters of an alternative text, of a clip in it
 UNREAD = "What is read is not drawn in: the scorer of these videos says its verdict and reason, and no places."
 FURTHEST = 3  # items that are named on the first screen
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 
 from torch import Tensor
 
+from cos_interp.interp.address import layer_of
 from cos_interp.interp.hooking import FwdHook
 from cos_interp.interp.run.clock import Hook
 
@@ -13,15 +14,6 @@ PRE, POST = "hook_resid_pre", "hook_resid_post"  # of the video; the names of ot
 
 # a stream before a block and after it, ``[row, ..., d_model]`` -> what it is after it instead; None: what it is
 Edit = Callable[[Tensor, Tensor, Hook], Tensor | None]
-
-
-def layer_of(name: str) -> int:
-    """The layer of a hook inside a block.
-
-    >>> layer_of("blocks.12.hook_mlp_out")
-    12
-    """
-    return int(name.split(".")[1])
 
 
 def before(name: str) -> str:

@@ -16,8 +16,9 @@ from cos_interp.analyses.driver.thumbnails import looked_into, thumbnails
 from cos_interp.analyses.probing import TransferFacts
 from cos_interp.analyses.probing.data import SMALL_CLIP, dataset, used_tasks
 from cos_interp.analyses.probing.findings import Depth, eligible, order_findings, selectivity, use_findings
+from cos_interp.interp.address import layer_of
 from cos_interp.probes.crossval import ask
-from cos_interp.probes.dataset import ProbeDataset, layer_of
+from cos_interp.probes.dataset import ProbeDataset
 from cos_interp.probes.roles import BASELINES, OWN, centre, role
 from cos_interp.probes.views import shown_rows, view
 from cos_interp.reports.drawing import REELS, Drawing

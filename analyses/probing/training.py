@@ -18,13 +18,14 @@ from cos_interp.analyses.driver.statistics import mean_number
 from cos_interp.analyses.kit.clips import clip_of
 from cos_interp.analyses.kit.problems import Problem, arguments, items
 from cos_interp.analyses.probing import ApplyConfig, EvalConfig, TrainConfig
+from cos_interp.interp.address import layer_of
 from cos_interp.interp.inverting import invert
 from cos_interp.interp.model import HookedVideoPipeline
 from cos_interp.interp.selecting import known_layers
 from cos_interp.interp.terminal import write_file
 from cos_interp.probes.clip import ClipData, Source
 from cos_interp.probes.collect import collect_clip, in_turn
-from cos_interp.probes.dataset import ProbeDataset, layer_of
+from cos_interp.probes.dataset import ProbeDataset
 from cos_interp.probes.errors import ProbeError
 from cos_interp.probes.grid import ProbeGrid
 from cos_interp.probes.overlay import overlay
