@@ -13,9 +13,10 @@ from cos_interp.analyses.kit.halves import choosing_half
 
 
 def by_variant(rows: pd.DataFrame, value: str) -> pd.DataFrame:
-    """A value by item, a column a variant, the last and the average first. Items without it are left out."""
+    """A value by item, a column a variant: the last, the average, and the others in their order of training. Items without it are
+    left out."""
     runs = rows[(rows.kind == "run") & rows[value].notna()]
-    order = [LAST, AVERAGE, *sorted(set(runs.variant) - {LAST, AVERAGE})]
+    order = [LAST, AVERAGE, *(v for v in runs.variant.unique() if v not in (LAST, AVERAGE))]
     return runs.astype({value: float}).pivot_table(value, "problem", "variant").reindex(columns=order)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cos_interp.analyses.averaging import AveragingConfig
-from cos_interp.analyses.averaging.findings import findings
+from cos_interp.analyses.averaging.findings import by_variant, findings
 from cos_interp.analyses.averaging.merged import apart, averaged, weights_of, with_weights
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import run_and_report
@@ -169,6 +169,13 @@ def test_an_average_that_solves_more_is_reproduced_and_the_best_one_is_chosen_el
     assert last.verdict == "reproduced" and last.number.value == pytest.approx((table.average - table["last"]).mean())
     assert "checkpoint 2" in best.statement and best.number.n == 200 and best.verdict != "reproduced" and not best.primary
     assert judged(rows, [{"averaging.last": Number(0.3, 0.2, 0.4, 400)}])[0].verdict == "undecided"
+
+
+def test_ten_checkpoints_stand_in_their_order_of_training():
+    names = ["last", "average", *(f"checkpoint {n}" for n in range(1, 11))]
+    rows = made_up(dict.fromkeys(names, 0.5), items=3)
+    assert list(by_variant(rows, "solved")) == names
+    assert list(by_variant(rows[rows.variant != "average"], "moved"))[2:] == names[2:]
 
 
 def test_an_average_that_solves_as_many_is_refuted_and_one_without_room_not_testable():
