@@ -57,7 +57,12 @@ def rows_of(call: Mapping[str, Any]) -> int:
     """Videos of a call: one a prompt, times ``num_videos_per_prompt``."""
     prompt = call.get("prompt")
     embedded = [len(v) for name, v in call.items() if name.startswith("prompt_embeds") and isinstance(v, Tensor)]
-    return (len(prompt) if isinstance(prompt, list) else max(embedded, default=1)) * (call.get("num_videos_per_prompt") or 1)
+    return (len(prompt) if isinstance(prompt, list) else max(embedded, default=1)) * each_prompt(call)
+
+
+def each_prompt(call: Mapping[str, Any]) -> int:
+    """Videos of every prompt."""
+    return call.get("num_videos_per_prompt") or 1
 
 
 @contextlib.contextmanager
@@ -85,14 +90,13 @@ def told_of(pipe: Any, call: Mapping[str, Any]) -> Iterator[None]:
 
 
 def each_video(call: Mapping[str, Any]) -> dict[str, Any]:
-    """A call of ``num_videos_per_prompt`` as one of lists, in which every prompt and picture stands as often: pipelines repeat
-    what they have encoded, and some forget a part of it."""
-    count = call.get("num_videos_per_prompt") or 1
+    """A call of ``num_videos_per_prompt`` as one of lists, in which every prompt and picture stands as often."""
+    count = each_prompt(call)
     if count == 1 or call.get("prompt") is None:
         return dict(call)
     made = {key: value for key, value in call.items() if key != "num_videos_per_prompt"}
-    for key in ("prompt", "negative_prompt", *PICTURES):
-        if call.get(key) is not None and (key != "negative_prompt" or isinstance(call[key], list)):
+    for key in (*PROMPTS, *PICTURES):
+        if call.get(key) is not None:
             made[key] = [one for one in (call[key] if isinstance(call[key], list) else [call[key]]) for _ in range(count)]
     listed = made["prompt"]
     for key in (key for key in PICTURES if isinstance(made.get(key), list) and len(made[key]) == count < len(listed)):
@@ -105,7 +109,7 @@ def single_pictures(call: Mapping[str, Any]) -> dict[str, Any]:
 
     InterpError for what is no picture, and for lists that do not fit the prompts.
     """
-    rows = rows_of(call)
+    prompts = rows_of(call) // each_prompt(call)
     made: dict[str, Any] = {}
     for name in PICTURES:
         pictures = call.get(name)
@@ -114,18 +118,18 @@ def single_pictures(call: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(pictures, list):
             made[name] = as_picture(pictures, name)
             continue
-        if len(pictures) != rows or (rows > 1 and (call.get("num_videos_per_prompt") or 1) > 1):
-            raise InterpError(f"{name}: {len(pictures)} pictures for {rows} video(s): give as many prompts, one a picture")
-        if rows > 1 and name != "image" and not isinstance(call.get("image"), list):
+        if len(pictures) != prompts:
+            raise InterpError(f"{name}: {len(pictures)} pictures for {prompts} prompt(s): give as many prompts, one a picture")
+        if prompts > 1 and name != "image" and not isinstance(call.get("image"), list):
             raise InterpError(f"{name} is a list and image is none: give one of each a row")
         each = [as_picture(picture, f"{name}[{place}]") for place, picture in enumerate(pictures)]
-        made[name] = each if rows > 1 else each[0]
+        made[name] = each if prompts > 1 else each[0]
     return made
 
 
 def single_calls(call: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The keywords of each video of a call that makes several."""
-    count, each = rows_of(call), call.get("num_videos_per_prompt") or 1
+    count, each = rows_of(call), each_prompt(call)
     one = {"num_videos_per_prompt": 1} if "num_videos_per_prompt" in call else {}
     return [
         {**call, **{name: _of_row(name, value, row, count, each) for name, value in call.items()}, **one} for row in range(count)
@@ -135,7 +139,7 @@ def single_calls(call: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _of_row(name: str, value: Any, row: int, count: int, each: int) -> Any:
     """What a keyword of a call of ``count`` videos, ``each`` of them of one prompt, says of one of them."""
     if isinstance(value, list) and name in (*PROMPTS, *BY_ROW, "generator"):
-        return value[row]
+        return value[row * len(value) // count]
     if isinstance(value, Tensor) and name == "latents":
         return value[row : row + 1]
     if isinstance(value, Tensor) and of_texts(name) and len(value) * each == count:

@@ -35,11 +35,11 @@ from cos_interp.interp.hooking import TRAJECTORY, EditFn, FwdHook, Hooked, check
 from cos_interp.interp.loading import load_pipeline
 from cos_interp.interp.own_call import OwnCall, named
 from cos_interp.interp.places import Place
-from cos_interp.interp.run.begun import rows_begun
 from cos_interp.interp.run.director import Director
 from cos_interp.interp.run.door import CallTracer, TracedCall
 from cos_interp.interp.run.engine import ExpertEngine
 from cos_interp.interp.run.guidance import guided
+from cos_interp.interp.run.several import several
 from cos_interp.interp.run.stage import Stage
 from cos_interp.interp.run.standins import silent
 from cos_interp.interp.scalars import has_numbers
@@ -440,7 +440,6 @@ class HookedVideoPipeline:
         if kwargs.get("callback_on_step_end") is not None:
             kwargs |= batch.watched(kwargs["callback_on_step_end"])
         rows = batch.rows_of(kwargs)
-        kwargs = batch.each_video(kwargs)
         batch.check_latents(kwargs)
         kwargs |= batch.single_pictures(kwargs)
         seed = kwargs.pop("seed", None)
@@ -478,8 +477,8 @@ class HookedVideoPipeline:
             edits = [edit for added in self._hooks.values() for edit in added]
             hooked = Hooked(self.pipe, self.engines, edits, self._steps(kwargs), request)
             director = around(hooked)
-            if batch.rows_of(kwargs) > 1 and self._apart(kwargs):
-                director, kwargs = rows_begun(director, kwargs, self._played, type(self.pipe).__name__)
+            if batch.rows_of(kwargs) > 1:
+                director, kwargs = several(director, kwargs, self._played, type(self.pipe).__name__, self._apart)
             run = self._played(director, kwargs, stage)
             run.output_type, run.edited = output_type, bool(edits)
             hooked.check_done(run)

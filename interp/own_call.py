@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from cos_interp.interp.call import keywords_of
@@ -14,7 +12,7 @@ from cos_interp.interp.errors import InterpError
 from cos_interp.interp.rows import Fed
 from cos_interp.interp.run.director import Director
 from cos_interp.interp.run.engine import ExpertEngine
-from cos_interp.interp.run.generators import kept_states
+from cos_interp.interp.run.generators import kept_global_noise, kept_states
 from cos_interp.interp.run.stage import LATENTS, Stage
 from cos_interp.interp.trajectory import Run
 
@@ -58,7 +56,7 @@ class _Asked(Stage):
     def play(self, **kwargs: Any) -> Run:
         self.call.returned = self._on_stage({**kwargs, **self.call.form})
         told = {name: value for name, value in kwargs.items() if not name.startswith("callback")}
-        with kept_states(kwargs.get("generator")), _kept_global_noise():
+        with kept_states(kwargs.get("generator")), kept_global_noise():
             return self._ended(_Again(self)._on_stage({**told, **LATENTS}))
 
 
@@ -73,10 +71,3 @@ class _Again(Stage):
     def _following(self, k: int, latents: Tensor) -> Tensor:
         known = self.done.run.x_t
         return self.view.changing(known[k], latents) if k < len(known) else self.done.last.clone()
-
-
-@contextlib.contextmanager
-def _kept_global_noise() -> Iterator[None]:
-    """PyTorch's global generators as they were."""
-    with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):
-        yield

@@ -185,12 +185,17 @@ class Minimum:
 
     def blocks(self, row: Row) -> int:
         """Transformer blocks that a row cannot avoid, after those that are ``done``, to which its own are added."""
-        patches = [resolved(self.model, self.target.run, patch) for patch in of_row(row)]
+        patches = of_row(row)
+        if not all(isinstance(p.steps, tuple) and isinstance(p.branches, tuple) for p in patches):
+            patches = self._resolved(patches)
         alike = tuple((type(p), p.site, p.steps, p.branches, p.tokens is None) for p in patches)
         if alike not in self._known:
-            self._known[alike] = self._worked_out(patches)
+            self._known[alike] = self._worked_out(self._resolved(patches))
         alone, common = self._known[alike]
         return alone + sum(blocks for blocks, which, calls in common if self._is_new(patches[which], calls))
+
+    def _resolved(self, patches: Sequence[Patch]) -> tuple[Patch, ...]:
+        return tuple(resolved(self.model, self.target.run, patch) for patch in patches)
 
     def _is_new(self, patch: Patch, calls: tuple[Call, ...]) -> bool:
         """Whether a forward that rows with a patch have in common must run for this one; the next one finds it done."""
@@ -207,7 +212,10 @@ class Minimum:
         for calls in self._forwards:
             if calls[0].step < first:
                 continue
-            start = start_of(self.model, self.target, patches, calls) if calls[0].step in acting else 0
+            if calls[0].step not in acting:
+                alone += len(calls) * self.model.layers
+                continue
+            start = start_of(self.model, self.target, patches, calls)
             if start is None:
                 continue
             blocks, patch = len(calls) * (self.model.layers - start), _deciding(self.model, patches, calls, start)

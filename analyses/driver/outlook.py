@@ -74,6 +74,7 @@ class Outlook:
     shape: Shape
     call: Mapping[str, Any]
     lines: Sequence[Said]
+    counting: bool = True  # whether block calls are asked for, which take one look at every row; bytes do not
     _runs: dict[str, Run] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -83,20 +84,21 @@ class Outlook:
         config: AnalysisConfig,
         lines: Sequence[Said] | None = None,
         runs: dict[str, Run] | None = None,
+        counting: bool = True,
     ) -> Outlook:
         """``lines``: some instead of all; ``runs``: what is known of them, see :meth:`runs_of`."""
         asked = of_files(config) if lines is None else lines
         calls = [{**config.call(), **line} for line in _distinct(asked)]
         shapes = [Shape.of(model, call) for call in calls]
         largest = max(range(len(calls)), key=lambda n: (shapes[n].grid.tokens, math.prod(shapes[n].pixels)))
-        return cls(model, config, shapes[largest], calls[largest], asked, {} if runs is None else runs)
+        return cls(model, config, shapes[largest], calls[largest], asked, counting, {} if runs is None else runs)
 
     def at(self, call: Mapping[str, Any]) -> Outlook:
         """The same of one problem alone. ``call``: its keywords."""
         return (
             self
             if len(_distinct(self.lines)) == 1
-            else Outlook.of(self.model, self.config, [said(call, self.config)], self._runs)
+            else Outlook.of(self.model, self.config, [said(call, self.config)], self._runs, self.counting)
         )
 
     @property

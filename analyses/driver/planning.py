@@ -264,4 +264,4 @@ def _with(outlook: Outlook, update: Mapping[str, Any]) -> Outlook | None:
         config = type(outlook.config)(**{**outlook.config.model_dump(), **update})
     except ValidationError:
         return None
-    return Outlook.of(outlook.model, config, runs=outlook.runs_of(config))
+    return Outlook.of(outlook.model, config, runs=outlook.runs_of(config), counting=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import groupby
@@ -57,21 +57,24 @@ def blocks_first(config: PatchingConfig, outlook: Outlook, piece: Piece) -> int:
     steps, model, sites = steps_of(config, piece), outlook.model, sites_of(config, outlook.model)
     layers, size = asked_layers(config, model.layers), int(config.coarse or 1)
     cells = [c for k in steps for c in cells_of(config, outlook, piece, k) if c.donor == "clean" and not always(c, sites)]
-    donor, rows = cache(lambda *_: Nothing()), []
+    if not outlook.counting:
+        return 0
+    donor, branches, rows = cache(lambda *_: Nothing()), _branches(config, outlook), []
     for block in blocks(cells, steps, layers, size):
-        spans = [spanned(step, outlook.steps, span_of(config, piece.one_noise)) for step in block.steps]
+        spans = [_acting(config, outlook, piece, step) for step in block.steps]
         at = [Cell("clean", block.site, block.steps[0], layer, group=block.group) for layer in block.layers or (None,)]
         acting = tuple(sorted(set().union(*spans)))
         tokens = SOME if config.frames is not None or block.group != EVERYWHERE else None
-        made = [_patch(config, outlook, piece, cell, donor) for cell in at]
-        rows.append([replace(patch, steps=acting, tokens=tokens) for patch in made])
+        rows.append([replace(_patch(cell, acting, branches, donor), tokens=tokens) for cell in at])
     return blocks_of_rows(outlook, rows, set())
 
 
 def use_of(config: PatchingConfig, outlook: Outlook, asked: Sequence[Piece]) -> Use:
     """What the patched runs of some pairs take beside blocks: recordings of one pair at a time, rows, pixels, files."""
-    steps = [len(cells_of(config, outlook, piece, step)) for piece in asked for step in steps_of(config, piece)]
-    count, most, units = sum(steps), max(steps, default=0), len(steps) + len(asked)
+    steps = [len(steps_of(config, piece)) for piece in asked]
+    each = [len(cells_of(config, outlook, piece, steps_of(config, piece)[0])) for piece in asked]  # as many at every step
+    count, most = sum(a * b for a, b in zip(steps, each, strict=True)), max(each, default=0)
+    units = sum(steps) + len(asked)
     shape = outlook.shape
     disk = (count + most + 2 * len(asked)) * shape.latent_bytes + (units + len(asked)) * shape.clip_bytes
     judged = config.pair_file is None or config.scored
@@ -143,11 +146,10 @@ def exact_of(config: PatchingConfig, outlook: Outlook, piece: Piece) -> Exact:
         [c for c in main if c.site == site and (c.group == EVERYWHERE) == whole] for site in sites for whole in (True, False)
     ]
     most = min(len(main), sum(min(config.exact_cells, len(kind)) for kind in kinds) + config.top_cells)
-    if most == len(main):
-        return Exact(len(main) + len(own), sum(_finished(config, outlook, piece, [*main, *own])), False)
-    donor = cache(lambda *_: Nothing())
-    least = Minimum(outlook.model, target(outlook))
-    cost = {cell: least.blocks(_patch(config, outlook, piece, cell, donor)) for cell in [*main, *own]}
+    if most == len(main) or not outlook.counting:
+        return Exact(most + len(own), sum(_finished(config, outlook, piece, [*main, *own])), most < len(main))
+    least, every = Minimum(outlook.model, target(outlook)), [*main, *own]
+    cost = dict(zip(every, map(least.blocks, _patches(config, outlook, piece, every)), strict=True))
     dear = lambda some, count: sorted(some, key=lambda cell: -cost[cell])[:count]
     drawn = [cell for kind in kinds for cell in dear(kind, config.exact_cells)]
     taken = set(drawn)
@@ -176,7 +178,7 @@ def further_of(config: PatchingConfig, outlook: Outlook, asked: Sequence[Piece])
 def first_of(config: PatchingConfig, outlook: Outlook, piece: Piece) -> int:
     """The first step in which a pair is patched, where a sweep back ends."""
     steps = steps_of(config, piece)
-    return min(min(spanned(step, outlook.steps, span_of(config, piece.one_noise))) for step in steps)
+    return min(min(_acting(config, outlook, piece, step)) for step in steps)
 
 
 def donors_of(config: PatchingConfig, piece: Piece) -> tuple[str, ...]:
@@ -208,17 +210,27 @@ def blocks_of(config: PatchingConfig, outlook: Outlook, piece: Piece, steps: tup
 
 def _finished(config: PatchingConfig, outlook: Outlook, piece: Piece, asked: Sequence[Cell]) -> tuple[int, int]:
     """As :func:`blocks_of`, of some cells of a pair, step by step."""
-    donor = cache(lambda *_: Nothing())  # of each place its own, by which shared calls are known
-    patches = {cell: _patch(config, outlook, piece, cell, donor) for cell in asked}
-    done, alone = set[Hashable](), 0
-    together = blocks_of_rows(outlook, patches.values(), done)
+    if not outlook.counting:
+        return 0, 0
     rows, by_step = rows_of(config, outlook), defaultdict[int, list[Cell]](list)
     for cell in asked:
         by_step[cell.step].append(cell)
-    for some in by_step.values():
-        one = checked_alone(some, rows)
-        alone += 0 if one is None else blocks_of_rows(outlook, [patches[one]])
-    return together, alone
+    found = [checked_alone(some, rows) for some in by_step.values()]
+    alone = _patches(config, outlook, piece, [one for one in found if one is not None])
+    done = set[Hashable]()
+    return blocks_of_rows(outlook, _patches(config, outlook, piece, asked), done), blocks_of_rows(outlook, alone)
+
+
+def _patches(config: PatchingConfig, outlook: Outlook, piece: Piece, asked: Sequence[Cell]) -> Iterator[Patch]:
+    """The patches of cells. Of each place one donor, by which shared calls are known."""
+    donor, branches = cache(lambda *_: Nothing()), _branches(config, outlook)
+    acting = {step: _acting(config, outlook, piece, step) for step in {cell.step for cell in asked}}
+    return (_patch(cell, acting[cell.step], branches, donor) for cell in asked)
+
+
+def _acting(config: PatchingConfig, outlook: Outlook, piece: Piece, step: int) -> tuple[int, ...]:
+    """The steps in which a cell of a step is patched."""
+    return spanned(step, outlook.steps, span_of(config, piece.one_noise))
 
 
 def of_pair(config: PatchingConfig, outlook: Outlook, piece: Piece) -> Outlook:
@@ -226,11 +238,12 @@ def of_pair(config: PatchingConfig, outlook: Outlook, piece: Piece) -> Outlook:
     return outlook if piece.sides is None else outlook.at(piece.sides[int(config.direction == "denoising")].call)
 
 
-def _patch(config: PatchingConfig, outlook: Outlook, piece: Piece, cell: Cell, donor: Callable[..., Donor]) -> Patch:
-    run = outlook.run()
-    steps = spanned(cell.step, outlook.steps, span_of(config, piece.one_noise))
+def _branches(config: PatchingConfig, outlook: Outlook) -> tuple[str, ...]:
+    return outlook.run().branches if config.branch == "both" else (config.branch,)
+
+
+def _patch(cell: Cell, steps: tuple[int, ...], branches: tuple[str, ...], donor: Callable[..., Donor]) -> Patch:
     given = donor(cell.donor, cell.site, cell.layer, cell.update)
-    branches = run.branches if config.branch == "both" else (config.branch,)
     return Patch(cell.hook, steps, given, branches, None if cell.group == EVERYWHERE and cell.frame is None else SOME)
 
 

@@ -93,7 +93,7 @@ def _blocks(config: SwapConfig, outlook: Outlook, piece: Piece, donors: list[str
         donor = given(cell.donor, cell.site, cell.layer, cell.update)
         return Patch(cell.hook, steps, donor, run.branches, None if cell.group == EVERYWHERE else SOME)
 
-    rows = [patch(cell, steps) for steps, made in _cells(config, outlook, piece, donors) for cell in made]
+    rows = (patch(cell, steps) for steps, made in _cells(config, outlook, piece, donors) for cell in made)
     return blocks_of_rows(outlook, rows, done)
 
 

@@ -46,6 +46,13 @@ def kept_states(generator: Any) -> Iterator[None]:
         restore(found, states)
 
 
+@contextlib.contextmanager
+def kept_global_noise() -> Iterator[None]:
+    """PyTorch's global generators as they were."""
+    with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):
+        yield
+
+
 def restore(found: Sequence[torch.Generator], states: Sequence[Tensor]) -> None:
     """Set generators to the recorded states; those of one recorded video serve every row of a batch."""
     if not found or not states:

@@ -24,13 +24,14 @@ from cos_interp.analyses.driver.planning import forecast
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.saying import amount
 from cos_interp.analyses.patching import PatchingConfig
-from cos_interp.analyses.patching.foresee import donors_of
+from cos_interp.analyses.patching.foresee import cells_of, donors_of
 from cos_interp.analyses.patching.pieces import pairs_of
 from cos_interp.analyses.probing import ProbesConfig
 from cos_interp.cli import app
 from cos_interp.interp import HookedVideoPipeline
 from cos_interp.interp.errors import InterpError
 from cos_interp.interp.families import tiny
+from cos_interp.interp.patching import Minimum
 from cos_interp.interp.planning import costs
 from cos_interp.interp.planning.costs import Shape
 from cos_interp.interp.planning.loop import tiny_run
@@ -181,6 +182,17 @@ def test_planned_block_calls_of_probes_are_those_that_run(prompts, tmp_path):
     for problem in problems(config):
         collect_unit(model, config, problem)
     assert clips.blocks == model.block_calls > 0
+
+
+def test_what_would_make_a_plan_fit_is_looked_for_without_a_look_at_its_rows(pair_file, tmp_path, monkeypatch):
+    """Dozens of other settings are tried for their bytes: of tens of thousands of rows each, that took minutes."""
+    looked, own = [], Minimum.blocks
+    monkeypatch.setattr(Minimum, "blocks", lambda self, row: looked.append(row) or own(self, row))
+    config = PatchingConfig(model="tiny:wan2.2", pair_file=pair_file, memory="0.5MB", batch=1, span="single", **GUIDED)
+    found = forecast("patching", config, tmp_path, workers=1, timed=False)
+    rows = [cell for piece in pairs_of(config) for k in range(3) for cell in cells_of(config, found.outlook, piece, k)]
+    assert found.plan.problems and found.plan.lines[1].what == f"patched runs, {len(rows)} rows"
+    assert len(looked) == len(rows) and found.plan.lines[1].blocks > 0
 
 
 def test_the_controls_of_a_plan_are_those_of_a_run(pair_file):

@@ -121,7 +121,7 @@ def test_a_list_of_one_picture_is_that_picture_and_other_numbers_are_named():
     alone = model.run(prompt="a", image=image, seed=0, **call).latents
     assert torch.equal(model.run(prompt="a", image=[image], seed=0, **call).latents, alone)
     assert torch.equal(model.run(prompt=["a"], image=[image], seed=[0], **call).latents, alone)
-    with pytest.raises(InterpError, match="image: 2 pictures for 1 video"):
+    with pytest.raises(InterpError, match="image: 2 pictures for 1 prompt"):
         model.run(prompt="a", image=[image, image], seed=0, **call)
     with pytest.raises(InterpError, match=r"1 seed\(s\) for 2 video"):
         model.run(prompt=["a", "b"], image=[image, image], seed=0, **call)

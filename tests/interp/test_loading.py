@@ -43,10 +43,10 @@ def same(found, expected):
 # --- LoRA ----------------------------------------------------------------------------------------------------------
 
 
-def saved_lora(name, folder) -> Path:
+def saved_lora(name, folder, seed=5) -> Path:
     """A LoRA file with random A and B, in the format of the diffusers trainers."""
     peft = pytest.importorskip("peft")
-    pipe, noise = tiny.build(name), torch.Generator().manual_seed(5)
+    pipe, noise = tiny.build(name), torch.Generator().manual_seed(seed)
     targets = ["to_q", "to_k", "to_v", "to_out.0", LORA[name]]
     pipe.transformer.add_adapter(peft.LoraConfig(r=4, lora_alpha=8, target_modules=targets))
     layers = {k: torch.randn(v.shape, generator=noise) * 0.3 for k, v in peft.get_peft_model_state_dict(pipe.transformer).items()}
@@ -390,13 +390,14 @@ def test_weights_kept_as_whole_numbers_are_refused(folder, tmp_path):
 
 
 def test_what_the_command_line_says_is_what_diffusers_does(folder, tmp_path):
-    """``--lora PATH:0.5 --dtype bf16 --vae-tiling`` against the same done by hand on the pipeline."""
-    path, call = saved_lora("wan2.1", tmp_path), tiny.call("wan2.1", steps=2)
-    said = Placing(device="cpu", dtype="bf16", vae_tiling=True, lora=(f"{path}:0.5", str(path)))
+    """``--lora ONE:0.5,OTHER --dtype bf16 --vae-tiling`` against the same done by hand on the pipeline."""
+    one, other = saved_lora("wan2.1", tmp_path / "one"), saved_lora("wan2.1", tmp_path / "other", seed=6)
+    call = tiny.call("wan2.1", steps=2)
+    said = Placing(device="cpu", dtype="bf16", vae_tiling=True, lora=(f"{one}:0.5", str(other)))
     model = HookedVideoPipeline.from_pretrained(folder, dtype=said.type())
     said.place(model.pipe)
     own = HookedVideoPipeline.from_pretrained(folder, dtype=torch.bfloat16).pipe
-    for name in ("a", "b"):
+    for name, path in (("a", one), ("b", other)):
         own.load_lora_weights(path, adapter_name=name)
     own.set_adapters(["a", "b"], [0.5, 1.0])
     assert model.pipe.vae.use_tiling and model.pipe.transformer.dtype == torch.bfloat16

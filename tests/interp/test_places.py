@@ -151,6 +151,15 @@ def test_a_function_given_as_reduce_keeps_within_the_budget():
     assert model.run_with_cache(reduce=lambda act: act, max_bytes=whole.nbytes, seed=0, **call)[1].nbytes == whole.nbytes
 
 
+def test_a_small_view_that_a_function_gives_does_not_hold_the_whole_activation_in_memory():
+    """What counts against the budget is what stays: of a corner of an activation, not what it is cut from."""
+    model, call = HookedVideoPipeline.from_pipeline(tiny.build("wan2.1")), tiny.call("wan2.1", steps=STEPS)
+    for cut in (lambda act: act[..., :1], lambda act: act[:, :1, :1].expand(-1, 3, 3, -1, -1), lambda act: act.mT):
+        _, cache = model.run_with_cache(names="blocks.*.hook_resid_post", reduce=cut, seed=0, **call)
+        assert all(act.untyped_storage().nbytes() == act.nbytes for act in cache.store.values())
+        assert cache.nbytes == sum(act.untyped_storage().nbytes() for act in cache.store.values())
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("place", PLACES)
 def test_a_gpu_gets_back_what_it_gave(place, tmp_path):
