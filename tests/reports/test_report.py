@@ -21,7 +21,7 @@ from cos_interp.analyses.driver.answer import answer, in_words, of_twins
 from cos_interp.analyses.driver.caveats import CAVEATS, caveats
 from cos_interp.analyses.driver.estimates import Mean, Share
 from cos_interp.analyses.driver.findings import Finding, Number
-from cos_interp.analyses.driver.layout import LARGEST, counterexamples, laid_out
+from cos_interp.analyses.driver.layout import LARGEST, UNREAD, counterexamples, laid_out
 from cos_interp.analyses.driver.pages import Clip, Link, Reel, Section, Shown
 from cos_interp.reports import figures, html
 from cos_interp.reports.drawing import Maps
@@ -127,7 +127,7 @@ def test_where_a_scorer_from_outside_judged_it_is_said_that_nothing_is_drawn_in(
 
     def unread(told: dict, reads: bool) -> bool:
         (section,) = laid_out([Section("x", reels=[Reel("a", "", clips, [Shown("video", told)])])], reads=reads)["sections"]
-        return "unread" in json.loads(section["reels"][0]["data"])
+        return section["reels"][0]["unread"] == UNREAD
 
     verdict = {"reads": "wrong (too far left)"}
     assert unread(verdict, False) and not unread(verdict, True) and not unread({"sigma": 0.5}, False)
