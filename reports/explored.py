@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from seaborn.utils import relative_luminance
 
-from cos_interp.reports.drawing import REELS, VALUE, Curves, Maps, Points, plain
+from cos_interp.reports.drawing import INTERVAL, REELS, VALUE, Curves, Maps, Points, plain
 from cos_interp.reports.html import worded
 from cos_interp.reports.style import brief
 
@@ -135,8 +135,9 @@ def _scale(label: str, low: float, high: float, colours: Sequence[str]) -> dict[
 
 
 def _numbers(row: Mapping[str, Any], address: Iterable[str], label: str) -> list[str]:
-    """Label and value of each column but the address; low and high are the interval of the column before them."""
-    names = [name for name in row if name not in (*address, "low", "high") and row[name] is not None]
+    """Label and value of each column but the address; low and high are the interval of the column before them, of which kind is
+    said once, below the figure."""
+    names = [name for name in row if name not in (*address, "low", "high", INTERVAL) and row[name] is not None]
     before = next((name for name, after in zip(row, list(row)[1:], strict=False) if after == "low"), None)
     ends = [row.get("low"), row.get("high")]
     interval = "" if None in ends else f" [{', '.join(map(worded, ends))}]"

@@ -128,13 +128,13 @@ def _plain(place: int, section: Section, rate: float | None, reads: bool) -> dic
 
 
 def _caption(section: Section) -> str:
-    """The caption, with how many items each mark of its figure is of."""
+    """The caption, with how many items each mark of its figure is of, and of which kind their intervals are."""
     shown = section.figure.shown if section.figure else None
     said = [section.caption]
     if isinstance(shown, Curves | Numbers) and (counted := shown.counted()):
         said.append(f"Of each mark {counted}.")
     if isinstance(shown, Maps) and (counted := shown.counted() or of_items(section.of)):
-        said.append(f"Of each cell {counted}{'; its interval is of 95 % over them' if shown.intervals else ''}.")
+        said.append(f"Of each cell {counted}.")
     if isinstance(shown, Curves) and shown.cut:
         said.append("Triangles at the edge: a curve or its interval goes on outside of the picture, as its numbers say.")
     return " ".join(filter(None, said))
