@@ -16,6 +16,7 @@ from cos_interp.reports.style import Picture, picture
 
 VALUE = "value"
 REELS = "reels"  # a column of cells: the names of the reels in which a cell can be seen
+INTERVAL = "interval"  # a column of marks: of which kind the interval from low to high is, in words
 STOPS = 33  # colours of a scale
 
 
@@ -54,13 +55,8 @@ class Maps:
         return replace(self, cells=cells)
 
     def counted(self) -> str:
-        """How many items the cells are of, in words; nothing where they do not say."""
-        return of_items(self.cells["n"].dropna() if "n" in self.cells else ())
-
-    @property
-    def intervals(self) -> bool:
-        """Whether cells have intervals."""
-        return "low" in self.cells and bool(self.cells["low"].notna().any())
+        """How many items the cells are of, in words, and of which kind their intervals are; nothing where they do not say."""
+        return _counted(self.cells)
 
     def words(self) -> str:
         """Range and largest value, in words."""
@@ -75,9 +71,9 @@ class Maps:
 
 @dataclass(frozen=True)
 class Curves:
-    """Curves with bands. ``points``: columns panel, curve, ``along``, mean, low, high, n, as far as there are such. ``label``:
-    what is along the curves, where that is not the column, and ``names`` of its places. ``cut``: a curve or its band goes on
-    outside of the picture."""
+    """Curves with bands. ``points``: columns panel, curve, ``along``, mean, low, high, n, interval, as far as there are such.
+    ``label``: what is along the curves, where that is not the column, and ``names`` of its places. ``cut``: a curve or its band
+    goes on outside of the picture."""
 
     points: pd.DataFrame
     along: str
@@ -86,8 +82,8 @@ class Curves:
     cut: bool = False
 
     def counted(self) -> str:
-        """How many items the points are of, in words; nothing where that is not known."""
-        return of_items(self.points["n"].dropna() if "n" in self.points else ())
+        """As :meth:`Maps.counted`."""
+        return _counted(self.points)
 
     def words(self) -> str:
         """First and last value of the first curves, in words."""
@@ -141,6 +137,14 @@ def of_items(counts: Sequence[float] | pd.Series) -> str:
     return f"n = {known[0]} to {known[-1]}" if len(known) > 1 else f"n = {known[0]}" if known else ""
 
 
+def _counted(marks: pd.DataFrame) -> str:
+    """So many items a mark, and of which kind the intervals are that are drawn."""
+    drawn = marks[marks["low"].notna()] if "low" in marks else marks.iloc[:0]
+    kinds = sorted(set(drawn[INTERVAL].dropna())) if INTERVAL in drawn else []
+    said = ": ".join(filter(None, ["95 % interval", " or ".join(kinds)])) if len(drawn) else ""
+    return "; ".join(filter(None, [of_items(marks["n"].dropna() if "n" in marks else ()), said]))
+
+
 @dataclass(frozen=True)
 class Numbers:
     """The numbers of any other figure, a row a mark."""
@@ -148,8 +152,8 @@ class Numbers:
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def counted(self) -> str:
-        """As :meth:`Curves.counted`."""
-        return of_items(self.table["n"].dropna() if "n" in self.table else ())
+        """As :meth:`Maps.counted`."""
+        return _counted(self.table)
 
     def words(self) -> str:
         """The first marks, in words."""

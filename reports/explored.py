@@ -10,24 +10,29 @@ import numpy as np
 import pandas as pd
 from seaborn.utils import relative_luminance
 
-from cos_interp.reports.drawing import REELS, VALUE, Curves, Maps, Points, plain
+from cos_interp.reports.drawing import INTERVAL, REELS, VALUE, Curves, Maps, Points, plain
 from cos_interp.reports.html import worded
 from cos_interp.reports.style import brief
 
+NO_CLASS = "#8a8c96"  # of points of no class
 EVEN = 0.179  # luminance of a colour on which black and white have the same contrast, 4.6: WCAG asks for 4.5
 WRITTEN = 10  # columns of a map, up to which a cell has room for its number
 MOST_SAID = 400  # characters that are read out: of a cell, of an alternative text, of a clip in it
+SIDE, EDGE = 500, 20  # of a map of points: a side, and what is left free along it
 HINT = "Point at a {}, or move with the arrow keys, for its numbers; click or press Enter to choose it."
 Reels = Mapping[str, str]  # the ids of the page's reels by name
 
 
 @dataclass(frozen=True)
 class Explored:
-    """``data``: for the script. For the template: ``grids``, the tables of heat maps; ``scale``, the ends and colours of one;
-    ``legend``, colours and what they mean, of ``label``; ``hint``: what a reader can do."""
+    """``data``: for the script. For the template: ``grids``, the tables of heat maps; ``plots``, maps of points with the place of
+    each, in pixels of a square of ``SIDE``, and its colour; ``told``, of each place of curves what they are there; ``scale``, the
+    ends and colours of one; ``legend``, colours and what they mean, of ``label``; ``hint``: what a reader can do."""
 
     data: dict[str, Any]
     grids: list[dict[str, Any]] = field(default_factory=list)
+    plots: list[dict[str, Any]] = field(default_factory=list)
+    told: list[list[tuple[str, str]]] = field(default_factory=list)
     scale: dict[str, Any] | None = None
     legend: list[tuple[str, str]] = field(default_factory=list)
     label: str = ""
@@ -51,7 +56,7 @@ def _maps(shown: Maps, reels: Reels) -> Explored:
     data = {"kind": "maps", "axes": names, "at": [c["at"] for c in order], "reels": [c["reels"] for c in order]}
     marked = " A mark in the corner: there are videos of it." if any(data["reels"]) else ""
     hint = f"{HINT.format('cell')}{marked} Hatched: no value."
-    return Explored(data, grids, _scale(shown.label, shown.low, shown.high, shown.colours), hint=hint)
+    return Explored(data, grids, scale=_scale(shown.label, shown.low, shown.high, shown.colours), hint=hint)
 
 
 def _cell(shown: Maps, row: dict[str, Any], reels: list[str]) -> dict[str, Any]:
@@ -83,16 +88,10 @@ def _grid(shown: Maps, panel: Any, cells: Mapping[tuple[Any, ...], dict[str, Any
 def _curves(shown: Curves) -> Explored | None:
     rows = [row for row in _rows(shown.points) if row[shown.along] is not None]
     names = {str(plain(place)): text for place, text in shown.names.items()}
-    places = [
-        {
-            "at": at,
-            "name": names.get(str(at), worded(at)),
-            "rows": [_curve(row, shown.along) for row in rows if row[shown.along] == at],
-        }
-        for at in sorted({row[shown.along] for row in rows})
-    ]
-    data = {"kind": "curves", "along": shown.along, "places": places}
-    return Explored(data, label=shown.label or shown.along) if len(places) > 1 else None
+    places = sorted({row[shown.along] for row in rows})
+    told = [[_curve(row, shown.along) for row in rows if row[shown.along] == at] for at in places]
+    data = {"kind": "curves", "along": shown.along, "at": places, "names": [names.get(str(at), worded(at)) for at in places]}
+    return Explored(data, told=told, label=shown.label or shown.along) if len(places) > 1 else None
 
 
 def _curve(row: dict[str, Any], along: str) -> tuple[str, str]:
@@ -102,23 +101,33 @@ def _curve(row: dict[str, Any], along: str) -> tuple[str, str]:
 
 
 def _points(shown: Points, reels: Reels) -> Explored:
-    """Places in thousandths of a map; of each column its different values, and the place of each point's."""
-    low, high = shown.places.min(1, keepdims=True), shown.places.max(1, keepdims=True)
-    places = np.round(1000 * (shown.places - low) / np.where(high > low, high - low, 1)).astype(int)
+    """Of each column its different values, and the place of each point's."""
     about = {name: [plain(value) for value in shown.about[name]] for name in shown.about if name != REELS}
     told = [[None if value is None else f"{name} {worded(value)}" for value in values] for name, values in about.items()]
     data = {
-        "kind": "points", "maps": list(shown.maps), "x": places[..., 0].tolist(), "y": places[..., 1].tolist(),
-        "told": list(map(_coded, told)), "joined": shown.joined,
+        "kind": "points", "maps": list(shown.maps), "told": list(map(_coded, told)), "joined": shown.joined,
         "address": {name: _coded(about[name]) for name in shown.address},
-        "paint": ["#8a8c96" if k < 0 else shown.colours[k] for k in shown.paint],
         "reels": _coded(list(map(tuple, _seen(shown.about, reels)))),
     }  # fmt: skip
     if len(shown.legend) == len(shown.colours):
         legend = list(zip(shown.colours, shown.legend, strict=True))
-        return Explored(data, legend=legend, label=shown.label, hint=HINT.format("point"))
+        return Explored(data, plots=_plots(shown), legend=legend, label=shown.label, hint=HINT.format("point"))
     low, high = map(float, shown.legend)
-    return Explored(data, scale=_scale(shown.label, low, high, shown.colours), hint=HINT.format("point"))
+    scale = _scale(shown.label, low, high, shown.colours)
+    return Explored(data, plots=_plots(shown), scale=scale, hint=HINT.format("point"))
+
+
+def _plots(shown: Points) -> list[dict[str, Any]]:
+    """Each map scaled to its square; y goes up."""
+    low, high = shown.places.min(1, keepdims=True), shown.places.max(1, keepdims=True)
+    share = (shown.places - low) / np.where(high > low, high - low, 1)
+    share[..., 1] = 1 - share[..., 1]
+    places = np.round(EDGE + share * (SIDE - 2 * EDGE)).astype(int)
+    paint = [NO_CLASS if k < 0 else shown.colours[k] for k in shown.paint]
+    return [
+        {"name": name, "dots": [(x, y, colour) for (x, y), colour in zip(of.tolist(), paint, strict=True)]}
+        for name, of in zip(shown.maps, places, strict=True)
+    ]
 
 
 def _scale(label: str, low: float, high: float, colours: Sequence[str]) -> dict[str, Any]:
@@ -126,8 +135,9 @@ def _scale(label: str, low: float, high: float, colours: Sequence[str]) -> dict[
 
 
 def _numbers(row: Mapping[str, Any], address: Iterable[str], label: str) -> list[str]:
-    """Label and value of each column but the address; low and high are the interval of the column before them."""
-    names = [name for name in row if name not in (*address, "low", "high") and row[name] is not None]
+    """Label and value of each column but the address; low and high are the interval of the column before them, of which kind is
+    said once, below the figure."""
+    names = [name for name in row if name not in (*address, "low", "high", INTERVAL) and row[name] is not None]
     before = next((name for name, after in zip(row, list(row)[1:], strict=False) if after == "low"), None)
     ends = [row.get("low"), row.get("high")]
     interval = "" if None in ends else f" [{', '.join(map(worded, ends))}]"

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from seaborn.utils import relative_luminance
 
-from cos_interp.reports.drawing import STOPS, Curves, Drawing, Maps, Numbers, Points
+from cos_interp.reports.drawing import INTERVAL, STOPS, Curves, Drawing, Maps, Numbers, Points
 from cos_interp.reports.style import PALETTE, drawn_on, widest
 
 
@@ -116,12 +116,14 @@ def profiles(curves: Sequence[tuple[str, pd.DataFrame]], expected: dict[str, lis
     made = [table.assign(curve=name) for name, table in curves]
     made += [pd.DataFrame({"step": steps, "mean": values, "curve": f"expected: {name}"}) for name, values in expected.items()]
     points = pd.concat(made).assign(panel="")
-    return Drawing(draw, Curves(points[["panel", "curve", "step", "sigma", "mean", "low", "high", "n"]], "step"))
+    known = [name for name in ("panel", "curve", "step", "sigma", "mean", "low", "high", "n", INTERVAL) if name in points]
+    return Drawing(draw, Curves(points[known], "step"))
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a figure. ``table`` has ``mean`` and, where there is an interval, ``low`` and ``high``, by its first column."""
+    """One line of a figure. ``table`` has ``mean`` and, where there is an interval, ``low``, ``high`` and its kind, ``interval``,
+    by its first column."""
 
     name: str
     table: pd.DataFrame
@@ -182,7 +184,7 @@ def limits(panel: Panel) -> tuple[float, float]:
 
 def _shown(made: Sequence[Panel]) -> Curves | Numbers:
     """The points of all curves; panels along different things have no common axis and are numbers only."""
-    known = ["mean", "low", "high", "n"]
+    known = ["mean", "low", "high", "n", INTERVAL]
     tables = [
         c.table[[p.along, *(k for k in known if k in c.table)]].assign(panel=p.title, curve=c.name)
         for p in made for c in p.curves

@@ -17,7 +17,7 @@ TO_HERE = re.compile(r'(?<=\s)((?:xlink:)?href)="#([^"]*)"')
 TO_MEDIA = re.compile(r'(?<=\s)href="media/')
 URL = re.compile(r"url\(#")
 HEADING = re.compile(r"^(</?h)([1-5])\b")
-REEL = r'<details class="all" open>.*?</details>\s*<script type="application/json">.*?</script>'
+REEL = r'<details class="all"(?: open)?>.*?</details>\s*<template>.*?</template>\s*<script type="application/json">.*?</script>'
 CLIP = re.compile(rf'<video src="data:[^"]*"[^>]*></video>|<img src="data:[^"]*"[^>]*>|{REEL}', re.DOTALL)
 LEFT_OUT = "<p>Too large for this file: it is on the page of its own.</p>"
 

@@ -7,24 +7,12 @@
     const element = document.createElement(tag);
     for (const [name, value] of Object.entries(set)) {
       if (typeof value === "function") element.addEventListener(name, value);
-      else if (value === true) element.setAttribute(name, "");
-      else if (value !== false) element.setAttribute(name, value);
+      else element.setAttribute(name, value);
     }
     element.append(...children);
     return element;
   }
   const muted = (text) => make("p", { class: "muted" }, text);
-  const button = (text, click) => make("button", { type: "button", click }, text);
-  const options = (texts) => texts.map((text) => make("option", { value: text }, text));
-
-  function slider(label, last, to) {
-    const input = ({ target }) => to(Number(target.value));
-    return make("input", { type: "range", min: 0, max: last, value: 0, "aria-label": label, input });
-  }
-
-  function box(text, checked, to) {
-    return make("label", {}, make("input", { type: "checkbox", checked, change: ({ target }) => to(target.checked) }), text);
-  }
 
   // keys that do something here; all others are the browser's
   const keys = (acts) => (event) => {
@@ -74,10 +62,31 @@
 
   // --- figures -------------------------------------------------------------------------------------------------------
 
+  // arrow keys move about a table of cells, of which one at a time is reached by Tab
+  function roving(table) {
+    function to(here, there) {
+      if (!there?.hasAttribute("role")) return;
+      here.tabIndex = -1;
+      there.tabIndex = 0;
+      there.focus();
+    }
+    const by = (down, right) => ({ target }) => {
+      to(target, table.rows[target.parentElement.rowIndex + down]?.cells[target.cellIndex + right]);
+    };
+    const pick = ({ target }) => target.click();
+    table.querySelector("[role=gridcell]")?.setAttribute("tabindex", 0);
+    table.addEventListener("keydown", keys({
+      ArrowUp: by(-1, 0), ArrowDown: by(1, 0), ArrowLeft: by(0, -1), ArrowRight: by(0, 1), Enter: pick, " ": pick,
+      Home: ({ target }) => to(target, target.parentElement.cells[1]),
+      End: ({ target }) => to(target, target.parentElement.lastElementChild),
+    }));
+  }
+
   function maps(stage, data) {
     const [line, theatre] = [stage.querySelector(".told"), stage.querySelector(".theatre")];
     const any = data.reels.some((ids) => ids.length);
     let open = null;
+    stage.querySelectorAll("table").forEach(roving);
 
     const cells = [...stage.querySelectorAll("[role=gridcell]")].map((td, at) => {
       const address = Object.fromEntries(data.axes.map((name, axis) => [name, data.at[at][axis]]));
@@ -87,28 +96,6 @@
       td.addEventListener("click", () => choose(address));
       return { td, address, explain, reels: data.reels[at] };
     });
-
-    function moves(table) {
-      const to = (place) => ({ target }) => {
-        const [row, column] = place(target.parentElement.rowIndex, target.cellIndex);
-        const next = table.rows[row]?.cells[column];
-        if (!next?.hasAttribute("role")) return;
-        target.tabIndex = -1;
-        next.tabIndex = 0;
-        next.focus();
-      };
-      const pick = ({ target }) => target.click();
-      return keys({
-        ArrowUp: to((row, column) => [row - 1, column]), ArrowDown: to((row, column) => [row + 1, column]),
-        ArrowLeft: to((row, column) => [row, column - 1]), ArrowRight: to((row, column) => [row, column + 1]),
-        Home: to((row) => [row, 1]), End: to((row) => [row, table.rows[row].cells.length - 1]), Enter: pick, " ": pick,
-      });
-    }
-    for (const table of stage.querySelectorAll("table")) {
-      table.addEventListener("keydown", moves(table));
-      const first = table.querySelector("[role=gridcell]");
-      if (first) first.tabIndex = 0;
-    }
 
     function videos({ reels, address }) {
       if (any && !reels.length) return [muted("No video of this cell is kept; of those with a corner mark there is.")];
@@ -131,97 +118,88 @@
     });
   }
 
-  function curves(stage, { along, places }) {
-    const [place, name, line] = [stage.querySelector("input"), stage.querySelector("output"), stage.querySelector(".told")];
-    function explain(at) {
-      place.value = at;
-      name.textContent = places[at].name;
-      place.setAttribute("aria-valuetext", `${along} ${places[at].name}`);
-      line.replaceChildren(...places[at].rows.map(([of, words]) => make("div", {}, make("b", {}, of), words)));
+  function curves(stage, { along, at, names }) {
+    const [place, name] = [stage.querySelector("input"), stage.querySelector("output")];
+    const told = [...stage.querySelectorAll(".told > div")];
+    function show(here) {
+      [place.value, name.value] = [here, names[here]];
+      place.setAttribute("aria-valuetext", `${along} ${names[here]}`);
+      told.forEach((part, there) => (part.hidden = here !== there));
     }
     follow([along], () => {
-      const at = places.findIndex((one) => isChosen({ [along]: one.at }));
-      if (at >= 0) explain(at);
+      const here = at.findIndex((one) => isChosen({ [along]: one }));
+      if (here >= 0) show(here);
     });
-    place.addEventListener("input", () => choose({ [along]: places[place.value].at }));
-    explain(0);
+    place.addEventListener("input", () => choose({ [along]: at[place.value] }));
+    show(0);
   }
 
   function points(stage, data) {
-    const [panels, line, preview, theatre] = [".maps", ".told", ".preview", ".theatre"].map((part) => stage.querySelector(part));
-    const [side, edge, count] = [500, 20, data.paint.length]; // canvas pixels, two a pixel of the page
+    const [line, preview, theatre] = [".told", ".preview", ".theatre"].map((part) => stage.querySelector(part));
+    const plots = [...stage.querySelectorAll("svg.points")];
+    const dots = plots.map((plot) => [...plot.querySelectorAll("circle")]);
+    const all = dots[0].map((_, point) => point);
     const of = ({ values, at }, point) => values[at[point]];
     const columns = Object.entries(data.address);
     const address = (point) => Object.fromEntries(columns.map(([name, column]) => [name, of(column, point)]));
     const group = (point) => of(columns[0][1], point); // what belongs together
     const clips = { ...data.reels, values: data.reels.values.map(clipsOf) };
-    const scaled = (thousandths) => edge + (thousandths / 1000) * (side - 2 * edge);
-    const spots = data.x.map((xs, map) => xs.map((x, point) => [scaled(x), side - scaled(data.y[map][point])]));
+    const spot = ({ cx, cy }) => [cx.baseVal.value, cy.baseVal.value];
     let [at, picked] = [0, -1];
 
-    function nearest(map, { target, clientX, clientY }) {
-      const { left, top, width } = target.getBoundingClientRect();
-      const [x, y] = [((clientX - left) * side) / width, ((clientY - top) * side) / width];
-      const apart = spots[map].map((spot) => (spot[0] - x) ** 2 + (spot[1] - y) ** 2);
-      return apart.reduce((best, one, point) => (one < apart[best] ? point : best), 0);
+    function nearest(map, { clientX, clientY }) {
+      const { x, y } = new DOMPoint(clientX, clientY).matrixTransform(plots[map].getScreenCTM().inverse());
+      const apart = dots[map].map(spot).map(([left, top]) => (left - x) ** 2 + (top - y) ** 2);
+      return apart.indexOf(Math.min(...apart));
     }
 
-    const by = (move) => () => look((at + move + count) % count);
-    const pick = (point) => choose(address(point));
-    const keydown = keys({
-      ArrowRight: by(1), ArrowDown: by(1), ArrowLeft: by(-1), ArrowUp: by(-1),
-      Home: () => look(0), End: () => look(count - 1), Enter: () => pick(at), " ": () => pick(at),
-    });
-    const canvases = data.maps.map((name, map) => make("canvas", {
-      role: "img", tabindex: 0, width: side, height: side, class: "points", "aria-label": `${name}: ${count} points`, keydown,
-      focus: () => look(at), mousemove: (event) => look(nearest(map, event)), click: (event) => pick(nearest(map, event)),
-    }));
-
-    function paint(canvas, map) {
-      const [pen, mark] = [canvas.getContext("2d"), getComputedStyle(document.body).getPropertyValue("--sel")];
-      const dot = (point, radius, colour = data.paint[point]) => {
-        pen.fillStyle = colour;
-        pen.beginPath();
-        pen.arc(...spots[map][point], radius, 0, 7);
-        pen.fill();
-      };
-      const ringed = (point, radius, ring) => {
-        dot(point, radius + ring, mark);
-        dot(point, radius);
-      };
-      pen.clearRect(0, 0, side, side);
-      data.paint.forEach((_, point) => dot(point, 4));
-      for (const one of distinct([picked, at]).filter((point) => point >= 0)) {
-        const together = data.paint.flatMap((_, point) => (group(point) === group(one) ? [point] : []));
-        Object.assign(pen, { strokeStyle: mark, lineWidth: 2 });
-        pen.beginPath();
-        if (data.joined) for (const point of together) pen.lineTo(...spots[map][point]);
-        pen.stroke();
-        for (const point of together) ringed(point, 5, 2);
-        ringed(one, 6, 4);
-      }
+    // what is looked at and what is chosen, and what belongs to each of them: above the others, joined where it is a course
+    function mark() {
+      const ones = distinct([picked, at]).filter((point) => point >= 0);
+      const groups = ones.map((one) => all.filter((point) => group(point) === group(one)));
+      plots.forEach((plot, map) => {
+        const lines = groups.map((together) => `M${together.map((point) => spot(dots[map][point])).join("L")}`);
+        const path = plot.querySelector("path");
+        if (data.joined) path.setAttribute("d", lines.join(""));
+        plot.append(path, ...groups.flat().map((point) => dots[map][point]), ...ones.map((one) => dots[map][one]));
+        dots[map].forEach((dot, point) => {
+          dot.classList.toggle("with", groups.some((together) => together.includes(point)));
+          dot.classList.toggle("at", ones.includes(point));
+        });
+      });
     }
 
     function look(point) {
       at = point;
       const words = data.told.map((column) => of(column, at)).filter((text) => text !== null);
       line.replaceChildren(...words.map((text) => make("span", {}, text)));
-      canvases.forEach((canvas, map) => canvas.setAttribute("aria-label", brief(`${data.maps[map]}: ${words.join(", ")}`)));
+      plots.forEach((plot, map) => plot.setAttribute("aria-label", brief(`${data.maps[map]}: ${words.join(", ")}`)));
       const glimpses = of(clips, at).flatMap((clip) => glimpse(clip, address(at)));
-      preview.replaceChildren(...(glimpses.length ? glimpses : [muted("No clip of this point is kept.")]));
-      canvases.forEach(paint);
+      preview?.replaceChildren(...(glimpses.length ? glimpses : [muted("No clip of this point is kept.")]));
+      mark();
     }
 
+    const by = (move) => () => look((at + move + all.length) % all.length);
+    const pick = (point) => choose(address(point));
+    const moves = keys({
+      ArrowRight: by(1), ArrowDown: by(1), ArrowLeft: by(-1), ArrowUp: by(-1),
+      Home: () => look(0), End: () => look(all.at(-1)), Enter: () => pick(at), " ": () => pick(at),
+    });
+    plots.forEach((plot, map) => {
+      plot.addEventListener("keydown", moves);
+      plot.addEventListener("focus", () => look(at));
+      plot.addEventListener("mousemove", (event) => look(nearest(map, event)));
+      plot.addEventListener("click", (event) => pick(nearest(map, event)));
+    });
     follow(Object.keys(data.address), () => {
-      const now = data.paint.findIndex((_, point) => isChosen(address(point)));
+      const now = all.findIndex((point) => isChosen(address(point)));
       if (now === picked) return;
       picked = now;
       theatre.replaceChildren(...(now < 0 ? [] : of(clips, now).map((clip) => player(clip, address(now)))));
       if (now >= 0) look(now);
-      else canvases.forEach(paint);
+      else mark();
     });
-    panels.append(...canvases.map((canvas, map) => make("figure", {}, make("figcaption", {}, data.maps[map]), canvas)));
-    canvases.forEach(paint);
+    mark();
   }
 
   // --- clips ---------------------------------------------------------------------------------------------------------
@@ -230,11 +208,12 @@
   const [ORANGE, BLUE, RED, YELLOW] = [[230, 80, 0], "#0b5cad", "#d00000", "#ffe100"];
 
   function clipIn(figure) {
-    const held = figure?.querySelector("script");
-    return held && { data: JSON.parse(held.textContent), sheet: figure.querySelector("img.sheet") };
+    const [held, sheet] = [figure?.querySelector("script"), figure?.querySelector("img.sheet")];
+    return held && { figure, sheet, data: JSON.parse(held.textContent), said: figure.querySelectorAll(".said > li") };
   }
-  const saidOf = ({ name, told }) => [name, ...Object.entries(told).map(([of, words]) => `${of}: ${words}`)];
   const clipsOf = (ids) => ids.map((id) => clipIn(document.getElementById(id))).filter((clip) => clip);
+  const saidOf = ({ said }, row) => [...said[row].cloneNode(true).children];
+  const inWords = (parts) => parts.map((part) => part.textContent).join(", ");
 
   // rows that are of no place, and those of a place
   function fitting({ rows }, only = {}) {
@@ -256,57 +235,63 @@
 
   // the last frame of the first clip of a place, and what is said of it
   function glimpse(clip, only) {
-    const row = clip.data.rows[fitting(clip.data, only)[0]];
-    if (!row) return [];
-    const canvas = screen(clip.data, row.name, 144);
-    put(canvas, clip, clip.data.rows.indexOf(row), clip.data.frames.length - 1);
-    return [make("figure", {}, canvas, make("figcaption", {}, saidOf(row).join(", ")))];
+    const [row] = fitting(clip.data, only);
+    if (row === undefined) return [];
+    const canvas = screen(clip.data, clip.data.rows[row].name, 144);
+    put(canvas, clip, row, clip.data.frames.length - 1);
+    return [make("figure", {}, canvas, make("figcaption", {}, inWords(saidOf(clip, row))))];
   }
 
-  // one row beside the last one, along steps; or all rows that fit a place
+  // what differs from another row in orange, the rest pale
+  function markApart(canvas, clip, row, against, frame) {
+    const { width, height } = clip.data;
+    const pixels = (of) => put(canvas, clip, of, frame).getImageData(0, 0, width, height);
+    const [base, own] = [pixels(against).data, pixels(row)];
+    for (let at = 0; at < base.length; at += 4) {
+      const apart = [0, 1, 2].some((c) => Math.abs(own.data[at + c] - base[at + c]) > APART);
+      for (let c = 0; c < 3; c++) own.data[at + c] = apart ? ORANGE[c] : 0.35 * own.data[at + c] + 0.65 * 255;
+    }
+    canvas.getContext("2d").putImageData(own, 0, 0);
+  }
+
+  // a clip's player, as the page has drawn it: one row beside the last one, along steps; or all rows that fit a place
   function player(clip, only) {
     const { data, sheet } = clip;
-    const { width, height, along, frames, rows } = data;
+    const { width, along, frames, rows, mark } = data;
     const [last, end] = [rows.length - 1, frames.length - 1];
-    const places = along ? [Math.max(0, data.mark ?? 0), last] : fitting(data, only);
+    const places = along ? [Math.max(0, mark ?? 0), last] : fitting(data, only);
     const against = along ? last : places[0];
-    let [frame, marking, reading, clock] = [end, false, Boolean(data.read), 0];
+    const whole = clip.figure.querySelector("template").content.firstElementChild.cloneNode(true);
+    const part = (name) => whole.querySelector(`[name=${name}]`);
+    const [time, steps, number, toggle] = ["frame", "place", "number", "play"].map(part);
+    let [frame, clock] = [end, 0];
 
-    const over = data.over && overlay(data, () => draw());
+    const over = data.over && overlay(data, whole, () => draw());
     const views = places.map(() => {
       const canvas = screen(data, "", Math.max(width, Math.min(200, width * Math.ceil(160 / width))));
-      const look = ({ offsetX, offsetY }) => over.pick(offsetX / canvas.clientWidth, offsetY / canvas.clientHeight);
-      if (over) canvas.addEventListener("click", look);
+      const pick = ({ offsetX, offsetY }) => over.pick(offsetX / canvas.clientWidth, offsetY / canvas.clientHeight);
+      if (over) canvas.addEventListener("click", pick);
       const caption = make("figcaption");
       return { canvas, caption, figure: make("figure", {}, canvas, caption) };
     });
-
-    // what differs from another row in orange, the rest pale
-    function mark(canvas, row) {
-      const pixels = (of) => put(canvas, clip, of, frame).getImageData(0, 0, width, height);
-      const [base, own] = [pixels(against).data, pixels(row)];
-      for (let at = 0; at < base.length; at += 4) {
-        const apart = [0, 1, 2].some((c) => Math.abs(own.data[at + c] - base[at + c]) > APART);
-        for (let c = 0; c < 3; c++) own.data[at + c] = apart ? ORANGE[c] : 0.35 * own.data[at + c] + 0.65 * 255;
-      }
-      canvas.getContext("2d").putImageData(own, 0, 0);
-    }
+    whole.querySelector(".views").append(...views.map(({ figure }) => figure));
+    if (part("against")) part("against").value = rows[against].name;
 
     function draw() {
       views.forEach(({ canvas, caption, figure }, view) => {
-        const row = rows[places[view]];
-        const pen = put(canvas, clip, places[view], frame);
-        if (marking && sheet.naturalWidth) mark(canvas, places[view]);
+        const row = places[view];
+        const pen = put(canvas, clip, row, frame);
+        if (part("differs")?.checked && sheet.naturalWidth) markApart(canvas, clip, row, against, frame);
         over?.paint(pen, frame);
-        const words = [...saidOf(row), ...(reading ? [frameRead(data, pen, places[view], frame)] : [])];
-        const lines = words.slice(1).flatMap((text) => [make("br"), text]);
-        caption.replaceChildren(make("b", {}, row.name), ...lines, ...bars(row.bars));
-        canvas.setAttribute("aria-label", brief(`pixel frame ${frames[frame]}: ${words.join(", ")}`));
-        figure.classList.toggle("best", Boolean(along) && view === 0 && places[0] === data.mark);
+        const read = part("read")?.checked ? [make("span", {}, drawRead(data, pen, row, frame))] : [];
+        caption.replaceChildren(...saidOf(clip, row), ...read);
+        canvas.setAttribute("aria-label", brief(`pixel frame ${frames[frame]}: ${inWords([...caption.children])}`));
+        figure.classList.toggle("best", Boolean(along) && view === 0 && row === mark);
       });
-      [time.value, steps.value] = [frame, places[0]];
-      number.textContent = `${frames[frame]} of ${frames[end]}`;
-      time.setAttribute("aria-valuetext", `pixel frame ${number.textContent}`);
+      [time.value, number.value] = [frame, `${frames[frame]} of ${frames[end]}`];
+      time.setAttribute("aria-valuetext", `pixel frame ${number.value}`);
+      if (!steps) return;
+      steps.value = places[0];
       steps.setAttribute("aria-valuetext", rows[places[0]].name);
     }
 
@@ -326,24 +311,18 @@
       draw();
     }
 
-    const stepped = (to) => {
+    function stepped(to) {
       step(to);
       if (rows[to].at) choose(rows[to].at);
+    }
+
+    const acts = {
+      place: () => stepped(Number(steps.value)), frame: () => go(Number(time.value)), differs: draw, read: draw,
+      commit: () => stepped(mark), play: () => play(!clock),
     };
-    const toggle = button("Play", () => play(!clock));
-    const [number, time, steps] = [make("output"), slider("pixel frame", end, go), slider(along, last, stepped)];
-    const controls = make("div", { class: "controls" }, ...(over?.controls ?? []));
-    if (along) controls.append(make("label", {}, `${along} `, steps));
-    if (along && data.mark !== null) controls.append(button(`To the commit ${along}`, () => stepped(data.mark)));
-    controls.append(make("label", {}, "frame ", time, number), toggle);
-    const differs = `mark what differs from: ${rows[against].name}`;
-    if (last > 0) controls.append(box(differs, false, (on) => { marking = on; draw(); }));
-    const read = "draw what is read: framed, what was not there at first; crossed, what cannot be read";
-    if (data.unread) controls.append(muted(data.unread));
-    if (data.read) controls.append(box(read, true, (on) => { reading = on; draw(); }));
-    const keydown = keys({ ",": () => go(frame - 1), ".": () => go(frame + 1), p: () => play(!clock) });
-    const shown = make("div", { class: "views" }, ...views.map(({ figure }) => figure));
-    const whole = make("div", { class: "player", role: "group", "aria-label": `player: ${data.name}`, keydown }, shown, controls);
+    whole.addEventListener("input", ({ target }) => acts[target.name]?.());
+    whole.addEventListener("click", ({ target }) => target.matches("button") && acts[target.name]());
+    whole.addEventListener("keydown", keys({ ",": () => go(frame - 1), ".": () => go(frame + 1), p: acts.play }));
     if (along) follow(rows.flatMap(({ at }) => Object.keys(at ?? {})), () => {
       const at = rows.findIndex((row) => row.at && isChosen(row.at));
       if (at >= 0 && at !== places[0]) step(at);
@@ -361,44 +340,34 @@
 
   function frameAbout(pen, [left, top, wide, tall], colour, crossed = false) {
     const line = Math.max(1, Math.round(pen.canvas.width / 80));
+    const [x, y, right, bottom] = [left + line / 2, top + line / 2, left + wide - line / 2, top + tall - line / 2];
+    const cross = crossed ? `M${x} ${y}L${right} ${bottom}M${right} ${y}L${x} ${bottom}` : "";
     Object.assign(pen, { strokeStyle: colour, lineWidth: line });
-    const [right, bottom] = [left + wide - line / 2, top + tall - line / 2];
-    pen.beginPath();
-    pen.rect(left + line / 2, top + line / 2, wide - line, tall - line);
-    for (const [from, to] of crossed ? [[left + line / 2, right], [right, left + line / 2]] : []) {
-      pen.moveTo(from, top + line / 2);
-      pen.lineTo(to, bottom);
-    }
-    pen.stroke();
+    pen.stroke(new Path2D(`M${x} ${y}H${right}V${bottom}H${x}Z${cross}`));
   }
 
   // what the verifier reads in a frame, drawn into it, and in words
-  function frameRead({ read, ...size }, pen, row, frame) {
-    const counts = {};
+  function drawRead({ read, ...size }, pen, row, frame) {
     [...read.marks[row][frame]].forEach((mark, at) => {
       if (mark === ".") return;
-      const name = read.names[mark] ?? "cannot be read";
-      counts[name] = (counts[name] ?? 0) + 1;
       frameAbout(pen, cellOf(at, read.wide, read.tall, size), mark === "?" ? RED : YELLOW, mark === "?");
     });
-    const words = Object.entries(counts).map(([name, count]) => `${name} ${count}`);
-    return `read in this frame: ${words.join(", ") || "nothing new"}`;
+    return `read in this frame: ${read.words[row][frame]}`;
   }
 
   // maps of tokens over the frames: of each axis one choice, linked to the page's where it has that axis
-  function overlay({ over, ...size }, changed) {
+  function overlay({ over, ...size }, whole, changed) {
     const shades = Uint8Array.from(atob(over.shades), (character) => character.charCodeAt(0));
     const [frames, tall, wide] = over.shape;
-    const lists = Object.entries(over.axes);
-    const strength = make("output");
-    const change = ({ target }) => choose({ [target.name]: target.value });
-    const selects = lists.map(([name, texts]) => make("select", { name, change }, ...options(texts)));
-    const which = () => selects.reduce((sum, select, axis) => sum * lists[axis][1].length + select.selectedIndex, 0);
-    follow(Object.keys(over.axes), () => {
-      lists.forEach(([name, texts], axis) => {
-        const at = texts.indexOf(chosen.get(name));
-        if (at >= 0) selects[axis].selectedIndex = at;
-      });
+    const [strongest, selects] = [whole.querySelector("[name=strongest]"), [...whole.querySelectorAll("select")]];
+    const which = () => selects.reduce((sum, { length, selectedIndex }) => sum * length + selectedIndex, 0);
+    const take = ({ dataset: { axis } }, text) => choose({ [axis]: text });
+    for (const select of selects) select.addEventListener("change", () => take(select, select.value));
+    follow(selects.map(({ dataset }) => dataset.axis), () => {
+      for (const select of selects) {
+        const at = [...select.options].findIndex(({ text }) => text === chosen.get(select.dataset.axis));
+        if (at >= 0) select.selectedIndex = at;
+      }
       changed();
     });
 
@@ -410,65 +379,58 @@
       }
       const [at, row, column] = over.tokens[selects[0].selectedIndex] ?? [];
       if (at === over.frames[frame]) frameAbout(pen, cellOf(row * wide + column, wide, tall, size), BLUE);
-      strength.textContent = `strongest: ${over.tops[which()]}`;
+      strongest.value = `strongest: ${over.tops[which()]}`;
     }
 
     // the token that looks, by a place in the picture from 0 to 1
     function pick(x, y) {
       const at = over.tokens.findIndex(([, row, column]) => row === Math.floor(y * tall) && column === Math.floor(x * wide));
-      if (at >= 0) choose({ [lists[0][0]]: lists[0][1][at] });
+      if (at >= 0) take(selects[0], selects[0].options[at].text);
     }
-    return { paint, pick, controls: [...lists.map(([name], axis) => make("label", {}, `${name} `, selects[axis])), strength] };
-  }
-
-  function bars(weights) {
-    return Object.entries(weights).flatMap(([name, share]) => {
-      const bar = make("span", { class: "bar-of" });
-      bar.style.width = `${Math.round(80 * Math.max(0, share))}px`;
-      return [make("br"), bar, ` ${name} ${share.toFixed(2)}`];
-    });
+    return { paint, pick };
   }
 
   // --- tables --------------------------------------------------------------------------------------------------------
 
   function sortable(table) {
-    const heads = [...table.tHead.rows[0].cells];
+    const [body, heads] = [table.tBodies[0], [...table.tHead.rows[0].cells]];
+    const value = (cell) => cell.dataset.n ?? cell.textContent;
+    const order = (a, b) => {
+      if (a.dataset.n && b.dataset.n) return a.dataset.n - b.dataset.n;
+      return value(a).localeCompare(value(b), "en", { numeric: true });
+    };
     heads.forEach((head, place) => {
-      const value = (row) => row.cells[place].dataset.n ?? row.cells[place].textContent;
-      const order = (a, b) => {
-        const numbers = a.cells[place].dataset.n && b.cells[place].dataset.n;
-        return numbers ? value(a) - value(b) : value(a).localeCompare(value(b), "en", { numeric: true });
-      };
       const sort = () => {
-        const up = head.getAttribute("aria-sort") !== "ascending";
+        const sign = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
         for (const other of heads) other.setAttribute("aria-sort", "none");
-        head.setAttribute("aria-sort", up ? "ascending" : "descending");
-        table.tBodies[0].append(...[...table.tBodies[0].rows].sort((a, b) => (up ? order(a, b) : order(b, a))));
+        head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
+        body.append(...[...body.rows].sort((a, b) => sign * order(a.cells[place], b.cells[place])));
       };
-      head.replaceChildren(button(head.textContent, sort));
+      head.replaceChildren(make("button", { type: "button", click: sort }, head.textContent));
       head.setAttribute("aria-sort", "none");
     });
   }
 
+  // rows that have all the words, and what is picked of the columns that have choices
   function filtered(table) {
     const rows = [...table.tBodies[0].rows];
-    const count = make("output", {}, ` ${rows.length} rows`);
-    const field = make("input", { type: "search", input: () => pick() });
-    const choices = [...table.tHead.rows[0].cells].filter((head) => "choices" in head.dataset).map((head) => {
-      const first = ({ cells }) => (cells[head.cellIndex].querySelector(".check") ?? cells[head.cellIndex]).textContent;
-      const all = make("option", { value: "" }, "all");
-      const select = make("select", { change: () => pick() }, all, ...options(distinct(rows.map(first)).sort()));
-      const label = make("label", { class: "filter" }, `${head.textContent} `, select);
-      return { label, fits: (row) => !select.value || first(row) === select.value };
+    const first = (cell) => (cell.querySelector(".check") ?? cell).textContent;
+    const filter = (text, part) => make("label", { class: "filter" }, `${text} `, part);
+    const [field, count] = [make("input", { type: "search" }), make("output", {}, ` ${rows.length} rows`)];
+    const picks = [...table.tHead.querySelectorAll("[data-choices]")].map(({ cellIndex, textContent }) => {
+      const texts = distinct(rows.map(({ cells }) => first(cells[cellIndex]))).sort();
+      const select = make("select", {}, make("option", { value: "" }, "all"), ...texts.map((text) => make("option", {}, text)));
+      return { label: filter(textContent, select), fits: ({ cells }) => !select.value || first(cells[cellIndex]) === select.value };
     });
+    const bar = make("div", { input }, filter("Filter", field), ...picks.map(({ label }) => label), count);
 
-    function pick() {
+    function input() {
       const words = field.value.toLowerCase().split(/\s+/);
       const said = (row) => words.every((word) => row.textContent.toLowerCase().includes(word));
-      for (const row of rows) row.hidden = !said(row) || !choices.every(({ fits }) => fits(row));
-      count.textContent = ` ${rows.filter((row) => !row.hidden).length} of ${rows.length} rows`;
+      for (const row of rows) row.hidden = !said(row) || !picks.every(({ fits }) => fits(row));
+      count.value = ` ${rows.filter((row) => !row.hidden).length} of ${rows.length} rows`;
     }
-    table.parentElement.before(make("label", { class: "filter" }, "Filter ", field), ...choices.map(({ label }) => label), count);
+    table.parentElement.before(bar);
   }
 
   // --- the page ------------------------------------------------------------------------------------------------------
@@ -492,33 +454,17 @@
     stage.parentElement.classList.add("explored"); // the figure as drawn steps back
     stage.parentElement.querySelector("details.twin").open = false;
   });
-  each("figure.reel:has(script)", (figure) => {
+  each("figure.reel:has(script):has(details.all[open])", (figure) => {
     figure.querySelector("details.all").open = false;
-    const clip = clipIn(figure);
-    const show = () => figure.querySelector("figcaption").after(player(clip));
+    const show = () => figure.querySelector("figcaption").after(player(clipIn(figure)));
     const fold = figure.closest("details.one");
     if (fold) fold.addEventListener("toggle", show, { once: true });
-    else if (!clip.data.looked) show();
+    else show();
   });
   each("table.rows", (table) => {
     const { length } = table.tBodies[0].rows;
     if (length > 1) sortable(table);
     if (length > 5) filtered(table);
-  });
-  if (document.querySelector(".beside")) {
-    const control = box(" controls and twins", true, (on) => document.body.classList.toggle("plain", !on));
-    control.classList.add("switch");
-    document.querySelector("header").append(control);
-  }
-  let closed = []; // that are open for print only
-  const open = (on) => closed.forEach((part) => (part.open = on));
-  addEventListener("beforeprint", () => {
-    closed.push(...document.querySelectorAll(":is(details.twin, details.one, details.all, details.rule):not([open])"));
-    open(true);
-  });
-  addEventListener("afterprint", () => {
-    open(false);
-    closed = [];
   });
   addEventListener("hashchange", read);
   addEventListener("click", (event) => {

@@ -43,7 +43,6 @@ class Look:
         page.goto(file.as_uri(), timeout=120_000)
         if self.printed:
             page.emulate_media(media="print")
-            page.evaluate("dispatchEvent(new Event('beforeprint'))")
         page.evaluate("Promise.all(Array.from(document.images, image => image.decode()))")
         return page
 

@@ -11,13 +11,20 @@ from typing import Any
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.kit.problems import Problem, judge
 
-PLAYER = re.compile(r'<figure class="reel".*?<script type="application/json">(.*?)</script>', re.DOTALL)
+SAID, DATA = r'<ol class="said">(.*?)</ol>', r'<script type="application/json">(.*?)</script>'
+REEL = re.compile(rf'<figure class="reel".*?{SAID}.*?{DATA}', re.DOTALL)
 TABLE = re.compile(r'<table class="rows">(.*?)</table>', re.DOTALL)
 
 
 def players(html: str) -> dict[str, dict[str, Any]]:
-    """By name."""
-    found = [json.loads(text) for text in PLAYER.findall(html)]
+    """By name; ``told``: what the page says of each clip."""
+    found = []
+    for said, text in REEL.findall(html):
+        one = json.loads(text)
+        for row, lines in zip(one["rows"], said.split("</li>"), strict=False):
+            told = [unescape(line) for line in re.findall(r"<span>([^<]+)</span>", lines)]
+            row["told"] = dict(line.split(": ", 1) for line in told)
+        found.append(one)
     return {one["name"]: one for one in found}
 
 

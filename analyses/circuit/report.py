@@ -38,7 +38,7 @@ HEADS = (
     "they differ by; a part whose heads each do nothing and that does much as a whole needs several of them at once."
 )
 CHECKS = (
-    "On {n} pairs that the search has not seen; effects with 95 % intervals over pairs (bootstrap-t). Random sets: equally many "
+    "On {n} pairs that the search has not seen; effects with 95 % intervals over pairs. Random sets: equally many "
     "components of the same parts in other blocks, at as many tokens elsewhere, {draws} a pair. What reads: the circuit's "
     "attention to the prompt (where it has none, to the video), at all tokens in all steps. Shown: how much of either answer the "
     "last frame shows, however the rest reads."

@@ -16,7 +16,7 @@ from cos_interp.analyses.driver.estimates import Statistic
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.kept import kept_clips, listed
-from cos_interp.analyses.driver.statistics import auc, by_item, curve, mean_number
+from cos_interp.analyses.driver.statistics import auc, by_item, curve, flat, mean_number
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.kit.screening import screening_table
 from cos_interp.reports.figures import Curve, Panel, panels, step_ticks
@@ -41,7 +41,7 @@ def auc_by_step(looks: pd.DataFrame, by: str = "score") -> pd.DataFrame:
     for step, at in looks.groupby("step"):
         groups = [group[[by, "solved"]].to_numpy(float) for _, group in at.groupby("problem")]
         number = Statistic(groups, lambda part: auc(*np.concatenate(part).T)).number()
-        out.append({"step": step, "mean": number.value, "low": number.low, "high": number.high, "n": number.n})
+        out.append({"step": step, **number.point})
     return pd.DataFrame(out)
 
 
@@ -77,8 +77,10 @@ def _renoise_section(rows: pd.DataFrame, sigmas: list[float], judged: bool) -> p
     value, label = ("same", "same answer") if judged else ("distance", "distance to the first result")
     for task, part in again.groupby("task", sort=False):
         level = by_item(chance[chance.problem.isin(part.problem)], value)
-        flat = pd.DataFrame({"step": [0, len(sigmas) - 1], "mean": level.value, "low": level.low, "high": level.high})
-        curves = [Curve("re-noised", curve(part, value)), Curve("two independent noises", flat, "--")]
+        curves = [
+            Curve("re-noised", curve(part, value)),
+            Curve("two independent noises", flat(level, "step", 0, len(sigmas) - 1), "--"),
+        ]
         made.append(Panel(str(task), curves, ylabel=label, **_axis(sigmas)))
     if judged:
         table = _commit_table(again)

@@ -190,7 +190,6 @@ class Mean(Estimate):
     the bounds.
     """
 
-    kind = "mean"
     FEW: ClassVar[int] = 3  # (1 - 3 / n) ** n, the share of resamples without these items, is above .025 for n >= 12
 
     def __init__(self, items: Sequence[float] | np.ndarray, normal: bool = False, bounds: tuple[float, float] | None = None):
@@ -210,6 +209,13 @@ class Mean(Estimate):
 
     def varies(self) -> bool:
         return self.n < 2 or bool(self._error > self._rounding)
+
+    @property
+    def kind(self) -> str:  # type: ignore[override]
+        """How its interval is made, by the branches of :meth:`interval`."""
+        if self.n > 1 and self._few_differ:
+            return "counted mean"
+        return "mean" if self.n < 2 or self._resampled else "normal mean"
 
     @property
     def _rounding(self) -> float:

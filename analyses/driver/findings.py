@@ -20,6 +20,19 @@ UNKNOWN = (UNRUN, UNASKED)
 Measured = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 
 
+# what an interval is called below a figure, by the kind of its estimate
+INTERVALS = {
+    "share": "exact (Clopper-Pearson)",
+    "paired shares": "Newcombe's",
+    "mean": "bootstrap-t",
+    "normal mean": "Student's t",
+    "counted mean": "exact, of the share with the most frequent value",
+    "statistic": "BCa bootstrap",
+    "constant": "exact, of the share with the most frequent value",
+    "unpaired": "of two samples (Zou and Donner)",
+}
+
+
 @dataclass(frozen=True)
 class Number:
     """A value with its 95 % interval over ``n`` items (NaN bounds: no interval). Values without variation are said as such."""
@@ -46,6 +59,16 @@ class Number:
         if math.isfinite(self.low) and math.isfinite(self.high):
             interval = f" [{self.low:z.{digits}f}, {self.high:z.{digits}f}]"
         return f"{self.value:z.{digits}f}{interval} (n = {self.n})"
+
+    @property
+    def point(self) -> dict[str, Any]:
+        """As a mark of a figure has it: the columns ``mean, low, high, n, interval``."""
+        return {"mean": self.value, **self.ends}
+
+    @property
+    def ends(self) -> dict[str, Any]:
+        """Its interval and ``n`` as columns of a mark; ``interval``: of which kind it is, in words."""
+        return {"low": self.low, "high": self.high, "n": self.n, "interval": INTERVALS.get(self.kind)}
 
     def one_side(self) -> str:
         """The end of an interval of which the other end is open, in words; "" where both or none are known.

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cos_interp.analyses.driver.kept import READ
-from cos_interp.analyses.driver.parts import MOST_SHADES, Clip, Link, Overlay, Reel, Section
+from cos_interp.analyses.driver.parts import MOST_SHADES, Clip, Link, Overlay, Reel, Section, Shown
 from cos_interp.analyses.driver.reading import read_cells
 from cos_interp.reports.drawing import Curves, Maps, Numbers, Points, of_items, plain
 from cos_interp.reports.explored import MOST_SAID, explored
@@ -28,6 +28,7 @@ MOST_ROWS = 500  # of a table on the page
 MOST_CHOICES = 9  # different values of a column of an item table, from among which rows are chosen
 BESIDE = 4  # clips side by side that have room beside the figure of the first screen
 OPEN = 3  # reels of a section that are open at once: of more only the first is
+LONGEST_BAR = 80  # pixels
 MOST_NAMED = 32  # clips in the alternative text of a picture
 COUNTED = ("n", "step", "layer", "head", "frame")  # columns of whole numbers, were they only 0 and 1
 UNREAD = "What is read is not drawn in: the scorer of these videos says its verdict and reason, and no places."
@@ -57,7 +58,7 @@ def laid_out(sections: Sequence[Section], rate: float | None = None, reads: bool
     """
     made = [_plain(number_, s, rate, reads) for number_, s in enumerate(sections)]
     size = sum(len(s["figure"]) + len(str(s["table"])) * 2 + len(str(s["numbers"])) * 2 for s in made)
-    size += sum(len(reel["data"].encode()) for s in made for reel in s["reels"])
+    size += sum(len(reel["data"].encode()) + len(str(reel["said"])) * 2 for s in made for reel in s["reels"])
     budget = Budget(LARGEST - AROUND - size)
     reels = {r.name: made[i]["reels"][j]["id"] for i, s in enumerate(sections) for j, r in enumerate(s.reels)}
     for section, out in zip(sections, made, strict=True):
@@ -127,13 +128,13 @@ def _plain(place: int, section: Section, rate: float | None, reads: bool) -> dic
 
 
 def _caption(section: Section) -> str:
-    """The caption, with how many items each mark of its figure is of."""
+    """The caption, with how many items each mark of its figure is of, and of which kind their intervals are."""
     shown = section.figure.shown if section.figure else None
     said = [section.caption]
     if isinstance(shown, Curves | Numbers) and (counted := shown.counted()):
         said.append(f"Of each mark {counted}.")
     if isinstance(shown, Maps) and (counted := shown.counted() or of_items(section.of)):
-        said.append(f"Of each cell {counted}{'; its interval is of 95 % over them' if shown.intervals else ''}.")
+        said.append(f"Of each cell {counted}.")
     if isinstance(shown, Curves) and shown.cut:
         said.append("Triangles at the edge: a curve or its interval goes on outside of the picture, as its numbers say.")
     return " ".join(filter(None, said))
@@ -145,37 +146,43 @@ def _explorable(section: Section, reels: dict[str, str], budget: Budget) -> dict
     made = explored(shown, reels) if isinstance(shown, Maps | Curves | Points) else None
     if made is None:
         return None
-    data, drawn = embedded(made.data), embedded(made.grids)
-    return vars(made) | {"json": data} if budget.takes(len(data.encode()) + len(drawn.encode())) else None
+    data, drawn = embedded(made.data), embedded([made.grids, made.plots, made.told])
+    return vars(made) | {"json": data} if budget.takes(len(data.encode()) + 2 * len(drawn.encode())) else None
 
 
 def _reel(name: str, section: Section, reel: Reel, rate: float | None, reads: bool) -> dict[str, Any]:
     sheet = reel.sheet
-    rows = [
-        {
-            "name": row.name, "told": {name: worded(plain(value)) for name, value in _known(row.told).items()},
-            "at": dict(row.at) or None, "bars": _known(row.bars),
-        }
-        for row in reel.rows
-    ]  # fmt: skip
+    rows = [{"name": row.name, "at": dict(row.at) or None} for row in reel.rows]
     made = reel.clips.shape[1]  # of which a sheet may show some
     fps = played_at(made, rate) * len(sheet.frames) / made
     data = {
-        "kind": "reel", "name": reel.name, "along": reel.along, "looked": reel.looked_up, "mark": reel.mark, "fps": fps,
+        "kind": "reel", "name": reel.name, "along": reel.along, "mark": reel.mark, "fps": fps,
         "height": sheet.height, "width": sheet.width, "frames": list(sheet.frames), "rows": rows,
         "over": _over(reel.over, sheet.frames),
         "read": read_cells(reel.clips, sheet.frames) if reads and reel.over is None and not reel.looked_up else None,
     }  # fmt: skip
-    if not reads and any(name in row.told for row in reel.rows for name in READ.values()):
-        data["unread"] = UNREAD
     told = [", ".join([row.name, *(f"{k} {worded(v)}" for k, v in row.told.items())]) for row in reel.rows[:MOST_NAMED]]
     words = "; ".join(brief(row, MOST_SAID) for row in told)
     return {
         "id": name, "name": reel.name, "text": reel.text, "data": embedded(data), "file": media_name(section, reel),
         "width": sheet.width * len(sheet.frames), "height": sheet.height * sheet.rows, "above": False,
-        "looked_up": reel.looked_up,
+        "looked_up": reel.looked_up, "said": [_said(row) for row in reel.rows], "along": reel.along, "mark": reel.mark,
+        "frames": len(sheet.frames), "axes": reel.over.axes if reel.over and data["over"] else {},
+        "reads": data["read"] is not None, "unread": "" if reads or not _judged(reel) else UNREAD,
         "alt": f"rows from above: {words}; columns: pixel frames {', '.join(map(str, sheet.frames))}",
     }  # fmt: skip
+
+
+def _said(row: Shown) -> dict[str, Any]:
+    """What is said of a clip: a line each; the bars, of pixels, with their words."""
+    told = [f"{name}: {worded(plain(value))}" for name, value in _known(row.told).items()]
+    bars = [(round(LONGEST_BAR * max(0.0, share)), f"{name} {share:.2f}") for name, share in _known(row.bars).items()]
+    return {"name": row.name, "told": told, "bars": bars}
+
+
+def _judged(reel: Reel) -> bool:
+    """Whether there is a verdict on a clip."""
+    return any(name in row.told for row in reel.rows for name in READ.values())
 
 
 def _over(over: Overlay | None, frames: Sequence[int]) -> dict[str, Any] | None:
@@ -183,9 +190,9 @@ def _over(over: Overlay | None, frames: Sequence[int]) -> dict[str, Any] | None:
     if over is None or over.maps.size > MOST_SHADES:
         return None
     return {
-        "axes": {name: list(choices) for name, choices in over.axes.items()}, "shape": list(over.maps.shape[-3:]),
-        "frames": [over.frames[frame] for frame in frames], "tops": list(map(worded, over.tops)),
-        "shades": base64.b64encode(over.shades).decode(), "tokens": [list(token) for token in over.tokens],
+        "shape": list(over.maps.shape[-3:]), "frames": [over.frames[frame] for frame in frames],
+        "tops": list(map(worded, over.tops)), "shades": base64.b64encode(over.shades).decode(),
+        "tokens": [list(token) for token in over.tokens],
     }  # fmt: skip
 
 

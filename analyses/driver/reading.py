@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ def read_cells(clips: np.ndarray, frames: tuple[int, ...]) -> dict[str, Any] | N
     """The cells of clips ``[row, pixel frame, height, width, 3]``, uint8, that read as something that was not there in the first
     frame, and those that cannot be read. None for clips of a size in which the verifier reads none.
 
-    ``marks``: of each clip, of each of ``frames``, a letter a cell, row by row; ``names``: the classes by letter.
+    ``marks``: of each clip, of each of ``frames``, a letter a cell, row by row; ``words``: the same counted, in words.
     """
     if clips.shape[2] % (grid.ROWS * grid.DOTS) or clips.shape[3] % (grid.COLS * grid.DOTS):
         return None
@@ -34,4 +35,11 @@ def read_cells(clips: np.ndarray, frames: tuple[int, ...]) -> dict[str, Any] | N
     found = [int(one) for one in np.unique(new) if one not in (grid.UNREADABLE, grid.FLOOR)]
     letter = {grid.FLOOR: NOTHING, grid.UNREADABLE: UNREADABLE} | dict(zip(found, LETTERS, strict=False))
     marks = [["".join(letter[int(cell)] for cell in frame.ravel()) for frame in clip] for clip in new]
-    return {"wide": grid.COLS, "tall": grid.ROWS, "marks": marks, "names": {letter[one]: grid.CLASSES[one] for one in found}}
+    names = {UNREADABLE: "cannot be read"} | {letter[one]: grid.CLASSES[one] for one in found}
+    words = [[_counted(frame, names) for frame in clip] for clip in marks]
+    return {"wide": grid.COLS, "tall": grid.ROWS, "marks": marks, "words": words}
+
+
+def _counted(marks: str, names: dict[str, str]) -> str:
+    counts = Counter(names[mark] for mark in marks if mark != NOTHING)
+    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "nothing new"

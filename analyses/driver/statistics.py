@@ -106,13 +106,18 @@ def effect(moved: Table) -> Table:
 def curve(
     rows: pd.DataFrame, value: str, along: str = "step", item: str = "problem", bounds: Bounds | None = None
 ) -> pd.DataFrame:
-    """Columns ``along, mean, low, high, n``: :func:`by_item` at every point of an axis."""
+    """Columns ``along, mean, low, high, n, interval``: :func:`by_item` at every point of an axis."""
     return points({at: by_item(part, value, item, bounds) for at, part in rows.groupby(along)}, along)
 
 
 def points(numbers: Mapping[Any, Number], along: str) -> pd.DataFrame:
-    """Columns ``along, mean, low, high, n``: numbers by their place, as curves and bars are drawn of them."""
-    return pd.DataFrame([{along: at, "mean": n.value, "low": n.low, "high": n.high, "n": n.n} for at, n in numbers.items()])
+    """Columns ``along, mean, low, high, n, interval``: numbers by their place, as curves and bars are drawn of them."""
+    return pd.DataFrame([{along: at, **number.point} for at, number in numbers.items()])
+
+
+def flat(number: Number, along: str, first: float, last: float) -> pd.DataFrame:
+    """One number as a level line: the columns of :func:`points`."""
+    return points({first: number, last: number}, along)
 
 
 def auc(scores: np.ndarray, labels: np.ndarray) -> float:

@@ -11,7 +11,7 @@ from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.findings import Finding, Number
 from cos_interp.analyses.driver.kept import kept_clips, listed
 from cos_interp.analyses.driver.rules import no_room
-from cos_interp.analyses.driver.statistics import mean_number
+from cos_interp.analyses.driver.statistics import mean_number, points
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.ensemble import EnsembleFacts
 from cos_interp.analyses.kit.screening import VOTES
@@ -105,8 +105,7 @@ def _videos(result: AnalysisResult, rows: pd.DataFrame, store: RunStore) -> page
 def _bars(rows: pd.DataFrame) -> Drawing:
     each = by_item(rows)
     numbers = {method: _mean(each[method]) for method in each}
-    made = [{"name": name, "mean": number.value, "low": number.low, "high": number.high} for name, number in numbers.items()]
-    return bars(pd.DataFrame(made), "solved", numbers[SINGLE].value)
+    return bars(points(numbers, "name"), "solved", numbers[SINGLE].value)
 
 
 def _table(rows: pd.DataFrame) -> pd.DataFrame:

@@ -113,12 +113,12 @@ def videos_section(result: AnalysisResult, cut: pd.DataFrame, store: RunStore) -
 
 
 def cut_points(cut: pd.DataFrame, value: str) -> pd.DataFrame:
-    """``place, series, mean, low, high``: every cut with the sets of tokens that it was made on, and the untouched runs."""
+    """Marks by ``place, series``: every cut with the sets of tokens that it was made on, and the untouched runs."""
     drawn = [("", "untouched", by_item(cut[cut.tokens == "none"], value))]
     for step_part, layer_part in CUTS:
         at = cut[(cut.step_part == step_part) & (cut.layer_part == layer_part)]
         drawn += [(cut_name(step_part, layer_part), tokens, by_item(at[at.tokens == tokens], value)) for tokens in SETS]
-    return pd.DataFrame([{"place": p, "series": s, "mean": v.value, "low": v.low, "high": v.high} for p, s, v in drawn if v.n])
+    return pd.DataFrame([{"place": place, "series": series, **number.point} for place, series, number in drawn if number.n])
 
 
 def cut_name(step_part: str, layer_part: str) -> str:

@@ -36,7 +36,7 @@ def _cell(mine: pd.DataFrame, other: pd.DataFrame | None, reels: Sequence[Reel])
     read = Counter(mine.outcome.dropna())
     return {
         **where, VALUE: effect.value, "random donor": control, "difference": None if control is None else difference.value,
-        "low": difference.low, "high": difference.high, "n": difference.n,
+        **difference.ends,
         "share of tokens": float(mine.share.astype(float).mean()),
         "reads": ", ".join(f"{name} {count}" for name, count in read.items()) or None, "sigma": float(first.sigma),
         REELS: [reel.name for reel in reels if any(row.at == {**where, "site": first.site} for row in reel.rows)],

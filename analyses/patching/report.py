@@ -55,7 +55,7 @@ DONORS = (
     "another noise with the receiving run's own answer (of pairs from a file: with its own prompt)."
 )
 PROFILE = (
-    "Effect of patching all tokens by step, averaged over layers, with 95 % bands over pairs (bootstrap-t). Dashed: what a run "
+    "Effect of patching all tokens by step, averaged over layers, with 95 % bands over pairs. Dashed: what a run "
     "that merely re-reads its condition at every step would show. Only the difference from it is commitment."
 )
 AGAINST = (

@@ -65,9 +65,7 @@ def profile(rows: pd.DataFrame) -> pd.DataFrame:
     out = []
     for step, at in rows.groupby("step"):
         found = over_pairs(at, "effect")
-        out.append(
-            {"step": step, "sigma": at.sigma.iloc[0], "mean": found.value, "low": found.low, "high": found.high, "n": found.n}
-        )
+        out.append({"step": step, "sigma": at.sigma.iloc[0], **found.point})
     return pd.DataFrame(out)
 
 

@@ -114,12 +114,21 @@ def _maps(scores: pd.DataFrame, data: ProbeDataset) -> list[pages.Section]:
     return sections
 
 
+PERCENTILE = "percentile bootstrap over clips"
+
+
+def _marks(scores: pd.DataFrame) -> pd.DataFrame:
+    """Scores by step as the marks of a curve."""
+    named = scores.rename(columns={"score": "mean", "n_clips": "n"})
+    return named[["step", "mean", "low", "high", "n"]].assign(interval=PERCENTILE)
+
+
 def _lines(scores: pd.DataFrame, data: ProbeDataset) -> pages.Section:
     made = []
     ticks = dict(list(_labels(data).items())[::2])
     for target, part in scores.groupby("target", sort=False):
         best = part.loc[part.groupby("step").score.idxmax()].sort_values("step")
-        curves = [Curve("best layer", best.rename(columns={"score": "mean"})[["step", "mean", "low", "high"]])]
+        curves = [Curve("best layer", _marks(best))]
         for name in (b for b in BASELINES if b in part):
             by = part.groupby("step")[name].max().rename("mean").reset_index()
             curves.append(Curve(name, by, ":" if name in ("majority", "shuffled") else "--"))
@@ -206,8 +215,7 @@ def _used(use: pd.DataFrame) -> list[pages.Section]:
     fit = eligible(use)
     for (target, edit, dose), part in fit.groupby(["target", "edit", "dose"], sort=False):
         shown = {side: Mean(part[f"{side}_shown"].to_numpy(float)).number() for side in ("donor", "target")}
-        bounds = {"low": shown["donor"].low, "high": shown["donor"].high}
-        rows.append({"name": f"{target}: {edit}" + (f", {dose:g}" if dose else ""), "mean": shown["donor"].value, **bounds})
+        rows.append({"name": f"{target}: {edit}" + (f", {dose:g}" if dose else ""), **shown["donor"].point})
         counts = {f"reads: {name}": int((part.outcome == name).sum()) for name in ("donor", "target", "other", "undecided")}
         table.append({
             "target": target, "where": part["name"].iloc[0], "edit": edit, "dose": f"{dose:g}", "n": len(part), **counts,
@@ -221,7 +229,7 @@ def _used(use: pd.DataFrame) -> list[pages.Section]:
         "random directions of the whitened data (random), at one layer, at the tokens where the labels of the two "
         "runs differ, in the first three quarters of the steps; 1 is all the way. Counted are pairs of which the "
         f"probe reads both runs right at most of these tokens: {read}. Shown: an answer in the last frame, where the "
-        "two answers end differently; mean and 95 % interval (bootstrap-t) over pairs. Reads: what the strict verifier says."
+        "two answers end differently; mean and 95 % interval over pairs. Reads: what the strict verifier says."
     )
     if not table:
         return [pages.Section("Is it used?", None, caption)]

@@ -278,7 +278,7 @@ def _cells(runs: pd.DataFrame, value: str, donor: str, never: pd.DataFrame, reel
         share, where = Share(at[value]).number(), {"injected": DONORS[donor], "injection step": int(injected)}
         seen = [reel.name for reel in reels if any(row.at == where for row in reel.rows)]
         out.append({
-            **where, "later step": int(step), VALUE: share.value, "low": share.low, "high": share.high, "n": share.n,
+            **where, "later step": int(step), VALUE: share.value, **share.ends,
             "never corrected": control, "sigma": float(at.sigma.iloc[0]), REELS: seen,
         })  # fmt: skip
     return pd.DataFrame(out)

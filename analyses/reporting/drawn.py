@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -55,13 +56,11 @@ def _apart(claim: Claim, held: Sequence[Side]) -> Iterator[dict[str, object]]:
     for side, more in zip(held[1:], claim.differences, strict=True):
         if more is not None:
             yield {"place": side.name, "series": more.how.split(" ")[0].rstrip(","), **_bounds(more.number)}
-    yield {"place": held[0].name, "series": "none", "mean": 0.0, "low": math.nan, "high": math.nan, "n": 0}
+    yield {"place": held[0].name, "series": "none", "mean": 0.0, "low": math.nan, "high": math.nan, "n": math.nan}
 
 
-def _bounds(number: Number) -> dict[str, float]:
-    bounded = math.isfinite(number.low) and math.isfinite(number.high)
-    low, high = (number.low, number.high) if bounded else (math.nan, math.nan)
-    return {"mean": number.value, "low": low, "high": high, "n": number.n}
+def _bounds(number: Number) -> dict[str, Any]:
+    return {"mean": number.value, **_ends(number)}
 
 
 # --- measured columns ------------------------------------------------------------------------------------------------
@@ -105,7 +104,7 @@ def _parts(found: Laid, held: Sequence[Side]) -> Drawing:
         {"place": group.name, "series": _less(side, held[0]), **_bounds(more.number)}
         for group in found.groups for side, more in zip(held[1:], group.points[0].differences, strict=True)
     ]  # fmt: skip
-    none = {"place": found.groups[0].name, "series": "none", "mean": 0.0, "low": math.nan, "high": math.nan, "n": 0}
+    none = {"place": found.groups[0].name, "series": "none", "mean": 0.0, "low": math.nan, "high": math.nan, "n": math.nan}
     return grouped_points([("each run", pd.DataFrame(numbers)), ("difference", pd.DataFrame([*apart, none]))], reference="none")
 
 
@@ -163,7 +162,7 @@ def _map(
         for name, numbers in named:
             title = f"{group.name}: {name}" if group.name else name
             here = [
-                {"map": title, y: f"{point.depth:.2f}", x: int(point.step), VALUE: number.value, **_interval(number)}
+                {"map": title, y: f"{point.depth:.2f}", x: int(point.step), VALUE: number.value, **_ends(number)}
                 for point, number in zip(group.points, numbers[place], strict=True)
             ]  # fmt: skip
             maps.append((title, pd.DataFrame(here).pivot_table(VALUE, y, x, dropna=False, sort=False)))
@@ -173,5 +172,7 @@ def _map(
     return matrix_maps(maps, x, y, label, (-top, top) if diverging else None, diverging).explored(table)
 
 
-def _interval(number: Number) -> dict[str, float]:
-    return {name: value for name, value in _bounds(number).items() if name != "mean"}
+def _ends(number: Number) -> dict[str, Any]:
+    """Its interval, where both ends are known."""
+    bounded = math.isfinite(number.low) and math.isfinite(number.high)
+    return number.ends | ({} if bounded else {"low": math.nan, "high": math.nan})

@@ -98,8 +98,8 @@ def _table(numbers: Sequence[tuple[int, Number]]) -> pd.DataFrame:
     """Numbers that have a value, as the rows of a curve."""
     kept = [(at, number) for at, number in numbers if not math.isnan(number.value)]
     finite = lambda value, else_: value if math.isfinite(value) else else_
-    rows = [(at, n.value, finite(n.low, n.value), finite(n.high, n.value), n.n) for at, n in kept]
-    return pd.DataFrame(rows, columns=["trained", "mean", "low", "high", "n"])
+    ends = lambda n: {"low": finite(n.low, n.value), "high": finite(n.high, n.value)}
+    return pd.DataFrame([{"trained": at, **n.point, **ends(n)} for at, n in kept])
 
 
 def chapter_of(found: Mapping[str, Sequence[Point]], titles: Mapping[str, str]) -> Iterator[str]:

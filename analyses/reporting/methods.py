@@ -14,7 +14,9 @@ from cos_interp.analyses.driver.twins import FIRST
 INTERVALS = {
     "share": "exact for shares (Clopper and Pearson 1934)",
     "paired shares": "Newcombe's hybrid score interval for paired outcomes (1998, method 10)",
-    "mean": "bootstrap-t for means (Efron 1982), or Student's t where a value is known to be roughly normal",
+    "mean": "bootstrap-t for means (Efron 1982)",
+    "normal mean": "Student's t for means of fewer than twelve items, and of values that are known to be roughly normal",
+    "counted mean": "for means of which hardly any item differs from the others, the exact interval of the share that does",
     "statistic": "the bias-corrected and accelerated bootstrap for other statistics (Efron 1987)",
 }
 # settings that have words of their own

@@ -12,7 +12,7 @@ from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.experiment import Report
 from cos_interp.analyses.driver.facts import LeftOut
 from cos_interp.analyses.driver.kept import kept_clips, videos
-from cos_interp.analyses.driver.statistics import by_item, curve
+from cos_interp.analyses.driver.statistics import by_item, curve, flat
 from cos_interp.analyses.driver.store import Row, RunStore
 from cos_interp.analyses.seed_choice import CLAIM_AT, WAYS, SeedChoiceConfig, SeedChoiceFacts, label
 from cos_interp.analyses.seed_choice.findings import findings, moved_to, reflected, thresholds
@@ -90,8 +90,8 @@ def _noise(rows: pd.DataFrame) -> pages.Section:
     found, states = rows[rows.kind == "noise"], rows[(rows.kind == "reflected") & (rows.way == "toward")]
     named = [Curve(str(task), curve(part, "named")) for task, part in states.groupby("task", sort=False)]
     chance = by_item(found, "chance")
-    flat = pd.DataFrame({"step": [0, states.step.max()], "mean": chance.value, "low": chance.low, "high": chance.high})
-    panel = Panel("an ideal observer of x_t names the run's answer", [*named, Curve("other noises", flat, "--")], "step",
+    level = flat(chance, "step", 0, states.step.max())
+    panel = Panel("an ideal observer of x_t names the run's answer", [*named, Curve("other noises", level, "--")], "step",
                   "step", "share of items", bounds=SHARES)  # fmt: skip
     table = pd.DataFrame([
         {"task": task, "items": len(part), "answers an item": float(part.candidates.mean()),

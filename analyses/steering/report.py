@@ -31,7 +31,7 @@ QUESTION = (
 )
 SOURCE = "CoS section 5.2; activation addition (2308.10248), interchange along a subspace (2303.02536)"
 DOSES = (
-    "Unseen pairs, bands: 95 % intervals (bootstrap-t). The vector is added, so many times, in all steps, where only the donor's "
+    "Unseen pairs, bands: 95 % intervals. The vector is added, so many times, in all steps, where only the donor's "
     "answer changes a cell, and turned round where only the run's own does. Random: another direction of the same length. "
     "Damage: unreadable cells of all frames, at the steered tokens and elsewhere."
 )
@@ -187,7 +187,7 @@ def _over(at: pd.DataFrame, value: str) -> pd.DataFrame:
     out = []
     for size, part in at.groupby("size"):
         number = Mean(part[value].to_numpy(float)).number()
-        out.append({"size": float(size), "mean": number.value, "low": number.low, "high": number.high, "n": number.n})
+        out.append({"size": float(size), **number.point})
     return pd.DataFrame(out)
 
 

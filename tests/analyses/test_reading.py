@@ -20,9 +20,10 @@ def test_marks_are_what_was_not_there_at_first_and_what_cannot_be_read():
     clip[8, 16:32, :16] = clip[8, :16, :16] // 2 + clip[8, 64:, 64:] // 2  # half a trail, half a wall
     found = read_cells(np.stack([clip, grid.render(cells[:1].repeat(9, 0))]), (0, 1, 8))
     assert found is not None and (found["wide"], found["tall"]) == (grid.COLS, grid.ROWS)
-    agent, trail = (next(k for k, name in found["names"].items() if name == word) for word in ("agent", "trail"))
     here, there = ([list(frame) for frame in clip] for clip in found["marks"])
-    assert here[0] == ["."] * 25 and here[1][:2] == [trail, agent] and here[1][2:] == ["."] * 23
+    trail, agent = here[1][:2]
+    assert found["words"] == [["nothing new", "trail 1, agent 1", "trail 1, agent 1, cannot be read 1"], ["nothing new"] * 3]
+    assert here[0] == ["."] * 25 and len({trail, agent, ".", "?"}) == 4 and here[1][2:] == ["."] * 23
     assert here[2][:6] == [trail, agent, ".", ".", ".", "?"] and here[2][6:] == ["."] * 19
     assert there == [["."] * 25] * 3
 

@@ -165,8 +165,8 @@ def test_a_cell_of_the_video_is_the_token_that_looks(opened):
 def test_points_show_their_clips_by_mouse(opened):
     page = opened(page_of=made_up_points)
     figure = page.locator("#answer figure.drawn")
-    rows, columns = (figure.locator("canvas.points").nth(n) for n in (0, 1))
-    assert figure.locator("canvas.points").count() == 2 and page.locator("figure.reel .player").count() == 0
+    rows, columns = (figure.locator("svg.points").nth(n) for n in (0, 1))
+    assert figure.locator("svg.points").count() == 2 and page.locator("figure.reel .player").count() == 0
     rows.hover(position={"x": 125, "y": 240})  # below, in the middle: step 1 of the first run
     assert "run word 0" in figure.locator(".told").inner_text() and "step 1" in figure.locator(".told").inner_text()
     assert abs(figure.locator(".preview canvas").evaluate(GREY) - 100) <= 6
@@ -181,7 +181,7 @@ def test_points_show_their_clips_by_mouse(opened):
 def test_points_show_their_clips_by_keyboard(opened):
     page = opened(page_of=made_up_points)
     figure = page.locator("#answer figure.drawn")
-    canvas = figure.locator("canvas.points").first
+    canvas = figure.locator("svg.points").first
     canvas.focus()
     page.keyboard.press("ArrowRight")
     assert "step 1" in canvas.get_attribute("aria-label") and abs(figure.locator(".preview canvas").evaluate(GREY) - 100) <= 6
@@ -200,7 +200,8 @@ def test_hostile_names_of_counterexamples_add_no_element(opened):
 
 def test_points_are_drawn_without_scripts_and_take_no_text_for_markup(opened):
     page = opened(page_of=made_up_points, java_script_enabled=False)
-    assert page.locator("#answer figure.drawn svg").is_visible() and page.locator("canvas").count() == 0
+    assert page.locator("#answer figure.drawn details.twin svg").is_visible() and page.locator("canvas").count() == 0
+    assert not page.locator("svg.points").first.is_visible()
     page.locator("details.all summary").first.click()
     assert page.locator("img.sheet").first.is_visible()
     plain, hostile = (Counter(opened(text, page_of=made_up_points).evaluate(TAGS)) for text in ("word", HOSTILE))
@@ -336,29 +337,36 @@ def test_many_classes_wrap_on_a_phone(opened):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-def test_in_print_the_drawn_figures_are_there_and_the_players_are_not(opened):
-    page = opened()
+@pytest.mark.parametrize("scripts", [True, False])
+def test_in_print_all_that_is_folded_is_there_and_the_players_are_not(opened, scripts):
+    page = opened(page_of=made_up_items, java_script_enabled=scripts)
+    assert not page.locator("details.one img.sheet").last.is_visible()
     page.emulate_media(media="print")
-    page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert page.locator("#answer figure.drawn svg").first.is_visible()
-    assert not page.locator(".player").first.is_visible()
+    assert page.locator("img.sheet").count() == 5 and all(sheet.is_visible() for sheet in page.locator("img.sheet").all())
+    assert not any(part.is_visible() for part in page.locator(".player, .switch").all())
+    page = opened(java_script_enabled=scripts)
+    page.emulate_media(media="print")
+    assert page.locator("figure.drawn svg").count() > 2
+    assert all(drawn.is_visible() for drawn in page.locator("figure.drawn svg").all())
 
 
-def test_after_print_all_is_as_it_was(opened):
-    """Explored maps step back again; curves, which have only their drawing, and what a reader opened stay."""
-    page = opened()
-    page.locator("details.rule summary, details.twin summary:visible").first.click()
-    states = "Array.from(document.querySelectorAll('details'), part => part.open)"
-    before = page.evaluate(states)
-    assert True in before and False in before
-    for _ in range(2):
-        page.pdf()
-        assert page.evaluate(states) == before
-    page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert page.evaluate(states) != before
-    page.evaluate("dispatchEvent(new Event('afterprint'))")
-    assert page.evaluate(states) == before
-    assert all(drawn.is_visible() for drawn in page.locator("figure.drawn:has(input[type=range]) svg").all())
+@pytest.mark.parametrize("scripts", [True, False])
+def test_controls_and_twins_are_switched_off_and_on(opened, scripts):
+    page = opened(page_of=made_up_counterexamples, java_script_enabled=scripts)
+    beside = page.locator(".beside")
+    assert beside.count() > 1 and beside.first.is_visible()
+    page.get_by_label("controls and twins").uncheck()
+    assert not any(part.is_visible() for part in beside.all())
+    page.get_by_label("controls and twins").check()
+    assert beside.first.is_visible()
+    assert not opened(page_of=made_up_items, java_script_enabled=scripts).locator(".switch").is_visible()  # nothing to switch
+
+
+def test_what_is_said_of_each_clip_stands_by_its_frames_without_scripts(opened):
+    page = opened(java_script_enabled=False)
+    said = page.locator("figure.reel").filter(has_text="scrubber").first.locator(".said li")
+    assert said.count() == 3 and said.nth(1).inner_text().split("\n")[:2] == ["step 1", "at: word"]
+    assert said.nth(1).locator(".bar-of").evaluate("bar => bar.clientWidth || bar.offsetWidth") == 40  # a half of 80 pixels
 
 
 @pytest.mark.parametrize("page_of", [cached, made_up_points])

@@ -145,6 +145,6 @@ def test_a_page_inside_a_dossier_is_explored_as_alone(opened):
     assert page.locator("#patching-answer .drawn .player figure").count() == 3
     page.get_by_role("link", name="The whole page of patching").click()
     assert page.url.endswith("#page-patching")
-    page.locator("#probes-answer canvas.points").first.hover(position={"x": 125, "y": 240})  # step 1 of the first run
+    page.locator("#probes-answer svg.points").first.hover(position={"x": 125, "y": 240})  # step 1 of the first run
     assert page.locator("#probes-answer .preview canvas").count() == 1
     assert page.locator("#probes-answer table.rows th button").count() > 0

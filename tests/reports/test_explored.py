@@ -40,8 +40,8 @@ def test_an_interval_stands_behind_the_column_before_it():
     (cell,) = cells_of(explored(Maps(cells, "x", "y", "m", "effect", 0, 1, TWO), {}))
     assert cell["words"] == "m a, y 0, x 0: effect 0.50, difference -0.0040 [-1, 0.25], n 3"
     points = pd.DataFrame({"panel": "", "curve": "c", "step": [0, 1], "mean": [0.1, None], "low": [0, None], "high": [0.2, None]})
-    places = explored(Curves(points, "step"), {}).data["places"]
-    assert [place["rows"] for place in places] == [[("c", "0.10 [0, 0.20]")], [("c", "")]]
+    places = explored(Curves(points, "step"), {}).told
+    assert places == [[("c", "0.10 [0, 0.20]")], [("c", "")]]
     assert [worded(value) for value in (1.0, 7, np.float32(0.25), pd.NA, "x")] == ["1.00", "7", "0.25", "–", "x"]
 
 
@@ -58,8 +58,10 @@ def test_points_know_their_places_clips_and_colours():
     drawn = scatters([("one", table), ("two", table[["y", "x"]].set_axis(["x", "y"], axis=1))], "kind", "kind", about, ("run",))
     made = explored(drawn.shown, {"r": "reel-0"})
     data, colours = made.data, [colour for colour, _ in made.legend]
-    assert data["x"] == [[0, 500, 1000], [0, 0, 0]] and data["y"] == [[0, 0, 0], [0, 500, 1000]]
-    assert data["paint"][::2] == colours and data["paint"][1] not in colours
+    one, two = (plot["dots"] for plot in made.plots)
+    assert [dot[:2] for dot in one] == [(20, 480), (250, 480), (480, 480)]  # 20 pixels are left free, y goes up
+    assert [dot[:2] for dot in two] == [(20, 480), (20, 250), (20, 20)]
+    assert [dot[2] for dot in one][::2] == colours and one[1][2] not in colours
     assert [text for _, text in made.legend] == ["x", "y"] and made.scale is None
     named = lambda column: [column["values"][at] for at in column["at"]]
     assert list(map(list, named(data["reels"]))) == [["reel-0"], ["reel-0"], []]
@@ -70,7 +72,7 @@ def test_points_know_their_places_clips_and_colours():
     sized = about.assign(size=[1.0, 3.0, 2.0])
     scaled = explored(scatters([("one", table)], "size", "size", sized, ("run",), categorical=False).shown, {})
     ends = scaled.scale["colours"]
-    assert scaled.data["paint"] == [ends[0], ends[-1], ends[len(ends) // 2]] and not scaled.legend
+    assert [paint for *_, paint in scaled.plots[0]["dots"]] == [ends[0], ends[-1], ends[len(ends) // 2]] and not scaled.legend
     assert (scaled.scale["low"], scaled.scale["high"]) == ("1", "3")
 
 
@@ -78,7 +80,7 @@ def test_fourteen_classes_have_colours_of_their_own_and_a_legend_beside_the_maps
     about = pd.DataFrame({"name": [f"class {n}" for n in range(14)]})
     table = pd.DataFrame({"x": range(14), "y": range(14)})
     made = explored(scatters([("map", table)], "name", "name", about, ("name",)).shown, {})
-    assert len(set(made.data["paint"])) == 14 and [text for _, text in made.legend] == list(about.name)
+    assert len({paint for *_, paint in made.plots[0]["dots"]}) == 14 and [text for _, text in made.legend] == list(about.name)
 
 
 def test_places_of_a_map_are_addressed_by_themselves_and_called_by_their_ticks():
@@ -95,7 +97,7 @@ def test_places_of_a_map_are_addressed_by_themselves_and_called_by_their_ticks()
 def test_places_of_curves_are_called_by_what_they_stand_for():
     lines = [Curve("a", pd.DataFrame({"place": [0, 1], "mean": [0.1, 0.2]}))]
     budget = explored(panels([Panel("p", lines, "place", "number of steps", "solved", {0: "4", 1: "50"})]).shown, {})
-    assert [place["name"] for place in budget.data["places"]] == ["4", "50"] and budget.label == "number of steps"
+    assert budget.data["names"] == ["4", "50"] and budget.label == "number of steps"
     steps = explored(panels([Panel("p", lines, "place", "step, sigma", "solved", {0: "0\n1.00", 1: "1\n0.50"})]).shown, {})
-    assert [place["name"] for place in steps.data["places"]] == ["0", "1"] and steps.label == "step, sigma"
+    assert steps.data["names"] == ["0", "1"] and steps.label == "step, sigma"
     assert explored(Curves(pd.DataFrame({"panel": "", "curve": "a", "step": [0], "mean": [0.5]}), "step"), {}) is None

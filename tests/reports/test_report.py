@@ -19,12 +19,14 @@ from made_up_page import HOSTILE, build, cached, made_up_result
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.answer import answer, in_words, of_twins
 from cos_interp.analyses.driver.caveats import CAVEATS, caveats
-from cos_interp.analyses.driver.estimates import Mean, Share
+from cos_interp.analyses.driver.estimates import Mean, PairedShares, Share, Statistic
 from cos_interp.analyses.driver.findings import Finding, Number
-from cos_interp.analyses.driver.layout import LARGEST, counterexamples, laid_out
+from cos_interp.analyses.driver.layout import LARGEST, UNREAD, counterexamples, laid_out
 from cos_interp.analyses.driver.pages import Clip, Link, Reel, Section, Shown
+from cos_interp.analyses.driver.statistics import points
 from cos_interp.reports import figures, html
-from cos_interp.reports.drawing import Maps
+from cos_interp.reports.drawing import INTERVAL, Maps
+from cos_interp.reports.explored import explored
 from cos_interp.reports.figures import Curve, Panel, panels, written_map
 from cos_interp.reports.grouped import grouped_points
 from cos_interp.reports.html import embedded, number
@@ -118,8 +120,27 @@ def test_a_heat_map_says_of_how_many_items_its_cells_are():
     plain = figures.matrix_maps([("a", pd.DataFrame([[0.1, 0.2]]))], "x", "y", "z")
     caption = lambda figure, of=(): laid_out([Section("x", figure, "A caption.", of=of)])["sections"][0]["caption"]
     assert caption(plain) == "A caption." and caption(plain, [7, 4, 7]) == "A caption. Of each cell n = 4 to 7."
-    told = plain.shown.cells.assign(low=[0.0, None], high=[0.3, None], n=[12, 3])
-    assert caption(plain.explored(told)) == "A caption. Of each cell n = 3 to 12; its interval is of 95 % over them."
+    told = plain.shown.cells.assign(low=[0.0, None], high=[0.3, None], n=[12, 3], interval=["bootstrap-t", "Student's t"])
+    assert caption(plain.explored(told)) == "A caption. Of each cell n = 3 to 12; 95 % interval: bootstrap-t."
+
+
+def test_a_figure_says_of_which_kinds_its_intervals_are():
+    """Estimates of each kind as marks, in curves and as bars."""
+    chance = np.random.default_rng(0)
+    numbers = {
+        0: Share([1, 0, 1] * 8).number(), 1: PairedShares([1, 0] * 20, [0, 0] * 20).number(), 2: Mean(chance.random(12)).number(),
+        3: Mean(chance.random(11)).number(), 4: Mean([0.5] * 30 + [0.7], bounds=(0, 1)).number(),
+        5: Mean([0.5] * 30, bounds=(0, 1)).number(), 6: Statistic(list(chance.random(20)), np.median).number(), 7: Number(0.5),
+    }  # fmt: skip
+    of = {at: points({at: number}, "step").interval[0] for at, number in numbers.items()}
+    exact, few = "exact (Clopper-Pearson)", "exact, of the share with the most frequent value"
+    assert list(of.values()) == [exact, "Newcombe's", "bootstrap-t", "Student's t", few, few, "BCa bootstrap", None]
+    caption = lambda figure: laid_out([Section("x", figure, "A caption.")])["sections"][0]["caption"]
+    some = points({at: numbers[at] for at in (3, 0, 7)}, "step")
+    said = f"A caption. Of each mark n = 0 to 24; 95 % interval: Student's t or {exact}."
+    line = figures.panels([figures.Panel("p", [figures.Curve("c", some)], "step", "step", "value")])
+    assert caption(line) == said == caption(figures.bars(some.rename(columns={"step": "name"}), "value"))
+    assert INTERVAL not in "".join(words for place in explored(line.shown, {}).told for _, words in place)  # once, and below
 
 
 def test_where_a_scorer_from_outside_judged_it_is_said_that_nothing_is_drawn_in():
@@ -127,7 +148,7 @@ def test_where_a_scorer_from_outside_judged_it_is_said_that_nothing_is_drawn_in(
 
     def unread(told: dict, reads: bool) -> bool:
         (section,) = laid_out([Section("x", reels=[Reel("a", "", clips, [Shown("video", told)])])], reads=reads)["sections"]
-        return "unread" in json.loads(section["reels"][0]["data"])
+        return section["reels"][0]["unread"] == UNREAD
 
     verdict = {"reads": "wrong (too far left)"}
     assert unread(verdict, False) and not unread(verdict, True) and not unread({"sigma": 0.5}, False)
@@ -141,11 +162,12 @@ def test_a_wide_interval_leaves_the_curves_legible_and_is_said():
     assert figures.limits(panel) == pytest.approx((-0.36, 3.16))  # -0.2 to 1 + 2 x 1, and 5 % about it
     assert figures.limits(replace(panel, bounds=(0, 1))) == (0, 1)
     (section,) = laid_out([Section("x", figures.panels([panel]), "A caption.")])["sections"]
-    assert section["caption"].startswith("A caption. Of each mark n = 2 to 9. Triangles at the edge")
+    assert section["caption"].startswith("A caption. Of each mark n = 2 to 9; 95 % interval. Triangles at the edge")
     steep = figures.Curve("c", pd.DataFrame({"step": [0, 1], "mean": [1.0, 569.0]}))
     assert figures.panels([replace(panel, curves=[steep], bounds=(0, 10))]).shown.cut
     narrow = figures.panels([replace(panel, curves=[figures.Curve("c", table.head(2))])])
-    assert laid_out([Section("x", narrow, "A caption.")])["sections"][0]["caption"] == "A caption. Of each mark n = 9."
+    (section,) = laid_out([Section("x", narrow, "A caption.")])["sections"]
+    assert section["caption"] == "A caption. Of each mark n = 9; 95 % interval."
 
 
 def test_bars_of_too_few_for_an_interval_have_none():
