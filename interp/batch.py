@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -72,6 +74,10 @@ def told_of(pipe: Any, call: Mapping[str, Any]) -> Iterator[None]:
         yield
     except (AssertionError, IndexError, RuntimeError, ValueError, *UNTOLD) as error:
         rows, frames = rows_of(call), traceback.extract_tb(error.__traceback__)
+        if isinstance(error, NameError) and (package := _not_installed(str(error.name), frames[-1].filename)):
+            raise InterpError(
+                f"{type(pipe).__name__} needs the package {package}, which is not installed: pip install {package}"
+            ) from error
         of_a_hook = any(Path(frame.filename).name in ("hooking.py", "patching.py") for frame in frames)
         if isinstance(error, InterpError) or of_a_hook:
             raise
@@ -87,6 +93,17 @@ def told_of(pipe: Any, call: Mapping[str, Any]) -> Iterator[None]:
         raise InterpError(
             f"{type(pipe).__name__} does not make {rows} videos in one run ({said}): make a run for each"
         ) from error
+
+
+def _not_installed(name: str, file: str) -> str | None:
+    """The package of which a file of diffusers would import a name: below ``if is_torchvision_available():``."""
+    guards = ast.walk(ast.parse(Path(file).read_text())) if Path(file).is_file() else ()
+    for guard in (node for node in guards if isinstance(node, ast.If)):
+        asked = re.fullmatch(r"is_(\w+)_available\(\)", ast.unparse(guard.test))
+        imports = [made for made in guard.body if isinstance(made, ast.Import | ast.ImportFrom)]
+        if asked and name in {(alias.asname or alias.name).split(".")[0] for made in imports for alias in made.names}:
+            return asked[1]
+    return None
 
 
 def each_video(call: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,9 +17,11 @@ def encode(model: HookedVideoPipeline, videos: np.ndarray) -> Tensor:
 
     The autoencoder's most likely latents, not drawn ones. How a family scales them is learnt from its own decoding, which is
     affine in every number. Raises InterpError for what is no batch of videos, and for a family that decodes otherwise (Latte:
-    frame by frame with an autoencoder of pictures).
+    frame by frame with an autoencoder of pictures) or shows other frames than it denoises (FramePack).
     """
     _check(videos)
+    if (why := model.adapter.unlike_video(model.adapter.expert(model.pipe).config)) is not None:
+        raise _no_way(model, why)
     vae = model.pipe.vae
     pixels = torch.from_numpy(np.ascontiguousarray(videos)).permute(0, 4, 1, 2, 3).to(vae.device, vae.dtype) / 127.5 - 1
     with torch.no_grad():

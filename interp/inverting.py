@@ -68,9 +68,9 @@ def invert(model: HookedVideoPipeline, video: np.ndarray, /, refine: int = REFIN
     """Find the noise from which a model makes a video, by its flow's own velocity, and go back from there.
 
     ``video``: uint8 ``[pixel frame, height, width, 3]``. ``call``: keywords of the pipeline (``prompt``,
-    ``num_inference_steps``, ...); size and length are the video's, and where the pipeline takes a picture and none is given it is
-    the video's first frame. Every step costs ``2 + refine`` evaluations of the model. The error falls with the number of steps:
-    look at ``error`` and ``left``.
+    ``num_inference_steps``, ...); size and length are the video's, and where the pipeline takes a picture and neither that nor
+    a video is given it is the video's first frame. Every step costs ``2 + refine`` evaluations of the model. The error falls with
+    the number of steps: look at ``error`` and ``left``.
 
     Raises InterpError for models that are no flow or whose sampler draws noise, that denoise something beside the video (sound),
     or whose autoencoder's latents of a video are not to be had; for a video of a size that the model does not make.
@@ -128,10 +128,11 @@ def _check(model: HookedVideoPipeline) -> None:
 
 
 def told(model: HookedVideoPipeline, video: np.ndarray, call: Mapping[str, Any]) -> dict[str, Any]:
-    """Keywords of a call about a video: size and length are its own, and so is the picture where none is given."""
+    """Keywords of a call about a video: size and length are its own, and so is the picture where neither that nor a video (Cosmos
+    2.5, which takes one of them) is given."""
     sizes = dict(zip(("num_frames", "height", "width"), video.shape[:3], strict=True))
     own: dict[str, Any] = {name: size for name, size in sizes.items() if takes(type(model.pipe).__call__, name)}
-    if model.takes_image:
+    if model.takes_image and call.get("video") is None:
         own["image"] = Image.fromarray(video[0])
     return {"seed": 0, **own, **model.adapter.needs, **call}
 

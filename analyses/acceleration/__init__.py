@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Literal
 
@@ -40,6 +41,9 @@ class AccelerationConfig(SuiteConfig):
     bands: int = Field(3, ge=1, description="Spans of steps that are told apart in the map.")
     interval: int = Field(2, ge=2, description="Of cache: of so many steps one is computed.")
     bits: int = Field(4, ge=2, le=16, description="Of round: bits of what a block reads and writes, with one scale a token.")
+    asked: tuple[str, ...] = Field(
+        (), description="May these be saved? Layers at steps, saved together on every item: 3@10:21 (10 to 20), 0+3@1:5."
+    )
     by: Method = Field("cache", description="The method of the schedule.")
     savings: tuple[float, ...] = Field(
         (0.125, 0.25, 0.375),
@@ -55,6 +59,28 @@ class AccelerationConfig(SuiteConfig):
         if not all(0 < share < 1 for share in value):
             raise ValueError(f"{value}: give shares of all block calls, between 0 and 1")
         return tuple(sorted(set(value)))
+
+    @field_validator("asked")
+    @classmethod
+    def _places(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in value:
+            places(one)
+        return tuple(dict.fromkeys(value))
+
+
+def places(asked: str) -> tuple[tuple[int, ...], range]:
+    """Layers and steps of what is asked about. ValueError for what says none.
+
+    >>> places("3@10:21"), places("0+3@4")
+    (((3,), range(10, 21)), ((0, 3), range(4, 5)))
+    """
+    found = re.fullmatch(r"(\d+(?:\+\d+)*)@(\d+)(?::(\d+))?", asked)
+    steps = range(int(found[2]), int(found[3] or int(found[2]) + 1)) if found else range(0)
+    if found is None or not steps:
+        raise ValueError(
+            f"{asked!r}: give layers and steps, the last step excluded: 3@10:21 for layer 3 at steps 10 to 20, 0+3@4"
+        )
+    return tuple(map(int, found[1].split("+"))), steps
 
 
 Spans = dict[str, tuple[int, int]]  # of each expert its first step, and the one after its last
@@ -92,6 +118,7 @@ ENTRY = Entry(
     (
         "cos analyze acceleration",
         "cos analyze acceleration --tasks maze --items 40 --num-steps 20 --bands 5 --methods cache --out runs/cache",
+        "cos analyze acceleration --num-steps 30 --asked 3@10:21 --methods skip,cache --out runs/layer-3",
     ),
     seconds=240,
     facts=(MapFacts, ScheduleFacts, TestedFacts),

@@ -19,7 +19,8 @@ def foresee(config: AccelerationConfig, outlook: Outlook) -> list[Use]:
     count = {stage: sum(piece.stage == stage for piece in asked) for stage in ("map", "test")}
     run = outlook.run()
     mapped = len(config.methods) * len(cells_of(config, experts_of(run), outlook.model.layers, run.branches))
-    tested = len(config.savings) * (CONTROLS + config.draws)
+    asked_about = len(config.methods) * len(config.asked)
+    mapped, tested = mapped + asked_about, len(config.savings) * (CONTROLS + config.draws) + asked_about
     clip = outlook.shape.clip_bytes
     shown = (1 + len(SHOWN)) * sum(p.stage == TEST and p.problem is not None and kept(p.problem, clip) for p in asked)
     judged = any(piece.problem.judged for piece in asked if piece.problem is not None)

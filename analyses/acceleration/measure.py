@@ -9,10 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from cos_interp.analyses.acceleration import AccelerationConfig, MapFacts, Method, ScheduleFacts, Spans, TestedFacts, judged
+from cos_interp.analyses.acceleration import (
+    AccelerationConfig,
+    MapFacts,
+    Method,
+    ScheduleFacts,
+    Spans,
+    TestedFacts,
+    judged,
+    places,
+)
 from cos_interp.analyses.acceleration.exported import held_modules, tells_branches
 from cos_interp.analyses.acceleration.saving import Plan, saved_runs
-from cos_interp.analyses.acceleration.schedules import Cell, budget, cells, chosen, random, spanned, uniform
+from cos_interp.analyses.acceleration.schedules import Cell, budget, cells, chosen, random, spanned, uniform, within
 from cos_interp.analyses.driver.experiment import Unit, from_others
 from cos_interp.analyses.driver.kept import Clip, kept
 from cos_interp.analyses.driver.statistics import distance
@@ -28,6 +37,7 @@ from cos_interp.tasks import Verdict
 from cos_interp.tasks.scorer import has_verdict, same_answer, solved_of
 
 STAGE = "map"  # of the problems that choose
+ASKED = "asked"  # the rows of what the user asks about
 AS_IT_IS = "as it is"
 SHOWN = {"chosen": "chosen", "uniform": "whole steps, evenly spread", "random 0": "random calls"}  # schedules, in words
 pieces, needs = partial(choice.pieces, stage=STAGE), partial(choice.needs, stage=STAGE)
@@ -37,6 +47,15 @@ def check(config: AccelerationConfig, model: HookedVideoPipeline) -> None:
     fits(config, model)
     if config.by not in config.methods:
         raise InterpError(f"--by {config.by}: the map has {', '.join(config.methods)}; name one of these, or add it to --methods")
+    for asked in config.asked:
+        layers, steps = places(asked)
+        if max(layers) >= model.layers or steps.stop > config.num_inference_steps:
+            raise InterpError(
+                f"--asked {asked}: {model.name} has layers 0 to {model.layers - 1}, and --num-steps says steps 0 to "
+                f"{config.num_inference_steps - 1}"
+            )
+        if steps.stop == 1:
+            raise InterpError(f"--asked {asked}: the first step is computed, since nothing is held before it: ask from 1 on")
     if len(problems(config)) < 2:
         raise InterpError(
             "one problem: a schedule is chosen on one half of the problems and tested on the other; give two or more"
@@ -68,6 +87,21 @@ def cells_of(config: AccelerationConfig, experts: Spans, layers: int, branches: 
     return cells([range(*span) for span in experts.values()], layers, branches, config.bands, config.interval)
 
 
+def _asked(
+    config: AccelerationConfig, experts: Spans, branches: Sequence[str]
+) -> tuple[list[Plan], list[Row]]:  # fmt: skip
+    """What the user asks about, by each method, and the columns of its rows: all of its calls together."""
+    plans, columns = list[Plan](), list[Row]()
+    for asked in config.asked:
+        layers, steps = places(asked)
+        found = within([range(*span) for span in experts.values()], layers, branches, steps)
+        for method in config.methods:
+            calls = frozenset(call for cell in found for call in cell.calls(interval_of(config, method)))
+            plans.append(Plan(method, calls, config.bits))
+            columns.append({"stage": ASKED, "method": method, "asked": asked, "calls": len(calls)})
+    return plans, columns
+
+
 def _mapped(model: HookedVideoPipeline, config: AccelerationConfig, store: RunStore, problem: Problem) -> Unit:
     run = model.run(**arguments(model, config, problem))
     experts = experts_of(run)
@@ -78,6 +112,8 @@ def _mapped(model: HookedVideoPipeline, config: AccelerationConfig, store: RunSt
          "branch": cell.branch, "calls": len(plan.calls)}
         for (m, cell), plan in zip(found, plans, strict=True)
     ]  # fmt: skip
+    asked = _asked(config, experts, run.branches)
+    plans, columns = plans + asked[0], columns + asked[1]
     facts = MapFacts(sigmas=tuple(run.sigmas), prompt=problem.call["prompt"], experts=experts)
     return Unit(_held_against(model, config, problem, plans, columns)[0], facts=facts)
 
@@ -85,7 +121,7 @@ def _mapped(model: HookedVideoPipeline, config: AccelerationConfig, store: RunSt
 def _chosen(model: HookedVideoPipeline, config: AccelerationConfig, store: RunStore) -> ScheduleFacts:
     """The schedules from the maps of all problems that choose."""
     mapped = [store.finished(piece.name) for piece in choosing(config, STAGE)]
-    rows = [row for unit in mapped for row in unit[0] if row["method"] == config.by]
+    rows = [row for unit in mapped for row in unit[0] if row["stage"] == STAGE and row["method"] == config.by]
     run = mapped[0][1]
     assert isinstance(run, MapFacts)
     branches = tuple(dict.fromkeys(str(row["branch"]) for row in rows))
@@ -121,6 +157,8 @@ def _tested(model: HookedVideoPipeline, config: AccelerationConfig, store: RunSt
             columns.append({"stage": "test", "method": config.by, "schedule": name, "saving": saving, "calls": len(some)})
     saving = judged(facts.chosen)
     shown = [SHOWN.get(column["schedule"]) if column["saving"] == saving else None for column in columns]
+    asked = _asked(config, facts.experts, facts.branches)
+    plans, columns, shown = plans + asked[0], columns + asked[1], shown + [None] * len(asked[0])
     rows, clips = _held_against(model, config, problem, plans, columns, shown)
     tensors, about = kept(clips)
     return Unit(rows, tensors, TestedFacts(prompt=problem.call["prompt"], **about))

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pandas as pd
 
-from cos_interp.analyses.acceleration import AccelerationConfig, ScheduleFacts, TestedFacts, judged
+from cos_interp.analyses.acceleration import AccelerationConfig, ScheduleFacts, TestedFacts, judged, places
 from cos_interp.analyses.acceleration.exported import as_json
 from cos_interp.analyses.acceleration.findings import deciding, findings
-from cos_interp.analyses.acceleration.measure import SHOWN
+from cos_interp.analyses.acceleration.measure import ASKED, SHOWN
 from cos_interp.analyses.driver import pages
 from cos_interp.analyses.driver.base import AnalysisResult
 from cos_interp.analyses.driver.estimates import Mean
@@ -32,7 +32,8 @@ QUESTION = (
 )
 SOURCE = "this project"
 KEPT = "answers kept"
-SAID = {"distance of the final latent": "distance", "block calls saved": "calls"}
+MOVED = "distance of the final latent"
+SAID = {MOVED: "distance", "block calls saved": "calls"}
 VIDEOS = (
     "Items of the test: the run as it is, and what is left of it when the judged share of its block calls is saved. Table: all "
     "of them, whether the video is right, and whether a solved item's answer is there again with the chosen schedule; those with "
@@ -47,7 +48,14 @@ def report(result: AnalysisResult[AccelerationConfig], store: RunStore) -> Repor
     share = len(calls) / (facts.steps * facts.layers * len(facts.branches))
     schedule = as_json(calls, config.by, facts.steps, facts.branches, share, facts.modules, facts.unfit, facts.experts)
     notes = [f"Schedule (media/schedule.json): {json.dumps(schedule)}"]
-    sections = [_tests(rows), *(_map(rows, method, value) for method in config.methods for value in _values(rows)), _cells(rows)]
+    asked = answers(rows)
+    notes += [f"Asked: {', '.join(f'{name} {value}' for name, value in row.items())}" for row in asked.to_dict("records")]
+    sections = [
+        *_asked(asked),
+        _tests(rows),
+        *(_map(rows, method, value) for method in config.methods for value in _values(rows)),
+        _cells(rows),
+    ]
     sections.append(_videos(rows, [tested(one) for one in kept_clips(result, store, TestedFacts)]))
     made = pages.build(result, "Acceleration", QUESTION, SOURCE, findings(result), sections, notes, ("cause",))
     media = {**made.media, "schedule.json": (json.dumps(schedule, indent=1) + "\n").encode()}
@@ -56,7 +64,7 @@ def report(result: AnalysisResult[AccelerationConfig], store: RunStore) -> Repor
 
 def _values(rows: pd.DataFrame) -> dict[str, str]:
     """What is shown, and what it is called."""
-    known = {"kept": KEPT, "distance": "distance of the final latent"}
+    known = {"kept": KEPT, "distance": MOVED}
     return {value: name for value, name in known.items() if rows[value].notna().any()}
 
 
@@ -98,8 +106,29 @@ def _map(rows: pd.DataFrame, method: str, value: str) -> pages.Section:
     )
 
 
+def answers(rows: pd.DataFrame) -> pd.DataFrame:
+    """What --asked is answered, a row for each place and method: "may I skip layer 3 at steps 10 to 20?"."""
+    out = []
+    for (asked, method), part in rows[rows.stage == ASKED].groupby(["asked", "method"], sort=False) if "asked" in rows else ():
+        layers, steps = places(asked)
+        solved = part[part.kept.notna()]
+        row = {"layers": ", ".join(map(str, layers)), "steps": f"{steps[0]} to {steps[-1]}", "method": method}
+        row |= {"calls saved": int(part.calls.iloc[0])} | ({KEPT: str(by_item(solved, "kept"))} if len(solved) else {})
+        out.append(row | {MOVED: str(_number(part.distance))})
+    return pd.DataFrame(out)
+
+
+def _asked(table: pd.DataFrame) -> list[pages.Section]:
+    caption = (
+        "All calls of these layers at these steps saved together, in every branch; answers of the items that the run itself "
+        "solves, none of which chose anything here, with 95 % intervals. The first step of an expert is computed, and of cache "
+        "one of so many steps (--interval)."
+    )
+    return [pages.Section("What was asked about", None, caption, table, key=True)] if len(table) else []
+
+
 def _cells(rows: pd.DataFrame) -> pages.Section:
-    """The table that answers "may I skip layer 3 at steps 10 to 20?"."""
+    """Layer by layer in the spans of the map."""
     out = []
     for (method, layer, band, branch), part in rows[rows.stage == "map"].groupby(
         ["method", "layer", "band", "branch"], sort=False
@@ -107,7 +136,7 @@ def _cells(rows: pd.DataFrame) -> pages.Section:
         row = {"method": method, "layer": int(layer), "steps": band, "branch": branch, "calls saved": int(part.calls.iloc[0])}
         solved = part[part.kept.notna()]
         row |= {KEPT: str(by_item(solved, "kept"))} if len(solved) else {}
-        out.append(row | {"distance of the final latent": str(_number(part.distance))})
+        out.append(row | {MOVED: str(_number(part.distance))})
     caption = "May I save this layer at these steps? Answers of the solved items that choose, with 95 % intervals."
     return pages.Section("Cell by cell", None, caption, pd.DataFrame(out))
 

@@ -56,6 +56,16 @@ def cells(stretches: Iterable[range], layers: int, branches: Sequence[str], coun
     return [Cell(a, b, layer, branch) for a, b in spans for layer in range(layers) for branch in branches]
 
 
+def within(stretches: Iterable[range], layers: Iterable[int], branches: Sequence[str], steps: range) -> list[Cell]:
+    """The cells of some layers at some steps, cut where an expert begins, at whose first step nothing is held.
+
+    >>> [cell.band for cell in within([range(6), range(6, 10)], [3], ["cond"], range(4, 9))]
+    ['4 to 5', '7 to 8']
+    """
+    cut = [(max(steps.start, some.start + 1), min(steps.stop, some.stop) - 1) for some in stretches]
+    return [Cell(a, b, layer, branch) for a, b in cut if a <= b for layer in layers for branch in branches]
+
+
 def spanned(pool: Iterable[Cell]) -> list[int]:
     """The steps that cells span: all but the first of each expert.
 

@@ -26,6 +26,12 @@ def of_pair(model: HookedVideoPipeline, target: Side, donor: Side, boxes: Boxes)
             return {name: torch.from_numpy(mask) for name, mask in masks.items() if mask.any()}
     if not boxes:
         return {EVERYWHERE: torch.ones(shape, dtype=torch.bool)}
+    why = model.adapter.unlike_video(model.adapter.expert(model.pipe).config)
+    if why is not None and any(frame is not None for by_frame in boxes.values() for frame in by_frame):
+        raise InterpError(
+            f"{target.problem.source}: {type(model.pipe).__name__} has no latent frame for a pixel frame ({why}): draw boxes "
+            "of all frames, [left, top, right, bottom]"
+        )
     return of_boxes(boxes, shape, _pixels(model, target), target.problem.source)
 
 

@@ -19,7 +19,10 @@ from cos_interp.interp.families.layouts import VIDEO, Dims, Layout
 from cos_interp.interp.families.sites import DEAD, EXPERTS, Block, Point, Site, Stack, Transformer, has
 from cos_interp.interp.views import TokenGrid
 
-__all__ = ["Adapter", "Block", "NoAdapter", "Point", "Site", "Stack", "has"]
+__all__ = ["PICTURE_HIDDEN", "Adapter", "Block", "NoAdapter", "Point", "Site", "Stack", "has"]
+
+
+PICTURE_HIDDEN = "its first latent frame is its picture's, and not shown"
 
 
 class NoAdapter(InterpError):
@@ -176,9 +179,18 @@ class Adapter:
         """
         return latents
 
+    def fixed(self, prepared: tuple[Any, ...]) -> int:
+        """How many of the first frames of :meth:`given` stay although the scheduler moves them: the pipeline puts them in again
+        before each call and at the end."""
+        return 0
+
     def returned(self, pipe: Any, latents: Tensor) -> Tensor:
         """What the pipeline returns for its final latents: where it scales them, a new tensor."""
         return latents
+
+    def unlike_video(self, config: Any) -> str | None:
+        """Why the frames of a shown video are not those of a run's latents; None where each of them lies in one."""
+        return None
 
     def decode(self, pipe: Any, latents: Tensor) -> Tensor:
         """Pixels of latents, see :mod:`cos_interp.interp.families.decoding`; here as for the Wan VAE."""

@@ -35,9 +35,13 @@ def _statistics(pipe: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
 
 def by_statistics(pipe: Any, latents: Tensor) -> Tensor:
     """``latents * std + mean`` with the VAE's per-channel statistics (the Wan VAE)."""
-    latents = latents.to(pipe.vae.dtype)
+    return pipe.vae.decode(destandardized(pipe, latents.to(pipe.vae.dtype)), return_dict=False)[0]
+
+
+def destandardized(pipe: Any, latents: Tensor) -> Tensor:
+    """Latents in the scale of the autoencoder."""
     mean, std = _statistics(pipe, latents)
-    return pipe.vae.decode(latents / std + mean, return_dict=False)[0]
+    return latents / std + mean
 
 
 def by_scaling_factor(pipe: Any, latents: Tensor) -> Tensor:

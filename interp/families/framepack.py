@@ -70,6 +70,9 @@ class FramePack(Adapter):
             f"followed: give num_frames={fits}, which is one section of latent_window_size={window}"
         )
 
+    def unlike_video(self, config: Any) -> str | None:
+        return "the frame of its picture is shown before those that it denoises"
+
     def decode(self, pipe: Any, latents: Tensor) -> Tensor:
         return decoding.by_scaling_factor(pipe, latents)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cos_interp.interp.families import decoding, register
-from cos_interp.interp.families.adapter import Adapter, Site, Stack
+from cos_interp.interp.families.adapter import PICTURE_HIDDEN, Adapter, Site, Stack
 from cos_interp.interp.families.shapes import joint_block, parallel_block
 
 DUAL = joint_block(attn="attn", text="last")
@@ -26,11 +26,13 @@ class HunyuanVideo(Adapter):
         """Where the first frame's tokens are replaced by the image's, its latent stays what it is."""
         return prepared[1] if config.image_condition_type == "token_replace" else latents
 
+    def unlike_video(self, config: Any) -> str | None:
+        return PICTURE_HIDDEN if getattr(config, "image_condition_type", None) == "latent_concat" else None
+
     def decode(self, pipe: Any, latents: Tensor) -> Tensor:
         """By the scaling factor; image conditioning by channels has a first latent frame that is not shown."""
         pixels = decoding.by_scaling_factor(pipe, latents)
-        hidden = getattr(self.expert(pipe).config, "image_condition_type", None) == "latent_concat"
-        return pixels[:, :, 4:] if hidden else pixels
+        return pixels[:, :, 4:] if self.unlike_video(self.expert(pipe).config) else pixels
 
 
 @register

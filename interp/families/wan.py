@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cos_interp.interp.families import register
-from cos_interp.interp.families.adapter import Adapter, Site, Stack
+import torch
+from torch import Tensor
+
+from cos_interp.interp.families import decoding, register
+from cos_interp.interp.families.adapter import PICTURE_HIDDEN, Adapter, Site, Stack
 from cos_interp.interp.families.shapes import cross_block
 from cos_interp.interp.families.sites import Transformer
 
@@ -21,6 +24,18 @@ class Wan(Adapter):
         Site("hook_time_emb", "vector", "condition_embedder.time_embedder", "output"),
     )
     apart = ("LucyEdit",)
+
+    def given(self, config: Any, latents: Tensor, prepared: tuple[Any, ...]) -> Tensor:
+        """TI2V-5B's picture, in the place of the first frame; mask and condition as the pipeline mixes them in."""
+        if not (count := self.fixed(prepared)):
+            return latents
+        return torch.cat(
+            [prepared[1][:, :, :count].to(latents).expand(len(latents), -1, -1, -1, -1), latents[:, :, count:]], dim=2
+        )
+
+    def fixed(self, prepared: tuple[Any, ...]) -> int:
+        """TI2V-5B prepares latents, condition, and a mask that is 0 in given frames."""
+        return int((prepared[2][0, 0, :, 0, 0] == 0).sum()) if len(prepared) == 3 else 0
 
 
 @register
@@ -66,3 +81,14 @@ class Animate(Wan):
     def breaks(self, transformer: Transformer) -> set[int]:
         """The face adapter adds its output after some blocks."""
         return {layer + 1 for layer in range(0, len(transformer.blocks), transformer.config.inject_face_latents_blocks)}
+
+    def unlike_video(self, config: Any) -> str | None:
+        return PICTURE_HIDDEN
+
+    def returned(self, pipe: Any, latents: Tensor) -> Tensor:
+        """In the autoencoder's scale (diffusers 0.42)."""
+        return decoding.destandardized(pipe, latents)
+
+    def decode(self, pipe: Any, latents: Tensor) -> Tensor:
+        """Without the picture's latent frame."""
+        return decoding.by_statistics(pipe, latents[:, :, 1:])

@@ -14,12 +14,14 @@ from cos_interp.interp.families.layouts import Dims, Layout
 class LatentView:
     """Between the pipeline's latents and canonical ones, ``[batch, channel, frame, row, col]``.
 
-    ``given``: canonical latents whose first frames stay as they are where the scheduler sees only the later ones.
+    ``given``: canonical latents whose first frames stay as they are where the scheduler sees only the later ones. ``fixed``: how
+    many of them stay although it sees and moves them, since the pipeline puts them in again before each call.
     """
 
     layout: Layout
     dims: Dims
     given: Tensor
+    fixed: int = 0
 
     def canonical(self, latents: Tensor) -> Tensor:
         """The frames that these latents have."""
@@ -39,12 +41,13 @@ class LatentView:
         return native(latents[:, :, latents.shape[2] - seen :], like, self.layout)
 
     def _filled(self, latents: Tensor, fill: Tensor | None) -> Tensor:
-        missing = self.dims[0] - latents.shape[2]
+        seen = latents.shape[2]
+        missing = max(self.dims[0] - seen, self.fixed)
         if missing == 0:
             return latents
         batch, channels = latents.shape[:2]
         first = latents.new_zeros(batch, channels, missing, *latents.shape[3:]) if fill is None else fill[:, :channels, :missing]
-        return torch.cat([first.to(latents), latents], dim=2)
+        return torch.cat([first.to(latents), latents[:, :, seen + missing - self.dims[0] :]], dim=2)
 
 
 def canonical(latents: Tensor, layout: Layout, dims: Dims) -> Tensor:

@@ -137,7 +137,8 @@ class Stage:
         check_finite(whole, "what prepare_latents made", _modules(self.pipe))
         self.director.prepared(state, self.clock.planned)
         edited = self.director.edit_x_t(self.clock.at(0), state)
-        self.view = LatentView(layout, self.run.dims, self.adapter.given(config, edited, self.run.prepared).clone())
+        given = self.adapter.given(config, edited, self.run.prepared).clone()
+        self.view = LatentView(layout, self.run.dims, given, self.adapter.fixed(self.run.prepared))
         if edited is state:
             return latents
         return native(torch.cat([edited, whole[:, count:]], dim=1), latents, layout)

@@ -34,6 +34,7 @@ from cos_interp.interp.families import tiny
 from tests.support import hooked_tiny, tiny_call
 
 STEPS = 4
+SIZE = {k: v for k, v in tiny_call("wan21-t2v").items() if k in ("height", "width", "num_frames", "max_sequence_length")}
 PAGE = Path(__file__).parents[2] / "docs/experiments/acceleration.md"
 CALL = {k: v for k, v in tiny_call("wan21-t2v", guidance=1.0, steps=STEPS).items() if k != "generator"} | {"seed": 0}
 POOL = cells([range(10)], 8, ("cond",), 3, 2)
@@ -310,6 +311,48 @@ def test_bad_settings_are_refused(tmp_path):
         experiment.check(AccelerationConfig(methods=("cache",), by="skip", prompts=str(one)), model)
     with pytest.raises(InterpError, match="two or more"):
         experiment.check(AccelerationConfig(prompts=str(one)), model)
+
+
+def test_what_is_asked_is_answered_as_plain_hooks_have_it(tmp_path):
+    """May block 1 be left out at steps 1 and 2? The distance is that of a pipeline whose block returns its input."""
+    (tmp_path / "two.jsonl").write_text("\n".join(json.dumps({"prompt": p, "seed": 0} | SIZE) for p in ("a ball", "a box")))
+    config = AccelerationConfig(
+        prompts=str(tmp_path / "two.jsonl"), num_inference_steps=STEPS, methods=("skip",), by="skip", bands=1, draws=1,
+        savings=(0.1,), asked=("1@1:3", "0+1@3"),
+    )  # fmt: skip
+    result, page = run_and_report(load("acceleration"), config, tmp_path / "run", model=hooked_tiny(), workers=1)
+    asked = result.rows[result.rows.stage == "asked"].set_index(["asked", "problem"])
+    assert len(asked) == 4 and asked.calls.groupby("asked").first().to_dict() == {"1@1:3": 2, "0+1@3": 2}
+    pipe, calls, left_out = tiny.build("wan2.1"), [0], set()
+    block = pipe.transformer.blocks[1]
+    block.register_forward_hook(lambda m, given, out: given[0] if calls[0] in left_out else None)
+    pipe.transformer.register_forward_hook(lambda *_: calls.__setitem__(0, calls[0] + 1))
+
+    def made(*steps):
+        calls[0] = 0
+        left_out.clear()
+        left_out.update(steps)
+        call = {"prompt": "a ball", "num_inference_steps": STEPS, "guidance_scale": 1.0, **SIZE}
+        return pipe(**call, generator=torch.Generator().manual_seed(0), output_type="latent", return_dict=False)[0]
+
+    own, skipped = made(), made(1, 2)
+    by_hand = float((skipped - own).norm() / own.norm())
+    first = asked.loc["1@1:3"].distance.iloc[0]
+    assert first == pytest.approx(by_hand, rel=1e-4) and first > 0
+    assert "What was asked about" in page.html and any("layers 1, steps 1 to 2, method skip" in line for line in page.lines)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"), [("1@0", "the first step is computed"), ("9@1", "layers 0 to 2"), ("1@2:9", "steps 0 to 3")]
+)
+def test_what_cannot_be_asked_is_said(asked, said, tmp_path):
+    (tmp_path / "two.txt").write_text("a ball\na box\n")
+    config = AccelerationConfig(prompts=str(tmp_path / "two.txt"), num_inference_steps=STEPS, asked=(asked,))
+    with pytest.raises(InterpError, match=said):
+        load("acceleration").check(config, hooked_tiny())
+    for none in ("3", "3@", "3@5:5", "x@1", "3@5:2"):
+        with pytest.raises(ValidationError, match="give layers and steps"):
+            AccelerationConfig(asked=(none,))
 
 
 # --- verdicts --------------------------------------------------------------------------------------------------------

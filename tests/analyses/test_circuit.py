@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from circuits import STEPS, WORDS, asked, pair_file, recorder
 from planted import BOXES, SIZE
 from planted import model as planted
@@ -23,8 +25,10 @@ from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.statistics import effect
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.driver.twins import twin_of
+from cos_interp.analyses.kit.groups import of_pair
 from cos_interp.analyses.kit.split_pairs import pair_of
 from cos_interp.interp import HookedVideoPipeline, InterpError
+from cos_interp.interp.families import tiny
 
 
 @pytest.fixture(scope="module")
@@ -251,3 +255,40 @@ def test_boxes_that_are_none_are_said(tmp_path, box, said):
     with pytest.raises(InterpError, match=said):
         measuring.check(config, made)
         Bench.of(recorder(made, config), config, *pair_of(recorder(made, config), config, 0))
+
+
+def test_a_moving_box_in_a_circuit_is_that_of_plain_hooks(tmp_path):
+    """At pixel frame 0 the first token, at 1 and 6 the second one: what the MLP of block 1 writes there is the donor's."""
+    boxes = {"ball": [[0, 0, 16, 16], [16, 0, 32, 16], *[None] * 4, [16, 0, 32, 16], None, None]}
+    made = HookedVideoPipeline.from_pretrained("tiny:wan2.1")
+    config = CircuitConfig(pair_file=pair_file(tmp_path, 1, boxes), num_inference_steps=STEPS, batch=1)
+    record = recorder(made, config)
+    bench = Bench.of(record, config, *pair_of(record, config, 0))
+    one = Component(part="mlp", layer=1, group="ball", steps=(0, 1))
+    tokens = torch.zeros(3, 4, 4, dtype=torch.bool)  # latent frames hold pixel frames 0, 1 to 4, 5 to 8
+    tokens[0, 0, 0] = tokens[1:, 0, 1] = True
+    pipe, written = tiny.build("wan2.1"), []
+
+    def plain(side, hook):
+        handle = pipe.transformer.blocks[1].ffn.register_forward_hook(hook)
+        noise = torch.Generator().manual_seed(side.problem.seed)
+        call = {"num_inference_steps": STEPS, "guidance_scale": 1.0, "generator": noise, "output_type": "latent"}
+        out = pipe(**{**side.problem.call, **call}, return_dict=False)[0]
+        handle.remove()
+        return out
+
+    given = plain(bench.donor, lambda module, _, out: written.append(out.clone()))
+    own = plain(bench.target, lambda *_: None)
+    left = iter(written)
+    moved = plain(bench.target, lambda module, _, out: torch.where(tokens.reshape(1, -1, 1), next(left), out))
+    along = (given - own).double().flatten()
+    by_hand = float((moved - own).double().flatten() @ along / (along @ along))
+    assert bench.effects(bench.rows([[one]])) == pytest.approx([by_hand], abs=1e-9) and by_hand != 0
+
+
+def test_boxes_by_pixel_frame_are_refused_where_there_is_no_latent_frame_for_each(tmp_path):
+    made = HookedVideoPipeline.from_pretrained("tiny:hunyuan-i2v-concat")
+    run = SimpleNamespace(latents=torch.zeros(1, 4, 3, 4, 4))
+    side = SimpleNamespace(problem=SimpleNamespace(item=None, source="line 1"), recording=SimpleNamespace(run=run))
+    with pytest.raises(InterpError, match=r"no latent frame for a pixel frame \(its first latent frame is its picture's"):
+        of_pair(made, side, side, {"ball": {0: (0, 0, 16, 16)}})

@@ -19,7 +19,14 @@ from cos_interp.interp.planning.costs import Shape
 
 SMALL = {"model": "tiny:wan2.2", "num_inference_steps": 3, "guidance_scale": 3.0}
 EXACT = {
-    "acceleration": {"num_inference_steps": 4, "bands": 2, "methods": ("cache", "skip"), "draws": 1, "batch": 4},
+    "acceleration": {
+        "num_inference_steps": 4,
+        "bands": 2,
+        "methods": ("cache", "skip"),
+        "draws": 1,
+        "batch": 4,
+        "asked": ("1@1:3",),
+    },
     "attention": {},
     "commitment": {"noises": 2, "steps": (0, 2)},
     "ensemble": {"seeds": 2, "steps": (1,)},

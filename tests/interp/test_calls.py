@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import nnsight
 import numpy as np
 import pytest
@@ -308,6 +310,19 @@ def test_what_a_pipeline_was_not_written_for_is_one_clear_error(name, scheduler,
     with pytest.raises(InterpError, match=message):
         model.run(seed=0, **call)
     assert model.block_calls == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("diffusers.pipelines.cosmos.pipeline_cosmos2_5_predict", "torchvision"),
+     ("diffusers.models.transformers.transformer_cosmos", "transforms")],
+)  # fmt: skip
+def test_a_package_that_is_not_installed_is_named(file, name, monkeypatch):
+    """The name that diffusers imports of it, in a file, is missing, as without it."""
+    model = HookedVideoPipeline.from_pipeline(tiny.build("cosmos2.5"))
+    monkeypatch.delattr(import_module(file), name)
+    with pytest.raises(InterpError, match="needs the package torchvision, which is not installed: pip install torchvision"):
+        model.run(seed=0, image=tiny.image(32), **tiny.call("cosmos2.5", steps=2))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 import typer.main
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from typer.core import TyperGroup
 
 from cos_interp import cli
@@ -60,6 +62,18 @@ def test_extras_that_somebody_is_told_to_install_are_there():
     assert {"cluster", "ray", "vbvr"} <= told <= set(there)
     assert not any("@" in line or "://" in line for lines in there.values() for line in lines)  # an index takes no addresses
     assert any(line.startswith("opencv") and line.endswith("<5") for line in there["vbvr"])  # what its scorers work with
+
+
+def test_every_extra_can_be_installed_at_the_versions_that_the_tests_ran_with():
+    """constraints.txt holds no version that an extra refuses: pip would install nothing of it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [
+        Requirement(line) for lines in (project["dependencies"], *project["optional-dependencies"].values()) for line in lines
+    ]
+    pins = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    held = {canonicalize_name(name): version for name, version in (line.split("==") for line in pins)}
+    known = [one for one in asked if canonicalize_name(one.name) in held]
+    assert len(known) > 20 and all(held[canonicalize_name(one.name)] in one.specifier for one in known)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 
 from cos_interp.interp.families.tiny import text, wan
@@ -25,15 +26,20 @@ class NoSafetyChecker:
 
 
 def stand_in_for_torchvision() -> None:
-    """Cosmos resizes its padding mask with torchvision; without it, the same nearest-neighbour resize of PyTorch serves."""
+    """Cosmos resizes its padding mask with torchvision, and 2.5 reads its picture with it; without it, the same nearest-neighbour
+    resize of PyTorch serves, and the same shares of 255."""
     from diffusers.models.controlnets import controlnet_cosmos
     from diffusers.models.transformers import transformer_cosmos
+    from diffusers.pipelines.cosmos import pipeline_cosmos2_5_predict as predict
 
     if not hasattr(transformer_cosmos, "transforms"):
         resize = lambda mask, size, interpolation: torch.nn.functional.interpolate(mask, size, mode="nearest")
         mode = SimpleNamespace(NEAREST="nearest")
         transforms = SimpleNamespace(functional=SimpleNamespace(resize=resize), InterpolationMode=mode)
         transformer_cosmos.transforms = controlnet_cosmos.transforms = transforms
+    if not hasattr(predict, "torchvision"):
+        read = SimpleNamespace(to_tensor=lambda picture: torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255)
+        predict.torchvision = SimpleNamespace(transforms=SimpleNamespace(functional=read))
 
 
 def cosmos_transformer(**overrides: Any) -> Any:
