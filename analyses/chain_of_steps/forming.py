@@ -74,13 +74,19 @@ def forming(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def within_bound(slopes: pd.Series) -> pd.Series:
-    """One number an item, whose mean is the bound minus the absolute mean slope, and whose interval is that of the slope.
+    """One number an item, whose mean is the bound minus the size of the mean slope, and whose interval is that of the slope.
 
-    An equivalence by the side on which the slope lies: it is inside the bound where the interval of the signed slope, turned to
-    its own side, lies below it. The absolute slope of each item would not do: their mean is above 0 for items that only scatter.
+    An equivalence has two sides: the slope is inside the bound where the whole interval of the signed slope is. Told is the side
+    on which that interval reaches further, which of a skewed sample may be the other one than its mean's. The absolute slope of
+    each item would not do: their mean is above 0 for items that only scatter.
     """
-    side = -1.0 if len(slopes) and slopes.mean() < 0 else 1.0
-    return LARGEST_SLOPE - side * slopes
+    return min((LARGEST_SLOPE - side * slopes for side in (1.0, -1.0)), key=_least)
+
+
+def _least(values: pd.Series) -> float:
+    """What their mean is at the least; of values without an interval the mean itself."""
+    low = Mean(values).interval()[0]
+    return low if not np.isnan(low) or not len(values) else float(values.mean())
 
 
 def only_inside(slopes: pd.Series, inside: pd.Series) -> str | None:

@@ -301,7 +301,20 @@ class Statistic(Estimate):
         return 1 / (self.resamples + 1)
 
     def varies(self) -> bool:
-        return self.n < 2 or bool(np.unique(self._drawn).size > 1)
+        """Whether resamples differ so often that both ends of the interval are apart."""
+        if self.n < 2 or self._undefined:
+            return True
+        low, high = self._ends(LEVEL)
+        return low < high
+
+    def lacking(self) -> str | None:
+        if self.n >= self.least and self._undefined:
+            return f"on {self.resamples - len(self._drawn)} of {self.resamples} resamples of the {self.n} items it has no value"
+        return super().lacking()
+
+    @property
+    def _undefined(self) -> bool:
+        return math.isnan(self.value) or len(self._drawn) < self.resamples / 2
 
     @cached_property
     def _drawn(self) -> np.ndarray:
@@ -321,8 +334,11 @@ class Statistic(Estimate):
         return float(stats.norm.ppf(np.clip(less, 1e-6, 1 - 1e-6))), float((away**3).sum() / scale) if scale > 0 else 0.0
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
-        if self.n < 2 or math.isnan(self.value) or len(self._drawn) < self.resamples / 2 or not self.varies():
+        if self.n < 2 or self._undefined or not self.varies():
             return math.nan, math.nan
+        return self._ends(level)
+
+    def _ends(self, level: float) -> tuple[float, float]:
         bias, acceleration = self._corrections
         z = stats.norm.ppf([(1 - level) / 2, (1 + level) / 2])
         at = stats.norm.cdf(bias + (bias + z) / (1 - acceleration * (bias + z)))

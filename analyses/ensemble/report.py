@@ -20,7 +20,7 @@ from cos_interp.reports.drawing import Drawing
 from cos_interp.reports.figures import bars
 
 ROOM = 0.1  # share unsolved below which a gain of a few per cent has no place to be: three times what the paper reports
-SINGLE = "mean of single runs"
+SINGLE, EQUAL = "mean of single runs", "best of equal compute"
 QUESTION = (
     "Several noises of one problem explore different candidates. Does merging them inside the model, before the plan is "
     "chosen, give a better answer than one of them alone, and than spending the same compute on independent runs?"
@@ -40,19 +40,23 @@ class Gain(Mean):
 
 def by_item(rows: pd.DataFrame) -> pd.DataFrame:
     """Solved share, a row an item and a column a method, repeats averaged: an item counts once, however many noises it has. A
-    method without a verdict in one of them has none of the item."""
-    each = rows.astype({"solved": float}).pivot_table("solved", ["problem", "repeat"], "method", sort=False)
-    return each.groupby("problem", sort=False).agg(whole)
+    method without a verdict in one of them has none of the item, and none at all where a scorer says nothing of any."""
+    each = rows.astype({"solved": float}).groupby(["problem", "repeat", "method"], sort=False).solved.agg(whole).unstack("method")
+    table = each.groupby("problem", sort=False).agg(whole)
+    return table.reindex(columns=list(dict.fromkeys([*table, SINGLE, EQUAL])))
 
 
 def findings(result: AnalysisResult, rows: pd.DataFrame) -> list[Finding]:
+    """Of all rows, judged or not: an item counts where every video of it was."""
     each = by_item(rows)
     return [_finding(result, tensor, each) for tensor in rows.tensor.dropna().unique()]
 
 
 def _finding(result: AnalysisResult, tensor: str, each: pd.DataFrame) -> Finding:
-    """What one merged tensor gains over whichever solves more: the same seeds alone, or alone at the merged norm."""
-    own, scaled, single = each[f"ensemble of {tensor}"], each[f"one seed, {tensor} scaled"], each[SINGLE]
+    """What one merged tensor gains over whichever solves more: the same seeds alone, or alone at the merged norm. Of the items
+    that have all three."""
+    three = each.reindex(columns=[f"ensemble of {tensor}", f"one seed, {tensor} scaled", SINGLE]).dropna()
+    own, scaled, single = (three[method] for method in three)
     base = single if single.mean() >= scaled.mean() else scaled
     beside = f"single runs {_mean(single)}, the same seeds at the merged norm {_mean(scaled)}"
     said = f"ensemble of {tensor} solves {_mean(own)}, {beside}; its gain over the better of the two is"
@@ -92,7 +96,7 @@ def report(result: AnalysisResult, store: RunStore) -> Report:
         {"method": m, "|result - single run| / |single run|": str(_mean(part, None))} for m, part in moved.groupby("method")
     ]
     sections.append(pages.Section("How far the result moves", table=pd.DataFrame(spread)))
-    found = [] if judged.empty else findings(result, judged)
+    found = [] if judged.empty else findings(result, rows)
     return pages.build(result, "Training-free ensemble", QUESTION, "CoS section 6", found, sections, notes, ("cause",))
 
 
@@ -115,7 +119,7 @@ def _table(rows: pd.DataFrame) -> pd.DataFrame:
     for method, cost in rows.drop_duplicates("method").set_index("method").compute.items():
         row = {"method": method, "compute, runs": float(cost), "all": str(_mean(each[method]))}
         row["gain over single runs"] = str(_mean(each[method] - each[SINGLE], DIFFERENCE))
-        row["gain over the best of equal compute"] = str(_mean(each[method] - each["best of equal compute"], DIFFERENCE))
+        row["gain over the best of equal compute"] = str(_mean(each[method] - each[EQUAL], DIFFERENCE))
         row |= {str(task): str(_mean(part)) for task, part in each[method].groupby(tasks, sort=False)}
         out.append(row)
     return pd.DataFrame(out)

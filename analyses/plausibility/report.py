@@ -30,10 +30,15 @@ SHOWN = 2  # pairs of each task
 
 def outcomes(rows: pd.DataFrame) -> pd.DataFrame:
     """By pair: whether the impossible clip surprises more, of the model and of each baseline, mean over steps and noises.
-    Pairs of which a loss is missing are left out."""
+    Pairs of which a loss is missing are left out, and those of one clip twice, in which neither can surprise more."""
     means = rows.groupby(["problem", "kind"], sort=False)[["possible", "impossible"]].agg(whole)
-    known = means.notna().all(axis=1)
+    known = means.notna().all(axis=1) & ~alike(means)
     return (means.impossible > means.possible).astype(float).where(known).unstack("kind").dropna()
+
+
+def alike(means: pd.DataFrame) -> pd.Series:
+    """Whether a row is of a pair whose clips have the same loss by the model and by every baseline: they are one clip."""
+    return (means.impossible == means.possible).groupby("problem").transform("all")
 
 
 def better(found: pd.DataFrame) -> str:
@@ -50,7 +55,9 @@ def findings(result: AnalysisResult, rows: pd.DataFrame) -> list[Finding]:
         f"{Share(found.noise).number()}; more than the better one by"
     )
     estimate = PairedShares(found.model, found[best])
-    return [result.judge("plausibility.surprise", estimate, said, Share(found[best]).number())]
+    placebo = len(rows) and alike(rows.set_index("problem")).all()
+    unfit = "the two clips of every pair are the same" if placebo else None
+    return [result.judge("plausibility.surprise", estimate, said, Share(found[best]).number(), unfit)]
 
 
 def report(result: AnalysisResult[PlausibilityConfig], store: RunStore) -> Report:

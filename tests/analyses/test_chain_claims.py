@@ -15,6 +15,7 @@ from cos_interp.analyses.chain_of_steps.findings import findings, pruned, timed_
 from cos_interp.analyses.chain_of_steps.forming import first_right, forming, slope, within_bound
 from cos_interp.analyses.driver import experiment
 from cos_interp.analyses.driver.base import AnalysisResult
+from cos_interp.analyses.driver.estimates import Mean
 from cos_interp.analyses.driver.registry import load
 from cos_interp.analyses.driver.store import RunStore
 from cos_interp.analyses.driver.twins import twin_of
@@ -316,6 +317,21 @@ def test_the_bound_is_two_sided_and_a_scatter_about_0_is_inside():
     assert within_bound(-scatter).mean() == within_bound(scatter).mean()
     assert (0.5 - np.abs(scatter)).mean() < 0  # what the absolute slope of each item would have said
     assert within_bound(np.array([])).size == 0
+
+
+def test_a_skewed_slope_is_inside_the_bound_on_both_sides_or_not_at_all():
+    """A mean of 0.01 whose interval, by an independent bootstrap-t, goes from far below -0.5 to 0.3: nothing is shown of it."""
+    slopes = np.array(
+        [0.39, 0.31, 0.4, 0.33, 0.42, 0.36, 0.3, 0.41, 0.37, 0.35, 0.4, 0.34, 0.44, 0.38, 0.36, 0.4, 0.38, -2.0, -1.9, -2.2]
+    )
+    chance = np.random.default_rng(5)
+    drawn = chance.choice(slopes, (9999, 20))
+    t = (drawn.mean(1) - slopes.mean()) / drawn.std(1, ddof=1)
+    low, high = slopes.mean() - np.quantile(t, [0.975, 0.025]) * slopes.std(ddof=1)
+    assert 0 < slopes.mean() < high < 0.5 and low < -0.5
+    for signed in (slopes, -slopes):
+        held = Mean(within_bound(signed)).interval()
+        assert held == (pytest.approx(0.5 + low, rel=0.15), pytest.approx(0.5 + high, abs=0.02))
 
 
 @pytest.mark.slow

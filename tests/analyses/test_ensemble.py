@@ -106,6 +106,29 @@ def test_an_item_counts_where_the_method_was_judged_in_every_repeat():
     assert _found(rows[~gone]).number.n == 60  # all methods from the one repeat that there is
 
 
+def test_an_item_of_which_one_repeat_was_not_judged_at_all_does_not_count():
+    rows = _rows(0.95, 0.5, 0.5, repeats=2)
+    silent = (rows.problem == "p003") & (rows.repeat == 1)
+    assert _found(rows.assign(solved=rows.solved.mask(silent))).number.n == 59
+
+
+@pytest.mark.parametrize("method", ["ensemble of x_t", "one seed, x_t scaled"])
+def test_a_scorer_that_fails_on_every_video_of_a_method_leaves_nothing_to_test(method):
+    """Merging may break a video so that a scorer of one's own finds nothing in it."""
+    rows = _rows(0.95, 0.5, 0.5)
+    found = _found(rows.assign(solved=rows.solved.mask(rows.method == method)))
+    assert (found.verdict, found.number.n, found.why) == ("not testable", 0, "no item is eligible")
+    alone = rows[rows.tensor.notna()]  # of single runs that a scorer failed on there are no rows
+    assert _found(alone).why == "no item is eligible"
+
+
+def test_an_item_without_one_of_both_controls_does_not_count():
+    """Also where the other one, which solves more, is there."""
+    rows = _rows(0.95, 0.2, 0.5)
+    gone = rows.problem.isin(["p003", "p007"]) & (rows.method == "mean of single runs")
+    assert _found(rows.assign(solved=rows.solved.mask(gone))).number.n == 58
+
+
 def test_an_ensemble_that_helps_is_found():
     rows = _rows(0.95, 0.5, 0.5, repeats=2)
     found = _found(rows)

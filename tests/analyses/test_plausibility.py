@@ -101,6 +101,23 @@ def test_a_pair_without_a_loss_does_not_count(kind):
         assert (found.number.n, found.verdict) == (n, verdict)
 
 
+def test_one_clip_twice_refutes_nothing():
+    """Placebo: neither of two equal clips can surprise more. A single loss that is equal in both says no more than it did."""
+    table = rows(0.9, 0.5, 0.5)
+    (found,) = findings(AnalysisResult("plausibility", CONFIG, table), table.assign(impossible=table.possible))
+    assert (found.verdict, found.number.n, found.why) == ("not testable", 0, "the two clips of every pair are the same")
+    some = table.problem.isin(["p001", "p002"])
+    (found,) = findings(
+        AnalysisResult("plausibility", CONFIG, table), table.assign(impossible=table.impossible.mask(some, table.possible))
+    )
+    assert (found.verdict, found.number.n) == ("reproduced", 38)
+    some &= table.kind == "noise"
+    (found,) = findings(
+        AnalysisResult("plausibility", CONFIG, table), table.assign(impossible=table.impossible.mask(some, table.possible))
+    )
+    assert found.number.n == 40
+
+
 def test_the_best_guess_is_the_regression_on_the_state():
     generator = torch.Generator().manual_seed(0)
     clean, noise = (torch.randn(200_000, generator=generator, dtype=torch.float64) * scale for scale in (1.7, 1.0))
