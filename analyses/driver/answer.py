@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cos_interp.analyses.driver.findings import UNKNOWN, UNRUN, Finding, Number
+from cos_interp.analyses.driver.findings import NO_ITEM, UNKNOWN, UNRUN, Finding, Number
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ def answer(findings: Sequence[Finding]) -> Answer | None:
     said = found.short or found.statement
     before, after = f"{said[:1].upper()}{said[1:]} ", ""
     if found.verdict == "not testable":
-        before, after = f"Nothing is decided ({found.why}). Measured so far: {said} ", ""
+        more = ": more items, or another model, may have some" if found.why == NO_ITEM else ""
+        before, after = f"Nothing is decided ({found.why}{more}). Measured so far: {said} ", ""
     elif found.why:
         after = f" ({found.why})"
     beside = f"; the control has {in_words(found.control)}"

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy import stats
 
-from cos_interp.analyses.driver.findings import Number
+from cos_interp.analyses.driver.findings import NO_ITEM, Number
 from cos_interp.tasks.tally import share_interval
 
 LEVEL = 0.95
@@ -56,7 +56,7 @@ class Estimate(ABC):
     def lacking(self) -> str | None:
         """Why nothing can be decided, in words; None when it can."""
         if self.n == 0:
-            return "no item is eligible"
+            return NO_ITEM
         if self.n < self.least:
             return f"{self.n} of at least {self.least} items"
         if self.varies() or not math.isnan(self.interval()[0]):

@@ -16,6 +16,7 @@ VERDICT_STYLE = {"reproduced": "ok", "refuted": "bad", "undecided": "maybe", "no
 UNRUN = "did not run"  # it could not run, or its run is unfinished or damaged
 UNASKED = "was not asked"  # it ran, and its run has no finding of the rule
 UNKNOWN = (UNRUN, UNASKED)
+NO_ITEM = "no item is eligible"  # why nothing can be said of a sample that is empty
 # JSON has no NaN and says null
 Measured = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 

@@ -198,6 +198,8 @@ def test_an_answer_that_is_none_says_what_would_make_it_testable():
     found = answer([replace(finding(), verdict="not testable", why="4 of at least 12 items")])
     assert found is not None and found.sentence().startswith("Nothing is decided (4 of at least 12 items). Measured so far: it")
     assert in_words(Number(float("nan"))) == "no value (n = 0)"
+    empty = answer([replace(finding(), verdict="not testable", why=Share([]).lacking() or "")])
+    assert empty is not None and "(no item is eligible: more items, or another model, may have some)" in empty.sentence()
 
 
 def test_items_against_the_answer_are_counted_and_the_furthest_are_named():
