@@ -92,7 +92,7 @@ def test_paired_differences_are_those_of_one_item():
     same = paired(first, first.sample(frac=1, random_state=0) + 2)
     assert same.value == -2 and str(same) == "-2.00 in all 10"
     whole = paired(pd.Series([1.5, 2.5, 3.0, 0.2]), pd.Series([0.5, 1.5, 3.0, 0.2]))  # differences 1, 1, 0, 0: no shares of items
-    assert (whole.kind, whole.low) == ("mean", pytest.approx(0.5 - scipy.stats.t.ppf(0.975, 3) * (1 / 3) ** 0.5 / 2))
+    assert (whole.kind, whole.low) == ("normal mean", pytest.approx(0.5 - scipy.stats.t.ppf(0.975, 3) * (1 / 3) ** 0.5 / 2))
     assert paired(first, second.drop(["a", "b"])).n == 8 and paired(first, second.replace(9.0, np.nan)).n == 9
 
 

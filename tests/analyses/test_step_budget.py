@@ -119,7 +119,7 @@ def test_the_part_in_which_a_flow_bends_is_found(tmp_path):
     for name, sigmas in (("own", facts.own), ("chosen", facts.levels)):
         assert means[name] == pytest.approx(abs(euler(sigmas, strength) / exact - 1), rel=1e-3), name
     first, evidence = report.html.split('<section id="evidence"')
-    assert "scheduler&#39;s own" in first and "Of each mark n = 2." in first and "Where the steps lie" in evidence
+    assert "scheduler&#39;s own" in first and "Of each mark n = 2; 95 % interval" in first and "Where the steps lie" in evidence
     assert f"distance, {SHOWN['chosen']}" in evidence  # item by item
     schedule = json.loads((tmp_path / "run" / "media" / "schedule.json").read_text())
     assert schedule == json.loads(json.dumps(report.data["schedule"])) and len(schedule["set_timesteps"]["sigmas"]) == 6
