@@ -55,14 +55,15 @@ class HookedVideoPipeline:
 
     Make one with :meth:`from_pretrained` or :meth:`from_pipeline`. Names follow TransformerLens
     (``blocks.3.attn.hook_z``); :attr:`hook_names` lists them, and :class:`~cos_interp.interp.address.Address` says how steps,
-    branches, tokens and heads are selected. ``engines`` are the transformers by name, ``defaults`` keywords of every run.
+    branches, tokens and heads are selected. ``engines`` are the transformers by name, ``defaults`` keywords of every run, and
+    ``small`` says that it came with some.
 
     Reading changes no bit of a run. Not for concurrent use: a second run at a time raises InterpError, as do pipelines that
     cannot be followed (compiled modules, block caches, schedulers with several model calls a step), with the remedy.
     """
 
     def __init__(self, pipe: Any, name: str = "pipeline", defaults: dict[str, Any] | None = None):
-        self.pipe, self.name, self.defaults = pipe, name, dict(defaults or {})
+        self.pipe, self.name, self.defaults, self.small = pipe, name, dict(defaults or {}), bool(defaults)
         for kind in type(pipe).__mro__:
             if kind.__name__ in PIPELINES:
                 raise InterpError(f"{type(pipe).__name__} is not supported: {PIPELINES[kind.__name__]}")
@@ -76,7 +77,9 @@ class HookedVideoPipeline:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> HookedVideoPipeline:
         """A model with weights of its own, without hooks: for another thread, or to change."""
-        return type(self)(copy.deepcopy(self.pipe, memo), self.name, copy.deepcopy(self.defaults, memo))
+        made = type(self)(copy.deepcopy(self.pipe, memo), self.name, copy.deepcopy(self.defaults, memo))
+        made.small = self.small
+        return made
 
     def __reduce__(self) -> Any:
         raise InterpError("a model is not pickled: save its pipeline with model.pipe.save_pretrained(folder), or pickle its runs")

@@ -80,14 +80,14 @@ def organism_guide(
     from cos_interp.organism.guide import guide
 
     folder = guide(base, out, steps, device, compiled)
-    typer.echo(f"LoRA: {folder.resolve()}\nUse it: cos analyze ... --model {base} --lora {folder} --set guidance_scale=5")
+    typer.echo(f"LoRA: {folder.resolve()}\nUse it: cos analyze ... --model {base} --lora {folder} --guidance 5")
 
 
 @organism_app.command("eval")
 def organism_eval(
     model: Annotated[str, typer.Option(help="'organism', 'organism:NAME' or a pipeline folder.")] = "organism",
     num_steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 20,
-    guidance: Annotated[float, typer.Option(min=1, help="Guidance scale; 1 is none.")] = 1.0,
+    guidance: Annotated[float | None, typer.Option(min=1, help="Guidance scale; 1 is none. The model's own by default.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="First items of each task only.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Noise seed of item i is seed * 1,000,000 + i.")] = 0,
     fresh_items: Annotated[bool, typer.Option("--fresh-items", help="New test items instead of cos-500.")] = False,

@@ -64,13 +64,15 @@ def round_trip(model: HookedVideoPipeline, items: Sequence[Item]) -> list[Verdic
 
 
 def evaluate(
-    name: str | HookedVideoPipeline, num_steps: int, guidance: float, limit: int | None, seed: int, fresh: bool, every_step: bool,
-    workers: int | None, progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    name: str | HookedVideoPipeline, num_steps: int, guidance: float | None, limit: int | None, seed: int, fresh: bool,
+    every_step: bool, workers: int | None, progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Tallies by step (``final``, ``0``, ...), with the sigmas of the steps; of a model by name, or of one that is loaded."""
+    """Tallies by step (``final``, ``0``, ...), with the sigmas of the steps; of a model by name, or of one that is loaded.
+    ``guidance``: the scale; None for the model's own."""
     # first: a name without a model is the cheapest mistake
     model = HookedVideoPipeline.from_pretrained(name) if isinstance(name, str) else name
     fits_tasks(model, "a model that makes such videos")
+    guidance = float(model.default("guidance_scale") or 1) if guidance is None else guidance
     items = chosen_items(limit, fresh, seed)
     kwargs = {"num_inference_steps": num_steps, "guidance_scale": guidance}
     pieces = [range(i, min(i + BATCH, len(items))) for i in range(0, len(items), BATCH)]

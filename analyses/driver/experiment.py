@@ -127,11 +127,12 @@ def told(model: HookedVideoPipeline, config: Loading) -> None:
 def settled(config: Config, model: HookedVideoPipeline) -> Config:
     """The settings with the steps and guidance of a model's own pipeline where nothing was said.
 
-    A model that says how it is called (the organism, tiny ones, a folder with ``call_defaults.json``) was made for small runs:
-    it keeps the experiment's own.
+    A model that says how it is called (the organism, tiny ones, a folder with ``call_defaults.json``) was made for small runs: it
+    keeps the experiment's own steps, and guidance where it says none.
     """
     unsaid = [name for name in config.OWN if name not in config.model_fields_set and name in type(config).model_fields]
-    own = {} if model.defaults else {name: value for name in unsaid if (value := model.default(name)) is not None}
+    said = {"guidance_scale": model.defaults.get("guidance_scale")} if model.small else {n: model.default(n) for n in unsaid}
+    own = {name: value for name in unsaid if (value := said.get(name)) is not None}
     return config.model_copy(update=own)
 
 

@@ -33,7 +33,7 @@ def _option(settings: type[BaseModel], name: str, field: FieldInfo) -> inspect.P
     """One that the model's pipeline decides where nothing is said has no default here: it is not said."""
     if name not in getattr(settings, "OWN", ()):
         return option(name, field)
-    said = f"{field.description} The pipeline's own by default; {field.default} with the organism."
+    said = f"{field.description} The model's own by default; {field.default} with the organism."
     open_ended = FieldInfo.merge_field_infos(field, annotation=field.annotation, default=None, description=said)
     return option(name, open_ended)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -128,6 +129,25 @@ def test_where_nothing_is_said_the_pipeline_decides(name, own):
 def test_models_made_for_small_runs_keep_the_experiments_own():
     model = HookedVideoPipeline.from_pretrained("tiny:wan2.1")
     assert settled(ChainOfStepsConfig(), model).num_inference_steps == 20
+
+
+@pytest.mark.parametrize("asked", [{}, {"guidance_scale": 1.0}])
+def test_the_guidance_that_a_models_folder_says_is_that_of_its_runs(asked, tmp_path):
+    """A folder that is made for guidance would be measured without, as nobody would run it."""
+    tiny.build("wan2.1").save_pretrained(tmp_path)
+    (tmp_path / "call_defaults.json").write_text('{"height": 32, "width": 32, "num_inference_steps": 4, "guidance_scale": 3.0}')
+    said = settled(configured(ChainOfStepsConfig, given(**asked)), HookedVideoPipeline.from_pretrained(tmp_path))
+    assert (said.num_inference_steps, said.guidance_scale) == (20, asked.get("guidance_scale", 3.0))
+
+
+def test_what_a_user_adds_to_every_call_makes_no_small_model_of_it():
+    """The size of every call leaves the pipeline its own steps and guidance, in a copy, too."""
+    model = HookedVideoPipeline.from_pipeline(tiny.build("wan2.1"))
+    model.defaults |= {"height": 32, "width": 32}
+    for one in (model, copy.deepcopy(model)):
+        said = settled(configured(ChainOfStepsConfig, given()), one)
+        assert (said.num_inference_steps, said.guidance_scale) == (50, 5.0)
+    assert copy.deepcopy(HookedVideoPipeline.from_pretrained("tiny:wan2.1")).small
 
 
 def test_the_size_is_the_pipelines_own():

@@ -23,6 +23,11 @@ def test_guidance_holds_by_the_card_as_well_as_is_asked_of_an_organism(name):
     assert found["all"]["solved"] >= 0.85 and min(found[task]["solved"] for task in TASKS) >= 0.7
 
 
+def test_a_tuned_organism_is_measured_with_guidance_where_none_is_said():
+    for model, scale in (("organism:seed1-guided", SCALE), ("organism:seed1", 1.0)):
+        assert evaluate(model, 1, None, 1, 0, False, False, 1)["guidance"] == scale
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", GUIDED)
 def test_guidance_holds_in_the_tuned_organism_and_breaks_the_one_that_it_is_made_of(name):
