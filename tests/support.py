@@ -33,9 +33,8 @@ def tiny_call(family: str, guidance: float = 3.0, steps: int = 4) -> dict:
 
 
 def hooked_tiny(family: str = "wan21-t2v", **kwargs) -> HookedVideoPipeline:
-    model = HookedVideoPipeline.from_pipeline(build_tiny(family, **kwargs))
-    model.defaults |= {"height": 32, "width": 32, "num_frames": 9, "max_sequence_length": 12}
-    return model
+    pipe = build_tiny(family, **kwargs)
+    return HookedVideoPipeline(pipe, type(pipe).__name__, {"height": 32, "width": 32, "num_frames": 9, "max_sequence_length": 12})
 
 
 def plain(pipe, call, seed=0):

@@ -88,6 +88,4 @@ def pipeline():
 
 def model() -> HookedVideoPipeline:
     """It, hooked, with the sizes that the boxes are drawn for."""
-    made = HookedVideoPipeline.from_pipeline(pipeline())
-    made.defaults |= SIZE
-    return made
+    return HookedVideoPipeline(pipeline(), "planted", SIZE)

@@ -98,7 +98,7 @@ def apart_from_one(tmp_path_factory):
 def test_two_wrong_checkpoints_whose_mean_is_right(apart_from_one, tmp_path):
     base, folder = apart_from_one
     last = HookedVideoPipeline.from_pretrained(folder / "last")
-    last.defaults = dict(base.defaults)
+    last.defaults, last.small = dict(base.defaults), base.small
     lines = []
     for n in range(8):
         about = {"prompt": f"a ball {n}", "seed": n}

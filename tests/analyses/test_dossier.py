@@ -120,8 +120,7 @@ def test_a_dossier_like_another_has_its_sizes_and_takes_over_the_twins_that_are_
     config = DossierConfig(budget="none", twins=2)
     dossier.run_and_report(config, tmp_path / "first", model=organism, workers=1)
     size = len(CALLS) // 5  # it takes under a minute, and has four twins
-    other = HookedVideoPipeline.from_pipeline(package.untrained_twin(5))
-    other.defaults |= organism.defaults
+    other = HookedVideoPipeline(package.untrained_twin(5), "twin", organism.defaults)
     CALLS.clear()
     asked = config.model_copy(update={"like": str(tmp_path / "first"), "budget": "9h"})
     dossier.run_and_report(asked, tmp_path / "second", model=other, workers=1)

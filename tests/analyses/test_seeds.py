@@ -69,8 +69,7 @@ def test_pairs_and_strangers_of_a_run_that_confirms_are_not_of_the_suite():
 
 
 def test_pairs_are_not_looked_for_long_in_a_model_that_solves_nothing(monkeypatch):
-    model = HookedVideoPipeline.from_pipeline(package.untrained_twin(3))
-    model.defaults |= shapes.CALL_DEFAULTS
+    model = HookedVideoPipeline(package.untrained_twin(3), "twin", shapes.CALL_DEFAULTS)
     recorder = Recorder(model, PatchingConfig(num_inference_steps=2))
     before = model.block_calls
     with pytest.raises(NoPair, match="the model solved none of the first 20 candidate runs"):
