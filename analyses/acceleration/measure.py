@@ -87,9 +87,7 @@ def cells_of(config: AccelerationConfig, experts: Spans, layers: int, branches: 
     return cells([range(*span) for span in experts.values()], layers, branches, config.bands, config.interval)
 
 
-def _asked(
-    config: AccelerationConfig, experts: Spans, branches: Sequence[str]
-) -> tuple[list[Plan], list[Row]]:  # fmt: skip
+def _asked(config: AccelerationConfig, experts: Spans, branches: Sequence[str]) -> tuple[list[Plan], list[Row]]:
     """What the user asks about, by each method, and the columns of its rows: all of its calls together."""
     plans, columns = list[Plan](), list[Row]()
     for asked in config.asked:
